@@ -1,0 +1,21 @@
+"""The errors and warnings that dpa2 raises; every one of them is a :class:`Error` or a warning class of this file."""
+
+
+class Error(Exception):
+    """Base class of every error raised by dpa2."""
+
+
+class InputError(Error, ValueError):
+    """Structures, types, boxes or parameters that cannot be evaluated: the message names the array and what was wrong."""
+
+
+class ModelFileError(Error, ValueError):
+    """A model file that is corrupt, truncated, hostile or inconsistent."""
+
+
+class UnsupportedModelError(ModelFileError):
+    """A well-formed model file that holds something this engine does not evaluate; the message says what is supported."""
+
+
+class NeighborOverflowWarning(UserWarning):
+    """An atom has more neighbours within the cutoff than the model's ``sel``: only the nearest ones were kept."""
