@@ -1,0 +1,62 @@
+// Builds the neighbour lists of a frame in time and memory linear in the number of atoms.
+//
+// Definition (per centre i of type >= 0; atoms of type < 0 have no neighbours and are nobody's neighbour):
+//   1. candidates: all atoms and lattice images with |d| <= repinit.rcut, d = x_j + n B - x_i, except (i, n = 0);
+//   2. order: ascending |d|; distances that differ by no more than rounding are equal, and then j, then n decides;
+//   3. the first repinit.nsel are kept; the three-body and repformer lists are the prefixes of at most their nsel entries
+//      within their rcut; excluded pairs use up slots here;
+//   4. pairs excluded by the model or by the descriptor are removed from what is stored.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "neighbors/box.hpp"
+#include "neighbors/edges.hpp"
+
+namespace dpa2 {
+
+// Two distances (angstrom) closer than this are the same distance up to rounding.
+inline constexpr double distance_tolerance = 1e-10;
+
+struct ListSpec {
+  double rcut = 0.0;  // angstrom
+  int nsel = 0;
+};
+
+struct NeighborSettings {
+  ListSpec repinit, three, rep;
+  bool use_three = false;
+  double env_protection = 0.0;       // with 0 two coinciding atoms are an error
+  int ntypes = 0;
+  std::vector<char> pair_excluded;   // (ntypes, ntypes) symmetric, or empty: excluded by the model
+  std::vector<char> descr_excluded;  // (ntypes, ntypes) symmetric, or empty: excluded by the descriptor
+};
+
+// A builder keeps its scratch memory between calls; use one per thread of the caller. Calls with the same settings object
+// and similar frames do not allocate.
+class NeighborBuilder {
+ public:
+  NeighborBuilder();
+  ~NeighborBuilder();
+  NeighborBuilder(NeighborBuilder&&) noexcept;
+  NeighborBuilder& operator=(NeighborBuilder&&) noexcept;
+
+  // x: (natoms, 3) angstrom, anywhere in space; types: (natoms). `threads` < 1 means 1; the result does not depend on it.
+  // Throws invalid_input, naming the atoms, for coordinates that are not finite, types >= ntypes, and neighbours at distance
+  // zero when env_protection is 0.
+  void build(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings, int threads,
+             Edges& edges);
+
+  // The same from candidates found by the caller (any order, may reach beyond the cutoff): rows 0..nlocal-1 of x_all (nall, 3)
+  // are the centres, the rest are ghosts; the neighbours of i are firstneigh[i][0..numneigh[i]-1] & index_mask. Images are 0.
+  void build_from_list(const double* x_all, const int* types_all, int nlocal, int nall, const int* numneigh,
+                       const int* const* firstneigh, int index_mask, const NeighborSettings& settings, int threads,
+                       Edges& edges);
+
+ private:
+  struct Scratch;
+  Scratch* scratch_;
+};
+
+}  // namespace dpa2

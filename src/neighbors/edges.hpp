@@ -1,0 +1,66 @@
+// Edges: the only geometry that the kernels see.
+//
+// The neighbours of every centre in CSR form, nearest first. One list serves the three blocks of the model: because of the
+// order, the three-body and the repformer list of a centre are prefixes of its repinit list. Only real neighbours are stored;
+// what the padded slots of a fixed-width list would add is expressed by pad1, pad3 and the model's nsel.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace dpa2 {
+
+enum class Block { repinit = 0, three_body = 1, repformer = 2 };
+
+[[nodiscard]] inline const char* block_name(Block block) noexcept {
+  switch (block) {
+    case Block::repinit: return "repinit";
+    case Block::three_body: return "three_body";
+    case Block::repformer: return "repformer";
+  }
+  return "?";
+}
+
+// The atom with the most neighbours beyond a block's nsel: `count` atoms lie within the block's cutoff, `sel` were kept.
+struct Overflow {
+  Block block = Block::repinit;
+  int atom = 0;
+  int count = 0;
+  int sel = 0;
+};
+
+struct Edges {
+  int nlocal = 0;                   // centres
+  int nall = 0;                     // rows that j can point to (== nlocal without ghosts)
+  std::vector<std::int64_t> start;  // (nlocal + 1)
+  std::vector<int> j;               // (nedge)     row of the neighbour
+  std::vector<double> d;            // (nedge, 3)  x_j + n B - x_i, angstrom
+  std::vector<double> r;            // (nedge)     |d|
+  std::vector<int> image;           // (nedge, 3)  n of d, relative to the coordinates as given (unwrapped)
+  std::vector<int> n_three, n_rep;  // (nlocal)    prefix lengths of the three-body and repformer lists
+  std::vector<int> pad1, pad3;      // (nlocal)    padded-slot counts of repinit and three-body (0 without three-body)
+  std::vector<Overflow> overflow;   // at most one entry per block
+
+  [[nodiscard]] std::int64_t nedge() const noexcept { return start.empty() ? 0 : start.back(); }
+  [[nodiscard]] int count(int i) const noexcept {
+    return static_cast<int>(start[static_cast<std::size_t>(i) + 1] - start[static_cast<std::size_t>(i)]);
+  }
+
+  // Empties the lists and keeps their memory for the next step.
+  void clear() noexcept {
+    nlocal = nall = 0;
+    start.clear();
+    j.clear();
+    d.clear();
+    r.clear();
+    image.clear();
+    n_three.clear();
+    n_rep.clear();
+    pad1.clear();
+    pad3.clear();
+    overflow.clear();
+  }
+};
+
+}  // namespace dpa2
