@@ -1,0 +1,57 @@
+"""The compiled module: the C++ core as Python sees it. Use :mod:`dpa2` instead; nothing here checks its input twice."""
+
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+class _EvaluationBase(TypedDict):
+    energy: float
+    forces: NDArray[np.float64]  # (natoms, 3) eV/angstrom
+    virial: NDArray[np.float64]  # (3, 3) eV
+    atom_energy: NDArray[np.float64]  # (natoms,) eV
+    overflow: list[tuple[str, int, int, int]]  # (block, atom, neighbours found, sel)
+
+class _Evaluation(_EvaluationBase, total=False):
+    atom_virial: NDArray[np.float64]  # (natoms, 3, 3) eV, with atomic != 0
+
+class NativeModel:
+    def __init__(self, config_json: str, weights: dict[str, NDArray[Any]], precision: str) -> None: ...
+    @staticmethod
+    def from_file(path: str, precision: str | None = ...) -> NativeModel: ...
+    @property
+    def config_json(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def descriptor_dim(self) -> int: ...
+    def evaluate(
+        self,
+        coords: NDArray[np.float64],
+        types: NDArray[np.int32],
+        box: NDArray[np.float64] | None,
+        pbc: tuple[bool, bool, bool],
+        fparam: NDArray[np.float64] | None,
+        aparam: NDArray[np.float64] | None,
+        atomic: int,
+        threads: int,
+    ) -> _Evaluation: ...
+    def descriptor(
+        self,
+        coords: NDArray[np.float64],
+        types: NDArray[np.int32],
+        box: NDArray[np.float64] | None,
+        pbc: tuple[bool, bool, bool],
+        rot_mat: bool,
+        threads: int,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, list[tuple[str, int, int, int]]]: ...
+
+def neighbors(
+    coords: NDArray[np.float64],
+    types: NDArray[np.int32],
+    box: NDArray[np.float64] | None,
+    pbc: tuple[bool, bool, bool],
+    config_json: str,
+) -> dict[str, NDArray[Any]]: ...
+def isa() -> str: ...
+def isa_levels() -> list[str]: ...

@@ -1,0 +1,12 @@
+"""Structures from files: deepmd/npy systems and (extended) XYZ by dpa2 itself, every other format through ASE.
+
+>>> from dpa2.data import read_structures
+>>> for frame in itertools.chain(*read_structures("water.xyz")):     # doctest: +SKIP
+...     model.evaluate(frame.coords, frame.types_in(model.type_map), frame.box, frame.pbc)
+"""
+
+from .frames import Frame, Structures
+from .reader import read_structures
+from .xyz import write_frame
+
+__all__ = ["Frame", "Structures", "read_structures", "write_frame"]

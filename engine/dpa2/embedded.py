@@ -1,0 +1,53 @@
+"""The model that comes with the package: liquid water, small and in single precision."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+
+from numpy.typing import ArrayLike
+
+from .inputs import Float
+from .model import Model, load
+
+DEFAULT_MODEL = "water.safetensors"
+
+_lock = threading.Lock()
+_default: Model | None = None
+
+
+def default_model() -> Model:
+    """The embedded model; loaded on the first call, the same object afterwards. Safe to call from several threads."""
+    global _default
+    with _lock:
+        if _default is None:
+            from importlib.resources import as_file, files
+
+            with as_file(files("dpa2").joinpath("models").joinpath(DEFAULT_MODEL)) as path:
+                _default = load(path)
+        return _default
+
+
+def compute_descriptor(
+    coords: ArrayLike,
+    types: ArrayLike,
+    box: ArrayLike | None = None,
+    model: Model | str | os.PathLike[str] | None = None,
+    pbc: bool | Sequence[bool] | None = None,
+) -> Float:
+    """The descriptor of every atom, (natoms, dim) or (nframes, natoms, dim), dimensionless.
+
+    Args:
+        coords, types, box, pbc: as for :meth:`dpa2.Model.evaluate`.
+        model: a :class:`dpa2.Model`, the path of a model file (read on every call: load it once with
+            :func:`dpa2.load` for many), or None for the embedded model of water, which knows O and H.
+
+    Raises:
+        InputError: see :meth:`dpa2.Model.evaluate`. ModelFileError: see :func:`dpa2.load`.
+    """
+    if model is None:
+        model = default_model()
+    elif not isinstance(model, Model):
+        model = load(model)
+    return model.descriptor(coords, types, box, pbc)

@@ -1,0 +1,402 @@
+"""Models as users see them: load one, evaluate structures with it, save it.
+
+Lengths in angstrom, energies in eV, forces in eV/angstrom, virials in eV (``virial = -dE/dstrain``; the pressure is
+``trace(virial) / (3 volume)``).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import InputError, NeighborOverflowWarning
+from .inputs import Batch, Float, Int, Pbc, check_input
+
+if TYPE_CHECKING:
+    from .files import ModelData
+
+Precision: TypeAlias = Literal["float64", "float32"]
+OnOverflow: TypeAlias = Literal["warn", "error", "ignore"]
+Atomic: TypeAlias = bool | Literal["edge", "deepmd"]
+Overflow: TypeAlias = Sequence[tuple[str, int, int, int]]
+Progress: TypeAlias = Callable[[int, int], None]
+
+_ATOMIC = {False: 0, True: 1, "edge": 1, "deepmd": 2}
+
+
+class Engine(Protocol):
+    """What evaluates one frame: the compiled core or the NumPy reference."""
+
+    def evaluate(
+        self,
+        coords: Float,
+        types: Int,
+        box: Float | None,
+        pbc: Pbc,
+        fparam: Float | None,
+        aparam: Float | None,
+        atomic: int,
+        threads: int,
+    ) -> Any: ...
+
+    def descriptor(
+        self, coords: Float, types: Int, box: Float | None, pbc: Pbc, rot_mat: bool, threads: int
+    ) -> tuple[Float, Float | None, Overflow]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Energy and its derivatives. With a frame axis in the input every field has one in front.
+
+    Attributes:
+        energy: total energy, a float; (nframes,) with a frame axis. eV.
+        forces: (natoms, 3), eV/angstrom.
+        virial: (3, 3), ``-dE/dstrain``, first index = force component. eV.
+        atom_energy: (natoms,), eV; sums to ``energy``. Zero for virtual and excluded atoms.
+        atom_virial: (natoms, 3, 3), eV; sums to ``virial``. None unless asked for with ``atomic``.
+    """
+
+    energy: float | Float
+    forces: Float
+    virial: Float
+    atom_energy: Float
+    atom_virial: Float | None = None
+
+
+def _available_threads() -> int:
+    """``OMP_NUM_THREADS``, else the cores that this process may use."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if first.isdigit() and int(first) > 0:
+        return int(first)
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def _choice(value: Any, allowed: Sequence[str], name: str, hint: str = "") -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}{hint}")
+    return value
+
+
+def _make_engine(data: ModelData, precision: str, device: str) -> Engine:
+    if device == "reference":
+        from .reference import ReferenceModel
+
+        reference: Engine = ReferenceModel(data.config, data.weights, precision)
+        return reference
+    import json
+
+    try:
+        from ._native import NativeModel
+    except ImportError as error:
+        raise ImportError(
+            f"the compiled part of dpa2 cannot be imported ({error}); install the package with pip, "
+            'or use device="reference" for the slow NumPy implementation'
+        ) from error
+    return NativeModel(json.dumps(data.config), data.weights, precision)
+
+
+class Model:
+    """A DPA-2 model, ready to evaluate. Made by :func:`dpa2.load`; immutable, and safe to share between threads."""
+
+    def __init__(
+        self,
+        data: ModelData,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        device: str = "cpu",
+        on_overflow: OnOverflow = "warn",
+    ) -> None:
+        hint = "; CUDA is not available in this version" if str(device).startswith(("cuda", "gpu")) else ""
+        self._device = _choice(device, ("cpu", "reference"), "device", hint)
+        self._on_overflow = _choice(on_overflow, ("warn", "error", "ignore"), "on_overflow")
+        if precision is not None:
+            _choice(precision, ("float64", "float32"), "precision")
+        integer = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
+        if threads is not None and not (integer and threads >= 1):
+            raise InputError(f"threads must be a positive integer or None, got {threads!r}")
+        self._requested = (precision, None if threads is None else int(threads))
+        self._precision = precision or str(data.config["precision"])
+        self._threads = _available_threads() if threads is None else int(threads)
+        self._data = data
+        self._warned = False
+        self._engine = _make_engine(data, self._precision, self._device)
+
+    @property
+    def type_map(self) -> tuple[str, ...]:
+        """The names of the atom types, in the order of their indices."""
+        return tuple(self._data.config["type_map"])
+
+    @property
+    def rcut(self) -> float:
+        """The cutoff of the neighbour list, angstrom. Messages pass between neighbours, so energies reach farther."""
+        return float(self._data.config["descriptor"]["repinit"]["rcut"])
+
+    @property
+    def descriptor_dim(self) -> int:
+        """The length of an atom's descriptor."""
+        descriptor = self._data.config["descriptor"]
+        tebd = int(descriptor["repinit"]["tebd_dim"]) if descriptor["concat_output_tebd"] else 0
+        return int(descriptor["repformer"]["g1_dim"]) + tebd
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole configuration with deepmd-kit's names, every default filled in. A copy: changes have no effect."""
+        return copy.deepcopy(self._data.config)
+
+    @property
+    def precision(self) -> str:
+        """``"float64"`` or ``"float32"``: what the model computes in. Results are float64 arrays either way."""
+        return self._precision
+
+    @property
+    def threads(self) -> int:
+        """The number of threads of an evaluation."""
+        return self._threads
+
+    @property
+    def device(self) -> str:
+        """``"cpu"`` (the compiled core) or ``"reference"`` (NumPy)."""
+        return self._device
+
+    @overload
+    def descriptor(
+        self,
+        coords: ArrayLike,
+        types: ArrayLike,
+        box: ArrayLike | None = None,
+        pbc: bool | Sequence[bool] | None = None,
+        rot_mat: Literal[False] = False,
+        *,
+        progress: Progress | None = None,
+    ) -> Float: ...
+
+    @overload
+    def descriptor(
+        self,
+        coords: ArrayLike,
+        types: ArrayLike,
+        box: ArrayLike | None = None,
+        pbc: bool | Sequence[bool] | None = None,
+        *,
+        rot_mat: Literal[True],
+        progress: Progress | None = None,
+    ) -> tuple[Float, Float]: ...
+
+    @overload
+    def descriptor(
+        self,
+        coords: ArrayLike,
+        types: ArrayLike,
+        box: ArrayLike | None = None,
+        pbc: bool | Sequence[bool] | None = None,
+        rot_mat: bool = False,
+        *,
+        progress: Progress | None = None,
+    ) -> Float | tuple[Float, Float]: ...
+
+    def descriptor(
+        self,
+        coords: ArrayLike,
+        types: ArrayLike,
+        box: ArrayLike | None = None,
+        pbc: bool | Sequence[bool] | None = None,
+        rot_mat: bool = False,
+        *,
+        progress: Progress | None = None,
+    ) -> Float | tuple[Float, Float]:
+        """The descriptor of every atom: invariant under rotation, translation and permutation of equal atoms.
+
+        Args:
+            coords, types, box, pbc, progress: as for :meth:`evaluate`.
+            rot_mat: also return the equivariant rotation matrices.
+
+        Returns:
+            (natoms, descriptor_dim), dimensionless; with ``rot_mat`` a pair, the second (natoms, g2_dim, 3).
+            With a frame axis in ``coords`` both have one in front.
+
+        Raises:
+            InputError: see :meth:`evaluate`.
+        """
+        batch = check_input(self._data.config, coords, types, box, pbc, with_parameters=False)
+        nframes, natoms = batch.types.shape
+        g2_dim = int(self._data.config["descriptor"]["repformer"]["g2_dim"])
+        out = np.empty((nframes, natoms, self.descriptor_dim))
+        rotations = np.empty((nframes, natoms, g2_dim, 3)) if rot_mat else None
+        for f in range(nframes):
+            box_f = None if batch.boxes is None else batch.boxes[f]
+            out[f], rotation, overflow = self._engine.descriptor(
+                batch.coords[f], batch.types[f], box_f, batch.pbc, bool(rot_mat), self._threads
+            )
+            if rotations is not None:
+                rotations[f] = rotation
+            self._report_overflow(overflow, batch, f)
+            if progress is not None:
+                progress(f + 1, nframes)
+        drop = (slice(None) if batch.has_frame_axis else 0,)
+        return out[drop] if rotations is None else (out[drop], rotations[drop])
+
+    def evaluate(
+        self,
+        coords: ArrayLike,
+        types: ArrayLike,
+        box: ArrayLike | None = None,
+        pbc: bool | Sequence[bool] | None = None,
+        fparam: ArrayLike | None = None,
+        aparam: ArrayLike | None = None,
+        atomic: Atomic = False,
+        *,
+        progress: Progress | None = None,
+    ) -> Result:
+        """Energy, forces and virial of one structure or of many.
+
+        Anything with ``__array__`` or DLPack in the memory of the CPU serves as an array.
+
+        Args:
+            coords: (natoms, 3) or (nframes, natoms, 3), angstrom. Atoms may lie outside the box.
+            types: (natoms,) or (nframes, natoms): element symbols, or indices into :attr:`type_map`. A negative index
+                is a virtual atom: nobody's neighbour, no energy, no force.
+            box: None (open), (3, 3) or (9,) with lattice vectors as rows, angstrom; or one per frame in front.
+            pbc: periodic directions: None (all of them if there is a box), a bool, or three.
+            fparam: frame parameters, (numb_fparam,) or (nframes, numb_fparam); the model's own default if left out.
+            aparam: atomic parameters, (natoms, numb_aparam), (nframes, natoms, numb_aparam), or (numb_aparam,) for all.
+            atomic: also return the virial per atom. True or "edge": half of each edge's share to either end, which
+                does not depend on how atoms are wrapped; "deepmd": as deepmd-kit 3.2.0 defines it, which does.
+            progress: called with (frames done, frames in all) after every frame.
+
+        Returns:
+            A :class:`Result`. A frame axis in ``coords`` means a frame axis on every field.
+
+        Raises:
+            InputError: wrong shapes, unknown types, coordinates that are not finite, a singular box, missing or
+                unexpected parameters; more neighbours than ``sel`` if the model was loaded with
+                ``on_overflow="error"``.
+
+        Warns:
+            NeighborOverflowWarning: once per model, when an atom has more neighbours than ``sel``.
+        """
+        if not isinstance(atomic, (bool, np.bool_, str)) or atomic not in _ATOMIC:
+            raise InputError(f'atomic must be False, True, "edge" or "deepmd", got {atomic!r}')
+        mode = _ATOMIC[atomic]
+        batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam)
+        nframes, natoms = batch.types.shape
+        energy = np.empty(nframes)
+        forces = np.empty((nframes, natoms, 3))
+        virial = np.empty((nframes, 3, 3))
+        atom_energy = np.empty((nframes, natoms))
+        atom_virial = np.empty((nframes, natoms, 3, 3)) if mode else None
+        for f in range(nframes):
+            found = self._engine.evaluate(
+                batch.coords[f],
+                batch.types[f],
+                None if batch.boxes is None else batch.boxes[f],
+                batch.pbc,
+                None if batch.fparam is None else batch.fparam[f],
+                None if batch.aparam is None else batch.aparam[f],
+                mode,
+                self._threads,
+            )
+            self._report_overflow(found["overflow"], batch, f)
+            energy[f] = found["energy"]
+            forces[f] = found["forces"]
+            virial[f] = found["virial"]
+            atom_energy[f] = found["atom_energy"]
+            if atom_virial is not None:
+                atom_virial[f] = found["atom_virial"]
+            if progress is not None:
+                progress(f + 1, nframes)
+        if batch.has_frame_axis:
+            return Result(energy, forces, virial, atom_energy, atom_virial)
+        return Result(
+            float(energy[0]), forces[0], virial[0], atom_energy[0], None if atom_virial is None else atom_virial[0]
+        )
+
+    def _report_overflow(self, overflow: Overflow, batch: Batch, frame: int) -> None:
+        if not overflow or self._on_overflow == "ignore" or self._warned:
+            return
+        block, atom, count, sel = max(overflow, key=lambda entry: entry[2] - entry[3])
+        symbol = self.type_map[int(batch.types[frame, atom])]
+        where = f"atom {atom} ({symbol})" + (f" of frame {frame}" if batch.has_frame_axis else "")
+        message = (
+            f"{where} has {count} neighbours within the cutoff of the model's {block} block, more than its sel of "
+            f"{sel}: only the nearest {sel} are kept, so energies jump when their order changes. The structure is "
+            "denser than the model was made for"
+        )
+        if self._on_overflow == "error":
+            raise InputError(f'{message}. Load the model with on_overflow="warn" to evaluate it all the same')
+        self._warned = True
+        warnings.warn(f"{message}. Warned once per model", NeighborOverflowWarning, stacklevel=3)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to ``path`` in the native format (``.safetensors``), weights as they were in its file.
+
+        Raises:
+            InputError: if ``path`` does not end in ``.safetensors``.
+            OSError: if it cannot be written.
+        """
+        name = os.fspath(path)
+        if not name.endswith(".safetensors"):
+            raise InputError(
+                f"models are saved in the native format, under a name ending in .safetensors, got {name!r}"
+            )
+        from .files import write_model
+
+        write_model(path, self._data)
+
+    def __repr__(self) -> str:
+        types = " ".join(self.type_map[:8]) + (f" ... ({len(self.type_map)} types)" if len(self.type_map) > 8 else "")
+        plural = "" if self._threads == 1 else "s"
+        return (
+            f"<dpa2.Model {types}: descriptor_dim {self.descriptor_dim}, rcut {self.rcut:g}, {self._precision}, "
+            f"{self._device}, {self._threads} thread{plural}>"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Weights travel along, so that a worker needs no access to the file; the thread count is chosen again there.
+        precision, threads = self._requested
+        return _rebuild, (self._data.config, self._data.weights, precision, threads, self._device, self._on_overflow)
+
+
+def _rebuild(config: dict[str, Any], weights: dict[str, NDArray[Any]], *options: Any) -> Model:
+    from .files import ModelData
+
+    return Model(ModelData(config, weights), *options)
+
+
+def load(
+    path: str | os.PathLike[str],
+    head: str | None = None,
+    precision: Precision | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    on_overflow: OnOverflow = "warn",
+) -> Model:
+    """Read a model file: deepmd-kit's (``.pt``, ``.pth``, ``.dp``, ``.yaml``, ...) or dpa2's own (``.safetensors``).
+
+    Nothing in the file is executed.
+
+    Args:
+        path: the model file.
+        head: which model of a multi-task file.
+        precision: "float64" or "float32"; the file's own by default.
+        threads: threads per evaluation; by default ``OMP_NUM_THREADS``, else the cores that this process may use.
+        device: "cpu", or "reference" for the slow NumPy implementation that serves as specification.
+        on_overflow: what to do when an atom has more neighbours than the model's ``sel``: "warn" (once), "error",
+            "ignore".
+
+    Raises:
+        ModelFileError: a corrupt or inconsistent file; UnsupportedModelError, a subclass: a model that is not a DPA-2
+            energy model.
+        InputError: wrong arguments. OSError: the file cannot be read.
+    """
+    from .files import read_model
+
+    return Model(read_model(path, head=head), precision, threads, device, on_overflow)
