@@ -8,7 +8,7 @@
 //   4. pairs excluded by the model or by the descriptor are removed from what is stored.
 #pragma once
 
-#include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "neighbors/box.hpp"
@@ -56,7 +56,7 @@ class NeighborBuilder {
 
  private:
   struct Scratch;
-  Scratch* scratch_;
+  std::unique_ptr<Scratch> scratch_;
 };
 
 }  // namespace dpa2

@@ -1,0 +1,357 @@
+#include "neighbors/cells.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+
+#include "model/error.hpp"
+
+namespace dpa2 {
+namespace {
+
+using Index = std::ptrdiff_t;
+
+constexpr int reach = 2;                      // cubes to look at on either side: the edge is half the radius
+constexpr std::int32_t cell_limit = 1 << 30;  // cubes further out share one: still correct, and no integer overflows
+constexpr double image_limit = 5e8;           // largest image number that may be stored in an int, with room for sums
+
+double dot(const Vec3& a, const Vec3& b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
+
+std::size_t size(Index n) { return static_cast<std::size_t>(n); }
+
+std::uint32_t hash(const std::array<std::int32_t, 3>& c) {
+  std::uint64_t h = static_cast<std::uint32_t>(c[0]) * 0x9E3779B97F4A7C15ULL;
+  h = (h ^ (h >> 32) ^ static_cast<std::uint32_t>(c[1])) * 0xC2B2AE3D27D4EB4FULL;
+  h = (h ^ (h >> 32) ^ static_cast<std::uint32_t>(c[2])) * 0x165667B19E3779F9ULL;
+  return static_cast<std::uint32_t>(h >> 32);
+}
+
+}  // namespace
+
+// Shortens the periodic vectors by adding integer multiples of the others, until none gets shorter.
+void ImageCells::reduce(const Box& box) {
+  const std::array<bool, 3>& pbc = box.periodic();
+  t_ = {{{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}};
+  Mat3 v = box.rows();
+  bool changed = false;
+  // Adds c times vector b to vector a, in exact integers; the vector is recomputed so that rounding does not pile up.
+  const auto add = [&](std::size_t a, std::size_t b, double c) {
+    for (std::size_t k = 0; k < 3; ++k) t_[a][k] += static_cast<std::int64_t>(c) * t_[b][k];
+    for (std::size_t x = 0; x < 3; ++x) {
+      v[a][x] = 0.0;
+      for (std::size_t k = 0; k < 3; ++k) v[a][x] += static_cast<double>(t_[a][k]) * box.rows()[k][x];
+    }
+    for (const std::int64_t k : t_[a])
+      if (std::abs(static_cast<double>(k)) > image_limit) throw invalid_input("the box is too skewed");
+    changed = true;
+  };
+  constexpr double margin = 1.0 + 1e-9;  // a tie is no improvement: guarantees an end
+  for (int round = 0; round < 200; ++round) {
+    bool again = false;
+    for (std::size_t a = 0; a < 3; ++a) {
+      for (std::size_t b = 0; b < 3; ++b) {
+        if (a == b || !pbc[a] || !pbc[b]) continue;
+        const double ab = dot(v[a], v[b]), bb = dot(v[b], v[b]);
+        if (2.0 * std::abs(ab) <= margin * bb) continue;
+        const double c = -std::round(ab / bb);
+        if (std::abs(c) > image_limit) throw invalid_input("the box is too skewed");
+        add(a, b, c);
+        again = true;
+      }
+    }
+    if (!again && pbc[0] && pbc[1] && pbc[2]) {
+      // Pairwise short vectors can still be nearly flat: try the sums of all three in place of the longest.
+      std::size_t a = 0;
+      for (std::size_t k = 1; k < 3; ++k)
+        if (dot(v[k], v[k]) > dot(v[a], v[a])) a = k;
+      const std::size_t b = (a + 1) % 3, c = (a + 2) % 3;
+      for (int sign = 0; sign < 4 && !again; ++sign) {
+        const double sb = (sign & 1) != 0 ? 1.0 : -1.0, sc = (sign & 2) != 0 ? 1.0 : -1.0;
+        Vec3 w{};
+        for (std::size_t x = 0; x < 3; ++x) w[x] = v[a][x] + sb * v[b][x] + sc * v[c][x];
+        if (margin * dot(w, w) < dot(v[a], v[a])) {
+          add(a, b, sb);
+          add(a, c, sc);
+          again = true;
+        }
+      }
+    }
+    if (!again) break;
+  }
+  for (const auto& row : t_)
+    for (const std::int64_t k : row)
+      if (std::abs(static_cast<double>(k)) > 1e5) throw invalid_input("the box is too skewed");
+  bool partial = false;
+  for (std::size_t a = 0; a < 3; ++a) {
+    if (pbc[a]) continue;
+    v[a] = {0.0, 0.0, 0.0};  // the box completes it orthogonally: the images then reach exactly one radius over the faces
+    partial = true;
+  }
+  if (!changed && !partial) {
+    lattice_ = box;
+    return;
+  }
+  const double rows[9] = {v[0][0], v[0][1], v[0][2], v[1][0], v[1][1], v[1][2], v[2][0], v[2][1], v[2][2]};
+  lattice_ = Box(rows, pbc);
+}
+
+void ImageCells::wrap(const double* x, const int* types, int natoms, const Box& box) {
+  const std::array<bool, 3>& pbc = box.periodic();
+  wrapped_.resize(size(natoms) * 3);
+  frac_.resize(size(natoms) * 3);
+  shift_.resize(size(natoms) * 3);
+  for (Index i = 0; i < natoms; ++i) {
+    Vec3 w{x[3 * i], x[3 * i + 1], x[3 * i + 2]};
+    Vec3 f{};
+    double shift[3] = {0.0, 0.0, 0.0};
+    if (!box.open() && types[i] >= 0) {
+      f = lattice_.fractional(w);
+      double k[3] = {0.0, 0.0, 0.0};
+      for (std::size_t a = 0; a < 3; ++a)
+        if (pbc[a]) k[a] = std::floor(f[a]);
+      for (std::size_t c = 0; c < 3; ++c) {
+        const Mat3& b = lattice_.rows();
+        w[c] -= k[0] * b[0][c] + k[1] * b[1][c] + k[2] * b[2][c];
+        for (std::size_t a = 0; a < 3; ++a) shift[c] += k[a] * static_cast<double>(t_[a][c]);
+      }
+      for (const double s : shift)
+        if (!(std::abs(s) < image_limit))
+          throw invalid_input("atom ", i, " is too far from the periodic cell: ", s, " cell vectors away");
+      f = lattice_.fractional(w);
+    }
+    for (Index c = 0; c < 3; ++c) {
+      wrapped_[size(3 * i + c)] = w[size(c)];
+      frac_[size(3 * i + c)] = f[size(c)];
+      shift_[size(3 * i + c)] = static_cast<int>(shift[c]);
+    }
+  }
+}
+
+void ImageCells::make_images(const int* types, int natoms) {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  double flo[3] = {inf, inf, inf}, fhi[3] = {-inf, -inf, -inf}, lo[3] = {inf, inf, inf}, hi[3] = {-inf, -inf, -inf};
+  int real = 0;
+  for (Index i = 0; i < natoms; ++i) {
+    if (types[i] < 0) continue;
+    ++real;
+    for (Index c = 0; c < 3; ++c) {
+      flo[c] = std::min(flo[c], frac_[size(3 * i + c)]);
+      fhi[c] = std::max(fhi[c], frac_[size(3 * i + c)]);
+      lo[c] = std::min(lo[c], wrapped_[size(3 * i + c)]);
+      hi[c] = std::max(hi[c], wrapped_[size(3 * i + c)]);
+    }
+  }
+  px_.clear();
+  py_.clear();
+  pz_.clear();
+  pimage_.clear();
+  if (real == 0) return;
+
+  double width[3] = {0.0, 0.0, 0.0}, expected = real, largest = 0.0;
+  for (std::size_t a = 0; a < 3; ++a) {
+    if (!lattice_.periodic()[a]) continue;
+    width[a] = radius_ / lattice_.face_distance()[a] + 1e-6;  // a little more, for the rounding of the fractions
+    expected *= std::max(1.0, fhi[a] - flo[a] + 2.0 * width[a]);
+    largest = std::max(largest, width[a]);
+  }
+  if (!(expected <= 1000.0 * real + 100000.0 && expected < image_limit && largest < 1e5))
+    throw invalid_input("the periodic cell (volume ", lattice_.volume(), " angstrom^3) is too small for ", real,
+                        " atoms: about ", expected / real, " images of each atom would be needed within ", radius_, " angstrom");
+  for (const auto& row : t_)
+    for (const std::int64_t k : row)
+      if (3.0 * largest * std::abs(static_cast<double>(k)) > image_limit) throw invalid_input("the box is too skewed");
+  for (std::size_t c = 0; c < 3; ++c) {
+    lo[c] -= radius_;
+    hi[c] += radius_;
+  }
+  const Mat3& b = lattice_.rows();
+  for (Index i = 0; i < natoms; ++i) {
+    if (types[i] < 0) continue;
+    int mlo[3] = {0, 0, 0}, mhi[3] = {0, 0, 0};
+    for (std::size_t a = 0; a < 3; ++a) {
+      if (!lattice_.periodic()[a]) continue;
+      const double f = frac_[size(3 * i) + a];
+      mlo[a] = std::min(0, static_cast<int>(std::ceil(flo[a] - width[a] - f)));
+      mhi[a] = std::max(0, static_cast<int>(std::floor(fhi[a] + width[a] - f)));
+    }
+    const double* w = &wrapped_[size(3 * i)];
+    for (int m0 = mlo[0]; m0 <= mhi[0]; ++m0) {
+      for (int m1 = mlo[1]; m1 <= mhi[1]; ++m1) {
+        for (int m2 = mlo[2]; m2 <= mhi[2]; ++m2) {
+          double p[3];
+          bool inside = true;
+          for (std::size_t c = 0; c < 3; ++c) {
+            p[c] = w[c] + (m0 * b[0][c] + m1 * b[1][c] + m2 * b[2][c]);
+            inside = inside && p[c] >= lo[c] && p[c] <= hi[c];
+          }
+          if (!inside) continue;
+          px_.push_back(p[0]);
+          py_.push_back(p[1]);
+          pz_.push_back(p[2]);
+          pimage_.push_back({static_cast<int>(i), {m0, m1, m2}});
+        }
+      }
+    }
+  }
+  for (std::size_t c = 0; c < 3; ++c) origin_[c] = lo[c];
+  const double spans[3] = {hi[0] - lo[0], hi[1] - lo[1], hi[2] - lo[2]};
+  // Slightly more than half the radius: a rounded cell number never puts a neighbour one cube too far.
+  edge_ = 0.5 * radius_ * (1.0 + 1e-6);
+  inv_edge_ = 1.0 / edge_;
+  double cells = 1.0;
+  for (const double span : spans) cells *= std::floor(span * inv_edge_) + 1.0;
+  direct_ = cells <= 4.0 * static_cast<double>(px_.size()) + 1000.0;
+  if (direct_)
+    for (std::size_t c = 0; c < 3; ++c) dims_[c] = static_cast<std::int32_t>(std::floor(spans[c] * inv_edge_)) + 1;
+}
+
+ImageCells::Cell ImageCells::cell_of(const double* p) const noexcept {
+  Cell cell{};
+  for (std::size_t c = 0; c < 3; ++c) {
+    const double q = std::floor((p[c] - origin_[c]) * inv_edge_);
+    cell[c] = static_cast<std::int32_t>(std::min(std::max(q, 0.0), static_cast<double>(cell_limit)));
+    if (direct_) cell[c] = std::min(cell[c], dims_[c] - 1);
+  }
+  return cell;
+}
+
+int ImageCells::find(const Cell& cell) const noexcept {
+  const std::uint32_t mask = static_cast<std::uint32_t>(slots_.size()) - 1;
+  for (std::uint32_t s = hash(cell) & mask;; s = (s + 1) & mask) {
+    const int id = slots_[s];
+    if (id < 0 || keys_[size(id)] == cell) return id;
+  }
+}
+
+int ImageCells::insert(const Cell& cell) {
+  const std::uint32_t mask = static_cast<std::uint32_t>(slots_.size()) - 1;
+  for (std::uint32_t s = hash(cell) & mask;; s = (s + 1) & mask) {
+    if (slots_[s] < 0) {
+      slots_[s] = static_cast<int>(keys_.size());
+      keys_.push_back(cell);
+      return slots_[s];
+    }
+    if (keys_[size(slots_[s])] == cell) return slots_[s];
+  }
+}
+
+void ImageCells::sort_into_cells() {
+  const std::size_t n = px_.size();
+  pcell_.resize(n);
+  keys_.clear();
+  if (!direct_) {
+    std::size_t capacity = 16;
+    while (capacity < 2 * n) capacity *= 2;
+    slots_.assign(capacity, -1);
+  }
+  for (std::size_t k = 0; k < n; ++k) {
+    const double p[3] = {px_[k], py_[k], pz_[k]};
+    const Cell cell = cell_of(p);
+    pcell_[k] = direct_ ? (cell[2] * dims_[1] + cell[1]) * dims_[0] + cell[0] : insert(cell);
+  }
+  const std::size_t ncell = direct_ ? size(dims_[0]) * size(dims_[1]) * size(dims_[2]) : keys_.size();
+  first_.assign(ncell + 1, 0);
+  for (const int c : pcell_) ++first_[size(c) + 1];
+  for (std::size_t c = 0; c < ncell; ++c) first_[c + 1] += first_[c];
+  sx_.resize(n);
+  sy_.resize(n);
+  sz_.resize(n);
+  simage_.resize(n);
+  for (std::size_t k = 0; k < n; ++k) {
+    const std::size_t to = size(first_[size(pcell_[k])]++);
+    sx_[to] = px_[k];
+    sy_[to] = py_[k];
+    sz_[to] = pz_[k];
+    simage_[to] = pimage_[k];
+  }
+  // Filling moved every start to the next cell's: move them back.
+  for (std::size_t c = ncell; c > 0; --c) first_[c] = first_[c - 1];
+  first_[0] = 0;
+}
+
+void ImageCells::prepare(const double* x, const int* types, int natoms, const Box& box, double radius) {
+  radius_ = radius;
+  dims_ = {0, 0, 0};
+  reduce(box);
+  wrap(x, types, natoms, box);
+  make_images(types, natoms);
+  sort_into_cells();
+}
+
+void ImageCells::locate(int i, Search& search) const {
+  search.ranges.clear();
+  search.total = 0;
+  const double* w = &wrapped_[3 * size(i)];
+  const Cell home = cell_of(w);
+  const double limit = radius_ * radius_ * (1.0 + 1e-6);
+  // How far the centre is from the slab of cubes number c along axis a.
+  const auto gap = [&](std::size_t a, std::int32_t c) {
+    const double below = origin_[a] + c * edge_ - w[a];
+    return c == home[a] ? 0.0 : std::max({0.0, below, -below - edge_});
+  };
+  const auto push = [&](int begin, int end) {
+    if (begin == end) return;
+    search.ranges.push_back({begin, end});
+    search.total += end - begin;
+  };
+  for (std::int32_t z = home[2] - reach; z <= home[2] + reach; ++z) {
+    if (direct_ && (z < 0 || z >= dims_[2])) continue;
+    const double gz = direct_ ? gap(2, z) : 0.0;
+    for (std::int32_t y = home[1] - reach; y <= home[1] + reach; ++y) {
+      if (direct_) {
+        if (y < 0 || y >= dims_[1]) continue;
+        const double gy = gap(1, y);
+        if (gy * gy + gz * gz > limit) continue;
+        const int row = (z * dims_[1] + y) * dims_[0];
+        const std::int32_t x0 = std::max(0, home[0] - reach), x1 = std::min(dims_[0] - 1, home[0] + reach);
+        push(first_[size(row + x0)], first_[size(row + x1) + 1]);
+      } else {
+        for (std::int32_t x = home[0] - reach; x <= home[0] + reach; ++x) {
+          const int id = find({x, y, z});
+          if (id >= 0) push(first_[size(id)], first_[size(id) + 1]);
+        }
+      }
+    }
+  }
+}
+
+int ImageCells::gather(int i, Search& search, Candidate* out) const {
+  const double* w = &wrapped_[3 * size(i)];
+  const int* ki = &shift_[3 * size(i)];
+  const double xi = w[0], yi = w[1], zi = w[2];
+  const double limit = radius_ * radius_ * (1.0 + 1e-9);
+  const double *sx = sx_.data(), *sy = sy_.data(), *sz = sz_.data();
+  // Without a branch: about a third of the points pass, in no predictable order.
+  search.hits.resize(size(search.total) + 1);
+  int* hits = search.hits.data();
+  int nhit = 0;
+  for (const std::array<int, 2>& range : search.ranges) {
+    for (int s = range[0]; s < range[1]; ++s) {
+      const double dx = sx[s] - xi, dy = sy[s] - yi, dz = sz[s] - zi;
+      hits[nhit] = s;
+      nhit += static_cast<int>(dx * dx + dy * dy + dz * dz <= limit);
+    }
+  }
+  const Mat3& b = lattice_.rows();
+  int n = 0;
+  for (int h = 0; h < nhit; ++h) {
+    const Image& image = simage_[size(hits[h])];
+    const int *m = image.m, j = image.j;
+    if (j == i && m[0] == 0 && m[1] == 0 && m[2] == 0) continue;
+    // From the wrapped atoms and not from the image: then the edges (i, j) and (j, i) are exact negatives.
+    const double* wj = &wrapped_[3 * size(j)];
+    const int* kj = &shift_[3 * size(j)];
+    Candidate& c = out[n];
+    for (std::size_t a = 0; a < 3; ++a) {
+      c.d[a] = (wj[a] - w[a]) + (m[0] * b[0][a] + m[1] * b[1][a] + m[2] * b[2][a]);
+      c.n[a] = static_cast<int>(m[0] * t_[0][a] + m[1] * t_[1][a] + m[2] * t_[2][a]) - kj[a] + ki[a];
+    }
+    c.r = std::sqrt(c.d[0] * c.d[0] + c.d[1] * c.d[1] + c.d[2] * c.d[2]);
+    c.j = j;
+    n += static_cast<int>(c.r <= radius_);
+  }
+  return n;
+}
+
+}  // namespace dpa2

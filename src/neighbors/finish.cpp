@@ -1,0 +1,177 @@
+#include "neighbors/finish.hpp"
+
+#include <algorithm>
+#include <cstddef>
+
+namespace dpa2 {
+namespace {
+
+std::size_t size(std::ptrdiff_t n) { return static_cast<std::size_t>(n); }
+
+// Above this many candidates the general sort is used: the insertion sort must never become quadratic.
+constexpr int small_sort = 1024;
+
+bool excluded(const std::vector<char>& table, int ntypes, int a, int b) {
+  return !table.empty() && table[size(a) * size(ntypes) + size(b)] != 0;
+}
+
+}  // namespace
+
+Candidate* Finisher::room(int n) {
+  if (candidates_.size() < size(n)) candidates_.resize(size(n) + size(n) / 2);
+  return candidates_.data();
+}
+
+void Finisher::begin(const NeighborSettings& settings) {
+  settings_ = settings;
+  for (Overflow& worst : worst_) worst = {};
+  coincidence_ = {};
+  begin_block();
+}
+
+void Finisher::begin_block() { count_ = 0; }
+
+void Finisher::reserve(int n) {
+  if (j_.size() >= size(count_) + size(n)) return;
+  const std::size_t rows = 2 * (size(count_) + size(n));
+  j_.resize(rows);
+  r_.resize(rows);
+  d_.resize(3 * rows);
+  image_.resize(3 * rows);
+}
+
+// Ascending r into sorted_. Distances are spread over as many buckets as there are candidates, by r^2, which is close to
+// their distribution; an insertion sort then repairs the order inside the buckets.
+void Finisher::sort(int n) {
+  if (keys_.size() < size(n)) {
+    keys_.resize(size(n) * 2);
+    sorted_.resize(size(n) * 2);
+    bucket_.resize(size(n) * 2 + 1);
+  }
+  const Candidate* c = candidates_.data();
+  if (n > small_sort) {
+    for (int k = 0; k < n; ++k) sorted_[size(k)] = {c[k].r, k};
+    std::sort(sorted_.begin(), sorted_.begin() + n, [](const Key& a, const Key& b) { return a.r < b.r; });
+    return;
+  }
+  Key* keys = keys_.data();
+  Key* sorted = sorted_.data();
+  int* bucket = bucket_.data();
+  const double scale = n / (settings_.repinit.rcut * settings_.repinit.rcut);
+  const auto number = [&](double r) { return std::min(n - 1, static_cast<int>(r * r * scale)); };
+  std::fill(bucket, bucket + n + 1, 0);
+  for (int k = 0; k < n; ++k) {
+    keys[k] = {c[k].r, k};
+    ++bucket[number(c[k].r) + 1];
+  }
+  for (int k = 0; k < n; ++k) bucket[k + 1] += bucket[k];
+  for (int k = 0; k < n; ++k) sorted[bucket[number(keys[k].r)]++] = keys[k];
+  for (int k = 1; k < n; ++k) {
+    const Key key = sorted[k];
+    int at = k;
+    for (; at > 0 && key.r < sorted[at - 1].r; --at) sorted[at] = sorted[at - 1];
+    sorted[at] = key;
+  }
+}
+
+// Number of leading entries within rcut (inclusive). Entries that are equal up to rounding stay together, so that the list is a
+// prefix however the ties are ordered.
+int Finisher::cut(int n, double rcut) const {
+  const Key* sorted = sorted_.data();
+  int k = static_cast<int>(std::upper_bound(sorted, sorted + n, rcut + distance_tolerance,
+                                            [](double r, const Key& key) { return r < key.r; }) -
+                           sorted);
+  while (k > 0 && k < n && sorted[k].r - sorted[k - 1].r <= distance_tolerance) ++k;
+  return k;
+}
+
+// Orders runs of equal distances by (j, image).
+void Finisher::order_ties(int n) {
+  Key* sorted = sorted_.data();
+  const Candidate* c = candidates_.data();
+  for (int begin = 0; begin < n;) {
+    int end = begin + 1;
+    while (end < n && sorted[end].r - sorted[end - 1].r <= distance_tolerance) ++end;
+    if (end - begin > 1) {
+      std::sort(sorted + begin, sorted + end, [c](const Key& ka, const Key& kb) {
+        const Candidate &a = c[ka.index], &b = c[kb.index];
+        if (a.j != b.j) return a.j < b.j;
+        return std::lexicographical_compare(a.n, a.n + 3, b.n, b.n + 3);
+      });
+    }
+    begin = end;
+  }
+}
+
+void Finisher::note(Block block, int atom, int count, int sel) {
+  Overflow& worst = worst_[static_cast<int>(block)];
+  if (count > sel && (count > worst.count || (count == worst.count && atom < worst.atom))) worst = {block, atom, count, sel};
+}
+
+void Finisher::merge_overflow(Overflow (&worst)[3]) const {
+  for (int b = 0; b < 3; ++b) {
+    const Overflow& mine = worst_[b];
+    Overflow& w = worst[b];
+    if (mine.sel > 0 && (mine.count > w.count || (mine.count == w.count && mine.atom < w.atom))) w = mine;
+  }
+}
+
+void Finisher::finish_empty(int i, Edges& edges) const {
+  edges.start[size(i) + 1] = 0;
+  edges.n_three[size(i)] = edges.n_rep[size(i)] = 0;
+  edges.pad1[size(i)] = settings_.repinit.nsel;
+  edges.pad3[size(i)] = settings_.use_three ? settings_.three.nsel : 0;
+}
+
+void Finisher::finish(int i, int n, const int* types, Edges& edges) {
+  if (n == 0) {
+    finish_empty(i, edges);
+    return;
+  }
+  const NeighborSettings& s = settings_;
+  sort(n);
+  // The lists are cut before anything is excluded: excluded neighbours use up slots.
+  const int kept = std::min(n, s.repinit.nsel);
+  const int within_rep = cut(n, s.rep.rcut);
+  const int within_three = s.use_three ? cut(n, s.three.rcut) : 0;
+  const int rep = std::min({within_rep, s.rep.nsel, kept});
+  const int three = std::min({within_three, s.three.nsel, kept});
+  note(Block::repinit, i, n, s.repinit.nsel);
+  note(Block::repformer, i, within_rep, s.rep.nsel);
+  if (s.use_three) note(Block::three_body, i, within_three, s.three.nsel);
+  order_ties(n);
+
+  reserve(kept);
+  int used = 0, used_three = 0, stored = 0, stored_three = 0, stored_rep = 0;
+  for (int k = 0; k < kept; ++k) {
+    const Candidate& c = candidates_[size(sorted_[size(k)].index)];
+    if (excluded(s.pair_excluded, s.ntypes, types[i], types[c.j])) continue;
+    ++used;
+    used_three += static_cast<int>(k < three);
+    if (excluded(s.descr_excluded, s.ntypes, types[i], types[c.j])) continue;
+    if (s.env_protection == 0.0 && c.r <= distance_tolerance && coincidence_.centre < 0) coincidence_ = {i, c.j};
+    stored_three += static_cast<int>(k < three);
+    stored_rep += static_cast<int>(k < rep);
+    const std::size_t row = size(count_) + size(stored);
+    ++stored;
+    j_[row] = c.j;
+    r_[row] = c.r;
+    std::copy(c.d, c.d + 3, &d_[3 * row]);
+    std::copy(c.n, c.n + 3, &image_[3 * row]);
+  }
+  count_ += stored;
+  edges.start[size(i) + 1] = stored;
+  edges.n_three[size(i)] = stored_three;
+  edges.n_rep[size(i)] = stored_rep;
+  edges.pad1[size(i)] = s.repinit.nsel - used;
+  edges.pad3[size(i)] = s.use_three ? s.three.nsel - used_three : 0;
+}
+
+void Finisher::copy_to(Edges& edges, std::int64_t first) const {
+  std::copy_n(j_.begin(), count_, edges.j.begin() + first);
+  std::copy_n(r_.begin(), count_, edges.r.begin() + first);
+  std::copy_n(d_.begin(), 3 * static_cast<std::ptrdiff_t>(count_), edges.d.begin() + 3 * first);
+  std::copy_n(image_.begin(), 3 * static_cast<std::ptrdiff_t>(count_), edges.image.begin() + 3 * first);
+}
+
+}  // namespace dpa2

@@ -1,0 +1,64 @@
+// From the unordered candidates of a centre to its lists: sort, truncate, exclude, count. Shared by every source of
+// candidates.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "neighbors/build.hpp"
+#include "neighbors/cells.hpp"
+
+namespace dpa2 {
+
+// Sorts and cuts the lists of one centre after the other and appends them to its own buffers. One per thread.
+class Finisher {
+ public:
+  // The buffer that the candidates of the next centre are written to, with room for n.
+  [[nodiscard]] Candidate* room(int n);
+
+  void begin(const NeighborSettings& settings);  // a frame
+  void begin_block();                            // drops the edges appended so far, keeps overflow and error
+
+  // Appends the list of centre i made from the first n candidates in room(). types: of all rows. Counts go to
+  // edges.start[i + 1] (number of edges), n_three, n_rep, pad1, pad3; distinct centres may be finished concurrently.
+  void finish(int i, int n, const int* types, Edges& edges);
+  // A centre without neighbours.
+  void finish_empty(int i, Edges& edges) const;
+
+  [[nodiscard]] int edge_count() const noexcept { return count_; }
+  // Copies the appended edges to edge number `first` of `edges`.
+  void copy_to(Edges& edges, std::int64_t first) const;
+  // Adds this thread's worst atoms to `worst` (one entry per Block; sel == 0: none).
+  void merge_overflow(Overflow (&worst)[3]) const;
+
+  // The first pair at distance zero, or centre -1.
+  struct Coincidence {
+    int centre = -1, neighbor = -1;
+  };
+  [[nodiscard]] Coincidence coincidence() const noexcept { return coincidence_; }
+
+  ImageCells::Search search;  // scratch of the search for candidates
+
+ private:
+  struct Key {
+    double r;
+    int index;
+  };
+  void reserve(int n);
+  void sort(int n);
+  [[nodiscard]] int cut(int n, double rcut) const;
+  void order_ties(int n);
+  void note(Block block, int atom, int count, int sel);
+
+  NeighborSettings settings_;
+  std::vector<Candidate> candidates_;
+  std::vector<Key> keys_, sorted_;
+  std::vector<int> bucket_;
+  int count_ = 0;  // edges appended; the buffers only grow
+  std::vector<int> j_, image_;
+  std::vector<double> d_, r_;
+  Overflow worst_[3];
+  Coincidence coincidence_;
+};
+
+}  // namespace dpa2
