@@ -1,0 +1,93 @@
+"""Model files: every format of deepmd-kit that keeps the weights, and the native ``.safetensors``, without PyTorch.
+
+Nothing in a file is executed. A file that is truncated, corrupt, hostile or inconsistent raises
+:class:`dpa2.errors.ModelFileError`; one that is sound but holds something else than a dpa2 energy model raises
+:class:`dpa2.errors.UnsupportedModelError`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from dpa2.errors import Error, ModelFileError
+from dpa2.files._data import ModelData, assemble
+from dpa2.files.detect import FORMATS, detect
+
+__all__ = ["FORMATS", "ModelData", "detect", "heads", "read", "write_safetensors"]
+
+_Path = str | os.PathLike[str]
+_T = TypeVar("_T")
+
+
+def _guarded(path: _Path, action: Callable[[Path], _T]) -> _T:
+    """Run a reader so that whatever a damaged file makes it trip over becomes a :class:`ModelFileError`."""
+    where = Path(path)
+    try:
+        return action(where)
+    except Error as err:
+        raise type(err)(f"{where}: {err}") from None
+    except FileNotFoundError:
+        raise ModelFileError(f"{where}: there is no such file") from None
+    except (MemoryError, RecursionError):
+        raise ModelFileError(f"{where}: the file asks for more memory than there is, or nests too deeply") from None
+    except Exception as err:
+        raise ModelFileError(f"{where}: the file cannot be read ({type(err).__name__}: {str(err)[:300]})") from err
+
+
+def read(path: _Path, head: str | None = None) -> ModelData:
+    """Read a model from a file of any supported format, recognised by content.
+
+    Args:
+        path: the file.
+        head: the branch of a multi-task checkpoint, by name or alias.
+
+    Raises:
+        ModelFileError: the file is missing, damaged or hostile.
+        UnsupportedModelError: it holds something that is not supported; the message says what is.
+        InputError: ``head`` is missing or unknown; the message lists the heads.
+    """
+    return _guarded(path, lambda where: _read(where, head))
+
+
+def heads(path: _Path) -> list[str]:
+    """The heads of a multi-task file, empty for a single-task one. Raises as :func:`read`."""
+    return _guarded(path, _heads)
+
+
+def write_safetensors(path: _Path, data: ModelData) -> None:
+    """Write a model in the native format. Raises :class:`ModelFileError` if ``data`` is incomplete or inconsistent."""
+    from dpa2.files import native
+
+    native.write(Path(path), data)
+
+
+def _heads(path: Path) -> list[str]:
+    kind = detect(path)
+    if kind == "pt":
+        from dpa2.files import pt
+        from dpa2.files.torch_zip import TorchArchive
+
+        with TorchArchive(path) as archive:
+            return pt.heads(archive)
+    _read(path, None)
+    return []
+
+
+def _read(path: Path, head: str | None) -> ModelData:
+    kind = detect(path)
+    if kind == "safetensors":
+        from dpa2.files import native
+
+        return assemble(native.read(path, head))
+    if kind in ("pt", "pth"):
+        from dpa2.files import pt, pth
+        from dpa2.files.torch_zip import TorchArchive
+
+        with TorchArchive(path) as archive:
+            return assemble((pt if kind == "pt" else pth).read(archive, head))
+    from dpa2.files import serialized
+
+    return serialized.read(path, kind, head)

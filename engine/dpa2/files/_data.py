@@ -1,0 +1,158 @@
+"""What a model file contains, in one form for all formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpa2.errors import ModelFileError
+from dpa2.files import config as _config
+from dpa2.files import econf, layout
+
+MAX_ELEMENTS = 2**30
+
+
+class TensorLike(Protocol):
+    """An array, or something that can become one: its shape is known before any memory is taken."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+@dataclass
+class ModelData:
+    """A model: its canonical configuration and its weights.
+
+    Attributes:
+        config: every option of the model, defaults filled in; can be written as JSON.
+        weights: name -> C-contiguous float32 or float64 array; matrices are (in, out).
+    """
+
+    config: dict[str, Any]
+    weights: dict[str, NDArray[Any]]
+
+
+@dataclass
+class RawModel:
+    """A model as a reader found it: the definition as deepmd-kit writes it, and tensors under canonical names."""
+
+    params: dict[str, Any]
+    tensors: dict[str, Any]
+    min_nbor_dist: float | None = None
+    head: str | None = None
+    infer: bool = field(default=False)
+    """Whether options that the definition omits are to be inferred from the tensors (files without versions)."""
+
+
+def to_array(tensor: Any) -> NDArray[Any]:
+    """The NumPy array of a lazy tensor, an h5py data set or an array."""
+    if hasattr(tensor, "numpy"):
+        return np.asarray(tensor.numpy())
+    return np.asarray(tensor)
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in tensor.shape)
+
+
+def number_of(tensor: Any, what: str) -> float | None:
+    """The value of a tensor with one element, a number, or None."""
+    if tensor is None or isinstance(tensor, (int, float)):
+        return None if tensor is None else float(tensor)
+    if not hasattr(tensor, "shape") or int(np.prod(_shape(tensor), dtype=np.float64)) != 1:
+        raise ModelFileError(f"corrupt file: {what} is not a single number")
+    return float(to_array(tensor).reshape(()))
+
+
+def assemble(raw: RawModel) -> ModelData:
+    """Check a model completely and bring it into canonical form.
+
+    Raises:
+        ModelFileError: a weight is missing, superfluous, of the wrong shape or type, or not finite, or the options
+            contradict each other.
+    """
+    _config.check_kind(raw.params)
+    tensors = raw.tensors
+    params = _inferred(raw.params, tensors) if raw.infer else raw.params
+    config = _config.normalise(params, raw.min_nbor_dist, raw.head)
+    shapes = layout.expected_shapes(config)
+    if sum(_count(s) for s in shapes.values()) > MAX_ELEMENTS:
+        raise ModelFileError("the model definition asks for an unreasonable number of weights")
+    _refuse_superfluous(tensors, shapes)
+    weights: dict[str, NDArray[Any]] = {}
+    for name, shape in shapes.items():
+        weights[name] = _weight(name, shape, tensors, config)
+    return ModelData(config, weights)
+
+
+def _count(shape: Iterable[int]) -> int:
+    count = 1
+    for n in shape:
+        count *= n
+    return count
+
+
+def _inferred(params: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill options whose defaults changed between versions, from what the weights show."""
+    out = dict(params)
+    descriptor = dict(out["descriptor"])
+    repformer = dict(descriptor.get("repformer", {}))
+    switches = ("use_sqrt_nnei", "g1_out_conv", "g1_out_mlp")
+    if not any(key in repformer for key in switches):
+        new = "descriptor.repformers.layers.0.g1_self_mlp.matrix" in tensors
+        repformer.update(dict.fromkeys(switches, new))
+        descriptor["repformer"] = repformer
+    if "use_tebd_bias" not in descriptor:
+        name = "descriptor.type_embedding.embedding.embedding_net.layers.0.bias"
+        descriptor["use_tebd_bias"] = name in tensors
+    out["descriptor"] = descriptor
+    return out
+
+
+def _refuse_superfluous(tensors: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    for name in tensors:
+        if name in shapes or not name.startswith(("descriptor.", "fitting_net.")):
+            continue
+        parts = name.rsplit(".", 2)
+        if parts[-1] in ("matrix", "bias", "idt") or parts[-2].endswith("_residual"):
+            raise ModelFileError(
+                f"corrupt or inconsistent file: it holds the weight {name[:200]!r}, which these options do not use"
+            )
+
+
+def _weight(name: str, shape: tuple[int, ...], tensors: Mapping[str, Any], config: Mapping[str, Any]) -> NDArray[Any]:
+    if name == "descriptor.econf_tebd":
+        table = econf.table(config["type_map"])
+        if config["descriptor"]["precision"] != "float64":
+            table = table.astype(np.float32)
+        return table
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise ModelFileError(f"corrupt or inconsistent file: the weight {name!r} is missing")
+    statistics = name.endswith((".mean", ".stddev")) and name.startswith("descriptor.")
+    found = _shape(tensor)
+    if statistics and len(found) == 3 and found[1] >= 1:
+        # one row per neighbour slot in deepmd-kit's files
+        ok = (found[0], found[2]) == shape and found[1] <= 100_000
+    else:
+        ok = found == shape or (name == "fitting_net.bias_atom_e" and found == shape[:1])
+    if not ok:
+        raise ModelFileError(f"corrupt or inconsistent file: {name!r} has shape {found}, its options ask for {shape}")
+    array = to_array(tensor)
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if array.dtype not in (np.float32, np.float64):
+        raise ModelFileError(f"corrupt file: {name!r} holds {array.dtype} values, not floating-point numbers")
+    if not np.isfinite(array).all():
+        raise ModelFileError(f"corrupt file: {name!r} holds values that are not finite")
+    if statistics and array.ndim == 3:
+        if not (array == array[:, :1]).all():
+            raise ModelFileError(f"{name!r} differs between neighbour slots, which no statistics of deepmd-kit do")
+        array = array[:, 0]
+    if name.endswith(".stddev") and not (array != 0).all():
+        raise ModelFileError(f"corrupt file: {name!r} contains zeros")
+    return np.ascontiguousarray(array.reshape(shape))

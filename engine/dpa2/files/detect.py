@@ -1,0 +1,87 @@
+"""Recognise the format of a model file by its content; the name serves only to explain a refusal."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from dpa2.errors import ModelFileError, UnsupportedModelError
+
+FORMATS = (".pt", ".pth", ".dp", ".yaml", ".yml", ".pt2", ".pte", ".hlo", ".safetensors")
+"""The suffixes of the formats that can be read."""
+
+_SUPPORTED = "supported are " + ", ".join(FORMATS)
+_REFUSED = {
+    ".pb": "a frozen TensorFlow graph",
+    ".pbtxt": "a TensorFlow graph",
+    ".savedmodel": "a TensorFlow SavedModel",
+    ".savedmodeltf": "a TensorFlow SavedModel",
+    ".tf2": "a TensorFlow 2 model",
+    ".jax": "a JAX checkpoint",
+    ".pd": "a Paddle checkpoint",
+    ".json": "a Paddle model",
+    ".pdmodel": "a Paddle model",
+    ".pdiparams": "a Paddle model",
+}
+_HINT = "convert it with deepmd-kit (dp convert-backend) to .dp or .pth first"
+
+
+def detect(path: Path) -> str:
+    """The kind of a model file: 'pt', 'pth', 'pt2', 'hdf5', 'yaml' or 'safetensors'.
+
+    Raises:
+        UnsupportedModelError: it is a format that is known, but cannot be read.
+        ModelFileError: it is not a model file.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        what = _REFUSED.get(suffix, "a directory")
+        raise UnsupportedModelError(f"this is {what}, which cannot be read; {_HINT}; {_SUPPORTED}")
+    size = path.stat().st_size
+    with path.open("rb") as f:
+        head = f.read(4096)
+    if size == 0:
+        raise ModelFileError("the file is empty")
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "hdf5"
+    if head.startswith(b"PK\x03\x04"):
+        return _zip_kind(path)
+    if size > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < max(size, 2**40):
+        return "safetensors"
+    if suffix in _REFUSED:
+        raise UnsupportedModelError(f"this is {_REFUSED[suffix]}, which cannot be read; {_HINT}; {_SUPPORTED}")
+    if suffix == ".safetensors":
+        return "safetensors"
+    if head.startswith(b"\x80"):
+        raise UnsupportedModelError(f"this is a bare pickle (an old PyTorch or a Paddle file); {_HINT}; {_SUPPORTED}")
+    if head.startswith((b"PK\x05\x06", b"PK")):
+        raise ModelFileError("this is an empty or damaged zip archive")
+    if _is_text(head):
+        return "yaml"
+    raise ModelFileError(f"this is not a model file, or its beginning is damaged; {_SUPPORTED}")
+
+
+def _is_text(head: bytes) -> bool:
+    if any(byte < 9 or 13 < byte < 32 for byte in head):
+        return False
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as err:
+        return len(head) == 4096 and err.start > 4090  # a character cut by the end of the block
+    return True
+
+
+def _zip_kind(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except Exception as err:
+        raise ModelFileError(f"the zip archive is truncated or corrupt ({str(err)[:200]})") from None
+    roots = {name[: -len("data.pkl")] for name in names if name.endswith("/data.pkl")}
+    if any(root + "constants.pkl" in names for root in roots):
+        return "pth"
+    if any(name.endswith("extra/model.json") for name in names):
+        return "pt2"
+    if roots:
+        return "pt"
+    raise ModelFileError(f"this zip archive holds no model; {_SUPPORTED}")

@@ -1,0 +1,148 @@
+"""The native format: safetensors with the configuration in its metadata.
+
+``__metadata__`` is {"format": "dpa2", "format_version": "1", "config": JSON of the canonical configuration}; the
+tensors are the weights under their canonical names. The header is checked here, strictly, before the tensors are
+touched: no duplicate keys, no overlaps, no gaps, sizes that agree with shapes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpa2.errors import ModelFileError, UnsupportedModelError
+from dpa2.files import config as _config
+from dpa2.files._data import ModelData, RawModel, assemble
+from dpa2.files.pt import refuse_head
+
+MAX_HEADER = 32 * 2**20
+_DTYPES: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ModelFileError("corrupt file: a key occurs twice in the safetensors header")
+    return out
+
+
+def _constant(name: str) -> Any:
+    raise ModelFileError(f"corrupt file: {name} in the safetensors header")
+
+
+def _json(text: bytes | str, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
+    except (ValueError, RecursionError) as err:
+        if isinstance(err, ModelFileError):
+            raise
+        raise ModelFileError(f"corrupt file: {what} is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise ModelFileError(f"corrupt file: {what} is not a JSON object")
+    return value
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header and the position of the data behind it."""
+    size = path.stat().st_size
+    with path.open("rb") as f:
+        first = f.read(8)
+        if len(first) < 8:
+            raise ModelFileError("truncated file: no safetensors header")
+        length = int.from_bytes(first, "little")
+        if length > MAX_HEADER or length > size - 8:
+            raise ModelFileError(f"corrupt file: the safetensors header claims {length} bytes, the file has {size}")
+        text = f.read(length)
+    if len(text) != length or not text.startswith(b"{"):
+        raise ModelFileError("corrupt file: the safetensors header is not a JSON object")
+    return _json(text, "the safetensors header"), 8 + length
+
+
+def _layout(header: dict[str, Any], nbytes: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]:
+    """name -> (dtype, shape, offset of its first byte in the data), with every byte used exactly once."""
+    out: dict[str, tuple[np.dtype[Any], tuple[int, ...], int]] = {}
+    spans: list[tuple[int, int]] = []
+    for name, entry in header.items():
+        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+            raise ModelFileError(f"corrupt file: the entry of the tensor {name[:100]!r} is malformed")
+        dtype, shape, span = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
+            raise ModelFileError(
+                f"corrupt file: the tensor {name[:100]!r} is of dtype {str(dtype)[:20]!r}, not F64 or F32"
+            )
+        for numbers in (shape, span):
+            if not isinstance(numbers, list) or len(numbers) > 8 or any(type(n) is not int or n < 0 for n in numbers):
+                raise ModelFileError(f"corrupt file: shape or offsets of the tensor {name[:100]!r} are malformed")
+        count = 1
+        for n in shape:
+            count *= n
+        if len(span) != 2 or span[1] - span[0] != count * _DTYPES[dtype].itemsize:
+            raise ModelFileError(f"corrupt file: offsets and shape of the tensor {name[:100]!r} disagree")
+        out[name] = (_DTYPES[dtype], tuple(shape), span[0])
+        spans.append((span[0], span[1]))
+    at = 0
+    for begin, end in sorted(spans):
+        if begin != at:
+            raise ModelFileError("corrupt file: tensors overlap or leave gaps")
+        at = end
+    if at != nbytes:
+        raise ModelFileError(f"truncated or corrupt file: its tensors need {at} bytes, it has {nbytes}")
+    return out
+
+
+def _config_of(header: dict[str, Any]) -> dict[str, Any]:
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or metadata.get("format") != "dpa2":
+        raise UnsupportedModelError("this safetensors file is no dpa2 model (its metadata does not say so)")
+    if metadata.get("format_version") != str(_config.FORMAT_VERSION):
+        found = str(metadata.get("format_version"))[:20]
+        raise UnsupportedModelError(f"the file has format version {found}; this dpa2 reads {_config.FORMAT_VERSION}")
+    text = metadata.get("config")
+    if not isinstance(text, str):
+        raise ModelFileError("corrupt file: the metadata holds no configuration")
+    return _json(text, "the configuration")
+
+
+def read(path: Path, head: str | None) -> RawModel:
+    """The model of a native file, tensors mapped into memory until they are checked and copied."""
+    header, start = _header(path)
+    config = _config_of(header)
+    own = config.get("head")
+    if own is not None and not isinstance(own, str):
+        raise ModelFileError("corrupt file: the head in the configuration is not a name")
+    refuse_head(head, own)
+    layout = _layout(header, path.stat().st_size - start)
+    raw = np.memmap(path, np.uint8, "r")
+    tensors = {}
+    for name, (dtype, shape, offset) in layout.items():
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        block = raw[start + offset : start + offset + nbytes]
+        tensors[name] = np.array(np.frombuffer(block.tobytes(), dtype), dtype=dtype.newbyteorder("=")).reshape(shape)
+    distance = config.get("min_nbor_dist")
+    if distance is not None and (isinstance(distance, bool) or not isinstance(distance, (int, float))):
+        raise ModelFileError("corrupt file: min_nbor_dist is not a number")
+    return RawModel(config, tensors, distance, own)
+
+
+def write(path: Path, data: ModelData) -> None:
+    """Write a model; an incomplete or inconsistent one is refused before anything is written."""
+    from safetensors.numpy import save
+
+    tensors: dict[str, Any] = dict(data.weights)
+    checked = assemble(RawModel(dict(data.config), tensors, data.config.get("min_nbor_dist"), data.config.get("head")))
+    metadata = {
+        "format": "dpa2",
+        "format_version": str(_config.FORMAT_VERSION),
+        "config": json.dumps(checked.config),
+    }
+    blob = save(checked.weights, metadata)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(blob)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

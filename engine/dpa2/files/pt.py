@@ -1,0 +1,132 @@
+"""Training checkpoints of deepmd-kit (``.pt``): single-task, multi-task, with or without exponential average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dpa2.errors import InputError, ModelFileError, UnsupportedModelError
+from dpa2.files import config
+from dpa2.files._data import RawModel, number_of
+from dpa2.files.torch_zip import LazyTensor, TorchArchive
+
+DEFAULT_BRANCH = "Default"
+_ALIASES = ("._networks.",)
+
+
+def choose_head(head: str | None, available: Mapping[str, list[str]]) -> str:
+    """The name of the branch that ``head`` means, by name or alias.
+
+    Args:
+        head: what the caller asked for.
+        available: branch name -> its aliases.
+    """
+    listing = ", ".join(n + (f" (alias {', '.join(a)})" if a else "") for n, a in available.items())[:4000]
+    if head is None:
+        raise InputError(f"this file holds several models: choose one with head=...; it has {listing}")
+    if head in available:
+        return head
+    matches = [name for name, aliases in available.items() if head in aliases]
+    if len(matches) != 1:
+        raise InputError(f"the file has no head {head!r}; it has {listing}")
+    return matches[0]
+
+
+def refuse_head(head: str | None, own: str | None) -> None:
+    """Raise :class:`InputError` if a head is asked for that a single-task file does not have."""
+    if head is not None and head != own:
+        name = f"the head {own!r}" if own else "a single model"
+        raise InputError(f"head {head!r} was asked for, but the file holds {name}")
+
+
+def _definition(state: Mapping[Any, Any]) -> dict[str, Any]:
+    extra = state.get("_extra_state")
+    params = extra.get("model_params") if isinstance(extra, Mapping) else None
+    if not isinstance(params, dict):
+        raise ModelFileError("the checkpoint has no model definition (model._extra_state.model_params)")
+    return params
+
+
+def _branches(params: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Branch name -> aliases of a multi-task definition; empty for a single task."""
+    branches = params.get("model_dict")
+    if branches is None:
+        return {}
+    if not isinstance(branches, Mapping) or not branches:
+        raise ModelFileError("corrupt file: model_dict is not a dictionary of models")
+    out: dict[str, list[str]] = {}
+    for name, branch in branches.items():
+        alias = branch.get("model_branch_alias", []) if isinstance(branch, Mapping) else None
+        if not isinstance(name, str) or not isinstance(alias, (list, tuple)):
+            raise ModelFileError("corrupt file: a malformed entry of model_dict")
+        out[name] = [a for a in alias if isinstance(a, str)]
+    return out
+
+
+def _state(archive: TorchArchive) -> dict[Any, Any]:
+    checkpoint = archive.unpickle()
+    if not isinstance(checkpoint, dict):
+        raise ModelFileError("the file is a PyTorch archive, but no checkpoint of deepmd-kit")
+    state = checkpoint.get("model", checkpoint)
+    if not isinstance(state, dict):
+        raise ModelFileError("the checkpoint has no model state")
+    return state
+
+
+def heads(archive: TorchArchive) -> list[str]:
+    """The names of the branches of a multi-task checkpoint."""
+    return list(_branches(_definition(_state(archive))))
+
+
+def read(archive: TorchArchive, head: str | None) -> RawModel:
+    """The model of a checkpoint, or its branch ``head``."""
+    state = _state(archive)
+    params = _definition(state)
+    branches = _branches(params)
+    if branches:
+        branch = choose_head(head, branches)
+        shared, params = params, params["model_dict"][branch]
+        if not isinstance(params, dict):
+            raise ModelFileError(f"corrupt file: the definition of head {branch!r} is not a dictionary")
+        if any(isinstance(params.get(k), str) for k in ("type_map", "descriptor", "fitting_net")):
+            params = _resolve_shared(params, shared.get("shared_dict"))
+        own: str | None = branch
+    else:
+        branch, own = DEFAULT_BRANCH, None
+        refuse_head(head, own if head != branch else branch)
+    config.check_kind(params)
+    prefix = f"model.{branch}."
+    tensors = {
+        name[len(prefix) :]: tensor
+        for name, tensor in state.items()
+        if isinstance(name, str) and name.startswith(prefix) and isinstance(tensor, LazyTensor)
+    }
+    if not tensors:
+        raise ModelFileError(f"corrupt file: there are no weights under {prefix!r}")
+    distance = number_of(tensors.get("min_nbor_dist"), "min_nbor_dist")
+    return RawModel(dict(params), canonical_names(tensors), distance, own, infer=True)
+
+
+def _resolve_shared(params: Mapping[str, Any], shared: Any) -> dict[str, Any]:
+    """Replace names of shared parts by the parts (`name` or `name:level`)."""
+    out = dict(params)
+    for key in ("type_map", "descriptor", "fitting_net"):
+        if isinstance(out.get(key), str):
+            name = out[key].partition(":")[0]
+            if not isinstance(shared, Mapping) or name not in shared:
+                raise ModelFileError(f"corrupt file: the shared part {name[:60]!r} is not defined")
+            out[key] = shared[name]
+    return out
+
+
+def canonical_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors by canonical name: the `atomic_model.` prefix and the repetitions under `_networks` removed."""
+    out = {}
+    for name, tensor in tensors.items():
+        if any(alias in name for alias in _ALIASES):
+            continue
+        short = name.removeprefix("model.").removeprefix("atomic_model.")
+        out[short] = tensor
+    if any(name.startswith(("models.", "spin_")) for name in out):
+        raise UnsupportedModelError(f"this file combines several atomic models; {config.SUPPORTED}")
+    return out

@@ -1,0 +1,66 @@
+"""Frozen models of deepmd-kit (``.pth``): the inert object graph of a TorchScript archive; its code is never used."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dpa2.errors import ModelFileError, UnsupportedModelError
+from dpa2.files._data import RawModel, number_of
+from dpa2.files.pickle_reader import Instance
+from dpa2.files.pt import canonical_names, refuse_head
+from dpa2.files.torch_zip import LazyTensor, TorchArchive
+
+MAX_DEPTH = 60
+MAX_OBJECTS = 500_000
+
+
+def _tensors(root: Instance) -> dict[str, LazyTensor]:
+    """All tensors below the root, by the path of attribute names that leads to them."""
+    found: dict[str, LazyTensor] = {}
+    todo: list[tuple[str, Instance, int]] = [("", root, 0)]
+    seen = 0
+    while todo:
+        prefix, node, depth = todo.pop()
+        if not isinstance(node.state, dict):
+            continue
+        for name, value in node.state.items():
+            if not isinstance(name, str):
+                continue
+            seen += 1
+            if seen > MAX_OBJECTS or depth > MAX_DEPTH:
+                raise ModelFileError("hostile file: its object graph has cycles or is unreasonably large")
+            if isinstance(value, LazyTensor):
+                found[prefix + name] = value
+            elif isinstance(value, Instance):
+                todo.append((f"{prefix}{name}.", value, depth + 1))
+    return found
+
+
+def read(archive: TorchArchive, head: str | None) -> RawModel:
+    """The model of a frozen TorchScript file."""
+    for name in archive.names():
+        if name.endswith("extra/data_modifier.pth") and archive.entry_size(name) > 0:
+            raise UnsupportedModelError("this frozen model contains a data modifier, which is not supported")
+    root = archive.unpickle(inert=lambda module: module == "__torch__" or module.startswith("__torch__."))
+    if not isinstance(root, Instance) or not isinstance(root.state, dict):
+        raise ModelFileError("the TorchScript archive does not hold a module")
+    refuse_head(head, None)
+    text = root.state.get("model_def_script")
+    if not isinstance(text, str):
+        raise ModelFileError("the frozen file has no model definition (model_def_script)")
+    params = load_json(text, "model_def_script")
+    tensors: dict[str, Any] = dict(_tensors(root))
+    distance = number_of(tensors.get("min_nbor_dist"), "min_nbor_dist")
+    return RawModel(params, canonical_names(tensors), distance, None, infer=True)
+
+
+def load_json(text: str | bytes, what: str) -> dict[str, Any]:
+    """A JSON object from a string; constants such as NaN and deep nesting are refused."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ModelFileError(f"corrupt file: {what} is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise ModelFileError(f"corrupt file: {what} is not a JSON object")
+    return value
