@@ -1,0 +1,9 @@
+"""The DPA-2 model in NumPy: the specification that runs.
+
+One file per operation, under the names of the native kernels, with the formula in the docstring. Written to be read and
+to be compared against, not to be fast: a few tens of atoms for forces, a few hundred for energies and descriptors.
+"""
+
+from .evaluate import ReferenceModel
+
+__all__ = ["ReferenceModel"]

@@ -1,0 +1,59 @@
+"""The energy fitting net: atomic energies from descriptors.
+
+    x = [ desc_i ; (fparam - fparam_avg) * fparam_inv_std ; (aparam_i - aparam_avg) * aparam_inv_std ; case_embd ]
+
+Absent parts are skipped, aparam also with use_aparam_as_mask. One net for all types: hidden layers with skips and idt
+(embedding_net), then a linear layer of width 1.
+
+    e_i = net(x) - [ net(x with desc_i = 0) if any entry of atom_ener is set ] + bias_atom_e[t_i] + out_bias[t_i]
+
+times 0 for virtual atoms and for atom_exclude_types, which still act as neighbours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .activation import activation
+from .common import Array, Config, IntArray, Weights
+from .embedding_net import embedding_net
+from .linear import linear
+
+
+def fitting_net(x: Array, option: Config, weights: Weights) -> Array:
+    """(n) the net on its complete input x (n, in)."""
+    name, nhidden = "fitting_net.filter_layers.networks.0", len(option["neuron"])
+    x = embedding_net(x, weights, name, nhidden, activation(option["activation_function"]))
+    return linear(x, weights, f"{name}.layers.{nhidden}")[:, 0]
+
+
+def fitting(
+    descriptor: Array,
+    types: IntArray,
+    active: Array,
+    fparam: Array | None,
+    aparam: Array | None,
+    config: Config,
+    weights: Weights,
+) -> Array:
+    """(n) atomic energies, eV.
+
+    descriptor (n, dim); types (n); active (n) 1 or 0; fparam (numb_fparam) and aparam (n, numb_aparam), as the model
+    wants them; config is that of the whole model.
+    """
+    option, n = config["fitting_net"], len(descriptor)
+    parts = [descriptor]
+    if option["numb_fparam"]:
+        frame = (fparam - weights["fitting_net.fparam_avg"]) * weights["fitting_net.fparam_inv_std"]
+        parts.append(np.broadcast_to(frame, (n, option["numb_fparam"])))
+    if option["numb_aparam"] and not option["use_aparam_as_mask"]:
+        parts.append((aparam - weights["fitting_net.aparam_avg"]) * weights["fitting_net.aparam_inv_std"])
+    if option["dim_case_embd"]:
+        parts.append(np.broadcast_to(weights["fitting_net.case_embd"], (n, option["dim_case_embd"])))
+    energy = fitting_net(np.concatenate(parts, axis=1), option, weights)
+    if any(value is not None for value in option["atom_ener"]):
+        vacuum = [np.zeros_like(descriptor), *parts[1:]]
+        energy = energy - fitting_net(np.concatenate(vacuum, axis=1), option, weights)
+    bias = weights["fitting_net.bias_atom_e"][:, 0] + weights["out_bias"][0, :, 0]
+    out: Array = (energy + bias[types]) * active
+    return out
