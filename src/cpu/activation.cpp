@@ -1,0 +1,66 @@
+#include "cpu/activation.hpp"
+
+#include "cpu/simd.hpp"
+
+namespace dpa2 {
+namespace {
+
+using simd::load;
+using simd::store;
+using simd::Vec;
+using simd::width;
+
+template <class T>
+struct Functions {
+  static DPA2_INLINE Vec<T> exp(Vec<T> x) { return simd::exp<T>(x); }
+  static DPA2_INLINE Vec<T> tanh(Vec<T> x) { return simd::tanh<T>(x); }
+  /// Only softplus takes logarithms: lane by lane.
+  static DPA2_INLINE Vec<T> log1p(Vec<T> x) {
+    Vec<T> y = x;
+    for (int i = 0; i < width<T>; ++i) y[i] = static_cast<T>(__builtin_log1p(static_cast<double>(x[i])));
+    return y;
+  }
+};
+
+template <Activation A, bool Grad, class T>
+void apply(const math::Silut<T>& silut, long n, T* y, T* dphi, const T* z) {
+  for (long i = 0; i < n; i += width<T>) {
+    Vec<T> v, d;
+    math::activate<A, Functions<T>>(load<T>(z + i), silut, v, d);
+    store<T>(y + i, v);
+    if constexpr (Grad) store<T>(dphi + i, d);
+  }
+}
+
+template <bool Grad, class T>
+void dispatch(const ActivationSpec<T>& spec, long n, T* y, T* dphi, const T* z) {
+  switch (spec.kind) {
+#define DPA2_CASE(A) \
+  case Activation::A: \
+    return apply<Activation::A, Grad>(spec.silut, n, y, dphi, z);
+    DPA2_CASE(linear) DPA2_CASE(tanh) DPA2_CASE(relu) DPA2_CASE(relu6) DPA2_CASE(sigmoid) DPA2_CASE(softplus) DPA2_CASE(gelu)
+    DPA2_CASE(silu) DPA2_CASE(silut)
+#undef DPA2_CASE
+  }
+}
+
+}  // namespace
+
+template <class T, class Isa>
+void Activate<T, Isa>::forward(const ActivationSpec<T>& spec, long n, T* y, const T* z) {
+  dispatch<false, T>(spec, n, y, nullptr, z);
+}
+
+template <class T, class Isa>
+void Activate<T, Isa>::forward_grad(const ActivationSpec<T>& spec, long n, T* y, T* dphi, const T* z) {
+  dispatch<true, T>(spec, n, y, dphi, z);
+}
+
+template <class T, class Isa>
+void Activate<T, Isa>::backward(long n, T* dz, const T* dy, const T* dphi) {
+  for (long i = 0; i < n; i += width<T>) store<T>(dz + i, load<T>(dy + i) * load<T>(dphi + i));
+}
+
+DPA2_INSTANTIATE(Activate)
+
+}  // namespace dpa2

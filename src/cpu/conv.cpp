@@ -1,0 +1,90 @@
+#include "cpu/conv.hpp"
+
+#include "cpu/simd.hpp"
+
+namespace dpa2 {
+
+using simd::load;
+using simd::pad;
+using simd::store;
+using simd::sum;
+using simd::Vec;
+using simd::width;
+
+namespace {
+
+template <class T>
+DPA2_INLINE const T* row(const ConvRows<T>& r, int e) {
+  return r.rows + static_cast<long>(r.index != nullptr ? r.index[e] : e) * r.ld;
+}
+
+/// y (n, nb) = a P: indexed rows are gathered first, so that one product serves all edges.
+template <class T, class Isa>
+void project(int n, T* y, T* gathered, const ConvRows<T>& a, const Packed<T>& P) {
+  const T* rows = a.rows;
+  long ld = a.ld;
+  if (a.index != nullptr) {
+    for (int e = 0; e < n; ++e)
+      for (int c = 0; c < P.k; c += width<T>) store<T>(gathered + static_cast<long>(e) * P.k + c, load<T>(row(a, e) + c));
+    rows = gathered;
+    ld = P.k;
+  }
+  Linear<T, Isa>::run(n, P.n, P.k, y, P.n, rows, ld, 1, P.data, pad<T>, static_cast<long>(P.k) * pad<T>, nullptr, false);
+}
+
+}  // namespace
+
+template <class T, class Isa>
+void Conv<T, Isa>::forward(int n, T* out, const ConvRows<T>& a, const ConvRows<T>& b, const Packed<T>& P, const T* s, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  const int nb = P.n;
+  T* y = arena.take<T>(static_cast<long>(n) * nb);
+  T* gathered = a.index != nullptr ? arena.take<T>(static_cast<long>(n) * P.k) : nullptr;
+  project<T, Isa>(n, y, gathered, a, P);
+  for (int c = 0; c < nb; c += width<T>) {
+    Vec<T> acc{};
+    for (int e = 0; e < n; ++e) acc += load<T>(y + static_cast<long>(e) * nb + c) * load<T>(row(b, e) + c) * s[e];
+    store<T>(out + c, acc);
+  }
+  arena.release(mark);
+}
+
+template <class T, class Isa>
+void Conv<T, Isa>::backward(int n, T* da, long dald, const int* ascatter, T* db, long dbld, const int* bscatter, T* ds, const T* dout,
+                            const ConvRows<T>& a, const ConvRows<T>& b, const Packed<T>& P, const Packed<T>& Pt, const T* s, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  const int nb = P.n, na = P.k;
+  T* y = arena.take<T>(static_cast<long>(n) * nb);
+  T* gathered = a.index != nullptr ? arena.take<T>(static_cast<long>(n) * na) : nullptr;
+  T* dy = ascatter != nullptr ? arena.take<T>(static_cast<long>(n) * na) : nullptr;
+  project<T, Isa>(n, y, gathered, a, P);
+  for (int e = 0; e < n; ++e) {
+    T* ye = y + static_cast<long>(e) * nb;
+    const T* be = row(b, e);
+    T* dbe = db + static_cast<long>(bscatter != nullptr ? bscatter[e] : e) * dbld;
+    Vec<T> acc{};
+    for (int c = 0; c < nb; c += width<T>) {
+      const Vec<T> g = load<T>(dout + c), yv = load<T>(ye + c), bv = load<T>(be + c);
+      const Vec<T> gb = g * bv;
+      acc += gb * yv;
+      store<T>(dbe + c, load<T>(dbe + c) + g * yv * s[e]);
+      store<T>(ye + c, gb * s[e]);  // the projection has served: its memory takes its gradient
+    }
+    ds[e] += sum<T>(acc);
+  }
+  const long bps = static_cast<long>(Pt.k) * pad<T>;
+  if (ascatter == nullptr) {
+    Linear<T, Isa>::run(n, na, nb, da, dald, y, nb, 1, Pt.data, pad<T>, bps, nullptr, true);
+  } else {
+    Linear<T, Isa>::run(n, na, nb, dy, na, y, nb, 1, Pt.data, pad<T>, bps, nullptr, false);
+    for (int e = 0; e < n; ++e) {
+      T* dae = da + static_cast<long>(ascatter[e]) * dald;
+      for (int c = 0; c < na; c += width<T>) store<T>(dae + c, load<T>(dae + c) + load<T>(dy + static_cast<long>(e) * na + c));
+    }
+  }
+  arena.release(mark);
+}
+
+DPA2_INSTANTIATE(Conv)
+
+}  // namespace dpa2

@@ -1,0 +1,139 @@
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/kernels.hpp"
+
+namespace dpa2 {
+namespace isa {
+struct base;
+struct v2;
+struct v3;
+struct v4;
+}  // namespace isa
+
+namespace {
+
+template <class T, class Isa>
+const Kernels<T>& table() {
+  static const Kernels<T> k = {
+      &Activate<T, Isa>::forward,
+      &Activate<T, Isa>::forward_grad,
+      &Activate<T, Isa>::backward,
+      &Linear<T, Isa>::run,
+      &EnvMat<T, Isa>::forward,
+      &EnvMat<T, Isa>::backward,
+      &EmbeddingNetOp<T, Isa>::layout,
+      &EmbeddingNetOp<T, Isa>::forward,
+      &EmbeddingNetOp<T, Isa>::backward,
+      &Repinit<T, Isa>::embed,
+      &Repinit<T, Isa>::forward,
+      &Repinit<T, Isa>::backward,
+      &ThreeBody<T, Isa>::forward,
+      &ThreeBody<T, Isa>::backward,
+      &G2Embed<T, Isa>::forward,
+      &G2Embed<T, Isa>::backward,
+      &LayerNorm<T, Isa>::forward,
+      &LayerNorm<T, Isa>::backward,
+      &PairAttention<T, Isa>::factors,
+      &PairAttention<T, Isa>::factors_backward,
+      &PairAttention<T, Isa>::forward,
+      &PairAttention<T, Isa>::backward,
+      &Symmetrization<T, Isa>::moments,
+      &Symmetrization<T, Isa>::gram,
+      &Symmetrization<T, Isa>::gram_backward,
+      &Symmetrization<T, Isa>::moments_backward,
+      &Conv<T, Isa>::forward,
+      &Conv<T, Isa>::backward,
+      &G1G1<T, Isa>::forward,
+      &G1G1<T, Isa>::backward,
+      &LocalAttention<T, Isa>::forward,
+      &LocalAttention<T, Isa>::backward,
+      &ResidualUpdate<T, Isa>::forward,
+      &ResidualUpdate<T, Isa>::backward,
+      &Fitting<T, Isa>::run,
+      &Assemble<T, Isa>::centre,
+  };
+  return k;
+}
+
+struct Level {
+  const char* name;
+  bool supported;
+  const Kernels<double>& (*f64)();
+  const Kernels<float>& (*f32)();
+};
+
+const Level* levels(int& count) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+#endif
+  static const Level list[] = {
+#if defined(DPA2_HAVE_BASE)
+      {"base", true, table<double, isa::base>, table<float, isa::base>},
+#endif
+#if defined(DPA2_HAVE_V2)
+      {"v2", true, table<double, isa::v2>, table<float, isa::v2>},
+#endif
+#if defined(DPA2_HAVE_V3)
+      {"v3", __builtin_cpu_supports("x86-64-v3") != 0, table<double, isa::v3>, table<float, isa::v3>},
+#endif
+#if defined(DPA2_HAVE_V4)
+      {"v4", __builtin_cpu_supports("x86-64-v4") != 0, table<double, isa::v4>, table<float, isa::v4>},
+#endif
+  };
+  count = static_cast<int>(sizeof(list) / sizeof(list[0]));
+  return list;
+}
+
+const Level& choose() {
+  int count = 0;
+  const Level* list = levels(count);
+  const char* wanted = std::getenv("DPA2_ISA");
+  if (wanted != nullptr && *wanted != '\0') {
+    for (int i = 0; i < count; ++i)
+      if (std::string(wanted) == list[i].name) {
+        if (!list[i].supported) throw std::runtime_error("DPA2_ISA=" + std::string(wanted) + ": this processor does not support it");
+        return list[i];
+      }
+    std::string names;
+    for (int i = 0; i < count; ++i) names += (i > 0 ? ", " : "") + std::string(list[i].name);
+    throw std::runtime_error("DPA2_ISA=" + std::string(wanted) + ": no such instruction-set level in this build (" + names + ")");
+  }
+  int best = 0;
+  for (int i = 0; i < count; ++i)
+    if (list[i].supported) best = i;
+  return list[best];
+}
+
+const Level& current() {
+  static const Level& level = choose();
+  return level;
+}
+
+}  // namespace
+
+template <>
+const Kernels<double>& kernels<double>() {
+  return current().f64();
+}
+
+template <>
+const Kernels<float>& kernels<float>() {
+  return current().f32();
+}
+
+const char* isa_name() { return current().name; }
+
+const char* const* isa_names() {
+  static const char* names[8] = {};
+  int count = 0;
+  const Level* list = levels(count);
+  int n = 0;
+  for (int i = 0; i < count; ++i)
+    if (list[i].supported) names[n++] = list[i].name;
+  names[n] = nullptr;
+  return names;
+}
+
+}  // namespace dpa2

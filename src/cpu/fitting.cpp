@@ -1,0 +1,86 @@
+#include "cpu/fitting.hpp"
+
+#include "cpu/simd.hpp"
+
+namespace dpa2 {
+
+using simd::load;
+using simd::pad;
+using simd::store;
+using simd::sum;
+using simd::Vec;
+using simd::width;
+
+namespace {
+
+/// y (m, ldy) += x or [x, x], x (m, ldx) with `in` real channels: the halves follow each other without padding.
+template <class T>
+void add_skip(int skip, int m, int in, T* y, int ldy, const T* x, int ldx) {
+  for (int i = 0; i < m; ++i)
+    for (int half = 0; half < skip; ++half) {
+      T* yi = y + static_cast<long>(i) * ldy + half * in;
+      const T* xi = x + static_cast<long>(i) * ldx;
+      for (int c = 0; c < in; ++c) yi[c] += xi[c];
+    }
+}
+
+}  // namespace
+
+template <class T, class Isa>
+void Fitting<T, Isa>::run(const FittingParams<T>& p, int m, T* e, T* dx, const T* x, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  const T* y[max_fitting_layers + 1];
+  T* dphi[max_fitting_layers];
+  y[0] = x;
+  int widest = p.in;
+  for (int l = 0; l < p.nlayers; ++l) {
+    const FittingLayer<T>& layer = p.layers[l];
+    const int n = layer.w.n, k = layer.w.k;
+    const long size = static_cast<long>(m) * n;
+    widest = n > widest ? n : widest;
+    T* out = arena.take<T>(size);
+    dphi[l] = arena.take<T>(size);
+    Linear<T, Isa>::run(m, n, k, out, n, y[l], k, 1, layer.w.data, pad<T>, static_cast<long>(k) * pad<T>, layer.b, false);
+    Activate<T, Isa>::forward_grad(p.act, size, out, dphi[l], out);
+    if (layer.idt != nullptr)
+      for (int i = 0; i < m; ++i)
+        for (int c = 0; c < n; c += width<T>) {
+          const Vec<T> f = load<T>(layer.idt + c);
+          const long at = static_cast<long>(i) * n + c;
+          store<T>(out + at, load<T>(out + at) * f);
+          store<T>(dphi[l] + at, load<T>(dphi[l] + at) * f);
+        }
+    add_skip(layer.skip, m, layer.in, out, n, y[l], k);
+    y[l + 1] = out;
+  }
+  const int last = p.nlayers > 0 ? p.layers[p.nlayers - 1].w.n : p.in;
+  for (int i = 0; i < m; ++i) {
+    Vec<T> acc{};
+    for (int c = 0; c < last; c += width<T>) acc += load<T>(y[p.nlayers] + static_cast<long>(i) * last + c) * load<T>(p.w_out + c);
+    e[i] = sum<T>(acc) + p.b_out;
+  }
+  if (dx != nullptr) {
+    T* dy = arena.take<T>(static_cast<long>(m) * widest);
+    T* other = arena.take<T>(static_cast<long>(m) * widest);
+    for (int i = 0; i < m; ++i)
+      for (int c = 0; c < last; c += width<T>) store<T>(dy + static_cast<long>(i) * last + c, load<T>(p.w_out + c));
+    for (int l = p.nlayers - 1; l >= 0; --l) {
+      const FittingLayer<T>& layer = p.layers[l];
+      const int n = layer.w.n, k = layer.w.k;
+      T* dz = dphi[l];
+      Activate<T, Isa>::backward(static_cast<long>(m) * n, dz, dy, dphi[l]);
+      T* out = l > 0 ? other : dx;
+      Linear<T, Isa>::run(m, k, n, out, k, dz, n, 1, layer.wt.data, pad<T>, static_cast<long>(n) * pad<T>, nullptr, false);
+      for (int half = 0; half < layer.skip; ++half) add_skip(1, m, layer.in, out, k, dy + half * layer.in, n);
+      other = dy;
+      dy = out;
+    }
+    if (p.nlayers == 0)
+      for (long i = 0; i < static_cast<long>(m) * p.in; ++i) dx[i] = dy[i];
+  }
+  arena.release(mark);
+}
+
+DPA2_INSTANTIATE(Fitting)
+
+}  // namespace dpa2

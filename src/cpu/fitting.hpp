@@ -1,0 +1,38 @@
+// The energy fitting network on rows of atoms, forward and backward in one pass (specification, sections 9.1 and 12.2).
+#pragma once
+
+#include "cpu/activation.hpp"
+#include "cpu/arena.hpp"
+#include "cpu/linear.hpp"
+
+namespace dpa2 {
+
+inline constexpr int max_fitting_layers = 32;
+
+/// A hidden layer; `in` and `out` are the real widths, the packed matrices are padded.
+template <class T>
+struct FittingLayer {
+  int in = 0, out = 0;
+  Packed<T> w, wt;
+  const T* b = nullptr;
+  const T* idt = nullptr;  ///< or null
+  int skip = 0;            ///< 0 none, 1 y += x, 2 y += [x, x]
+};
+
+template <class T>
+struct FittingParams {
+  int nlayers = 0;
+  const FittingLayer<T>* layers = nullptr;
+  int in = 0;               ///< padded width of the input
+  const T* w_out = nullptr; ///< (padded width of the last hidden layer)
+  T b_out = 0;
+  ActivationSpec<T> act;
+};
+
+template <class T, class Isa>
+struct Fitting {
+  /// e (m) = ; dx (m, in) = de/dx unless null; x (m, in), zero in the padding
+  static void run(const FittingParams<T>& p, int m, T* e, T* dx, const T* x, Arena& arena);
+};
+
+}  // namespace dpa2

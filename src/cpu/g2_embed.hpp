@@ -1,0 +1,18 @@
+// The pair features before the first layer: g2 = phi(x Wg + bg) (specification, sections 8 and 12.12).
+#pragma once
+
+#include "cpu/activation.hpp"
+#include "cpu/arena.hpp"
+
+namespace dpa2 {
+
+/// Row layout: g2 (n, n2) with n2 padded to 64 bytes (weights of the padding are zero); x (n): one scalar per edge.
+template <class T, class Isa>
+struct G2Embed {
+  static void forward(int n, int n2, T* g2, const T* x, const T* w, const T* b, const ActivationSpec<T>& act);
+  /// dx (n) = , given dg2 (n, n2)
+  static void backward(int n, int n2, T* dx, const T* dg2, const T* x, const T* w, const T* b, const ActivationSpec<T>& act,
+                       Arena& arena);
+};
+
+}  // namespace dpa2

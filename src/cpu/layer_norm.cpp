@@ -1,0 +1,47 @@
+#include "cpu/layer_norm.hpp"
+
+#include "cpu/simd.hpp"
+
+namespace dpa2 {
+
+using simd::load;
+using simd::store;
+using simd::sum;
+using simd::Vec;
+using simd::width;
+
+template <class T, class Isa>
+void LayerNorm<T, Isa>::forward(int n, int nc, int channels, T eps, T* out, T* zh, T* inv_sigma, const T* z, const T* gamma,
+                                const T* beta) {
+  for (int e = 0; e < n; ++e) {
+    const long row = static_cast<long>(e) * nc;
+    Vec<T> acc{};
+    for (int c = 0; c < nc; c += width<T>) {
+      const Vec<T> v = load<T>(z + row + c);
+      acc += v * v;
+    }
+    const T inv = T(1) / static_cast<T>(__builtin_sqrt(static_cast<double>(sum<T>(acc) / static_cast<T>(channels) + eps)));
+    inv_sigma[e] = inv;
+    for (int c = 0; c < nc; c += width<T>) {
+      const Vec<T> v = load<T>(z + row + c) * inv;
+      store<T>(zh + row + c, v);
+      store<T>(out + row + c, v * load<T>(gamma + c) + load<T>(beta + c));
+    }
+  }
+}
+
+template <class T, class Isa>
+void LayerNorm<T, Isa>::backward(int n, int nc, int channels, T* dz, const T* dout, const T* zh, const T* inv_sigma, const T* gamma) {
+  for (int e = 0; e < n; ++e) {
+    const long row = static_cast<long>(e) * nc;
+    Vec<T> acc{};
+    for (int c = 0; c < nc; c += width<T>) acc += load<T>(dout + row + c) * load<T>(gamma + c) * load<T>(zh + row + c);
+    const T mean = sum<T>(acc) / static_cast<T>(channels);
+    for (int c = 0; c < nc; c += width<T>)
+      store<T>(dz + row + c, (load<T>(dout + row + c) * load<T>(gamma + c) - load<T>(zh + row + c) * mean) * inv_sigma[e]);
+  }
+}
+
+DPA2_INSTANTIATE(LayerNorm)
+
+}  // namespace dpa2

@@ -1,0 +1,124 @@
+// Register-blocked product: MR rows times NV vectors of accumulators, one broadcast of A per row and step.
+#include "cpu/linear.hpp"
+
+#include "cpu/simd.hpp"
+
+namespace dpa2 {
+namespace {
+
+using simd::load;
+using simd::splat;
+using simd::store;
+using simd::Vec;
+using simd::width;
+
+// Accumulators: 12 of 16 registers up to AVX2, 24 of 32 with AVX-512.
+#if defined(__AVX512F__)
+constexpr int max_rows = 12, tile_vectors = 2;
+#elif defined(__AVX__) || defined(__SSE2__)
+constexpr int max_rows = 6, tile_vectors = 2;
+#else
+constexpr int max_rows = 6, tile_vectors = 4;
+#endif
+
+template <class T>
+struct Problem {
+  int k;
+  long ldc, ars, acs, bks;
+  bool accumulate;
+};
+
+/// One tile of C. The loops over r and v vanish at compile time, or the accumulators would be spilled.
+template <class T, int MR, int NV, bool RowMajorA>
+void tile(const Problem<T>& p, T* C, const T* A, const T* const* B, const T* const* bias) {
+  Vec<T> acc[MR][NV];
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v)
+      acc[r][v] = p.accumulate ? load<T>(C + r * p.ldc + v * width<T>) : (bias[v] != nullptr ? load<T>(bias[v]) : Vec<T>{});
+  const T* b[NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) b[v] = B[v];
+  const T* a = A;
+  const long ars = RowMajorA ? p.ars : 1;
+  const long acs = RowMajorA ? 1 : p.acs;
+  const long bks = p.bks;
+#pragma GCC unroll 1
+  for (int k = 0; k < p.k; ++k) {
+    Vec<T> bv[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      bv[v] = load<T>(b[v]);
+      b[v] += bks;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r) {
+      const Vec<T> ar = splat<T>(a[r * ars]);
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) acc[r][v] += ar * bv[v];
+    }
+    a += acs;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) store<T>(C + r * p.ldc + v * width<T>, acc[r][v]);
+}
+
+template <class T, int NV, bool RowMajorA>
+void rows(int mr, const Problem<T>& p, T* C, const T* A, const T* const* B, const T* const* bias) {
+  switch (mr) {
+#define DPA2_CASE(MR) \
+  case MR:            \
+    return tile<T, MR, NV, RowMajorA>(p, C, A, B, bias);
+    DPA2_CASE(1) DPA2_CASE(2) DPA2_CASE(3) DPA2_CASE(4) DPA2_CASE(5) DPA2_CASE(6)
+#if defined(__AVX512F__)
+    DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
+#endif
+#undef DPA2_CASE
+    default:
+      return;
+  }
+}
+
+template <class T, int NV>
+void columns(int m, int c0, const Problem<T>& p, T* C, const T* A, const T* B, long bps, const T* bias) {
+  constexpr int panel = simd::pad<T>;
+  const T* b[NV];
+  const T* bias_v[NV];
+  for (int v = 0; v < NV; ++v) {
+    const int c = c0 + v * width<T>;
+    b[v] = B + (c / panel) * bps + c % panel;
+    bias_v[v] = bias != nullptr ? bias + c : nullptr;
+  }
+  // Nearly equal row blocks: a one-row tail would leave the FMA pipeline idle.
+  const int blocks = (m + max_rows - 1) / max_rows;
+  int r0 = 0;
+  for (int i = 0; i < blocks; ++i) {
+    const int r1 = static_cast<int>(static_cast<long>(m) * (i + 1) / blocks);
+    T* c = C + r0 * p.ldc + c0;
+    if (p.acs == 1)
+      rows<T, NV, true>(r1 - r0, p, c, A + r0 * p.ars, b, bias_v);
+    else
+      rows<T, NV, false>(r1 - r0, p, c, A + r0 * p.ars, b, bias_v);
+    r0 = r1;
+  }
+}
+
+}  // namespace
+
+template <class T, class Isa>
+void Linear<T, Isa>::run(int m, int n, int k, T* C, long ldc, const T* A, long ars, long acs, const T* B, long bks, long bps, const T* bias,
+                       bool accumulate) {
+  if (m <= 0) return;
+  const Problem<T> p{k, ldc, ars, acs, bks, accumulate};
+  constexpr int step = tile_vectors * width<T>;
+  int c = 0;
+  for (; c + step <= n; c += step) columns<T, tile_vectors>(m, c, p, C, A, B, bps, bias);
+  for (; c < n; c += width<T>) columns<T, 1>(m, c, p, C, A, B, bps, bias);
+}
+
+DPA2_INSTANTIATE(Linear)
+
+}  // namespace dpa2

@@ -1,0 +1,28 @@
+// The small dense product that every other operation is made of.
+#pragma once
+
+namespace dpa2 {
+
+/// C = A B (+ bias) or C += A B.
+///
+///   C (m, n)  row-major, row stride ldc; n a multiple of 64 bytes
+///   A (m, k)  element (r, p) at A[r*ars + p*acs]; one of the two strides is 1
+///   B (k, n)  in column blocks of 64 bytes: element (p, c) at B[(c/PW)*bps + p*bks + c%PW], PW = 64/sizeof(T)
+///             packed weights: bks = PW, bps = k*PW; a row-major matrix: bks = its row stride, bps = PW
+///   bias (n)  or null; used only when C is overwritten
+///
+/// The outputs may not overlap the inputs. Rows of A beyond m are never read; k = 0 gives the bias or zero.
+template <class T, class Isa>
+struct Linear {
+  static void run(int m, int n, int k, T* C, long ldc, const T* A, long ars, long acs, const T* B, long bks, long bps, const T* bias,
+                  bool accumulate);
+};
+
+/// Weights packed for `Linear`: B of shape (k, n) with n padded, in panels of 64 bytes.
+template <class T>
+struct Packed {
+  const T* data = nullptr;
+  int k = 0, n = 0;
+};
+
+}  // namespace dpa2

@@ -1,0 +1,235 @@
+#include "cpu/pair_attention.hpp"
+
+#include "cpu/simd.hpp"
+
+namespace dpa2 {
+
+using simd::load;
+using simd::pad;
+using simd::splat;
+using simd::store;
+using simd::sum;
+using simd::Vec;
+using simd::width;
+
+namespace {
+
+/// y (nc, m) = x (n, nc)^T with zeros on the lanes n..m.
+template <class T>
+void transpose(int n, int m, int nc, T* y, const T* x) {
+  for (int c = 0; c < nc; ++c) {
+    T* row = y + static_cast<long>(c) * m;
+    for (int e = 0; e < n; ++e) row[e] = x[static_cast<long>(e) * nc + c];
+    for (int e = n; e < m; ++e) row[e] = T(0);
+  }
+}
+
+/// A product with packed weights.
+template <class T, class Isa>
+void dense(int n, T* y, const T* x, const Packed<T>& w, const T* bias, bool accumulate) {
+  Linear<T, Isa>::run(n, w.n, w.k, y, w.n, x, w.k, 1, w.data, pad<T>, static_cast<long>(w.k) * pad<T>, bias, accumulate);
+}
+
+/// U (n, nh*n2) = g2 A and S (n*nh, m) = U g2^T.
+template <class T, class Isa>
+void scores(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* g2t, T* U, T* S) {
+  transpose(in.n, in.m, p.n2, g2t, in.g2);
+  dense<T, Isa>(in.n, U, in.g2, p.A, nullptr, false);
+  Linear<T, Isa>::run(in.n * p.nh, in.m, p.n2, S, in.m, U, p.n2, 1, g2t, in.m, pad<T>, nullptr, false);
+}
+
+/// P (n*nh, m) = softmax over the keys, Rt = P c1; P may be Rt or S (then it is not kept).
+template <class T>
+void softmax(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* P, T* Rt, const T* S) {
+  const long step = static_cast<long>(p.nh) * in.m;
+  for (int j = 0; j < in.m; j += width<T>)
+    for (int h = 0; h < p.nh; ++h) {
+      const long base = static_cast<long>(h) * in.m + j;
+      Vec<T> top = in.npad > T(0) ? Vec<T>{} : splat<T>(T(-1e30));
+      for (int k = 0; k < in.n; ++k) {
+        const Vec<T> s = load<T>(S + base + k * step);
+        const Vec<T> c2 = load<T>(in.c2 + static_cast<long>(k) * in.m + j);
+        const Vec<T> b = p.gate ? s * load<T>(in.c1 + static_cast<long>(k) * in.m + j) + c2 * p.shift : (s + p.shift) * c2;
+        store<T>(P + base + k * step, b);
+        top = simd::max<T>(top, b);
+      }
+      Vec<T> total = simd::exp<T>(-top) * in.npad;
+      for (int k = 0; k < in.n; ++k) {
+        const Vec<T> e = simd::exp<T>(load<T>(P + base + k * step) - top);
+        store<T>(P + base + k * step, e);
+        total += e;
+      }
+      const Vec<T> inv = T(1) / total;
+      for (int k = 0; k < in.n; ++k) {
+        const Vec<T> v = load<T>(P + base + k * step) * inv;
+        store<T>(P + base + k * step, v);
+        store<T>(Rt + base + k * step, v * load<T>(in.c1 + static_cast<long>(k) * in.m + j));
+      }
+    }
+}
+
+/// The backward of the softmax: dS (n*nh, m) over dRt, dc1 and dc2 (n, m) = summed over the heads.
+template <class T>
+void softmax_backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* dS, T* dc1, T* dc2, const T* S, const T* P) {
+  const long step = static_cast<long>(p.nh) * in.m;
+  for (int j = 0; j < in.m; j += width<T>)
+    for (int h = 0; h < p.nh; ++h) {
+      const long base = static_cast<long>(h) * in.m + j;
+      Vec<T> inner{};
+      for (int k = 0; k < in.n; ++k)
+        inner += load<T>(P + base + k * step) * load<T>(dS + base + k * step) * load<T>(in.c1 + static_cast<long>(k) * in.m + j);
+      for (int k = 0; k < in.n; ++k) {
+        const long pair = static_cast<long>(k) * in.m + j, at = base + k * step;
+        const Vec<T> c1 = load<T>(in.c1 + pair), c2 = load<T>(in.c2 + pair);
+        const Vec<T> s = load<T>(S + at), prob = load<T>(P + at), drt = load<T>(dS + at);
+        const Vec<T> db = prob * (drt * c1 - inner);
+        Vec<T> g1 = drt * prob, g2;
+        if (p.gate) {
+          g1 += db * s;
+          g2 = db * p.shift;
+          store<T>(dS + at, db * c1);
+        } else {
+          g2 = db * (s + p.shift);
+          store<T>(dS + at, db * c2);
+        }
+        store<T>(dc1 + pair, h == 0 ? g1 : load<T>(dc1 + pair) + g1);
+        store<T>(dc2 + pair, h == 0 ? g2 : load<T>(dc2 + pair) + g2);
+      }
+    }
+}
+
+}  // namespace
+
+template <class T, class Isa>
+void PairAttention<T, Isa>::factors(int n, int m, bool smooth, T* c1, T* c2, const T* h2, const T* sw) {
+  for (int k = 0; k < n; ++k) {
+    T* r1 = c1 + static_cast<long>(k) * m;
+    T* r2 = c2 + static_cast<long>(k) * m;
+    for (int j = 0; j < n; ++j) {
+      const T hh = h2[3 * j] * h2[3 * k] + h2[3 * j + 1] * h2[3 * k + 1] + h2[3 * j + 2] * h2[3 * k + 2];
+      r2[j] = smooth ? sw[j] * sw[k] : T(1);
+      r1[j] = hh * r2[j];
+    }
+    for (int j = n; j < m; ++j) r1[j] = r2[j] = T(0);
+  }
+}
+
+template <class T, class Isa>
+void PairAttention<T, Isa>::factors_backward(int n, int m, bool smooth, T* dh2, T* dsw, const T* dc1, const T* dc2, const T* h2,
+                                             const T* sw) {
+  for (int k = 0; k < n; ++k) {
+    const T* r1 = dc1 + static_cast<long>(k) * m;
+    const T* r2 = dc2 + static_cast<long>(k) * m;
+    T own[3] = {0, 0, 0}, own_sw = 0;
+    for (int j = 0; j < n; ++j) {
+      const T hh = h2[3 * j] * h2[3 * k] + h2[3 * j + 1] * h2[3 * k + 1] + h2[3 * j + 2] * h2[3 * k + 2];
+      const T dhh = smooth ? r1[j] * sw[j] * sw[k] : r1[j];
+      for (int x = 0; x < 3; ++x) {
+        own[x] += dhh * h2[3 * j + x];
+        dh2[3 * j + x] += dhh * h2[3 * k + x];
+      }
+      if (smooth) {
+        const T dss = r1[j] * hh + r2[j];
+        own_sw += dss * sw[j];
+        dsw[j] += dss * sw[k];
+      }
+    }
+    for (int x = 0; x < 3; ++x) dh2[3 * k + x] += own[x];
+    if (smooth) dsw[k] += own_sw;
+  }
+}
+
+template <class T, class Isa>
+void PairAttention<T, Isa>::forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* z, T* dh, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2, hc = nh * n2;
+  T* g2t = arena.take<T>(static_cast<long>(n2) * m);
+  T* U = arena.take<T>(static_cast<long>(n) * hc);
+  T* Rt = arena.take<T>(static_cast<long>(n) * nh * m);
+  if (n > 0) {
+    scores<T, Isa>(p, in, g2t, U, Rt);
+    softmax(p, in, Rt, Rt, Rt);
+    if (p.B.data != nullptr) {
+      T* O = U;  // the scores have served
+      for (int h = 0; h < nh; ++h)
+        Linear<T, Isa>::run(n, n2, n, O + h * n2, hc, Rt + static_cast<long>(h) * m, 1, static_cast<long>(nh) * m, in.g2, n2, pad<T>,
+                            nullptr, false);
+      dense<T, Isa>(n, z, O, p.B, p.bias, false);
+    }
+    if (p.h2_weight != nullptr) {
+      for (int j = 0; j < 3 * n; ++j) dh[j] = T(0);
+      for (int k = 0; k < n; ++k)
+        for (int h = 0; h < nh; ++h) {
+          const T* row = Rt + (static_cast<long>(k) * nh + h) * m;
+          const T w = p.h2_weight[h];
+          for (int j = 0; j < n; ++j)
+            for (int x = 0; x < 3; ++x) dh[3 * j + x] += w * row[j] * in.h2[3 * k + x];
+        }
+    }
+  }
+  arena.release(mark);
+}
+
+template <class T, class Isa>
+void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* dg2, T* dh2, T* dc1, T* dc2,
+                                     const T* dz, const T* ddh, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2, hc = nh * n2;
+  const long pairs = static_cast<long>(n) * nh * m;
+  T* g2t = arena.take<T>(static_cast<long>(n2) * m);
+  T* U = arena.take<T>(static_cast<long>(n) * hc);
+  T* S = arena.take<T>(pairs);
+  T* P = arena.take<T>(pairs);
+  T* Rt = arena.take<T>(pairs);
+  T* dS = arena.take<T>(pairs);
+  T* dOt = arena.take<T>(static_cast<long>(hc) * m);
+  T* dO = arena.take<T>(static_cast<long>(nh) * m * n2);
+  T* dU = arena.take<T>(static_cast<long>(n) * hc);
+  if (n > 0) {
+    scores<T, Isa>(p, in, g2t, U, S);
+    softmax(p, in, P, Rt, S);
+    if (p.B.data != nullptr) {
+      T* dzt = g2t;  // the scores have served
+      transpose(n, m, n2, dzt, dz);
+      // dO^T (head, channel, query) for the gradient of Rt, dO (head, query, channel) for the gradient of the values.
+      Linear<T, Isa>::run(hc, m, n2, dOt, m, p.B_rows, n2, 1, dzt, m, pad<T>, nullptr, false);
+      for (int h = 0; h < nh; ++h) {
+        T* rows = dO + static_cast<long>(h) * m * n2;
+        Linear<T, Isa>::run(n, n2, n2, rows, n2, dz, n2, 1, p.Bt.data + static_cast<long>(h) * n2 * n2, pad<T>,
+                            static_cast<long>(n2) * pad<T>, nullptr, false);
+        for (long i = static_cast<long>(n) * n2; i < static_cast<long>(m) * n2; ++i) rows[i] = T(0);
+        Linear<T, Isa>::run(n, m, n2, dS + static_cast<long>(h) * m, static_cast<long>(nh) * m, in.g2, n2, 1,
+                            dOt + static_cast<long>(h) * n2 * m, m, pad<T>, nullptr, false);
+      }
+      Linear<T, Isa>::run(n, n2, nh * m, dg2, n2, Rt, static_cast<long>(nh) * m, 1, dO, n2, pad<T>, nullptr, true);
+    } else {
+      for (long i = 0; i < pairs; ++i) dS[i] = T(0);
+    }
+    if (p.h2_weight != nullptr) {
+      for (int k = 0; k < n; ++k)
+        for (int h = 0; h < nh; ++h) {
+          const long at = (static_cast<long>(k) * nh + h) * m;
+          const T w = p.h2_weight[h];
+          T own[3] = {0, 0, 0};
+          for (int j = 0; j < n; ++j) {
+            T dot = 0;
+            for (int x = 0; x < 3; ++x) {
+              dot += ddh[3 * j + x] * in.h2[3 * k + x];
+              own[x] += Rt[at + j] * ddh[3 * j + x];
+            }
+            dS[at + j] += w * dot;
+          }
+          for (int x = 0; x < 3; ++x) dh2[3 * k + x] += w * own[x];
+        }
+    }
+    softmax_backward(p, in, dS, dc1, dc2, S, P);
+    Linear<T, Isa>::run(n, n2, n * nh, dg2, n2, dS, 1, m, U, n2, pad<T>, nullptr, true);
+    Linear<T, Isa>::run(n * nh, n2, n, dU, n2, dS, m, 1, in.g2, n2, pad<T>, nullptr, false);
+    dense<T, Isa>(n, dg2, dU, p.At, nullptr, true);
+  }
+  arena.release(mark);
+}
+
+DPA2_INSTANTIATE(PairAttention)
+
+}  // namespace dpa2

@@ -1,0 +1,48 @@
+// Attention among the pairs of one centre: the update of g2 and of h2 (specification, sections 8.5-8.7, 12.9, 12.10, 11 S1-S3).
+#pragma once
+
+#include "cpu/arena.hpp"
+#include "cpu/linear.hpp"
+
+namespace dpa2 {
+
+/// Weights as folded when the model is prepared: query with key (A), value with head map, LayerNorm's mean and 1/sqrt(3) (B).
+/// n2 is padded to 64 bytes; the padding of every matrix is zero.
+template <class T>
+struct PairAttentionParams {
+  int nh = 0, n2 = 0;
+  bool gate = false, smooth = true;
+  T shift = 0;                   ///< 20 when smooth, else 0
+  Packed<T> A, At;               ///< (n2, nh*n2) block h = Wk_h Wq_h^T / sqrt(nd); its transpose
+  Packed<T> B, Bt;               ///< (nh*n2, n2), its transpose; empty without the g2 update
+  const T* B_rows = nullptr;     ///< B row-major
+  const T* bias = nullptr;       ///< (n2): the head map's bias without its mean
+  const T* h2_weight = nullptr;  ///< (nh): weights of the h2 update / sqrt(3), or null
+};
+
+/// One centre: n edges on rows, m = n padded to 64 bytes on lanes. The query is on the lanes, the key on the rows, so that the
+/// softmax and its backward are vertical: S (key, head, query).
+template <class T>
+struct PairAttentionInput {
+  int n, m;
+  const T* g2;  ///< (n, n2)
+  const T* h2;  ///< (n, 3)
+  const T* c1;  ///< (n, m): h2_j.h2_k times c2
+  const T* c2;  ///< (n, m): sw_j sw_k (smooth) or 1; zero on the lanes n..m
+  T npad;       ///< padded slots in the softmax denominator (smooth), else 0
+};
+
+template <class T, class Isa>
+struct PairAttention {
+  /// c1, c2 (n, m) = from h2 (n, 3) and sw (n)
+  static void factors(int n, int m, bool smooth, T* c1, T* c2, const T* h2, const T* sw);
+  /// dh2 (n, 3) +=, dsw (n) +=, given dc1, dc2 (n, m)
+  static void factors_backward(int n, int m, bool smooth, T* dh2, T* dsw, const T* dc1, const T* dc2, const T* h2, const T* sw);
+  /// z (n, n2) = attention output before LayerNorm (B given); dh (n, 3) = update of h2 (h2_weight given)
+  static void forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* z, T* dh, Arena& arena);
+  /// dg2 (n, n2) +=, dh2 (n, 3) += (the values of the h2 update), dc1, dc2 (n, m) =, given dz (n, n2) and ddh (n, 3); scores are recomputed
+  static void backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* dg2, T* dh2, T* dc1, T* dc2, const T* dz,
+                       const T* ddh, Arena& arena);
+};
+
+}  // namespace dpa2

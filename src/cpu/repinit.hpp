@@ -1,0 +1,38 @@
+// The first descriptor of a centre: moments of the embedded environment and their Gram matrix (specification, 5 and 12.14).
+#pragma once
+
+#include "cpu/embedding_net.hpp"
+
+namespace dpa2 {
+
+template <class T>
+struct RepinitParams {
+  EmbeddingNet<T> net;
+  int ng = 0, axis = 0;
+  T inv_nsel = 0;
+  const T* gate = nullptr;    ///< strip mode: (ncombination, ng), the types' factor; null in concat mode
+  bool gate_switch = false;   ///< the gate is multiplied by sw (smooth)
+};
+
+/// The padded slots of a centre enter the moments as one constant (P6): pad_weight * R_pad (4) outer G_pad (ng).
+template <class T>
+struct RepinitPad {
+  T weight = 0;  ///< number of padded slots / nsel
+  const T* R = nullptr;
+  const T* G = nullptr;
+};
+
+/// Lane layout as in env_mat.hpp; combination (m) are rows of the type tables.
+template <class T, class Isa>
+struct Repinit {
+  /// G (ng, m): the embedding of every edge, in memory of the arena that the caller releases.
+  static void embed(const RepinitParams<T>& p, int m, T** G, const T* s, const T* sw, const int* combination, Arena& arena);
+  /// D (ng*axis) =, channel-major; M (4, ngp) =, ngp = ng rounded up to 64 bytes
+  static void forward(const RepinitParams<T>& p, int m, T* D, T* M, const T* R, const T* sw, const int* combination,
+                      const RepinitPad<T>& pad, Arena& arena);
+  /// dR (4, m) +=, dsw (m) +=, given dD (ng*axis); the moments are recomputed
+  static void backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, const T* dD, const T* R, const T* sw, const int* combination,
+                       const RepinitPad<T>& pad, Arena& arena);
+};
+
+}  // namespace dpa2

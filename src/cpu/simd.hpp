@@ -1,0 +1,162 @@
+// Vectors of the compiled ISA level, and exp and tanh on them.
+//
+// Everything here is internal to one translation unit of one ISA level: the inline namespace carries the level's name, so
+// that the linker can never merge an AVX-512 instance into the code of an older processor.
+#pragma once
+
+#include <cstdint>
+
+#ifndef DPA2_ISA
+#error "kernels are compiled with -DDPA2_ISA=<level>"
+#endif
+
+namespace dpa2 {
+
+/// Tags of the ISA levels: kernels are class templates on the scalar type and on one of these.
+namespace isa {
+struct base {};
+struct v2 {};
+struct v3 {};
+struct v4 {};
+}  // namespace isa
+
+namespace simd {
+inline namespace DPA2_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int vector_bytes = 64;
+#elif defined(__AVX__)
+inline constexpr int vector_bytes = 32;
+#else
+inline constexpr int vector_bytes = 16;
+#endif
+
+/// Every channel and lane dimension is padded to this many bytes at every level, so that the data layout does not depend on it.
+inline constexpr int pad_bytes = 64;
+
+#define DPA2_INLINE inline __attribute__((always_inline))
+
+template <class T>
+struct Types;
+template <>
+struct Types<double> {
+  typedef double V __attribute__((vector_size(vector_bytes)));
+  typedef std::int64_t I __attribute__((vector_size(vector_bytes)));
+  typedef double U __attribute__((vector_size(vector_bytes), aligned(sizeof(double)), may_alias));
+};
+template <>
+struct Types<float> {
+  typedef float V __attribute__((vector_size(vector_bytes)));
+  typedef std::int32_t I __attribute__((vector_size(vector_bytes)));
+  typedef float U __attribute__((vector_size(vector_bytes), aligned(sizeof(float)), may_alias));
+};
+template <class T>
+using Vec = typename Types<T>::V;
+template <class T>
+using Int = typename Types<T>::I;
+
+template <class T>
+inline constexpr int width = vector_bytes / static_cast<int>(sizeof(T));
+template <class T>
+inline constexpr int pad = pad_bytes / static_cast<int>(sizeof(T));
+
+template <class T>
+DPA2_INLINE Vec<T> load(const T* p) {
+  return *reinterpret_cast<const typename Types<T>::U*>(p);
+}
+template <class T>
+DPA2_INLINE void store(T* p, Vec<T> v) {
+  *reinterpret_cast<typename Types<T>::U*>(p) = v;
+}
+/// `x - V{}` and not `x + V{}`: the subtraction of +0 is exact for every x, so it folds to a plain splat.
+template <class T>
+DPA2_INLINE Vec<T> splat(T x) {
+  return x - Vec<T>{};
+}
+template <class T>
+DPA2_INLINE T sum(Vec<T> v) {
+  T s = v[0];
+  for (int i = 1; i < width<T>; ++i) s += v[i];
+  return s;
+}
+template <class T>
+DPA2_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
+  return a > b ? a : b;
+}
+template <class T>
+DPA2_INLINE Vec<T> min(Vec<T> a, Vec<T> b) {
+  return a < b ? a : b;
+}
+
+template <class T>
+struct ExpConstants;
+template <>
+struct ExpConstants<double> {
+  static constexpr double log2e = 1.442695040888963407359925, magic = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr double ln2_hi = 0.69314670562744140625, ln2_lo = 0.0000004749325039031672321214582;
+  static constexpr double lowest = -708.0, highest = 709.0, tanh_limit = 20.0;
+  static constexpr int mantissa = 52, degree = 9;
+  static constexpr double q[10] = {0.50000000000000010262,    0.16666666666666674544,     0.041666666666623991619, 0.0083333333333221860977,
+                                   0.0013888888917281530782,  0.00019841269886655216106,  0.000024801521190738832655,
+                                   2.7557242270154316306e-6,  2.7620138477596201029e-7,   2.5110072603417671986e-8};
+};
+template <>
+struct ExpConstants<float> {
+  static constexpr float log2e = 1.44269504f, magic = 12582912.0f;  // 1.5 * 2^23
+  static constexpr float ln2_hi = 0.693359375f, ln2_lo = -0.00021219444f;
+  static constexpr float lowest = -87.0f, highest = 88.0f, tanh_limit = 10.0f;
+  static constexpr int mantissa = 23, degree = 4;
+  static constexpr float q[5] = {0.5000000027014884046f, 0.16666576826880360548f, 0.041666374723723097505f, 0.0083632051372283147684f,
+                                 0.0013941161147990927904f};
+};
+
+/// x = n ln 2 + r with |r| <= ln 2 / 2 (x within the clamped range): returns expm1(r) and the scale 2^n.
+template <class T>
+DPA2_INLINE void reduce_exp(Vec<T> x, Vec<T>& expm1_r, Vec<T>& scale) {
+  using C = ExpConstants<T>;
+  const Vec<T> shifted = x * C::log2e + splat<T>(C::magic);
+  const Vec<T> n = shifted - splat<T>(C::magic);
+  const Vec<T> r = (x - n * C::ln2_hi) - n * C::ln2_lo;
+  Vec<T> q = splat<T>(C::q[C::degree]);
+#pragma GCC unroll 10
+  for (int i = C::degree - 1; i >= 0; --i) q = q * r + splat<T>(C::q[i]);
+  expm1_r = r + r * r * q;
+  // The low bits of `shifted` hold n: adding the bias and moving them into the exponent makes 2^n.
+  const Vec<T> one = splat<T>(T(1));
+  const Int<T> bits = ((Int<T>)shifted << C::mantissa) + (Int<T>)one;
+  scale = (Vec<T>)bits;
+}
+
+/// exp(x): at most 2 ulp; arguments below the smallest normal result give that result's size, above the largest the largest.
+template <class T>
+DPA2_INLINE Vec<T> exp(Vec<T> x) {
+  using C = ExpConstants<T>;
+  x = x < splat<T>(C::lowest) ? splat<T>(C::lowest) : x;
+  x = x > splat<T>(C::highest) ? splat<T>(C::highest) : x;
+  Vec<T> p, s;
+  reduce_exp<T>(x, p, s);
+  return s + s * p;
+}
+
+/// tanh(x) = E/(E + 2) with E = expm1(2|x|): at most 3 ulp in double, 4 ulp in float.
+template <class T>
+DPA2_INLINE Vec<T> tanh(Vec<T> x) {
+  using C = ExpConstants<T>;
+  const Vec<T> zero{};
+  Vec<T> y = x < zero ? -x : x;
+  y = y > splat<T>(C::tanh_limit) ? splat<T>(C::tanh_limit) : y;
+  Vec<T> p, s;
+  reduce_exp<T>(y + y, p, s);
+  const Vec<T> e = s * p + (s - splat<T>(T(1)));
+  const Vec<T> t = e / (e + splat<T>(T(2)));
+  return x < zero ? -t : t;
+}
+
+}  // namespace DPA2_ISA
+}  // namespace simd
+}  // namespace dpa2
+
+/// Instantiates a kernel class for both precisions at the level being compiled.
+#define DPA2_INSTANTIATE(Kernel)                       \
+  template struct Kernel<double, ::dpa2::isa::DPA2_ISA>; \
+  template struct Kernel<float, ::dpa2::isa::DPA2_ISA>;

@@ -1,0 +1,38 @@
+// The three-body sum of a centre over pairs of its neighbours (specification, sections 6 and 12.13).
+#pragma once
+
+#include "cpu/embedding_net.hpp"
+
+namespace dpa2 {
+
+template <class T>
+struct ThreeBodyParams {
+  EmbeddingNet<T> net;
+  int n3 = 0;
+  int ntypes = 0;
+  T inv_nsel2 = 0;
+  const T* gate = nullptr;   ///< strip mode: (ntypes*ntypes, n3), symmetrised over the two orders; null in concat mode
+  bool gate_switch = false;  ///< the gate is multiplied by sw_j sw_k (smooth)
+};
+
+/// The padded slots of a centre as one more neighbour (P7): multiplicity 0 where it contributes nothing.
+template <class T>
+struct ThreeBodyPad {
+  T multiplicity = 0;
+  T v[3] = {0, 0, 0};
+  int type = 0;
+};
+
+/// v (3, m): vector part of the environment matrix, sw (m), types (n): types of the neighbours.
+/// The pairs are evaluated without order: e_jk is symmetric, and the two orders of the types are added up.
+template <class T, class Isa>
+struct ThreeBody {
+  /// Q (n3) =
+  static void forward(const ThreeBodyParams<T>& p, int n, int m, T* Q, const T* v, const T* sw, const int* types,
+                      const ThreeBodyPad<T>& pad, Arena& arena);
+  /// dv (3, m) +=, dsw (m) +=, given dQ (n3)
+  static void backward(const ThreeBodyParams<T>& p, int n, int m, T* dv, T* dsw, const T* dQ, const T* v, const T* sw, const int* types,
+                       const ThreeBodyPad<T>& pad, Arena& arena);
+};
+
+}  // namespace dpa2

@@ -1,0 +1,65 @@
+// The activation functions of deepmd-kit and their derivatives (specification, section 4).
+#pragma once
+
+#include "math/portable.hpp"
+
+namespace dpa2 {
+
+/// The same numbers on the host, in the kernels and in CUDA. `gelu_tf` is `gelu`, `none` is `linear`, `custom_silu` is `silut`.
+enum class Activation : int { linear = 0, tanh, relu, relu6, sigmoid, softplus, gelu, silu, silut };
+
+namespace math {
+
+/// Constants of silut: x s(x) below the threshold, tanh(slope (x - threshold)) + offset from there on.
+template <class T>
+struct Silut {
+  T threshold, slope, offset;
+};
+
+/// y = phi(x), dy = phi'(x). V is T or a vector of T; `F` brings exp, tanh and log1p for V.
+template <Activation A, class F, class T, class V>
+DPA2_MATH void activate(V x, const Silut<T>& silut, V& y, V& dy) {
+  const V zero = x - x;
+  const V one = zero + T(1);
+  if constexpr (A == Activation::tanh) {
+    y = F::tanh(x);
+    dy = one - y * y;
+  } else if constexpr (A == Activation::relu) {
+    y = x > zero ? x : zero;
+    dy = x > zero ? one : zero;
+  } else if constexpr (A == Activation::relu6) {
+    const V six = zero + T(6);
+    y = x > zero ? x : zero;
+    y = y < six ? y : six;
+    dy = x > zero ? one : zero;
+    dy = x < six ? dy : zero;
+  } else if constexpr (A == Activation::sigmoid) {
+    y = one / (one + F::exp(-x));
+    dy = y * (one - y);
+  } else if constexpr (A == Activation::softplus) {
+    const V limit = zero + T(20);
+    y = x > limit ? x : F::log1p(F::exp(x > limit ? limit : x));
+    dy = x > limit ? one : one / (one + F::exp(-x));
+  } else if constexpr (A == Activation::gelu) {
+    const T c = T(0.79788456080286535588);  // sqrt(2/pi)
+    const V th = F::tanh(c * (x + T(0.044715) * x * x * x));
+    y = T(0.5) * x * (one + th);
+    dy = T(0.5) * (one + th) + T(0.5) * x * (one - th * th) * c * (one + T(0.134145) * x * x);
+  } else if constexpr (A == Activation::silu) {
+    const V s = one / (one + F::exp(-x));
+    y = x * s;
+    dy = s * (one + x * (one - s));
+  } else if constexpr (A == Activation::silut) {
+    const V limit = zero + silut.threshold;
+    const V s = one / (one + F::exp(-x));
+    const V th = F::tanh((x - limit) * silut.slope);
+    y = x < limit ? x * s : th + silut.offset;
+    dy = x < limit ? s * (one + x * (one - s)) : silut.slope * (one - th * th);
+  } else {
+    y = x;
+    dy = one;
+  }
+}
+
+}  // namespace math
+}  // namespace dpa2

@@ -1,0 +1,8 @@
+// What the scalar mathematics needs to compile as C++ for a SIMD type and as CUDA for a scalar.
+#pragma once
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define DPA2_MATH __host__ __device__ __forceinline__
+#else
+#define DPA2_MATH inline __attribute__((always_inline))
+#endif

@@ -1,0 +1,23 @@
+// The smooth cutoff of an environment: 1 up to rcut_smth, a fifth-order polynomial down to 0 at rcut (specification, section 2).
+#pragma once
+
+#include "math/portable.hpp"
+
+namespace dpa2 {
+namespace math {
+
+/// sw(r) and its derivative. V is T or a vector of T; inv_width = 1/(rcut - rcut_smth).
+template <class T, class V>
+DPA2_MATH void smooth_switch(V r, T rcut_smth, T inv_width, V& sw, V& dsw) {
+  const V zero = r - r;
+  const V one = zero + T(1);
+  V u = (r - rcut_smth) * inv_width;
+  u = u < zero ? zero : u;
+  u = u > one ? one : u;
+  const V v = one - u;
+  sw = u * u * u * (u * (T(15) - u * T(6)) - T(10)) + T(1);
+  dsw = u * u * v * v * (T(-30) * inv_width);
+}
+
+}  // namespace math
+}  // namespace dpa2
