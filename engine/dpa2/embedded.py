@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from numpy.typing import ArrayLike
 
@@ -17,14 +19,21 @@ _lock = threading.Lock()
 _default: Model | None = None
 
 
+@contextmanager
+def default_model_path() -> Iterator[Path]:
+    """The embedded model as a file, for as long as the context lasts."""
+    from importlib.resources import as_file, files
+
+    with as_file(files("dpa2").joinpath("models").joinpath(DEFAULT_MODEL)) as path:
+        yield path
+
+
 def default_model() -> Model:
     """The embedded model; loaded on the first call, the same object afterwards. Safe to call from several threads."""
     global _default
     with _lock:
         if _default is None:
-            from importlib.resources import as_file, files
-
-            with as_file(files("dpa2").joinpath("models").joinpath(DEFAULT_MODEL)) as path:
+            with default_model_path() as path:
                 _default = load(path)
         return _default
 

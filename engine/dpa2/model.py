@@ -90,7 +90,7 @@ def _make_engine(data: ModelData, precision: str, device: str) -> Engine:
     if device == "reference":
         from .reference import ReferenceModel
 
-        reference: Engine = ReferenceModel(data.config, data.weights, precision)
+        reference: Engine = ReferenceModel(data.config, data.weights)
         return reference
     import json
 
@@ -124,7 +124,10 @@ class Model:
         if threads is not None and not (integer and threads >= 1):
             raise InputError(f"threads must be a positive integer or None, got {threads!r}")
         self._requested = (precision, None if threads is None else int(threads))
-        self._precision = precision or str(data.config["precision"])
+        if device == "reference" and precision == "float32":
+            raise InputError('the reference computes in float64 only; leave precision out, or use device="cpu"')
+        own = "float64" if device == "reference" else str(data.config["precision"])
+        self._precision = precision or own
         self._threads = _available_threads() if threads is None else int(threads)
         self._data = data
         self._warned = False
@@ -339,17 +342,16 @@ class Model:
         """Write the model to ``path`` in the native format (``.safetensors``), weights as they were in its file.
 
         Raises:
-            InputError: if ``path`` does not end in ``.safetensors``.
-            OSError: if it cannot be written.
+            InputError: ``path`` does not end in ``.safetensors``. OSError: it cannot be written.
         """
         name = os.fspath(path)
         if not name.endswith(".safetensors"):
             raise InputError(
                 f"models are saved in the native format, under a name ending in .safetensors, got {name!r}"
             )
-        from .files import write_model
+        from .files import write_safetensors
 
-        write_model(path, self._data)
+        write_safetensors(path, self._data)
 
     def __repr__(self) -> str:
         types = " ".join(self.type_map[:8]) + (f" ... ({len(self.type_map)} types)" if len(self.type_map) > 8 else "")
@@ -386,17 +388,17 @@ def load(
     Args:
         path: the model file.
         head: which model of a multi-task file.
-        precision: "float64" or "float32"; the file's own by default.
+        precision: "float64" or "float32"; the file's own by default (the reference knows float64 only).
         threads: threads per evaluation; by default ``OMP_NUM_THREADS``, else the cores that this process may use.
         device: "cpu", or "reference" for the slow NumPy implementation that serves as specification.
         on_overflow: what to do when an atom has more neighbours than the model's ``sel``: "warn" (once), "error",
             "ignore".
 
     Raises:
-        ModelFileError: a corrupt or inconsistent file; UnsupportedModelError, a subclass: a model that is not a DPA-2
-            energy model.
-        InputError: wrong arguments. OSError: the file cannot be read.
+        ModelFileError: a missing, corrupt or inconsistent file; UnsupportedModelError, a subclass: a model that is
+            not a DPA-2 energy model.
+        InputError: wrong arguments; a multi-task file without ``head`` (the message lists the heads).
     """
-    from .files import read_model
+    from .files import read
 
-    return Model(read_model(path, head=head), precision, threads, device, on_overflow)
+    return Model(read(path, head), precision, threads, device, on_overflow)
