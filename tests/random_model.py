@@ -33,6 +33,7 @@ ACTIVATIONS = [
     "linear",
     "none",
 ]
+BOUNDED = ["tanh", "relu6", "sigmoid"]
 
 DESCRIPTOR: Config = {
     "type": "dpa2",
@@ -115,8 +116,8 @@ class _Draw:
     def normal(self, name: str, shape: tuple[int, ...], scale: float = 1.0, mean: float = 0.0) -> None:
         self.weights[name] = self.rng.normal(mean, scale, shape)
 
-    def matrix(self, name: str, n_in: int, n_out: int) -> None:
-        self.normal(name + ".matrix", (n_in, n_out), 1.0 / np.sqrt(n_in))
+    def matrix(self, name: str, n_in: int, n_out: int, scale: float = 1.0) -> None:
+        self.normal(name + ".matrix", (n_in, n_out), scale / np.sqrt(n_in))
 
     def linear(self, name: str, n_in: int, n_out: int) -> None:
         self.matrix(name, n_in, n_out)
@@ -134,7 +135,7 @@ class _Draw:
         if not vector:
             mean[:, 1:] = 0.0
         self.weights[name + ".mean"] = mean
-        self.weights[name + ".stddev"] = self.rng.uniform(0.3, 1.0, (ntypes, 4))
+        self.weights[name + ".stddev"] = self.rng.uniform(0.15, 0.6, (ntypes, 4))
 
 
 def random_model(
@@ -226,7 +227,7 @@ def _repinit(draw: _Draw, config: Config, davg: float, davg_vector: bool) -> Non
             draw.net(f"descriptor.{block}.filter_layers_strip.networks.0", type_dim, neuron, opt["resnet_dt"])
     g1_dim = desc["repformer"]["g1_dim"]
     if d_repinit != g1_dim:
-        draw.matrix("descriptor.g1_shape_tranform", d_repinit, g1_dim)
+        draw.matrix("descriptor.g1_shape_tranform", d_repinit, g1_dim, 3.0)
     if desc["add_tebd_to_repinit_out"]:
         draw.matrix("descriptor.tebd_transform", tebd, g1_dim)
 
@@ -303,7 +304,7 @@ def draw_options(rng: np.random.Generator) -> dict[str, Any]:
         return values[int(rng.integers(len(values)))]
 
     def pairs(n: int) -> list[list[int]]:
-        return [[int(a), int(b)] for a, b in rng.integers(0, n, (int(rng.integers(1, 3)), 2))]
+        return [[int(a), int(b)] for a, b in rng.integers(0, n, (int(rng.integers(1, n)), 2))]
 
     ntypes = int(rng.integers(1, 5))
     rcut3, rcut2 = float(rng.uniform(2.4, 3.6)), float(rng.uniform(2.4, 3.6))
@@ -333,11 +334,14 @@ def draw_options(rng: np.random.Generator) -> dict[str, Any]:
     if not (has_grrg or has_drrd or not out_mlp or (has_conv and not out_conv)):
         has_grrg = True
     nf = pick([0, 0, 1, 3])
+    phi, nlayers = pick(ACTIVATIONS) if flip(0.4) else "tanh", int(rng.integers(1, 5))
+    if phi not in BOUNDED:  # every layer squares g1: without bounds four layers leave any number format
+        nlayers = min(nlayers, 2)
     return {
         "ntypes": ntypes,
         "descriptor": {
             "smooth": flip(0.7),
-            "exclude_types": pairs(ntypes) if flip(0.25) else [],
+            "exclude_types": pairs(ntypes) if ntypes > 1 and flip(0.25) else [],
             "env_protection": pick([0.0, 0.0, 0.0, 0.1]),
             "concat_output_tebd": flip(0.7),
             "add_tebd_to_repinit_out": flip(0.3),
@@ -365,7 +369,7 @@ def draw_options(rng: np.random.Generator) -> dict[str, Any]:
             "rcut": rcut2,
             "rcut_smth": float(rng.uniform(0.2, 0.8)) * rcut2,
             "nsel": sel2,
-            "nlayers": int(rng.integers(1, 5)),
+            "nlayers": nlayers,
             "g1_dim": g1_dim,
             "g2_dim": g2_dim,
             "axis_neuron": int(rng.integers(1, min(g1_dim, g2_dim) + 1)),
@@ -382,7 +386,7 @@ def draw_options(rng: np.random.Generator) -> dict[str, Any]:
             "attn2_hidden": int(rng.integers(1, 7)),
             "attn2_nhead": int(rng.integers(1, 4)),
             "attn2_has_gate": flip(),
-            "activation_function": pick(ACTIVATIONS) if flip(0.4) else "tanh",
+            "activation_function": phi,
             "update_style": pick(["res_residual", "res_residual", "res_avg", "res_incr"]),
             "use_sqrt_nnei": flip(),
             "g1_out_conv": out_conv,
@@ -400,8 +404,8 @@ def draw_options(rng: np.random.Generator) -> dict[str, Any]:
             "use_aparam_as_mask": flip(0.2),
             "atom_ener": [float(v) for v in rng.normal(size=ntypes)] if flip(0.2) else [],
         },
-        "pair_exclude_types": pairs(ntypes) if flip(0.25) else [],
-        "atom_exclude_types": [int(rng.integers(ntypes))] if flip(0.2) else [],
+        "pair_exclude_types": pairs(ntypes) if ntypes > 1 and flip(0.25) else [],
+        "atom_exclude_types": [int(rng.integers(ntypes))] if ntypes > 1 and flip(0.2) else [],
         "davg": 0.3 if flip(0.35) else 0.0,
         "davg_vector": flip(),
     }

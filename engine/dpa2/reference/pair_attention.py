@@ -34,7 +34,10 @@ def softmax(logits: Array, pad: int) -> Array:
     if pad > 0:
         top = np.maximum(top, 0.0)
     exp = np.exp(logits - top)
-    out: Array = exp / (exp.sum(axis=-1, keepdims=True) + pad * np.exp(-top))
+    total = exp.sum(axis=-1, keepdims=True)
+    if pad > 0:
+        total = total + pad * np.exp(-top)
+    out: Array = exp / total
     return out
 
 
