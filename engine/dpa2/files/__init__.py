@@ -72,7 +72,6 @@ def _heads(path: Path) -> list[str]:
 
         with TorchArchive(path) as archive:
             return pt.heads(archive)
-    _read(path, None)
     return []
 
 

@@ -131,6 +131,9 @@ def _weight(name: str, shape: tuple[int, ...], tensors: Mapping[str, Any], confi
             table = table.astype(np.float32)
         return table
     tensor = tensors.get(name)
+    if tensor is None and name == "fitting_net.default_fparam_tensor":
+        fitting = config["fitting_net"]
+        tensor = np.array(fitting["default_fparam"], "f8" if fitting["precision"] == "float64" else "f4")
     if tensor is None:
         raise ModelFileError(f"corrupt or inconsistent file: the weight {name!r} is missing")
     statistics = name.endswith((".mean", ".stddev")) and name.startswith("descriptor.")
@@ -139,7 +142,9 @@ def _weight(name: str, shape: tuple[int, ...], tensors: Mapping[str, Any], confi
         # one row per neighbour slot in deepmd-kit's files
         ok = (found[0], found[2]) == shape and found[1] <= 100_000
     else:
-        ok = found == shape or (name == "fitting_net.bias_atom_e" and found == shape[:1])
+        # old files keep biases as rows and the per-type bias as a vector
+        row = len(shape) == 1 and found == (1, *shape)
+        ok = found == shape or row or (name == "fitting_net.bias_atom_e" and found == shape[:1])
     if not ok:
         raise ModelFileError(f"corrupt or inconsistent file: {name!r} has shape {found}, its options ask for {shape}")
     array = to_array(tensor)

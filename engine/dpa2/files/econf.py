@@ -68,4 +68,6 @@ def table(type_map: list[str]) -> NDArray[np.float64]:
             for k in range(orbitals):
                 row += pairs_of_signs[2 if k < paired else 1 if k < n else 0]
         rows.append(row)
-    return np.array(rows, dtype=np.float64).reshape(len(type_map), NUM_INPUTS) / np.sqrt(NUM_INPUTS)
+    signs: NDArray[np.float64] = np.array(rows, dtype=np.float64).reshape(len(type_map), NUM_INPUTS)
+    signs /= np.sqrt(NUM_INPUTS)
+    return signs

@@ -11,7 +11,6 @@ from dpa2.files._data import RawModel, number_of
 from dpa2.files.torch_zip import LazyTensor, TorchArchive
 
 DEFAULT_BRANCH = "Default"
-_ALIASES = ("._networks.",)
 
 
 def choose_head(head: str | None, available: Mapping[str, list[str]]) -> str:
@@ -103,8 +102,9 @@ def read(archive: TorchArchive, head: str | None) -> RawModel:
     }
     if not tensors:
         raise ModelFileError(f"corrupt file: there are no weights under {prefix!r}")
-    distance = number_of(tensors.get("min_nbor_dist"), "min_nbor_dist")
-    return RawModel(dict(params), canonical_names(tensors), distance, own, infer=True)
+    named = canonical_names(tensors)
+    distance = number_of(named.get("min_nbor_dist"), "min_nbor_dist")
+    return RawModel(dict(params), named, distance, own, infer=True)
 
 
 def _resolve_shared(params: Mapping[str, Any], shared: Any) -> dict[str, Any]:
@@ -120,13 +120,32 @@ def _resolve_shared(params: Mapping[str, Any], shared: Any) -> dict[str, Any]:
 
 
 def canonical_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Tensors by canonical name: the `atomic_model.` prefix and the repetitions under `_networks` removed."""
+    """Tensors by canonical name: prefixes and repetitions removed, the other naming of the pt_expt backend mapped."""
     out = {}
     for name, tensor in tensors.items():
-        if any(alias in name for alias in _ALIASES):
-            continue
+        if "._networks." in name:
+            continue  # repeats `networks` or `_module_networks`
         short = name.removeprefix("model.").removeprefix("atomic_model.")
-        out[short] = tensor
+        out[_from_pt_expt(short)] = tensor
     if any(name.startswith(("models.", "spin_")) for name in out):
         raise UnsupportedModelError(f"this file combines several atomic models; {config.SUPPORTED}")
     return out
+
+
+_RENAMED = (
+    (".embeddings_strip.", ".filter_layers_strip."),
+    (".embeddings.", ".filter_layers."),
+    ("fitting_net.nets.", "fitting_net.filter_layers."),
+    ("._module_networks.", ".networks."),
+    ("descriptor.type_embedding.embedding_net.", "descriptor.type_embedding.embedding.embedding_net."),
+)
+
+
+def _from_pt_expt(name: str) -> str:
+    for theirs, ours in _RENAMED:
+        name = name.replace(theirs, ours)
+    if name.endswith(".w"):
+        return name[:-1] + "matrix"
+    if name.endswith(".b"):
+        return name[:-1] + "bias"
+    return "min_nbor_dist" if name == "_min_nbor_dist" else name

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from dpa2.errors import ModelFileError, UnsupportedModelError
 from dpa2.files._data import RawModel, number_of
+from dpa2.files.nested import load_json
 from dpa2.files.pickle_reader import Instance
 from dpa2.files.pt import canonical_names, refuse_head
 from dpa2.files.torch_zip import LazyTensor, TorchArchive
@@ -53,14 +53,3 @@ def read(archive: TorchArchive, head: str | None) -> RawModel:
     tensors: dict[str, Any] = dict(_tensors(root))
     distance = number_of(tensors.get("min_nbor_dist"), "min_nbor_dist")
     return RawModel(params, canonical_names(tensors), distance, None, infer=True)
-
-
-def load_json(text: str | bytes, what: str) -> dict[str, Any]:
-    """A JSON object from a string; constants such as NaN and deep nesting are refused."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ModelFileError(f"corrupt file: {what} is not valid JSON") from None
-    if not isinstance(value, dict):
-        raise ModelFileError(f"corrupt file: {what} is not a JSON object")
-    return value

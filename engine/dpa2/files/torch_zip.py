@@ -9,7 +9,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from dpa2.errors import ModelFileError
 from dpa2.files import pickle_reader
 from dpa2.files.pickle_reader import Global, Instance
 
-MAX_TEXT_BYTES = 256 * 2**20
+MAX_TEXT_BYTES = 2**31
 MAX_OVERLAPPED = 2**22
 """Elements a tensor may have beyond those of its storage (strides of zero make that possible)."""
 
@@ -41,7 +41,8 @@ def item_size(dtype: str) -> int:
 
 def widen_bfloat16(raw: NDArray[np.uint16]) -> NDArray[np.float32]:
     """float32 values of bfloat16 bit patterns."""
-    return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    wide: NDArray[np.uint32] = raw.astype(np.uint32) << np.uint32(16)
+    return wide.view(np.float32)
 
 
 class Storage:
@@ -149,10 +150,10 @@ def _scalar(args: tuple[Any, ...]) -> Any:
         raise ModelFileError("corrupt pickle: a malformed numpy scalar")
     code = args[0].args[0] if args[0].args else None
     state = args[0].state
-    order = state[1] if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">") else "<"
+    big = isinstance(state, tuple) and len(state) > 1 and state[1] == ">"
     if code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"):
         raise ModelFileError("corrupt pickle: a numpy scalar of unknown type")
-    dtype = np.dtype(str(code)).newbyteorder(order)
+    dtype = np.dtype(str(code)).newbyteorder(">" if big else "<")
     if len(args[1]) != dtype.itemsize:
         raise ModelFileError("corrupt pickle: a numpy scalar of wrong length")
     return np.frombuffer(args[1], dtype)[0].item()
@@ -192,7 +193,7 @@ class TorchArchive:
 
     def __init__(self, path: Path) -> None:
         self.size = path.stat().st_size
-        self.byteorder: Any = "<"
+        self.byteorder: Literal["<", ">"] = "<"
         self._storages: dict[str, bytes] = {}
         try:
             self._zip = zipfile.ZipFile(path)
@@ -226,7 +227,7 @@ class TorchArchive:
         """The declared size of an entry in bytes."""
         return self._entries[name].file_size
 
-    def read(self, name: str, limit: int = MAX_TEXT_BYTES, stored: bool = False) -> bytes:
+    def read(self, name: str, limit: int = MAX_TEXT_BYTES) -> bytes:
         """The bytes of an entry, with its checksum verified; at most ``limit`` of them."""
         info = self._entries.get(name)
         if info is None:
@@ -235,11 +236,10 @@ class TorchArchive:
             raise ModelFileError(
                 f"the entry {name[:200]!r} claims {info.file_size} bytes; at most {limit} are accepted"
             )
-        if info.compress_type == zipfile.ZIP_STORED:
-            if info.file_size > self.size:
-                raise ModelFileError(f"the entry {name[:200]!r} claims more bytes than the file has")
-        elif stored or info.compress_type != zipfile.ZIP_DEFLATED or info.file_size > 100 * info.compress_size + 1024:
-            raise ModelFileError(f"the entry {name[:200]!r} is compressed in a way that a model file never is")
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise ModelFileError(f"the entry {name[:200]!r} is compressed, which the entries of a model file never are")
+        if info.file_size > self.size:
+            raise ModelFileError(f"the entry {name[:200]!r} claims more bytes than the file has")
         try:
             data = self._zip.read(info)
         except Exception as err:
@@ -252,7 +252,7 @@ class TorchArchive:
         """The bytes of a storage, read once."""
         key = storage.key
         if key not in self._storages:
-            data = self.read(f"{self.root}data/{key}", limit=self.size, stored=True)
+            data = self.read(f"{self.root}data/{key}", limit=self.size)
             if len(data) != storage.numel * item_size(storage.dtype):
                 raise ModelFileError(f"the storage {key!r} has {len(data)} bytes, not those of {storage.numel} numbers")
             self._storages[key] = data

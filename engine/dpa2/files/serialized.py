@@ -1,0 +1,263 @@
+"""The tree of `.dp`, `.hlo`, `.yaml`, `.pt2` and `.pte` files, mapped to canonical names.
+
+Every node carries a version; newer ones than those known here are refused, older ones get the defaults of their time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpa2.errors import ModelFileError, UnsupportedModelError
+from dpa2.files import config
+from dpa2.files._data import ModelData, RawModel, assemble, number_of
+from dpa2.files.nested import Budget, NestedTensor, load_json
+from dpa2.files.pt import refuse_head
+
+_VERSIONS = {
+    "Model": 2, "Descriptor": 4, "TypeEmbedNet": 2, "Layer": 2, "EmbeddingNetwork": 2, "NetworkCollection": 1,
+    "FittingNetwork": 1, "RepformerLayer": 2, "Atten2Map": 1, "Atten2MultiHeadApply": 1, "Atten2EquiVarApply": 1,
+    "LocalAtten": 1, "LayerNorm": 1, "Fitting": 4,
+}  # fmt: skip
+_TEXT_LIMIT = 2**31
+_NOT_OPTIONS = re.compile(r"@.*|type_embedding|.*_variable|.*transform|.*tranform")
+
+Resolve = Callable[[Any, str], Any]
+"""Turns a reference to an array, as the format writes it, into a lazy array."""
+
+
+def _node(parent: Mapping[str, Any], key: str) -> dict[str, Any]:
+    node = parent.get(key)
+    if not isinstance(node, dict):
+        raise ModelFileError(f"corrupt or incomplete file: the part {key!r} is missing")
+    return _versioned(node, key)
+
+
+def _versioned(node: dict[str, Any], where: str) -> dict[str, Any]:
+    kind, version = node.get("@class"), node.get("@version", 1)
+    known = _VERSIONS.get(kind) if isinstance(kind, str) else None
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ModelFileError(f"corrupt file: the version of {where[:100]!r} is not a number")
+    if known is not None and version > known:
+        raise UnsupportedModelError(
+            f"{where[:100]!r} has version {version}, which is newer than the {known} that this dpa2 knows"
+        )
+    return node
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list) or len(value) > 10_000:
+        raise ModelFileError(f"corrupt file: {where[:100]!r} is not a list")
+    return value
+
+
+class _Mapper:
+    """Collects the tensors of a tree under canonical names."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self.tensors: dict[str, Any] = {}
+        self._resolve = resolve
+
+    def variables(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        """The `@variables` of a node that are not null."""
+        found = node.get("@variables")
+        return {k: v for k, v in found.items() if v is not None} if isinstance(found, dict) else {}
+
+    def put(self, name: str, value: Any) -> None:
+        """Store the array that `value` refers to."""
+        self.tensors[name] = self._resolve(value, name)
+
+    def layer(self, name: str, parent: Mapping[str, Any], key: str) -> None:
+        """A dense layer or a layer norm, if the parent has it."""
+        if not isinstance(parent.get(key), dict) or "@variables" not in parent[key]:
+            return
+        self._layer(name, _node(parent, key))
+
+    def _layer(self, name: str, node: Mapping[str, Any]) -> None:
+        for key, value in self.variables(node).items():
+            if key in ("w", "b", "idt"):
+                self.put(f"{name}.{ {'w': 'matrix', 'b': 'bias', 'idt': 'idt'}[key] }", value)
+
+    def net(self, name: str, node: Mapping[str, Any]) -> None:
+        """A multi-layer network."""
+        for k, layer in enumerate(_list(node.get("layers"), name)):
+            self._layer(f"{name}.layers.{k}", _versioned(layer if isinstance(layer, dict) else {}, "Layer"))
+
+    def collection(self, name: str, parent: Mapping[str, Any], key: str) -> None:
+        """A collection that holds one network for all types."""
+        node = _node(parent, key)
+        networks = _list(node.get("networks"), key)
+        if node.get("ndim", 0) != 0 or len(networks) != 1 or not isinstance(networks[0], dict):
+            raise UnsupportedModelError(f"{key!r} holds networks per type, which dpa2 models never have")
+        self.net(f"{name}.networks.0", _versioned(networks[0], key))
+
+    def statistics(self, name: str, node: Mapping[str, Any]) -> None:
+        """Mean and standard deviation of an environment matrix."""
+        for key, value in self.variables(node).items():
+            if key in ("davg", "dstd"):
+                self.put(f"{name}.{'mean' if key == 'davg' else 'stddev'}", value)
+
+    def descriptor(self, node: dict[str, Any]) -> None:
+        """All weights of the descriptor."""
+        embedding = _node(_node(node, "type_embedding"), "embedding")
+        self.net("descriptor.type_embedding.embedding.embedding_net", embedding)
+        for key, name in (("g1_shape_tranform", "g1_shape_tranform"), ("tebd_transform", "tebd_transform")):
+            self.layer(f"descriptor.{name}", node, key)
+        for block in ("repinit", "repinit_three_body"):
+            if node.get(f"{block}_variable") is None:
+                continue
+            part = _node(node, f"{block}_variable")
+            self.statistics(f"descriptor.{block}", part)
+            self.collection(f"descriptor.{block}.filter_layers", part, "embeddings")
+            if part.get("embeddings_strip") is not None:
+                self.collection(f"descriptor.{block}.filter_layers_strip", part, "embeddings_strip")
+        part = _node(node, "repformers_variable")
+        self.statistics("descriptor.repformers", part)
+        self.layer("descriptor.repformers.g2_embd", part, "g2_embd")
+        for k, layer in enumerate(_list(part.get("repformer_layers"), "repformer_layers")):
+            self.repformer(f"descriptor.repformers.layers.{k}", layer if isinstance(layer, dict) else {})
+
+    def repformer(self, name: str, node: dict[str, Any]) -> None:
+        """One repformer layer."""
+        _versioned(node, name)
+        for key in ("linear1", "linear2", "g1_self_mlp", "proj_g1g2", "proj_g1g1g2", "attn2_lm"):
+            self.layer(f"{name}.{key}", node, key)
+        parts = {
+            "attn2g_map": ("mapqk",),
+            "attn2_mh_apply": ("mapv", "head_map"),
+            "attn2_ev_apply": ("head_map",),
+            "loc_attn": ("mapq", "mapkv", "head_map"),
+        }
+        for part, layers in parts.items():
+            if node.get(part) is not None:
+                sub = _node(node, part)
+                for layer in layers:
+                    self.layer(f"{name}.{part}.{layer}", sub, layer)
+        variables = self.variables(node)
+        for which in ("g1_residual", "g2_residual", "h2_residual"):
+            # version 1 keeps them beside the options
+            for k, value in enumerate(_list(variables.get(which, node.get(which) or []), which)):
+                self.put(f"{name}.{which}.{k}", value)
+
+    def fitting(self, node: dict[str, Any]) -> None:
+        """All weights of the fitting net."""
+        for key, value in self.variables(node).items():
+            if key in ("bias_atom_e", "fparam_avg", "fparam_inv_std", "aparam_avg", "aparam_inv_std", "case_embd"):
+                self.put(f"fitting_net.{key}", value)
+        self.collection("fitting_net.filter_layers", node, "nets")
+
+
+def _descriptor_options(node: dict[str, Any]) -> dict[str, Any]:
+    """The options of the descriptor in the form of a model definition, with the defaults of the node's version."""
+    options = {key: value for key, value in node.items() if not _NOT_OPTIONS.fullmatch(key)}
+    for which in ("repinit", "repformer"):
+        section = options.pop(f"{which}_args", options.get(which))
+        if not isinstance(section, dict):
+            raise ModelFileError(f"corrupt file: the options of {which} are missing")
+        options[which] = dict(section)
+    if node.get("@version", 1) < 3:
+        options["repformer"].update(use_sqrt_nnei=False, g1_out_conv=False, g1_out_mlp=False)
+    options.setdefault("use_tebd_bias", True)
+    return options
+
+
+def _output_statistics(mapper: _Mapper, model: Mapping[str, Any]) -> None:
+    """Bias and scale of the energy; files of version 1, or without variables, mean 0 and 1."""
+    variables = mapper.variables(model)
+    types = model.get("type_map")
+    for key, default in (("out_bias", 0.0), ("out_std", 1.0)):
+        if key in variables:
+            mapper.put(key, variables[key])
+        elif (model.get("@version", 1) == 1 or not variables) and isinstance(types, list) and len(types) <= 10_000:
+            mapper.tensors[key] = np.full((1, len(types), 1), default)
+
+
+def raw_model(root: Mapping[str, Any], resolve: Resolve) -> RawModel:
+    """The model of a serialized tree."""
+    model = root.get("model")
+    if not isinstance(model, dict):
+        raise ModelFileError("this file holds no model: it has no entry 'model'")
+    definition = root.get("model_def_script")
+    modifier = definition.get("modifier") if isinstance(definition, dict) else None
+    descriptor, fitting = model.get("descriptor"), model.get("fitting")
+    params = {
+        "type": model.get("type", "standard"),
+        "spin": model.get("spin"),
+        "modifier": modifier or model.get("modifier"),
+        "descriptor": {"type": descriptor.get("type") if isinstance(descriptor, dict) else None},
+        "fitting_net": {"type": fitting.get("type", "ener") if isinstance(fitting, dict) else None},
+    }
+    config.check_kind(params)
+    _versioned(model, "model")
+    descriptor, fitting = _node(model, "descriptor"), _node(model, "fitting")
+    if fitting.get("mixed_types", True) is not True or fitting.get("tot_ener_zero"):
+        raise UnsupportedModelError("the fitting net is not one for all types, or shifts the total energy to zero")
+
+    mapper = _Mapper(resolve)
+    mapper.descriptor(descriptor)
+    mapper.fitting(fitting)
+    _output_statistics(mapper, model)
+    params = {
+        "type_map": model.get("type_map"),
+        "pair_exclude_types": model.get("pair_exclude_types"),
+        "atom_exclude_types": model.get("atom_exclude_types"),
+        "descriptor": _descriptor_options(descriptor),
+        "fitting_net": {key: value for key, value in fitting.items() if not key.startswith("@") and key != "nets"},
+    }
+    distance = mapper.variables(root).get("min_nbor_dist", root.get("min_nbor_dist"))
+    if distance is not None and not isinstance(distance, (int, float)):
+        distance = resolve(distance, "min_nbor_dist")
+    return RawModel(params, mapper.tensors, number_of(distance, "min_nbor_dist"), None)
+
+
+def resolve_nested(budget: Budget) -> Resolve:
+    """How `.yaml` and `.pt2` write arrays: {"@class": "np.ndarray", "dtype": ..., "value": nested lists}."""
+
+    def resolve(value: Any, name: str) -> NestedTensor:
+        if isinstance(value, dict) and value.get("@class") == "np.ndarray":
+            return NestedTensor(value.get("value"), value.get("dtype", "float64"), budget, name)
+        if isinstance(value, list):
+            return NestedTensor(value, "float64", budget, name)
+        raise ModelFileError(f"corrupt file: {name!r} is not an array")
+
+    return resolve
+
+
+def read(path: Path, kind: str, head: str | None) -> ModelData:
+    """The model of a `.dp`/`.hlo` (kind 'hdf5'), `.yaml` ('yaml') or `.pt2`/`.pte` ('pt2') file."""
+    if kind == "hdf5":
+        from dpa2.files import hdf5
+
+        with hdf5.TreeFile(path) as file:
+            raw = raw_model(file.tree(), file.resolve)
+            refuse_head(head, None)
+            return assemble(raw)
+    size = path.stat().st_size
+    if size > _TEXT_LIMIT:
+        raise ModelFileError(f"the file has {size} bytes; at most {_TEXT_LIMIT} are accepted in this format")
+    if kind == "yaml":
+        from dpa2.files import yaml_tree
+
+        root = yaml_tree.load(path)
+    else:
+        root = _read_archive(path)
+    raw = raw_model(root, resolve_nested(Budget(size)))
+    refuse_head(head, None)
+    return assemble(raw)
+
+
+def _read_archive(path: Path) -> dict[str, Any]:
+    from dpa2.files.torch_zip import TorchArchive
+
+    with TorchArchive(path) as archive:
+        found = [name for name in archive.names() if name.endswith("extra/model.json")]
+        root = load_json(archive.read(found[0]), found[0])
+        script = found[0][: -len("model.json")] + "model_def_script.json"
+        if "model_def_script" not in root and archive.has(script):
+            text = archive.read(script)
+            root["model_def_script"] = load_json(text, script) if text.strip() else {}
+    return root
