@@ -414,6 +414,37 @@ def golden_cases() -> tuple[ModelCase, ...]:
     return MODELS + RANDOM
 
 
+# --------------------------------------------------------------------------------------------- model files
+
+_SMALL: dict[str, Any] = {
+    "type_map": ["O", "H"],
+    "repinit.rcut": 3.0, "repinit.nsel": 12, "repinit.neuron": [2, 4], "repinit.axis_neuron": 2, "repinit.tebd_dim": 3,
+    "repinit.three_body_neuron": [2], "repinit.three_body_rcut": 2.5, "repinit.three_body_sel": 8,
+    "repformer.rcut": 2.5, "repformer.nsel": 8, "repformer.nlayers": 2, "repformer.g1_dim": 4, "repformer.g2_dim": 3,
+    "repformer.attn1_hidden": 2, "repformer.attn2_hidden": 2, "fitting.neuron": [4, 4],
+}  # fmt: skip
+
+#: models that tests/golden/files/<name>/ holds as complete files of every format, with the golden file <name>.npz there
+FILE_MODELS: tuple[ModelCase, ...] = (
+    ModelCase("trained", _SMALL, systems=("open",)),
+    ModelCase("strip", _SMALL | STRIP | {
+        "use_econf_tebd": True, "use_tebd_bias": True, "add_tebd_to_repinit_out": True, "exclude_types": [[0, 0]],
+        "pair_exclude_types": [[0, 1]], "atom_exclude_types": [1], "env_protection": 0.05, "smooth": False,
+        "concat_output_tebd": False, "repinit.activation_function": "gelu", "repformer.activation_function": "silut:2.0",
+        "repformer.update_style": "res_avg", "repformer.direct_dist": True, "repformer.g1_out_conv": False,
+        "fitting.numb_fparam": 2, "fitting.default_fparam": [0.5, -2.0], "fitting.numb_aparam": 1,
+        "fitting.dim_case_embd": 2, "fitting.atom_ener": [-1.0, None], "fitting.activation_function": "softplus",
+    }, davg=0.3, case_index=1, systems=("open",)),
+    ModelCase("bfloat16", _SMALL | {
+        "descriptor.precision": "bfloat16", "fitting.precision": "float32", "repinit.resnet_dt": True,
+    }, systems=("open",)),
+    # as a file of deepmd-kit 3.0 has it, whose descriptor is of version 1
+    ModelCase("version1", _SMALL | {
+        "repinit.use_three_body": False, "use_tebd_bias": True, "repformer.use_sqrt_nnei": False,
+        "repformer.g1_out_conv": False, "repformer.g1_out_mlp": False,
+    }, systems=("open",)),
+)  # fmt: skip
+
 # --------------------------------------------------------------------------------------------- golden files
 
 

@@ -276,8 +276,19 @@ def generate(case: ModelCase) -> dict[str, Any]:
     weights = canonical_weights(model)
     answers = {name: evaluate(model, system) for name, system in systems.items()}
     errors = float32_errors(case, weights, systems, answers) if case.float32 else {}
-    content: dict[str, Any] = {
-        "config": json.dumps(case.config),
+    return content(case.config, weights, systems, answers, errors)
+
+
+def content(
+    config: dict[str, Any],
+    weights: dict[str, np.ndarray],
+    systems: dict[str, dict[str, np.ndarray]],
+    answers: dict[str, dict[str, np.ndarray]],
+    errors: dict[str, tuple[float, float]],
+) -> dict[str, Any]:
+    """The arrays of a golden file by name."""
+    entries: dict[str, Any] = {
+        "config": json.dumps(config),
         "systems": json.dumps(list(systems)),
         "float32_error": json.dumps(errors),
         "made_with": "deepmd-kit 3.2.0",
@@ -285,12 +296,12 @@ def generate(case: ModelCase) -> dict[str, Any]:
     # one flat array and an index: a zip entry per weight would double the size of the file
     flat = np.concatenate([value.ravel().astype(np.float64) for value in weights.values()])
     small = flat.astype(np.float32)
-    content["weights"] = small if np.array_equal(small, flat) else flat
-    content["weight_shapes"] = json.dumps({name: value.shape for name, value in weights.items()})
+    entries["weights"] = small if np.array_equal(small, flat) else flat
+    entries["weight_shapes"] = json.dumps({name: value.shape for name, value in weights.items()})
     for name, system in systems.items():
         for key, value in {**system, **answers[name]}.items():
-            content[f"{name}/{key}"] = value
-    return content
+            entries[f"{name}/{key}"] = value
+    return entries
 
 
 def main() -> None:
@@ -299,10 +310,10 @@ def main() -> None:
     for case in golden_cases():
         if names and case.name not in names:
             continue
-        content = generate(case)
-        np.savez_compressed(case.golden, **content)
-        force = max(np.abs(content[f"{name}/force"]).max() for name in case.systems)
-        energy = max(np.abs(content[f"{name}/energy"]).max() for name in case.systems)
+        entries = generate(case)
+        np.savez_compressed(case.golden, **entries)
+        force = max(np.abs(entries[f"{name}/force"]).max() for name in case.systems)
+        energy = max(np.abs(entries[f"{name}/energy"]).max() for name in case.systems)
         print(f"{case.name:24s} {case.golden.stat().st_size / 1024:6.1f} kB  |E| {energy:8.2f} eV  |F| {force:8.3f}")
 
 
