@@ -1,0 +1,85 @@
+// The configuration of a model: the canonical JSON of the native file as plain structures.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "math/activation.hpp"
+
+namespace dpa2 {
+
+/// An activation function by kind; the threshold belongs to silut.
+struct ActivationConfig {
+  Activation kind = Activation::tanh;
+  double threshold = 3.0;
+};
+
+enum class UpdateStyle { res_avg, res_incr, res_residual };
+
+struct RepinitConfig {
+  double rcut = 0, rcut_smth = 0;  ///< angstrom
+  int nsel = 0;
+  std::vector<int> neuron;
+  int axis_neuron = 0;
+  int tebd_dim = 0;
+  bool strip = false;              ///< tebd_input_mode: "strip" or "concat"
+  ActivationConfig activation;
+  bool resnet_dt = false, type_one_side = false;
+  bool use_three_body = false;
+  std::vector<int> three_body_neuron;
+  double three_body_rcut = 0, three_body_rcut_smth = 0;
+  int three_body_sel = 0;
+};
+
+struct RepformerConfig {
+  double rcut = 0, rcut_smth = 0;
+  int nsel = 0;
+  int nlayers = 0, g1_dim = 0, g2_dim = 0, axis_neuron = 0;
+  bool direct_dist = false;
+  bool update_g1_has_conv = true, update_g1_has_drrd = true, update_g1_has_grrg = true, update_g1_has_attn = true;
+  bool update_g2_has_g1g1 = true, update_g2_has_attn = true, update_h2 = false;
+  int attn1_hidden = 0, attn1_nhead = 0, attn2_hidden = 0, attn2_nhead = 0;
+  bool attn2_has_gate = false;
+  ActivationConfig activation;
+  UpdateStyle update_style = UpdateStyle::res_avg;
+  bool use_sqrt_nnei = true, g1_out_conv = true, g1_out_mlp = true;
+  double ln_eps = 1e-5;
+};
+
+struct FittingConfig {
+  std::vector<int> neuron;
+  ActivationConfig activation;
+  bool resnet_dt = true;
+  int numb_fparam = 0, numb_aparam = 0;
+  std::optional<std::vector<double>> default_fparam;
+  int dim_case_embd = 0;
+  bool use_aparam_as_mask = false;
+  bool has_atom_ener = false;      ///< any entry of atom_ener is set
+};
+
+struct Config {
+  std::string json;                ///< the text it was parsed from
+  std::vector<std::string> type_map;
+  std::string precision;           ///< "float64" or "float32": what the model runs in by default
+  bool smooth = true, concat_output_tebd = true, add_tebd_to_repinit_out = false, use_econf_tebd = false, use_tebd_bias = false;
+  double env_protection = 0;
+  std::vector<std::pair<int, int>> exclude_types, pair_exclude_types;
+  std::vector<int> atom_exclude_types;
+  RepinitConfig repinit;
+  RepformerConfig repformer;
+  FittingConfig fitting;
+  std::optional<double> min_nbor_dist;
+
+  int ntypes() const { return static_cast<int>(type_map.size()); }
+  /// Width of a row of the type embedding's input: one-hot types or electrons.
+  int tebd_input() const { return use_econf_tebd ? 118 : ntypes(); }
+  int descriptor_dim() const { return repformer.g1_dim + (concat_output_tebd ? repinit.tebd_dim : 0); }
+  int repinit_dim() const { return repinit.neuron.back() * repinit.axis_neuron + (repinit.use_three_body ? repinit.three_body_neuron.back() : 0); }
+};
+
+/// Throws Error with Status::model_file or Status::unsupported and a message that names the key.
+Config parse_config(const std::string& json);
+
+}  // namespace dpa2

@@ -1,0 +1,98 @@
+// The evaluation graph: repinit, layers, fitting, and the same way back.
+#pragma once
+
+#include <vector>
+
+#include "model/exchange.hpp"
+#include "model/prepared.hpp"
+#include "model/workspace.hpp"
+#include "neighbors/edges.hpp"
+
+namespace dpa2 {
+
+enum class AtomVirial { none, edge, deepmd };
+
+/// One frame as the engine sees it. Arrays of nall rows cover local atoms, then ghosts (design, section 3).
+struct Frame {
+  const Edges* edges = nullptr;
+  const int* types = nullptr;        ///< (nall), < 0 for virtual atoms
+  const double* wrapped = nullptr;   ///< (nlocal, 3): coordinates inside the cell, only for AtomVirial::deepmd
+  const double* fparam = nullptr;    ///< (nfparam) or null for the model's default
+  const double* aparam = nullptr;    ///< (nlocal, naparam) or null
+  int pad_type = 0;                  ///< type of atom 0 of the frame: padded slots carry it (specification, Q4)
+};
+
+/// Where the results go; null pointers are not computed.
+struct Outputs {
+  double energy = 0;                 ///< eV
+  double virial[9] = {};             ///< eV, row-major, first index the force component
+  double* atom_energy = nullptr;     ///< (nlocal) eV
+  double* force = nullptr;           ///< (nall, 3) eV/angstrom
+  double* atom_virial = nullptr;     ///< (nall, 9) eV
+  double* descriptor = nullptr;      ///< (nlocal, descriptor_dim)
+  double* rot_mat = nullptr;         ///< (nlocal, g2_dim, 3)
+};
+
+/// Evaluates one frame after the other with one workspace; one evaluator per thread of the caller, many on one model.
+template <class T>
+class Evaluator {
+ public:
+  explicit Evaluator(const Prepared<T>& model) : m_(model), k_(model.k) {}
+
+  /// Descriptor (and rotation matrix) only: no fitting, no backward.
+  void descriptor(const Frame& frame, int threads, Exchange* exchange, Outputs& out);
+  /// Energy, and forces and virials where `out` asks for them.
+  void evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, Outputs& out);
+
+  /// Bytes held by the workspace.
+  std::size_t bytes() const;
+
+ private:
+  static constexpr int tile = 16;  ///< centres whose dense products over atoms are done together
+
+  struct Tile;
+  int type(int row) const { return frame_->types[row] < 0 ? 0 : frame_->types[row]; }
+  int n_rep(int i) const { return frame_->edges->n_rep[static_cast<std::size_t>(i)]; }
+  void prepare_step(const Frame& frame, int threads);
+  void dense(int n, T* y, const T* x, long ldx, const Packed<T>& w, const T* bias, bool accumulate) const;
+  template <class F>
+  void for_tiles(F f);
+
+  // entry.cpp: environment, repinit, three-body, shape transform, pair features
+  void load_lanes(int i, int n, int lanes, T* d, T* r) const;
+  int combinations(int i, int n, int lanes, int* combination) const;
+  RepinitPad<T> repinit_pad(int i) const;
+  ThreeBodyPad<T> three_body_pad(int i) const;
+  void forward_entry(int i0, int i1, Arena& arena);
+  void backward_entry(int t, int i0, int i1, Arena& arena, double* gamma_out);
+  void backward_repformer_edges(int i, Arena& arena, int lanes, T* gamma) const;
+
+  // repformer_forward.cpp, repformer_backward.cpp
+  T kappa_n(int n) const;
+  T kappa_h(int n) const;
+  T pad2(int n) const { return m_.smooth ? static_cast<T>(m_.nsel2 - n) : T(0); }
+  const T* h2(int layer) const { return ws_.h2[m_.update_h2 ? static_cast<std::size_t>(layer) : 0].data(); }
+  void edge_factors(int i, T* s, T* f, const T* h2) const;
+  void forward_layer(int layer, int i0, int i1, Arena& arena);
+  void forward_pairs(int layer, int i, Arena& arena);
+  void backward_layer(int layer, int t, int i0, int i1, Arena& arena);
+  void backward_pairs(int layer, int t, int i, Arena& arena);
+  void rotation(int i, Arena& arena, double* out) const;
+
+  // fitting_stage.cpp
+  void forward_fitting(int i0, int i1, Arena& arena, bool gradient);
+
+  void forward(Exchange* exchange);
+  void backward(Exchange* exchange, const double* seed, double* gamma_out, Outputs& out, bool atom_virial);
+  void deepmd_virial(Exchange* exchange, Outputs& out);
+
+  const Prepared<T>& m_;
+  const Kernels<T>& k_;
+  Workspace<T> ws_;
+  const Frame* frame_ = nullptr;
+};
+
+extern template class Evaluator<double>;
+extern template class Evaluator<float>;
+
+}  // namespace dpa2

@@ -1,0 +1,82 @@
+#include "model/parallel.hpp"
+
+#include <algorithm>
+
+namespace dpa2 {
+
+void Partition::build(const Edges& edges, int threads) {
+  nlocal_ = edges.nlocal;
+  nall_ = edges.nall;
+  ranges_.resize(static_cast<std::size_t>(threads));
+  // Work of a centre: its edges in the embedding and, dearer, in the repformer.
+  const auto cost = [&](int i) { return 40.0 + edges.count(i) + 10.0 * edges.n_rep[static_cast<std::size_t>(i)]; };
+  double total = 0;
+  for (int i = 0; i < nlocal_; ++i) total += cost(i);
+  int i = 0;
+  double done = 0;
+  for (int t = 0; t < threads; ++t) {
+    ThreadRange& range = ranges_[static_cast<std::size_t>(t)];
+    range.begin = i;
+    const double limit = total * (t + 1) / threads;
+    while (i < nlocal_ && (t == threads - 1 || done + 0.5 * cost(i) < limit)) done += cost(i++);
+    range.end = i;
+  }
+  local_.resize(static_cast<std::size_t>(edges.nedge()));
+  parallel(threads, [&](int t) {
+    ThreadRange& range = ranges_[static_cast<std::size_t>(t)];
+    const std::int64_t e0 = edges.start.empty() ? 0 : edges.start[static_cast<std::size_t>(range.begin)];
+    const std::int64_t e1 = edges.start.empty() ? 0 : edges.start[static_cast<std::size_t>(range.end)];
+    const auto outside = [&](int j) { return j < range.begin || j >= range.end; };
+    std::vector<int> slot(static_cast<std::size_t>(nall_), -1);
+    range.halo.clear();
+    for (std::int64_t e = e0; e < e1; ++e) {
+      const int j = edges.j[static_cast<std::size_t>(e)];
+      if (outside(j) && slot[static_cast<std::size_t>(j)] < 0) {
+        slot[static_cast<std::size_t>(j)] = 0;
+        range.halo.push_back(j);
+      }
+    }
+    std::sort(range.halo.begin(), range.halo.end());
+    for (std::size_t h = 0; h < range.halo.size(); ++h)
+      slot[static_cast<std::size_t>(range.halo[h])] = range.end - range.begin + static_cast<int>(h);
+    for (std::int64_t e = e0; e < e1; ++e) {
+      const int j = edges.j[static_cast<std::size_t>(e)];
+      local_.data()[e] = outside(j) ? slot[static_cast<std::size_t>(j)] : j - range.begin;
+    }
+  });
+}
+
+template <class T, class Out>
+void Partition::merge(const std::vector<Buffer<T>>& parts, int width, Out* out) const {
+  const int n = threads();
+  parallel(n, [&](int t) {
+    const ThreadRange& own = range(t);
+    const auto add_halos = [&](int begin, int end) {
+      for (int s = 0; s < n; ++s) {
+        const ThreadRange& other = range(s);
+        const auto first = std::lower_bound(other.halo.begin(), other.halo.end(), begin);
+        const auto last = std::lower_bound(first, other.halo.end(), end);
+        for (auto h = first; h != last; ++h) {
+          const std::ptrdiff_t row = other.end - other.begin + (h - other.halo.begin());
+          const T* from = parts[static_cast<std::size_t>(s)].data() + row * width;
+          Out* to = out + static_cast<std::ptrdiff_t>(*h) * width;
+          for (int c = 0; c < width; ++c) to[c] += from[c];
+        }
+      }
+    };
+    const std::ptrdiff_t count = static_cast<std::ptrdiff_t>(own.end - own.begin) * width;
+    std::copy_n(parts[static_cast<std::size_t>(t)].data(), count, out + static_cast<std::ptrdiff_t>(own.begin) * width);
+    add_halos(own.begin, own.end);
+    // Ghost rows belong to no thread: each sums an equal share of them.
+    const int ghosts = nall_ - nlocal_;
+    const int g0 = nlocal_ + static_cast<int>(static_cast<std::int64_t>(ghosts) * t / n);
+    const int g1 = nlocal_ + static_cast<int>(static_cast<std::int64_t>(ghosts) * (t + 1) / n);
+    std::fill_n(out + static_cast<std::ptrdiff_t>(g0) * width, static_cast<std::ptrdiff_t>(g1 - g0) * width, Out(0));
+    add_halos(g0, g1);
+  });
+}
+
+template void Partition::merge(const std::vector<Buffer<double>>&, int, double*) const;
+template void Partition::merge(const std::vector<Buffer<float>>&, int, float*) const;
+
+}  // namespace dpa2

@@ -1,0 +1,137 @@
+// The model as the kernels want it: padded, packed and folded once per precision, then immutable.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "cpu/kernels.hpp"
+#include "model/config.hpp"
+#include "model/weights.hpp"
+
+namespace dpa2 {
+
+/// Channels and lanes are padded to 64 bytes.
+template <class T>
+constexpr int padded(int n) {
+  constexpr int p = 64 / static_cast<int>(sizeof(T));
+  return (n + p - 1) / p * p;
+}
+
+/// Owns the arrays that the parameter structures point into: 64-byte aligned, zero-initialised, never moved.
+class Storage {
+ public:
+  Storage() = default;
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+  template <class T>
+  T* take(std::size_t n) {
+    return static_cast<T*>(raw(n * sizeof(T)));
+  }
+  std::size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(void* p) const noexcept;
+  };
+  void* raw(std::size_t bytes);
+  std::vector<std::unique_ptr<void, Free>> blocks_;
+  std::size_t bytes_ = 0;
+};
+
+/// Statistics and range of one block; tables per type.
+template <class T>
+struct BlockParams {
+  math::Cutoff<T> cut{};
+  const T* mean = nullptr;     ///< (ntypes, 4)
+  const T* inv_std = nullptr;  ///< (ntypes, 4)
+};
+
+/// One layer of the repformer. Matrices that the options leave out are empty.
+template <class T>
+struct LayerParams {
+  bool last = false;
+  Packed<T> w1, w1t, self, self_t, P, Pt, att_q, att_qt, att_o, att_ot, w2, w2t, gg, ggt;
+  const T *b1 = nullptr, *self_b = nullptr, *att_b = nullptr, *b2 = nullptr;
+  // Columns of the input of linear1; -1 where absent.
+  int ncat = 0, cat_g1 = -1, cat_conv = -1, cat_grrg = -1, cat_drrd = -1;
+  PairAttentionParams<T> pair;
+  const T *ln_gamma = nullptr, *ln_beta = nullptr;
+  // Members of the g1 and g2 updates: index into the terms of the residual, -1 where absent.
+  int g1_self = -1, g1_conv = -1, g1_linear1 = -1, g1_att = -1;
+  int g2_linear2 = -1, g2_g1g1 = -1, g2_att = -1;
+  Residual<T> res1, res2;
+  T h2_a = 1, h2_r = 0;
+};
+
+template <class T>
+struct Prepared {
+  Prepared(const Config& config, const Weights& weights);
+
+  const Kernels<T>& k;
+  Storage storage;
+
+  int ntypes = 0, tebd_dim = 0;
+  bool concat_tebd = true;
+  const T* tebd = nullptr;  ///< (ntypes, tebd_dim)
+  int descriptor_dim = 0;
+
+  // repinit and the three-body block
+  BlockParams<T> stats1, stats3;
+  RepinitParams<T> repinit;
+  bool one_side = false, has_pad1 = false, use_three = false, has_pad3 = false;
+  int nsel1 = 0, nsel3 = 0;
+  const T* pad_R = nullptr;   ///< (ntypes, 4): the environment row of a padded slot per centre type
+  const T* pad_G = nullptr;   ///< (ntypes, ntypes, ng): its embedding per (type of atom 0, centre type)
+  ThreeBodyParams<T> three;
+  const T* pad_v = nullptr;   ///< (ntypes, 3): the three-body vector of a padded slot per centre type
+
+  // the entry of the repformer
+  int nd = 0;                 ///< padded width of [D, Q]
+  int nd_repinit = 0;         ///< ng*axis: where Q begins
+  bool shape_identity = false;
+  Packed<T> shape, shape_t;
+  const T* tebd_term = nullptr;  ///< (ntypes, n1) or null
+  ActivationSpec<T> act;         ///< of the repformer
+
+  // repformer
+  BlockParams<T> stats2;
+  bool direct_dist = false, smooth = true, use_sqrt_nnei = true, out_conv = true, update_h2 = false;
+  bool has_conv = false, has_grrg = false, has_drrd = false, has_att = false, has_self = false;
+  bool has_g1g1 = false, has_pair_att = false, needs_pair_map = false;
+  T inv_rcut2 = 0;
+  int nsel2 = 0, n1 = 0, n2 = 0, n1_real = 0, n2_real = 0, axis = 0, nh1 = 0;
+  T ln_eps = 0;
+  const T *g2_w = nullptr, *g2_b = nullptr;
+  std::vector<LayerParams<T>> layers;
+
+  // fitting
+  FittingParams<T> fitting;
+  bool vacuum = false;  ///< subtract the network's value without a descriptor
+  int nfparam = 0, naparam = 0, ncase = 0;
+  bool aparam_in_net = false;
+
+  // Small vectors that stay double: energies are summed in double.
+  std::vector<double> energy_bias;    ///< (ntypes): bias_atom_e + out_bias
+  std::vector<char> energy_excluded;  ///< (ntypes)
+  std::vector<double> fparam_avg, fparam_inv_std, aparam_avg, aparam_inv_std, case_embd, default_fparam;
+
+ private:
+  std::vector<FittingLayer<T>> fitting_layers_;
+  std::vector<EmbeddingLayer<T>> repinit_layers_, three_layers_;
+
+  void prepare_type_embedding(const Config& c, const Weights& w);
+  void prepare_repinit(const Config& c, const Weights& w);
+  void prepare_three_body(const Config& c, const Weights& w);
+  void prepare_padding(const Config& c);
+  void prepare_entry(const Config& c, const Weights& w);
+  void prepare_layers(const Config& c, const Weights& w);
+  void prepare_fitting(const Config& c, const Weights& w);
+  std::vector<double> tebd_;  ///< (ntypes, tebd_dim) in double
+};
+
+extern template struct Prepared<double>;
+extern template struct Prepared<float>;
+
+}  // namespace dpa2

@@ -1,0 +1,187 @@
+// One repformer layer, backward: gradients of the layer's output to its input (specification, section 12.3 to 12.11).
+#include "model/evaluate.hpp"
+
+namespace dpa2 {
+
+template <class T>
+void Evaluator<T>::backward_layer(int layer, int t, int i0, int i1, Arena& arena) {
+  const Arena::Mark tile_mark = arena.mark();
+  const std::size_t l = static_cast<std::size_t>(layer);
+  const LayerParams<T>& p = m_.layers[l];
+  const Edges& edges = *frame_->edges;
+  const int count = i1 - i0, n1 = m_.n1, n2 = m_.n2, nh = m_.nh1;
+  const long rows = static_cast<long>(count) * n1, row0 = static_cast<long>(i0) * n1;
+  const T* g1 = ws_.g1[l].data();
+  T* acc = ws_.acc[static_cast<std::size_t>(t)].data();
+  T* own = acc + static_cast<long>(i0 - ws_.partition.range(t).begin) * n1;
+
+  T* terms[max_residual_terms] = {};
+  for (int k = 0; k < p.res1.nterms; ++k) terms[k] = arena.take<T>(rows);
+  k_.residual_backward(count, n1, p.res1, own, terms, ws_.dg1.data() + row0);
+  if (p.g1_self >= 0) {
+    T* dS = terms[p.g1_self];
+    k_.activate_backward(rows, dS, dS, ws_.dphi_self[l].data() + row0);
+    dense(count, own, dS, n1, p.self_t, nullptr, true);
+  }
+  T* dY = terms[p.g1_linear1];
+  T* dcat = arena.take<T>(static_cast<long>(count) * p.ncat);
+  k_.activate_backward(rows, dY, dY, ws_.dphi_lin[l].data() + row0);
+  dense(count, dcat, dY, n1, p.w1t, nullptr, false);
+  T *tq = nullptr, *dtq = nullptr, *dout = nullptr;
+  if (p.g1_att >= 0) {
+    tq = arena.take<T>(rows * nh);
+    dtq = arena.take<T>(rows * nh);
+    dout = arena.take<T>(rows * nh);
+    dense(count, tq, g1 + row0, n1, p.att_q, nullptr, false);
+    dense(count, dout, terms[p.g1_att], n1, p.att_ot, nullptr, false);
+  }
+
+  for (int i = i0; i < i1; ++i) {
+    const Arena::Mark mark = arena.mark();
+    const int n = n_rep(i);
+    const std::int64_t f0 = ws_.start2.data()[i];
+    const std::int64_t e0 = edges.start[static_cast<std::size_t>(i)];
+    const int* j = edges.j.data() + e0;
+    const int* scatter = ws_.partition.local() + e0;
+    const T* g2 = ws_.g2[l].data() + f0 * n2;
+    const T* h = h2(layer) + 3 * f0;
+    T* dg2 = ws_.dg2.data() + f0 * n2;
+    T* dh = ws_.dh2.data() + 3 * f0;
+    T* dw = ws_.dw.data() + f0;
+    const T* w = ws_.w.data() + f0;
+    T* s = arena.take<T>(n);
+    T* ds = arena.take<T>(n);
+    T* f = arena.take<T>(3L * n);
+    T* df = arena.take<T>(3L * n);
+    T* C = arena.take<T>(3L * (n1 > n2 ? n1 : n2));
+    T* dC = arena.take<T>(3L * (n1 > n2 ? n1 : n2));
+    // First the updates of g2 and h2: they turn the gradients of the layer's output into those of its input.
+    if (p.last) {
+      for (long c = 0; c < static_cast<long>(n) * n2; ++c) dg2[c] = T(0);
+      for (int c = 0; c < 3 * n; ++c) dh[c] = T(0);
+      for (int c = 0; c < n; ++c) dw[c] = T(0);
+    } else {
+      backward_pairs(layer, t, i, arena);
+    }
+    edge_factors(i, s, f, h);
+    for (int e = 0; e < n; ++e) ds[e] = T(0);
+    for (int e = 0; e < 3 * n; ++e) df[e] = T(0);
+    const T* row = dcat + static_cast<long>(i - i0) * p.ncat;
+    T* dg1_i = own + static_cast<long>(i - i0) * n1;
+    if (m_.has_conv) {
+      const ConvRows<T> pair{g2, n2, nullptr}, node{g1, n1, j};
+      if (m_.out_conv)
+        k_.conv_backward(n, dg2, n2, nullptr, acc, n1, scatter, ds, terms[p.g1_conv] + static_cast<long>(i - i0) * n1, pair, node, p.P, p.Pt,
+                         s, arena);
+      else
+        k_.conv_backward(n, acc, n1, scatter, dg2, n2, nullptr, ds, row + p.cat_conv, node, pair, p.P, p.Pt, s, arena);
+    }
+    if (m_.has_grrg) {
+      const EdgeRows<T> X{g2, n2, nullptr};
+      k_.sym_moments(n, n2, C, f, X);
+      k_.sym_gram_backward(n2, m_.axis, dC, row + p.cat_grrg, C);
+      k_.sym_moments_backward(n, n2, df, dg2, n2, nullptr, dC, f, X);
+    }
+    if (m_.has_drrd) {
+      const EdgeRows<T> X{g1, n1, j};
+      k_.sym_moments(n, n1, C, f, X);
+      k_.sym_gram_backward(n1, m_.axis, dC, row + p.cat_drrd, C);
+      k_.sym_moments_backward(n, n1, df, acc, n1, scatter, dC, f, X);
+    }
+    const T kn = kappa_n(n), kh = kappa_h(n);
+    for (int e = 0; e < n; ++e) {
+      T along = 0;
+      for (int x = 0; x < 3; ++x) {
+        dh[3 * e + x] += kh * w[e] * df[3 * e + x];
+        along += h[3 * e + x] * df[3 * e + x];
+      }
+      dw[e] += kn * ds[e] + kh * along;
+    }
+    if (p.cat_g1 >= 0)
+      for (int c = 0; c < n1; ++c) dg1_i[c] += row[p.cat_g1 + c];
+    if (p.g1_att >= 0) {
+      const long at = static_cast<long>(i - i0) * n1 * nh;
+      k_.local_attention_backward(n, n1, nh, dtq + at, acc, scatter, dw, dout + at, tq + at, g1, j, m_.smooth ? w : nullptr,
+                                  m_.smooth ? T(20) : T(0), pad2(n), arena);
+    }
+    arena.release(mark);
+  }
+  if (p.g1_att >= 0) dense(count, own, dtq, nh * n1, p.att_qt, nullptr, true);
+  arena.release(tile_mark);
+}
+
+/// In place: dg2, dh2 of layer + 1 become those of `layer`; dw +=; the g1g1 term adds to dg1.
+template <class T>
+void Evaluator<T>::backward_pairs(int layer, int t, int i, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  const std::size_t l = static_cast<std::size_t>(layer);
+  const LayerParams<T>& p = m_.layers[l];
+  const ThreadRange& range = ws_.partition.range(t);
+  const int n = n_rep(i), m = padded<T>(n), n1 = m_.n1, n2 = m_.n2;
+  const std::int64_t f0 = ws_.start2.data()[i], e0 = frame_->edges->start[static_cast<std::size_t>(i)];
+  const long size = static_cast<long>(n) * n2;
+  const int* j = frame_->edges->j.data() + e0;
+  const T* g2 = ws_.g2[l].data() + f0 * n2;
+  const T* g1 = ws_.g1[l].data();
+  const T* h = h2(layer) + 3 * f0;
+  const T* w = ws_.w.data() + f0;
+  T* dg2 = ws_.dg2.data() + f0 * n2;
+  T* dh2 = ws_.dh2.data() + 3 * f0;
+  T* dw = ws_.dw.data() + f0;
+
+  T* dout = arena.take<T>(size);
+  for (long c = 0; c < size; ++c) {
+    dout[c] = dg2[c];
+    dg2[c] = T(0);
+  }
+  T* terms[max_residual_terms] = {};
+  for (int k = 0; k < p.res2.nterms; ++k) terms[k] = arena.take<T>(size);
+  k_.residual_backward(n, n2, p.res2, dg2, terms, dout);
+
+  T* lin = arena.take<T>(size);
+  T* dphi = arena.take<T>(size);
+  dense(n, lin, g2, n2, p.w2, p.b2, false);
+  k_.activate_grad(m_.act, size, lin, dphi, lin);
+  k_.activate_backward(size, lin, terms[p.g2_linear2], dphi);
+  dense(n, dg2, lin, n2, p.w2t, nullptr, true);
+  if (p.g2_g1g1 >= 0) {
+    T* acc = ws_.acc[static_cast<std::size_t>(t)].data();
+    k_.g1g1_backward(n, acc + static_cast<long>(i - range.begin) * n1, acc, ws_.partition.local() + e0, dw, terms[p.g2_g1g1],
+                     g1 + static_cast<long>(i) * n1, g1, j, p.ggt, w, arena);
+  }
+  if (m_.needs_pair_map) {
+    T* c1 = arena.take<T>(static_cast<long>(n) * m);
+    T* c2 = arena.take<T>(static_cast<long>(n) * m);
+    T* dc1 = arena.take<T>(static_cast<long>(n) * m);
+    T* dc2 = arena.take<T>(static_cast<long>(n) * m);
+    T* z = arena.take<T>(size);
+    T* out = arena.take<T>(size);
+    T* inv_sigma = arena.take<T>(n);
+    T* dh = arena.take<T>(3L * n);
+    T* ddh = arena.take<T>(3L * n);
+    const PairAttentionInput<T> in{n, m, g2, h, c1, c2, pad2(n)};
+    k_.attention_factors(n, m, m_.smooth, c1, c2, h, w);
+    PairAttentionTape<T> tape;
+    k_.pair_attention_layout(p.pair, n, m, true, arena, tape);
+    k_.pair_attention(p.pair, in, tape, z, dh, arena);
+    T* dz = nullptr;
+    if (p.g2_att >= 0) {
+      k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, out, z, inv_sigma, z, p.ln_gamma, p.ln_beta);
+      dz = terms[p.g2_att];
+      k_.layer_norm_backward(n, n2, m_.n2_real, dz, dz, z, inv_sigma, p.ln_gamma);
+    }
+    if (m_.update_h2)
+      for (int e = 0; e < 3 * n; ++e) {
+        ddh[e] = p.h2_r * dh2[e];
+        dh2[e] *= p.h2_a;
+      }
+    k_.pair_attention_backward(p.pair, in, tape, dg2, dh2, dc1, dc2, dz, ddh, arena);
+    k_.attention_factors_backward(n, m, m_.smooth, dh2, dw, dc1, dc2, h, w);
+  }
+  arena.release(mark);
+}
+
+template void Evaluator<double>::backward_layer(int, int, int, int, Arena&);
+template void Evaluator<float>::backward_layer(int, int, int, int, Arena&);
+
+}  // namespace dpa2
