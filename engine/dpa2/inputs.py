@@ -179,9 +179,8 @@ def _checked_cell(box: Float, pbc: Pbc, rcut: float, where: str) -> Float | None
             "Pass box=None for an open system, or pbc= to open single directions"
         )
     images = 1.0
-    for row in rows:
-        others = [other for other in rows if other is not row]
-        images *= 2.0 * math.ceil(rcut / max(_height(row, others), 1e-300)) + 1.0
+    for a, row in enumerate(rows):
+        images *= 2.0 * math.ceil(rcut / max(_height(row, np.delete(rows, a, axis=0)), 1e-300)) + 1.0
     if images > MOST_IMAGES:
         raise InputError(
             f"box{where} is too small: {images:.1e} periodic copies of it lie within the model's cutoff of {rcut:g} "
@@ -202,11 +201,9 @@ def _volume(rows: Float) -> float:
     return float(np.prod(np.abs(np.diagonal(np.linalg.qr(rows.T, mode="r")))))
 
 
-def _height(row: Float, others: list[Float]) -> float:
+def _height(row: Float, others: Float) -> float:
     """The part of ``row`` that is orthogonal to ``others``: the distance between the faces that they span."""
-    if not others:
-        return float(np.linalg.norm(row))
-    q = np.linalg.qr(np.array(others).T)[0]
+    q = np.linalg.qr(others.T)[0]
     return float(np.linalg.norm(row - q @ (q.T @ row)))
 
 

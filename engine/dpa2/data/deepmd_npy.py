@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from ..errors import InputError
@@ -50,6 +51,31 @@ def _read_types(path: str) -> Int:
     return np.array(types, dtype=np.int32)
 
 
+def _open_npy(path: str) -> NDArray[Any]:
+    """A .npy file, mapped into memory; never a pickle, never an archive."""
+    try:
+        mapped: NDArray[Any] = npy_format.open_memmap(path, mode="r")
+        return mapped
+    except FileNotFoundError:
+        raise InputError(f"{path}: this file is missing") from None
+    except (ValueError, EOFError, SyntaxError, OverflowError) as error:
+        empty = _empty_npy(path)  # a file of no rows cannot be mapped
+        if empty is None:
+            raise InputError(f"{path}: not a readable .npy file: {error}") from error
+        return empty
+
+
+def _empty_npy(path: str) -> NDArray[Any] | None:
+    try:
+        with open(path, "rb") as handle:
+            version = npy_format.read_magic(handle)
+            read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+            shape, _, dtype = read_header(handle)
+    except (ValueError, EOFError, SyntaxError):
+        return None
+    return np.empty(shape, dtype) if 0 in shape and not dtype.hasobject else None
+
+
 class DeepmdSystem:
     """One system folder. Sets are opened one after the other, and their rows read as they are asked for."""
 
@@ -82,18 +108,8 @@ class DeepmdSystem:
     def _load(self, folder: str, key: str, width: int, nframes: int | None = None) -> NDArray[Any]:
         """``key.npy`` of a set as a memory-mapped (nframes, width); width -1: any."""
         path = os.path.join(folder, f"{key}.npy")
-        array: Any
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise InputError(f"{path}: this file is missing") from None
-        except (ValueError, EOFError, SyntaxError) as error:
-            # A file of zero rows cannot be mapped; everything else that fails to map also fails to load.
-            try:
-                array = np.load(path, allow_pickle=False)
-            except (ValueError, EOFError, SyntaxError, MemoryError):
-                raise InputError(f"{path}: not a readable .npy file: {error}") from error
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        array = _open_npy(path)
+        if array.dtype.kind not in "fiu":
             raise InputError(f"{path}: {key} must be an array of numbers")
         shape = array.shape
         if array.ndim == 1 and width in (1, -1):
@@ -104,8 +120,7 @@ class DeepmdSystem:
             rows = "nframes" if nframes is None else str(nframes)
             columns = "any number of columns" if width == -1 else str(width)
             raise InputError(f"{path}: {key} must have shape ({rows}, {columns}), found {shape}")
-        checked: NDArray[Any] = array
-        return checked
+        return array
 
     def _optional(self, folder: str, key: str, width: int, nframes: int) -> NDArray[Any] | None:
         return self._load(folder, key, width, nframes) if os.path.isfile(os.path.join(folder, f"{key}.npy")) else None

@@ -7,6 +7,7 @@ A frame is a line with the number of atoms, a comment line, and a line per atom.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
@@ -124,6 +125,9 @@ def _make_frame(comment: str, lines: Sequence[str], first_line: int, path: str, 
     rows = _fields(columns, lines, first_line, path)
     types, names = index_names([row[columns.species] for row in rows])
     lattice, pbc = take("lattice"), take("pbc")
+    extended = columns.exact or lattice is not None  # else the comment is free text, where words mean nothing
+    if pbc is not None and not extended and len(pbc.split()) != 3:
+        pbc = None
     box = None if lattice is None else _numbers(lattice, 9, "Lattice", where).reshape(3, 3)
     flags = (box is not None,) * 3 if pbc is None else _flags(pbc, where)
     if box is None and any(flags):
@@ -139,7 +143,7 @@ def _make_frame(comment: str, lines: Sequence[str], first_line: int, path: str, 
         aparam=_block(columns, "aparam", rows, first_line, path) if "aparam" in columns.slices else None,
         where=f"{path}, frame {k}",
     )
-    if columns.exact or lattice is not None:  # only then is the comment made of pairs, not free text
+    if extended:
         energy, virial, fparam = take("energy"), take("virial"), take("fparam")
         frame.energy = None if energy is None else float(_numbers(energy, 1, "energy", where)[0])
         frame.virial = None if virial is None else _numbers(virial, 9, "virial", where).reshape(3, 3)
@@ -234,7 +238,8 @@ def write_frame(
     """
     columns = [("pos", np.asarray(coords, dtype=np.float64).reshape(len(symbols), 3))]
     for name, array in (arrays or {}).items():
-        columns.append((name, np.asarray(array, dtype=np.float64).reshape(len(symbols), -1 if len(symbols) else 1)))
+        values = np.asarray(array, dtype=np.float64)
+        columns.append((name, values.reshape(len(symbols), math.prod(values.shape[1:]))))
     pairs = [] if box is None else [f'Lattice="{_row(np.asarray(box))}"']
     pairs.append("Properties=species:S:1:" + ":".join(f"{name}:R:{array.shape[1]}" for name, array in columns))
     pairs += [f"{key}={_quoted(value)}" for key, value in (info or {}).items()]

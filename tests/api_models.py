@@ -1,0 +1,51 @@
+"""Small models and structures for the tests of the Python API, and the devices that they run on."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from typing import Any
+
+import numpy as np
+import pytest
+from dpa2.files import ModelData
+from dpa2.model import Model
+from random_model import random_model
+
+HAS_NATIVE = importlib.util.find_spec("dpa2._native") is not None
+DEVICES = [
+    pytest.param("cpu", marks=pytest.mark.skipif(not HAS_NATIVE, reason="not installed: source tree only")),
+    "reference",
+]
+TYPES = np.array([0, 1, 1, 2, 0])
+SYMBOLS = ["O", "H", "H", "C", "O"]
+COORDS = np.array([[0.1, 0.0, 0.2], [1.0, 0.1, 0.0], [-0.3, 0.9, 0.3], [1.6, 1.7, 1.1], [0.2, 2.1, 3.0]])
+BOX = np.array([[4.4, 0.0, 0.0], [0.5, 4.8, 0.0], [-0.3, 0.6, 5.1]])
+
+
+@functools.cache
+def model_data(nf: int = 0, na: int = 0, default: tuple[float, ...] | None = None, nsel: int = 80) -> ModelData:
+    """A model of O, H and C that takes ``nf`` frame and ``na`` atomic parameters."""
+    config, weights = random_model(
+        np.random.default_rng(7),
+        repinit={"neuron": [3, 6], "nsel": nsel, "three_body_sel": min(40, nsel - 1)},
+        repformer={"nlayers": 2, "g1_dim": 6, "g2_dim": 4, "nsel": min(40, nsel - 1)},
+        fitting={
+            "neuron": [5, 5],
+            "numb_fparam": nf,
+            "numb_aparam": na,
+            "default_fparam": None if default is None else list(default),
+        },
+    )
+    return ModelData(config, weights)
+
+
+@functools.cache
+def make_model(device: str, **options: Any) -> Model:
+    """The model of :func:`model_data` on a device; shared between tests, because models are immutable."""
+    return Model(model_data(**options), threads=1, device=device)
+
+
+def frames(count: int, seed: int = 3) -> np.ndarray:
+    """(count, 5, 3) distorted copies of ``COORDS``."""
+    return COORDS + 0.1 * np.random.default_rng(seed).normal(size=(count, *COORDS.shape))
