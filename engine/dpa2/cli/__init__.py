@@ -18,11 +18,11 @@ from .common import EvaluationError, HelpFormatter
 
 EPILOG = """\
 examples:
-  dpa2 info model.pth                               what is in a model file
-  dpa2 eval water.xyz                               energy, forces, pressure with the embedded model of water
-  dpa2 eval -m model.pth md.extxyz -o out.extxyz    any model of deepmd-kit, results to a file
-  dpa2 descriptor -m model.pth data/ -o out.npz     descriptors of a deepmd/npy data set
-  dpa2 convert model.pt model.safetensors           to the native format, which loads fastest
+  dpa2 info model.pth                              what is in a model file
+  dpa2 eval water.xyz                              energy, forces, pressure; embedded water model
+  dpa2 eval -m model.pth md.extxyz -o out.extxyz   any DPA-2 model of deepmd-kit, results to a file
+  dpa2 descriptor -m model.pth data/ -o out.npz    descriptors of a deepmd/npy data set
+  dpa2 convert model.pt model.safetensors          to the native format, which loads fastest
 
 "dpa2 COMMAND --help" says more about each.
 """

@@ -17,7 +17,8 @@ examples:
   dpa2 convert multitask.pt water.safetensors --head water
   dpa2 convert model.pth small.safetensors --precision float32    half the size
 
-The native file holds the whole configuration and the weights of one model, and is readable from C++ and C as well.
+The native file holds the whole configuration and the weights of one model, and is readable
+from C++ and C as well.
 """
 
 

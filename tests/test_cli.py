@@ -1,0 +1,348 @@
+"""The dpa2 command: what it prints, what it writes, how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dpa2
+import numpy as np
+import pytest
+from api_models import BOX, COORDS, DEVICES, SYMBOLS, TYPES, frames, make_model, model_data
+from dpa2 import embedded
+from dpa2.cli import main
+from dpa2.data import read_structures, write_frame
+from dpa2.files import read, write_safetensors
+
+every_device = pytest.mark.parametrize("device", DEVICES)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model and structures, as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    write_safetensors("model.safetensors", model_data())
+    write_safetensors("params.safetensors", model_data(nf=2, na=1))
+    with open("one.xyz", "w") as handle:
+        write_frame(handle, COORDS, SYMBOLS, BOX, info={"note": "first"})
+    with open("three.xyz", "w") as handle:
+        for coords in frames(3):
+            write_frame(handle, coords, SYMBOLS, BOX)
+    with open("small.xyz", "w") as handle:
+        write_frame(handle, COORDS[:2], SYMBOLS[:2])
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """Run a command that must succeed; its stdout."""
+    status = main(list(args))
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    assert captured.err == ""
+    return captured.out
+
+
+def fail(capsys: pytest.CaptureFixture[str], status: int, *args: str) -> str:
+    """Run a command that must fail with ``status``; its message."""
+    assert main(list(args)) == status
+    captured = capsys.readouterr()
+    assert captured.err.startswith("dpa2: error: ")
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+@every_device
+def test_eval_of_one_frame(device: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run(capsys, "eval", "-m", "model.safetensors", "--device", device, "one.xyz", "--descriptor")
+    model = make_model(device)
+    result = model.evaluate(COORDS, TYPES, BOX)
+    pressure = np.trace(result.virial) / 3 / abs(np.linalg.det(BOX))
+    norms = np.linalg.norm(result.forces, axis=1)
+    lines = dict(line.split(None, 1) for line in out.splitlines() if not line.startswith(" "))
+    assert lines["model"] == f"model.safetensors: O H C, float64, {device}, 1 thread"
+    assert lines["structure"] == f"one.xyz: 5 atoms, volume {abs(np.linalg.det(BOX)):.3f} angstrom^3"
+    assert lines["energy"] == f"{result.energy:.8f} eV"
+    assert lines["per"] == f"atom    {result.energy / 5:.8f} eV"
+    assert lines["forces"].startswith(f"max {norms.max():.6f} (atom {norms.argmax()}), rms ")
+    assert lines["pressure"].startswith(f"{160.2176634 * pressure:.6f} GPa = {1602176.634 * pressure:.2f} bar")
+    norm = np.linalg.norm(model.descriptor(COORDS, TYPES, BOX))
+    assert lines["descriptor"] == f"shape (5, 11), norm {norm:.8f}"
+
+
+@every_device
+def test_eval_of_many_frames(device: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run(capsys, "eval", "-m", "model.safetensors", "--device", device, "three.xyz", "small.xyz", "-o", "out.npz")
+    batch = make_model(device).evaluate(frames(3), TYPES, BOX)
+    rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
+    assert [row[:2] for row in rows] == [["0", "5"], ["1", "5"], ["2", "5"], ["0", "2"]]
+    assert [row[2] for row in rows[:3]] == [f"{energy:.8f}" for energy in batch.energy]
+    assert rows[3][-1] == "-"  # no pressure without a box
+    assert "three.xyz" in out
+    assert "written     out.npz (4 frames)" in out
+    with np.load("out.npz") as npz:
+        assert npz["natoms"].tolist() == [5, 5, 5, 2]
+        np.testing.assert_array_equal(npz["energy"][:3], batch.energy)
+        np.testing.assert_array_equal(npz["forces"][:15], batch.forces.reshape(15, 3))
+        assert npz["virial"].shape == (4, 3, 3)
+        assert npz["types"].tolist() == [*TYPES, *TYPES, *TYPES, 0, 1]
+
+
+@every_device
+def test_eval_writes_extended_xyz(device: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(
+        capsys, "eval", "-m", "model.safetensors", "--device", device, "one.xyz", "-o", "out.extxyz", "--atomic", "edge"
+    )
+    ((frame,),) = read_structures("out.extxyz")
+    result = make_model(device).evaluate(COORDS, TYPES, BOX)
+    assert frame.energy == result.energy
+    np.testing.assert_array_equal(frame.coords, COORDS)
+    np.testing.assert_array_equal(frame.forces, result.forces)
+    np.testing.assert_array_equal(frame.virial, result.virial)
+    assert frame.info["note"] == "first"
+    stress = np.array(frame.info["stress"].split(), dtype=float).reshape(3, 3)
+    np.testing.assert_allclose(stress, -result.virial / abs(np.linalg.det(BOX)), rtol=1e-14)
+    assert "atom_energy:R:1:atom_virial:R:9" in Path("out.extxyz").read_text()
+    assert sorted(os.listdir()) == [
+        "model.safetensors",
+        "one.xyz",
+        "out.extxyz",
+        "params.safetensors",
+        "small.xyz",
+        "three.xyz",
+    ]
+
+
+@every_device
+def test_eval_with_parameters(device: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_model(device, nf=2, na=1)
+    with open("own.xyz", "w") as handle:
+        write_frame(
+            handle, COORDS, SYMBOLS, BOX, arrays={"aparam": np.arange(5.0)}, info={"fparam": np.array([0.1, 0.2])}
+        )
+    base = ["eval", "-m", "params.safetensors", "--device", device]
+    own = model.evaluate(COORDS, TYPES, BOX, fparam=[0.1, 0.2], aparam=np.arange(5.0))
+    assert f"energy      {own.energy:.8f} eV" in run(capsys, *base, "own.xyz")
+    given = model.evaluate(COORDS, TYPES, BOX, fparam=[1.0, -2.0], aparam=[0.5])
+    assert f"energy      {given.energy:.8f} eV" in run(capsys, *base, "own.xyz", "--fparam=1,-2", "--aparam=0.5")
+    plain = make_model(device).evaluate(COORDS, TYPES, BOX)  # takes none: the file's are left alone
+    out = run(capsys, "eval", "-m", "model.safetensors", "--device", device, "own.xyz")
+    assert f"energy      {plain.energy:.8f} eV" in out
+    assert "pass fparam=" in fail(capsys, 1, *base, "one.xyz")
+
+
+@every_device
+def test_deepmd_folder(device: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("data/set.000")
+    folder.mkdir(parents=True)
+    Path("data/type.raw").write_text("1 0 0 2 1")
+    Path("data/type_map.raw").write_text("H O C")
+    np.save(folder / "coord.npy", frames(2).reshape(2, 15))
+    np.save(folder / "box.npy", np.array([BOX, BOX]).reshape(2, 9))
+    out = run(capsys, "eval", "-m", "model.safetensors", "--device", device, "data", "--descriptor")
+    for energy in make_model(device).evaluate(frames(2), TYPES, BOX).energy:
+        assert f" {energy:.8f} " in out
+
+
+@every_device
+def test_descriptor_to_npy(device: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["descriptor", "-m", "model.safetensors", "--device", device, "three.xyz"]
+    expected = make_model(device).descriptor(frames(3), TYPES, BOX)
+    assert "descriptor (3, 5, 11)" in run(capsys, *base, "-o", "out.npy")
+    np.testing.assert_array_equal(np.load("out.npy"), expected)
+    run(capsys, *base, "-o", "mean.npy", "--pooling", "mean")
+    np.testing.assert_array_equal(np.load("mean.npy"), expected.mean(axis=1))
+    assert "needs equal numbers" in fail(capsys, 2, *base, "small.xyz", "-o", "bad.npy")
+    assert not Path("bad.npy").exists()
+
+
+@every_device
+def test_descriptor_to_npz(device: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["descriptor", "-m", "model.safetensors", "--device", device]
+    expected = make_model(device).descriptor(frames(3), TYPES, BOX)
+    run(capsys, *base, "three.xyz", "-o", "same.npz")
+    with np.load("same.npz") as npz:
+        np.testing.assert_array_equal(npz["descriptor"], expected)
+        assert npz["type_map"].tolist() == ["O", "H", "C"]
+        assert npz["types"].tolist() == [TYPES.tolist()] * 3
+    run(capsys, *base, "three.xyz", "small.xyz", "-o", "all.npz")
+    with np.load("all.npz") as npz:
+        np.testing.assert_array_equal(npz["descriptor"][:15], expected.reshape(15, 11))
+        assert npz["descriptor"].shape == (17, 11)
+        assert npz["natoms"].tolist() == [5, 5, 5, 2]
+    run(capsys, *base, "three.xyz", "small.xyz", "-o", "mean.npz", "--pooling", "mean")
+    with np.load("mean.npz") as npz:
+        assert npz["descriptor"].shape == (4, 11)
+
+
+def test_info(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run(capsys, "info", "model.safetensors")
+    for text in ("model.safetensors (safetensors", "O H C", "11 numbers per atom", "2 layers", "rcut 4 angstrom"):
+        assert text in out
+    facts = json.loads(run(capsys, "info", "params.safetensors", "--json"))
+    assert facts["config"] == model_data(nf=2, na=1).config
+    assert facts["parameters"] == sum(array.size for array in model_data(nf=2, na=1).weights.values())
+    assert facts["format"] == "safetensors"
+    assert "frame params   2" in run(capsys, "info", "params.safetensors")
+
+
+def test_convert(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "convert", "model.safetensors", "copy.safetensors")
+    copy, data = read("copy.safetensors"), model_data()
+    assert copy.config == data.config
+    assert {name: array.tobytes() for name, array in copy.weights.items()} == {
+        name: array.tobytes() for name, array in data.weights.items()
+    }
+    out = run(capsys, "convert", "model.safetensors", "half.safetensors", "--precision", "float32")
+    assert out.startswith("half.safetensors: O H C, float32, ")
+    half = json.loads(run(capsys, "info", "half.safetensors", "--json"))
+    assert half["config"]["precision"] == half["config"]["descriptor"]["precision"] == "float32"
+    assert half["bytes"] < 0.7 * os.path.getsize("model.safetensors")
+    rounded = dpa2.load("half.safetensors", device="reference").evaluate(COORDS, TYPES, BOX)
+    exact = make_model("reference").evaluate(COORDS, TYPES, BOX)
+    assert 0 < abs(rounded.energy - exact.energy) < 1e-3 * abs(exact.energy)
+
+
+def test_embedded_model_is_the_default(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "DEFAULT_MODEL", str(here / "model.safetensors"))
+    out = run(capsys, "eval", "one.xyz", "--device", "reference")
+    assert out.startswith("model       embedded water model: O H C")
+    assert "embedded water model" in run(capsys, "info")
+
+
+@pytest.mark.parametrize(
+    ("status", "args", "message"),
+    [
+        (2, ["eval", "-m", "none.pth", "one.xyz"], "none.pth"),
+        (2, ["eval", "-m", "one.xyz", "one.xyz"], "one.xyz"),
+        (2, ["eval", "-m", "model.safetensors", "none.xyz"], "no such structure file or folder: none.xyz"),
+        (2, ["eval", "-m", "model.safetensors", "one.xyz", "-o", "out.csv"], "must end in .extxyz or .xyz or .npz"),
+        (
+            2,
+            ["eval", "-m", "model.safetensors", "one.xyz", "-o", "no/out.npz"],
+            "the folder of the output does not exist: no",
+        ),
+        (2, ["eval", "-m", "model.safetensors", "one.xyz", "-o", "./one.xyz"], "would overwrite the input one.xyz"),
+        (2, ["eval", "-m", "model.safetensors", "broken.xyz", "-o", "out.npz"], "broken.xyz, line 3"),
+        (1, ["eval", "-m", "model.safetensors", "unknown.xyz"], "unknown.xyz, frame 0: atom 0 is 'Xe'"),
+        (
+            1,
+            ["eval", "-m", "model.safetensors", "nan.xyz"],
+            "nan.xyz, frame 0: coords of atom 0: x = nan is not finite",
+        ),
+        (1, ["eval", "-m", "model.safetensors", "one.xyz", "--fparam", "1"], "one.xyz, frame 0: fparam was given"),
+        (2, ["descriptor", "-m", "model.safetensors", "one.xyz", "-o", "out.txt"], "must end in .npy or .npz"),
+        (2, ["descriptor", "-m", "model.safetensors", "one.xyz", "--head", "x", "-o", "out.npy"], "head"),
+        (2, ["convert", "model.safetensors", "out.pth"], "must end in .safetensors"),
+        (2, ["convert", "model.safetensors", "model.safetensors"], "would overwrite the input"),
+        (2, ["info", "none.pth"], "none.pth"),
+        (2, ["info", "."], "."),
+    ],
+)
+def test_failures(status: int, args: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("broken.xyz").write_text("1\n\nO 0 0\n")
+    Path("unknown.xyz").write_text("1\n\nXe 0 0 0\n")
+    Path("nan.xyz").write_text("1\n\nO nan 0 0\n")
+    before = sorted(os.listdir())
+    if args[0] in ("eval", "descriptor"):
+        args = [*args, "--device", "reference"]
+    assert message in fail(capsys, status, *args)
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["eval"], "required: STRUCTURE"),
+        (["eval", "one.xyz", "--threads", "0"], "invalid positive integer value: '0'"),
+        (["eval", "one.xyz", "--precision", "float16"], "invalid choice: 'float16'"),
+        (["eval", "one.xyz", "--fparam", "warm"], "invalid list of numbers value: 'warm'"),
+        (["descriptor", "one.xyz"], "required: -o/--output"),
+    ],
+)
+def test_wrong_usage(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(args)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["info"], ["eval"], ["descriptor"], ["convert"]])
+def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "examples:" in out
+    assert f"  dpa2 {command[0] if command else 'eval'} " in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"dpa2 {dpa2.__version__}\n"
+
+
+@pytest.mark.filterwarnings("default::dpa2.NeighborOverflowWarning")
+def test_overflow_is_a_short_warning(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_safetensors("few.safetensors", model_data(nsel=6))
+    assert main(["eval", "-m", "few.safetensors", "--device", "reference", "three.xyz"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("dpa2: warning: atom ")
+    assert err.count("\n") == 1
+
+
+def test_interrupt(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dpa2.Model, "evaluate", interrupted)
+    args = ["eval", "-m", "model.safetensors", "--device", "reference", "three.xyz", "-o", "out.npz"]
+    assert main(args) == 130
+    assert capsys.readouterr().err == "dpa2: interrupted\n"
+    assert not [name for name in os.listdir() if "out" in name]
+
+
+def test_module_runs_and_ctrl_c_ends_it(here: Path) -> None:
+    with open("long.xyz", "w") as handle:
+        for coords in frames(20000):
+            write_frame(handle, coords, SYMBOLS, BOX)
+    args = [sys.executable, "-m", "dpa2", "descriptor", "-m", "model.safetensors", "--device", "reference", "long.xyz"]
+    process = subprocess.Popen([*args, "-o", "out.npy"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if [name for name in os.listdir() if name.startswith("out.npy.")]:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "dpa2: interrupted\n"
+    assert not [name for name in os.listdir() if name.startswith("out")]
+
+
+def test_reader_of_a_pipe_may_go_away(here: Path) -> None:
+    command = f"{sys.executable} -m dpa2 eval -m model.safetensors --device reference three.xyz"
+    done = subprocess.run(["sh", "-c", f"{command} | true"], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_progress_bar_on_a_terminal_only(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main(["eval", "-m", "model.safetensors", "--device", "reference", "three.xyz"]) == 0
+    captured = capsys.readouterr()
+    assert "/3 [" in captured.err
+    assert "frame" in captured.out
+    assert "[" not in captured.out
