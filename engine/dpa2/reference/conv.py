@@ -15,7 +15,7 @@ def conv(g1: Array, g2: Array, geometry: RepformerEdges, out_conv: bool, weights
     """(n, g1_dim) with ``out_conv``, else (n, g2_dim); ``name`` is the prefix of the layer."""
     edges = geometry.edges
     if out_conv:
-        message = linear(g2, weights, f"{name}.proj_g1g2") * g1[edges.j]
+        message = linear(g2, weights, f"{name}.proj_g1g2", bias=False) * g1[edges.j]
     else:
-        message = g2 * linear(g1, weights, f"{name}.proj_g1g2")[edges.j]
+        message = g2 * linear(g1, weights, f"{name}.proj_g1g2", bias=False)[edges.j]
     return geometry.kappa_n[:, None] * segment_sum(geometry.w[:, None] * message, edges.start)

@@ -134,9 +134,9 @@ class ReferenceModel:
             q = three_body(block_list(edges, "three_body", d), edges.pad3, types, tebd, config, weights)
             y = np.concatenate([y, q], axis=1)
         if y.shape[1] != option["g1_dim"]:
-            y = linear(y, weights, "descriptor.g1_shape_tranform")
+            y = linear(y, weights, "descriptor.g1_shape_tranform", bias=False)
         if config["add_tebd_to_repinit_out"]:
-            y = y + linear(tebd, weights, "descriptor.tebd_transform")[types]
+            y = y + linear(tebd, weights, "descriptor.tebd_transform", bias=False)[types]
         g1 = activation(option["activation_function"])(y)
 
         g2, h2, geometry = g2_embed(block_list(edges, "repformer", d), types, config, weights)

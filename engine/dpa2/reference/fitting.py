@@ -23,7 +23,8 @@ from .linear import linear
 def fitting_net(x: Array, option: Config, weights: Weights) -> Array:
     """(n) the net on its complete input x (n, in)."""
     name, nhidden = "fitting_net.filter_layers.networks.0", len(option["neuron"])
-    x = embedding_net(x, weights, name, nhidden, activation(option["activation_function"]))
+    phi = activation(option["activation_function"])
+    x = embedding_net(x, weights, name, nhidden, phi, option["resnet_dt"])
     return linear(x, weights, f"{name}.layers.{nhidden}")[:, 0]
 
 

@@ -26,9 +26,9 @@ def local_attention(g1: Array, geometry: RepformerEdges, config: Config, weights
     option, smooth, edges = config["repformer"], config["smooth"], geometry.edges
     nh, nd = option["attn1_nhead"], option["attn1_hidden"]
     n, n1 = g1.shape
-    q = linear(g1, weights, f"{name}.loc_attn.mapq").reshape(n, nd, nh).transpose(0, 2, 1)
+    q = linear(g1, weights, f"{name}.loc_attn.mapq", bias=False).reshape(n, nd, nh).transpose(0, 2, 1)
     # Keys and values are functions of the neighbour alone: computed per atom, not per edge.
-    kv = linear(g1, weights, f"{name}.loc_attn.mapkv").reshape(n, nd + n1, nh).transpose(0, 2, 1)
+    kv = linear(g1, weights, f"{name}.loc_attn.mapkv", bias=False).reshape(n, nd + n1, nh).transpose(0, 2, 1)
     k, v = kv[:, :, :nd], kv[:, :, nd:]
     o = np.zeros((n, nh, n1), dtype=np.result_type(g1, geometry.sw))
     for i in range(n):

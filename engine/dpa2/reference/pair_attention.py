@@ -46,7 +46,7 @@ def attention_map(
 ) -> Array:
     """(nh, m, m) Rt of the m edges of one centre: g2 (m, n2), h2 (m, 3), sw (m)."""
     nh, nd = option["attn2_nhead"], option["attn2_hidden"]
-    y = linear(g2, weights, f"{name}.attn2g_map.mapqk").reshape(-1, nd, 2 * nh)
+    y = linear(g2, weights, f"{name}.attn2g_map.mapqk", bias=False).reshape(-1, nd, 2 * nh)
     q, k = y[:, :, :nh].transpose(2, 0, 1), y[:, :, nh:].transpose(2, 0, 1)
     product = h2 @ h2.T
     u = q @ k.transpose(0, 2, 1) / math.sqrt(nd)
@@ -73,7 +73,7 @@ def multi_head_apply(rt: Array, g2: Array, option: Config, weights: Weights, nam
     """(m, n2) the update of g2 for the edges of one centre, from rt (nh, m, m)."""
     m, n2 = g2.shape
     nh = option["attn2_nhead"]
-    v = linear(g2, weights, f"{name}.attn2_mh_apply.mapv").reshape(m, n2, nh).transpose(2, 0, 1)
+    v = linear(g2, weights, f"{name}.attn2_mh_apply.mapv", bias=False).reshape(m, n2, nh).transpose(2, 0, 1)
     o = (rt @ v).transpose(1, 2, 0).reshape(m, n2 * nh)
     z = linear(o, weights, f"{name}.attn2_mh_apply.head_map")
     return layer_norm(z, weights[f"{name}.attn2_lm.matrix"], weights[f"{name}.attn2_lm.bias"], option["ln_eps"])

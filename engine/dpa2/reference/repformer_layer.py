@@ -62,7 +62,7 @@ def repformer_layer(
     updates = [phi(linear(g2, weights, f"{name}.linear2"))]
     if option["update_g2_has_g1g1"]:
         product = geometry.w[:, None] * g1[edges.i] * g1[edges.j]
-        updates.append(linear(product, weights, f"{name}.proj_g1g1g2"))
+        updates.append(linear(product, weights, f"{name}.proj_g1g1g2", bias=False))
     dg2, dh2 = pair_attention(g2, h2, geometry, config, weights, name)
     if dg2 is not None:
         updates.append(dg2)

@@ -30,13 +30,15 @@ def embed(
 ) -> Array:
     """(ne, neuron[-1]) G of edges with radial entry s (ne), switch sw (ne), neighbour types tj and centre types ti."""
     option, smooth = config["repinit"], config["smooth"]
-    nlayers, one_side = len(option["neuron"]), option["type_one_side"]
+    nlayers, one_side, resnet_dt = len(option["neuron"]), option["type_one_side"], option["resnet_dt"]
     if option["tebd_input_mode"] == "concat":
         parts = [s[:, None], tebd[tj]] if one_side else [s[:, None], tebd[tj], tebd[ti]]
-        return embedding_net(np.concatenate(parts, axis=1), weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi)
-    radial = embedding_net(s[:, None], weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi)
+        return embedding_net(
+            np.concatenate(parts, axis=1), weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi, resnet_dt
+        )
+    radial = embedding_net(s[:, None], weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi, resnet_dt)
     types = tebd[tj] if one_side else np.concatenate([tebd[tj], tebd[ti]], axis=1)
-    table = embedding_net(types, weights, f"{BLOCK}.filter_layers_strip.networks.0", nlayers, phi)
+    table = embedding_net(types, weights, f"{BLOCK}.filter_layers_strip.networks.0", nlayers, phi, resnet_dt)
     gate = sw if smooth else np.ones_like(sw)
     out: Array = radial * (1.0 + table * gate[:, None])
     return out

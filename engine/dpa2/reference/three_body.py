@@ -28,7 +28,7 @@ def three_body(edges: EdgeList, pad: IntArray, types: IntArray, tebd: Array, con
     """(n, three_body_neuron[-1]) Q of every atom; arguments as in repinit, for the three-body list."""
     option = config["repinit"]
     strip, smooth = option["tebd_input_mode"] == "strip", config["smooth"]
-    nlayers = len(option["three_body_neuron"])
+    nlayers, resnet_dt = len(option["three_body_neuron"]), option["resnet_dt"]
     phi = activation(option["activation_function"])
     mean, stddev = weights[f"{BLOCK}.mean"], weights[f"{BLOCK}.stddev"]
     rcut, rcut_smth = option["three_body_rcut"], option["three_body_rcut_smth"]
@@ -40,7 +40,7 @@ def three_body(edges: EdgeList, pad: IntArray, types: IntArray, tebd: Array, con
         [np.broadcast_to(tebd[:, None], (ntypes, ntypes, dim)), np.broadcast_to(tebd, (ntypes, ntypes, dim))], axis=-1
     )
     if strip:
-        table = embedding_net(pairs, weights, f"{BLOCK}.filter_layers_strip.networks.0", nlayers, phi)
+        table = embedding_net(pairs, weights, f"{BLOCK}.filter_layers_strip.networks.0", nlayers, phi, resnet_dt)
 
     out = np.zeros((len(types), option["three_body_neuron"][-1]), dtype=rows.dtype)
     for i in range(len(types)):
@@ -53,11 +53,11 @@ def three_body(edges: EdgeList, pad: IntArray, types: IntArray, tebd: Array, con
         e = v @ v.T
         if strip:
             gate = sw[:, None] * sw[None, :] if smooth else np.ones_like(e)
-            h = embedding_net(e[..., None], weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi)
+            h = embedding_net(e[..., None], weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi, resnet_dt)
             h = h * (1.0 + table[tj, tk] * gate[..., None])
         else:
             inputs = np.concatenate([e[..., None], pairs[tj, tk]], axis=-1)
-            h = embedding_net(inputs, weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi)
+            h = embedding_net(inputs, weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi, resnet_dt)
         weight = multiplicity[:, None] * multiplicity[None, :] * e
         out[i] = np.tensordot(weight, h, axes=([0, 1], [0, 1]))
     q: Array = out / option["three_body_sel"] ** 2

@@ -12,6 +12,7 @@ import numpy as np
 
 from .common import Array, Config, Weights
 from .embedding_net import skip
+from .linear import linear
 
 
 def type_embedding(config: Config, weights: Weights) -> Array:
@@ -19,7 +20,4 @@ def type_embedding(config: Config, weights: Weights) -> Array:
     descriptor = config["descriptor"]
     name = "descriptor.type_embedding.embedding.embedding_net.layers.0"
     x = weights["descriptor.econf_tebd"] if descriptor["use_econf_tebd"] else np.eye(len(config["type_map"]))
-    out = x @ weights[f"{name}.matrix"]
-    if descriptor["use_tebd_bias"]:
-        out = out + weights[f"{name}.bias"]
-    return skip(out, x)
+    return skip(linear(x, weights, name, bias=descriptor["use_tebd_bias"]), x)
