@@ -91,7 +91,7 @@ def check_coords(value: Any) -> tuple[Float, bool]:
         raise InputError(f"coords must have shape (natoms, 3) or (nframes, natoms, 3), got {coords.shape}{hint}")
     framed = coords.ndim == 3
     frames = coords if framed else coords[None]
-    if not (np.abs(frames) <= LARGEST_LENGTH).all():  # false for NaN as well
+    if frames.size and not (frames.min() >= -LARGEST_LENGTH and frames.max() <= LARGEST_LENGTH):  # true for NaN as well
         frame, atom, axis = (int(i) for i in np.argwhere(~(np.abs(frames) <= LARGEST_LENGTH))[0])
         where = f"atom {atom}" + (f" of frame {frame}" if framed else "")
         number = frames[frame, atom, axis]
@@ -166,45 +166,54 @@ def check_pbc(value: Any, has_box: bool) -> Pbc:
     return (x, y, z)
 
 
+def _extent(rows: list[list[float]]) -> tuple[float, float, list[float]]:
+    """Of one to three vectors: the length, area or volume spanned; the product of their lengths; each one's height.
+
+    A height is the distance between the faces that the other vectors span. Plain floats, because this runs in every
+    evaluation and NumPy's linear algebra takes far longer on three numbers.
+    """
+    lengths = [math.hypot(*row) for row in rows]
+    if len(rows) == 1:
+        return lengths[0], lengths[0], lengths
+    normals = [_cross(rows[a - 2], rows[a - 1]) for a in range(len(rows))]
+    if len(rows) == 2:
+        area = math.hypot(*normals[0])
+        return area, math.prod(lengths), [area / max(length, 1e-300) for length in reversed(lengths)]
+    volume = abs(math.fsum(x * y for x, y in zip(rows[0], normals[0], strict=True)))
+    return volume, math.prod(lengths), [volume / max(math.hypot(*normal), 1e-300) for normal in normals]
+
+
+def _cross(a: list[float], b: list[float]) -> list[float]:
+    return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+
+
 def _checked_cell(box: Float, pbc: Pbc, rcut: float, where: str) -> Float | None:
     """None for a good cell; a flat one with open directions comes back with unit normals as the open vectors."""
-    if not (np.abs(box) <= LARGEST_LENGTH).all():
+    rows = box.tolist()
+    if not all(abs(x) <= LARGEST_LENGTH for row in rows for x in row):
         raise InputError(f"box{where} has an entry that is not finite or too large (in angstrom):\n{box}")
-    lengths = np.linalg.norm(box, axis=1)
     periodic = [a for a in range(3) if pbc[a]]
-    rows = box[periodic]
-    if _volume(rows) <= FLATTEST_CELL * float(np.prod(lengths[periodic])):
+    spanned, product, heights = _extent([rows[a] for a in periodic])
+    if spanned <= FLATTEST_CELL * product:
         raise InputError(
             f"box{where} is singular: its periodic lattice vectors are zero or linearly dependent:\n{box}\n"
             "Pass box=None for an open system, or pbc= to open single directions"
         )
-    images = 1.0
-    for a, row in enumerate(rows):
-        images *= 2.0 * math.ceil(rcut / max(_height(row, np.delete(rows, a, axis=0)), 1e-300)) + 1.0
+    images = math.prod(2.0 * math.ceil(rcut / max(height, 1e-300)) + 1.0 for height in heights)
     if images > MOST_IMAGES:
         raise InputError(
             f"box{where} is too small: {images:.1e} periodic copies of it lie within the model's cutoff of {rcut:g} "
             f"angstrom; lattice vectors are rows, in angstrom:\n{box}"
         )
-    if _volume(box) > FLATTEST_CELL * float(np.prod(lengths)):
+    spanned, product, _ = _extent(rows)
+    if spanned > FLATTEST_CELL * product:
         return None
     # Slabs and wires often come with zero vectors in their open directions: any independent vectors do for those.
     completed: Float = box.copy()
-    basis = np.linalg.svd(rows)[2][len(periodic) :]
+    basis = np.linalg.svd(box[periodic])[2][len(periodic) :]
     for a, normal in zip([a for a in range(3) if not pbc[a]], basis, strict=True):
         completed[a] = normal
     return completed
-
-
-def _volume(rows: Float) -> float:
-    """Length, area or volume spanned by the rows; by QR, which sees a flat cell that a Gram determinant would miss."""
-    return float(np.prod(np.abs(np.diagonal(np.linalg.qr(rows.T, mode="r")))))
-
-
-def _height(row: Float, others: Float) -> float:
-    """The part of ``row`` that is orthogonal to ``others``: the distance between the faces that they span."""
-    q = np.linalg.qr(others.T)[0]
-    return float(np.linalg.norm(row - q @ (q.T @ row)))
 
 
 def check_box(value: Any, pbc: Any, rcut: float, nframes: int, framed: bool) -> tuple[Float | None, Pbc]:
