@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from api_models import BOX, COORDS, DEVICES, SYMBOLS, TYPES, frames, make_model, model_data
 from dpa2.inputs import check_input
+from dpa2.model import Model
 from hypothesis import given, settings
 
 NAN = COORDS.copy()
@@ -93,6 +94,37 @@ def test_bad_input(device: str, change: dict[str, Any], message: str) -> None:
 def test_bad_parameters(options: dict[str, int], given: dict[str, Any], message: str) -> None:
     with pytest.raises(dpa2.InputError, match=message):
         make_model("reference", **options).evaluate(COORDS, TYPES, BOX, **given)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_atoms_at_the_same_place(device: str) -> None:
+    model = make_model(device)
+    coords = frames(2)
+    coords[1, 3] = coords[1, 0]
+    for call in (model.evaluate, model.descriptor):
+        with pytest.raises(dpa2.InputError, match=r"^frame 1: atoms 0 and 3 .*at the same p"):
+            call(coords, TYPES, BOX)
+        with pytest.raises(dpa2.InputError, match=r"^atoms 0 and 3 .*at the same p"):
+            call(coords[1], TYPES, BOX)
+
+
+class Overflown:
+    """A core whose numbers left their range."""
+
+    def evaluate(self, coords: np.ndarray, *_: object) -> dict[str, Any]:
+        return {"energy": 1.0, "forces": np.full_like(coords, np.inf), "overflow": []}
+
+    def descriptor(self, coords: np.ndarray, *_: object) -> tuple[Any, ...]:
+        return np.nan, None, []
+
+
+def test_numbers_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(model_data(), device="reference")
+    monkeypatch.setattr(model, "_engine", Overflown())
+    with pytest.raises(dpa2.InputError, match="a force is not a finite number"):
+        model.evaluate(COORDS, TYPES, BOX)
+    with pytest.raises(dpa2.InputError, match="frame 0: the descriptor is not a finite number"):
+        model.descriptor(frames(1), TYPES, BOX)
 
 
 def test_bad_frames_are_named() -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
@@ -84,6 +85,25 @@ def _choice(value: Any, allowed: Sequence[str], name: str, hint: str = "") -> st
     if not isinstance(value, str) or value not in allowed:
         raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}{hint}")
     return value
+
+
+@contextmanager
+def _naming_frame(batch: Batch, frame: int) -> Iterator[None]:
+    """Says in the core's messages which frame they are about, if there are frames."""
+    try:
+        yield
+    except InputError as error:
+        if not batch.has_frame_axis:
+            raise
+        raise InputError(f"frame {frame}: {error}") from error
+
+
+def _refuse_overflown_numbers(values: float | Float, what: str) -> None:
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"{what} is not a finite number: atoms are so close to each other, or parameters so large, that the model "
+            "leaves the range of its numbers"
+        )
 
 
 def _make_engine(data: ModelData, precision: str, device: str) -> Engine:
@@ -236,9 +256,11 @@ class Model:
         rotations = np.empty((nframes, natoms, g2_dim, 3)) if rot_mat else None
         for f in range(nframes):
             box_f = None if batch.boxes is None else batch.boxes[f]
-            out[f], rotation, overflow = self._engine.descriptor(
-                batch.coords[f], batch.types[f], box_f, batch.pbc, bool(rot_mat), self._threads
-            )
+            with _naming_frame(batch, f):
+                out[f], rotation, overflow = self._engine.descriptor(
+                    batch.coords[f], batch.types[f], box_f, batch.pbc, bool(rot_mat), self._threads
+                )
+                _refuse_overflown_numbers(out[f], "the descriptor")
             if rotations is not None:
                 rotations[f] = rotation
             self._report_overflow(overflow, batch, f)
@@ -297,16 +319,19 @@ class Model:
         atom_energy = np.empty((nframes, natoms))
         atom_virial = np.empty((nframes, natoms, 3, 3)) if mode else None
         for f in range(nframes):
-            found = self._engine.evaluate(
-                batch.coords[f],
-                batch.types[f],
-                None if batch.boxes is None else batch.boxes[f],
-                batch.pbc,
-                None if batch.fparam is None else batch.fparam[f],
-                None if batch.aparam is None else batch.aparam[f],
-                mode,
-                self._threads,
-            )
+            with _naming_frame(batch, f):
+                found = self._engine.evaluate(
+                    batch.coords[f],
+                    batch.types[f],
+                    None if batch.boxes is None else batch.boxes[f],
+                    batch.pbc,
+                    None if batch.fparam is None else batch.fparam[f],
+                    None if batch.aparam is None else batch.aparam[f],
+                    mode,
+                    self._threads,
+                )
+                _refuse_overflown_numbers(found["energy"], "the energy")
+                _refuse_overflown_numbers(found["forces"], "a force")
             self._report_overflow(found["overflow"], batch, f)
             energy[f] = found["energy"]
             forces[f] = found["forces"]
