@@ -1,0 +1,21 @@
+// The native model file: safetensors with the configuration in its metadata.
+#pragma once
+
+#include <string>
+
+#include "model/weights.hpp"
+
+namespace dpa2 {
+
+struct ModelFile {
+  std::string config_json;
+  Weights weights;
+};
+
+/// Reads a file with `__metadata__` {"format": "dpa2", "format_version": "1", "config": JSON} and tensors of dtype F64 or F32.
+/// Nothing in the file is trusted: every size is checked against the file before memory is taken for it, every byte must belong
+/// to exactly one tensor, and no key may occur twice. Whether the weights fit the configuration is for check_weights.
+/// Throws model_file_error (cannot be read, corrupt, truncated) or unsupported (not a dpa2 file, or a newer version).
+ModelFile read_safetensors(const std::string& path);
+
+}  // namespace dpa2
