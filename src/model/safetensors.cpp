@@ -144,7 +144,7 @@ void read_tensor(File& file, std::uint64_t data, const Entry& entry, Tensor& ten
 
 }  // namespace
 
-ModelFile read_safetensors(const std::string& path) {
+SafetensorsFile read_safetensors(const std::string& path) {
   File file(path);
   unsigned char first[8];
   if (file.size() < sizeof first) throw model_file_error("truncated file: '", path, "' has no safetensors header");
@@ -156,7 +156,7 @@ ModelFile read_safetensors(const std::string& path) {
   file.read(text.data(), text.size());
 
   const Json header = parse_json_object(text, "the safetensors header");
-  ModelFile model;
+  SafetensorsFile model;
   model.config_json = read_metadata(header);
   const std::uint64_t data = sizeof first + length, nbytes = file.size() - data;
   std::vector<Entry> entries;

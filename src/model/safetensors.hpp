@@ -7,7 +7,7 @@
 
 namespace dpa2 {
 
-struct ModelFile {
+struct SafetensorsFile {
   std::string config_json;
   Weights weights;
 };
@@ -16,6 +16,6 @@ struct ModelFile {
 /// Nothing in the file is trusted: every size is checked against the file before memory is taken for it, every byte must belong
 /// to exactly one tensor, and no key may occur twice. Whether the weights fit the configuration is for check_weights.
 /// Throws model_file_error (cannot be read, corrupt, truncated) or unsupported (not a dpa2 file, or a newer version).
-ModelFile read_safetensors(const std::string& path);
+SafetensorsFile read_safetensors(const std::string& path);
 
 }  // namespace dpa2
