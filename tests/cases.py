@@ -430,7 +430,8 @@ FILE_MODELS: tuple[ModelCase, ...] = (
     ModelCase("strip", _SMALL | STRIP | {
         "use_econf_tebd": True, "use_tebd_bias": True, "add_tebd_to_repinit_out": True, "exclude_types": [[0, 0]],
         "pair_exclude_types": [[0, 1]], "atom_exclude_types": [1], "env_protection": 0.05, "smooth": False,
-        "concat_output_tebd": False, "repinit.activation_function": "gelu", "repformer.activation_function": "silut:2.0",
+        "concat_output_tebd": False,
+        "repinit.activation_function": "gelu", "repformer.activation_function": "silut:2.0",
         "repformer.update_style": "res_avg", "repformer.direct_dist": True, "repformer.g1_out_conv": False,
         "fitting.numb_fparam": 2, "fitting.default_fparam": [0.5, -2.0], "fitting.numb_aparam": 1,
         "fitting.dim_case_embd": 2, "fitting.atom_ener": [-1.0, None], "fitting.activation_function": "softplus",
@@ -440,7 +441,9 @@ FILE_MODELS: tuple[ModelCase, ...] = (
     }, systems=("open",)),
     # as a file of deepmd-kit 3.0 has it, whose descriptor is of version 1
     ModelCase("version1", _SMALL | {
-        "repinit.use_three_body": False, "use_tebd_bias": True, "repformer.use_sqrt_nnei": False,
+        "repinit.use_three_body": False, "repinit.three_body_neuron": [2, 4, 8], "repinit.three_body_rcut": 4.0,
+        "repinit.three_body_rcut_smth": 0.5, "repinit.three_body_sel": 40, "use_tebd_bias": True,
+        "repformer.use_sqrt_nnei": False, "repformer.update_style": "res_avg",
         "repformer.g1_out_conv": False, "repformer.g1_out_mlp": False,
     }, systems=("open",)),
 )  # fmt: skip

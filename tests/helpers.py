@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from cases import Golden, ModelCase, System, golden_cases, load_golden
-
 import dpa2
+import numpy as np
+from cases import Golden, System, golden_cases, load_golden
 from dpa2.files import ModelData, write_safetensors
 
 #: the device that model tests run on
@@ -19,7 +18,7 @@ DEVICE = os.environ.get("DPA2_TEST_DEVICE", "cpu")
 CASES = {case.name: case for case in golden_cases()}
 
 
-@lru_cache(maxsize=None)
+@cache
 def golden(name: str) -> Golden:
     """The golden file of the case called `name`, read once."""
     return load_golden(CASES[name])

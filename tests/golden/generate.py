@@ -111,9 +111,9 @@ def canonical_weights(model: torch.nn.Module) -> dict[str, np.ndarray]:
     for name, tensor in model.atomic_model.state_dict().items():
         if "._networks." in name or "compress_" in name or name.endswith("type_embd_data"):
             continue
-        if tensor.dtype not in (torch.float64, torch.float32) or tensor.numel() == 0:
+        if not tensor.is_floating_point() or tensor.numel() == 0:
             continue
-        value = tensor.detach().numpy()
+        value = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
         if name.startswith("descriptor.") and name.endswith((".mean", ".stddev")):
             value = value[:, 0, :]
         weights[name] = value
