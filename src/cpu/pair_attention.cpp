@@ -140,17 +140,26 @@ void PairAttention<T, Isa>::factors_backward(int n, int m, bool smooth, T* dh2, 
 }
 
 template <class T, class Isa>
-void PairAttention<T, Isa>::forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* z, T* dh, Arena& arena) {
+void PairAttention<T, Isa>::layout(const PairAttentionParams<T>& p, int n, int m, bool keep, Arena& arena, PairAttentionTape<T>& tape) {
+  const long pairs = static_cast<long>(n) * p.nh * m;
+  tape.g2t = arena.take<T>(static_cast<long>(p.n2) * m);
+  tape.U = arena.take<T>(static_cast<long>(n) * p.nh * p.n2);
+  tape.S = arena.take<T>(pairs);
+  tape.P = keep ? arena.take<T>(pairs) : tape.S;
+  tape.Rt = keep ? arena.take<T>(pairs) : tape.S;
+}
+
+template <class T, class Isa>
+void PairAttention<T, Isa>::forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape,
+                                    T* z, T* dh, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2, hc = nh * n2;
-  T* g2t = arena.take<T>(static_cast<long>(n2) * m);
-  T* U = arena.take<T>(static_cast<long>(n) * hc);
-  T* Rt = arena.take<T>(static_cast<long>(n) * nh * m);
+  const T* Rt = tape.Rt;
+  T* O = arena.take<T>(static_cast<long>(n) * hc);
   if (n > 0) {
-    scores<T, Isa>(p, in, g2t, U, Rt);
-    softmax(p, in, Rt, Rt, Rt);
+    scores<T, Isa>(p, in, tape.g2t, tape.U, tape.S);
+    softmax(p, in, tape.P, tape.Rt, tape.S);
     if (p.B.data != nullptr) {
-      T* O = U;  // the scores have served
       for (int h = 0; h < nh; ++h)
         Linear<T, Isa>::run(n, n2, n, O + h * n2, hc, Rt + static_cast<long>(h) * m, 1, static_cast<long>(nh) * m, in.g2, n2, pad<T>,
                             nullptr, false);
@@ -171,25 +180,19 @@ void PairAttention<T, Isa>::forward(const PairAttentionParams<T>& p, const PairA
 }
 
 template <class T, class Isa>
-void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* dg2, T* dh2, T* dc1, T* dc2,
-                                     const T* dz, const T* ddh, Arena& arena) {
+void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape,
+                                     T* dg2, T* dh2, T* dc1, T* dc2, const T* dz, const T* ddh, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2, hc = nh * n2;
   const long pairs = static_cast<long>(n) * nh * m;
-  T* g2t = arena.take<T>(static_cast<long>(n2) * m);
-  T* U = arena.take<T>(static_cast<long>(n) * hc);
-  T* S = arena.take<T>(pairs);
-  T* P = arena.take<T>(pairs);
-  T* Rt = arena.take<T>(pairs);
+  const T* Rt = tape.Rt;
   T* dS = arena.take<T>(pairs);
+  T* dzt = arena.take<T>(static_cast<long>(n2) * m);
   T* dOt = arena.take<T>(static_cast<long>(hc) * m);
   T* dO = arena.take<T>(static_cast<long>(nh) * m * n2);
   T* dU = arena.take<T>(static_cast<long>(n) * hc);
   if (n > 0) {
-    scores<T, Isa>(p, in, g2t, U, S);
-    softmax(p, in, P, Rt, S);
     if (p.B.data != nullptr) {
-      T* dzt = g2t;  // the scores have served
       transpose(n, m, n2, dzt, dz);
       // dO^T (head, channel, query) for the gradient of Rt, dO (head, query, channel) for the gradient of the values.
       Linear<T, Isa>::run(hc, m, n2, dOt, m, p.B_rows, n2, 1, dzt, m, pad<T>, nullptr, false);
@@ -222,8 +225,8 @@ void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const Pair
           for (int x = 0; x < 3; ++x) dh2[3 * k + x] += w * own[x];
         }
     }
-    softmax_backward(p, in, dS, dc1, dc2, S, P);
-    Linear<T, Isa>::run(n, n2, n * nh, dg2, n2, dS, 1, m, U, n2, pad<T>, nullptr, true);
+    softmax_backward(p, in, dS, dc1, dc2, tape.S, tape.P);
+    Linear<T, Isa>::run(n, n2, n * nh, dg2, n2, dS, 1, m, tape.U, n2, pad<T>, nullptr, true);
     Linear<T, Isa>::run(n * nh, n2, n, dU, n2, dS, m, 1, in.g2, n2, pad<T>, nullptr, false);
     dense<T, Isa>(n, dg2, dU, p.At, nullptr, true);
   }

@@ -32,17 +32,27 @@ struct PairAttentionInput {
   T npad;       ///< padded slots in the softmax denominator (smooth), else 0
 };
 
+/// What the backward needs of the forward of the same centre; without `keep` the three score arrays are one.
+template <class T>
+struct PairAttentionTape {
+  T *g2t, *U;         ///< (n2, m), (n, nh*n2)
+  T *S, *P, *Rt;      ///< (n*nh, m): scores, probabilities, probabilities times c1
+};
+
 template <class T, class Isa>
 struct PairAttention {
   /// c1, c2 (n, m) = from h2 (n, 3) and sw (n)
   static void factors(int n, int m, bool smooth, T* c1, T* c2, const T* h2, const T* sw);
   /// dh2 (n, 3) +=, dsw (n) +=, given dc1, dc2 (n, m)
   static void factors_backward(int n, int m, bool smooth, T* dh2, T* dsw, const T* dc1, const T* dc2, const T* h2, const T* sw);
+  static void layout(const PairAttentionParams<T>& p, int n, int m, bool keep, Arena& arena, PairAttentionTape<T>& tape);
   /// z (n, n2) = attention output before LayerNorm (B given); dh (n, 3) = update of h2 (h2_weight given)
-  static void forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* z, T* dh, Arena& arena);
-  /// dg2 (n, n2) +=, dh2 (n, 3) += (the values of the h2 update), dc1, dc2 (n, m) =, given dz (n, n2) and ddh (n, 3); scores are recomputed
-  static void backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* dg2, T* dh2, T* dc1, T* dc2, const T* dz,
-                       const T* ddh, Arena& arena);
+  static void forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape, T* z, T* dh,
+                      Arena& arena);
+  /// dg2 (n, n2) +=, dh2 (n, 3) += (the values of the h2 update), dc1, dc2 (n, m) =, given dz (n, n2) and ddh (n, 3) and a tape
+  /// that was kept
+  static void backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape, T* dg2, T* dh2,
+                       T* dc1, T* dc2, const T* dz, const T* ddh, Arena& arena);
 };
 
 }  // namespace dpa2

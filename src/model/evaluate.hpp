@@ -37,7 +37,7 @@ struct Outputs {
 template <class T>
 class Evaluator {
  public:
-  explicit Evaluator(const Prepared<T>& model) : m_(model), k_(model.k) {}
+  explicit Evaluator(const Prepared<T>& model) : m_(model), k_(model.kernels) {}
 
   /// Descriptor (and rotation matrix) only: no fitting, no backward.
   void descriptor(const Frame& frame, int threads, Exchange* exchange, Outputs& out);

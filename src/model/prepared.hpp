@@ -69,7 +69,7 @@ template <class T>
 struct Prepared {
   Prepared(const Config& config, const Weights& weights);
 
-  const Kernels<T>& k;
+  const Kernels<T>& kernels;
   Storage storage;
 
   int ntypes = 0, tebd_dim = 0;

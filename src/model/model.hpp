@@ -1,0 +1,61 @@
+// A model ready to evaluate: the C++ entry point that every face of the library stands on.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/config.hpp"
+#include "model/evaluate.hpp"
+#include "model/weights.hpp"
+#include "neighbors/box.hpp"
+#include "neighbors/build.hpp"
+
+namespace dpa2 {
+
+/// What a caller brings for one frame; lengths in angstrom.
+struct Structure {
+  int natoms = 0;
+  const double* coords = nullptr;  ///< (natoms, 3), anywhere in space
+  const int* types = nullptr;      ///< (natoms), index into the type map; < 0: virtual
+  Box box;
+  const double* fparam = nullptr;  ///< (numb_fparam) or null: the model's default
+  const double* aparam = nullptr;  ///< (natoms, numb_aparam) or null where the model has none
+};
+
+/// Immutable; any number of threads may evaluate at once, each evaluation in a workspace of its own that is reused.
+class Model {
+ public:
+  /// `precision` "float64" or "float32"; empty: the configuration's own. Throws Error.
+  Model(Config config, const Weights& weights, const std::string& precision);
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const Config& config() const noexcept { return config_; }
+  const std::string& precision() const noexcept { return precision_; }
+  const NeighborSettings& neighbor_settings() const noexcept { return settings_; }
+
+  /// Fills `out` (see evaluate.hpp; nall == natoms) and reports neighbours beyond sel.
+  void evaluate(const Structure& structure, AtomVirial atom_virial, int threads, Outputs& out, std::vector<Overflow>& overflow) const;
+  void descriptor(const Structure& structure, int threads, Outputs& out, std::vector<Overflow>& overflow) const;
+
+ private:
+  struct Session;
+  struct Pool;
+  template <class F>
+  void run(const Structure& structure, int threads, bool wrapped, std::vector<Overflow>& overflow, F f) const;
+
+  Config config_;
+  std::string precision_;
+  NeighborSettings settings_;
+  std::unique_ptr<Prepared<double>> f64_;
+  std::unique_ptr<Prepared<float>> f32_;
+  std::unique_ptr<Pool> pool_;
+};
+
+/// The part of a configuration that the neighbour search needs.
+NeighborSettings neighbor_settings(const Config& config);
+
+}  // namespace dpa2

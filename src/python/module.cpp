@@ -1,0 +1,225 @@
+// The Python face of the C++ core. Input is checked and converted in Python (dpa2/model.py); here only shapes are verified.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+
+#include "model/error.hpp"
+#include "model/model.hpp"
+#include "model/safetensors.hpp"
+
+namespace py = pybind11;
+
+namespace {
+
+using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using Ints = py::array_t<int, py::array::c_style | py::array::forcecast>;
+using OverflowList = std::vector<std::tuple<std::string, int, int, int>>;
+
+void require(bool ok, const char* what) {
+  if (!ok) throw dpa2::invalid_input(what);
+}
+
+dpa2::Box make_box(const std::optional<Doubles>& box, const std::array<bool, 3>& pbc) {
+  if (!box) return dpa2::Box(nullptr, pbc);
+  require(box->size() == 9, "box must have shape (3, 3)");
+  return dpa2::Box(box->data(), pbc);
+}
+
+int checked_natoms(const Doubles& coords, const Ints& types) {
+  require(coords.ndim() == 2 && coords.shape(1) == 3, "coords must have shape (natoms, 3)");
+  require(types.ndim() == 1 && types.shape(0) == coords.shape(0), "types must have shape (natoms,)");
+  return static_cast<int>(coords.shape(0));
+}
+
+OverflowList overflow_list(const std::vector<dpa2::Overflow>& overflow) {
+  OverflowList list;
+  for (const dpa2::Overflow& o : overflow) list.emplace_back(dpa2::block_name(o.block), o.atom, o.count, o.sel);
+  return list;
+}
+
+dpa2::Weights make_weights(const py::dict& arrays) {
+  dpa2::Weights weights;
+  for (const auto& item : arrays) {
+    const std::string name = py::cast<std::string>(item.first);
+    const Doubles array = Doubles::ensure(item.second);
+    if (!array) throw py::error_already_set();
+    dpa2::Tensor& t = weights[name];
+    for (py::ssize_t k = 0; k < array.ndim(); ++k) t.shape.push_back(array.shape(k));
+    t.data.assign(array.data(), array.data() + array.size());
+  }
+  return weights;
+}
+
+class NativeModel {
+ public:
+  NativeModel(const std::string& config_json, const py::dict& weights, const std::string& precision)
+      : json_(config_json), model_(std::make_unique<dpa2::Model>(dpa2::parse_config(config_json), make_weights(weights), precision)) {}
+
+  static std::unique_ptr<NativeModel> from_file(const std::string& path, const std::optional<std::string>& precision) {
+    dpa2::SafetensorsFile file = dpa2::read_safetensors(path);
+    std::unique_ptr<NativeModel> m(new NativeModel);
+    m->json_ = file.config_json;
+    m->model_ = std::make_unique<dpa2::Model>(dpa2::parse_config(file.config_json), file.weights, precision.value_or(""));
+    return m;
+  }
+
+  const std::string& config_json() const { return json_; }
+  const std::string& precision() const { return model_->precision(); }
+  int descriptor_dim() const { return model_->config().descriptor_dim(); }
+
+  py::dict evaluate(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
+                    const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, int atomic, int threads) const {
+    dpa2::Structure s = structure(coords, types, box, pbc);
+    const dpa2::FittingConfig& fitting = model_->config().fitting;
+    if (fparam) {
+      require(fparam->size() == fitting.numb_fparam, "fparam has the wrong size");
+      if (fitting.numb_fparam > 0) s.fparam = fparam->data();
+    }
+    if (aparam) {
+      require(aparam->size() == static_cast<py::ssize_t>(s.natoms) * fitting.numb_aparam, "aparam has the wrong size");
+      if (fitting.numb_aparam > 0) s.aparam = aparam->data();
+    }
+    require(atomic >= 0 && atomic <= 2, "atomic must be 0, 1 or 2");
+    const py::ssize_t n = s.natoms;
+    py::array_t<double> forces({n, py::ssize_t{3}}), virial({3, 3}), atom_energy(n);
+    std::optional<py::array_t<double>> atom_virial;
+    if (atomic != 0) atom_virial.emplace(std::vector<py::ssize_t>{n, 3, 3});
+    dpa2::Outputs out;
+    out.force = forces.mutable_data();
+    out.atom_energy = atom_energy.mutable_data();
+    if (atom_virial) out.atom_virial = atom_virial->mutable_data();
+    std::vector<dpa2::Overflow> overflow;
+    {
+      const py::gil_scoped_release release;
+      model_->evaluate(s, static_cast<dpa2::AtomVirial>(atomic), threads, out, overflow);
+    }
+    std::copy(out.virial, out.virial + 9, virial.mutable_data());
+    py::dict result;
+    result["energy"] = out.energy;
+    result["forces"] = forces;
+    result["virial"] = virial;
+    result["atom_energy"] = atom_energy;
+    if (atom_virial) result["atom_virial"] = *atom_virial;
+    result["overflow"] = overflow_list(overflow);
+    return result;
+  }
+
+  py::tuple descriptor(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
+                       bool rot_mat, int threads) const {
+    const dpa2::Structure s = structure(coords, types, box, pbc);
+    const py::ssize_t n = s.natoms;
+    py::array_t<double> desc({n, static_cast<py::ssize_t>(descriptor_dim())});
+    std::optional<py::array_t<double>> rotation;
+    if (rot_mat) rotation.emplace(std::vector<py::ssize_t>{n, model_->config().repformer.g2_dim, 3});
+    dpa2::Outputs out;
+    out.descriptor = desc.mutable_data();
+    if (rotation) out.rot_mat = rotation->mutable_data();
+    std::vector<dpa2::Overflow> overflow;
+    {
+      const py::gil_scoped_release release;
+      model_->descriptor(s, threads, out, overflow);
+    }
+    return py::make_tuple(desc, rotation, overflow_list(overflow));
+  }
+
+ private:
+  NativeModel() = default;
+
+  static dpa2::Structure structure(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box,
+                                   const std::array<bool, 3>& pbc) {
+    dpa2::Structure s;
+    s.natoms = checked_natoms(coords, types);
+    s.coords = coords.data();
+    s.types = types.data();
+    s.box = make_box(box, pbc);
+    return s;
+  }
+
+  std::string json_;
+  std::unique_ptr<dpa2::Model> model_;
+};
+
+template <class T>
+py::array_t<T> to_array(const std::vector<T>& v, std::vector<py::ssize_t> shape) {
+  py::array_t<T> a(std::move(shape));
+  std::copy(v.begin(), v.end(), a.mutable_data());
+  return a;
+}
+
+py::dict neighbors(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
+                   const std::string& config_json) {
+  const dpa2::NeighborSettings settings = dpa2::neighbor_settings(dpa2::parse_config(config_json));
+  const int n = checked_natoms(coords, types);
+  const dpa2::Box cell = make_box(box, pbc);
+  dpa2::Edges edges;
+  dpa2::NeighborBuilder builder;
+  {
+    const py::gil_scoped_release release;
+    builder.build(coords.data(), types.data(), n, cell, settings, 1, edges);
+  }
+  const py::ssize_t ne = edges.nedge();
+  py::dict result;
+  result["start"] = to_array(edges.start, {n + 1});
+  result["j"] = to_array(edges.j, {ne});
+  result["d"] = to_array(edges.d, {ne, 3});
+  result["r"] = to_array(edges.r, {ne});
+  result["image"] = to_array(edges.image, {ne, 3});
+  result["n_three"] = to_array(edges.n_three, {n});
+  result["n_rep"] = to_array(edges.n_rep, {n});
+  result["pad1"] = to_array(edges.pad1, {n});
+  result["pad3"] = to_array(edges.pad3, {n});
+  return result;
+}
+
+/// Raises the Python class of dpa2.errors that belongs to the status.
+void raise(const dpa2::Error& e) {
+  const char* name = "Error";
+  switch (e.status()) {
+    case dpa2::Status::invalid_input:
+      name = "InputError";
+      break;
+    case dpa2::Status::model_file:
+      name = "ModelFileError";
+      break;
+    case dpa2::Status::unsupported:
+      name = "UnsupportedModelError";
+      break;
+    default:
+      break;
+  }
+  py::set_error(py::module_::import("dpa2.errors").attr(name), e.what());
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "The compiled core of dpa2.";
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const dpa2::Error& e) {
+      raise(e);
+    }
+  });
+  py::class_<NativeModel>(m, "NativeModel")
+      .def(py::init<const std::string&, const py::dict&, const std::string&>(), py::arg("config_json"), py::arg("weights"),
+           py::arg("precision"))
+      .def_static("from_file", &NativeModel::from_file, py::arg("path"), py::arg("precision") = py::none())
+      .def_property_readonly("config_json", &NativeModel::config_json)
+      .def_property_readonly("precision", &NativeModel::precision)
+      .def_property_readonly("descriptor_dim", &NativeModel::descriptor_dim)
+      .def("evaluate", &NativeModel::evaluate, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
+           py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("atomic"), py::arg("threads"))
+      .def("descriptor", &NativeModel::descriptor, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
+           py::arg("rot_mat"), py::arg("threads"));
+  m.def("neighbors", &neighbors, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"), py::arg("config_json"));
+  m.def("isa", []() { return std::string(dpa2::isa_name()); });
+  m.def("isa_levels", []() {
+    std::vector<std::string> names;
+    for (const char* const* n = dpa2::isa_names(); *n != nullptr; ++n) names.emplace_back(*n);
+    return names;
+  });
+}
