@@ -208,9 +208,15 @@ void Evaluator<T>::backward_entry(int t, int i0, int i1, Arena& arena, double* g
   arena.release(tile_mark);
 }
 
-template void Evaluator<double>::forward_entry(int, int, Arena&);
-template void Evaluator<float>::forward_entry(int, int, Arena&);
-template void Evaluator<double>::backward_entry(int, int, int, Arena&, double*);
-template void Evaluator<float>::backward_entry(int, int, int, Arena&, double*);
+#define DPA2_INSTANTIATE_FOR(T)                                              \
+  template void Evaluator<T>::load_lanes(int, int, int, T*, T*) const;       \
+  template int Evaluator<T>::combinations(int, int, int, int*) const;        \
+  template RepinitPad<T> Evaluator<T>::repinit_pad(int) const;               \
+  template ThreeBodyPad<T> Evaluator<T>::three_body_pad(int) const;          \
+  template void Evaluator<T>::forward_entry(int, int, Arena&);               \
+  template void Evaluator<T>::backward_entry(int, int, int, Arena&, double*); \
+  template void Evaluator<T>::backward_repformer_edges(int, Arena&, int, T*) const;
+DPA2_INSTANTIATE_FOR(double)
+DPA2_INSTANTIATE_FOR(float)
 
 }  // namespace dpa2

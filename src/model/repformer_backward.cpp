@@ -181,7 +181,10 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, Arena& arena) {
   arena.release(mark);
 }
 
-template void Evaluator<double>::backward_layer(int, int, int, int, Arena&);
-template void Evaluator<float>::backward_layer(int, int, int, int, Arena&);
+#define DPA2_INSTANTIATE_FOR(T)                                       \
+  template void Evaluator<T>::backward_layer(int, int, int, int, Arena&); \
+  template void Evaluator<T>::backward_pairs(int, int, int, Arena&);
+DPA2_INSTANTIATE_FOR(double)
+DPA2_INSTANTIATE_FOR(float)
 
 }  // namespace dpa2

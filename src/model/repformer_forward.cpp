@@ -168,6 +168,7 @@ void Evaluator<T>::rotation(int i, Arena& arena, double* out) const {
   template T Evaluator<T>::kappa_h(int) const;                           \
   template void Evaluator<T>::edge_factors(int, T*, T*, const T*) const; \
   template void Evaluator<T>::forward_layer(int, int, int, Arena&);      \
+  template void Evaluator<T>::forward_pairs(int, int, Arena&);           \
   template void Evaluator<T>::rotation(int, Arena&, double*) const;
 DPA2_INSTANTIATE_FOR(double)
 DPA2_INSTANTIATE_FOR(float)
