@@ -100,12 +100,11 @@ def _inferred(params: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str
     """Fill options whose defaults changed between versions, from what the weights show."""
     out = dict(params)
     descriptor = dict(out["descriptor"])
-    repformer = dict(descriptor.get("repformer", {}))
+    repformer = descriptor.get("repformer")
     switches = ("use_sqrt_nnei", "g1_out_conv", "g1_out_mlp")
-    if not any(key in repformer for key in switches):
+    if isinstance(repformer, Mapping) and not any(key in repformer for key in switches):
         new = "descriptor.repformers.layers.0.g1_self_mlp.matrix" in tensors
-        repformer.update(dict.fromkeys(switches, new))
-        descriptor["repformer"] = repformer
+        descriptor["repformer"] = {**repformer, **dict.fromkeys(switches, new)}
     if "use_tebd_bias" not in descriptor:
         name = "descriptor.type_embedding.embedding.embedding_net.layers.0.bias"
         descriptor["use_tebd_bias"] = name in tensors
@@ -125,7 +124,7 @@ def _refuse_superfluous(tensors: Mapping[str, Any], shapes: Mapping[str, Any]) -
 
 
 def _weight(name: str, shape: tuple[int, ...], tensors: Mapping[str, Any], config: Mapping[str, Any]) -> NDArray[Any]:
-    if name == "descriptor.econf_tebd":
+    if name == "descriptor.econf_tebd" and name not in tensors:  # only the native format holds it
         table = econf.table(config["type_map"])
         if config["descriptor"]["precision"] != "float64":
             table = table.astype(np.float32)

@@ -46,7 +46,7 @@ def detect(path: Path) -> str:
         return "hdf5"
     if head.startswith(b"PK\x03\x04"):
         return _zip_kind(path)
-    if size > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < max(size, 2**40):
+    if size > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
         return "safetensors"
     if suffix in _REFUSED:
         raise UnsupportedModelError(f"this is {_REFUSED[suffix]}, which cannot be read; {_HINT}; {_SUPPORTED}")

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpa2.errors import ModelFileError
+from dpa2.errors import Error, ModelFileError
 from dpa2.files.nested import load_json
 from dpa2.files.torch_zip import widen_bfloat16
 
 _NAME = re.compile(r"/?[A-Za-z0-9_]+")
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Errors of the HDF5 library are damage to the file."""
+    try:
+        yield
+    except Error:
+        raise
+    except Exception as err:
+        raise ModelFileError(f"the HDF5 file is truncated or corrupt ({str(err)[:200]})") from None
 
 
 class H5Tensor:
@@ -27,7 +40,8 @@ class H5Tensor:
 
     def numpy(self) -> NDArray[Any]:
         """The values; bfloat16 (stored as two raw bytes) becomes float32."""
-        values = np.asarray(self._dataset[()])
+        with _damage():
+            values = np.asarray(self._dataset[()])
         if values.dtype.kind == "V":
             return widen_bfloat16(values.view("<u2").reshape(self.shape))
         return values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -41,10 +55,8 @@ class TreeFile:
 
         self._h5py = h5py
         self._size = path.stat().st_size
-        try:
+        with _damage():
             self._file = h5py.File(path, "r", locking=False)
-        except Exception as err:
-            raise ModelFileError(f"the HDF5 file is truncated or corrupt ({str(err)[:200]})") from None
 
     def __enter__(self) -> TreeFile:
         return self
@@ -54,6 +66,10 @@ class TreeFile:
 
     def tree(self) -> dict[str, Any]:
         """The tree of the file."""
+        with _damage():
+            return self._tree()
+
+    def _tree(self) -> dict[str, Any]:
         if "json" not in self._file.attrs:
             raise ModelFileError("this HDF5 file holds no model: it has no attribute 'json'")
         attribute = self._file.attrs.get_id("json")
@@ -66,6 +82,10 @@ class TreeFile:
 
     def resolve(self, value: Any, name: str) -> H5Tensor:
         """The data set that an entry of the tree names."""
+        with _damage():
+            return self._resolve(value, name)
+
+    def _resolve(self, value: Any, name: str) -> H5Tensor:
         if not isinstance(value, str) or not _NAME.fullmatch(value):
             raise ModelFileError(f"corrupt file: {name!r} refers to no data set")
         link = self._file.get(value, getlink=True)

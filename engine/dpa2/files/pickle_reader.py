@@ -16,7 +16,7 @@ from typing import Any
 
 from dpa2.errors import ModelFileError
 
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = 32 * 2**20
 MAX_MEMO = 50_000_000
 MAX_COPIED = 10_000_000
 MAX_LONG_BYTES = 1024
