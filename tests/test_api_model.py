@@ -179,6 +179,22 @@ def test_saved_under_a_native_name_only(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("device", DEVICES[:1])
+def test_precision(device: str, tmp_path: Path) -> None:
+    exact = make_model(device).evaluate(COORDS, TYPES, BOX)
+    single = Model(model_data(), "float32", threads=1, device=device)
+    assert single.precision == "float32"
+    result = single.evaluate(COORDS, TYPES, BOX)
+    assert result.forces.dtype == np.float64
+    assert 0 < np.abs(result.forces - exact.forces).max() < 1e-4 * np.abs(exact.forces).max()
+    # what is saved is the file's own precision, not the one that the model runs in
+    single.save(tmp_path / "copy.safetensors")
+    again = dpa2.load(tmp_path / "copy.safetensors", threads=1, device=device)
+    assert again.precision == "float64"
+    assert again.evaluate(COORDS, TYPES, BOX).energy == exact.energy
+    assert pickle.loads(pickle.dumps(single)).precision == "float32"
+
+
 @pytest.mark.parametrize(("value", "threads"), [("3", 3), ("5,2", 5), ("0", None), ("many", None), ("", None)])
 def test_default_number_of_threads(monkeypatch: pytest.MonkeyPatch, value: str, threads: int | None) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", value)
