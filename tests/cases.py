@@ -28,7 +28,7 @@ TOLERANCE = {"float64": 1e-10, "float32": 2e-4}
 #: differences between threads, instruction sets and repeated formats of one model
 SAME = 1e-12
 #: central differences: 4th order, step in angstrom (or strain), bound in eV/angstrom (or eV)
-STEP, DIFFERENCE = 2e-3, 1e-7
+STEP, DIFFERENCE = 1e-4, 1e-7
 
 # --------------------------------------------------------------------------------------------- operations
 

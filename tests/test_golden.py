@@ -83,10 +83,15 @@ def float32_ratios(name: str) -> dict[str, tuple[float, float]]:
 
 @pytest.mark.parametrize("name", FLOAT32)
 def test_float32_of_one_model(name: str) -> None:
-    """Rounding errors of two implementations are independent; a single figure may be larger by chance, not by much."""
-    for quantity, (largest, rms) in float32_ratios(name).items():
+    """Rounding errors of two implementations are independent: single figures may be larger by chance, not by much.
+
+    Energies and virials of four frames are too few numbers for that; they count in the test over all models.
+    """
+    ratios = float32_ratios(name)
+    for quantity in ("descriptor", "atom_energy", "force"):
+        largest, rms = ratios[quantity]
         assert largest <= 2.0, quantity
-        assert rms <= 2.0, quantity
+        assert rms <= 1.5, quantity
 
 
 def test_float32_is_no_further_from_float64_than_deepmd_kit_is() -> None:
