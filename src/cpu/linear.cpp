@@ -21,6 +21,9 @@ constexpr int max_rows = 6, tile_vectors = 2;
 constexpr int max_rows = 6, tile_vectors = 4;
 #endif
 
+// Terms per pass: a block of B stays in L1 while all rows use it, and shorter chains of additions round less in float32.
+constexpr int block_k = 160;
+
 template <class T>
 struct Problem {
   int k;
@@ -83,7 +86,7 @@ void rows(int mr, const Problem<T>& p, T* C, const T* A, const T* const* B, cons
 }
 
 template <class T, int NV>
-void columns(int m, int c0, const Problem<T>& p, T* C, const T* A, const T* B, long bps, const T* bias) {
+void columns(int m, int c0, const Problem<T>& whole, T* C, const T* A, const T* B, long bps, const T* bias) {
   constexpr int panel = simd::pad<T>;
   const T* b[NV];
   const T* bias_v[NV];
@@ -92,17 +95,28 @@ void columns(int m, int c0, const Problem<T>& p, T* C, const T* A, const T* B, l
     b[v] = B + (c / panel) * bps + c % panel;
     bias_v[v] = bias != nullptr ? bias + c : nullptr;
   }
-  // Nearly equal row blocks: a one-row tail would leave the FMA pipeline idle.
+  // Nearly equal blocks of rows and of terms: a one-row tail would leave the FMA pipeline idle.
   const int blocks = (m + max_rows - 1) / max_rows;
-  int r0 = 0;
-  for (int i = 0; i < blocks; ++i) {
-    const int r1 = static_cast<int>(static_cast<long>(m) * (i + 1) / blocks);
-    T* c = C + r0 * p.ldc + c0;
-    if (p.acs == 1)
-      rows<T, NV, true>(r1 - r0, p, c, A + r0 * p.ars, b, bias_v);
-    else
-      rows<T, NV, false>(r1 - r0, p, c, A + r0 * p.ars, b, bias_v);
-    r0 = r1;
+  const int passes = whole.k > block_k ? (whole.k + block_k - 1) / block_k : 1;
+  int k0 = 0;
+  for (int pass = 0; pass < passes; ++pass) {
+    const int k1 = static_cast<int>(static_cast<long>(whole.k) * (pass + 1) / passes);
+    Problem<T> p = whole;
+    p.k = k1 - k0;
+    p.accumulate = whole.accumulate || pass > 0;
+    const T* a = A + k0 * p.acs;
+    int r0 = 0;
+    for (int i = 0; i < blocks; ++i) {
+      const int r1 = static_cast<int>(static_cast<long>(m) * (i + 1) / blocks);
+      T* c = C + r0 * p.ldc + c0;
+      if (p.acs == 1)
+        rows<T, NV, true>(r1 - r0, p, c, a + r0 * p.ars, b, bias_v);
+      else
+        rows<T, NV, false>(r1 - r0, p, c, a + r0 * p.ars, b, bias_v);
+      r0 = r1;
+    }
+    for (int v = 0; v < NV; ++v) b[v] += (k1 - k0) * p.bks;
+    k0 = k1;
   }
 }
 

@@ -25,13 +25,13 @@ void probabilities(int n, int n1, int nh, T* S, T* P, const T* tq, const T* g1, 
   for (int h = 0; h < nh; ++h) {
     T* s = S + static_cast<long>(h) * n;
     T* p = P + static_cast<long>(h) * n;
-    T top = npad > T(0) ? T(0) : T(-1e30);
+    T top = npad > T(0) ? -shift : T(-1e30);  // logits relative to the shift keep their digits
     for (int e = 0; e < n; ++e) {
       s[e] = dot(n1, tq + static_cast<long>(h) * n1, g1 + static_cast<long>(j[e]) * n1);
-      p[e] = w != nullptr ? (s[e] + shift) * w[e] : s[e];
+      p[e] = w != nullptr ? s[e] * w[e] + shift * (w[e] - T(1)) : s[e];
       top = p[e] > top ? p[e] : top;
     }
-    T total = npad * static_cast<T>(__builtin_exp(static_cast<double>(-top)));
+    T total = npad * static_cast<T>(__builtin_exp(static_cast<double>(-shift - top)));
     for (int e = 0; e < n; ++e) {
       p[e] = static_cast<T>(__builtin_exp(static_cast<double>(p[e] - top)));
       total += p[e];

@@ -45,15 +45,16 @@ void softmax(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T
   for (int j = 0; j < in.m; j += width<T>)
     for (int h = 0; h < p.nh; ++h) {
       const long base = static_cast<long>(h) * in.m + j;
-      Vec<T> top = in.npad > T(0) ? Vec<T>{} : splat<T>(T(-1e30));
+      // Logits are taken relative to the shift: c2 - 1 is exact near the centre, where a logit of about 20 would lose digits.
+      Vec<T> top = splat<T>(in.npad > T(0) ? -p.shift : T(-1e30));
       for (int k = 0; k < in.n; ++k) {
         const Vec<T> s = load<T>(S + base + k * step);
         const Vec<T> c2 = load<T>(in.c2 + static_cast<long>(k) * in.m + j);
-        const Vec<T> b = p.gate ? s * load<T>(in.c1 + static_cast<long>(k) * in.m + j) + c2 * p.shift : (s + p.shift) * c2;
+        const Vec<T> b = s * (p.gate ? load<T>(in.c1 + static_cast<long>(k) * in.m + j) : c2) + (c2 - T(1)) * p.shift;
         store<T>(P + base + k * step, b);
         top = simd::max<T>(top, b);
       }
-      Vec<T> total = simd::exp<T>(-top) * in.npad;
+      Vec<T> total = simd::exp<T>(-p.shift - top) * in.npad;
       for (int k = 0; k < in.n; ++k) {
         const Vec<T> e = simd::exp<T>(load<T>(P + base + k * step) - top);
         store<T>(P + base + k * step, e);
