@@ -116,13 +116,14 @@ void Evaluator<T>::deepmd_virial(Exchange* exchange, Outputs& out) {
   const Edges& edges = *frame_->edges;
   const std::size_t ne = static_cast<std::size_t>(edges.nedge()), n = static_cast<std::size_t>(edges.nlocal);
   const double* x = frame_->wrapped;
+  std::fill_n(out.atom_virial, 9 * static_cast<std::size_t>(edges.nall), 0.0);
+  if (ne == 0) return;
   std::vector<double> seed(n);
   Outputs unused;
   for (std::size_t l = 0; l < 4; ++l) {
     for (std::size_t i = 0; i < n; ++i) seed[i] = l < 3 ? x[3 * i + l] : 1.0;
     backward(exchange, seed.data(), ws_.gamma[l].resize(3 * ne), unused, false);
   }
-  std::fill_n(out.atom_virial, 9 * static_cast<std::size_t>(edges.nall), 0.0);
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t e = static_cast<std::size_t>(edges.start[i]); e < static_cast<std::size_t>(edges.start[i + 1]); ++e) {
       const std::size_t j = static_cast<std::size_t>(edges.j[e]);
