@@ -128,6 +128,19 @@ void ImageCells::wrap(const double* x, const int* types, int natoms, const Box& 
   }
 }
 
+// The number of the translation by m reduced lattice vectors.
+int ImageCells::add_shift(int m0, int m1, int m2) {
+  if (m0 == 0 && m1 == 0 && m2 == 0) return 0;
+  const Mat3& b = lattice_.rows();
+  Shift shift;
+  for (std::size_t c = 0; c < 3; ++c) {
+    shift.v[c] = m0 * b[0][c] + m1 * b[1][c] + m2 * b[2][c];
+    shift.n[c] = static_cast<int>(m0 * t_[0][c] + m1 * t_[1][c] + m2 * t_[2][c]);
+  }
+  shifts_.push_back(shift);
+  return static_cast<int>(shifts_.size()) - 1;
+}
+
 void ImageCells::make_images(const int* types, int natoms) {
   constexpr double inf = std::numeric_limits<double>::infinity();
   double flo[3] = {inf, inf, inf}, fhi[3] = {-inf, -inf, -inf}, lo[3] = {inf, inf, inf}, hi[3] = {-inf, -inf, -inf};
@@ -165,7 +178,13 @@ void ImageCells::make_images(const int* types, int natoms) {
     lo[c] -= radius_;
     hi[c] += radius_;
   }
-  const Mat3& b = lattice_.rows();
+  shifts_.assign(1, Shift{});
+  // Translations are numbered as they occur; the widest range decides how many there can be.
+  int extent[3] = {0, 0, 0};
+  for (std::size_t a = 0; a < 3; ++a)
+    if (lattice_.periodic()[a]) extent[a] = static_cast<int>(std::ceil(fhi[a] - flo[a] + width[a])) + 1;
+  const Index side1 = 2 * extent[1] + 1, side2 = 2 * extent[2] + 1;
+  shift_of_.assign(size((2 * extent[0] + 1) * side1 * side2), -1);
   for (Index i = 0; i < natoms; ++i) {
     if (types[i] < 0) continue;
     int mlo[3] = {0, 0, 0}, mhi[3] = {0, 0, 0};
@@ -179,17 +198,20 @@ void ImageCells::make_images(const int* types, int natoms) {
     for (int m0 = mlo[0]; m0 <= mhi[0]; ++m0) {
       for (int m1 = mlo[1]; m1 <= mhi[1]; ++m1) {
         for (int m2 = mlo[2]; m2 <= mhi[2]; ++m2) {
+          int& number = shift_of_[size(((m0 + extent[0]) * side1 + m1 + extent[1]) * side2 + m2 + extent[2])];
+          if (number < 0) number = add_shift(m0, m1, m2);
+          const Shift& shift = shifts_[size(number)];
           double p[3];
           bool inside = true;
           for (std::size_t c = 0; c < 3; ++c) {
-            p[c] = w[c] + (m0 * b[0][c] + m1 * b[1][c] + m2 * b[2][c]);
+            p[c] = w[c] + shift.v[c];
             inside = inside && p[c] >= lo[c] && p[c] <= hi[c];
           }
           if (!inside) continue;
           px_.push_back(p[0]);
           py_.push_back(p[1]);
           pz_.push_back(p[2]);
-          pimage_.push_back({static_cast<int>(i), {m0, m1, m2}});
+          pimage_.push_back({static_cast<int>(i), number});
         }
       }
     }
@@ -333,24 +355,27 @@ int ImageCells::gather(int i, Search& search, Candidate* out) const {
       nhit += static_cast<int>(dx * dx + dy * dy + dz * dz <= limit);
     }
   }
-  const Mat3& b = lattice_.rows();
   int n = 0;
+  double farthest = 0.0;
   for (int h = 0; h < nhit; ++h) {
-    const Image& image = simage_[size(hits[h])];
-    const int *m = image.m, j = image.j;
-    if (j == i && m[0] == 0 && m[1] == 0 && m[2] == 0) continue;
+    const Image image = simage_[size(hits[h])];
+    if (image.j == i && image.shift == 0) continue;
     // From the wrapped atoms and not from the image: then the edges (i, j) and (j, i) are exact negatives.
-    const double* wj = &wrapped_[3 * size(j)];
-    const int* kj = &shift_[3 * size(j)];
-    Candidate& c = out[n];
+    const double* wj = &wrapped_[3 * size(image.j)];
+    const int* kj = &shift_[3 * size(image.j)];
+    const Shift& shift = shifts_[size(image.shift)];
+    Candidate& c = out[n++];
     for (std::size_t a = 0; a < 3; ++a) {
-      c.d[a] = (wj[a] - w[a]) + (m[0] * b[0][a] + m[1] * b[1][a] + m[2] * b[2][a]);
-      c.n[a] = static_cast<int>(m[0] * t_[0][a] + m[1] * t_[1][a] + m[2] * t_[2][a]) - kj[a] + ki[a];
+      c.d[a] = (wj[a] - w[a]) + shift.v[a];
+      c.n[a] = shift.n[a] - kj[a] + ki[a];
     }
     c.r = std::sqrt(c.d[0] * c.d[0] + c.d[1] * c.d[1] + c.d[2] * c.d[2]);
-    c.j = j;
-    n += static_cast<int>(c.r <= radius_);
+    c.j = image.j;
+    farthest = std::max(farthest, c.r);
   }
+  // Rarely a hit is just outside. Removing it in the loop would make every step wait for the square root before it.
+  if (farthest > radius_)
+    n = static_cast<int>(std::remove_if(out, out + n, [this](const Candidate& c) { return c.r > radius_; }) - out);
   return n;
 }
 

@@ -46,14 +46,18 @@ class ImageCells {
 
  private:
   struct Image {
-    int j;
-    int m[3];  // in units of the reduced lattice
+    int j, shift;  // number of the atom and of its translation
+  };
+  struct Shift {
+    double v[3];  // a lattice vector ...
+    int n[3];     // ... in units of the box as given
   };
   using Cell = std::array<std::int32_t, 3>;
 
   void reduce(const Box& box);
   void wrap(const double* x, const int* types, int natoms, const Box& box);
   void make_images(const int* types, int natoms);
+  int add_shift(int m0, int m1, int m2);
   void sort_into_cells();
   [[nodiscard]] Cell cell_of(const double* p) const noexcept;
   [[nodiscard]] int find(const Cell& cell) const noexcept;
@@ -66,6 +70,8 @@ class ImageCells {
   std::vector<double> frac_;                       // (natoms, 3)
   std::vector<int> shift_;                         // (natoms, 3) wrapped = x - shift B, in units of the box as given
 
+  std::vector<Shift> shifts_;  // every translation that occurs; the first is zero
+  std::vector<int> shift_of_;  // scratch: number of a translation, or -1
   std::vector<double> px_, py_, pz_;  // images before sorting
   std::vector<Image> pimage_;
   std::vector<int> pcell_;

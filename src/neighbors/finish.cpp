@@ -11,10 +11,6 @@ std::size_t size(std::ptrdiff_t n) { return static_cast<std::size_t>(n); }
 // Above this many candidates the general sort is used: the insertion sort must never become quadratic.
 constexpr int small_sort = 1024;
 
-bool excluded(const std::vector<char>& table, int ntypes, int a, int b) {
-  return !table.empty() && table[size(a) * size(ntypes) + size(b)] != 0;
-}
-
 }  // namespace
 
 Candidate* Finisher::room(int n) {
@@ -142,23 +138,33 @@ void Finisher::finish(int i, int n, const int* types, Edges& edges) {
   order_ties(n);
 
   reserve(kept);
+  const std::size_t type_row = size(types[i]) * size(s.ntypes);
+  const char* pair_excluded = s.pair_excluded.empty() ? nullptr : &s.pair_excluded[type_row];
+  const char* descr_excluded = s.descr_excluded.empty() ? nullptr : &s.descr_excluded[type_row];
+  const Candidate* candidates = candidates_.data();
+  const Key* sorted = sorted_.data();
+  int* j = j_.data() + count_;
+  double* r = r_.data() + count_;
+  double* d = d_.data() + 3 * count_;
+  int* image = image_.data() + 3 * count_;
   int used = 0, used_three = 0, stored = 0, stored_three = 0, stored_rep = 0;
   for (int k = 0; k < kept; ++k) {
-    const Candidate& c = candidates_[size(sorted_[size(k)].index)];
-    if (excluded(s.pair_excluded, s.ntypes, types[i], types[c.j])) continue;
+    const Candidate& c = candidates[sorted[k].index];
+    if (pair_excluded != nullptr && pair_excluded[types[c.j]] != 0) continue;
     ++used;
     used_three += static_cast<int>(k < three);
-    if (excluded(s.descr_excluded, s.ntypes, types[i], types[c.j])) continue;
-    if (s.env_protection == 0.0 && c.r <= distance_tolerance && coincidence_.centre < 0) coincidence_ = {i, c.j};
+    if (descr_excluded != nullptr && descr_excluded[types[c.j]] != 0) continue;
     stored_three += static_cast<int>(k < three);
     stored_rep += static_cast<int>(k < rep);
-    const std::size_t row = size(count_) + size(stored);
+    j[stored] = c.j;
+    r[stored] = c.r;
+    for (int a = 0; a < 3; ++a) {
+      d[3 * stored + a] = c.d[a];
+      image[3 * stored + a] = c.n[a];
+    }
     ++stored;
-    j_[row] = c.j;
-    r_[row] = c.r;
-    std::copy(c.d, c.d + 3, &d_[3 * row]);
-    std::copy(c.n, c.n + 3, &image_[3 * row]);
   }
+  if (s.env_protection == 0.0 && stored > 0 && r[0] <= distance_tolerance && coincidence_.centre < 0) coincidence_ = {i, j[0]};
   count_ += stored;
   edges.start[size(i) + 1] = stored;
   edges.n_three[size(i)] = stored_three;
