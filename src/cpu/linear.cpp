@@ -39,7 +39,7 @@ void tile(const Problem<T>& p, T* C, const T* A, const T* const* B, const T* con
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v)
-      acc[r][v] = p.accumulate ? load<T>(C + r * p.ldc + v * width<T>) : (bias[v] != nullptr ? load<T>(bias[v]) : Vec<T>{});
+      acc[r][v] = bias[v] != nullptr && !p.accumulate ? load<T>(bias[v]) : Vec<T>{};
   const T* b[NV];
 #pragma GCC unroll 4
   for (int v = 0; v < NV; ++v) b[v] = B[v];
@@ -66,7 +66,10 @@ void tile(const Problem<T>& p, T* C, const T* A, const T* const* B, const T* con
 #pragma GCC unroll 16
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) store<T>(C + r * p.ldc + v * width<T>, acc[r][v]);
+    for (int v = 0; v < NV; ++v) {
+      T* c = C + r * p.ldc + v * width<T>;
+      store<T>(c, p.accumulate ? acc[r][v] + load<T>(c) : acc[r][v]);
+    }
 }
 
 template <class T, int NV, bool RowMajorA>

@@ -7,7 +7,7 @@
 #include <set>
 #include <sstream>
 
-#include "model/error.hpp"
+#include "error.hpp"
 #include "model/json.hpp"
 
 namespace dpa2 {

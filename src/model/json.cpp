@@ -4,7 +4,7 @@
 #include <cmath>
 #include <set>
 
-#include "model/error.hpp"
+#include "error.hpp"
 
 namespace dpa2 {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "model/error.hpp"
+#include "error.hpp"
 
 namespace dpa2 {
 

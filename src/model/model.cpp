@@ -5,7 +5,7 @@
 #include <mutex>
 #include <utility>
 
-#include "model/error.hpp"
+#include "error.hpp"
 
 namespace dpa2 {
 

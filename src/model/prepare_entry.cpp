@@ -4,7 +4,7 @@
 #include <cstring>
 #include <new>
 
-#include "model/error.hpp"
+#include "error.hpp"
 #include "model/matrix.hpp"
 #include "model/prepared.hpp"
 

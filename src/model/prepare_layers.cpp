@@ -1,7 +1,7 @@
 // Preparing the repformer layers (folds: specification, section 11) and the fitting network.
 #include <cmath>
 
-#include "model/error.hpp"
+#include "error.hpp"
 #include "model/matrix.hpp"
 #include "model/prepared.hpp"
 

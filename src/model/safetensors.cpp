@@ -7,7 +7,7 @@
 #include <limits>
 #include <string_view>
 
-#include "model/error.hpp"
+#include "error.hpp"
 #include "model/json.hpp"
 
 namespace dpa2 {

@@ -4,7 +4,7 @@
 #include <set>
 #include <string_view>
 
-#include "model/error.hpp"
+#include "error.hpp"
 #include "model/json.hpp"
 
 namespace dpa2 {

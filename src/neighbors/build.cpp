@@ -9,7 +9,7 @@
 #include <omp.h>
 #endif
 
-#include "model/error.hpp"
+#include "error.hpp"
 #include "neighbors/cells.hpp"
 #include "neighbors/finish.hpp"
 

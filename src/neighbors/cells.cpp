@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <limits>
 
-#include "model/error.hpp"
+#include "error.hpp"
 
 namespace dpa2 {
 namespace {

@@ -6,7 +6,7 @@
 #include <memory>
 #include <optional>
 
-#include "model/error.hpp"
+#include "error.hpp"
 #include "model/model.hpp"
 #include "model/safetensors.hpp"
 

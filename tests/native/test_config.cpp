@@ -3,7 +3,7 @@
 #include <string>
 
 #include "check.hpp"
-#include "model/error.hpp"
+#include "error.hpp"
 #include "model/weights.hpp"
 #include "sample.hpp"
 

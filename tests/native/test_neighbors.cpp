@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "model/error.hpp"
+#include "error.hpp"
 #include "neighbors/build.hpp"
 
 namespace {

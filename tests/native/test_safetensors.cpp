@@ -7,7 +7,7 @@
 #include <string>
 
 #include "check.hpp"
-#include "model/error.hpp"
+#include "error.hpp"
 #include "model/safetensors.hpp"
 #include "sample.hpp"
 
