@@ -6,7 +6,7 @@ class Error(Exception):
 
 
 class InputError(Error, ValueError):
-    """Structures, types, boxes or parameters that cannot be evaluated: the message names the array and what was wrong."""
+    """Structures, types, boxes or parameters that cannot be evaluated; the message names the array and what is wrong."""
 
 
 class ModelFileError(Error, ValueError):
@@ -14,7 +14,7 @@ class ModelFileError(Error, ValueError):
 
 
 class UnsupportedModelError(ModelFileError):
-    """A well-formed model file that holds something this engine does not evaluate; the message says what is supported."""
+    """A sound model file of something that this engine does not evaluate; the message says what is supported."""
 
 
 class NeighborOverflowWarning(UserWarning):
