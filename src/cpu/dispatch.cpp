@@ -87,20 +87,26 @@ const Level* levels(int& count) {
   return list;
 }
 
-const Level& choose() {
+/// The level of this name; `origin` says in errors where the name comes from.
+const Level& named(const std::string& wanted, const std::string& origin) {
   int count = 0;
   const Level* list = levels(count);
-  const char* wanted = std::getenv("DPA2_ISA");
-  if (wanted != nullptr && *wanted != '\0') {
-    for (int i = 0; i < count; ++i)
-      if (std::string(wanted) == list[i].name) {
-        if (!list[i].supported) throw std::runtime_error("DPA2_ISA=" + std::string(wanted) + ": this processor does not support it");
-        return list[i];
-      }
-    std::string names;
-    for (int i = 0; i < count; ++i) names += (i > 0 ? ", " : "") + std::string(list[i].name);
-    throw std::runtime_error("DPA2_ISA=" + std::string(wanted) + ": no such instruction-set level in this build (" + names + ")");
+  std::string names;
+  for (int i = 0; i < count; ++i) {
+    if (wanted == list[i].name) {
+      if (!list[i].supported) throw std::runtime_error(origin + wanted + ": this processor does not support it");
+      return list[i];
+    }
+    names += (i > 0 ? ", " : "") + std::string(list[i].name);
   }
+  throw std::runtime_error(origin + wanted + ": no such instruction-set level in this build (" + names + ")");
+}
+
+const Level& choose() {
+  const char* wanted = std::getenv("DPA2_ISA");
+  if (wanted != nullptr && *wanted != '\0') return named(wanted, "DPA2_ISA=");
+  int count = 0;
+  const Level* list = levels(count);
   int best = 0;
   for (int i = 0; i < count; ++i)
     if (list[i].supported) best = i;
@@ -122,6 +128,16 @@ const Kernels<double>& kernels<double>() {
 template <>
 const Kernels<float>& kernels<float>() {
   return current().f32();
+}
+
+template <>
+const Kernels<double>& kernels<double>(const std::string& level) {
+  return named(level, "level ").f64();
+}
+
+template <>
+const Kernels<float>& kernels<float>(const std::string& level) {
+  return named(level, "level ").f32();
 }
 
 const char* isa_name() { return current().name; }

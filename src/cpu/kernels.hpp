@@ -1,6 +1,8 @@
 // The table of kernels of one ISA level. The code that uses it is compiled without ISA flags and never names a level.
 #pragma once
 
+#include <string>
+
 #include "cpu/activation.hpp"
 #include "cpu/assemble.hpp"
 #include "cpu/conv.hpp"
@@ -68,6 +70,10 @@ struct Kernels {
 /// Throws std::runtime_error when that level is unknown, not built, or not supported by the processor.
 template <class T>
 const Kernels<T>& kernels();
+
+/// The kernels of a level by name, whatever DPA2_ISA asks for. Throws likewise.
+template <class T>
+const Kernels<T>& kernels(const std::string& level);
 
 /// Name of the level that kernels() uses, and the names of the levels that were built and run here, lowest first (null-ended).
 const char* isa_name();
