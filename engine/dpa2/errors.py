@@ -6,7 +6,7 @@ class Error(Exception):
 
 
 class InputError(Error, ValueError):
-    """Structures, types, boxes or parameters that cannot be evaluated; the message names the array and what is wrong."""
+    """Structures, types, boxes or parameters that cannot be evaluated; the message says which and why."""
 
 
 class ModelFileError(Error, ValueError):
