@@ -1,34 +1,14 @@
-// Threads: fixed ranges of centres, and sums over threads without atomics.
+// Fixed ranges of centres for the threads, and sums over threads without atomics.
 #pragma once
 
 #include <cstdint>
-#include <exception>
 #include <vector>
 
 #include "model/buffer.hpp"
 #include "neighbors/edges.hpp"
+#include "threads.hpp"
 
 namespace dpa2 {
-
-/// Runs f(0) ... f(threads-1), one per thread. The first exception of any thread is thrown again by the caller.
-template <class F>
-void parallel(int threads, F f) {
-  if (threads == 1) {
-    f(0);
-    return;
-  }
-  std::vector<std::exception_ptr> errors(static_cast<std::size_t>(threads));
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-  for (int t = 0; t < threads; ++t) {
-    try {
-      f(t);
-    } catch (...) {
-      errors[static_cast<std::size_t>(t)] = std::current_exception();
-    }
-  }
-  for (const std::exception_ptr& e : errors)
-    if (e) std::rethrow_exception(e);
-}
 
 /// The centres of one thread and the rows outside of them that its edges touch. A thread adds to rows of its own buffer: row
 /// i - begin for its centres, then one row per entry of `halo`. `local` gives that row for every edge.

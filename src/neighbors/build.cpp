@@ -5,13 +5,10 @@
 #include <cstddef>
 #include <exception>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "error.hpp"
 #include "neighbors/cells.hpp"
 #include "neighbors/finish.hpp"
+#include "threads.hpp"
 
 namespace dpa2 {
 namespace {
@@ -128,10 +125,7 @@ void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborS
   for (int done = 0; done < nlocal;) {
     const int first = done;
     const auto begin = [=](int t) { return std::min(nlocal, first + t * block); };
-#ifdef _OPENMP
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-#endif
-    for (int t = 0; t < threads; ++t) run_block(size(t), begin(t), begin(t + 1), types, edges, candidates);
+    parallel(threads, [&](int t) { run_block(size(t), begin(t), begin(t + 1), types, edges, candidates); });
     check_workers(threads);
     done = begin(threads);
 
@@ -142,14 +136,11 @@ void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborS
       const double estimate = 1.05 * static_cast<double>(needed) / done * nlocal;
       resize_edges(edges, std::max(size(needed), static_cast<std::size_t>(estimate)));
     }
-#ifdef _OPENMP
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-#endif
-    for (int t = 0; t < threads; ++t) {
+    parallel(threads, [&](int t) {
       std::int64_t at = total;
       for (int before = 0; before < t; ++before) at += workers[size(before)].edge_count();
       workers[size(t)].copy_to(edges, at);
-    }
+    });
     total = needed;
   }
   resize_edges(edges, size(total));
