@@ -19,18 +19,18 @@ struct Silut {
 /// y = phi(x), dy = phi'(x). V is T or a vector of T; `F` brings exp, tanh and log1p for V.
 template <Activation A, class F, class T, class V>
 DPA2_MATH void activate(V x, const Silut<T>& silut, V& y, V& dy) {
-  const V zero = x - x;
+  const V zero{};  // not x - x, which is no number where x is infinite
   const V one = zero + T(1);
   if constexpr (A == Activation::tanh) {
     y = F::tanh(x);
     dy = one - y * y;
   } else if constexpr (A == Activation::relu) {
-    y = x > zero ? x : zero;
+    y = x < zero ? zero : x;  // in this order NaN stays NaN
     dy = x > zero ? one : zero;
   } else if constexpr (A == Activation::relu6) {
     const V six = zero + T(6);
-    y = x > zero ? x : zero;
-    y = y < six ? y : six;
+    y = x < zero ? zero : x;
+    y = y > six ? six : y;
     dy = x > zero ? one : zero;
     dy = x < six ? dy : zero;
   } else if constexpr (A == Activation::sigmoid) {
