@@ -142,14 +142,14 @@ DPA2_INLINE Vec<T> exp(Vec<T> x) {
 template <class T>
 DPA2_INLINE Vec<T> tanh(Vec<T> x) {
   using C = ExpConstants<T>;
-  const Vec<T> zero{};
-  Vec<T> y = x < zero ? -x : x;
+  const Int<T> minus = (Int<T>)splat<T>(T(-0.0)), sign = (Int<T>)x & minus;  // apart from the rest, so that -0 keeps it
+  Vec<T> y = (Vec<T>)((Int<T>)x & ~minus);
   y = y > splat<T>(C::tanh_limit) ? splat<T>(C::tanh_limit) : y;
   Vec<T> p, s;
   reduce_exp<T>(y + y, p, s);
   const Vec<T> e = s * p + (s - splat<T>(T(1)));
   const Vec<T> t = e / (e + splat<T>(T(2)));
-  return x < zero ? -t : t;
+  return (Vec<T>)((Int<T>)t | sign);
 }
 
 }  // namespace DPA2_ISA

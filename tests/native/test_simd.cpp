@@ -1,0 +1,160 @@
+// exp and tanh of the vectors: the bounds that their headers state, over the whole range. Built once per ISA level, with the
+// flags of the kernels of that level; the exit status 77 says that this processor does not have the level.
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "check.hpp"
+#include "cpu/simd.hpp"
+
+namespace {
+
+using namespace dpa2;
+
+#define DPA2_TEXT_OF(x) #x
+#define DPA2_TEXT(x) DPA2_TEXT_OF(x)
+constexpr const char* level_name = DPA2_TEXT(DPA2_ISA);
+
+bool supported() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const std::string level = level_name;
+  if (level == "v3") return __builtin_cpu_supports("x86-64-v3") != 0;
+  if (level == "v4") return __builtin_cpu_supports("x86-64-v4") != 0;
+#endif
+  return true;
+}
+
+template <class T>
+using Bits = std::conditional_t<std::is_same_v<T, double>, std::uint64_t, std::uint32_t>;
+
+template <class T>
+T from_bits(Bits<T> bits) {
+  T x;
+  std::memcpy(&x, &bits, sizeof(T));
+  return x;
+}
+
+enum class Function { exp, tanh };
+
+template <Function F, class T>
+std::vector<T> evaluate(std::vector<T> x) {
+  const std::size_t n = x.size(), w = static_cast<std::size_t>(simd::width<T>);
+  x.resize((n + w - 1) / w * w);
+  std::vector<T> y(x.size());
+  for (std::size_t i = 0; i < x.size(); i += w) {
+    const simd::Vec<T> v = simd::load<T>(x.data() + i);
+    if constexpr (F == Function::exp)
+      simd::store<T>(y.data() + i, simd::exp<T>(v));
+    else
+      simd::store<T>(y.data() + i, simd::tanh<T>(v));
+  }
+  y.resize(n);
+  return y;
+}
+
+template <Function F, class T>
+T one(T x) {
+  return evaluate<F, T>({x})[0];
+}
+
+/// The exact value, with digits to spare.
+template <Function F, class T>
+auto exact(T x) {
+  using Wide = std::conditional_t<std::is_same_v<T, double>, long double, double>;
+  return F == Function::exp ? std::exp(static_cast<Wide>(x)) : std::tanh(static_cast<Wide>(x));
+}
+
+/// |y - truth| in units of the last place of the correctly rounded result.
+template <class T, class Wide>
+double ulps(T y, Wide truth) {
+  const T rounded = std::abs(static_cast<T>(truth));
+  const Wide unit = static_cast<Wide>(std::nextafter(rounded, std::numeric_limits<T>::infinity())) - static_cast<Wide>(rounded);
+  return static_cast<double>(std::abs(static_cast<Wide>(y) - truth) / unit);
+}
+
+template <Function F, class T>
+void test_error(const std::vector<T>& x, double bound, const std::string& name) {
+  const std::vector<T> y = evaluate<F, T>(x);
+  double worst = 0;
+  T where = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double error = ulps(y[i], exact<F, T>(x[i]));
+    if (!(error <= worst)) {
+      worst = error;
+      where = x[i];
+    }
+  }
+  std::printf("%s at %s: %.2f ulp at %.17g\n", name.c_str(), level_name, worst, static_cast<double>(where));
+  CHECK_TEXT(worst <= bound, name + " at " + level_name + ": " + std::to_string(worst) + " ulp at " + std::to_string(where));
+}
+
+/// Arguments of every magnitude, and more of them where the functions bend.
+template <class T>
+std::vector<T> arguments(T low, T high) {
+  std::mt19937_64 random(11);
+  std::vector<T> x;
+  for (int i = 0; i < 400000; ++i) {  // uniform in the bits: all exponents, denormals included
+    const T v = from_bits<T>(static_cast<Bits<T>>(random()));
+    if (v >= low && v <= high) x.push_back(v);
+  }
+  std::uniform_real_distribution<double> near(-2, 2), all(std::max(-1000.0, static_cast<double>(low)), std::min(1000.0, static_cast<double>(high)));
+  for (int i = 0; i < 200000; ++i) {
+    x.push_back(std::min(high, std::max(low, static_cast<T>(near(random)))));
+    x.push_back(std::min(high, std::max(low, static_cast<T>(all(random)))));
+  }
+  // Around the halves of ln 2, where the range reduction changes its integer.
+  for (int k = -2000; k <= 2000; ++k) {
+    const T centre = static_cast<T>(0.5 * k * 0.69314718055994530942);
+    for (const T v : {std::nextafter(centre, -std::numeric_limits<T>::infinity()), centre, std::nextafter(centre, std::numeric_limits<T>::infinity())})
+      if (v >= low && v <= high) x.push_back(v);
+  }
+  x.push_back(low);
+  x.push_back(high);
+  return x;
+}
+
+template <class T>
+void test_precision(double exp_bound, double tanh_bound, T lowest, T highest, const std::string& name) {
+  using Limits = std::numeric_limits<T>;
+  const T inf = Limits::infinity(), nan = Limits::quiet_NaN(), tiny = Limits::denorm_min(), big = Limits::max();
+  test_error<Function::exp>(arguments<T>(lowest, highest), exp_bound, "exp " + name);
+  test_error<Function::tanh>(arguments<T>(-big, big), tanh_bound, "tanh " + name);
+
+  CHECK(one<Function::exp>(T(0)) == T(1) && one<Function::exp>(T(-0.0)) == T(1) && one<Function::exp>(tiny) == T(1));
+  for (const T x : {std::nextafter(lowest, -inf), T(10) * lowest, -big, -inf}) CHECK(one<Function::exp>(x) == one<Function::exp>(lowest));
+  for (const T x : {std::nextafter(highest, inf), T(10) * highest, big, inf}) CHECK(one<Function::exp>(x) == one<Function::exp>(highest));
+  CHECK(one<Function::exp>(lowest) >= Limits::min() && one<Function::exp>(highest) <= big);
+  CHECK(std::isnan(one<Function::exp>(nan)) && std::isnan(one<Function::tanh>(nan)));
+
+  CHECK(one<Function::tanh>(inf) == T(1) && one<Function::tanh>(-inf) == T(-1) && one<Function::tanh>(big) == T(1));
+  CHECK(one<Function::tanh>(T(0)) == T(0) && !std::signbit(one<Function::tanh>(T(0))));
+  CHECK(one<Function::tanh>(T(-0.0)) == T(0) && std::signbit(one<Function::tanh>(T(-0.0))));
+  CHECK(one<Function::tanh>(tiny) == tiny && one<Function::tanh>(-tiny) == -tiny);
+  // Odd, within [-1, 1], and each lane on its own.
+  const std::vector<T> x = arguments<T>(-big, big), y = evaluate<Function::tanh>(x);
+  bool odd = true, bounded = true, lanes = true;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    bounded = bounded && std::abs(y[i]) <= T(1);
+    if (i % 97 != 0) continue;
+    odd = odd && one<Function::tanh>(-x[i]) == -y[i];
+    lanes = lanes && one<Function::tanh>(x[i]) == y[i];
+  }
+  CHECK(odd);
+  CHECK(bounded);
+  CHECK(lanes);
+}
+
+}  // namespace
+
+int main() {
+  if (!supported()) {
+    std::printf("this processor does not have %s\n", level_name);
+    return 77;
+  }
+  test_precision<double>(2.0, 3.0, -708.0, 709.0, "double");
+  test_precision<float>(2.0, 4.0, -87.0f, 88.0f, "float");
+  return check::finish();
+}
