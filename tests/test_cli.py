@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import dpa2
@@ -211,7 +212,7 @@ def test_convert(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_embedded_model_is_the_default(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "DEFAULT_MODEL", str(here / "model.safetensors"))
+    monkeypatch.setattr(embedded, "default_model_path", lambda: nullcontext(here / "model.safetensors"))
     out = run(capsys, "eval", "one.xyz", "--device", "reference")
     assert out.startswith("model       embedded water model: O H C")
     assert "embedded water model" in run(capsys, "info")
