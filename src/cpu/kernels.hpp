@@ -18,6 +18,7 @@
 #include "cpu/repinit.hpp"
 #include "cpu/residual_update.hpp"
 #include "cpu/symmetrization.hpp"
+#include "cpu/tabulate.hpp"
 #include "cpu/three_body.hpp"
 
 namespace dpa2 {

@@ -1,5 +1,6 @@
 #include "cpu/repinit.hpp"
 
+#include "cpu/linear.hpp"
 #include "cpu/simd.hpp"
 
 namespace dpa2 {
@@ -52,6 +53,134 @@ void moments(const RepinitParams<T>& p, int m, T* M, const T* R, const T* G, con
     for (int c = p.ng; c < ngp; ++c) M[x * ngp + c] = T(0);
 }
 
+/// D (ng*axis) = the Gram matrix of M, channel-major.
+template <class T>
+void gram(const RepinitParams<T>& p, T* D, const T* M) {
+  const int ngp = padded<T>(p.ng);
+  for (int c = 0; c < p.ng; ++c)
+    for (int a = 0; a < p.axis; ++a) {
+      T acc = 0;
+      for (int x = 0; x < 4; ++x) acc += M[x * ngp + c] * M[x * ngp + a];
+      D[static_cast<long>(c) * p.axis + a] = acc;
+    }
+}
+
+/// dM (4, ngp) = , given dD; zero in the padding.
+template <class T>
+void gram_backward(const RepinitParams<T>& p, T* dM, const T* dD, const T* M) {
+  const int ngp = padded<T>(p.ng);
+  for (int x = 0; x < 4; ++x) {
+    for (int c = 0; c < p.ng; ++c) {
+      T acc = 0;
+      for (int a = 0; a < p.axis; ++a) acc += dD[static_cast<long>(c) * p.axis + a] * M[x * ngp + a];
+      dM[x * ngp + c] = acc;
+    }
+    for (int c = p.ng; c < ngp; ++c) dM[x * ngp + c] = T(0);
+    for (int c = 0; c < p.ng; ++c)
+      for (int a = 0; a < p.axis; ++a) dM[x * ngp + a] += dD[static_cast<long>(c) * p.axis + a] * M[x * ngp + c];
+  }
+}
+
+/// The edges of a centre in the groups of the table, and their series terms; false when the network has to be evaluated.
+template <class T, class Isa>
+bool tabulated(const RepinitParams<T>& p, int n, bool gradient, const T* s, const int* combination, SeriesGroups& groups, T** t, T** dt,
+               Arena& arena) {
+  if (p.table == nullptr) return false;
+  int* curve = arena.take<int>(n);
+  for (int e = 0; e < n; ++e) curve[e] = p.net.typed ? combination[e] : 0;
+  if (!Tabulate<T, Isa>::group(*p.table, n, s, curve, combination, groups, arena)) return false;
+  *t = arena.take<T>(static_cast<long>(n) * series_terms<T>);
+  *dt = gradient ? arena.take<T>(static_cast<long>(n) * series_terms<T>) : nullptr;
+  Tabulate<T, Isa>::basis(*p.table, n, groups, *t, *dt, s, arena);
+  return true;
+}
+
+/// M (4, ngp) as in `moments`, group by group: B (4 or 8, K) = sum of R (and of R sw, for the gate) times the series terms.
+template <class T, class Isa>
+void tabulated_moments(const RepinitParams<T>& p, int m, T* M, const T* R, const T* sw, const SeriesGroups& groups, const T* t,
+                       const RepinitPad<T>& pad, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  constexpr int K = series_terms<T>;
+  const int ngp = padded<T>(p.ng), rows = p.gate != nullptr ? 8 : 4;
+  T* B = arena.take<T>(8L * K);
+  T* Y = arena.take<T>(8L * ngp);
+  for (long c = 0; c < 4L * ngp; ++c) M[c] = T(0);
+  for (int g = 0; g < groups.ngroups; ++g) {
+    for (int row = 0; row < rows; ++row)
+      for (int k = 0; k < K; k += width<T>) {
+        Vec<T> acc{};
+        for (int q = groups.first[g]; q < groups.first[g + 1]; ++q) {
+          const int e = groups.order[q];
+          const T f = row < 4 ? R[row * m + e] : R[(row - 4) * m + e] * (p.gate_switch ? sw[e] : T(1));
+          acc += load<T>(t + static_cast<long>(q) * K + k) * f;
+        }
+        store<T>(B + row * K + k, acc);
+      }
+    const T* a = p.table->a + static_cast<long>(groups.interval[g]) * K * ngp;
+    if (p.gate == nullptr) {
+      Linear<T, Isa>::run(4, ngp, K, M, ngp, B, K, 1, a, ngp, simd::pad<T>, nullptr, true);
+      continue;
+    }
+    Linear<T, Isa>::run(8, ngp, K, Y, ngp, B, K, 1, a, ngp, simd::pad<T>, nullptr, false);
+    const T* gate = p.gate + static_cast<long>(groups.key[g]) * p.ng;
+    for (int x = 0; x < 4; ++x)
+      for (int c = 0; c < p.ng; ++c) M[x * ngp + c] += Y[x * ngp + c] + gate[c] * Y[(4 + x) * ngp + c];
+  }
+  for (int x = 0; x < 4; ++x)
+    for (int c = 0; c < ngp; ++c) {
+      M[x * ngp + c] *= p.inv_nsel;
+      if (pad.G != nullptr && c < p.ng) M[x * ngp + c] += pad.weight * pad.R[x] * pad.G[c];
+    }
+  arena.release(mark);
+}
+
+/// dR (4, m) +=, dsw (m) +=, given dM (4, ngp).
+template <class T, class Isa>
+void tabulated_backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, const T* dM, const T* R, const T* sw, const SeriesGroups& groups,
+                        const T* t, const T* dt, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  constexpr int K = series_terms<T>;
+  const int ngp = padded<T>(p.ng), rows = p.gate != nullptr ? 8 : 4;
+  T* dY = arena.take<T>(8L * ngp);
+  T* dB = arena.take<T>(8L * K);
+  for (long c = 0; c < 4L * ngp; ++c) dY[c] = dM[c] * p.inv_nsel;
+  for (int g = 0; g < groups.ngroups; ++g) {
+    if (p.gate != nullptr) {
+      const T* gate = p.gate + static_cast<long>(groups.key[g]) * p.ng;
+      for (int x = 0; x < 4; ++x)
+        for (int c = 0; c < ngp; ++c) dY[(4 + x) * ngp + c] = c < p.ng ? dY[x * ngp + c] * gate[c] : T(0);
+    }
+    Linear<T, Isa>::run(rows, K, ngp, dB, K, dY, ngp, 1, p.table->at + static_cast<long>(groups.interval[g]) * K * ngp, K, simd::pad<T>, nullptr,
+                        false);
+    for (int q = groups.first[g]; q < groups.first[g + 1]; ++q) {
+      const int e = groups.order[q];
+      const T c = p.gate != nullptr ? (p.gate_switch ? sw[e] : T(1)) : T(0);
+      Vec<T> dr[4] = {}, gated[4] = {}, ds{};
+      for (int k = 0; k < K; k += width<T>) {
+        const Vec<T> tk = load<T>(t + static_cast<long>(q) * K + k), dk = load<T>(dt + static_cast<long>(q) * K + k);
+        for (int x = 0; x < 4; ++x) {
+          Vec<T> b = load<T>(dB + x * K + k);
+          if (p.gate != nullptr) {
+            const Vec<T> bg = load<T>(dB + (4 + x) * K + k);
+            gated[x] += tk * bg;
+            b += bg * c;
+          }
+          dr[x] += tk * b;
+          ds += dk * b * R[x * m + e];
+        }
+      }
+      T from_switch = 0;
+      for (int x = 0; x < 4; ++x) {
+        dR[x * m + e] += sum<T>(dr[x]);
+        if (p.gate != nullptr) from_switch += sum<T>(gated[x]) * R[x * m + e];
+      }
+      dR[e] += sum<T>(ds);
+      if (p.gate != nullptr && p.gate_switch) dsw[e] += from_switch;
+    }
+  }
+  arena.release(mark);
+}
+
 }  // namespace
 
 template <class T, class Isa>
@@ -64,31 +193,40 @@ void Repinit<T, Isa>::embed(const RepinitParams<T>& p, int m, T** G, const T* s,
 }
 
 template <class T, class Isa>
-void Repinit<T, Isa>::forward(const RepinitParams<T>& p, int m, T* D, T* M, const T* R, const T* sw, const int* combination,
+void Repinit<T, Isa>::forward(const RepinitParams<T>& p, int n, int m, T* D, T* M, const T* R, const T* sw, const int* combination,
                               const RepinitPad<T>& pad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
-  T* G = nullptr;
-  embed(p, m, &G, R, sw, combination, arena);
-  moments(p, m, M, R, G, pad);
-  const int ngp = padded<T>(p.ng);
-  for (int c = 0; c < p.ng; ++c)
-    for (int a = 0; a < p.axis; ++a) {
-      T acc = 0;
-      for (int x = 0; x < 4; ++x) acc += M[x * ngp + c] * M[x * ngp + a];
-      D[static_cast<long>(c) * p.axis + a] = acc;
-    }
+  SeriesGroups groups;
+  T *t = nullptr, *dt = nullptr;
+  if (tabulated<T, Isa>(p, n, false, R, combination, groups, &t, &dt, arena)) {
+    tabulated_moments<T, Isa>(p, m, M, R, sw, groups, t, pad, arena);
+  } else {
+    T* G = nullptr;
+    embed(p, m, &G, R, sw, combination, arena);
+    moments(p, m, M, R, G, pad);
+  }
+  gram(p, D, M);
   arena.release(mark);
 }
 
 template <class T, class Isa>
-void Repinit<T, Isa>::backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, const T* dD, const T* R, const T* sw,
+void Repinit<T, Isa>::backward(const RepinitParams<T>& p, int n, int m, T* dR, T* dsw, const T* dD, const T* R, const T* sw,
                                const int* combination, const RepinitPad<T>& pad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   const int ngp = padded<T>(p.ng);
-  EmbeddingTape<T> tape;
-  EmbeddingNetOp<T, Isa>::layout(p.net, m, true, arena, tape);
   T* M = arena.take<T>(4L * ngp);
   T* dM = arena.take<T>(4L * ngp);
+  SeriesGroups groups;
+  T *t = nullptr, *dt = nullptr;
+  if (tabulated<T, Isa>(p, n, true, R, combination, groups, &t, &dt, arena)) {
+    tabulated_moments<T, Isa>(p, m, M, R, sw, groups, t, pad, arena);
+    gram_backward(p, dM, dD, M);
+    tabulated_backward<T, Isa>(p, m, dR, dsw, dM, R, sw, groups, t, dt, arena);
+    arena.release(mark);
+    return;
+  }
+  EmbeddingTape<T> tape;
+  EmbeddingNetOp<T, Isa>::layout(p.net, m, true, arena, tape);
   T* dG = arena.take<T>(static_cast<long>(p.ng) * m);
   T* gated = p.gate != nullptr ? arena.take<T>(static_cast<long>(p.ng) * m) : nullptr;
   T* ds = arena.take<T>(m);
@@ -100,18 +238,7 @@ void Repinit<T, Isa>::backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, 
     G = gated;
   }
   moments(p, m, M, R, G, pad);
-  for (int x = 0; x < 4; ++x)
-    for (int c = 0; c < p.ng; ++c) {
-      T acc = 0;
-      for (int a = 0; a < p.axis; ++a) acc += dD[static_cast<long>(c) * p.axis + a] * M[x * ngp + a];
-      dM[x * ngp + c] = acc;
-    }
-  for (int x = 0; x < 4; ++x)
-    for (int a = 0; a < p.axis; ++a) {
-      T acc = 0;
-      for (int c = 0; c < p.ng; ++c) acc += dD[static_cast<long>(c) * p.axis + a] * M[x * ngp + c];
-      dM[x * ngp + a] += acc;
-    }
+  gram_backward(p, dM, dD, M);
   for (int e = 0; e < m; e += width<T>) {
     Vec<T> r[4], acc[4] = {};
     for (int x = 0; x < 4; ++x) r[x] = load<T>(R + x * m + e) * p.inv_nsel;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/embedding_net.hpp"
+#include "cpu/tabulate.hpp"
 
 namespace dpa2 {
 
@@ -12,6 +13,9 @@ struct RepinitParams {
   T inv_nsel = 0;
   const T* gate = nullptr;    ///< strip mode: (ncombination, ng), the types' factor; null in concat mode
   bool gate_switch = false;   ///< the gate is multiplied by sw (smooth)
+  /// The network as series in s, one curve per row of its type tables; null: the network itself is evaluated. Centres with an
+  /// edge outside of the table's range use the network.
+  const SeriesTable<T>* table = nullptr;
 };
 
 /// The padded slots of a centre enter the moments as one constant (P6): pad_weight * R_pad (4) outer G_pad (ng).
@@ -28,10 +32,10 @@ struct Repinit {
   /// G (ng, m): the embedding of every edge, in memory of the arena that the caller releases.
   static void embed(const RepinitParams<T>& p, int m, T** G, const T* s, const T* sw, const int* combination, Arena& arena);
   /// D (ng*axis) =, channel-major; M (4, ngp) =, ngp = ng rounded up to 64 bytes
-  static void forward(const RepinitParams<T>& p, int m, T* D, T* M, const T* R, const T* sw, const int* combination,
+  static void forward(const RepinitParams<T>& p, int n, int m, T* D, T* M, const T* R, const T* sw, const int* combination,
                       const RepinitPad<T>& pad, Arena& arena);
   /// dR (4, m) +=, dsw (m) +=, given dD (ng*axis); the moments are recomputed
-  static void backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, const T* dD, const T* R, const T* sw, const int* combination,
+  static void backward(const RepinitParams<T>& p, int n, int m, T* dR, T* dsw, const T* dD, const T* R, const T* sw, const int* combination,
                        const RepinitPad<T>& pad, Arena& arena);
 };
 

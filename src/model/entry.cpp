@@ -74,7 +74,7 @@ void Evaluator<T>::forward_entry(int i0, int i1, Arena& arena) {
     T* row = D + static_cast<long>(i - i0) * m_.nd;
     load_lanes(i, n, m, d, r);
     k_.env_mat(n, m, R, sw, d, r, m_.stats1.cut, m_.stats1.mean + 4L * ti, m_.stats1.inv_std + 4L * ti);
-    k_.repinit(m_.repinit, m, row, M, R, sw, index, repinit_pad(i), arena);
+    k_.repinit(m_.repinit, n, m, row, M, R, sw, index, repinit_pad(i), arena);
     const std::size_t e0 = static_cast<std::size_t>(edges.start[static_cast<std::size_t>(i)]);
     if (m_.use_three) {
       const int n3 = edges.n_three[static_cast<std::size_t>(i)], m3 = padded<T>(n3);
@@ -178,7 +178,7 @@ void Evaluator<T>::backward_entry(int t, int i0, int i1, Arena& arena, double* g
     clear(m);
     load_lanes(i, n, m, d, r);
     k_.env_mat(n, m, R, sw, d, r, m_.stats1.cut, m_.stats1.mean + 4L * ti, m_.stats1.inv_std + 4L * ti);
-    k_.repinit_backward(m_.repinit, m, dR, dsw, row, R, sw, index, repinit_pad(i), arena);
+    k_.repinit_backward(m_.repinit, n, m, dR, dsw, row, R, sw, index, repinit_pad(i), arena);
     k_.env_mat_backward(m, gamma, dR, dsw, d, r, m_.stats1.cut, m_.stats1.inv_std + 4L * ti);
     const std::size_t e0 = static_cast<std::size_t>(edges.start[static_cast<std::size_t>(i)]);
     if (m_.use_three) {

@@ -1,4 +1,5 @@
 // Preparing the type embedding, repinit, the three-body block and the entry of the repformer.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -7,6 +8,7 @@
 #include "error.hpp"
 #include "model/matrix.hpp"
 #include "model/prepared.hpp"
+#include "model/series.hpp"
 
 namespace dpa2 {
 
@@ -105,6 +107,26 @@ Matrix gate_table(const Weights& w, const std::string& block, const NetOptions& 
   return x;
 }
 
+/// Below this distance (angstrom) an edge is evaluated with the network itself: dynamics never comes here.
+constexpr double series_min_distance = 0.4;
+
+/// The first component of the environment matrix over all centre types, from series_min_distance to the cutoff.
+void scalar_range(const Weights& w, const std::string& block, double protection, double& lo, double& hi) {
+  const Matrix mean = matrix(w, block + ".mean"), stddev = matrix(w, block + ".stddev");
+  lo = HUGE_VAL;
+  hi = -HUGE_VAL;
+  for (int t = 0; t < mean.rows; ++t)
+    for (const double e : {0.0, 1.0 / (series_min_distance + protection)}) {
+      const double s = (e - mean(t, 0)) / stddev(t, 0);
+      lo = std::min(lo, s);
+      hi = std::max(hi, s);
+    }
+  // The cutoff itself belongs to the range, in the precision of the kernels.
+  const double margin = 1e-6 * (hi - lo);
+  lo -= margin;
+  hi += margin;
+}
+
 }  // namespace
 
 template <class T>
@@ -142,6 +164,14 @@ void Prepared<T>::prepare_repinit(const Config& c, const Weights& w) {
   repinit.inv_nsel = static_cast<T>(1.0 / r.nsel);
   repinit.gate_switch = c.smooth;
   if (r.strip) repinit.gate = flat<T>(storage, gate_table(w, repinit_name, o, te));
+  if (!series_wanted()) return;
+  double lo = 0, hi = 0;
+  scalar_range(w, repinit_name, c.env_protection, lo, hi);
+  Storage local;
+  std::vector<EmbeddingLayer<double>> layers64;
+  const EmbeddingNet<double> net64 = embedding_net<double>(local, layers64, w, repinit_name, o, te);
+  const int ncurves = r.strip ? 1 : one_side ? ntypes : ntypes * ntypes;
+  if (build_series(storage, repinit_table_, net64, ncurves, lo, hi)) repinit.table = &repinit_table_;
 }
 
 template <class T>

@@ -1,0 +1,19 @@
+// Embedding networks as series: built when a model is prepared, exact to rounding or not at all.
+#pragma once
+
+#include "cpu/embedding_net.hpp"
+#include "cpu/tabulate.hpp"
+#include "model/prepared.hpp"
+
+namespace dpa2 {
+
+/// Replaces `net` on [lo, hi) by one curve per row of its type tables (one curve where it is not typed). Intervals are halved
+/// until the next terms of the series are below rounding (double: 4e-15 of the largest value, float: 1e-9). False when that
+/// is not reached, as for activations with kinks, or when the table would be large: then the network stays in use.
+template <class T>
+bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves, double lo, double hi);
+
+/// The environment variable DPA2_SERIES=off keeps the networks, to compare the two.
+bool series_wanted();
+
+}  // namespace dpa2
