@@ -313,7 +313,7 @@ struct Repinit {
     Arrays<T> a(*this, x, m);
     dpa2::Arena arena;
     Guarded<T> D(static_cast<long>(ng) * axis), M(4L * ngp);
-    k.repinit(a.p, m, D, M, a.R, a.sw, a.index, a.pad, arena);
+    k.repinit(a.p, n, m, D, M, a.R, a.sw, a.index, a.pad, arena);
     for (int c = ng; c < ngp; ++c)
       for (int r = 0; r < 4; ++r) CHECK(M(static_cast<long>(r) * ngp + c) == T(0));
     T* G = nullptr;
@@ -330,7 +330,7 @@ struct Repinit {
     Arrays<T> a(*this, x, m);
     dpa2::Arena arena;
     Guarded<T> dD(dy[0]), dR(4L * m, static_cast<T>(start_value)), dsw(m, static_cast<T>(start_value));
-    k.repinit_backward(a.p, m, dR, dsw, dD, a.R, a.sw, a.index, a.pad, arena);
+    k.repinit_backward(a.p, n, m, dR, dsw, dD, a.R, a.sw, a.index, a.pad, arena);
     return {dR.rows(4, n, m, start_value), dsw.values(n, start_value)};
   }
 };
