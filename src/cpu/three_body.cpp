@@ -1,5 +1,6 @@
 #include "cpu/three_body.hpp"
 
+#include "cpu/linear.hpp"
 #include "cpu/simd.hpp"
 
 namespace dpa2 {
@@ -80,6 +81,106 @@ DPA2_INLINE T gate_factor(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, in
   return p.gate_switch ? g * pairs.ss[i] : g;
 }
 
+/// The pairs of a chunk in the groups of the table, and their series terms; false when the network has to be evaluated.
+template <class T, class Isa>
+bool tabulated(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, bool gradient, SeriesGroups& groups, T** t, T** dt, Arena& arena) {
+  if (p.table == nullptr) return false;
+  int* curve = arena.take<int>(pairs.count);
+  for (int i = 0; i < pairs.count; ++i) curve[i] = p.net.typed ? pairs.combination[i] : 0;
+  if (!Tabulate<T, Isa>::group(*p.table, pairs.count, pairs.e, curve, pairs.combination, groups, arena)) return false;
+  *t = arena.take<T>(static_cast<long>(pairs.count) * series_terms<T>);
+  *dt = gradient ? arena.take<T>(static_cast<long>(pairs.count) * series_terms<T>) : nullptr;
+  Tabulate<T, Isa>::basis(*p.table, pairs.count, groups, *t, *dt, pairs.e, arena);
+  return true;
+}
+
+/// Q (n3) += sum of the pairs: per group, B (2, K) = sum of weight e (times ss for the gate) T_k, then one product with the series.
+template <class T, class Isa>
+void add_tabulated(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* Q, const SeriesGroups& groups, const T* t, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  constexpr int K = series_terms<T>;
+  const int nc = p.table->nc, rows = p.gate != nullptr ? 2 : 1;
+  T* B = arena.take<T>(2L * K);
+  T* Y = arena.take<T>(2L * nc);
+  for (int g = 0; g < groups.ngroups; ++g) {
+    for (int row = 0; row < rows; ++row)
+      for (int k = 0; k < K; k += width<T>) {
+        Vec<T> acc{};
+        for (int q = groups.first[g]; q < groups.first[g + 1]; ++q) {
+          const int i = groups.order[q];
+          const T f = pairs.weight[i] * pairs.e[i] * (row == 1 && p.gate_switch ? pairs.ss[i] : T(1));
+          acc += load<T>(t + static_cast<long>(q) * K + k) * f;
+        }
+        store<T>(B + row * K + k, acc);
+      }
+    Linear<T, Isa>::run(rows, nc, K, Y, nc, B, K, 1, p.table->a + static_cast<long>(groups.interval[g]) * K * nc, nc, simd::pad<T>, nullptr,
+                        false);
+    const T* gate = p.gate != nullptr ? p.gate + static_cast<long>(groups.key[g]) * p.n3 : nullptr;
+    for (int c = 0; c < p.n3; ++c) Q[c] += gate != nullptr ? Y[c] + gate[c] * Y[nc + c] : Y[c];
+  }
+  arena.release(mark);
+}
+
+/// de (total derivative with respect to e) and dss of every pair, given dQ (n3): with the channels contracted first, a group is
+/// one scalar series (two with a gate).
+template <class T, class Isa>
+void tabulated_backward(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* de, T* dss, const T* dQ, const SeriesGroups& groups, const T* t,
+                        const T* dt, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  constexpr int K = series_terms<T>;
+  const int nc = p.table->nc, rows = p.gate != nullptr ? 2 : 1;
+  T* dY = arena.take<T>(2L * nc);
+  T* b = arena.take<T>(2L * K);
+  for (int c = 0; c < 2 * nc; ++c) dY[c] = c < p.n3 ? dQ[c] * p.inv_nsel2 : T(0);
+  for (int g = 0; g < groups.ngroups; ++g) {
+    if (p.gate != nullptr)
+      for (int c = 0; c < p.n3; ++c) dY[nc + c] = dY[c] * p.gate[static_cast<long>(groups.key[g]) * p.n3 + c];
+    Linear<T, Isa>::run(rows, K, nc, b, K, dY, nc, 1, p.table->at + static_cast<long>(groups.interval[g]) * K * nc, K, simd::pad<T>, nullptr,
+                        false);
+    for (int q = groups.first[g]; q < groups.first[g + 1]; ++q) {
+      const int i = groups.order[q];
+      const T factor = p.gate_switch ? pairs.ss[i] : T(1);
+      Vec<T> value{}, slope{}, gated{}, gated_slope{};
+      for (int k = 0; k < K; k += width<T>) {
+        const Vec<T> tk = load<T>(t + static_cast<long>(q) * K + k), dk = load<T>(dt + static_cast<long>(q) * K + k);
+        const Vec<T> b0 = load<T>(b + k);
+        value += tk * b0;
+        slope += dk * b0;
+        if (p.gate != nullptr) {
+          const Vec<T> b1 = load<T>(b + K + k);
+          gated += tk * b1;
+          gated_slope += dk * b1;
+        }
+      }
+      const T w = pairs.weight[i], from_gate = p.gate != nullptr ? sum<T>(gated) : T(0);
+      const T h = sum<T>(value) + factor * from_gate;
+      const T dh = sum<T>(slope) + (p.gate != nullptr ? factor * sum<T>(gated_slope) : T(0));
+      de[i] = w * (h + pairs.e[i] * dh);
+      dss[i] = p.gate_switch ? w * pairs.e[i] * from_gate : T(0);
+    }
+  }
+  arena.release(mark);
+}
+
+/// Adds the gradients of the pairs' products and switches to those of the neighbours.
+template <class T>
+void scatter_pairs(const Pairs<T>& pairs, int n, int m, T* dv, T* dsw, const T* de, const T* dss, const T* v, const T* sw,
+                   const ThreeBodyPad<T>& pad) {
+  for (int i = 0; i < pairs.count; ++i) {
+    const int j = pairs.j[i], k = pairs.k[i];
+    for (int x = 0; x < 3; ++x) {
+      const T vj = j < n ? v[x * m + j] : pad.v[x];
+      const T vk = k < n ? v[x * m + k] : pad.v[x];
+      if (j < n) dv[x * m + j] += de[i] * vk;
+      if (k < n) dv[x * m + k] += de[i] * vj;
+    }
+    if (j < n && k < n) {
+      dsw[j] += dss[i] * sw[k];
+      dsw[k] += dss[i] * sw[j];
+    }
+  }
+}
+
 }  // namespace
 
 template <class T, class Isa>
@@ -91,6 +192,15 @@ void ThreeBody<T, Isa>::forward(const ThreeBodyParams<T>& p, int n, int m, T* Q,
   EmbeddingNetOp<T, Isa>::layout(p.net, chunk, false, arena, tape);
   for (int c = 0; c < p.n3; ++c) Q[c] = T(0);
   for_chunks(p, n, m, v, sw, types, pad, pairs, [&](int lanes) {
+    const Arena::Mark chunk_mark = arena.mark();
+    SeriesGroups groups;
+    T *t = nullptr, *dt = nullptr;
+    if (tabulated<T, Isa>(p, pairs, false, groups, &t, &dt, arena)) {
+      add_tabulated<T, Isa>(p, pairs, Q, groups, t, arena);
+      arena.release(chunk_mark);
+      return;
+    }
+    arena.release(chunk_mark);
     EmbeddingNetOp<T, Isa>::forward(p.net, lanes, tape, false, pairs.e, pairs.combination);
     const T* net = tape.y[p.net.nlayers - 1];
     for (int c = 0; c < p.n3; ++c) {
@@ -123,6 +233,16 @@ void ThreeBody<T, Isa>::backward(const ThreeBodyParams<T>& p, int n, int m, T* d
   EmbeddingTape<T> tape;
   EmbeddingNetOp<T, Isa>::layout(p.net, chunk, true, arena, tape);
   for_chunks(p, n, m, v, sw, types, pad, pairs, [&](int lanes) {
+    const Arena::Mark chunk_mark = arena.mark();
+    SeriesGroups groups;
+    T *t = nullptr, *dt = nullptr;
+    if (tabulated<T, Isa>(p, pairs, true, groups, &t, &dt, arena)) {
+      tabulated_backward<T, Isa>(p, pairs, de, dss, dQ, groups, t, dt, arena);
+      scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
+      arena.release(chunk_mark);
+      return;
+    }
+    arena.release(chunk_mark);
     EmbeddingNetOp<T, Isa>::forward(p.net, lanes, tape, true, pairs.e, pairs.combination);
     const T* net = tape.y[p.net.nlayers - 1];
     for (int i = 0; i < lanes; ++i) de[i] = dss[i] = T(0);
@@ -140,20 +260,8 @@ void ThreeBody<T, Isa>::backward(const ThreeBodyParams<T>& p, int n, int m, T* d
       }
     }
     EmbeddingNetOp<T, Isa>::backward(p.net, lanes, ds, dnet, tape, arena);
-    for (int i = 0; i < pairs.count; ++i) {
-      const int j = pairs.j[i], k = pairs.k[i];
-      const T g = de[i] + ds[i];
-      for (int x = 0; x < 3; ++x) {
-        const T vj = j < n ? v[x * m + j] : pad.v[x];
-        const T vk = k < n ? v[x * m + k] : pad.v[x];
-        if (j < n) dv[x * m + j] += g * vk;
-        if (k < n) dv[x * m + k] += g * vj;
-      }
-      if (j < n && k < n) {
-        dsw[j] += dss[i] * sw[k];
-        dsw[k] += dss[i] * sw[j];
-      }
-    }
+    for (int i = 0; i < pairs.count; ++i) de[i] += ds[i];
+    scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
   });
   arena.release(mark);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/embedding_net.hpp"
+#include "cpu/tabulate.hpp"
 
 namespace dpa2 {
 
@@ -13,6 +14,9 @@ struct ThreeBodyParams {
   T inv_nsel2 = 0;
   const T* gate = nullptr;   ///< strip mode: (ntypes*ntypes, n3), symmetrised over the two orders; null in concat mode
   bool gate_switch = false;  ///< the gate is multiplied by sw_j sw_k (smooth)
+  /// The network as series in e, one curve per row of its type tables, or null; chunks of pairs that leave its range use the
+  /// network.
+  const SeriesTable<T>* table = nullptr;
 };
 
 /// The padded slots of a centre as one more neighbour (P7): multiplicity 0 where it contributes nothing.

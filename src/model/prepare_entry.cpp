@@ -127,6 +127,21 @@ void scalar_range(const Weights& w, const std::string& block, double protection,
   hi += margin;
 }
 
+/// The largest length of the vector part of the environment matrix from series_min_distance on, over all centre types.
+double vector_range(const Weights& w, const std::string& block, double protection) {
+  const Matrix mean = matrix(w, block + ".mean"), stddev = matrix(w, block + ".stddev");
+  double longest = 0;
+  for (int t = 0; t < mean.rows; ++t) {
+    double sum = 0;
+    for (int x = 1; x < 4; ++x) {
+      const double v = (1.0 / (series_min_distance + protection) + std::abs(mean(t, x))) / std::abs(stddev(t, x));
+      sum += v * v;
+    }
+    longest = std::max(longest, std::sqrt(sum));
+  }
+  return longest;
+}
+
 }  // namespace
 
 template <class T>
@@ -197,6 +212,12 @@ void Prepared<T>::prepare_three_body(const Config& c, const Weights& w) {
         for (int k = 0; k < g.cols; ++k) both(a * ntypes + b, k) = 0.5 * (g(a * ntypes + b, k) + g(b * ntypes + a, k));
     three.gate = flat<T>(storage, both);
   }
+  if (!series_wanted()) return;
+  const double longest = vector_range(w, three_name, c.env_protection);
+  Storage local;
+  std::vector<EmbeddingLayer<double>> layers64;
+  const EmbeddingNet<double> net64 = embedding_net<double>(local, layers64, w, three_name, o, te);
+  if (build_series(storage, three_table_, net64, r.strip ? 1 : ntypes * ntypes, -longest * longest, longest * longest)) three.table = &three_table_;
 }
 
 /// What the padded slots of a fixed-width list add (specification, P6 and P7): nothing unless the statistics have a mean.
