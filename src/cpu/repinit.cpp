@@ -88,10 +88,10 @@ bool tabulated(const RepinitParams<T>& p, int n, bool gradient, const T* s, cons
   if (p.table == nullptr) return false;
   int* curve = arena.take<int>(n);
   for (int e = 0; e < n; ++e) curve[e] = p.net.typed ? combination[e] : 0;
-  if (!Tabulate<T, Isa>::group(*p.table, n, s, curve, combination, groups, arena)) return false;
+  if (!Tabulate<T, Isa>::group(*p.table, n, s, curve, combination, p.ncombinations, groups, arena)) return false;
   *t = arena.take<T>(static_cast<long>(n) * series_terms<T>);
   *dt = gradient ? arena.take<T>(static_cast<long>(n) * series_terms<T>) : nullptr;
-  Tabulate<T, Isa>::basis(*p.table, n, groups, *t, *dt, s, arena);
+  Tabulate<T, Isa>::basis(*p.table, s, groups, *t, *dt);
   return true;
 }
 

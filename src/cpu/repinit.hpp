@@ -10,6 +10,7 @@ template <class T>
 struct RepinitParams {
   EmbeddingNet<T> net;
   int ng = 0, axis = 0;
+  int ncombinations = 0;      ///< rows of the type tables
   T inv_nsel = 0;
   const T* gate = nullptr;    ///< strip mode: (ncombination, ng), the types' factor; null in concat mode
   bool gate_switch = false;   ///< the gate is multiplied by sw (smooth)

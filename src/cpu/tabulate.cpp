@@ -11,8 +11,8 @@ using simd::Vec;
 using simd::width;
 
 template <class T, class Isa>
-bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, const int* curve, const int* key, SeriesGroups& groups,
-                             Arena& arena) {
+bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, const int* curve, const int* key, int nkeys,
+                             SeriesGroups& groups, Arena& arena) {
   groups.order = arena.take<int>(n);
   groups.first = arena.take<int>(n + 1);
   groups.key = arena.take<int>(n);
@@ -21,8 +21,13 @@ bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, con
   const Arena::Mark mark = arena.mark();
   int* group_of = arena.take<int>(n);
   int* count = arena.take<int>(n + 1);
-  // Groups are found by looking through those that exist, newest first: neighbours come sorted by distance, so that the
-  // next argument mostly belongs to one of the last few groups.
+  // The group of an (interval, key): a table where it is small, else a search through the groups, newest first, because
+  // neighbours come sorted by distance.
+  constexpr int direct_limit = 1024;
+  const long nslots = static_cast<long>(table.nintervals) * nkeys;
+  const bool direct = nslots <= direct_limit;
+  int* slot = direct ? arena.take<int>(nslots) : nullptr;
+  for (long i = 0; direct && i < nslots; ++i) slot[i] = -1;
   for (int e = 0; e < n; ++e) {
     const double x = static_cast<double>(s[e]);
     if (!(x >= table.lo && x < table.hi)) {
@@ -32,13 +37,19 @@ bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, con
     int cell = static_cast<int>((x - table.lo) * table.inv_cell);
     cell = cell < table.ncells ? cell : table.ncells - 1;
     const int interval = table.interval[static_cast<long>(curve[e]) * table.ncells + cell];
-    int g = groups.ngroups - 1;
-    while (g >= 0 && (groups.interval[g] != interval || groups.key[g] != key[e])) --g;
+    int g = -1;
+    if (direct) {
+      g = slot[static_cast<long>(interval) * nkeys + key[e]];
+    } else {
+      g = groups.ngroups - 1;
+      while (g >= 0 && (groups.interval[g] != interval || groups.key[g] != key[e])) --g;
+    }
     if (g < 0) {
       g = groups.ngroups++;
       groups.interval[g] = interval;
       groups.key[g] = key[e];
       count[g] = 0;
+      if (direct) slot[static_cast<long>(interval) * nkeys + key[e]] = g;
     }
     group_of[e] = g;
     ++count[g];
@@ -56,37 +67,44 @@ bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, con
 }
 
 template <class T, class Isa>
-void Tabulate<T, Isa>::basis(const SeriesTable<T>& table, int n, const SeriesGroups& groups, T* t, T* dt, const T* s, Arena& arena) {
+void Tabulate<T, Isa>::basis(const SeriesTable<T>& table, const T* s, const SeriesGroups& groups, T* t, T* dt) {
   constexpr int K = series_terms<T>, W = width<T>;
-  const Arena::Mark mark = arena.mark();
-  const int m = (n + W - 1) / W * W;
-  T* x = arena.take<T>(m);
-  T* slope = arena.take<T>(m);
+  static_assert(K % W == 0 && K >= W, "whole vectors of terms");
   for (int g = 0; g < groups.ngroups; ++g) {
-    const int i = groups.interval[g];
+    const double centre = table.centre[groups.interval[g]];
+    const T slope = static_cast<T>(table.inv_half[groups.interval[g]]);
     for (int p = groups.first[g]; p < groups.first[g + 1]; ++p) {
-      x[p] = static_cast<T>((static_cast<double>(s[groups.order[p]]) - table.centre[i]) * table.inv_half[i]);
-      slope[p] = static_cast<T>(table.inv_half[i]);
+      const T x = static_cast<T>((static_cast<double>(s[groups.order[p]]) - centre) * table.inv_half[groups.interval[g]]);
+      // T_-W ... T_W one by one (T_-k = T_k); then a vector of terms at a time, T_{k+W} = 2 T_W T_k - T_{k-W}.
+      T v[2 * W + 1], d[2 * W + 1];
+      v[W] = T(1);
+      d[W] = T(0);
+      v[W + 1] = x;
+      d[W + 1] = slope;
+      for (int k = 2; k <= W; ++k) {
+        v[W + k] = (x + x) * v[W + k - 1] - v[W + k - 2];
+        d[W + k] = (slope + slope) * v[W + k - 1] + (x + x) * d[W + k - 1] - d[W + k - 2];
+      }
+      for (int k = 1; k <= W; ++k) {
+        v[W - k] = v[W + k];
+        d[W - k] = d[W + k];
+      }
+      const Vec<T> two_v = splat<T>(v[2 * W] + v[2 * W]), two_d = splat<T>(d[2 * W] + d[2 * W]);
+      Vec<T> v0 = load<T>(v), v1 = load<T>(v + W), d0 = load<T>(d), d1 = load<T>(d + W);
+      for (int k = 0; k < K; k += W) {
+        store<T>(t + static_cast<long>(p) * K + k, v1);
+        const Vec<T> v2 = two_v * v1 - v0;
+        if (dt != nullptr) {
+          store<T>(dt + static_cast<long>(p) * K + k, d1);
+          const Vec<T> d2 = two_v * d1 + two_d * v1 - d0;
+          d0 = d1;
+          d1 = d2;
+        }
+        v0 = v1;
+        v1 = v2;
+      }
     }
   }
-  for (int p = n; p < m; ++p) x[p] = slope[p] = T(0);
-  for (int p = 0; p < m; p += W) {
-    const int lanes = n - p < W ? n - p : W;
-    const Vec<T> xv = load<T>(x + p), two_x = xv + xv, f = load<T>(slope + p);
-    Vec<T> t0 = splat<T>(T(1)), t1 = xv, d0{}, d1 = f;
-    for (int k = 0; k < K; ++k) {
-      for (int i = 0; i < lanes; ++i) t[static_cast<long>(p + i) * K + k] = t0[i];
-      if (dt != nullptr)
-        for (int i = 0; i < lanes; ++i) dt[static_cast<long>(p + i) * K + k] = d0[i];
-      const Vec<T> t2 = two_x * t1 - t0;
-      const Vec<T> d2 = (f + f) * t1 + two_x * d1 - d0;
-      t0 = t1;
-      t1 = t2;
-      d0 = d1;
-      d1 = d2;
-    }
-  }
-  arena.release(mark);
 }
 
 DPA2_INSTANTIATE(Tabulate)

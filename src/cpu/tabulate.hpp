@@ -20,6 +20,7 @@ inline constexpr int series_terms<float> = 16;
 template <class T>
 struct SeriesTable {
   int nc = 0;                    ///< channels, padded to 64 bytes
+  int nintervals = 0;
   int ncells = 0;                ///< the finest subdivision of the range
   double lo = 0, hi = 0, inv_cell = 0;
   const int* interval = nullptr;  ///< (ncurves, ncells): interval that covers a cell
@@ -40,11 +41,12 @@ struct SeriesGroups {
 
 template <class T, class Isa>
 struct Tabulate {
-  /// Groups n arguments s by (key, interval); curve (n) is the curve of an argument, key (n) <= nkeys anything that also
+  /// Groups n arguments s by (key, interval); curve (n) is the curve of an argument, 0 <= key (n) < nkeys whatever else
   /// separates groups. False, and nothing usable, when an argument lies outside of the table.
-  static bool group(const SeriesTable<T>& table, int n, const T* s, const int* curve, const int* key, SeriesGroups& groups, Arena& arena);
+  static bool group(const SeriesTable<T>& table, int n, const T* s, const int* curve, const int* key, int nkeys, SeriesGroups& groups,
+                    Arena& arena);
   /// t (n, K), dt (n, K) or null: T_k and its derivative with respect to s, by position
-  static void basis(const SeriesTable<T>& table, int n, const SeriesGroups& groups, T* t, T* dt, const T* s, Arena& arena);
+  static void basis(const SeriesTable<T>& table, const T* s, const SeriesGroups& groups, T* t, T* dt);
 };
 
 }  // namespace dpa2

@@ -87,10 +87,10 @@ bool tabulated(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, bool gradient
   if (p.table == nullptr) return false;
   int* curve = arena.take<int>(pairs.count);
   for (int i = 0; i < pairs.count; ++i) curve[i] = p.net.typed ? pairs.combination[i] : 0;
-  if (!Tabulate<T, Isa>::group(*p.table, pairs.count, pairs.e, curve, pairs.combination, groups, arena)) return false;
+  if (!Tabulate<T, Isa>::group(*p.table, pairs.count, pairs.e, curve, pairs.combination, p.ntypes * p.ntypes, groups, arena)) return false;
   *t = arena.take<T>(static_cast<long>(pairs.count) * series_terms<T>);
   *dt = gradient ? arena.take<T>(static_cast<long>(pairs.count) * series_terms<T>) : nullptr;
-  Tabulate<T, Isa>::basis(*p.table, pairs.count, groups, *t, *dt, pairs.e, arena);
+  Tabulate<T, Isa>::basis(*p.table, pairs.e, groups, *t, *dt);
   return true;
 }
 

@@ -117,12 +117,12 @@ void Evaluator<T>::deepmd_virial(Exchange* exchange, Outputs& out) {
   const std::size_t ne = static_cast<std::size_t>(edges.nedge()), n = static_cast<std::size_t>(edges.nlocal);
   const double* x = frame_->wrapped;
   std::fill_n(out.atom_virial, 9 * static_cast<std::size_t>(edges.nall), 0.0);
-  if (ne == 0) return;
+  if (ne == 0 && exchange == nullptr) return;  // with others, also a rank without edges takes part in every exchange
   std::vector<double> seed(n);
   Outputs unused;
   for (std::size_t l = 0; l < 4; ++l) {
     for (std::size_t i = 0; i < n; ++i) seed[i] = l < 3 ? x[3 * i + l] : 1.0;
-    backward(exchange, seed.data(), ws_.gamma[l].resize(3 * ne), unused, false);
+    backward(exchange, seed.data(), ws_.gamma[l].resize(3 * ne + 1), unused, false);
   }
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t e = static_cast<std::size_t>(edges.start[i]); e < static_cast<std::size_t>(edges.start[i + 1]); ++e) {

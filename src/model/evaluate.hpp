@@ -22,7 +22,8 @@ struct Frame {
   int pad_type = 0;                  ///< type of atom 0 of the frame: padded slots carry it (specification, Q4)
 };
 
-/// Where the results go; null pointers are not computed.
+/// Where the results go; null pointers are not computed. A rank without atoms also passes what its peers pass, or they would
+/// wait for exchanges that it does not take part in.
 struct Outputs {
   double energy = 0;                 ///< eV
   double virial[9] = {};             ///< eV, row-major, first index the force component

@@ -176,6 +176,7 @@ void Prepared<T>::prepare_repinit(const Config& c, const Weights& w) {
   repinit.net = embedding_net<T>(storage, repinit_layers_, w, repinit_name, o, te);
   repinit.ng = r.neuron.back();
   repinit.axis = r.axis_neuron;
+  repinit.ncombinations = one_side ? ntypes : ntypes * ntypes;
   repinit.inv_nsel = static_cast<T>(1.0 / r.nsel);
   repinit.gate_switch = c.smooth;
   if (r.strip) repinit.gate = flat<T>(storage, gate_table(w, repinit_name, o, te));

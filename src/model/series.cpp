@@ -112,6 +112,7 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
   first.push_back(intervals.size());
 
   table.nc = nc;
+  table.nintervals = static_cast<int>(intervals.size());
   table.ncells = 1 << deepest;
   table.lo = lo;
   table.hi = hi;
