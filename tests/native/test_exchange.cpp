@@ -1,0 +1,452 @@
+// The evaluation of a periodic system by several ranks that exchange ghost rows against the evaluation of the whole.
+#include <algorithm>
+#include <array>
+#include <condition_variable>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "check.hpp"
+#include "model/evaluate.hpp"
+#include "model/exchange.hpp"
+#include "model/model.hpp"
+#include "neighbors/build.hpp"
+#include "sample.hpp"
+
+namespace {
+
+using namespace dpa2;
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+/// Random weights of the size that a trained model has, so that nothing saturates.
+Weights random_weights(const Config& config, unsigned seed, bool means) {
+  std::mt19937 random(seed);
+  std::uniform_real_distribution<double> unit(-1.0, 1.0);
+  Weights out;
+  for (const auto& [name, shape] : expected_weights(config)) {
+    Tensor& tensor = out[name];
+    tensor.shape = shape;
+    std::int64_t count = 1;
+    for (const std::int64_t n : shape) count *= n;
+    const auto ends = [&](const std::string& end) { return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0; };
+    for (std::int64_t k = 0; k < count; ++k) {
+      double value = unit(random);
+      if (ends(".stddev")) value = 0.6 + 0.2 * value;
+      if (ends(".mean")) value *= means ? 0.3 : 0.0;
+      if (ends(".matrix")) value *= 1.5 / std::sqrt(static_cast<double>(shape[0]));
+      if (ends("idt")) value = 0.5 + 0.1 * value;
+      tensor.data.push_back(value);
+    }
+  }
+  check_weights(config, out);
+  return out;
+}
+
+Json small_config() {
+  Json j = sample::config();
+  for (const char* key : {"pair_exclude_types", "atom_exclude_types"}) j[key] = Json::array();
+  j["descriptor"]["exclude_types"] = Json::array();
+  Json& a = j["descriptor"]["repinit"];
+  a["rcut"] = 4.0;
+  a["rcut_smth"] = 1.0;
+  a["nsel"] = 80;
+  a["three_body_rcut"] = 3.5;
+  a["three_body_rcut_smth"] = 1.0;
+  a["three_body_sel"] = 60;
+  Json& b = j["descriptor"]["repformer"];
+  b["rcut"] = 3.0;
+  b["rcut_smth"] = 1.0;
+  b["nsel"] = 40;
+  b["nlayers"] = 3;
+  b["activation_function"] = "tanh";
+  return j;
+}
+
+struct System {
+  std::vector<double> x, aparam;
+  std::vector<int> types;
+  std::array<double, 9> box{6.5, 0.0, 0.0, 0.7, 6.0, 0.0, -0.4, 0.9, 7.0};
+
+  int n() const { return static_cast<int>(types.size()); }
+  /// Random atoms in the cell that keep their distance, some of them virtual.
+  System(int count, unsigned seed) {
+    std::mt19937 random(seed);
+    std::uniform_real_distribution<double> unit(0.0, 1.0);
+    while (n() < count) {
+      double f[3], v[3] = {0, 0, 0};
+      for (double& c : f) c = unit(random);
+      for (std::size_t a = 0; a < 3; ++a)
+        for (std::size_t c = 0; c < 3; ++c) v[c] += f[a] * box[3 * a + c];
+      if (nearest(v) < 1.0) continue;
+      x.insert(x.end(), v, v + 3);
+      aparam.push_back(unit(random));
+      types.push_back(n() % 11 == 7 ? -1 : n() % 3 == 0 ? 0 : 1);
+    }
+  }
+  std::array<double, 3> shift(int a, int b, int c) const {
+    std::array<double, 3> s{};
+    for (std::size_t k = 0; k < 3; ++k) s[k] = a * box[k] + b * box[3 + k] + c * box[6 + k];
+    return s;
+  }
+  template <class F>
+  static void for_images(F f) {
+    for (int a = -2; a <= 2; ++a)
+      for (int b = -2; b <= 2; ++b)
+        for (int c = -2; c <= 2; ++c) f(a, b, c);
+  }
+
+ private:
+  double nearest(const double* v) const {
+    double least = 1e30;
+    for_images([&](int a, int b, int c) {
+      const std::array<double, 3> s = shift(a, b, c);
+      for (std::size_t i = 0; i < x.size(); i += 3)
+        least = std::min(least, std::hypot(x[i] + s[0] - v[0], x[i + 1] + s[1] - v[1], x[i + 2] + s[2] - v[2]));
+    });
+    return least;
+  }
+};
+
+struct Result {
+  double energy = 0;
+  std::array<double, 9> virial{};
+  std::vector<double> force, atom_virial, deepmd_virial, atom_energy, descriptor;
+
+  /// Never empty: also a rank without atoms says what is computed, and thereby how often it exchanges.
+  Result(int rows, int centres, int width)
+      : force(at(3L * rows + 1), NAN), atom_virial(at(9L * rows + 1), NAN), deepmd_virial(atom_virial), atom_energy(at(centres), NAN), descriptor(at(static_cast<std::int64_t>(centres) * width), NAN) {}
+};
+
+template <class T>
+void evaluate(const Prepared<T>& model, const Frame& frame, int threads, Exchange* exchange, Result& result) {
+  Evaluator<T> evaluator(model);
+  Outputs out;
+  std::vector<double> unused(result.force.size());
+  out.descriptor = result.descriptor.data();
+  evaluator.descriptor(frame, threads, exchange, out);
+  out.force = result.force.data();
+  out.atom_virial = result.atom_virial.data();
+  out.atom_energy = result.atom_energy.data();
+  evaluator.evaluate(frame, threads, exchange, AtomVirial::edge, out);
+  out.force = unused.data();
+  out.atom_virial = result.deepmd_virial.data();
+  evaluator.evaluate(frame, threads, exchange, AtomVirial::deepmd, out);
+  result.energy = out.energy;
+  result.force.pop_back();
+  result.atom_virial.pop_back();
+  result.deepmd_virial.pop_back();
+  std::copy_n(out.virial, 9, result.virial.begin());
+}
+
+template <class T>
+Result whole(const Config& config, const Prepared<T>& model, const System& system, int threads) {
+  NeighborBuilder builder;
+  Edges edges;
+  builder.build(system.x.data(), system.types.data(), system.n(), Box(system.box.data(), {true, true, true}), neighbor_settings(config), threads, edges);
+  Frame frame;
+  frame.edges = &edges;
+  frame.types = system.types.data();
+  frame.aparam = system.aparam.data();
+  frame.wrapped = system.x.data();
+  frame.pad_type = system.types[0];
+  Result result(system.n(), system.n(), config.descriptor_dim());
+  evaluate(model, frame, threads, nullptr, result);
+  return result;
+}
+
+/// Threads wait here for each other.
+class Barrier {
+ public:
+  explicit Barrier(int count) : count_(count) {}
+  void wait() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    const long round = round_;
+    if (++waiting_ == count_) {
+      waiting_ = 0;
+      ++round_;
+      condition_.notify_all();
+    } else {
+      condition_.wait(lock, [&] { return round_ != round; });
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable condition_;
+  int count_, waiting_ = 0;
+  long round_ = 0;
+};
+
+struct Owner {
+  int rank, row;
+};
+
+/// The part of the system that one rank has: its atoms, then every image of any atom that its atoms can see.
+struct Rank {
+  std::vector<int> atoms;
+  std::vector<Owner> ghosts;
+  std::vector<double> x, aparam;
+  std::vector<int> types;
+  int nlocal() const { return static_cast<int>(atoms.size()); }
+  int nall() const { return static_cast<int>(types.size()); }
+};
+
+std::vector<Rank> split(const System& system, const std::vector<int>& rank_of, int nranks, double reach) {
+  std::vector<Rank> ranks(at(nranks));
+  std::vector<int> row(at(system.n()));
+  for (int i = 0; i < system.n(); ++i) {
+    Rank& rank = ranks[at(rank_of[at(i)])];
+    row[at(i)] = rank.nlocal();
+    rank.atoms.push_back(i);
+    rank.types.push_back(system.types[at(i)]);
+    rank.aparam.push_back(system.aparam[at(i)]);
+    rank.x.insert(rank.x.end(), system.x.begin() + 3 * i, system.x.begin() + 3 * i + 3);
+  }
+  for (int r = 0; r < nranks; ++r)
+    System::for_images([&](int a, int b, int c) {
+      Rank& rank = ranks[at(r)];
+      const std::array<double, 3> s = system.shift(a, b, c);
+      for (int i = 0; i < system.n(); ++i) {
+        if (rank_of[at(i)] == r && a == 0 && b == 0 && c == 0) continue;
+        double v[3], least = 1e30;
+        for (int k = 0; k < 3; ++k) v[k] = system.x[at(3L * i + k)] + s[at(k)];
+        for (int l = 0; l < rank.nlocal(); ++l)
+          least = std::min(least, std::hypot(rank.x[at(3L * l)] - v[0], rank.x[at(3L * l + 1)] - v[1], rank.x[at(3L * l + 2)] - v[2]));
+        if (least > reach) continue;
+        rank.ghosts.push_back({rank_of[at(i)], row[at(i)]});
+        rank.types.push_back(system.types[at(i)]);
+        rank.x.insert(rank.x.end(), v, v + 3);
+      }
+    });
+  return ranks;
+}
+
+/// What the ranks show each other.
+struct World {
+  explicit World(const std::vector<Rank>& list) : ranks(list), barrier(static_cast<int>(list.size())), shown(list.size()) {}
+  const std::vector<Rank>& ranks;
+  Barrier barrier;
+  std::vector<void*> shown;
+};
+
+class LocalExchange : public Exchange {
+ public:
+  LocalExchange(World& world, int me) : world_(world), me_(me) {}
+  void forward(double* rows, int width) override { fill(rows, width); }
+  void forward(float* rows, int width) override { fill(rows, width); }
+  void reverse(double* rows, int width) override { add(rows, width); }
+  void reverse(float* rows, int width) override { add(rows, width); }
+  int forwards = 0, reverses = 0;
+
+ private:
+  template <class T>
+  void fill(T* rows, std::int64_t width) {
+    ++forwards;
+    show(rows);
+    const Rank& rank = world_.ranks[at(me_)];
+    for (std::size_t g = 0; g < rank.ghosts.size(); ++g)
+      std::copy_n(static_cast<const T*>(world_.shown[at(rank.ghosts[g].rank)]) + rank.ghosts[g].row * width, width,
+                  rows + (rank.nlocal() + static_cast<std::int64_t>(g)) * width);
+    world_.barrier.wait();
+  }
+  template <class T>
+  void add(T* rows, std::int64_t width) {
+    ++reverses;
+    show(rows);
+    for (std::size_t r = 0; r < world_.ranks.size(); ++r) {
+      const Rank& from = world_.ranks[r];
+      for (std::size_t g = 0; g < from.ghosts.size(); ++g) {
+        if (from.ghosts[g].rank != me_) continue;
+        const T* ghost = static_cast<const T*>(world_.shown[r]) + (from.nlocal() + static_cast<std::int64_t>(g)) * width;
+        T* own = rows + from.ghosts[g].row * width;
+        for (std::int64_t c = 0; c < width; ++c) own[c] += ghost[c];
+      }
+    }
+    world_.barrier.wait();
+  }
+  void show(void* rows) {
+    world_.shown[at(me_)] = rows;
+    world_.barrier.wait();
+  }
+  World& world_;
+  int me_;
+};
+
+template <class F>
+void on_ranks(std::size_t nranks, F f) {
+  std::vector<std::thread> threads;
+  for (std::size_t r = 0; r < nranks; ++r) threads.emplace_back(f, static_cast<int>(r));
+  for (std::thread& thread : threads) thread.join();
+}
+
+/// The ranks' results in the order of the whole system; what they add to ghosts goes to the owners.
+template <class T>
+Result parts(const Config& config, const Prepared<T>& model, const System& system, const std::vector<int>& rank_of, int nranks, int threads) {
+  const NeighborSettings settings = neighbor_settings(config);
+  const std::vector<Rank> ranks = split(system, rank_of, nranks, settings.repinit.rcut + 0.5);
+  const int width = config.descriptor_dim(), nlayers = config.repformer.nlayers;
+  World world(ranks);
+  std::vector<Result> results;
+  for (const Rank& rank : ranks) results.emplace_back(rank.nall(), rank.nlocal(), width);
+  std::vector<int> forwards(ranks.size()), reverses(ranks.size());
+  on_ranks(ranks.size(), [&](int r) {
+    const Rank& rank = ranks[at(r)];
+    std::vector<std::vector<int>> lists(at(rank.nlocal()));
+    std::vector<int> counts;
+    std::vector<const int*> first;
+    for (int i = 0; i < rank.nlocal(); ++i) {
+      for (int j = rank.nall() - 1; j >= 0; --j)  // all rows, in the wrong order: the builder sorts and cuts
+        if (j != i) lists[at(i)].push_back(j);
+      counts.push_back(static_cast<int>(lists[at(i)].size()));
+      first.push_back(lists[at(i)].data());
+    }
+    NeighborBuilder builder;
+    Edges edges;
+    builder.build_from_list(rank.x.data(), rank.types.data(), rank.nlocal(), rank.nall(), counts.data(), first.data(), 0x3fffffff, settings, threads, edges);
+    Frame frame;
+    frame.edges = &edges;
+    frame.types = rank.types.data();
+    frame.aparam = rank.aparam.data();
+    frame.wrapped = rank.x.data();
+    frame.pad_type = system.types[0];
+    LocalExchange exchange(world, r);
+    evaluate(model, frame, threads, &exchange, results[at(r)]);
+    forwards[at(r)] = exchange.forwards;
+    reverses[at(r)] = exchange.reverses;
+  });
+  CHECK(forwards == std::vector<int>(ranks.size(), 3 * nlayers) && reverses == std::vector<int>(ranks.size(), 6 * nlayers));
+
+  Result sum(system.n(), system.n(), width);
+  sum.force.pop_back();
+  sum.atom_virial.pop_back();
+  sum.deepmd_virial.pop_back();
+  std::fill(sum.force.begin(), sum.force.end(), 0.0);
+  std::fill(sum.atom_virial.begin(), sum.atom_virial.end(), 0.0);
+  std::fill(sum.deepmd_virial.begin(), sum.deepmd_virial.end(), 0.0);
+  for (std::size_t r = 0; r < ranks.size(); ++r) {
+    const Result& result = results[r];
+    sum.energy += result.energy;
+    for (std::size_t k = 0; k < 9; ++k) sum.virial[k] += result.virial[k];
+    for (int row = 0; row < ranks[r].nall(); ++row) {
+      const bool local = row < ranks[r].nlocal();
+      const Owner owner = local ? Owner{static_cast<int>(r), row} : ranks[r].ghosts[at(row - ranks[r].nlocal())];
+      const int i = ranks[at(owner.rank)].atoms[at(owner.row)];
+      for (int k = 0; k < 3; ++k) sum.force[at(3L * i + k)] += result.force[at(3L * row + k)];
+      for (int k = 0; k < 9; ++k) {
+        sum.atom_virial[at(9L * i + k)] += result.atom_virial[at(9L * row + k)];
+        sum.deepmd_virial[at(9L * i + k)] += result.deepmd_virial[at(9L * row + k)];
+      }
+      if (!local) continue;
+      sum.atom_energy[at(i)] = result.atom_energy[at(row)];
+      std::copy_n(result.descriptor.begin() + static_cast<std::ptrdiff_t>(row) * width, width, sum.descriptor.begin() + static_cast<std::ptrdiff_t>(i) * width);
+    }
+  }
+  return sum;
+}
+
+bool same(const std::vector<double>& a, const std::vector<double>& b, double tolerance) {
+  if (a.size() != b.size()) return false;
+  double scale = 1.0;
+  for (const double v : a) scale = std::max(scale, std::abs(v));
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (!(std::abs(a[i] - b[i]) <= tolerance * scale)) return false;
+  return true;
+}
+
+void compare(const Result& a, const Result& b, double tolerance, const std::string& what) {
+  CHECK_CASE(std::abs(a.energy - b.energy) <= tolerance * std::max(1.0, std::abs(a.energy)), what);
+  CHECK_CASE(same(a.force, b.force, tolerance), what);
+  CHECK_CASE(same({a.virial.begin(), a.virial.end()}, {b.virial.begin(), b.virial.end()}, tolerance), what);
+  CHECK_CASE(same(a.atom_virial, b.atom_virial, tolerance), what);
+  CHECK_CASE(same(a.deepmd_virial, b.deepmd_virial, tolerance), what);
+  CHECK_CASE(same(a.atom_energy, b.atom_energy, tolerance), what);
+  CHECK_CASE(same(a.descriptor, b.descriptor, tolerance), what);
+}
+
+template <class T>
+void test_ranks(const Config& config, bool means, double tolerance, const std::string& name) {
+  const Prepared<T> model(config, random_weights(config, 5, means));
+  const System system(24, 3);
+  const Result reference = whole(config, model, system, 1);
+  double largest = 0;
+  for (const double f : reference.force) largest = std::max(largest, std::abs(f));
+  CHECK_CASE(std::isfinite(reference.energy) && largest > 1e-3, name);  // there is something to compare
+  compare(reference, whole(config, model, system, 3), tolerance, name + ", three threads");
+
+  std::vector<int> left(at(system.n())), odd(left.size()), alone(left.size()), third(left.size());
+  for (int i = 0; i < system.n(); ++i) {
+    left[at(i)] = system.x[at(3L * i)] > 3.0 ? 1 : 0;
+    odd[at(i)] = i % 2;
+    third[at(i)] = i == 5 ? 2 : i % 2;
+  }
+  for (const int threads : {1, 2}) {
+    compare(reference, parts(config, model, system, left, 2, threads), tolerance, name + ", two halves");
+    compare(reference, parts(config, model, system, odd, 2, threads), tolerance, name + ", every other atom");
+    compare(reference, parts(config, model, system, alone, 2, threads), tolerance, name + ", a rank without atoms");
+    compare(reference, parts(config, model, system, third, 3, threads), tolerance, name + ", a rank with one atom");
+  }
+}
+
+/// <forward(a), b> = <a, reverse(b)> over all ranks, for a on the local rows and b on all rows.
+void test_adjoint() {
+  const System system(20, 9);
+  std::vector<int> rank_of;
+  for (int i = 0; i < system.n(); ++i) rank_of.push_back(i % 3 == 0 ? 0 : 1);
+  const std::vector<Rank> ranks = split(system, rank_of, 3, 4.0);  // the third has no atoms
+  World world(ranks);
+  std::vector<double> left(ranks.size()), right(ranks.size());
+  on_ranks(ranks.size(), [&](int r) {
+    const Rank& rank = ranks[at(r)];
+    const std::int64_t width = 3, local = rank.nlocal() * width, all = rank.nall() * width;
+    std::mt19937 random(static_cast<unsigned>(r));
+    std::vector<double> a(at(all), NAN), b(at(all));
+    for (std::int64_t i = 0; i < local; ++i) a[at(i)] = static_cast<double>(random() % 100u);  // whole numbers: exact sums
+    for (double& v : b) v = static_cast<double>(random() % 100u);
+    const std::vector<double> a0 = a, b0 = b;
+    LocalExchange exchange(world, r);
+    exchange.forward(a.data(), static_cast<int>(width));
+    exchange.reverse(b.data(), static_cast<int>(width));
+    for (std::int64_t i = 0; i < all; ++i) left[at(r)] += a[at(i)] * b0[at(i)];
+    for (std::int64_t i = 0; i < local; ++i) right[at(r)] += a0[at(i)] * b[at(i)];
+  });
+  CHECK(left[0] + left[1] + left[2] == right[0] + right[1] + right[2] && left[0] > 0);
+}
+
+/// Forces are the differences of the energy, and two runs give the same bits.
+void test_whole() {
+  const Config config = parse_config(small_config().dump());
+  const Prepared<double> model(config, random_weights(config, 6, true));
+  System system(16, 4);
+  const Result a = whole(config, model, system, 2), b = whole(config, model, system, 2);
+  CHECK(a.energy == b.energy && a.force == b.force && a.virial == b.virial);
+  constexpr double h = 1e-4;
+  for (const std::size_t k : {std::size_t{0}, std::size_t{10}, std::size_t{35}}) {
+    const double x = system.x[k];
+    system.x[k] = x + h;
+    const double plus = whole(config, model, system, 1).energy;
+    system.x[k] = x - h;
+    const double minus = whole(config, model, system, 1).energy;
+    system.x[k] = x;
+    CHECK_NEAR(a.force[k], (minus - plus) / (2 * h), 1e-6);
+  }
+}
+
+}  // namespace
+
+int main() {
+  Json j = small_config();
+  test_ranks<double>(parse_config(j.dump()), false, 1e-10, "all updates");
+  test_ranks<double>(parse_config(j.dump()), true, 1e-10, "statistics with a mean");
+  test_ranks<float>(parse_config(j.dump()), false, 2e-4, "all updates in float32");
+  j["pair_exclude_types"] = {{0, 0}};
+  j["descriptor"]["smooth"] = false;
+  j["descriptor"]["repinit"]["tebd_input_mode"] = "concat";
+  j["descriptor"]["repformer"]["g1_out_conv"] = true;
+  j["descriptor"]["repformer"]["update_h2"] = false;
+  j["descriptor"]["repformer"]["update_style"] = "res_avg";
+  test_ranks<double>(parse_config(j.dump()), false, 1e-10, "without the switch");
+  test_adjoint();
+  test_whole();
+  return check::finish();
+}
