@@ -81,24 +81,33 @@ void gram_backward(const RepinitParams<T>& p, T* dM, const T* dD, const T* M) {
   }
 }
 
-/// The edges of a centre in the groups of the table, and their series terms; false when the network has to be evaluated.
+/// The edges of a centre in the groups of the table; false when the network has to be evaluated.
 template <class T, class Isa>
-bool tabulated(const RepinitParams<T>& p, int n, bool gradient, const T* s, const int* combination, SeriesGroups& groups, T** t, T** dt,
-               Arena& arena) {
+bool tabulated(const RepinitParams<T>& p, int n, const T* s, const int* combination, SeriesGroups<T>& groups, Arena& arena) {
   if (p.table == nullptr) return false;
   int* curve = arena.take<int>(n);
   for (int e = 0; e < n; ++e) curve[e] = p.net.typed ? combination[e] : 0;
-  if (!Tabulate<T, Isa>::group(*p.table, n, s, curve, combination, p.ncombinations, groups, arena)) return false;
-  *t = arena.take<T>(static_cast<long>(n) * series_terms<T>);
-  *dt = gradient ? arena.take<T>(static_cast<long>(n) * series_terms<T>) : nullptr;
-  Tabulate<T, Isa>::basis(*p.table, s, groups, *t, *dt);
-  return true;
+  return Tabulate<T, Isa>::group(*p.table, n, s, curve, combination, p.ncombinations, groups, arena);
 }
 
-/// M (4, ngp) as in `moments`, group by group: B (4 or 8, K) = sum of R (and of R sw, for the gate) times the series terms.
+/// f (4 or 8, npositions): R, and with a gate R times the gate's switch, at the positions of the groups.
+template <class T>
+void gather(const RepinitParams<T>& p, int m, T* f, const T* R, const T* sw, const SeriesGroups<T>& groups) {
+  const int np = groups.npositions;
+  for (int q = 0; q < np; ++q) {
+    const int e = groups.order[q];
+    const T gate = e >= 0 && p.gate_switch ? sw[e] : T(1);
+    for (int x = 0; x < 4; ++x) {
+      const T r = e >= 0 ? R[x * m + e] : T(0);
+      f[x * np + q] = r;
+      if (p.gate != nullptr) f[(4 + x) * np + q] = r * gate;
+    }
+  }
+}
+
+/// M (4, ngp) as in `moments`, group by group: B (4 or 8, K) = sum of f times the series terms, then one product with the series.
 template <class T, class Isa>
-void tabulated_moments(const RepinitParams<T>& p, int m, T* M, const T* R, const T* sw, const SeriesGroups& groups, const T* t,
-                       const RepinitPad<T>& pad, Arena& arena) {
+void tabulated_moments(const RepinitParams<T>& p, T* M, const T* f, const SeriesGroups<T>& groups, const RepinitPad<T>& pad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   constexpr int K = series_terms<T>;
   const int ngp = padded<T>(p.ng), rows = p.gate != nullptr ? 8 : 4;
@@ -106,16 +115,7 @@ void tabulated_moments(const RepinitParams<T>& p, int m, T* M, const T* R, const
   T* Y = arena.take<T>(8L * ngp);
   for (long c = 0; c < 4L * ngp; ++c) M[c] = T(0);
   for (int g = 0; g < groups.ngroups; ++g) {
-    for (int row = 0; row < rows; ++row)
-      for (int k = 0; k < K; k += width<T>) {
-        Vec<T> acc{};
-        for (int q = groups.first[g]; q < groups.first[g + 1]; ++q) {
-          const int e = groups.order[q];
-          const T f = row < 4 ? R[row * m + e] : R[(row - 4) * m + e] * (p.gate_switch ? sw[e] : T(1));
-          acc += load<T>(t + static_cast<long>(q) * K + k) * f;
-        }
-        store<T>(B + row * K + k, acc);
-      }
+    Tabulate<T, Isa>::sums(groups, g, rows, B, f, groups.npositions);
     const T* a = p.table->a + static_cast<long>(groups.interval[g]) * K * ngp;
     if (p.gate == nullptr) {
       Linear<T, Isa>::run(4, ngp, K, M, ngp, B, K, 1, a, ngp, simd::pad<T>, nullptr, true);
@@ -136,13 +136,15 @@ void tabulated_moments(const RepinitParams<T>& p, int m, T* M, const T* R, const
 
 /// dR (4, m) +=, dsw (m) +=, given dM (4, ngp).
 template <class T, class Isa>
-void tabulated_backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, const T* dM, const T* R, const T* sw, const SeriesGroups& groups,
-                        const T* t, const T* dt, Arena& arena) {
+void tabulated_backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, const T* dM, const T* f, const T* sw, const SeriesGroups<T>& groups,
+                        Arena& arena) {
   const Arena::Mark mark = arena.mark();
   constexpr int K = series_terms<T>;
-  const int ngp = padded<T>(p.ng), rows = p.gate != nullptr ? 8 : 4;
+  const int ngp = padded<T>(p.ng), rows = p.gate != nullptr ? 8 : 4, np = groups.npositions;
   T* dY = arena.take<T>(8L * ngp);
   T* dB = arena.take<T>(8L * K);
+  T* v = arena.take<T>(8L * np);
+  T* dv = arena.take<T>(8L * np);
   for (long c = 0; c < 4L * ngp; ++c) dY[c] = dM[c] * p.inv_nsel;
   for (int g = 0; g < groups.ngroups; ++g) {
     if (p.gate != nullptr) {
@@ -152,31 +154,25 @@ void tabulated_backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, const T
     }
     Linear<T, Isa>::run(rows, K, ngp, dB, K, dY, ngp, 1, p.table->at + static_cast<long>(groups.interval[g]) * K * ngp, K, simd::pad<T>, nullptr,
                         false);
-    for (int q = groups.first[g]; q < groups.first[g + 1]; ++q) {
-      const int e = groups.order[q];
-      const T c = p.gate != nullptr ? (p.gate_switch ? sw[e] : T(1)) : T(0);
-      Vec<T> dr[4] = {}, gated[4] = {}, ds{};
-      for (int k = 0; k < K; k += width<T>) {
-        const Vec<T> tk = load<T>(t + static_cast<long>(q) * K + k), dk = load<T>(dt + static_cast<long>(q) * K + k);
-        for (int x = 0; x < 4; ++x) {
-          Vec<T> b = load<T>(dB + x * K + k);
-          if (p.gate != nullptr) {
-            const Vec<T> bg = load<T>(dB + (4 + x) * K + k);
-            gated[x] += tk * bg;
-            b += bg * c;
-          }
-          dr[x] += tk * b;
-          ds += dk * b * R[x * m + e];
-        }
+    Tabulate<T, Isa>::values(*p.table, groups, g, rows, v, dv, np, dB);
+  }
+  for (int q = 0; q < np; ++q) {
+    const int e = groups.order[q];
+    if (e < 0) continue;
+    T ds = 0, from_gate = 0;
+    const T gate = p.gate_switch ? sw[e] : T(1);
+    for (int x = 0; x < 4; ++x) {
+      T dr = v[x * np + q];
+      ds += f[x * np + q] * dv[x * np + q];
+      if (p.gate != nullptr) {
+        dr += gate * v[(4 + x) * np + q];
+        ds += f[(4 + x) * np + q] * dv[(4 + x) * np + q];
+        from_gate += f[x * np + q] * v[(4 + x) * np + q];
       }
-      T from_switch = 0;
-      for (int x = 0; x < 4; ++x) {
-        dR[x * m + e] += sum<T>(dr[x]);
-        if (p.gate != nullptr) from_switch += sum<T>(gated[x]) * R[x * m + e];
-      }
-      dR[e] += sum<T>(ds);
-      if (p.gate != nullptr && p.gate_switch) dsw[e] += from_switch;
+      dR[x * m + e] += dr;
     }
+    dR[e] += ds;
+    if (p.gate != nullptr && p.gate_switch) dsw[e] += from_gate;
   }
   arena.release(mark);
 }
@@ -196,10 +192,11 @@ template <class T, class Isa>
 void Repinit<T, Isa>::forward(const RepinitParams<T>& p, int n, int m, T* D, T* M, const T* R, const T* sw, const int* combination,
                               const RepinitPad<T>& pad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
-  SeriesGroups groups;
-  T *t = nullptr, *dt = nullptr;
-  if (tabulated<T, Isa>(p, n, false, R, combination, groups, &t, &dt, arena)) {
-    tabulated_moments<T, Isa>(p, m, M, R, sw, groups, t, pad, arena);
+  SeriesGroups<T> groups;
+  if (tabulated<T, Isa>(p, n, R, combination, groups, arena)) {
+    T* f = arena.take<T>(8L * groups.npositions);
+    gather(p, m, f, R, sw, groups);
+    tabulated_moments<T, Isa>(p, M, f, groups, pad, arena);
   } else {
     T* G = nullptr;
     embed(p, m, &G, R, sw, combination, arena);
@@ -216,12 +213,13 @@ void Repinit<T, Isa>::backward(const RepinitParams<T>& p, int n, int m, T* dR, T
   const int ngp = padded<T>(p.ng);
   T* M = arena.take<T>(4L * ngp);
   T* dM = arena.take<T>(4L * ngp);
-  SeriesGroups groups;
-  T *t = nullptr, *dt = nullptr;
-  if (tabulated<T, Isa>(p, n, true, R, combination, groups, &t, &dt, arena)) {
-    tabulated_moments<T, Isa>(p, m, M, R, sw, groups, t, pad, arena);
+  SeriesGroups<T> groups;
+  if (tabulated<T, Isa>(p, n, R, combination, groups, arena)) {
+    T* f = arena.take<T>(8L * groups.npositions);
+    gather(p, m, f, R, sw, groups);
+    tabulated_moments<T, Isa>(p, M, f, groups, pad, arena);
     gram_backward(p, dM, dD, M);
-    tabulated_backward<T, Isa>(p, m, dR, dsw, dM, R, sw, groups, t, dt, arena);
+    tabulated_backward<T, Isa>(p, m, dR, dsw, dM, f, sw, groups, arena);
     arena.release(mark);
     return;
   }

@@ -7,17 +7,20 @@ namespace dpa2 {
 using simd::load;
 using simd::splat;
 using simd::store;
+using simd::sum;
 using simd::Vec;
 using simd::width;
 
 template <class T, class Isa>
 bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, const int* curve, const int* key, int nkeys,
-                             SeriesGroups& groups, Arena& arena) {
-  groups.order = arena.take<int>(n);
+                             SeriesGroups<T>& groups, Arena& arena) {
   groups.first = arena.take<int>(n + 1);
   groups.key = arena.take<int>(n);
   groups.interval = arena.take<int>(n);
-  groups.ngroups = 0;
+  groups.ngroups = groups.npositions = 0;
+  const long most = static_cast<long>(n) + static_cast<long>(n < table.nintervals * static_cast<long>(nkeys) ? n : table.nintervals * static_cast<long>(nkeys)) * width<T>;
+  groups.order = arena.take<int>(most);
+  groups.x = arena.take<T>(most);
   const Arena::Mark mark = arena.mark();
   int* group_of = arena.take<int>(n);
   int* count = arena.take<int>(n + 1);
@@ -57,54 +60,85 @@ bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, con
   int position = 0;
   for (int g = 0; g < groups.ngroups; ++g) {
     groups.first[g] = position;
-    position += count[g];
-    count[g] = groups.first[g];
+    const int end = position + count[g];
+    count[g] = position;
+    for (position = end; position % width<T> != 0; ++position) {
+      groups.order[position] = -1;
+      groups.x[position] = T(0);
+    }
   }
-  groups.first[groups.ngroups] = position;
-  for (int e = 0; e < n; ++e) groups.order[count[group_of[e]]++] = e;
+  groups.first[groups.ngroups] = groups.npositions = position;
+  for (int e = 0; e < n; ++e) {
+    const int p = count[group_of[e]]++, interval = groups.interval[group_of[e]];
+    groups.order[p] = e;
+    groups.x[p] = static_cast<T>((static_cast<double>(s[e]) - table.centre[interval]) * table.inv_half[interval]);
+  }
   arena.release(mark);
   return true;
 }
 
-template <class T, class Isa>
-void Tabulate<T, Isa>::basis(const SeriesTable<T>& table, const T* s, const SeriesGroups& groups, T* t, T* dt) {
-  constexpr int K = series_terms<T>, W = width<T>;
-  static_assert(K % W == 0 && K >= W, "whole vectors of terms");
-  for (int g = 0; g < groups.ngroups; ++g) {
-    const double centre = table.centre[groups.interval[g]];
-    const T slope = static_cast<T>(table.inv_half[groups.interval[g]]);
-    for (int p = groups.first[g]; p < groups.first[g + 1]; ++p) {
-      const T x = static_cast<T>((static_cast<double>(s[groups.order[p]]) - centre) * table.inv_half[groups.interval[g]]);
-      // T_-W ... T_W one by one (T_-k = T_k); then a vector of terms at a time, T_{k+W} = 2 T_W T_k - T_{k-W}.
-      T v[2 * W + 1], d[2 * W + 1];
-      v[W] = T(1);
-      d[W] = T(0);
-      v[W + 1] = x;
-      d[W + 1] = slope;
-      for (int k = 2; k <= W; ++k) {
-        v[W + k] = (x + x) * v[W + k - 1] - v[W + k - 2];
-        d[W + k] = (slope + slope) * v[W + k - 1] + (x + x) * d[W + k - 1] - d[W + k - 2];
-      }
-      for (int k = 1; k <= W; ++k) {
-        v[W - k] = v[W + k];
-        d[W - k] = d[W + k];
-      }
-      const Vec<T> two_v = splat<T>(v[2 * W] + v[2 * W]), two_d = splat<T>(d[2 * W] + d[2 * W]);
-      Vec<T> v0 = load<T>(v), v1 = load<T>(v + W), d0 = load<T>(d), d1 = load<T>(d + W);
-      for (int k = 0; k < K; k += W) {
-        store<T>(t + static_cast<long>(p) * K + k, v1);
-        const Vec<T> v2 = two_v * v1 - v0;
-        if (dt != nullptr) {
-          store<T>(dt + static_cast<long>(p) * K + k, d1);
-          const Vec<T> d2 = two_v * d1 + two_d * v1 - d0;
-          d0 = d1;
-          d1 = d2;
-        }
-        v0 = v1;
-        v1 = v2;
-      }
+namespace {
+
+template <class T, int NR>
+void add_sums(const SeriesGroups<T>& groups, int g, T* B, const T* f, long ld) {
+  constexpr int K = series_terms<T>;
+  Vec<T> acc[NR][K] = {};
+  for (int p = groups.first[g]; p < groups.first[g + 1]; p += width<T>) {
+    const Vec<T> x = load<T>(groups.x + p), two_x = x + x;
+    Vec<T> fv[NR], t0 = splat<T>(T(1)), t1 = x;
+    for (int r = 0; r < NR; ++r) fv[r] = load<T>(f + r * ld + p);
+    for (int k = 0; k < K; ++k) {
+      for (int r = 0; r < NR; ++r) acc[r][k] += fv[r] * t0;
+      const Vec<T> t2 = two_x * t1 - t0;
+      t0 = t1;
+      t1 = t2;
     }
   }
+  for (int r = 0; r < NR; ++r)
+    for (int k = 0; k < K; ++k) B[r * K + k] = sum<T>(acc[r][k]);
+}
+
+template <class T, int NR>
+void evaluate(const SeriesGroups<T>& groups, int g, T inv_half, T* v, T* dv, long ld, const T* b) {
+  constexpr int K = series_terms<T>;
+  for (int p = groups.first[g]; p < groups.first[g + 1]; p += width<T>) {
+    const Vec<T> x = load<T>(groups.x + p), two_x = x + x;
+    Vec<T> value[NR] = {}, slope[NR] = {};
+    Vec<T> t0 = splat<T>(T(1)), t1 = x, d0{}, d1 = splat<T>(T(1));
+    for (int k = 0; k < K; ++k) {
+      for (int r = 0; r < NR; ++r) {
+        value[r] += t0 * b[r * K + k];
+        slope[r] += d0 * b[r * K + k];
+      }
+      const Vec<T> t2 = two_x * t1 - t0, d2 = t1 + t1 + two_x * d1 - d0;
+      t0 = t1;
+      t1 = t2;
+      d0 = d1;
+      d1 = d2;
+    }
+    for (int r = 0; r < NR; ++r) {
+      store<T>(v + r * ld + p, value[r]);
+      store<T>(dv + r * ld + p, slope[r] * inv_half);
+    }
+  }
+}
+
+}  // namespace
+
+template <class T, class Isa>
+void Tabulate<T, Isa>::sums(const SeriesGroups<T>& groups, int g, int nrows, T* B, const T* f, long ld) {
+  int r = 0;
+  for (; r + 4 <= nrows; r += 4) add_sums<T, 4>(groups, g, B + r * series_terms<T>, f + r * ld, ld);
+  for (; r < nrows; ++r) add_sums<T, 1>(groups, g, B + r * series_terms<T>, f + r * ld, ld);
+}
+
+template <class T, class Isa>
+void Tabulate<T, Isa>::values(const SeriesTable<T>& table, const SeriesGroups<T>& groups, int g, int nrows, T* v, T* dv, long ld,
+                              const T* b) {
+  const T inv_half = static_cast<T>(table.inv_half[groups.interval[g]]);
+  int r = 0;
+  for (; r + 4 <= nrows; r += 4) evaluate<T, 4>(groups, g, inv_half, v + r * ld, dv + r * ld, ld, b + r * series_terms<T>);
+  for (; r < nrows; ++r) evaluate<T, 1>(groups, g, inv_half, v + r * ld, dv + r * ld, ld, b + r * series_terms<T>);
 }
 
 DPA2_INSTANTIATE(Tabulate)

@@ -30,12 +30,15 @@ struct SeriesTable {
   const T* at = nullptr;          ///< (nintervals, nc, K)
 };
 
-/// Arguments sorted into the intervals of a table: entry p of `order` stands at position p, groups are runs of one key.
+/// Arguments sorted into the intervals of a table. Groups are runs of positions, each rounded up to whole vectors: position p
+/// holds argument order[p], or nothing (-1).
+template <class T>
 struct SeriesGroups {
-  int ngroups = 0;
-  int* order = nullptr;  ///< (n): argument at each position
-  int* first = nullptr;  ///< (ngroups + 1): positions
-  int* key = nullptr;    ///< (ngroups): key of the group
+  int ngroups = 0, npositions = 0;
+  int* order = nullptr;     ///< (npositions)
+  T* x = nullptr;           ///< (npositions): argument on the interval's own scale, -1 to 1; 0 where nothing is held
+  int* first = nullptr;     ///< (ngroups + 1): positions
+  int* key = nullptr;       ///< (ngroups)
   int* interval = nullptr;  ///< (ngroups)
 };
 
@@ -43,10 +46,12 @@ template <class T, class Isa>
 struct Tabulate {
   /// Groups n arguments s by (key, interval); curve (n) is the curve of an argument, 0 <= key (n) < nkeys whatever else
   /// separates groups. False, and nothing usable, when an argument lies outside of the table.
-  static bool group(const SeriesTable<T>& table, int n, const T* s, const int* curve, const int* key, int nkeys, SeriesGroups& groups,
+  static bool group(const SeriesTable<T>& table, int n, const T* s, const int* curve, const int* key, int nkeys, SeriesGroups<T>& groups,
                     Arena& arena);
-  /// t (n, K), dt (n, K) or null: T_k and its derivative with respect to s, by position
-  static void basis(const SeriesTable<T>& table, const T* s, const SeriesGroups& groups, T* t, T* dt);
+  /// B (nrows, K) = sum over the positions of group g of f (nrows, ld) T_k; f is zero where nothing is held
+  static void sums(const SeriesGroups<T>& groups, int g, int nrows, T* B, const T* f, long ld);
+  /// v (nrows, ld) = sum_k b (nrows, K) T_k and dv = its derivative with respect to s, at the positions of group g
+  static void values(const SeriesTable<T>& table, const SeriesGroups<T>& groups, int g, int nrows, T* v, T* dv, long ld, const T* b);
 };
 
 }  // namespace dpa2

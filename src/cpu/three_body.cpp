@@ -81,38 +81,31 @@ DPA2_INLINE T gate_factor(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, in
   return p.gate_switch ? g * pairs.ss[i] : g;
 }
 
-/// The pairs of a chunk in the groups of the table, and their series terms; false when the network has to be evaluated.
+/// The pairs of a chunk in the groups of the table; false when the network has to be evaluated.
 template <class T, class Isa>
-bool tabulated(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, bool gradient, SeriesGroups& groups, T** t, T** dt, Arena& arena) {
+bool tabulated(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, SeriesGroups<T>& groups, Arena& arena) {
   if (p.table == nullptr) return false;
   int* curve = arena.take<int>(pairs.count);
   for (int i = 0; i < pairs.count; ++i) curve[i] = p.net.typed ? pairs.combination[i] : 0;
-  if (!Tabulate<T, Isa>::group(*p.table, pairs.count, pairs.e, curve, pairs.combination, p.ntypes * p.ntypes, groups, arena)) return false;
-  *t = arena.take<T>(static_cast<long>(pairs.count) * series_terms<T>);
-  *dt = gradient ? arena.take<T>(static_cast<long>(pairs.count) * series_terms<T>) : nullptr;
-  Tabulate<T, Isa>::basis(*p.table, pairs.e, groups, *t, *dt);
-  return true;
+  return Tabulate<T, Isa>::group(*p.table, pairs.count, pairs.e, curve, pairs.combination, p.ntypes * p.ntypes, groups, arena);
 }
 
 /// Q (n3) += sum of the pairs: per group, B (2, K) = sum of weight e (times ss for the gate) T_k, then one product with the series.
 template <class T, class Isa>
-void add_tabulated(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* Q, const SeriesGroups& groups, const T* t, Arena& arena) {
+void add_tabulated(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* Q, const SeriesGroups<T>& groups, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   constexpr int K = series_terms<T>;
-  const int nc = p.table->nc, rows = p.gate != nullptr ? 2 : 1;
+  const int nc = p.table->nc, rows = p.gate != nullptr ? 2 : 1, np = groups.npositions;
+  T* f = arena.take<T>(2L * np);
   T* B = arena.take<T>(2L * K);
   T* Y = arena.take<T>(2L * nc);
+  for (int q = 0; q < np; ++q) {
+    const int i = groups.order[q];
+    f[q] = i >= 0 ? pairs.weight[i] * pairs.e[i] : T(0);
+    f[np + q] = i >= 0 && p.gate_switch ? f[q] * pairs.ss[i] : f[q];
+  }
   for (int g = 0; g < groups.ngroups; ++g) {
-    for (int row = 0; row < rows; ++row)
-      for (int k = 0; k < K; k += width<T>) {
-        Vec<T> acc{};
-        for (int q = groups.first[g]; q < groups.first[g + 1]; ++q) {
-          const int i = groups.order[q];
-          const T f = pairs.weight[i] * pairs.e[i] * (row == 1 && p.gate_switch ? pairs.ss[i] : T(1));
-          acc += load<T>(t + static_cast<long>(q) * K + k) * f;
-        }
-        store<T>(B + row * K + k, acc);
-      }
+    Tabulate<T, Isa>::sums(groups, g, rows, B, f, np);
     Linear<T, Isa>::run(rows, nc, K, Y, nc, B, K, 1, p.table->a + static_cast<long>(groups.interval[g]) * K * nc, nc, simd::pad<T>, nullptr,
                         false);
     const T* gate = p.gate != nullptr ? p.gate + static_cast<long>(groups.key[g]) * p.n3 : nullptr;
@@ -124,40 +117,33 @@ void add_tabulated(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* Q, con
 /// de (total derivative with respect to e) and dss of every pair, given dQ (n3): with the channels contracted first, a group is
 /// one scalar series (two with a gate).
 template <class T, class Isa>
-void tabulated_backward(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* de, T* dss, const T* dQ, const SeriesGroups& groups, const T* t,
-                        const T* dt, Arena& arena) {
+void tabulated_backward(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* de, T* dss, const T* dQ, const SeriesGroups<T>& groups,
+                        Arena& arena) {
   const Arena::Mark mark = arena.mark();
   constexpr int K = series_terms<T>;
-  const int nc = p.table->nc, rows = p.gate != nullptr ? 2 : 1;
+  const int nc = p.table->nc, rows = p.gate != nullptr ? 2 : 1, np = groups.npositions;
   T* dY = arena.take<T>(2L * nc);
   T* b = arena.take<T>(2L * K);
+  T* v = arena.take<T>(2L * np);
+  T* dv = arena.take<T>(2L * np);
   for (int c = 0; c < 2 * nc; ++c) dY[c] = c < p.n3 ? dQ[c] * p.inv_nsel2 : T(0);
   for (int g = 0; g < groups.ngroups; ++g) {
     if (p.gate != nullptr)
       for (int c = 0; c < p.n3; ++c) dY[nc + c] = dY[c] * p.gate[static_cast<long>(groups.key[g]) * p.n3 + c];
     Linear<T, Isa>::run(rows, K, nc, b, K, dY, nc, 1, p.table->at + static_cast<long>(groups.interval[g]) * K * nc, K, simd::pad<T>, nullptr,
                         false);
-    for (int q = groups.first[g]; q < groups.first[g + 1]; ++q) {
-      const int i = groups.order[q];
-      const T factor = p.gate_switch ? pairs.ss[i] : T(1);
-      Vec<T> value{}, slope{}, gated{}, gated_slope{};
-      for (int k = 0; k < K; k += width<T>) {
-        const Vec<T> tk = load<T>(t + static_cast<long>(q) * K + k), dk = load<T>(dt + static_cast<long>(q) * K + k);
-        const Vec<T> b0 = load<T>(b + k);
-        value += tk * b0;
-        slope += dk * b0;
-        if (p.gate != nullptr) {
-          const Vec<T> b1 = load<T>(b + K + k);
-          gated += tk * b1;
-          gated_slope += dk * b1;
-        }
-      }
-      const T w = pairs.weight[i], from_gate = p.gate != nullptr ? sum<T>(gated) : T(0);
-      const T h = sum<T>(value) + factor * from_gate;
-      const T dh = sum<T>(slope) + (p.gate != nullptr ? factor * sum<T>(gated_slope) : T(0));
-      de[i] = w * (h + pairs.e[i] * dh);
-      dss[i] = p.gate_switch ? w * pairs.e[i] * from_gate : T(0);
-    }
+    Tabulate<T, Isa>::values(*p.table, groups, g, rows, v, dv, np, b);
+  }
+  for (int q = 0; q < np; ++q) {
+    const int i = groups.order[q];
+    if (i < 0) continue;
+    const T w = pairs.weight[i], e = pairs.e[i];
+    de[i] = w * (v[q] + e * dv[q]);
+    dss[i] = T(0);
+    if (p.gate == nullptr) continue;
+    const T factor = p.gate_switch ? pairs.ss[i] : T(1);
+    de[i] += w * factor * (v[np + q] + e * dv[np + q]);
+    if (p.gate_switch) dss[i] = w * e * v[np + q];
   }
   arena.release(mark);
 }
@@ -193,10 +179,9 @@ void ThreeBody<T, Isa>::forward(const ThreeBodyParams<T>& p, int n, int m, T* Q,
   for (int c = 0; c < p.n3; ++c) Q[c] = T(0);
   for_chunks(p, n, m, v, sw, types, pad, pairs, [&](int lanes) {
     const Arena::Mark chunk_mark = arena.mark();
-    SeriesGroups groups;
-    T *t = nullptr, *dt = nullptr;
-    if (tabulated<T, Isa>(p, pairs, false, groups, &t, &dt, arena)) {
-      add_tabulated<T, Isa>(p, pairs, Q, groups, t, arena);
+    SeriesGroups<T> groups;
+    if (tabulated<T, Isa>(p, pairs, groups, arena)) {
+      add_tabulated<T, Isa>(p, pairs, Q, groups, arena);
       arena.release(chunk_mark);
       return;
     }
@@ -234,10 +219,9 @@ void ThreeBody<T, Isa>::backward(const ThreeBodyParams<T>& p, int n, int m, T* d
   EmbeddingNetOp<T, Isa>::layout(p.net, chunk, true, arena, tape);
   for_chunks(p, n, m, v, sw, types, pad, pairs, [&](int lanes) {
     const Arena::Mark chunk_mark = arena.mark();
-    SeriesGroups groups;
-    T *t = nullptr, *dt = nullptr;
-    if (tabulated<T, Isa>(p, pairs, true, groups, &t, &dt, arena)) {
-      tabulated_backward<T, Isa>(p, pairs, de, dss, dQ, groups, t, dt, arena);
+    SeriesGroups<T> groups;
+    if (tabulated<T, Isa>(p, pairs, groups, arena)) {
+      tabulated_backward<T, Isa>(p, pairs, de, dss, dQ, groups, arena);
       scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
       arena.release(chunk_mark);
       return;
