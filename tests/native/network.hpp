@@ -11,7 +11,9 @@ namespace operation {
 /// Rows (rows, n) as lanes (rows, m).
 template <class T>
 struct Lanes : Guarded<T> {
-  Lanes(const Vector& v, int rows, int n, int m, double fill) : Guarded<T>(static_cast<long>(rows) * m) { this->set_rows(v, rows, n, m, fill); }
+  Lanes(const Vector& v, int rows, int n, int m, double fill) : Guarded<T>(static_cast<long>(rows) * m) {
+    this->set_rows(v, rows, n, m, fill);
+  }
 };
 
 /// A network on [s, table row of the combination], or on s alone (table empty).
@@ -29,7 +31,10 @@ struct Net {
 
   Net(Random& random, std::vector<int> layer_widths, int combinations, int extra, bool scaled,
       dpa2::Activation activation = dpa2::Activation::tanh)
-      : kind(activation), widths(std::move(layer_widths)), ncomb(combinations), table(random.vector(static_cast<long>(combinations) * extra)) {
+      : kind(activation),
+        widths(std::move(layer_widths)),
+        ncomb(combinations),
+        table(random.vector(static_cast<long>(combinations) * extra)) {
     for (std::size_t l = 0; l < widths.size(); ++l) {
       w.push_back(random.vector(static_cast<long>(in(l)) * widths[l]));
       b.push_back(random.vector(widths[l]));

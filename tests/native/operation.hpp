@@ -132,7 +132,8 @@ struct Panels {
   Panels(const Vector& m, int k, int n, int kp, int np) : array(static_cast<long>(kp) * np, T(0)), packed{array, kp, np} {
     const int panel = padded<T>(1);
     for (int r = 0; r < k; ++r)
-      for (int c = 0; c < n; ++c) array((static_cast<long>(c / panel) * kp + r) * panel + c % panel) = static_cast<T>(m[at(static_cast<long>(r) * n + c)]);
+      for (int c = 0; c < n; ++c)
+        array((static_cast<long>(c / panel) * kp + r) * panel + c % panel) = static_cast<T>(m[at(static_cast<long>(r) * n + c)]);
   }
   Guarded<T> array;
   dpa2::Packed<T> packed;
@@ -285,7 +286,8 @@ void check_operation(const Op& op, const std::string& name, const std::string& l
       };
       const double central = (4 * difference(bounds.step / 2) - difference(bounds.step)) / 3;
       CHECK_TEXT(std::abs(central - dx[b][i]) <= bounds.difference * largest,
-                 where + ", element " + std::to_string(i) + ": " + std::to_string(dx[b][i]) + " for the difference " + std::to_string(central));
+                 where + ", element " + std::to_string(i) + ": " + std::to_string(dx[b][i]) + " for the difference " +
+                     std::to_string(central));
     }
   }
 }

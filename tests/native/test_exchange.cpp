@@ -29,7 +29,9 @@ Weights random_weights(const Config& config, unsigned seed, bool means) {
     tensor.shape = shape;
     std::int64_t count = 1;
     for (const std::int64_t n : shape) count *= n;
-    const auto ends = [&](const std::string& end) { return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0; };
+    const auto ends = [&, full = name](const std::string& end) {
+      return full.size() >= end.size() && full.compare(full.size() - end.size(), end.size(), end) == 0;
+    };
     for (std::int64_t k = 0; k < count; ++k) {
       double value = unit(random);
       if (ends(".stddev")) value = 0.6 + 0.2 * value;
@@ -115,7 +117,11 @@ struct Result {
 
   /// Never empty: also a rank without atoms says what is computed, and thereby how often it exchanges.
   Result(int rows, int centres, int width)
-      : force(at(3L * rows + 1), NAN), atom_virial(at(9L * rows + 1), NAN), deepmd_virial(atom_virial), atom_energy(at(centres), NAN), descriptor(at(static_cast<std::int64_t>(centres) * width), NAN) {}
+      : force(at(3L * rows + 1), NAN),
+        atom_virial(at(9L * rows + 1), NAN),
+        deepmd_virial(atom_virial),
+        atom_energy(at(centres), NAN),
+        descriptor(at(static_cast<std::int64_t>(centres) * width), NAN) {}
 };
 
 template <class T>
@@ -143,7 +149,8 @@ template <class T>
 Result whole(const Config& config, const Prepared<T>& model, const System& system, int threads) {
   NeighborBuilder builder;
   Edges edges;
-  builder.build(system.x.data(), system.types.data(), system.n(), Box(system.box.data(), {true, true, true}), neighbor_settings(config), threads, edges);
+  const Box box(system.box.data(), {true, true, true});
+  builder.build(system.x.data(), system.types.data(), system.n(), box, neighbor_settings(config), threads, edges);
   Frame frame;
   frame.edges = &edges;
   frame.types = system.types.data();
@@ -282,7 +289,8 @@ void on_ranks(std::size_t nranks, F f) {
 
 /// The ranks' results in the order of the whole system; what they add to ghosts goes to the owners.
 template <class T>
-Result parts(const Config& config, const Prepared<T>& model, const System& system, const std::vector<int>& rank_of, int nranks, int threads) {
+Result parts(const Config& config, const Prepared<T>& model, const System& system, const std::vector<int>& rank_of, int nranks,
+             int threads) {
   const NeighborSettings settings = neighbor_settings(config);
   const std::vector<Rank> ranks = split(system, rank_of, nranks, settings.repinit.rcut + 0.5);
   const int width = config.descriptor_dim(), nlayers = config.repformer.nlayers;
@@ -303,7 +311,8 @@ Result parts(const Config& config, const Prepared<T>& model, const System& syste
     }
     NeighborBuilder builder;
     Edges edges;
-    builder.build_from_list(rank.x.data(), rank.types.data(), rank.nlocal(), rank.nall(), counts.data(), first.data(), 0x3fffffff, settings, threads, edges);
+    builder.build_from_list(rank.x.data(), rank.types.data(), rank.nlocal(), rank.nall(), counts.data(), first.data(), 0x3fffffff,
+                            settings, threads, edges);
     Frame frame;
     frame.edges = &edges;
     frame.types = rank.types.data();
@@ -339,7 +348,8 @@ Result parts(const Config& config, const Prepared<T>& model, const System& syste
       }
       if (!local) continue;
       sum.atom_energy[at(i)] = result.atom_energy[at(row)];
-      std::copy_n(result.descriptor.begin() + static_cast<std::ptrdiff_t>(row) * width, width, sum.descriptor.begin() + static_cast<std::ptrdiff_t>(i) * width);
+      std::copy_n(result.descriptor.begin() + static_cast<std::ptrdiff_t>(row) * width, width,
+                  sum.descriptor.begin() + static_cast<std::ptrdiff_t>(i) * width);
     }
   }
   return sum;

@@ -247,7 +247,8 @@ void test_pair_attention(const std::string& level) {
           ++variant;
           const int updates = variant % 3;
           const int n2 = variant % 2 == 0 ? 5 : 8;
-          check_operation(PairAttention(random, n, n2, nh, 1 + variant % 4, gate, smooth, updates != 1, updates != 2, variant % 2 == 0 ? 7 : 0),
+          const double pads = variant % 2 == 0 ? 7 : 0;
+          check_operation(PairAttention(random, n, n2, nh, 1 + variant % 4, gate, smooth, updates != 1, updates != 2, pads),
                           "pair_attention " + std::to_string(variant), level, bounds);
         }
   // Logits far beyond what exp can take.
@@ -316,7 +317,7 @@ struct LocalAttention {
                                smooth ? T(20) : T(0), smooth ? static_cast<T>(pads) : T(0), arena);
     const Vector placed = dg.rows(nall, n1, np, start_value);
     Vector dg1;
-    for (int row = 0; row < nall; ++row) dg1.insert(dg1.end(), placed.begin() + static_cast<std::ptrdiff_t>(place[at(row)]) * n1, placed.begin() + static_cast<std::ptrdiff_t>(place[at(row)] + 1) * n1);
+    for (const std::ptrdiff_t p : place) dg1.insert(dg1.end(), placed.begin() + p * n1, placed.begin() + (p + 1) * n1);
     Blocks dx{dq.rows(nh, n1, np), dg1};
     if (smooth) dx.push_back(dw.values(-1, start_value));
     return dx;

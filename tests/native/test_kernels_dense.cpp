@@ -93,8 +93,10 @@ void test_linear(const std::string& level) {
     for (const int n : {panel, 2 * panel, 5 * panel})
       for (const int depth : {0, 1, 3, 17, 160, 161, 333})
         for (int variant = 0; variant < 8; ++variant) {
-          const bool rows = (variant & 1) != 0, packed = (variant & 2) != 0, accumulate = (variant & 4) != 0, biased = random.below(2) == 1;
-          const Vector a = random.vector(static_cast<long>(m) * depth), b = random.vector(static_cast<long>(depth) * n), bias = random.vector(n);
+          const bool rows = (variant & 1) != 0, packed = (variant & 2) != 0, accumulate = (variant & 4) != 0;
+          const bool biased = random.below(2) == 1;
+          const Vector a = random.vector(static_cast<long>(m) * depth), b = random.vector(static_cast<long>(depth) * n);
+          const Vector bias = random.vector(n);
           const long gap = 3, ars = rows ? depth + gap : 1, acs = rows ? 1 : m + gap, ldc = n + panel, lda = rows ? depth + gap : m + gap;
           Rows<T> A(rows ? a : transpose(a, m, depth), rows ? m : depth, rows ? depth : m, lda, NAN);
           Panels<T> P(b, depth, n, depth, n);
@@ -143,7 +145,8 @@ struct Linear {
     Panels<T> B(matrix, depth, n, kp, np);
     Guarded<T> C(static_cast<long>(m) * np), shift(np, T(0));
     if (bias != nullptr) shift.set_rows(*bias, 1, n, np, 0);
-    k.linear(m, np, kp, C, np, A, kp, 1, B.array, panel, static_cast<long>(kp) * panel, bias != nullptr ? static_cast<T*>(shift) : nullptr, false);
+    k.linear(m, np, kp, C, np, A, kp, 1, B.array, panel, static_cast<long>(kp) * panel, bias != nullptr ? static_cast<T*>(shift) : nullptr,
+             false);
     for (int r = 0; r < m; ++r)
       for (int c = n; c < np; ++c) CHECK(C(static_cast<long>(r) * np + c) == T(0));
     return {C.rows(m, n, np)};
@@ -220,7 +223,8 @@ void test_layer_norm(const std::string& level) {
         for (int c = 0; c < channels; ++c) mean += z[c] / channels;
         for (int c = 0; c < channels; ++c) var += (z[c] - mean) * (z[c] - mean) / channels;
         for (int c = 0; c < channels; ++c)
-          CHECK_NEAR(out[at(static_cast<long>(r) * channels + c)], (z[c] - mean) / std::sqrt(var + op.eps) * op.gamma[at(c)] + op.beta[at(c)], 1e-13);
+          CHECK_NEAR(out[at(static_cast<long>(r) * channels + c)],
+                     (z[c] - mean) / std::sqrt(var + op.eps) * op.gamma[at(c)] + op.beta[at(c)], 1e-13);
       }
     }
   const LayerNorm flat{2, 5, 1e-5, Vector(10, 0.0), random.vector(5), random.vector(5)};

@@ -81,7 +81,8 @@ struct Repinit {
   template <class T>
   struct Arrays {
     Arrays(const Repinit& op, const Blocks& x, int m)
-        : net(op.net), R(x[0], 4, op.n, m, 0), sw(x[1], 1, op.n, m, 0), gate(op.gate), pad_R(op.pad_R), pad_G(op.pad_G), index(op.combination, m) {
+        : net(op.net), R(x[0], 4, op.n, m, 0), sw(x[1], 1, op.n, m, 0), gate(op.gate), pad_R(op.pad_R), pad_G(op.pad_G),
+          index(op.combination, m) {
       p.net = net.net;
       p.ng = op.net.out();
       p.axis = op.axis;
@@ -148,7 +149,8 @@ struct ThreeBody {
       for (int k = 0; k < all; ++k) {
         S e = 0;
         for (int c = 0; c < 3; ++c)
-          e += (j < n ? x[0][at(static_cast<long>(c) * n + j)] : S(pad_v[c])) * (k < n ? x[0][at(static_cast<long>(c) * n + k)] : S(pad_v[c]));
+          e += (j < n ? x[0][at(static_cast<long>(c) * n + j)] : S(pad_v[c])) *
+               (k < n ? x[0][at(static_cast<long>(c) * n + k)] : S(pad_v[c]));
         const int pair = (j < n ? types[at(j)] : pad_type) * ntypes + (k < n ? types[at(k)] : pad_type);
         const S c = !gate_switch ? S(1) : j < n && k < n ? x[1][at(j)] * x[1][at(k)] : S(0);
         const double weight = (j < n ? 1.0 : p3) * (k < n ? 1.0 : p3) / (static_cast<double>(nsel) * nsel);
@@ -174,7 +176,8 @@ struct ThreeBody {
         for (int a = 0; a < nt; ++a)
           for (int b = 0; b < nt; ++b)
             for (long c = 0; c < n3; ++c)
-              gate((a * nt + b) * n3 + c) = static_cast<T>(0.5 * (op.gate[at((a * nt + b) * n3 + c)] + op.gate[at((b * nt + a) * n3 + c)]));
+              gate((a * nt + b) * n3 + c) =
+                  static_cast<T>(0.5 * (op.gate[at((a * nt + b) * n3 + c)] + op.gate[at((b * nt + a) * n3 + c)]));
         p.gate = gate;
       }
       p.gate_switch = op.gate_switch;

@@ -100,15 +100,17 @@ std::vector<T> arguments(T low, T high) {
     const T v = from_bits<T>(static_cast<Bits<T>>(random()));
     if (v >= low && v <= high) x.push_back(v);
   }
-  std::uniform_real_distribution<double> near(-2, 2), all(std::max(-1000.0, static_cast<double>(low)), std::min(1000.0, static_cast<double>(high)));
+  std::uniform_real_distribution<double> near(-2, 2);
+  std::uniform_real_distribution<double> all(std::max(-1000.0, static_cast<double>(low)), std::min(1000.0, static_cast<double>(high)));
   for (int i = 0; i < 200000; ++i) {
     x.push_back(std::min(high, std::max(low, static_cast<T>(near(random)))));
     x.push_back(std::min(high, std::max(low, static_cast<T>(all(random)))));
   }
   // Around the halves of ln 2, where the range reduction changes its integer.
+  const T inf = std::numeric_limits<T>::infinity();
   for (int k = -2000; k <= 2000; ++k) {
     const T centre = static_cast<T>(0.5 * k * 0.69314718055994530942);
-    for (const T v : {std::nextafter(centre, -std::numeric_limits<T>::infinity()), centre, std::nextafter(centre, std::numeric_limits<T>::infinity())})
+    for (const T v : {std::nextafter(centre, -inf), centre, std::nextafter(centre, inf)})
       if (v >= low && v <= high) x.push_back(v);
   }
   x.push_back(low);
