@@ -48,6 +48,10 @@ template <class... Args>
   return {Status::unsupported, text(args...)};
 }
 template <class... Args>
+[[nodiscard]] Error out_of_memory(const Args&... args) {
+  return {Status::out_of_memory, text(args...)};
+}
+template <class... Args>
 [[nodiscard]] Error internal_error(const Args&... args) {
   return {Status::internal, text(args...)};
 }

@@ -9,7 +9,8 @@
 
 namespace dpa2 {
 
-/// An uninitialised array, aligned to 64 bytes, that only ever grows.
+/// An uninitialised array, aligned to 64 bytes, that only ever grows, and by a little more than it has to: the number of
+/// neighbours fluctuates from step to step. Pages that are never touched cost no memory.
 template <class T>
 class Buffer {
  public:
@@ -30,7 +31,7 @@ class Buffer {
       std::free(data_);
       data_ = nullptr;
       capacity_ = 0;
-      const std::size_t bytes = (n * sizeof(T) + 63) / 64 * 64;
+      const std::size_t bytes = ((n + n / slack) * sizeof(T) + 63) / 64 * 64;
       data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
       if (data_ == nullptr) throw std::bad_alloc();
       capacity_ = bytes / sizeof(T);
@@ -47,6 +48,7 @@ class Buffer {
   std::size_t bytes() const noexcept { return capacity_ * sizeof(T); }
 
  private:
+  static constexpr std::size_t slack = 16;
   T* data_ = nullptr;
   std::size_t capacity_ = 0;
 };

@@ -1,6 +1,7 @@
 #include "model/evaluate.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace dpa2 {
 
@@ -22,7 +23,24 @@ void Evaluator<T>::for_tiles(F f) {
 }
 
 template <class T>
-void Evaluator<T>::prepare_step(const Frame& frame, int threads) {
+Extent Evaluator<T>::extent(std::int64_t nlocal, std::int64_t nedge, std::int64_t nedge2, bool gradient, AtomVirial atom_virial) const {
+  Extent e;
+  e.nlocal = e.nall = nlocal;
+  e.nedge = nedge;
+  e.nedge2 = nedge2;
+  e.nlayers = static_cast<int>(m_.layers.size());
+  e.n1 = m_.n1;
+  e.n2 = m_.n2;
+  e.update_h2 = m_.update_h2;
+  e.has_self = m_.has_self;
+  e.gradient = gradient;
+  e.atom_virial = atom_virial == AtomVirial::edge;
+  e.deepmd_virial = gradient && atom_virial == AtomVirial::deepmd;
+  return e;
+}
+
+template <class T>
+void Evaluator<T>::prepare_step(const Frame& frame, int threads, bool gradient, AtomVirial atom_virial) {
   frame_ = &frame;
   const Edges& edges = *frame.edges;
   // A range per thread needs centres: more threads than tiles would only widen the halos.
@@ -31,25 +49,37 @@ void Evaluator<T>::prepare_step(const Frame& frame, int threads) {
   for (auto& arena : ws_.arenas) arena->reset();
   ws_.partition.build(edges, threads);
 
-  const std::size_t nlocal = static_cast<std::size_t>(edges.nlocal), nall = static_cast<std::size_t>(edges.nall);
-  const std::size_t nlayers = m_.layers.size(), n1 = static_cast<std::size_t>(m_.n1), n2 = static_cast<std::size_t>(m_.n2);
+  const std::size_t nlocal = static_cast<std::size_t>(edges.nlocal);
   std::int64_t* start = ws_.start2.resize(nlocal + 1);
   start[0] = 0;
   for (std::size_t i = 0; i < nlocal; ++i) start[i + 1] = start[i] + edges.n_rep[i];
-  const std::size_t ne = static_cast<std::size_t>(start[nlocal]);
-  ws_.g1.resize(nlayers + 1);
-  ws_.g2.resize(nlayers);
-  ws_.h2.resize(m_.update_h2 ? nlayers : 1);
-  ws_.dphi_self.resize(nlayers);
-  ws_.dphi_lin.resize(nlayers);
-  for (auto& b : ws_.g1) b.resize(nall * n1);
-  for (auto& b : ws_.g2) b.resize(ne * n2);
-  for (auto& b : ws_.h2) b.resize(ne * 3);
-  for (auto& b : ws_.dphi_self) b.resize(m_.has_self ? nlocal * n1 : 0);
-  for (auto& b : ws_.dphi_lin) b.resize(nlocal * n1);
-  ws_.dphi_entry.resize(nlocal * n1);
-  ws_.w.resize(ne);
-  ws_.x.resize(ne);
+  std::vector<std::int64_t> rows = std::move(ws_.extent.rows);  // keeps its memory
+  rows.clear();
+  for (int t = 0; t < threads; ++t) rows.push_back(ws_.partition.range(t).rows());
+  ws_.extent = extent(edges.nlocal, edges.nedge(), start[nlocal], gradient, atom_virial);
+  ws_.extent.nall = edges.nall;
+  ws_.extent.rows = std::move(rows);
+  require_memory(ws_.growth(ws_.extent), edges.nlocal);
+  ws_.table(ws_.extent, [](auto& buffer, std::int64_t n) { buffer.resize(static_cast<std::size_t>(n)); });
+}
+
+template <class T>
+void Evaluator<T>::require(std::int64_t natoms, bool gradient, AtomVirial atom_virial) {
+  require_memory(ws_.growth(extent(natoms, 0, 0, gradient, atom_virial)), natoms);
+}
+
+template <class T>
+std::int64_t Evaluator<T>::memory_estimate(const MemoryQuestion& q) const {
+  Extent e = extent(q.natoms, q.nedge, q.nedge2, q.gradient, q.atom_virial);
+  const std::int64_t threads = std::max<std::int64_t>(1, std::min<std::int64_t>(q.threads, q.natoms));
+  // A thread sums into its own atoms and their neighbours outside: all atoms, if they are in no spatial order.
+  e.rows.assign(static_cast<std::size_t>(threads), threads == 1 ? q.natoms : std::min(q.natoms, q.natoms / threads + q.nedge / threads));
+  Workspace<T> empty;
+  std::int64_t bytes = empty.growth(e) + partition_bytes(q) + neighbor_bytes(q) + result_bytes(q);
+  // Scratch of a thread: the dense products of a tile, and the pair maps of one centre.
+  const std::int64_t n1 = m_.n1, n2 = m_.n2, most = padded<T>(m_.nsel2);
+  const std::int64_t dense = tile * (2 * m_.nd + n1 * (12 + 3 * m_.nh1) + 2 * m_.fitting.in), pairs = most * (16 * n2 + (m_.needs_pair_map ? 16 * most : 0));
+  return bytes + threads * (dense + pairs) * static_cast<std::int64_t>(sizeof(T));
 }
 
 template <class T>
@@ -68,13 +98,7 @@ void Evaluator<T>::backward(Exchange* exchange, const double* seed, double* gamm
   const Edges& edges = *frame_->edges;
   const int threads = ws_.partition.threads();
   const std::size_t count = static_cast<std::size_t>(threads), nt = count;
-  const std::size_t n1 = static_cast<std::size_t>(m_.n1), ne = static_cast<std::size_t>(ws_.start2.data()[edges.nlocal]);
-  ws_.dg1.resize(static_cast<std::size_t>(edges.nall) * n1);
-  ws_.dg2.resize(ne * static_cast<std::size_t>(m_.n2));
-  ws_.dh2.resize(ne * 3);
-  ws_.dw.resize(ne);
-  for (auto* list : {&ws_.force, &ws_.atom_virial, &ws_.virial}) list->resize(std::max(list->size(), nt));
-  ws_.acc.resize(std::max(ws_.acc.size(), nt));
+  const std::size_t n1 = static_cast<std::size_t>(m_.n1);
   for (int i = 0; i < edges.nlocal; ++i) {
     const T s = seed != nullptr ? static_cast<T>(seed[i]) : T(1);
     for (std::size_t c = 0; c < n1; ++c) ws_.dg1.data()[static_cast<std::size_t>(i) * n1 + c] = s * ws_.dE_dg1.data()[static_cast<std::size_t>(i) * n1 + c];
@@ -118,11 +142,11 @@ void Evaluator<T>::deepmd_virial(Exchange* exchange, Outputs& out) {
   const double* x = frame_->wrapped;
   std::fill_n(out.atom_virial, 9 * static_cast<std::size_t>(edges.nall), 0.0);
   if (ne == 0 && exchange == nullptr) return;  // with others, also a rank without edges takes part in every exchange
-  std::vector<double> seed(n);
+  double* seed = ws_.seed.data();
   Outputs unused;
   for (std::size_t l = 0; l < 4; ++l) {
     for (std::size_t i = 0; i < n; ++i) seed[i] = l < 3 ? x[3 * i + l] : 1.0;
-    backward(exchange, seed.data(), ws_.gamma[l].resize(3 * ne + 1), unused, false);
+    backward(exchange, seed, ws_.gamma[l].data(), unused, false);
   }
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t e = static_cast<std::size_t>(edges.start[i]); e < static_cast<std::size_t>(edges.start[i + 1]); ++e) {
@@ -138,7 +162,7 @@ void Evaluator<T>::deepmd_virial(Exchange* exchange, Outputs& out) {
 
 template <class T>
 void Evaluator<T>::descriptor(const Frame& frame, int threads, Exchange* exchange, Outputs& out) {
-  prepare_step(frame, threads);
+  prepare_step(frame, threads, false, AtomVirial::none);
   forward(exchange);
   for_tiles([&](int, int i0, int i1, Arena& arena) {
     for (int i = i0; i < i1; ++i) {
@@ -155,13 +179,10 @@ void Evaluator<T>::descriptor(const Frame& frame, int threads, Exchange* exchang
 
 template <class T>
 void Evaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, Outputs& out) {
-  prepare_step(frame, threads);
-  const Edges& edges = *frame.edges;
-  const std::size_t nlocal = static_cast<std::size_t>(edges.nlocal);
-  ws_.dE_dg1.resize(nlocal * static_cast<std::size_t>(m_.n1));
-  ws_.atom_energy.resize(nlocal);
-  forward(exchange);
   const bool gradient = out.force != nullptr;
+  prepare_step(frame, threads, gradient, atom_virial);
+  const std::size_t nlocal = static_cast<std::size_t>(frame.edges->nlocal);
+  forward(exchange);
   for_tiles([&](int, int i0, int i1, Arena& arena) { forward_fitting(i0, i1, arena, gradient); });
   out.energy = 0;
   for (std::size_t i = 0; i < nlocal; ++i) out.energy += ws_.atom_energy.data()[i];
@@ -172,16 +193,11 @@ void Evaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchange,
 }
 
 template <class T>
-std::size_t Evaluator<T>::bytes() const {
+std::size_t Evaluator<T>::bytes() {
   std::size_t bytes = 0;
   for (const auto& arena : ws_.arenas) bytes += arena->capacity();
-  for (const auto* list : {&ws_.g1, &ws_.dphi_self, &ws_.dphi_lin, &ws_.g2, &ws_.h2, &ws_.acc})
-    for (const auto& b : *list) bytes += b.bytes();
-  for (const auto* list : {&ws_.force, &ws_.atom_virial, &ws_.virial})
-    for (const auto& b : *list) bytes += b.bytes();
-  for (const auto* b : {&ws_.dphi_entry, &ws_.w, &ws_.x, &ws_.dE_dg1, &ws_.dg1, &ws_.dg2, &ws_.dh2, &ws_.dw}) bytes += b->bytes();
-  for (const auto& b : ws_.gamma) bytes += b.bytes();
-  return bytes + ws_.atom_energy.bytes() + ws_.start2.bytes();
+  ws_.table(ws_.extent, [&](auto& buffer, std::int64_t) { bytes += buffer.bytes(); });
+  return bytes;
 }
 
 template class Evaluator<double>;

@@ -4,13 +4,12 @@
 #include <vector>
 
 #include "model/exchange.hpp"
+#include "model/memory.hpp"
 #include "model/prepared.hpp"
 #include "model/workspace.hpp"
 #include "neighbors/edges.hpp"
 
 namespace dpa2 {
-
-enum class AtomVirial { none, edge, deepmd };
 
 /// One frame as the engine sees it. Arrays of nall rows cover local atoms, then ghosts (design, section 3).
 struct Frame {
@@ -46,7 +45,11 @@ class Evaluator {
   void evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, Outputs& out);
 
   /// Bytes held by the workspace.
-  std::size_t bytes() const;
+  std::size_t bytes();
+  /// Bytes that a first evaluation like this takes (memory.hpp).
+  std::int64_t memory_estimate(const MemoryQuestion& question) const;
+  /// Throws out_of_memory when the part of an evaluation that needs no neighbours does not fit; before anything is taken.
+  void require(std::int64_t natoms, bool gradient, AtomVirial atom_virial);
 
  private:
   static constexpr int tile = 16;  ///< centres whose dense products over atoms are done together
@@ -54,7 +57,8 @@ class Evaluator {
   struct Tile;
   int type(int row) const { return frame_->types[row] < 0 ? 0 : frame_->types[row]; }
   int n_rep(int i) const { return frame_->edges->n_rep[static_cast<std::size_t>(i)]; }
-  void prepare_step(const Frame& frame, int threads);
+  Extent extent(std::int64_t nlocal, std::int64_t nedge, std::int64_t nedge2, bool gradient, AtomVirial atom_virial) const;
+  void prepare_step(const Frame& frame, int threads, bool gradient, AtomVirial atom_virial);
   void dense(int n, T* y, const T* x, long ldx, const Packed<T>& w, const T* bias, bool accumulate) const;
   template <class F>
   void for_tiles(F f);

@@ -22,26 +22,32 @@ void Partition::build(const Edges& edges, int threads) {
     range.end = i;
   }
   local_.resize(static_cast<std::size_t>(edges.nedge()));
+  if (slot_.size() < ranges_.size()) slot_.resize(ranges_.size());
   parallel(threads, [&](int t) {
     ThreadRange& range = ranges_[static_cast<std::size_t>(t)];
     const std::int64_t e0 = edges.start.empty() ? 0 : edges.start[static_cast<std::size_t>(range.begin)];
     const std::int64_t e1 = edges.start.empty() ? 0 : edges.start[static_cast<std::size_t>(range.end)];
     const auto outside = [&](int j) { return j < range.begin || j >= range.end; };
-    std::vector<int> slot(static_cast<std::size_t>(nall_), -1);
     range.halo.clear();
+    if (range.begin == 0 && range.end == nall_) {  // nothing is outside
+      std::copy(edges.j.begin() + e0, edges.j.begin() + e1, local_.data() + e0);
+      return;
+    }
+    int* slot = slot_[static_cast<std::size_t>(t)].resize(static_cast<std::size_t>(nall_));
+    std::fill_n(slot, nall_, -1);
     for (std::int64_t e = e0; e < e1; ++e) {
       const int j = edges.j[static_cast<std::size_t>(e)];
-      if (outside(j) && slot[static_cast<std::size_t>(j)] < 0) {
-        slot[static_cast<std::size_t>(j)] = 0;
+      if (outside(j) && slot[j] < 0) {
+        slot[j] = 0;
         range.halo.push_back(j);
       }
     }
     std::sort(range.halo.begin(), range.halo.end());
     for (std::size_t h = 0; h < range.halo.size(); ++h)
-      slot[static_cast<std::size_t>(range.halo[h])] = range.end - range.begin + static_cast<int>(h);
+      slot[range.halo[h]] = range.end - range.begin + static_cast<int>(h);
     for (std::int64_t e = e0; e < e1; ++e) {
       const int j = edges.j[static_cast<std::size_t>(e)];
-      local_.data()[e] = outside(j) ? slot[static_cast<std::size_t>(j)] : j - range.begin;
+      local_.data()[e] = outside(j) ? slot[j] : j - range.begin;
     }
   });
 }

@@ -35,6 +35,7 @@ class Partition {
   int nlocal_ = 0, nall_ = 0;
   std::vector<ThreadRange> ranges_;
   Buffer<int> local_;
+  std::vector<Buffer<int>> slot_;  ///< per thread (nall): scratch of build
 };
 
 }  // namespace dpa2

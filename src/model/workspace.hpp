@@ -12,9 +12,12 @@
 //   dE/dg1 after the fitting           n1
 //
 // Everything else (repinit's activations, attention scores, moments, projections) is recomputed per centre in the backward
-// from these, in the scratch memory of the thread.
+// from these, in the scratch memory of the thread. Without a backward nothing is kept: the arrays of the layers take turns in
+// the memory of two layers. `Workspace::table` below is the one place that states the sizes; buffers are made from it, and the
+// memory that an evaluation will need is counted by it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -25,18 +28,55 @@
 
 namespace dpa2 {
 
+/// What the sizes depend on.
+struct Extent {
+  std::int64_t nlocal = 0, nall = 0, nedge = 0, nedge2 = 0;  ///< nedge2: of the repformer lists
+  int nlayers = 0, n1 = 0, n2 = 0;
+  bool update_h2 = false, has_self = false;
+  bool gradient = false, atom_virial = false, deepmd_virial = false;
+  std::vector<std::int64_t> rows;  ///< per thread: rows of its sums
+};
+
+/// One array per layer in one piece of memory; with fewer copies than layers, they take turns.
+template <class T>
+class Layers {
+ public:
+  template <class U>
+  struct Slice {
+    U* first;
+    U* data() const noexcept { return first; }
+  };
+  void shape(int layers, int copies, std::int64_t size) noexcept {
+    layers_ = layers;
+    copies_ = std::max(1, std::min(layers, copies));
+    size_ = size;
+  }
+  std::int64_t total() const noexcept { return layers_ == 0 ? 0 : copies_ * size_; }
+  Slice<T> operator[](std::size_t l) noexcept { return {memory.data() + offset(l)}; }
+  Slice<const T> operator[](std::size_t l) const noexcept { return {memory.data() + offset(l)}; }
+  Slice<T> back() noexcept { return (*this)[static_cast<std::size_t>(layers_ - 1)]; }
+
+  Buffer<T> memory;
+
+ private:
+  std::int64_t offset(std::size_t l) const noexcept { return static_cast<std::int64_t>(l) % copies_ * size_; }
+  int layers_ = 0, copies_ = 1;
+  std::int64_t size_ = 0;
+};
+
 template <class T>
 struct Workspace {
   std::vector<std::unique_ptr<Arena>> arenas;  ///< one per thread
   Partition partition;
+  Extent extent;
   Buffer<std::int64_t> start2;                 ///< (nlocal + 1): first repformer edge of a centre
 
   // kept between forward and backward
-  std::vector<Buffer<T>> g1;                   ///< [nlayers + 1] (nall, n1)
+  Layers<T> g1;                                ///< [nlayers + 1] (nall, n1)
   Buffer<T> dphi_entry;                        ///< (nlocal, n1)
-  std::vector<Buffer<T>> dphi_self, dphi_lin;  ///< [nlayers] (nlocal, n1)
-  std::vector<Buffer<T>> g2;                   ///< [nlayers] (nedge2, n2)
-  std::vector<Buffer<T>> h2;                   ///< [nlayers or 1] (nedge2, 3)
+  Layers<T> dphi_self, dphi_lin;               ///< [nlayers] (nlocal, n1)
+  Layers<T> g2;                                ///< [nlayers] (nedge2, n2)
+  Layers<T> h2;                                ///< [nlayers or 1] (nedge2, 3)
   Buffer<T> w, x;                              ///< (nedge2): switch or 1; input of the g2 embedding
   Buffer<T> dE_dg1;                            ///< (nlocal, n1): of each atom's own energy
   Buffer<double> atom_energy;                  ///< (nlocal)
@@ -45,7 +85,54 @@ struct Workspace {
   Buffer<T> dg1, dg2, dh2, dw;                 ///< (nall, n1), (nedge2, n2), (nedge2, 3), (nedge2)
   std::vector<Buffer<T>> acc;                  ///< per thread (rows, n1): what the thread adds to dg1
   std::vector<Buffer<double>> force, atom_virial, virial;  ///< per thread (rows, 3), (rows, 9), (9)
-  Buffer<double> gamma[4];                     ///< (nedge, 3), only for deepmd-kit's atomic virial
+  Buffer<double> gamma[4], seed;               ///< (nedge, 3), (nlocal), only for deepmd-kit's atomic virial
+
+  /// f(buffer, elements) for every buffer that an evaluation of this extent uses.
+  template <class F>
+  void table(const Extent& e, F f) {
+    const std::int64_t atoms = e.nlocal * e.n1, rows = e.nall * e.n1, g = e.gradient ? 1 : 0;
+    const int all = e.gradient ? e.nlayers + 1 : 2, one = e.gradient ? e.nlayers : 1;
+    const auto layers = [&](Layers<T>& l, int number, int copies, std::int64_t size) {
+      l.shape(number, copies, size);
+      f(l.memory, l.total());
+    };
+    f(start2, e.nlocal + 1);
+    layers(g1, e.nlayers + 1, all, rows);
+    f(dphi_entry, atoms);
+    layers(dphi_self, e.has_self ? e.nlayers : 0, one, atoms);
+    layers(dphi_lin, e.nlayers, one, atoms);
+    layers(g2, e.nlayers, all, e.nedge2 * e.n2);
+    layers(h2, e.update_h2 ? e.nlayers : 1, all, e.nedge2 * 3);
+    f(w, e.nedge2);
+    f(x, e.nedge2);
+    f(dE_dg1, atoms * g);
+    f(atom_energy, e.nlocal);
+    f(dg1, rows * g);
+    f(dg2, e.nedge2 * e.n2 * g);
+    f(dh2, e.nedge2 * 3 * g);
+    f(dw, e.nedge2 * g);
+    const std::size_t threads = e.rows.size();
+    for (auto* list : {&force, &atom_virial, &virial}) list->resize(std::max(list->size(), threads));
+    acc.resize(std::max(acc.size(), threads));
+    for (std::size_t t = 0; t < threads; ++t) {
+      f(acc[t], e.rows[t] * e.n1 * g);
+      f(force[t], e.rows[t] * 3 * g);
+      f(virial[t], 9 * g);
+      f(atom_virial[t], e.atom_virial ? e.rows[t] * 9 * g : 0);
+    }
+    for (auto& b : gamma) f(b, e.deepmd_virial ? 3 * e.nedge + 1 : 0);
+    f(seed, e.deepmd_virial ? e.nlocal : 0);
+  }
+
+  /// Bytes that the buffers have to grow by for this extent.
+  std::int64_t growth(const Extent& e) {
+    std::int64_t bytes = 0;
+    table(e, [&](auto& b, std::int64_t n) {
+      const std::int64_t needed = n * static_cast<std::int64_t>(sizeof(*b.data())), held = static_cast<std::int64_t>(b.bytes());
+      if (needed > held) bytes += needed - held;
+    });
+    return bytes;
+  }
 };
 
 }  // namespace dpa2
