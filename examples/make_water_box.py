@@ -1,0 +1,185 @@
+"""Make a box of liquid water: place molecules, relax them, equilibrate with the embedded model.
+
+    python examples/make_water_box.py --output water.extxyz
+    python examples/make_water_box.py --molecules 216 --temperature 320 --seed 7 --output big.extxyz
+
+Needs ASE: pip install 'dpa2[ase]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import dpa2
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import Calculator, all_changes
+from ase.io import write
+from ase.md.langevin import Langevin
+from ase.optimize import FIRE
+from dpa2.embedded import default_model
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+MOLAR_MASS = 18.015  # g/mol
+AVOGADRO = 0.602214076  # per mol, times 1e-24 cm^3 in an angstrom^3
+BOND, ANGLE = 0.97, 105.0  # angstrom, degrees: roughly the molecule in the liquid
+BOND_LIMIT = 1.3  # angstrom: two hydrogens of an oxygen lie within, all others beyond
+
+
+class DPA2(Calculator):
+    """Energy, forces and stress of a dpa2 model for ASE."""
+
+    implemented_properties = ("energy", "free_energy", "forces", "stress")
+
+    def __init__(self, model: dpa2.Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Fill ``self.results``."""
+        super().calculate(atoms, properties, system_changes)
+        assert atoms is not None
+        box = atoms.cell.array if atoms.pbc.any() else None
+        result = self.model.evaluate(atoms.positions, atoms.get_chemical_symbols(), box, atoms.pbc)
+        self.results = {"energy": result.energy, "free_energy": result.energy, "forces": result.forces}
+        if atoms.pbc.all():
+            stress = -result.virial / atoms.get_volume()
+            self.results["stress"] = stress.flat[[0, 4, 8, 5, 2, 1]]  # Voigt's order
+
+
+def rotations(count: int, rng: np.random.Generator) -> Float:
+    """Random rotation matrices, uniform: (count, 3, 3), by quaternions."""
+    q = rng.normal(size=(count, 4))
+    w, x, y, z = (q / np.linalg.norm(q, axis=1, keepdims=True)).T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.moveaxis(np.array(rows), -1, 0)
+
+
+def place(molecules: int, density: float, rng: np.random.Generator, trials: int = 200) -> Atoms:
+    """Molecules on a cubic grid, each turned so that it keeps the most distance from those before it.
+
+    Args:
+        molecules: how many.
+        density: g/cm^3.
+        rng: source of the orientations, and of the sites when the grid has more than needed.
+        trials: orientations tried per molecule.
+
+    Returns:
+        A cubic periodic box; atoms in the order O H H O H H ...
+    """
+    length = (molecules * MOLAR_MASS / (AVOGADRO * density)) ** (1 / 3)
+    side = int(np.ceil(molecules ** (1 / 3) - 1e-9))
+    sites = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    sites = rng.permutation(sites)[:molecules] * (length / side)
+    half = np.radians(ANGLE) / 2
+    shape = BOND * np.array([[0, 0, 0], [np.sin(half), np.cos(half), 0], [-np.sin(half), np.cos(half), 0]])
+
+    placed = np.empty((0, 3))
+    for site in sites:
+        candidates = site + shape @ np.swapaxes(rotations(trials, rng), 1, 2)  # (trials, 3, 3): trial, atom, axis
+        best = 0
+        if len(placed):
+            d = candidates[:, :, None] - placed
+            d -= length * np.round(d / length)
+            best = int(np.linalg.norm(d, axis=-1).min(axis=(1, 2)).argmax())
+        placed = np.concatenate([placed, candidates[best]])
+    return Atoms("OHH" * molecules, placed, cell=[length] * 3, pbc=True)
+
+
+def intact(atoms: Atoms) -> bool:
+    """Does every oxygen have its own two hydrogens, and no other, within the limit of a bond?"""
+    d = atoms.positions[::3, None] - np.delete(atoms.positions, np.s_[::3], axis=0)
+    length = atoms.cell.lengths()
+    d -= length * np.round(d / length)
+    bonded = np.linalg.norm(d, axis=-1) < BOND_LIMIT
+    return bool(np.array_equal(bonded, np.repeat(np.eye(len(atoms) // 3, dtype=bool), 2, axis=1)))
+
+
+def equilibrate(atoms: Atoms, temperature: float, time: float, step: float, rng: np.random.Generator) -> None:
+    """Langevin dynamics from random velocities: a first part under strong friction, the rest flows.
+
+    Args:
+        atoms: changed in place; has a calculator.
+        temperature: kelvin.
+        time, step: picoseconds in all, femtoseconds per step.
+        rng: source of velocities and noise.
+    """
+    steps = round(1000 * time / step)
+    widths = np.sqrt(atoms.get_masses() * units.kB * temperature)
+    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * widths[:, None])
+    print(f"{'time/ps':>8} {'T/K':>7} {'energy/eV':>14} {'max force':>10}")
+    done = 0
+    for friction, upto in ((0.05, steps // 5), (0.01, steps)):  # 1/fs
+        dynamics = Langevin(
+            atoms, step * units.fs, temperature_K=temperature, friction=friction / units.fs, fixcm=False, rng=rng
+        )
+        while done < upto:
+            count = min(200, upto - done)
+            dynamics.run(count)
+            done += count
+            if not intact(atoms):
+                raise SystemExit(f"molecules broke up after {done * step / 1000:g} ps: is the model one of water?")
+            largest = np.linalg.norm(atoms.get_forces(), axis=1).max()
+            line = f"{done * step / 1000:8.2f} {atoms.get_temperature():7.1f} {atoms.get_potential_energy():14.4f}"
+            print(f"{line} {largest:10.3f}", flush=True)
+
+
+def whole_molecules(atoms: Atoms) -> Atoms:
+    """Positions only, molecules whole, oxygens inside the box."""
+    molecules = atoms.positions.reshape(-1, 3, 3)
+    oxygens = molecules[:, :1]
+    length = atoms.cell.lengths()
+    bonds = molecules - oxygens
+    bonds -= length * np.round(bonds / length)
+    positions = (oxygens % length + bonds).reshape(-1, 3)
+    return Atoms(atoms.get_chemical_symbols(), positions, cell=atoms.cell, pbc=True)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Make a box of liquid water with the embedded model.")
+    parser.add_argument("--molecules", type=int, default=64, help="how many (default: %(default)s)")
+    parser.add_argument("--density", type=float, default=0.993, help="g/cm^3 (default: %(default)s)")
+    parser.add_argument("--temperature", type=float, default=300.0, help="kelvin (default: %(default)s)")
+    parser.add_argument("--time", type=float, default=10.0, help="equilibration, ps (default: %(default)s)")
+    parser.add_argument("--timestep", type=float, default=0.5, help="time step, fs (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of positions, velocities, noise (default: %(default)s)")
+    parser.add_argument("--model", help="model file (default: the embedded model of water)")
+    parser.add_argument("--output", type=Path, default=Path("water.extxyz"), help="default: %(default)s")
+    args = parser.parse_args()
+    for name in ("molecules", "density", "temperature", "timestep"):
+        if not getattr(args, name) > 0:
+            parser.error(f"--{name} must be positive")
+    return args
+
+
+def main() -> None:
+    """Place, relax, equilibrate, write."""
+    args = parse_arguments()
+    rng = np.random.default_rng(args.seed)
+    atoms = place(args.molecules, args.density, rng)
+    atoms.calc = DPA2(dpa2.load(args.model) if args.model else default_model())
+    FIRE(atoms, logfile=None, maxstep=0.05).run(fmax=0.5, steps=300)
+    if not intact(atoms):
+        raise SystemExit("molecules broke up while relaxing: is the model one of water, the density sensible?")
+    print(f"relaxed     {atoms.get_potential_energy():.4f} eV")
+    equilibrate(atoms, args.temperature, args.time, args.timestep, rng)
+    write(args.output, whole_molecules(atoms), format="extxyz")
+    print(f"written     {args.output}")
+
+
+if __name__ == "__main__":
+    main()
