@@ -27,6 +27,7 @@ Float = NDArray[np.float64]
 MOLAR_MASS = 18.015  # g/mol
 AVOGADRO = 0.602214076  # per mol, times 1e-24 cm^3 in an angstrom^3
 BOND, ANGLE = 0.97, 105.0  # angstrom, degrees: roughly the molecule in the liquid
+FRICTION = 0.05  # 1/fs
 BOND_LIMIT = 1.3  # angstrom: two hydrogens of an oxygen lie within, all others beyond
 
 
@@ -108,33 +109,33 @@ def intact(atoms: Atoms) -> bool:
     return bool(np.array_equal(bonded, np.repeat(np.eye(len(atoms) // 3, dtype=bool), 2, axis=1)))
 
 
-def equilibrate(atoms: Atoms, temperature: float, time: float, step: float, rng: np.random.Generator) -> None:
-    """Langevin dynamics from random velocities: a first part under strong friction, the rest flows.
+def equilibrate(atoms: Atoms, temperature: float, time: float, timestep: float, rng: np.random.Generator) -> None:
+    """Langevin dynamics: from a third of the temperature to all of it in the first fifth of the time, then constant.
+
+    The grid of the start gives off heat as it melts, so the beginning is slow and the friction strong.
 
     Args:
         atoms: changed in place; has a calculator.
         temperature: kelvin.
-        time, step: picoseconds in all, femtoseconds per step.
+        time, timestep: picoseconds in all, femtoseconds per step.
         rng: source of velocities and noise.
     """
-    steps = round(1000 * time / step)
-    widths = np.sqrt(atoms.get_masses() * units.kB * temperature)
+    steps, block = round(1000 * time / timestep), 100
+    widths = np.sqrt(atoms.get_masses() * units.kB * temperature / 3)
     atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * widths[:, None])
+    dynamics = Langevin(
+        atoms, timestep * units.fs, temperature_K=temperature, friction=FRICTION / units.fs, fixcm=False, rng=rng
+    )
     print(f"{'time/ps':>8} {'T/K':>7} {'energy/eV':>14} {'max force':>10}")
-    done = 0
-    for friction, upto in ((0.05, steps // 5), (0.01, steps)):  # 1/fs
-        dynamics = Langevin(
-            atoms, step * units.fs, temperature_K=temperature, friction=friction / units.fs, fixcm=False, rng=rng
-        )
-        while done < upto:
-            count = min(200, upto - done)
-            dynamics.run(count)
-            done += count
-            if not intact(atoms):
-                raise SystemExit(f"molecules broke up after {done * step / 1000:g} ps: is the model one of water?")
-            largest = np.linalg.norm(atoms.get_forces(), axis=1).max()
-            line = f"{done * step / 1000:8.2f} {atoms.get_temperature():7.1f} {atoms.get_potential_energy():14.4f}"
-            print(f"{line} {largest:10.3f}", flush=True)
+    for done in range(0, steps, block):
+        dynamics.set_temperature(temperature_K=temperature * min(1.0, 1 / 3 + 2 / 3 * done / (0.2 * steps)))
+        count = min(block, steps - done)
+        dynamics.run(count)
+        if not intact(atoms):
+            raise SystemExit(f"molecules broke up after {(done + count) * timestep / 1000:g} ps: try another --seed")
+        largest = np.linalg.norm(atoms.get_forces(), axis=1).max()
+        line = f"{(done + count) * timestep / 1000:8.2f} {atoms.get_temperature():7.1f}"
+        print(f"{line} {atoms.get_potential_energy():14.4f} {largest:10.3f}", flush=True)
 
 
 def whole_molecules(atoms: Atoms) -> Atoms:
