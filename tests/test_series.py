@@ -1,4 +1,4 @@
-"""The series that stand for the embedding networks against the networks themselves, and the way back to the networks."""
+"""The series that stand for the embedding networks against these networks, and the way back to the networks."""
 
 import os
 import subprocess
