@@ -58,6 +58,22 @@ const Kernels<T>& table() {
   return k;
 }
 
+#if defined(__x86_64__)
+#if defined(__clang__) && __clang_major__ < 18
+// Older Clang does not know the levels by name and is asked for the instructions that set them apart.
+[[maybe_unused]] bool has_v3() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma");
+}
+[[maybe_unused]] bool has_v4() {
+  return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#else
+[[maybe_unused]] bool has_v3() { return __builtin_cpu_supports("x86-64-v3") != 0; }
+[[maybe_unused]] bool has_v4() { return __builtin_cpu_supports("x86-64-v4") != 0; }
+#endif
+#endif
+
 struct Level {
   const char* name;
   bool supported;
@@ -77,10 +93,10 @@ const Level* levels(int& count) {
       {"v2", true, table<double, isa::v2>, table<float, isa::v2>},
 #endif
 #if defined(DPA2_HAVE_V3)
-      {"v3", __builtin_cpu_supports("x86-64-v3") != 0, table<double, isa::v3>, table<float, isa::v3>},
+      {"v3", has_v3(), table<double, isa::v3>, table<float, isa::v3>},
 #endif
 #if defined(DPA2_HAVE_V4)
-      {"v4", __builtin_cpu_supports("x86-64-v4") != 0, table<double, isa::v4>, table<float, isa::v4>},
+      {"v4", has_v4(), table<double, isa::v4>, table<float, isa::v4>},
 #endif
   };
   count = static_cast<int>(sizeof(list) / sizeof(list[0]));

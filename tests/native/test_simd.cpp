@@ -9,6 +9,10 @@
 #include "check.hpp"
 #include "cpu/simd.hpp"
 
+namespace dpa2 {
+const char* const* isa_names();  // kernels.hpp is not for code with ISA flags
+}
+
 namespace {
 
 using namespace dpa2;
@@ -18,13 +22,9 @@ using namespace dpa2;
 constexpr const char* level_name = DPA2_TEXT(DPA2_ISA);
 
 bool supported() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const std::string level = level_name;
-  if (level == "v3") return __builtin_cpu_supports("x86-64-v3") != 0;
-  if (level == "v4") return __builtin_cpu_supports("x86-64-v4") != 0;
-#endif
-  return true;
+  for (const char* const* name = isa_names(); *name != nullptr; ++name)
+    if (std::strcmp(*name, level_name) == 0) return true;
+  return false;
 }
 
 template <class T>
