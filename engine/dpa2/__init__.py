@@ -15,7 +15,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import Error, InputError, ModelFileError, NeighborOverflowWarning, UnsupportedModelError
+from .errors import (
+    Error,
+    InputError,
+    ModelFileError,
+    NeighborOverflowWarning,
+    OutOfMemoryError,
+    UnsupportedModelError,
+)
 
 if TYPE_CHECKING:
     from .embedded import compute_descriptor
@@ -29,6 +36,7 @@ __all__ = [
     "Model",
     "ModelFileError",
     "NeighborOverflowWarning",
+    "OutOfMemoryError",
     "Result",
     "UnsupportedModelError",
     "__version__",

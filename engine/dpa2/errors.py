@@ -17,5 +17,9 @@ class UnsupportedModelError(ModelFileError):
     """A sound model file of something that this engine does not evaluate; the message says what is supported."""
 
 
+class OutOfMemoryError(Error, MemoryError):
+    """An evaluation that needs more memory than there is; the message says how much, and what to do."""
+
+
 class NeighborOverflowWarning(UserWarning):
     """An atom has more neighbours within the cutoff than the model's ``sel``: only the nearest ones were kept."""

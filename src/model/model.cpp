@@ -14,7 +14,19 @@ struct Model::Session {
   explicit Session(const Model& model) {
     if (model.f64_) f64 = std::make_unique<Evaluator<double>>(*model.f64_);
     if (model.f32_) f32 = std::make_unique<Evaluator<float>>(*model.f32_);
+    builder.set_guard([this](std::int64_t bytes) { require_memory(bytes, natoms); });
   }
+  Session(const Session&) = delete;  // the guard points to this one
+  Session& operator=(const Session&) = delete;
+  /// f(evaluator), whatever its precision.
+  template <class F>
+  void with_evaluator(F f) {
+    if (f64)
+      f(*f64);
+    else
+      f(*f32);
+  }
+  int natoms = 0;
   NeighborBuilder builder;
   Edges edges;
   std::vector<double> wrapped;
@@ -66,11 +78,14 @@ Vec3 wrap(const Box& box, const Vec3& x) {
 
 }  // namespace
 
-Model::Model(Config config, const Weights& weights, const std::string& precision)
+Model::Model(Config config, const Weights& weights, const std::string& precision, double skin)
     : config_(std::move(config)),
       precision_(precision.empty() ? config_.precision : precision),
       settings_(dpa2::neighbor_settings(config_)),
+      skin_(skin),
       pool_(std::make_unique<Pool>()) {
+  if (!(skin >= 0.0 && skin <= config_.repinit.rcut))
+    throw invalid_input("skin must be between 0 and the cutoff of the model, ", config_.repinit.rcut, " angstrom, not ", skin);
   check_weights(config_, weights);
   if (precision_ == "float64")
     f64_ = std::make_unique<Prepared<double>>(config_, weights);
@@ -82,19 +97,43 @@ Model::Model(Config config, const Weights& weights, const std::string& precision
 
 Model::~Model() = default;
 
-template <class F>
-void Model::run(const Structure& structure, int threads, bool wrapped, std::vector<Overflow>& overflow, F f) const {
+/// A session that waits, or a new one. With a skin it is the one whose candidates hold for the structure, if there is one:
+/// trajectories that take turns find their own again, and a list is never used for a structure that it does not fit.
+std::unique_ptr<Model::Session> Model::take_session(const Structure& structure) const {
   std::unique_ptr<Session> session;
-  {
-    const std::lock_guard<std::mutex> lock(pool_->mutex);
-    if (!pool_->idle.empty()) {
-      session = std::move(pool_->idle.back());
-      pool_->idle.pop_back();
-    }
+  const std::lock_guard<std::mutex> lock(pool_->mutex);
+  auto& idle = pool_->idle;
+  if (idle.empty()) return session;
+  auto at = idle.end() - 1;
+  if (skin_ > 0.0) {
+    const auto fits = [&](const std::unique_ptr<Session>& s) {
+      return s->builder.holds(structure.coords, structure.types, structure.natoms, structure.box, settings_);
+    };
+    const auto found = std::find_if(idle.begin(), idle.end(), fits);
+    if (found != idle.end()) at = found;
   }
+  session = std::move(*at);
+  idle.erase(at);
+  return session;
+}
+
+template <class F>
+void Model::run(const Structure& structure, int threads, bool gradient, AtomVirial atom_virial, std::vector<Overflow>& overflow, F f) const {
+  std::unique_ptr<Session> session = take_session(structure);
   if (!session) session = std::make_unique<Session>(*this);
   Session& s = *session;
-  s.builder.build(structure.coords, structure.types, structure.natoms, structure.box, settings_, threads, s.edges);
+  s.natoms = structure.natoms;
+  s.with_evaluator([&](auto& evaluator) { evaluator.require(structure.natoms, gradient, atom_virial); });
+  if (skin_ > 0.0) {
+    NeighborBuilder& builder = s.builder;
+    if (!builder.refresh(structure.coords, structure.types, structure.natoms, structure.box, settings_, threads, s.edges)) {
+      builder.build_candidates(structure.coords, structure.types, structure.natoms, structure.box, settings_, skin_, threads);
+      if (!builder.refresh(structure.coords, structure.types, structure.natoms, structure.box, settings_, threads, s.edges))
+        throw internal_error("new neighbour candidates do not fit the structure that they were made from");
+    }
+  } else {
+    s.builder.build(structure.coords, structure.types, structure.natoms, structure.box, settings_, threads, s.edges);
+  }
   overflow = s.edges.overflow;
   Frame frame;
   frame.edges = &s.edges;
@@ -102,7 +141,7 @@ void Model::run(const Structure& structure, int threads, bool wrapped, std::vect
   frame.fparam = structure.fparam;
   frame.aparam = structure.aparam;
   frame.pad_type = structure.natoms > 0 ? structure.types[0] : 0;
-  if (wrapped) {
+  if (atom_virial == AtomVirial::deepmd) {
     s.wrapped.resize(3 * static_cast<std::size_t>(structure.natoms));
     for (std::size_t i = 0; i < s.wrapped.size(); i += 3) {
       const Vec3 x = wrap(structure.box, {structure.coords[i], structure.coords[i + 1], structure.coords[i + 2]});
@@ -110,7 +149,7 @@ void Model::run(const Structure& structure, int threads, bool wrapped, std::vect
     }
     frame.wrapped = s.wrapped.data();
   }
-  f(s, frame);
+  s.with_evaluator([&](auto& evaluator) { f(evaluator, frame); });
   // An exception drops the session: its buffers may be half filled.
   const std::lock_guard<std::mutex> lock(pool_->mutex);
   pool_->idle.push_back(std::move(session));
@@ -121,21 +160,33 @@ void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int thr
     throw invalid_input("the model needs fparam (", config_.fitting.numb_fparam, " values per frame) and has no default");
   if (config_.fitting.numb_aparam > 0 && !config_.fitting.use_aparam_as_mask && structure.aparam == nullptr)
     throw invalid_input("the model needs aparam (", config_.fitting.numb_aparam, " values per atom)");
-  run(structure, threads, atom_virial == AtomVirial::deepmd, overflow, [&](Session& s, const Frame& frame) {
-    if (s.f64)
-      s.f64->evaluate(frame, threads, nullptr, atom_virial, out);
-    else
-      s.f32->evaluate(frame, threads, nullptr, atom_virial, out);
-  });
+  run(structure, threads, out.force != nullptr, atom_virial, overflow,
+      [&](auto& evaluator, const Frame& frame) { evaluator.evaluate(frame, threads, nullptr, atom_virial, out); });
 }
 
 void Model::descriptor(const Structure& structure, int threads, Outputs& out, std::vector<Overflow>& overflow) const {
-  run(structure, threads, false, overflow, [&](Session& s, const Frame& frame) {
-    if (s.f64)
-      s.f64->descriptor(frame, threads, nullptr, out);
-    else
-      s.f32->descriptor(frame, threads, nullptr, out);
-  });
+  run(structure, threads, false, AtomVirial::none, overflow,
+      [&](auto& evaluator, const Frame& frame) { evaluator.descriptor(frame, threads, nullptr, out); });
+}
+
+std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const {
+  if (natoms < 0) throw invalid_input("the number of atoms is negative: ", natoms);
+  if (!(neighbors >= 0.0) || !std::isfinite(neighbors)) throw invalid_input("the number of neighbours is ", neighbors);
+  const double rcut = settings_.repinit.rcut, n = static_cast<double>(natoms), volume = 4.0 / 3.0 * std::acos(-1.0) * rcut * rcut * rcut;
+  const auto edges = [&](const ListSpec& list) {
+    return static_cast<std::int64_t>(n * std::min<double>(list.nsel, neighbors * std::pow(list.rcut / rcut, 3)));
+  };
+  MemoryQuestion q;
+  q.natoms = natoms;
+  q.nedge = edges(settings_.repinit);
+  q.nedge2 = std::min(q.nedge, edges(settings_.rep));
+  if (skin_ > 0.0) q.candidates = static_cast<std::int64_t>(n * neighbors * std::pow((rcut + skin_) / rcut, 3));
+  if (neighbors > 0.0 && natoms > 0) q.images = std::pow(1.0 + 2.0 * (rcut + skin_) / std::cbrt(n * volume / neighbors), 3);
+  q.images = std::min(q.images, 1000.0);
+  q.threads = std::max(1, threads);
+  q.gradient = gradient;
+  q.atom_virial = atom_virial;
+  return f64_ ? Evaluator<double>(*f64_).memory_estimate(q) : Evaluator<float>(*f32_).memory_estimate(q);
 }
 
 }  // namespace dpa2

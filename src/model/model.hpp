@@ -1,6 +1,7 @@
 // A model ready to evaluate: the C++ entry point that every face of the library stands on.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,8 +28,9 @@ struct Structure {
 /// Immutable; any number of threads may evaluate at once, each evaluation in a workspace of its own that is reused.
 class Model {
  public:
-  /// `precision` "float64" or "float32"; empty: the configuration's own. Throws Error.
-  Model(Config config, const Weights& weights, const std::string& precision);
+  /// `precision` "float64" or "float32"; empty: the configuration's own. With a `skin` (angstrom) neighbours within the cutoff
+  /// + skin are looked for once and reused until an atom has moved by half the skin; results are the same. Throws Error.
+  Model(Config config, const Weights& weights, const std::string& precision, double skin = 0.0);
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
@@ -36,20 +38,27 @@ class Model {
   const Config& config() const noexcept { return config_; }
   const std::string& precision() const noexcept { return precision_; }
   const NeighborSettings& neighbor_settings() const noexcept { return settings_; }
+  double skin() const noexcept { return skin_; }
 
   /// Fills `out` (see evaluate.hpp; nall == natoms) and reports neighbours beyond sel.
   void evaluate(const Structure& structure, AtomVirial atom_virial, int threads, Outputs& out, std::vector<Overflow>& overflow) const;
   void descriptor(const Structure& structure, int threads, Outputs& out, std::vector<Overflow>& overflow) const;
 
+  /// Bytes that a first evaluation takes, of `natoms` atoms with on average `neighbors` others within repinit's cutoff. With
+  /// `gradient` forces as well.
+  std::int64_t memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const;
+
  private:
   struct Session;
   struct Pool;
+  std::unique_ptr<Session> take_session(const Structure& structure) const;
   template <class F>
-  void run(const Structure& structure, int threads, bool wrapped, std::vector<Overflow>& overflow, F f) const;
+  void run(const Structure& structure, int threads, bool gradient, AtomVirial atom_virial, std::vector<Overflow>& overflow, F f) const;
 
   Config config_;
   std::string precision_;
   NeighborSettings settings_;
+  double skin_ = 0.0;
   std::unique_ptr<Prepared<double>> f64_;
   std::unique_ptr<Prepared<float>> f32_;
   std::unique_ptr<Pool> pool_;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <exception>
+#include <utility>
 
 #include "error.hpp"
 #include "neighbors/cells.hpp"
@@ -55,6 +56,8 @@ void prepare(Edges& edges, int nlocal, int nall) {
   edges.overflow.clear();
 }
 
+constexpr std::size_t bytes_per_edge = 4 * sizeof(int) + 4 * sizeof(double);
+
 void resize_edges(Edges& edges, std::size_t n) {
   edges.j.resize(n);
   edges.r.resize(n);
@@ -68,6 +71,19 @@ struct NeighborBuilder::Scratch {
   ImageCells cells;
   std::vector<Finisher> workers;
   std::vector<std::exception_ptr> failures;
+  std::function<void(std::int64_t)> guard;
+
+  // The candidates of centre i: count[i] images from first[i] of lists[i / block].
+  struct Verlet {
+    bool valid = false;
+    double rcut = 0.0, skin = 0.0;
+    Box box;
+    std::vector<int> types;
+    std::vector<std::vector<ImageCells::Image>> lists;
+    std::vector<std::int64_t> first;
+    std::vector<int> count;
+    int block = 1;
+  } verlet;
 
   template <class Candidates>
   void run(int nlocal, const int* types, const NeighborSettings& settings, int threads, Edges& edges, Candidates candidates);
@@ -134,7 +150,15 @@ void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborS
     if (edges.j.size() < size(needed)) {
       // As many edges per centre for the rest as so far, and a little more.
       const double estimate = 1.05 * static_cast<double>(needed) / done * nlocal;
-      resize_edges(edges, std::max(size(needed), static_cast<std::size_t>(estimate)));
+      std::size_t rows = std::max(size(needed), static_cast<std::size_t>(estimate));
+      // What earlier steps took is used before more is taken.
+      if (rows > edges.j.capacity()) {
+        if (edges.j.capacity() >= size(needed))
+          rows = edges.j.capacity();
+        else if (guard)
+          guard(static_cast<std::int64_t>((rows - edges.j.capacity()) * bytes_per_edge));
+      }
+      resize_edges(edges, rows);
     }
     parallel(threads, [&](int t) {
       std::int64_t at = total;
@@ -164,7 +188,8 @@ void NeighborBuilder::build(const double* x, const int* types, int natoms, const
     check_atoms(x, types, natoms, settings.ntypes);
     prepare(edges, natoms, natoms);
     ImageCells& cells = scratch_->cells;
-    cells.prepare(x, types, natoms, box, settings.repinit.rcut + distance_tolerance);
+    scratch_->verlet.valid = false;
+    cells.prepare(x, types, natoms, box, settings.repinit.rcut + distance_tolerance, false);
     scratch_->run(natoms, types, settings, threads, edges, [&cells](int i, Finisher& finisher) {
       cells.locate(i, finisher.search);
       return cells.gather(i, finisher.search, finisher.room(finisher.search.total + 1));
@@ -209,6 +234,78 @@ void NeighborBuilder::build_from_list(const double* x_all, const int* types_all,
     edges.clear();
     throw;
   }
+}
+
+void NeighborBuilder::set_guard(std::function<void(std::int64_t)> guard) { scratch_->guard = std::move(guard); }
+
+void NeighborBuilder::build_candidates(const double* x, const int* types, int natoms, const Box& box,
+                                       const NeighborSettings& settings, double skin, int threads) {
+  if (!(skin >= 0.0) || !std::isfinite(skin)) throw invalid_input("the skin must be a length, not ", skin);
+  check_settings(settings);
+  check_atoms(x, types, natoms, settings.ntypes);
+  Scratch::Verlet& list = scratch_->verlet;
+  const ImageCells& cells = scratch_->cells;
+  list.valid = false;
+  // Once for the tolerance of the cutoff, once for the rounding of the displacements.
+  scratch_->cells.prepare(x, types, natoms, box, settings.repinit.rcut + skin + 2.0 * distance_tolerance, true);
+  list.rcut = settings.repinit.rcut;
+  list.skin = skin;
+  list.box = box;
+  list.types.assign(types, types + natoms);
+  list.first.assign(size(natoms), 0);
+  list.count.assign(size(natoms), 0);
+#ifdef _OPENMP
+  threads = std::max(1, std::min(threads, natoms / 16));
+#else
+  threads = 1;
+#endif
+  list.block = std::max(1, (natoms + threads - 1) / threads);
+  if (list.lists.size() < size(threads)) list.lists.resize(size(threads));
+  if (scratch_->workers.size() < size(threads)) scratch_->workers.resize(size(threads));
+  parallel(threads, [&](int t) {
+    std::vector<ImageCells::Image>& out = list.lists[size(t)];
+    ImageCells::Search& search = scratch_->workers[size(t)].search;
+    out.clear();
+    const int begin = std::min(natoms, t * list.block), end = std::min(natoms, begin + list.block);
+    for (int i = begin; i < end; ++i) {
+      list.first[size(i)] = static_cast<std::int64_t>(out.size());
+      if (types[i] < 0) continue;
+      cells.locate(i, search);
+      cells.list(i, search, out);
+      list.count[size(i)] = static_cast<int>(static_cast<std::int64_t>(out.size()) - list.first[size(i)]);
+    }
+  });
+  list.valid = true;
+}
+
+bool NeighborBuilder::holds(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings) const {
+  const Scratch::Verlet& list = scratch_->verlet;
+  return list.valid && list.rcut == settings.repinit.rcut && static_cast<std::size_t>(natoms) == list.types.size() &&
+         list.box.rows() == box.rows() && list.box.periodic() == box.periodic() &&
+         std::equal(list.types.begin(), list.types.end(), types) && scratch_->cells.close_to(x, types, 0.5 * list.skin);
+}
+
+bool NeighborBuilder::refresh(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings,
+                              int threads, Edges& edges) {
+  const Scratch::Verlet& list = scratch_->verlet;
+  if (!holds(x, types, natoms, box, settings)) return false;
+  check_settings(settings);
+  check_atoms(x, types, natoms, settings.ntypes);
+  try {
+    ImageCells& cells = scratch_->cells;
+    if (!cells.follow(x, types, 0.5 * list.skin)) return false;
+    prepare(edges, natoms, natoms);
+    const double radius = settings.repinit.rcut + distance_tolerance;
+    scratch_->run(natoms, types, settings, threads, edges, [&cells, &list, radius](int i, Finisher& finisher) {
+      const int count = list.count[size(i)];
+      const ImageCells::Image* images = list.lists[size(i / list.block)].data() + list.first[size(i)];
+      return cells.measure(i, images, count, radius, finisher.room(count + 1));
+    });
+  } catch (...) {
+    edges.clear();
+    throw;
+  }
+  return true;
 }
 
 }  // namespace dpa2

@@ -8,6 +8,8 @@
 //   4. pairs excluded by the model or by the descriptor are removed from what is stored.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -53,6 +55,20 @@ class NeighborBuilder {
   void build_from_list(const double* x_all, const int* types_all, int nlocal, int nall, const int* numneigh,
                        const int* const* firstneigh, int index_mask, const NeighborSettings& settings, int threads,
                        Edges& edges);
+
+  // A Verlet list: what is within the cutoff + skin (angstrom) now is all that can be within the cutoff until an atom has
+  // moved by skin/2. Atoms may be wrapped in between as the caller likes: jumps by lattice vectors are no movement.
+  void build_candidates(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings,
+                        double skin, int threads);
+  // Whether refresh() would succeed: same number of atoms, types, box and settings as in build_candidates, no atom too far.
+  [[nodiscard]] bool holds(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings) const;
+  // As build(), from the candidates; vectors of atoms that left the cell since build_candidates may differ in the last bit.
+  // False, and `edges` stays as it is, where the candidates do not hold.
+  bool refresh(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings, int threads,
+               Edges& edges);
+
+  // Called before the lists grow by many bytes; throws if they must not. None: they grow.
+  void set_guard(std::function<void(std::int64_t bytes)> guard);
 
  private:
   struct Scratch;

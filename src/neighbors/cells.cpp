@@ -20,6 +20,13 @@ double dot(const Vec3& a, const Vec3& b) { return a[0] * b[0] + a[1] * b[1] + a[
 
 std::size_t size(Index n) { return static_cast<std::size_t>(n); }
 
+// A resize that leaves room: the number of images fluctuates from step to step.
+template <class T>
+void resize(std::vector<T>& v, std::size_t n) {
+  if (n > v.capacity()) v.reserve(n + n / 8);
+  v.resize(n);
+}
+
 std::uint32_t hash(const std::array<std::int32_t, 3>& c) {
   std::uint64_t h = static_cast<std::uint32_t>(c[0]) * 0x9E3779B97F4A7C15ULL;
   h = (h ^ (h >> 32) ^ static_cast<std::uint32_t>(c[1])) * 0xC2B2AE3D27D4EB4FULL;
@@ -104,10 +111,10 @@ void ImageCells::wrap(const double* x, const int* types, int natoms, const Box& 
   for (Index i = 0; i < natoms; ++i) {
     Vec3 w{x[3 * i], x[3 * i + 1], x[3 * i + 2]};
     Vec3 f{};
-    double shift[3] = {0.0, 0.0, 0.0};
+    double shift[3] = {0.0, 0.0, 0.0}, cell[3] = {0.0, 0.0, 0.0};
     if (!box.open() && types[i] >= 0) {
       f = lattice_.fractional(w);
-      double k[3] = {0.0, 0.0, 0.0};
+      double(&k)[3] = cell;
       for (std::size_t a = 0; a < 3; ++a)
         if (pbc[a]) k[a] = std::floor(f[a]);
       for (std::size_t c = 0; c < 3; ++c) {
@@ -125,6 +132,8 @@ void ImageCells::wrap(const double* x, const int* types, int natoms, const Box& 
       frac_[size(3 * i + c)] = f[size(c)];
       shift_[size(3 * i + c)] = static_cast<int>(shift[c]);
     }
+    if (cell_.empty()) continue;
+    for (Index c = 0; c < 3; ++c) cell_[size(3 * i + c)] = static_cast<int>(cell[size(c)]);
   }
 }
 
@@ -260,7 +269,7 @@ int ImageCells::insert(const Cell& cell) {
 
 void ImageCells::sort_into_cells() {
   const std::size_t n = px_.size();
-  pcell_.resize(n);
+  resize(pcell_, n);
   keys_.clear();
   if (!direct_) {
     std::size_t capacity = 16;
@@ -273,13 +282,14 @@ void ImageCells::sort_into_cells() {
     pcell_[k] = direct_ ? (cell[2] * dims_[1] + cell[1]) * dims_[0] + cell[0] : insert(cell);
   }
   const std::size_t ncell = direct_ ? size(dims_[0]) * size(dims_[1]) * size(dims_[2]) : keys_.size();
-  first_.assign(ncell + 1, 0);
+  resize(first_, ncell + 1);
+  std::fill(first_.begin(), first_.end(), 0);
   for (const int c : pcell_) ++first_[size(c) + 1];
   for (std::size_t c = 0; c < ncell; ++c) first_[c + 1] += first_[c];
-  sx_.resize(n);
-  sy_.resize(n);
-  sz_.resize(n);
-  simage_.resize(n);
+  resize(sx_, n);
+  resize(sy_, n);
+  resize(sz_, n);
+  resize(simage_, n);
   for (std::size_t k = 0; k < n; ++k) {
     const std::size_t to = size(first_[size(pcell_[k])]++);
     sx_[to] = px_[k];
@@ -292,11 +302,13 @@ void ImageCells::sort_into_cells() {
   first_[0] = 0;
 }
 
-void ImageCells::prepare(const double* x, const int* types, int natoms, const Box& box, double radius) {
+void ImageCells::prepare(const double* x, const int* types, int natoms, const Box& box, double radius, bool keep) {
   radius_ = radius;
   dims_ = {0, 0, 0};
+  cell_.resize(keep ? size(natoms) * 3 : 0);
   reduce(box);
   wrap(x, types, natoms, box);
+  start_.assign(x, x + (keep ? 3 * static_cast<Index>(natoms) : 0));
   make_images(types, natoms);
   sort_into_cells();
 }
@@ -338,9 +350,9 @@ void ImageCells::locate(int i, Search& search) const {
   }
 }
 
-int ImageCells::gather(int i, Search& search, Candidate* out) const {
+// The points in the cubes that were located, within the radius and a little more, into search.hits; their number.
+int ImageCells::hit(int i, Search& search) const {
   const double* w = &wrapped_[3 * size(i)];
-  const int* ki = &shift_[3 * size(i)];
   const double xi = w[0], yi = w[1], zi = w[2];
   const double limit = radius_ * radius_ * (1.0 + 1e-9);
   const double *sx = sx_.data(), *sy = sy_.data(), *sz = sz_.data();
@@ -355,27 +367,109 @@ int ImageCells::gather(int i, Search& search, Candidate* out) const {
       nhit += static_cast<int>(dx * dx + dy * dy + dz * dz <= limit);
     }
   }
+  return nhit;
+}
+
+// From the wrapped atoms and not from the image: then the edges (i, j) and (j, i) are exact negatives.
+Candidate ImageCells::candidate(int i, const Image& image) const {
+  const double *w = &wrapped_[3 * size(i)], *wj = &wrapped_[3 * size(image.j)];
+  const int *ki = &shift_[3 * size(i)], *kj = &shift_[3 * size(image.j)];
+  const Shift& shift = shifts_[size(image.shift)];
+  Candidate c;
+  for (std::size_t a = 0; a < 3; ++a) {
+    c.d[a] = (wj[a] - w[a]) + shift.v[a];
+    c.n[a] = shift.n[a] - kj[a] + ki[a];
+  }
+  c.r = std::sqrt(c.d[0] * c.d[0] + c.d[1] * c.d[1] + c.d[2] * c.d[2]);
+  c.j = image.j;
+  return c;
+}
+
+int ImageCells::gather(int i, Search& search, Candidate* out) const {
+  const int nhit = hit(i, search);
   int n = 0;
   double farthest = 0.0;
   for (int h = 0; h < nhit; ++h) {
-    const Image image = simage_[size(hits[h])];
+    const Image image = simage_[size(search.hits[size(h)])];
     if (image.j == i && image.shift == 0) continue;
-    // From the wrapped atoms and not from the image: then the edges (i, j) and (j, i) are exact negatives.
-    const double* wj = &wrapped_[3 * size(image.j)];
-    const int* kj = &shift_[3 * size(image.j)];
-    const Shift& shift = shifts_[size(image.shift)];
-    Candidate& c = out[n++];
-    for (std::size_t a = 0; a < 3; ++a) {
-      c.d[a] = (wj[a] - w[a]) + shift.v[a];
-      c.n[a] = shift.n[a] - kj[a] + ki[a];
-    }
-    c.r = std::sqrt(c.d[0] * c.d[0] + c.d[1] * c.d[1] + c.d[2] * c.d[2]);
-    c.j = image.j;
-    farthest = std::max(farthest, c.r);
+    out[n] = candidate(i, image);
+    farthest = std::max(farthest, out[n++].r);
   }
   // Rarely a hit is just outside. Removing it in the loop would make every step wait for the square root before it.
   if (farthest > radius_)
     n = static_cast<int>(std::remove_if(out, out + n, [this](const Candidate& c) { return c.r > radius_; }) - out);
+  return n;
+}
+
+void ImageCells::list(int i, Search& search, std::vector<Image>& out) const {
+  const int nhit = hit(i, search);
+  for (int h = 0; h < nhit; ++h) {
+    const Image image = simage_[size(search.hits[size(h)])];
+    if (image.j != i || image.shift != 0) out.push_back(image);
+  }
+}
+
+// Where atom i has moved from its place in prepare(): the lattice vectors that it jumped by, in `cells`, and whether it is
+// otherwise within `most` of it. Any choice of lattice vectors that passes is right.
+bool ImageCells::displacement(int i, const double* x, double most, double (&cells)[3]) const {
+  const double* from = &start_[3 * size(i)];
+  Vec3 u{x[0] - from[0], x[1] - from[1], x[2] - from[2]};
+  cells[0] = cells[1] = cells[2] = 0.0;
+  if (dot(u, u) <= most * most) return true;
+  if (lattice_.open()) return false;
+  const Vec3 f = lattice_.fractional(u);
+  const Mat3& b = lattice_.rows();
+  for (std::size_t a = 0; a < 3; ++a)
+    if (lattice_.periodic()[a]) cells[a] = std::round(f[a]);
+  for (std::size_t c = 0; c < 3; ++c) {
+    u[c] -= cells[0] * b[0][c] + cells[1] * b[1][c] + cells[2] * b[2][c];
+    if (!(std::abs(cells[c]) < image_limit / 3e5)) return false;
+  }
+  return dot(u, u) <= most * most;
+}
+
+bool ImageCells::close_to(const double* x, const int* types, double most) const {
+  const int natoms = static_cast<int>(start_.size() / 3);
+  double cells[3];
+  for (int i = 0; i < natoms; ++i)
+    if (types[i] >= 0 && !displacement(i, x + 3 * static_cast<Index>(i), most, cells)) return false;
+  return true;
+}
+
+bool ImageCells::follow(const double* x, const int* types, double most) {
+  if (!close_to(x, types, most)) return false;
+  const int natoms = static_cast<int>(start_.size() / 3);
+  const Mat3& b = lattice_.rows();
+  for (int i = 0; i < natoms; ++i) {
+    const double* xi = x + 3 * static_cast<Index>(i);
+    double k[3] = {0.0, 0.0, 0.0}, shift[3] = {0.0, 0.0, 0.0};
+    if (!lattice_.open() && types[i] >= 0) {
+      (void)displacement(i, xi, most, k);
+      for (std::size_t a = 0; a < 3; ++a) k[a] += cell_[3 * size(i) + a];
+      for (std::size_t c = 0; c < 3; ++c)
+        for (std::size_t a = 0; a < 3; ++a) shift[c] += k[a] * static_cast<double>(t_[a][c]);
+    }
+    for (std::size_t c = 0; c < 3; ++c) {
+      // The same operations as in wrap(): an atom that crossed no border has the same wrapped place, bit by bit.
+      wrapped_[3 * size(i) + c] = lattice_.open() ? xi[c] : xi[c] - (k[0] * b[0][c] + k[1] * b[1][c] + k[2] * b[2][c]);
+      shift_[3 * size(i) + c] = static_cast<int>(shift[c]);
+    }
+  }
+  return true;
+}
+
+int ImageCells::measure(int i, const Image* images, int count, double radius, Candidate* out) const {
+  const double* w = &wrapped_[3 * size(i)];
+  const double limit = radius * radius * (1.0 + 1e-9);
+  int n = 0;
+  for (int k = 0; k < count; ++k) {
+    // Most candidates that are too far are left out before the square root.
+    const double *wj = &wrapped_[3 * size(images[k].j)], *v = shifts_[size(images[k].shift)].v;
+    const double x = (wj[0] - w[0]) + v[0], y = (wj[1] - w[1]) + v[1], z = (wj[2] - w[2]) + v[2];
+    if (x * x + y * y + z * z > limit) continue;
+    out[n] = candidate(i, images[k]);
+    n += static_cast<int>(out[n].r <= radius);
+  }
   return n;
 }
 

@@ -29,8 +29,8 @@ struct Candidate {
 class ImageCells {
  public:
   // x: (natoms, 3) finite; atoms of type < 0 are left out. Throws invalid_input when atoms are too far from the cell to count
-  // images, or the cell so small that the images would not fit in memory.
-  void prepare(const double* x, const int* types, int natoms, const Box& box, double radius);
+  // images, or the cell so small that the images would not fit in memory. `keep`: follow() will be called.
+  void prepare(const double* x, const int* types, int natoms, const Box& box, double radius, bool keep);
 
   // What a thread needs to look for the neighbours of one centre after the other.
   struct Search {
@@ -44,16 +44,29 @@ class ImageCells {
   // their number.
   int gather(int i, Search& search, Candidate* out) const;
 
- private:
   struct Image {
     int j, shift;  // number of the atom and of its translation
   };
+  // The same as a list to come back to: appends the images within the radius of centre i, however the atoms move later.
+  void list(int i, Search& search, std::vector<Image>& out) const;
+
+  // Moves the atoms of prepare() on to x: the same atom numbers, types and box. False, and nothing is changed, when an atom is
+  // farther than `most` from where it was then, lattice vectors not counted: callers wrap atoms as they like.
+  bool follow(const double* x, const int* types, double most);
+  [[nodiscard]] bool close_to(const double* x, const int* types, double most) const;
+  // From a list to the candidates of centre i within `radius` of where the atoms are now.
+  int measure(int i, const Image* images, int count, double radius, Candidate* out) const;
+
+ private:
   struct Shift {
     double v[3];  // a lattice vector ...
     int n[3];     // ... in units of the box as given
   };
   using Cell = std::array<std::int32_t, 3>;
 
+  int hit(int i, Search& search) const;
+  [[nodiscard]] Candidate candidate(int i, const Image& image) const;
+  [[nodiscard]] bool displacement(int i, const double* x, double most, double (&cells)[3]) const;
   void reduce(const Box& box);
   void wrap(const double* x, const int* types, int natoms, const Box& box);
   void make_images(const int* types, int natoms);
@@ -69,6 +82,8 @@ class ImageCells {
   std::vector<double> wrapped_;                    // (natoms, 3)
   std::vector<double> frac_;                       // (natoms, 3)
   std::vector<int> shift_;                         // (natoms, 3) wrapped = x - shift B, in units of the box as given
+  std::vector<double> start_;                      // (natoms, 3) x of prepare()
+  std::vector<int> cell_;                          // (natoms, 3) wrapped = x - cell * lattice, then
 
   std::vector<Shift> shifts_;  // every translation that occurs; the first is zero
   std::vector<int> shift_of_;  // scratch: number of a translation, or -1

@@ -4,7 +4,9 @@
 #include <pybind11/stl.h>
 
 #include <memory>
+#include <new>
 #include <optional>
+#include <stdexcept>
 
 #include "error.hpp"
 #include "model/model.hpp"
@@ -55,20 +57,26 @@ dpa2::Weights make_weights(const py::dict& arrays) {
 
 class NativeModel {
  public:
-  NativeModel(const std::string& config_json, const py::dict& weights, const std::string& precision)
-      : json_(config_json), model_(std::make_unique<dpa2::Model>(dpa2::parse_config(config_json), make_weights(weights), precision)) {}
+  NativeModel(const std::string& config_json, const py::dict& weights, const std::string& precision, double skin)
+      : json_(config_json),
+        model_(std::make_unique<dpa2::Model>(dpa2::parse_config(config_json), make_weights(weights), precision, skin)) {}
 
-  static std::unique_ptr<NativeModel> from_file(const std::string& path, const std::optional<std::string>& precision) {
+  static std::unique_ptr<NativeModel> from_file(const std::string& path, const std::optional<std::string>& precision, double skin) {
     dpa2::SafetensorsFile file = dpa2::read_safetensors(path);
     std::unique_ptr<NativeModel> m(new NativeModel);
     m->json_ = file.config_json;
-    m->model_ = std::make_unique<dpa2::Model>(dpa2::parse_config(file.config_json), file.weights, precision.value_or(""));
+    m->model_ = std::make_unique<dpa2::Model>(dpa2::parse_config(file.config_json), file.weights, precision.value_or(""), skin);
     return m;
   }
 
   const std::string& config_json() const { return json_; }
   const std::string& precision() const { return model_->precision(); }
   int descriptor_dim() const { return model_->config().descriptor_dim(); }
+
+  std::int64_t memory_estimate(std::int64_t natoms, double neighbors, int atomic, int threads) const {
+    require(atomic >= 0 && atomic <= 2, "atomic must be 0, 1 or 2");
+    return model_->memory_estimate(natoms, neighbors, true, static_cast<dpa2::AtomVirial>(atomic), threads);
+  }
 
   py::dict evaluate(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
                     const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, int atomic, int threads) const {
@@ -187,6 +195,9 @@ void raise(const dpa2::Error& e) {
     case dpa2::Status::unsupported:
       name = "UnsupportedModelError";
       break;
+    case dpa2::Status::out_of_memory:
+      name = "OutOfMemoryError";
+      break;
     default:
       break;
   }
@@ -202,19 +213,25 @@ PYBIND11_MODULE(_native, m) {
       if (p) std::rethrow_exception(p);
     } catch (const dpa2::Error& e) {
       raise(e);
+    } catch (const std::bad_alloc&) {
+      raise(dpa2::out_of_memory("there is not enough memory: evaluate fewer atoms at once, or where there is more"));
+    } catch (const std::length_error&) {  // what a container says to a size that no memory could hold
+      raise(dpa2::out_of_memory("the arrays would be larger than any memory"));
     }
   });
   py::class_<NativeModel>(m, "NativeModel")
       .def(py::init<const std::string&, const py::dict&, const std::string&>(), py::arg("config_json"), py::arg("weights"),
-           py::arg("precision"))
-      .def_static("from_file", &NativeModel::from_file, py::arg("path"), py::arg("precision") = py::none())
+           py::arg("precision"), py::arg("skin") = 0.0)
+      .def_static("from_file", &NativeModel::from_file, py::arg("path"), py::arg("precision") = py::none(), py::arg("skin") = 0.0)
       .def_property_readonly("config_json", &NativeModel::config_json)
       .def_property_readonly("precision", &NativeModel::precision)
       .def_property_readonly("descriptor_dim", &NativeModel::descriptor_dim)
       .def("evaluate", &NativeModel::evaluate, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
            py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("atomic"), py::arg("threads"))
       .def("descriptor", &NativeModel::descriptor, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
-           py::arg("rot_mat"), py::arg("threads"));
+           py::arg("rot_mat"), py::arg("threads"))
+      .def("memory_estimate", &NativeModel::memory_estimate, py::arg("natoms"), py::arg("neighbors"), py::arg("atomic"),
+           py::arg("threads"));
   m.def("neighbors", &neighbors, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"), py::arg("config_json"));
   m.def("isa", []() { return std::string(dpa2::isa_name()); });
   m.def("isa_levels", []() {
