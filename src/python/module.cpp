@@ -220,7 +220,7 @@ PYBIND11_MODULE(_native, m) {
     }
   });
   py::class_<NativeModel>(m, "NativeModel")
-      .def(py::init<const std::string&, const py::dict&, const std::string&>(), py::arg("config_json"), py::arg("weights"),
+      .def(py::init<const std::string&, const py::dict&, const std::string&, double>(), py::arg("config_json"), py::arg("weights"),
            py::arg("precision"), py::arg("skin") = 0.0)
       .def_static("from_file", &NativeModel::from_file, py::arg("path"), py::arg("precision") = py::none(), py::arg("skin") = 0.0)
       .def_property_readonly("config_json", &NativeModel::config_json)
