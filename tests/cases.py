@@ -1,7 +1,7 @@
-"""Every operation and every model case of the tests, declared once.
+"""Every model case of the tests, declared once; the single operations are in `operations`.
 
-The golden-file generator, the tests and the benchmarks draw from the two lists here. The module needs NumPy and the
-standard library alone, so that the generator can import it in an environment without dpa2.
+The golden-file generator, the tests and the benchmarks draw from the two lists. The modules need NumPy and the
+standard library alone, so that the generator can import them in an environment without dpa2.
 
 Model cases are written as differences from `BASE`: a small model with every update term switched on. A dotted name
 is an option of a block ("repinit.neuron", "repformer.nlayers", "fitting.resnet_dt"); a plain name is an option of the
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,52 +29,6 @@ TOLERANCE = {"float64": 1e-10, "float32": 2e-4}
 SAME = 1e-12
 #: central differences: 4th order, step in angstrom (or strain), bound in eV/angstrom (or eV)
 STEP, DIFFERENCE = 1e-4, 1e-7
-
-# --------------------------------------------------------------------------------------------- operations
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One numerical operation: its name in src/cpu and dpa2.reference, sizes to run it at, and what it costs.
-
-    `macs` counts multiply-adds of the forward pass for one centre atom, written for real neighbours only. Tolerances
-    are relative to max(1, largest magnitude); `step` is that of central differences in the operation's own inputs.
-    """
-
-    name: str
-    sizes: Mapping[str, int]
-    macs: Callable[[Mapping[str, int]], float]
-    tolerance: Mapping[str, float] = field(default_factory=lambda: {"float64": 1e-12, "float32": 2e-5})
-    step: float = 1e-5
-    difference: float = 1e-8
-
-
-_WATER = {
-    "n": 26, "nr": 89, "nsel": 48, "g1": 128, "g2": 32, "axis": 4, "heads": 4, "hidden": 32,
-    "ng": 100, "ng_axis": 12, "n3": 8, "tebd": 8,
-}  # fmt: skip
-
-OPERATIONS: tuple[Operation, ...] = (
-    Operation("env_mat", _WATER, lambda s: 10.0 * s["nr"]),
-    Operation("type_embedding", {"ntypes": 2, "tebd": 8}, lambda s: float(s["ntypes"] * s["tebd"])),
-    Operation("embedding_net", _WATER, lambda s: s["nr"] * (17.0 * 25 + 25 * 50 + 50 * 100)),
-    Operation("tabulate", _WATER, lambda s: 5.0 * s["nr"] * s["ng"]),
-    Operation("repinit", _WATER, lambda s: 4.0 * s["ng"] * (s["nr"] + s["ng_axis"])),
-    Operation("three_body", _WATER, lambda s: s["n"] ** 2 * (3.0 + 2 * s["n3"])),
-    Operation("linear", _WATER, lambda s: s["g1"] * (s["g1"] + s["axis"] * (s["g1"] + s["g2"]))),
-    Operation("g2_embed", _WATER, lambda s: float(s["n"] * s["g2"])),
-    Operation(
-        "pair_attention",
-        _WATER,
-        lambda s: s["n"] ** 2 * s["heads"] * (s["hidden"] + s["g2"]) + s["n"] * s["g2"] * s["heads"] * 4.0 * s["g2"],
-    ),
-    Operation("symmetrization", _WATER, lambda s: 3.0 * (s["n"] + s["axis"]) * (s["g1"] + s["g2"])),
-    Operation("conv", _WATER, lambda s: s["n"] * s["g1"] * (s["g2"] + 2.0)),
-    Operation("local_attention", _WATER, lambda s: s["n"] * s["heads"] * (s["g1"] + 2.0) * (s["hidden"] + s["g1"])),
-    Operation("residual_update", _WATER, lambda s: 4.0 * s["g1"]),
-    Operation("fitting", {"in": 136, "width": 240}, lambda s: s["width"] * (s["in"] + 2.0 * s["width"] + 1)),
-    Operation("assemble", _WATER, lambda s: 12.0 * s["nr"]),
-)
 
 # --------------------------------------------------------------------------------------------- model cases
 
