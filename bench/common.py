@@ -44,7 +44,7 @@ def copies(text: str) -> tuple[int, int, int]:
     """The argument of --replicate: "2", or "2x2x3"."""
     found = [int(word) for word in text.split("x")]
     if len(found) not in (1, 3) or min(found) < 1:
-        raise ValueError
+        raise ValueError(f"copies are 2 or 2x2x3, not {text}")
     return (found[0], found[0], found[0]) if len(found) == 1 else (found[0], found[1], found[2])
 
 
