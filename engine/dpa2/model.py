@@ -7,6 +7,7 @@ Lengths in angstrom, energies in eV, forces in eV/angstrom, virials in eV (``vir
 from __future__ import annotations
 
 import copy
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import InputError, NeighborOverflowWarning
+from .batch import run_frames
+from .errors import InputError, NeighborOverflowWarning, OutOfMemoryError
 from .inputs import Batch, Float, Int, Pbc, check_input
 
 if TYPE_CHECKING:
@@ -87,15 +89,21 @@ def _choice(value: Any, allowed: Sequence[str], name: str, hint: str = "") -> st
     return value
 
 
+def _atomic_mode(atomic: Any) -> int:
+    if not isinstance(atomic, (bool, np.bool_, str)) or atomic not in _ATOMIC:
+        raise InputError(f'atomic must be False, True, "edge" or "deepmd", got {atomic!r}')
+    return _ATOMIC[atomic]
+
+
 @contextmanager
 def _naming_frame(batch: Batch, frame: int) -> Iterator[None]:
     """Says in the core's messages which frame they are about, if there are frames."""
     try:
         yield
-    except InputError as error:
+    except (InputError, OutOfMemoryError) as error:
         if not batch.has_frame_axis:
             raise
-        raise InputError(f"frame {frame}: {error}") from error
+        raise type(error)(f"frame {frame}: {error}") from error
 
 
 def _refuse_overflown_numbers(values: float | Float, what: str) -> None:
@@ -106,7 +114,16 @@ def _refuse_overflown_numbers(values: float | Float, what: str) -> None:
         )
 
 
-def _make_engine(data: ModelData, precision: str, device: str) -> Engine:
+def _checked_skin(skin: Any, rcut: float) -> float:
+    number = isinstance(skin, (int, float, np.integer, np.floating)) and not isinstance(skin, bool)
+    if not (number and 0.0 <= skin <= rcut):
+        raise InputError(
+            f"skin must be a length between 0 and the cutoff of the model, {rcut:g} angstrom, got {skin!r}"
+        )
+    return float(skin)
+
+
+def _make_engine(data: ModelData, precision: str, device: str, skin: float) -> Engine:
     if device == "reference":
         from .reference import ReferenceModel
 
@@ -121,7 +138,7 @@ def _make_engine(data: ModelData, precision: str, device: str) -> Engine:
             f"the compiled part of dpa2 cannot be imported ({error}); install the package with pip, "
             'or use device="reference" for the slow NumPy implementation'
         ) from error
-    return NativeModel(json.dumps(data.config), data.weights, precision)
+    return NativeModel(json.dumps(data.config), data.weights, precision, skin)
 
 
 class Model:
@@ -134,6 +151,7 @@ class Model:
         threads: int | None = None,
         device: str = "cpu",
         on_overflow: OnOverflow = "warn",
+        skin: float = 0.0,
     ) -> None:
         hint = "; CUDA is not available in this version" if str(device).startswith(("cuda", "gpu")) else ""
         self._device = _choice(device, ("cpu", "reference"), "device", hint)
@@ -151,7 +169,8 @@ class Model:
         self._threads = _available_threads() if threads is None else int(threads)
         self._data = data
         self._warned = False
-        self._engine = _make_engine(data, self._precision, self._device)
+        self._skin = _checked_skin(skin, self.rcut)
+        self._engine = _make_engine(data, self._precision, self._device, self._skin)
 
     @property
     def type_map(self) -> tuple[str, ...]:
@@ -189,6 +208,38 @@ class Model:
     def device(self) -> str:
         """``"cpu"`` (the compiled core) or ``"reference"`` (NumPy)."""
         return self._device
+
+    @property
+    def skin(self) -> float:
+        """How far neighbour lists reach beyond the cutoff to be reused from call to call, angstrom; 0: no reuse."""
+        return self._skin
+
+    def memory_estimate(
+        self, natoms: int, density: float | None = None, neighbors: float | None = None, atomic: Atomic = False
+    ) -> int:
+        """The memory that :meth:`evaluate` takes for one structure, on top of what the process already holds, in bytes.
+
+        Args:
+            natoms: number of atoms.
+            density: atoms per cubic angstrom; 0.1, that of liquid water, if neither this nor ``neighbors`` is given.
+            neighbors: in place of the density, how many others are on average within :attr:`rcut` of an atom.
+            atomic: as for :meth:`evaluate`.
+
+        Raises:
+            InputError: wrong arguments, or a model with ``device="reference"``.
+        """
+        if not isinstance(natoms, (int, np.integer)) or isinstance(natoms, bool) or natoms < 0:
+            raise InputError(f"natoms must be a number of atoms, got {natoms!r}")
+        if density is not None and neighbors is not None:
+            raise InputError("give density or neighbors, not both")
+        if neighbors is None:
+            neighbors = (0.1 if density is None else density) * 4.0 / 3.0 * math.pi * self.rcut**3
+        if not (math.isfinite(neighbors) and neighbors >= 0.0):
+            raise InputError("density and neighbors must be finite and not negative")
+        if self._device != "cpu":
+            raise InputError('only the compiled core knows its memory: load the model with device="cpu"')
+        engine: Any = self._engine
+        return int(engine.memory_estimate(int(natoms), float(neighbors), _atomic_mode(atomic), self._threads))
 
     @overload
     def descriptor(
@@ -254,18 +305,25 @@ class Model:
         g2_dim = int(self._data.config["descriptor"]["repformer"]["g2_dim"])
         out = np.empty((nframes, natoms, self.descriptor_dim))
         rotations = np.empty((nframes, natoms, g2_dim, 3)) if rot_mat else None
-        for f in range(nframes):
+
+        def work(f: int, threads: int) -> tuple[Float | None, Overflow]:
             box_f = None if batch.boxes is None else batch.boxes[f]
             with _naming_frame(batch, f):
                 out[f], rotation, overflow = self._engine.descriptor(
-                    batch.coords[f], batch.types[f], box_f, batch.pbc, bool(rot_mat), self._threads
+                    batch.coords[f], batch.types[f], box_f, batch.pbc, bool(rot_mat), threads
                 )
                 _refuse_overflown_numbers(out[f], "the descriptor")
+            return rotation, overflow
+
+        def finish(f: int, done: tuple[Float | None, Overflow]) -> None:
+            rotation, overflow = done
             if rotations is not None:
                 rotations[f] = rotation
             self._report_overflow(overflow, batch, f)
             if progress is not None:
                 progress(f + 1, nframes)
+
+        run_frames(work, finish, nframes, natoms, self._threads if self._device == "cpu" else 1)
         drop = (slice(None) if batch.has_frame_axis else 0,)
         return out[drop] if rotations is None else (out[drop], rotations[drop])
 
@@ -300,7 +358,10 @@ class Model:
         Returns:
             A :class:`Result`. A frame axis in ``coords`` means a frame axis on every field.
 
+        Many small frames are evaluated side by side on the model's threads, large ones one after the other.
+
         Raises:
+            OutOfMemoryError: the structure needs more memory than there is (see :meth:`memory_estimate`).
             InputError: wrong shapes, unknown types, coordinates that are not finite, a singular box, missing or
                 unexpected parameters; more neighbours than ``sel`` if the model was loaded with
                 ``on_overflow="error"``.
@@ -308,9 +369,7 @@ class Model:
         Warns:
             NeighborOverflowWarning: once per model, when an atom has more neighbours than ``sel``.
         """
-        if not isinstance(atomic, (bool, np.bool_, str)) or atomic not in _ATOMIC:
-            raise InputError(f'atomic must be False, True, "edge" or "deepmd", got {atomic!r}')
-        mode = _ATOMIC[atomic]
+        mode = _atomic_mode(atomic)
         batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam)
         nframes, natoms = batch.types.shape
         energy = np.empty(nframes)
@@ -318,7 +377,8 @@ class Model:
         virial = np.empty((nframes, 3, 3))
         atom_energy = np.empty((nframes, natoms))
         atom_virial = np.empty((nframes, natoms, 3, 3)) if mode else None
-        for f in range(nframes):
+
+        def work(f: int, threads: int) -> Any:
             with _naming_frame(batch, f):
                 found = self._engine.evaluate(
                     batch.coords[f],
@@ -328,10 +388,13 @@ class Model:
                     None if batch.fparam is None else batch.fparam[f],
                     None if batch.aparam is None else batch.aparam[f],
                     mode,
-                    self._threads,
+                    threads,
                 )
                 _refuse_overflown_numbers(found["energy"], "the energy")
                 _refuse_overflown_numbers(found["forces"], "a force")
+            return found
+
+        def finish(f: int, found: Any) -> None:
             self._report_overflow(found["overflow"], batch, f)
             energy[f] = found["energy"]
             forces[f] = found["forces"]
@@ -341,6 +404,8 @@ class Model:
                 atom_virial[f] = found["atom_virial"]
             if progress is not None:
                 progress(f + 1, nframes)
+
+        run_frames(work, finish, nframes, natoms, self._threads if self._device == "cpu" else 1)
         if batch.has_frame_axis:
             return Result(energy, forces, virial, atom_energy, atom_virial)
         return Result(
@@ -361,7 +426,7 @@ class Model:
         if self._on_overflow == "error":
             raise InputError(f'{message}. Load the model with on_overflow="warn" to evaluate it all the same')
         self._warned = True
-        warnings.warn(f"{message}. Warned once per model", NeighborOverflowWarning, stacklevel=3)
+        warnings.warn(f"{message}. Warned once per model", NeighborOverflowWarning, stacklevel=5)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to ``path`` in the native format (``.safetensors``), weights as they were in its file.
@@ -389,7 +454,8 @@ class Model:
     def __reduce__(self) -> tuple[Any, ...]:
         # Weights travel along, so that a worker needs no access to the file; the thread count is chosen again there.
         precision, threads = self._requested
-        return _rebuild, (self._data.config, self._data.weights, precision, threads, self._device, self._on_overflow)
+        options = (precision, threads, self._device, self._on_overflow, self._skin)
+        return _rebuild, (self._data.config, self._data.weights, *options)
 
 
 def _rebuild(config: dict[str, Any], weights: dict[str, NDArray[Any]], *options: Any) -> Model:
@@ -405,6 +471,7 @@ def load(
     threads: int | None = None,
     device: str = "cpu",
     on_overflow: OnOverflow = "warn",
+    skin: float = 0.0,
 ) -> Model:
     """Read a model file: deepmd-kit's (``.pt``, ``.pth``, ``.dp``, ``.yaml``, ...) or dpa2's own (``.safetensors``).
 
@@ -418,6 +485,8 @@ def load(
         device: "cpu", or "reference" for the slow NumPy implementation that serves as specification.
         on_overflow: what to do when an atom has more neighbours than the model's ``sel``: "warn" (once), "error",
             "ignore".
+        skin: for molecular dynamics, angstrom: neighbours are looked for up to the cutoff + skin and remembered until
+            an atom has moved by half the skin, or the atoms, types or box are others. Results are the same.
 
     Raises:
         ModelFileError: a missing, corrupt or inconsistent file; UnsupportedModelError, a subclass: a model that is
@@ -426,4 +495,4 @@ def load(
     """
     from .files import read
 
-    return Model(read(path, head), precision, threads, device, on_overflow)
+    return Model(read(path, head), precision, threads, device, on_overflow, skin)

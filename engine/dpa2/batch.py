@@ -1,0 +1,55 @@
+"""Many frames on many threads: small frames side by side, large ones one after the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+R = TypeVar("R")
+
+# Up to this many atoms frames are evaluated side by side. A frame on one thread needs no barriers and shares no sums,
+# which wins at any size; but every thread then holds the memory of a whole frame, and an interrupt waits for a frame.
+LARGEST_SMALL_FRAME = 1024
+# Frames that are handed out ahead of the one that is waited for, per thread: results are kept until their turn comes.
+AHEAD = 4
+
+
+def frames_side_by_side(nframes: int, natoms: int, threads: int) -> int:
+    """How many of the frames, from the first, to evaluate side by side: as many as keep all threads busy, or none."""
+    if threads < 2 or natoms > LARGEST_SMALL_FRAME:
+        return 0
+    return nframes // threads * threads
+
+
+def run_frames(
+    evaluate: Callable[[int, int], R],
+    finish: Callable[[int, R], None],
+    nframes: int,
+    natoms: int,
+    threads: int,
+) -> None:
+    """``finish(frame, evaluate(frame, threads of the frame))`` for every frame.
+
+    ``evaluate`` may run in other threads, several at once; it should release the interpreter's lock. ``finish`` is
+    called in the caller's thread and in the order of the frames. The first exception in that order ends everything;
+    when one leaves this function, also ``KeyboardInterrupt``, no other thread is at work any more.
+    """
+    together = frames_side_by_side(nframes, natoms, threads)
+    if together:
+        waiting: deque[Future[R]] = deque()
+        with ThreadPoolExecutor(threads, thread_name_prefix="dpa2") as pool:
+            try:
+                submitted = 0
+                for frame in range(together):
+                    while submitted < min(together, frame + AHEAD * threads):
+                        waiting.append(pool.submit(evaluate, submitted, 1))
+                        submitted += 1
+                    finish(frame, waiting.popleft().result())
+            except BaseException:
+                for future in waiting:
+                    future.cancel()
+                raise
+    for frame in range(together, nframes):
+        finish(frame, evaluate(frame, threads))

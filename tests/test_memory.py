@@ -1,0 +1,178 @@
+"""Molecular dynamics and large systems: the skin of the neighbour lists, and memory."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dpa2
+import numpy as np
+import pytest
+from api_models import BOX, COORDS, HAS_NATIVE, TYPES, model_data
+from dpa2.model import Model
+
+pytestmark = pytest.mark.skipif(not HAS_NATIVE, reason="not installed: source tree only")
+
+
+@pytest.mark.parametrize("wrap", [None, "into the cell", "anywhere"])
+def test_skin_changes_nothing_along_a_walk(wrap: str | None) -> None:
+    plain, skinned = (Model(model_data(), threads=2, skin=skin) for skin in (0.0, 0.8))
+    assert (plain.skin, skinned.skin) == (0.0, 0.8)
+    rng = np.random.default_rng(5)
+    coords = COORDS.copy()
+    for step in range(25):
+        coords = coords + rng.normal(scale=0.05, size=coords.shape)
+        if wrap == "into the cell":
+            coords = (coords @ np.linalg.inv(BOX) % 1.0) @ BOX
+        elif wrap == "anywhere":
+            coords = coords + rng.integers(-2, 3, size=coords.shape) @ BOX
+        box = BOX * (1.02 if step == 20 else 1.0)
+        types = TYPES[::-1] if step == 10 else TYPES
+        a, b = (model.evaluate(coords, types, box, atomic=True) for model in (plain, skinned))
+        for name in ("energy", "forces", "virial", "atom_energy", "atom_virial"):
+            np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=0, atol=1e-10)
+        np.testing.assert_allclose(
+            plain.descriptor(coords, types, box), skinned.descriptor(coords, types, box), atol=1e-10
+        )
+    assert pickle.loads(pickle.dumps(skinned)).skin == 0.8
+
+
+@pytest.mark.parametrize("skin", [-0.1, 1e3, float("nan"), "thin", True, None])
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_skin_is_checked(device: str, skin: Any) -> None:
+    with pytest.raises(dpa2.InputError, match="skin must be a length between 0 and the cutoff"):
+        Model(model_data(), device=device, skin=skin)
+
+
+def test_load_takes_a_skin(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    Model(model_data()).save(path)
+    assert dpa2.load(path, skin=1.5).skin == 1.5
+
+
+def test_estimate_grows_with_everything() -> None:
+    model = Model(model_data(), threads=1)
+    base = model.memory_estimate(1000)
+    assert base == model.memory_estimate(1000, density=0.1)
+    assert base == pytest.approx(model.memory_estimate(1000, neighbors=0.1 * 4 / 3 * np.pi * model.rcut**3), rel=1e-6)
+    assert model.memory_estimate(2000) > 1.8 * base
+    assert model.memory_estimate(1000, density=0.2) > base
+    assert model.memory_estimate(1000, atomic=True) > base
+    assert model.memory_estimate(1000, atomic="deepmd") > model.memory_estimate(1000, atomic=True)
+    assert Model(model_data(), precision="float32", threads=1).memory_estimate(1000) < base
+    assert Model(model_data(), threads=1, skin=1.0).memory_estimate(1000) > base
+    assert model.memory_estimate(0) < 10**7
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"natoms": -1},
+        {"natoms": 1.5},
+        {"natoms": 10, "density": 0.1, "neighbors": 3},
+        {"natoms": 10, "density": -1.0},
+        {"natoms": 10, "neighbors": float("nan")},
+        {"natoms": 10, "atomic": "edges"},
+    ],
+)
+def test_estimate_checks_its_arguments(arguments: dict[str, Any]) -> None:
+    with pytest.raises(dpa2.InputError):
+        Model(model_data()).memory_estimate(**arguments)
+
+
+def test_reference_has_no_estimate() -> None:
+    with pytest.raises(dpa2.InputError, match='device="cpu"'):
+        Model(model_data(), device="reference").memory_estimate(10)
+
+
+def lattice(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """n^3 atoms on a distorted simple cubic lattice: 0.1 per cubic angstrom."""
+    a = 0.1 ** (-1 / 3)
+    grid = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    coords = a * grid + np.random.default_rng(1).normal(scale=0.1, size=grid.shape)
+    return coords, np.arange(len(grid)) % 2, np.eye(3) * n * a
+
+
+MEASURE = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from dpa2.model import Model
+from api_models import model_data
+from test_memory import lattice
+model = Model(model_data(), threads=int(sys.argv[3]), precision=sys.argv[2])
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+coords, types, box = lattice(4)
+model.evaluate(coords, types, box)
+del model
+model = Model(model_data(), threads=int(sys.argv[3]), precision=sys.argv[2])
+coords, types, box = lattice(22)
+resident = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+model.evaluate(coords, types, box)
+print(peak() - resident, model.memory_estimate(len(coords), density=0.1))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of the process from /proc")
+@pytest.mark.parametrize(("precision", "threads"), [("float64", 1), ("float32", 2)])
+def test_estimate_is_what_an_evaluation_takes(precision: str, threads: int) -> None:
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE, here, precision, str(threads)]
+    grown, estimate = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert 0.75 * grown < estimate < 1.35 * grown, (grown, estimate)
+
+
+@pytest.mark.parametrize("call", [lambda m, *a: m.evaluate(*a), lambda m, *a: m.evaluate(*a, atomic=True)])
+def test_too_little_memory_is_a_memory_error(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(model_data(), threads=2)
+    coords, types, box = lattice(25)
+    monkeypatch.setenv("DPA2_MEMORY_LIMIT", "50M")
+    pattern = r"evaluating 15625 atoms needs .* more memory .* DPA2_MEMORY_LIMIT leaves 0 MiB: evaluate fewer atoms"
+    with pytest.raises(MemoryError, match=pattern) as caught:
+        call(model, coords, types, box)
+    assert isinstance(caught.value, dpa2.OutOfMemoryError)
+    with pytest.raises(dpa2.OutOfMemoryError, match=r"^frame 0: "):
+        call(model, coords[None], types, box)
+    # A small structure passes, and so does the large one where there is memory.
+    call(model, COORDS, TYPES, BOX)
+    monkeypatch.delenv("DPA2_MEMORY_LIMIT")
+    assert np.isfinite(model.evaluate(coords[:300], types[:300], box).forces).all()
+
+
+def test_limit_must_be_a_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DPA2_MEMORY_LIMIT", "plenty")
+    coords, types, box = lattice(25)
+    with pytest.raises(dpa2.InputError, match="DPA2_MEMORY_LIMIT is 'plenty'"):
+        Model(model_data()).evaluate(coords, types, box)
+
+
+RLIMIT = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from dpa2.model import Model
+from api_models import model_data
+from test_memory import lattice
+model = Model(model_data(), threads=1)
+coords, types, box = lattice(40)
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[2]) * 2**20,) * 2)
+try:
+    model.evaluate(coords, types, box)
+except MemoryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of the process from /proc")
+@pytest.mark.parametrize("megabytes", [20, 80, 160])
+def test_address_space_that_ends_anywhere_is_a_memory_error(megabytes: int) -> None:
+    """Before the lists, in them, or after them."""
+    command = [sys.executable, "-W", "ignore", "-c", RLIMIT, str(Path(__file__).parent), str(megabytes)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "memory" in done.stdout
