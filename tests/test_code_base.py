@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINE = ROOT / "engine" / "dpa2"
+FOLDERS = ("src", "engine", "tests", "examples", "bench")
 LONGEST_FILE = 520
 SOURCE_SUFFIXES = {".py", ".pyi", ".cpp", ".hpp", ".h", ".cu", ".cuh", ".pyx", ".pxd"}
 
@@ -61,7 +62,7 @@ def imports(path: Path) -> set[str]:
 
 
 def test_files_are_short() -> None:
-    lengths = {name_of(p): len(p.read_text(encoding="utf-8").splitlines()) for p in sources("src", "engine", "tests")}
+    lengths = {name_of(p): len(p.read_text(encoding="utf-8").splitlines()) for p in sources(*FOLDERS)}
     assert len(lengths) > 100
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE} == {}
 
@@ -130,7 +131,7 @@ def test_version_stands_in_one_place() -> None:
 
 def test_nothing_is_left_open() -> None:
     words = re.compile("|".join(["TO" + "DO", "FIX" + "ME", r"\bXX" + r"X\b"]))
-    files = sources("src", "engine", "tests", "examples")
+    files = sources(*FOLDERS)
     assert [name_of(path) for path in files if words.search(path.read_text(encoding="utf-8"))] == []
 
 
