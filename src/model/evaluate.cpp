@@ -95,14 +95,17 @@ void Evaluator<T>::forward(Exchange* exchange) {
 /// gradients of the edge vectors into gamma_out (nedge, 3).
 template <class T>
 void Evaluator<T>::backward(Exchange* exchange, const double* seed, double* gamma_out, Outputs& out, bool atom_virial) {
-  const Edges& edges = *frame_->edges;
   const int threads = ws_.partition.threads();
   const std::size_t count = static_cast<std::size_t>(threads), nt = count;
   const std::size_t n1 = static_cast<std::size_t>(m_.n1);
-  for (int i = 0; i < edges.nlocal; ++i) {
-    const T s = seed != nullptr ? static_cast<T>(seed[i]) : T(1);
-    for (std::size_t c = 0; c < n1; ++c) ws_.dg1.data()[static_cast<std::size_t>(i) * n1 + c] = s * ws_.dE_dg1.data()[static_cast<std::size_t>(i) * n1 + c];
-  }
+  for_tiles([&](int, int i0, int i1, Arena&) {
+    for (int i = i0; i < i1; ++i) {
+      const T s = seed != nullptr ? static_cast<T>(seed[i]) : T(1);
+      const T* from = ws_.dE_dg1.data() + static_cast<std::ptrdiff_t>(i) * m_.n1;
+      T* to = ws_.dg1.data() + static_cast<std::ptrdiff_t>(i) * m_.n1;
+      for (int c = 0; c < m_.n1; ++c) to[c] = s * from[c];
+    }
+  });
   for (int l = static_cast<int>(m_.layers.size()) - 1; l >= 0; --l) {
     parallel(threads, [&](int t) {
       const std::size_t s = static_cast<std::size_t>(t);

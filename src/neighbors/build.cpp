@@ -299,7 +299,7 @@ bool NeighborBuilder::refresh(const double* x, const int* types, int natoms, con
     scratch_->run(natoms, types, settings, threads, edges, [&cells, &list, radius](int i, Finisher& finisher) {
       const int count = list.count[size(i)];
       const ImageCells::Image* images = list.lists[size(i / list.block)].data() + list.first[size(i)];
-      return cells.measure(i, images, count, radius, finisher.room(count + 1));
+      return cells.measure(i, images, count, radius, finisher.search, finisher.room(count + 1));
     });
   } catch (...) {
     edges.clear();

@@ -458,19 +458,29 @@ bool ImageCells::follow(const double* x, const int* types, double most) {
   return true;
 }
 
-int ImageCells::measure(int i, const Image* images, int count, double radius, Candidate* out) const {
+int ImageCells::measure(int i, const Image* images, int count, double radius, Search& search, Candidate* out) const {
   const double* w = &wrapped_[3 * size(i)];
+  const double xi = w[0], yi = w[1], zi = w[2];
   const double limit = radius * radius * (1.0 + 1e-9);
-  int n = 0;
+  const double* wrapped = wrapped_.data();
+  const Shift* shifts = shifts_.data();
+  // Without a branch, as in hit(): which candidates are near is in no predictable order.
+  if (search.hits.size() < size(count)) search.hits.resize(2 * size(count));
+  int* hits = search.hits.data();
+  int nhit = 0;
   for (int k = 0; k < count; ++k) {
-    // Most candidates that are too far are left out before the square root.
-    const double *wj = &wrapped_[3 * size(images[k].j)], *v = shifts_[size(images[k].shift)].v;
-    const double x = (wj[0] - w[0]) + v[0], y = (wj[1] - w[1]) + v[1], z = (wj[2] - w[2]) + v[2];
-    if (x * x + y * y + z * z > limit) continue;
-    out[n] = candidate(i, images[k]);
-    n += static_cast<int>(out[n].r <= radius);
+    const double *wj = wrapped + 3 * static_cast<Index>(images[k].j), *v = shifts[images[k].shift].v;
+    const double x = (wj[0] - xi) + v[0], y = (wj[1] - yi) + v[1], z = (wj[2] - zi) + v[2];
+    hits[nhit] = k;
+    nhit += static_cast<int>(x * x + y * y + z * z <= limit);
   }
-  return n;
+  double farthest = 0.0;
+  for (int h = 0; h < nhit; ++h) {
+    out[h] = candidate(i, images[hits[h]]);
+    farthest = std::max(farthest, out[h].r);
+  }
+  if (farthest <= radius) return nhit;
+  return static_cast<int>(std::remove_if(out, out + nhit, [radius](const Candidate& c) { return c.r > radius; }) - out);
 }
 
 }  // namespace dpa2

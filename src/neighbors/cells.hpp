@@ -55,7 +55,7 @@ class ImageCells {
   bool follow(const double* x, const int* types, double most);
   [[nodiscard]] bool close_to(const double* x, const int* types, double most) const;
   // From a list to the candidates of centre i within `radius` of where the atoms are now.
-  int measure(int i, const Image* images, int count, double radius, Candidate* out) const;
+  int measure(int i, const Image* images, int count, double radius, Search& search, Candidate* out) const;
 
  private:
   struct Shift {
