@@ -95,7 +95,6 @@ void Evaluator<T>::forward_entry(int i0, int i1, Arena& arena) {
       x[e] = m_.direct_dist ? r[e] * m_.inv_rcut2 : R[e];
       for (int c = 0; c < 3; ++c) h[3 * e + c] = m_.direct_dist ? d[c * m2 + e] * m_.inv_rcut2 : R[(1 + c) * m2 + e];
     }
-    k_.g2_embed(n2, m_.n2, ws_.g2[0].data() + f0 * m_.n2, x, m_.g2_w, m_.g2_b, m_.act);
     arena.release(mark);
   }
   T* g1 = ws_.g1[0].data() + static_cast<long>(i0) * m_.n1;
@@ -107,7 +106,10 @@ void Evaluator<T>::forward_entry(int i0, int i1, Arena& arena) {
   if (m_.tebd_term != nullptr)
     for (int i = i0; i < i1; ++i)
       for (int c = 0; c < m_.n1; ++c) g1[static_cast<long>(i - i0) * m_.n1 + c] += m_.tebd_term[static_cast<long>(type(i)) * m_.n1 + c];
-  k_.activate_grad(m_.act, size, g1, ws_.dphi_entry.data() + static_cast<long>(i0) * m_.n1, g1);
+  if (ws_.extent.gradient)
+    k_.activate_grad(m_.act, size, g1, ws_.dphi_entry.data() + static_cast<long>(i0) * m_.n1, g1);
+  else
+    k_.activate(m_.act, size, g1, g1);
   arena.release(tile_mark);
 }
 

@@ -18,7 +18,7 @@ void Evaluator<T>::for_tiles(F f) {
   parallel(ws_.partition.threads(), [&](int t) {
     const ThreadRange& range = ws_.partition.range(t);
     Arena& arena = *ws_.arenas[static_cast<std::size_t>(t)];
-    for (int i0 = range.begin; i0 < range.end; i0 += tile) f(t, i0, std::min(i0 + tile, range.end), arena);
+    for (int i0 = range.begin; i0 < range.end; i0 += tile_size) f(t, i0, std::min(i0 + tile_size, range.end), arena);
   });
 }
 
@@ -32,7 +32,6 @@ Extent Evaluator<T>::extent(std::int64_t nlocal, std::int64_t nedge, std::int64_
   e.n1 = m_.n1;
   e.n2 = m_.n2;
   e.update_h2 = m_.update_h2;
-  e.has_self = m_.has_self;
   e.gradient = gradient;
   e.atom_virial = atom_virial == AtomVirial::edge;
   e.deepmd_virial = gradient && atom_virial == AtomVirial::deepmd;
@@ -59,6 +58,11 @@ void Evaluator<T>::prepare_step(const Frame& frame, int threads, bool gradient, 
   ws_.extent = extent(edges.nlocal, edges.nedge(), start[nlocal], gradient, atom_virial);
   ws_.extent.nall = edges.nall;
   ws_.extent.rows = std::move(rows);
+  // Once memory is short it stays so for this workspace: what it holds itself would look free.
+  ws_.extent.keep = keep_;
+  if (gradient)
+    while (ws_.extent.keep < ws_.extent.nlayers && !fits(ws_.growth(ws_.extent))) ++ws_.extent.keep;
+  keep_ = ws_.extent.keep;
   require_memory(ws_.growth(ws_.extent), edges.nlocal);
   ws_.table(ws_.extent, [](auto& buffer, std::int64_t n) { buffer.resize(static_cast<std::size_t>(n)); });
 }
@@ -78,40 +82,50 @@ std::int64_t Evaluator<T>::memory_estimate(const MemoryQuestion& q) const {
   std::int64_t bytes = empty.growth(e) + partition_bytes(q) + neighbor_bytes(q) + result_bytes(q);
   // Scratch of a thread: the dense products of a tile, and the pair maps of one centre.
   const std::int64_t n1 = m_.n1, n2 = m_.n2, most = padded<T>(m_.nsel2);
-  const std::int64_t dense = tile * (2 * m_.nd + n1 * (12 + 3 * m_.nh1) + 2 * m_.fitting.in), pairs = most * (16 * n2 + (m_.needs_pair_map ? 16 * most : 0));
+  const std::int64_t dense = tile_size * (2 * m_.nd + n1 * (12 + 3 * m_.nh1) + 2 * m_.fitting.in), pairs = most * (16 * n2 + (m_.needs_pair_map ? 16 * most : 0));
   return bytes + threads * (dense + pairs) * static_cast<std::int64_t>(sizeof(T));
 }
 
 template <class T>
+typename Evaluator<T>::Tile Evaluator<T>::tile_of(int layer, int i0, int i1) {
+  const std::size_t l = static_cast<std::size_t>(layer);
+  const std::ptrdiff_t row0 = static_cast<std::ptrdiff_t>(i0) * m_.n1;
+  return {i0, i1, ws_.g1[l + 1].data() + row0, ws_.extent.gradient ? ws_.dphi_lin[l].data() + row0 : nullptr};
+}
+
+/// Up to the last layer; where a backward follows, up to the one before.
+template <class T>
 void Evaluator<T>::forward(Exchange* exchange) {
   for_tiles([&](int, int i0, int i1, Arena& arena) { forward_entry(i0, i1, arena); });
-  for (std::size_t l = 0; l < m_.layers.size(); ++l) {
-    if (exchange != nullptr) exchange->forward(ws_.g1[l].data(), m_.n1);
-    for_tiles([&](int, int i0, int i1, Arena& arena) { forward_layer(static_cast<int>(l), i0, i1, arena); });
+  const int last = static_cast<int>(m_.layers.size()) - 1;
+  current_ = true;
+  for (int l = 0; l <= last; ++l) {
+    if (exchange != nullptr) exchange->forward(ws_.g1[static_cast<std::size_t>(l)].data(), m_.n1);
+    if (l == last && ws_.extent.gradient) break;
+    for_tiles([&](int, int i0, int i1, Arena& arena) { forward_layer(l, tile_of(l, i0, i1), arena); });
   }
 }
 
-/// Gradient of sum_i seed_i E_i (seed null: of the energy): forces and virial into the threads' buffers and `out`, or the
+/// The last layer, the energies, and the gradient of sum_i seed_i E_i (seed null: of the energy): forces and virial into the threads' buffers and `out`, or the
 /// gradients of the edge vectors into gamma_out (nedge, 3).
 template <class T>
 void Evaluator<T>::backward(Exchange* exchange, const double* seed, double* gamma_out, Outputs& out, bool atom_virial) {
   const int threads = ws_.partition.threads();
   const std::size_t count = static_cast<std::size_t>(threads), nt = count;
   const std::size_t n1 = static_cast<std::size_t>(m_.n1);
-  for_tiles([&](int, int i0, int i1, Arena&) {
-    for (int i = i0; i < i1; ++i) {
-      const T s = seed != nullptr ? static_cast<T>(seed[i]) : T(1);
-      const T* from = ws_.dE_dg1.data() + static_cast<std::ptrdiff_t>(i) * m_.n1;
-      T* to = ws_.dg1.data() + static_cast<std::ptrdiff_t>(i) * m_.n1;
-      for (int c = 0; c < m_.n1; ++c) to[c] = s * from[c];
-    }
-  });
-  for (int l = static_cast<int>(m_.layers.size()) - 1; l >= 0; --l) {
+  const int last = static_cast<int>(m_.layers.size()) - 1;
+  for (int l = last; l >= 0; --l) {
     parallel(threads, [&](int t) {
       const std::size_t s = static_cast<std::size_t>(t);
       ws_.acc[s].zeros(static_cast<std::size_t>(ws_.partition.range(t).rows()) * n1);
     });
-    for_tiles([&](int t, int i0, int i1, Arena& arena) { backward_layer(l, t, i0, i1, arena); });
+    for_tiles([&](int t, int i0, int i1, Arena& arena) {
+      if (l == last)
+        last_layer(t, i0, i1, seed, arena);
+      else
+        backward_layer(l, t, tile_of(l, i0, i1), ws_.dg1.data() + static_cast<std::ptrdiff_t>(i0) * m_.n1, arena);
+    });
+    current_ = false;
     ws_.partition.merge(ws_.acc, m_.n1, ws_.dg1.data());
     if (exchange != nullptr) exchange->reverse(ws_.dg1.data(), m_.n1);
   }
@@ -186,13 +200,16 @@ void Evaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchange,
   prepare_step(frame, threads, gradient, atom_virial);
   const std::size_t nlocal = static_cast<std::size_t>(frame.edges->nlocal);
   forward(exchange);
-  for_tiles([&](int, int i0, int i1, Arena& arena) { forward_fitting(i0, i1, arena, gradient); });
+  if (gradient)
+    backward(exchange, nullptr, nullptr, out, atom_virial == AtomVirial::edge);
+  else
+    for_tiles([&](int, int i0, int i1, Arena& arena) {
+      fitting(i0, i1, ws_.g1.back().data() + static_cast<std::ptrdiff_t>(i0) * m_.n1, nullptr, arena);
+    });
   out.energy = 0;
   for (std::size_t i = 0; i < nlocal; ++i) out.energy += ws_.atom_energy.data()[i];
   if (out.atom_energy != nullptr) std::copy_n(ws_.atom_energy.data(), nlocal, out.atom_energy);
-  if (!gradient) return;
-  backward(exchange, nullptr, nullptr, out, atom_virial == AtomVirial::edge);
-  if (atom_virial == AtomVirial::deepmd) deepmd_virial(exchange, out);
+  if (gradient && atom_virial == AtomVirial::deepmd) deepmd_virial(exchange, out);
 }
 
 template <class T>

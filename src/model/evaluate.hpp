@@ -44,6 +44,10 @@ class Evaluator {
   /// Energy, and forces and virials where `out` asks for them.
   void evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, Outputs& out);
 
+  /// From the next evaluation on keeps pair features for the backward before every `layers`-th layer at most, as an evaluation
+  /// does by itself when memory is short (workspace.hpp). Results are the same bits.
+  void keep_every(int layers) { keep_ = layers; }
+
   /// Bytes held by the workspace.
   std::size_t bytes();
   /// Bytes that a first evaluation like this takes (memory.hpp).
@@ -52,9 +56,15 @@ class Evaluator {
   void require(std::int64_t natoms, bool gradient, AtomVirial atom_virial);
 
  private:
-  static constexpr int tile = 16;  ///< centres whose dense products over atoms are done together
+  static constexpr int tile_size = 16;  ///< centres whose dense products over atoms are done together
 
-  struct Tile;
+  /// Rows of a tile of centres that a layer passes on.
+  struct Tile {
+    int i0 = 0, i1 = 0;
+    T* g1 = nullptr;        ///< (count, n1): the output of the layer
+    T* dphi_lin = nullptr;  ///< (count, n1): derivative of linear1's activation, or null without a backward
+    int count() const { return i1 - i0; }
+  };
   int type(int row) const { return frame_->types[row] < 0 ? 0 : frame_->types[row]; }
   int n_rep(int i) const { return frame_->edges->n_rep[static_cast<std::size_t>(i)]; }
   Extent extent(std::int64_t nlocal, std::int64_t nedge, std::int64_t nedge2, bool gradient, AtomVirial atom_virial) const;
@@ -78,15 +88,19 @@ class Evaluator {
   T pad2(int n) const { return m_.smooth ? static_cast<T>(m_.nsel2 - n) : T(0); }
   const T* h2(int layer) const { return ws_.h2[m_.update_h2 ? static_cast<std::size_t>(layer) : 0].data(); }
   void edge_factors(int i, T* s, T* f, const T* h2) const;
-  void forward_layer(int layer, int i0, int i1, Arena& arena);
-  void forward_pairs(int layer, int i, Arena& arena);
-  void backward_layer(int layer, int t, int i0, int i1, Arena& arena);
-  void backward_pairs(int layer, int t, int i, Arena& arena);
-  void rotation(int i, Arena& arena, double* out) const;
+  const T* pairs(int layer, int i, Arena& arena);
+  T* pairs_place(int layer, int i);
+  void forward_layer(int layer, const Tile& tile, Arena& arena);
+  void forward_pairs(int layer, int i, const T* g2, T* next, Arena& arena);
+  void backward_layer(int layer, int t, const Tile& tile, const T* dnext, Arena& arena);
+  void backward_pairs(int layer, int t, int i, const T* g2, Arena& arena);
+  void rotation(int i, Arena& arena, double* out);
 
   // fitting_stage.cpp
-  void forward_fitting(int i0, int i1, Arena& arena, bool gradient);
+  void fitting(int i0, int i1, const T* g1, T* dg1, Arena& arena);
+  void last_layer(int t, int i0, int i1, const double* seed, Arena& arena);
 
+  Tile tile_of(int layer, int i0, int i1);
   void forward(Exchange* exchange);
   void backward(Exchange* exchange, const double* seed, double* gamma_out, Outputs& out, bool atom_virial);
   void deepmd_virial(Exchange* exchange, Outputs& out);
@@ -95,6 +109,8 @@ class Evaluator {
   const Kernels<T>& k_;
   Workspace<T> ws_;
   const Frame* frame_ = nullptr;
+  int keep_ = 1;          ///< of the extent: grows when memory gets short
+  bool current_ = false;  ///< the g2 of the last layer, where it is not kept, has not been overwritten by its gradient yet
 };
 
 extern template class Evaluator<double>;

@@ -137,10 +137,11 @@ AvailableMemory available_memory() {
   return memory;
 }
 
+bool fits(std::int64_t bytes) { return bytes < unchecked_growth || bytes <= available_memory().bytes; }
+
 void require_memory(std::int64_t bytes, std::int64_t natoms) {
-  if (bytes < unchecked_growth) return;
+  if (fits(bytes)) return;
   const AvailableMemory memory = available_memory();
-  if (bytes <= memory.bytes) return;
   throw out_of_memory("evaluating ", natoms, " atoms needs ", readable(bytes), " more memory (", bytes / std::max<std::int64_t>(1, natoms),
                       " bytes per atom), but ", memory.limit, " leaves ", readable(memory.bytes),
                       ": evaluate fewer atoms at once, in float32, without atomic virials, or where there is more memory");

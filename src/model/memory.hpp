@@ -22,7 +22,10 @@ struct AvailableMemory {
 /// What the process may still take now.
 AvailableMemory available_memory();
 
-/// Throws out_of_memory, with both numbers and what to do, when `bytes` more are not available; bytes below unchecked_growth pass.
+/// Whether `bytes` more are available; bytes below unchecked_growth always are.
+bool fits(std::int64_t bytes);
+
+/// Throws out_of_memory, with both numbers and what to do, when `bytes` more do not fit.
 void require_memory(std::int64_t bytes, std::int64_t natoms);
 
 /// Bytes meant by "123", "16G", "1.5 GiB"; negative for anything else.

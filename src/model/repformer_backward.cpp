@@ -3,13 +3,14 @@
 
 namespace dpa2 {
 
+/// dnext (count, n1): gradient of the output of the layer; the sums of thread t += that of its input.
 template <class T>
-void Evaluator<T>::backward_layer(int layer, int t, int i0, int i1, Arena& arena) {
+void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* dnext, Arena& arena) {
   const Arena::Mark tile_mark = arena.mark();
   const std::size_t l = static_cast<std::size_t>(layer);
   const LayerParams<T>& p = m_.layers[l];
   const Edges& edges = *frame_->edges;
-  const int count = i1 - i0, n1 = m_.n1, n2 = m_.n2, nh = m_.nh1;
+  const int i0 = tile.i0, count = tile.count(), n1 = m_.n1, n2 = m_.n2, nh = m_.nh1;
   const long rows = static_cast<long>(count) * n1, row0 = static_cast<long>(i0) * n1;
   const T* g1 = ws_.g1[l].data();
   T* acc = ws_.acc[static_cast<std::size_t>(t)].data();
@@ -17,15 +18,19 @@ void Evaluator<T>::backward_layer(int layer, int t, int i0, int i1, Arena& arena
 
   T* terms[max_residual_terms] = {};
   for (int k = 0; k < p.res1.nterms; ++k) terms[k] = arena.take<T>(rows);
-  k_.residual_backward(count, n1, p.res1, own, terms, ws_.dg1.data() + row0);
+  k_.residual_backward(count, n1, p.res1, own, terms, dnext);
   if (p.g1_self >= 0) {
     T* dS = terms[p.g1_self];
-    k_.activate_backward(rows, dS, dS, ws_.dphi_self[l].data() + row0);
+    T* S = arena.take<T>(rows);
+    T* dphi = arena.take<T>(rows);
+    dense(count, S, g1 + row0, n1, p.self, p.self_b, false);
+    k_.activate_grad(m_.act, rows, S, dphi, S);
+    k_.activate_backward(rows, dS, dS, dphi);
     dense(count, own, dS, n1, p.self_t, nullptr, true);
   }
   T* dY = terms[p.g1_linear1];
   T* dcat = arena.take<T>(static_cast<long>(count) * p.ncat);
-  k_.activate_backward(rows, dY, dY, ws_.dphi_lin[l].data() + row0);
+  k_.activate_backward(rows, dY, dY, tile.dphi_lin);
   dense(count, dcat, dY, n1, p.w1t, nullptr, false);
   T *tq = nullptr, *dtq = nullptr, *dout = nullptr;
   if (p.g1_att >= 0) {
@@ -36,14 +41,14 @@ void Evaluator<T>::backward_layer(int layer, int t, int i0, int i1, Arena& arena
     dense(count, dout, terms[p.g1_att], n1, p.att_ot, nullptr, false);
   }
 
-  for (int i = i0; i < i1; ++i) {
+  for (int i = i0; i < tile.i1; ++i) {
     const Arena::Mark mark = arena.mark();
     const int n = n_rep(i);
     const std::int64_t f0 = ws_.start2.data()[i];
     const std::int64_t e0 = edges.start[static_cast<std::size_t>(i)];
     const int* j = edges.j.data() + e0;
     const int* scatter = ws_.partition.local() + e0;
-    const T* g2 = ws_.g2[l].data() + f0 * n2;
+    const T* g2 = pairs(layer, i, arena);
     const T* h = h2(layer) + 3 * f0;
     T* dg2 = ws_.dg2.data() + f0 * n2;
     T* dh = ws_.dh2.data() + 3 * f0;
@@ -61,7 +66,7 @@ void Evaluator<T>::backward_layer(int layer, int t, int i0, int i1, Arena& arena
       for (int c = 0; c < 3 * n; ++c) dh[c] = T(0);
       for (int c = 0; c < n; ++c) dw[c] = T(0);
     } else {
-      backward_pairs(layer, t, i, arena);
+      backward_pairs(layer, t, i, g2, arena);
     }
     edge_factors(i, s, f, h);
     for (int e = 0; e < n; ++e) ds[e] = T(0);
@@ -112,7 +117,7 @@ void Evaluator<T>::backward_layer(int layer, int t, int i0, int i1, Arena& arena
 
 /// In place: dg2, dh2 of layer + 1 become those of `layer`; dw +=; the g1g1 term adds to dg1.
 template <class T>
-void Evaluator<T>::backward_pairs(int layer, int t, int i, Arena& arena) {
+void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   const std::size_t l = static_cast<std::size_t>(layer);
   const LayerParams<T>& p = m_.layers[l];
@@ -121,7 +126,6 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, Arena& arena) {
   const std::int64_t f0 = ws_.start2.data()[i], e0 = frame_->edges->start[static_cast<std::size_t>(i)];
   const long size = static_cast<long>(n) * n2;
   const int* j = frame_->edges->j.data() + e0;
-  const T* g2 = ws_.g2[l].data() + f0 * n2;
   const T* g1 = ws_.g1[l].data();
   const T* h = h2(layer) + 3 * f0;
   const T* w = ws_.w.data() + f0;
@@ -182,8 +186,8 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, Arena& arena) {
 }
 
 #define DPA2_INSTANTIATE_FOR(T)                                       \
-  template void Evaluator<T>::backward_layer(int, int, int, int, Arena&); \
-  template void Evaluator<T>::backward_pairs(int, int, int, Arena&);
+  template void Evaluator<T>::backward_layer(int, int, const Tile&, const T*, Arena&); \
+  template void Evaluator<T>::backward_pairs(int, int, int, const T*, Arena&);
 DPA2_INSTANTIATE_FOR(double)
 DPA2_INSTANTIATE_FOR(float)
 

@@ -3,18 +3,19 @@
 // Kept between forward and backward, in the precision of the model (n1, n2 padded widths; edges of the repformer list):
 //
 //   what                               per atom                     per repformer edge
-//   g1 before every layer and after    (nlayers + 1) n1
+//   g1 before every layer              nlayers n1
 //   derivative of phi at the entry     n1
-//   derivatives in self MLP, linear1   2 nlayers n1
-//   g2 before every layer                                           nlayers n2
+//   derivative of phi in linear1       (nlayers - 1) n1
+//   g2 before every `keep`-th layer                                 (nlayers - 1) / keep * n2
 //   h2 before every layer                                           3 (3 nlayers with update_h2)
 //   switch, scalar of the embedding                                 2
-//   dE/dg1 after the fitting           n1
 //
-// Everything else (repinit's activations, attention scores, moments, projections) is recomputed per centre in the backward
-// from these, in the scratch memory of the thread. Without a backward nothing is kept: the arrays of the layers take turns in
-// the memory of two layers. `Workspace::table` below is the one place that states the sizes; buffers are made from it, and the
-// memory that an evaluation will need is counted by it.
+// Everything else (repinit's activations, attention scores, moments, projections, the first g2) is recomputed per centre in
+// the backward from these, in the scratch memory of the thread; what the last layer and the fitting leave is used up tile by
+// tile. `keep` is 1 where that fits into the memory there is, and else the smallest interval that does: the g2 between are
+// computed again from the kept ones, to the same bits. Without a backward nothing is kept: g1 takes turns in the memory of
+// two layers and g2 is updated in place. `Workspace::table` below is the one place that states the sizes; buffers are made
+// from it, and the memory that an evaluation will need is counted by it.
 #pragma once
 
 #include <algorithm>
@@ -32,7 +33,8 @@ namespace dpa2 {
 struct Extent {
   std::int64_t nlocal = 0, nall = 0, nedge = 0, nedge2 = 0;  ///< nedge2: of the repformer lists
   int nlayers = 0, n1 = 0, n2 = 0;
-  bool update_h2 = false, has_self = false;
+  int keep = 1;             ///< of g2: every how many layers it is kept for the backward
+  bool update_h2 = false;
   bool gradient = false, atom_virial = false, deepmd_virial = false;
   std::vector<std::int64_t> rows;  ///< per thread: rows of its sums
 };
@@ -72,17 +74,17 @@ struct Workspace {
   Buffer<std::int64_t> start2;                 ///< (nlocal + 1): first repformer edge of a centre
 
   // kept between forward and backward
-  Layers<T> g1;                                ///< [nlayers + 1] (nall, n1)
+  Layers<T> g1;                                ///< [nlayers] (nall, n1); without a backward [nlayers + 1]
   Buffer<T> dphi_entry;                        ///< (nlocal, n1)
-  Layers<T> dphi_self, dphi_lin;               ///< [nlayers] (nlocal, n1)
-  Layers<T> g2;                                ///< [nlayers] (nedge2, n2)
+  Layers<T> dphi_lin;                          ///< [nlayers - 1] (nlocal, n1)
+  Layers<T> g2;                                ///< [(nlayers - 1) / keep] (nedge2, n2): of the layers keep, 2 keep, ...
   Layers<T> h2;                                ///< [nlayers or 1] (nedge2, 3)
   Buffer<T> w, x;                              ///< (nedge2): switch or 1; input of the g2 embedding
-  Buffer<T> dE_dg1;                            ///< (nlocal, n1): of each atom's own energy
   Buffer<double> atom_energy;                  ///< (nlocal)
 
   // the backward
   Buffer<T> dg1, dg2, dh2, dw;                 ///< (nall, n1), (nedge2, n2), (nedge2, 3), (nedge2)
+                                               ///< dg2 holds the g2 that are not kept, one after the other, until it is needed
   std::vector<Buffer<T>> acc;                  ///< per thread (rows, n1): what the thread adds to dg1
   std::vector<Buffer<double>> force, atom_virial, virial;  ///< per thread (rows, 3), (rows, 9), (9)
   Buffer<double> gamma[4], seed;               ///< (nedge, 3), (nlocal), only for deepmd-kit's atomic virial
@@ -91,24 +93,22 @@ struct Workspace {
   template <class F>
   void table(const Extent& e, F f) {
     const std::int64_t atoms = e.nlocal * e.n1, rows = e.nall * e.n1, g = e.gradient ? 1 : 0;
-    const int all = e.gradient ? e.nlayers + 1 : 2, one = e.gradient ? e.nlayers : 1;
+    const int last = e.nlayers - 1;
     const auto layers = [&](Layers<T>& l, int number, int copies, std::int64_t size) {
       l.shape(number, copies, size);
       f(l.memory, l.total());
     };
     f(start2, e.nlocal + 1);
-    layers(g1, e.nlayers + 1, all, rows);
-    f(dphi_entry, atoms);
-    layers(dphi_self, e.has_self ? e.nlayers : 0, one, atoms);
-    layers(dphi_lin, e.nlayers, one, atoms);
-    layers(g2, e.nlayers, all, e.nedge2 * e.n2);
-    layers(h2, e.update_h2 ? e.nlayers : 1, all, e.nedge2 * 3);
+    layers(g1, e.nlayers + 1, e.gradient ? e.nlayers : 2, rows);
+    f(dphi_entry, atoms * g);
+    layers(dphi_lin, last, last, atoms * g);
+    layers(g2, last / e.keep, last / e.keep, e.nedge2 * e.n2 * g);
+    layers(h2, e.update_h2 ? e.nlayers : 1, e.gradient ? e.nlayers : 2, e.nedge2 * 3);
     f(w, e.nedge2);
     f(x, e.nedge2);
-    f(dE_dg1, atoms * g);
     f(atom_energy, e.nlocal);
     f(dg1, rows * g);
-    f(dg2, e.nedge2 * e.n2 * g);
+    f(dg2, e.nedge2 * e.n2);
     f(dh2, e.nedge2 * 3 * g);
     f(dw, e.nedge2 * g);
     const std::size_t threads = e.rows.size();

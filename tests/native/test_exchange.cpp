@@ -125,8 +125,9 @@ struct Result {
 };
 
 template <class T>
-void evaluate(const Prepared<T>& model, const Frame& frame, int threads, Exchange* exchange, Result& result) {
+void evaluate(const Prepared<T>& model, const Frame& frame, int threads, Exchange* exchange, Result& result, int keep = 1) {
   Evaluator<T> evaluator(model);
+  evaluator.keep_every(keep);
   Outputs out;
   std::vector<double> unused(result.force.size());
   out.descriptor = result.descriptor.data();
@@ -146,7 +147,7 @@ void evaluate(const Prepared<T>& model, const Frame& frame, int threads, Exchang
 }
 
 template <class T>
-Result whole(const Config& config, const Prepared<T>& model, const System& system, int threads) {
+Result whole(const Config& config, const Prepared<T>& model, const System& system, int threads, int keep = 1) {
   NeighborBuilder builder;
   Edges edges;
   const Box box(system.box.data(), {true, true, true});
@@ -158,7 +159,7 @@ Result whole(const Config& config, const Prepared<T>& model, const System& syste
   frame.wrapped = system.x.data();
   frame.pad_type = system.types[0];
   Result result(system.n(), system.n(), config.descriptor_dim());
-  evaluate(model, frame, threads, nullptr, result);
+  evaluate(model, frame, threads, nullptr, result, keep);
   return result;
 }
 
@@ -290,7 +291,7 @@ void on_ranks(std::size_t nranks, F f) {
 /// The ranks' results in the order of the whole system; what they add to ghosts goes to the owners.
 template <class T>
 Result parts(const Config& config, const Prepared<T>& model, const System& system, const std::vector<int>& rank_of, int nranks,
-             int threads) {
+             int threads, int keep = 1) {
   const NeighborSettings settings = neighbor_settings(config);
   const std::vector<Rank> ranks = split(system, rank_of, nranks, settings.repinit.rcut + 0.5);
   const int width = config.descriptor_dim(), nlayers = config.repformer.nlayers;
@@ -320,7 +321,7 @@ Result parts(const Config& config, const Prepared<T>& model, const System& syste
     frame.wrapped = rank.x.data();
     frame.pad_type = system.types[0];
     LocalExchange exchange(world, r);
-    evaluate(model, frame, threads, &exchange, results[at(r)]);
+    evaluate(model, frame, threads, &exchange, results[at(r)], keep);
     forwards[at(r)] = exchange.forwards;
     reverses[at(r)] = exchange.reverses;
   });
@@ -396,6 +397,7 @@ void test_ranks(const Config& config, bool means, double tolerance, const std::s
     compare(reference, parts(config, model, system, alone, 2, threads), tolerance, name + ", a rank without atoms");
     compare(reference, parts(config, model, system, third, 3, threads), tolerance, name + ", a rank with one atom");
   }
+  compare(reference, parts(config, model, system, left, 2, 1, 2), tolerance, name + ", two halves that keep half");
 }
 
 /// <forward(a), b> = <a, reverse(b)> over all ranks, for a on the local rows and b on all rows.
@@ -442,10 +444,28 @@ void test_whole() {
   }
 }
 
+/// Pair features that are not kept are computed again to the same bits.
+template <class T>
+void test_keep(Json j, const std::string& name) {
+  const System system(20, 7);
+  for (const int nlayers : {1, 2, 5}) {
+    j["descriptor"]["repformer"]["nlayers"] = nlayers;
+    const Config config = parse_config(j.dump());
+    const Prepared<T> model(config, random_weights(config, 8, true));
+    for (const int threads : {1, 3}) {
+      const Result all = whole(config, model, system, threads);
+      for (const int keep : {2, 3, 4, 5, 9})
+        compare(all, whole(config, model, system, threads, keep), 0.0, name + ", every " + std::to_string(keep));
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
   Json j = small_config();
+  test_keep<double>(j, "all updates");
+  test_keep<float>(j, "all updates in float32");
   test_ranks<double>(parse_config(j.dump()), false, 1e-10, "all updates");
   test_ranks<double>(parse_config(j.dump()), true, 1e-10, "statistics with a mean");
   test_ranks<float>(parse_config(j.dump()), false, 2e-4, "all updates in float32");
@@ -456,6 +476,7 @@ int main() {
   j["descriptor"]["repformer"]["update_h2"] = false;
   j["descriptor"]["repformer"]["update_style"] = "res_avg";
   test_ranks<double>(parse_config(j.dump()), false, 1e-10, "without the switch");
+  test_keep<double>(j, "without the switch");
   test_adjoint();
   test_whole();
   return check::finish();
