@@ -238,13 +238,13 @@ class Tile : public Bench {
     T *dz = array(size), *dh = array(3L * n_), *ddh = array(3L * n_), *dh2 = array(3L * n_), *dw = array(n_);
     T *dc1 = array(static_cast<long>(n_) * m_), *dc2 = array(static_cast<long>(n_) * m_);
     const double factors = 2.0 * n_ * n_, matrices = (weights(layer_.pair.A) + weights(layer_.pair.B)) / centres;
-    add("attention_factors", each([=](Centre<T>& c) { k_.attention_factors(n_, m_, p_.smooth, c.c1, c.c2, c.h2, c.w); }),
-        each([=](Centre<T>& c) { k_.attention_factors_backward(n_, m_, p_.smooth, dh2, dw, dc1, dc2, c.h2, c.w); }), of(factors + 4.0 * n_),
+    add("attention_factors", each([=](Centre<T>& c) { k_.attention_factors(n_, m_, p_.smooth, c.c1, c.c2, c.h2, c.w, arena_); }),
+        each([=](Centre<T>& c) { k_.attention_factors_backward(n_, m_, p_.smooth, dh2, dw, dc1, dc2, c.h2, c.w, arena_); }), of(factors + 4.0 * n_),
         of(factors + 12.0 * n_));
     const auto forward = [=](Centre<T>& c, bool keep) {
       dpa2::PairAttentionTape<T> tape;
       k_.pair_attention_layout(layer_.pair, n_, m_, keep, arena_, tape);
-      k_.pair_attention(layer_.pair, input(c), tape, out, dh, arena_);
+      k_.pair_attention(layer_.pair, input(c), tape, out, dh);
       return tape;
     };
     add("pair_attention", each([=](Centre<T>& c) { forward(c, false); }), each([=](Centre<T>& c) {

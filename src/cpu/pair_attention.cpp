@@ -30,19 +30,25 @@ void dense(int n, T* y, const T* x, const Packed<T>& w, const T* bias, bool accu
   Linear<T, Isa>::run(n, w.n, w.k, y, w.n, x, w.k, 1, w.data, pad<T>, static_cast<long>(w.k) * pad<T>, bias, accumulate);
 }
 
+/// Lanes that are computed: up to the end of the last vector in use.
+template <class T>
+int lanes(int n) {
+  return (n + width<T> - 1) / width<T> * width<T>;
+}
+
 /// U (n, nh*n2) = g2 A and S (n*nh, m) = U g2^T.
 template <class T, class Isa>
 void scores(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* g2t, T* U, T* S) {
   transpose(in.n, in.m, p.n2, g2t, in.g2);
   dense<T, Isa>(in.n, U, in.g2, p.A, nullptr, false);
-  Linear<T, Isa>::run(in.n * p.nh, in.m, p.n2, S, in.m, U, p.n2, 1, g2t, in.m, pad<T>, nullptr, false);
+  Linear<T, Isa>::run(in.n * p.nh, lanes<T>(in.n), p.n2, S, in.m, U, p.n2, 1, g2t, in.m, pad<T>, nullptr, false);
 }
 
 /// P (n*nh, m) = softmax over the keys, Rt = P c1; P may be Rt or S (then it is not kept).
 template <class T>
 void softmax(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* P, T* Rt, const T* S) {
   const long step = static_cast<long>(p.nh) * in.m;
-  for (int j = 0; j < in.m; j += width<T>)
+  for (int j = 0; j < in.n; j += width<T>)
     for (int h = 0; h < p.nh; ++h) {
       const long base = static_cast<long>(h) * in.m + j;
       // Logits are taken relative to the shift: c2 - 1 is exact near the centre, where a logit of about 20 would lose digits.
@@ -73,7 +79,7 @@ void softmax(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T
 template <class T>
 void softmax_backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* dS, T* dc1, T* dc2, const T* S, const T* P) {
   const long step = static_cast<long>(p.nh) * in.m;
-  for (int j = 0; j < in.m; j += width<T>)
+  for (int j = 0; j < in.n; j += width<T>)
     for (int h = 0; h < p.nh; ++h) {
       const long base = static_cast<long>(h) * in.m + j;
       Vec<T> inner{};
@@ -99,45 +105,70 @@ void softmax_backward(const PairAttentionParams<T>& p, const PairAttentionInput<
     }
 }
 
+/// lane (4, m) = the columns of h2, and sw or 1; zero on the lanes n..m.
+template <class T>
+void to_lanes(int n, int m, bool smooth, T* lane, const T* h2, const T* sw) {
+  transpose(n, m, 3, lane, h2);
+  for (int j = 0; j < m; ++j) lane[3 * m + j] = j >= n ? T(0) : smooth ? sw[j] : T(1);
+}
+
+/// h2_j . h for a vector of lanes j.
+template <class T>
+DPA2_INLINE Vec<T> products(int m, const T* lane, const T* h) {
+  return load<T>(lane) * h[0] + load<T>(lane + m) * h[1] + load<T>(lane + 2 * m) * h[2];
+}
+
 }  // namespace
 
 template <class T, class Isa>
-void PairAttention<T, Isa>::factors(int n, int m, bool smooth, T* c1, T* c2, const T* h2, const T* sw) {
+void PairAttention<T, Isa>::factors(int n, int m, bool smooth, T* c1, T* c2, const T* h2, const T* sw, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  T* lane = arena.take<T>(4L * m);
+  to_lanes(n, m, smooth, lane, h2, sw);
   for (int k = 0; k < n; ++k) {
     T* r1 = c1 + static_cast<long>(k) * m;
     T* r2 = c2 + static_cast<long>(k) * m;
-    for (int j = 0; j < n; ++j) {
-      const T hh = h2[3 * j] * h2[3 * k] + h2[3 * j + 1] * h2[3 * k + 1] + h2[3 * j + 2] * h2[3 * k + 2];
-      r2[j] = smooth ? sw[j] * sw[k] : T(1);
-      r1[j] = hh * r2[j];
+    const T wk = smooth ? sw[k] : T(1);
+    for (int j = 0; j < m; j += width<T>) {
+      const Vec<T> ww = load<T>(lane + 3 * m + j) * wk;
+      store<T>(r2 + j, ww);
+      store<T>(r1 + j, products(m, lane + j, h2 + 3 * k) * ww);
     }
-    for (int j = n; j < m; ++j) r1[j] = r2[j] = T(0);
   }
+  arena.release(mark);
 }
 
 template <class T, class Isa>
 void PairAttention<T, Isa>::factors_backward(int n, int m, bool smooth, T* dh2, T* dsw, const T* dc1, const T* dc2, const T* h2,
-                                             const T* sw) {
+                                             const T* sw, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  T* lane = arena.take<T>(4L * m);
+  T* dlane = arena.take<T>(4L * m);
+  to_lanes(n, m, smooth, lane, h2, sw);
+  for (int c = 0; c < 4 * m; ++c) dlane[c] = T(0);
   for (int k = 0; k < n; ++k) {
     const T* r1 = dc1 + static_cast<long>(k) * m;
     const T* r2 = dc2 + static_cast<long>(k) * m;
-    T own[3] = {0, 0, 0}, own_sw = 0;
-    for (int j = 0; j < n; ++j) {
-      const T hh = h2[3 * j] * h2[3 * k] + h2[3 * j + 1] * h2[3 * k + 1] + h2[3 * j + 2] * h2[3 * k + 2];
-      const T dhh = smooth ? r1[j] * sw[j] * sw[k] : r1[j];
+    const T wk = smooth ? sw[k] : T(1);
+    Vec<T> own[4] = {};
+    for (int j = 0; j < n; j += width<T>) {
+      const Vec<T> wj = load<T>(lane + 3 * m + j), g1 = load<T>(r1 + j);
+      const Vec<T> dhh = g1 * wj * wk, dss = g1 * products(m, lane + j, h2 + 3 * k) + load<T>(r2 + j);
       for (int x = 0; x < 3; ++x) {
-        own[x] += dhh * h2[3 * j + x];
-        dh2[3 * j + x] += dhh * h2[3 * k + x];
+        own[x] += dhh * load<T>(lane + x * m + j);
+        store<T>(dlane + x * m + j, load<T>(dlane + x * m + j) + dhh * h2[3 * k + x]);
       }
-      if (smooth) {
-        const T dss = r1[j] * hh + r2[j];
-        own_sw += dss * sw[j];
-        dsw[j] += dss * sw[k];
-      }
+      own[3] += dss * wj;
+      store<T>(dlane + 3 * m + j, load<T>(dlane + 3 * m + j) + dss * wk);
     }
-    for (int x = 0; x < 3; ++x) dh2[3 * k + x] += own[x];
-    if (smooth) dsw[k] += own_sw;
+    for (int x = 0; x < 3; ++x) dh2[3 * k + x] += sum<T>(own[x]);
+    if (smooth) dsw[k] += sum<T>(own[3]);
   }
+  for (int j = 0; j < n; ++j) {
+    for (int x = 0; x < 3; ++x) dh2[3 * j + x] += dlane[x * m + j];
+    if (smooth) dsw[j] += dlane[3 * m + j];
+  }
+  arena.release(mark);
 }
 
 template <class T, class Isa>
@@ -145,6 +176,7 @@ void PairAttention<T, Isa>::layout(const PairAttentionParams<T>& p, int n, int m
   const long pairs = static_cast<long>(n) * p.nh * m;
   tape.g2t = arena.take<T>(static_cast<long>(p.n2) * m);
   tape.U = arena.take<T>(static_cast<long>(n) * p.nh * p.n2);
+  tape.V = p.B.data != nullptr ? arena.take<T>(static_cast<long>(n) * p.nh * p.n2) : nullptr;
   tape.S = arena.take<T>(pairs);
   tape.P = keep ? arena.take<T>(pairs) : tape.S;
   tape.Rt = keep ? arena.take<T>(pairs) : tape.S;
@@ -152,62 +184,46 @@ void PairAttention<T, Isa>::layout(const PairAttentionParams<T>& p, int n, int m
 
 template <class T, class Isa>
 void PairAttention<T, Isa>::forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape,
-                                    T* z, T* dh, Arena& arena) {
-  const Arena::Mark mark = arena.mark();
-  const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2, hc = nh * n2;
+                                    T* z, T* dh) {
+  const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2;
+  if (n == 0) return;
   const T* Rt = tape.Rt;
-  T* O = arena.take<T>(static_cast<long>(n) * hc);
-  if (n > 0) {
-    scores<T, Isa>(p, in, tape.g2t, tape.U, tape.S);
-    softmax(p, in, tape.P, tape.Rt, tape.S);
-    if (p.B.data != nullptr) {
-      for (int h = 0; h < nh; ++h)
-        Linear<T, Isa>::run(n, n2, n, O + h * n2, hc, Rt + static_cast<long>(h) * m, 1, static_cast<long>(nh) * m, in.g2, n2, pad<T>,
-                            nullptr, false);
-      dense<T, Isa>(n, z, O, p.B, p.bias, false);
-    }
-    if (p.h2_weight != nullptr) {
-      for (int j = 0; j < 3 * n; ++j) dh[j] = T(0);
-      for (int k = 0; k < n; ++k)
-        for (int h = 0; h < nh; ++h) {
-          const T* row = Rt + (static_cast<long>(k) * nh + h) * m;
-          const T w = p.h2_weight[h];
-          for (int j = 0; j < n; ++j)
-            for (int x = 0; x < 3; ++x) dh[3 * j + x] += w * row[j] * in.h2[3 * k + x];
-        }
-    }
+  scores<T, Isa>(p, in, tape.g2t, tape.U, tape.S);
+  softmax(p, in, tape.P, tape.Rt, tape.S);
+  if (p.B.data != nullptr) {
+    // Keys and heads are one dimension of the sum: with the values mapped first, it is a single product.
+    dense<T, Isa>(n, tape.V, in.g2, p.B, nullptr, false);
+    Linear<T, Isa>::run(n, n2, n * nh, z, n2, Rt, 1, m, tape.V, n2, pad<T>, p.bias, false);
   }
-  arena.release(mark);
+  if (p.h2_weight != nullptr) {
+    for (int j = 0; j < 3 * n; ++j) dh[j] = T(0);
+    for (int k = 0; k < n; ++k)
+      for (int h = 0; h < nh; ++h) {
+        const T* row = Rt + (static_cast<long>(k) * nh + h) * m;
+        const T w = p.h2_weight[h];
+        for (int j = 0; j < n; ++j)
+          for (int x = 0; x < 3; ++x) dh[3 * j + x] += w * row[j] * in.h2[3 * k + x];
+      }
+  }
 }
 
 template <class T, class Isa>
 void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape,
                                      T* dg2, T* dh2, T* dc1, T* dc2, const T* dz, const T* ddh, Arena& arena) {
   const Arena::Mark mark = arena.mark();
-  const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2, hc = nh * n2;
-  const long pairs = static_cast<long>(n) * nh * m;
+  const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2, keys = n * nh;
   const T* Rt = tape.Rt;
-  T* dS = arena.take<T>(pairs);
+  T* dS = arena.take<T>(static_cast<long>(keys) * m);
   T* dzt = arena.take<T>(static_cast<long>(n2) * m);
-  T* dOt = arena.take<T>(static_cast<long>(hc) * m);
-  T* dO = arena.take<T>(static_cast<long>(nh) * m * n2);
-  T* dU = arena.take<T>(static_cast<long>(n) * hc);
+  T* dmap = arena.take<T>(static_cast<long>(keys) * n2);  // of V, then of U
   if (n > 0) {
     if (p.B.data != nullptr) {
       transpose(n, m, n2, dzt, dz);
-      // dO^T (head, channel, query) for the gradient of Rt, dO (head, query, channel) for the gradient of the values.
-      Linear<T, Isa>::run(hc, m, n2, dOt, m, p.B_rows, n2, 1, dzt, m, pad<T>, nullptr, false);
-      for (int h = 0; h < nh; ++h) {
-        T* rows = dO + static_cast<long>(h) * m * n2;
-        Linear<T, Isa>::run(n, n2, n2, rows, n2, dz, n2, 1, p.Bt.data + static_cast<long>(h) * n2 * n2, pad<T>,
-                            static_cast<long>(n2) * pad<T>, nullptr, false);
-        for (long i = static_cast<long>(n) * n2; i < static_cast<long>(m) * n2; ++i) rows[i] = T(0);
-        Linear<T, Isa>::run(n, m, n2, dS + static_cast<long>(h) * m, static_cast<long>(nh) * m, in.g2, n2, 1,
-                            dOt + static_cast<long>(h) * n2 * m, m, pad<T>, nullptr, false);
-      }
-      Linear<T, Isa>::run(n, n2, nh * m, dg2, n2, Rt, static_cast<long>(nh) * m, 1, dO, n2, pad<T>, nullptr, true);
+      Linear<T, Isa>::run(keys, lanes<T>(n), n2, dS, m, tape.V, n2, 1, dzt, m, pad<T>, nullptr, false);
+      Linear<T, Isa>::run(keys, n2, n, dmap, n2, Rt, m, 1, dz, n2, pad<T>, nullptr, false);
+      dense<T, Isa>(n, dg2, dmap, p.Bt, nullptr, true);
     } else {
-      for (long i = 0; i < pairs; ++i) dS[i] = T(0);
+      for (long i = 0; i < static_cast<long>(keys) * m; ++i) dS[i] = T(0);
     }
     if (p.h2_weight != nullptr) {
       for (int k = 0; k < n; ++k)
@@ -227,9 +243,9 @@ void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const Pair
         }
     }
     softmax_backward(p, in, dS, dc1, dc2, tape.S, tape.P);
-    Linear<T, Isa>::run(n, n2, n * nh, dg2, n2, dS, 1, m, tape.U, n2, pad<T>, nullptr, true);
-    Linear<T, Isa>::run(n * nh, n2, n, dU, n2, dS, m, 1, in.g2, n2, pad<T>, nullptr, false);
-    dense<T, Isa>(n, dg2, dU, p.At, nullptr, true);
+    Linear<T, Isa>::run(n, n2, keys, dg2, n2, dS, 1, m, tape.U, n2, pad<T>, nullptr, true);
+    Linear<T, Isa>::run(keys, n2, n, dmap, n2, dS, m, 1, in.g2, n2, pad<T>, nullptr, false);
+    dense<T, Isa>(n, dg2, dmap, p.At, nullptr, true);
   }
   arena.release(mark);
 }

@@ -14,8 +14,7 @@ struct PairAttentionParams {
   bool gate = false, smooth = true;
   T shift = 0;                   ///< 20 when smooth, else 0
   Packed<T> A, At;               ///< (n2, nh*n2) block h = Wk_h Wq_h^T / sqrt(nd); its transpose
-  Packed<T> B, Bt;               ///< (nh*n2, n2), its transpose; empty without the g2 update
-  const T* B_rows = nullptr;     ///< B row-major
+  Packed<T> B, Bt;               ///< (n2, nh*n2), its transpose; empty without the g2 update
   const T* bias = nullptr;       ///< (n2): the head map's bias without its mean
   const T* h2_weight = nullptr;  ///< (nh): weights of the h2 update / sqrt(3), or null
 };
@@ -32,23 +31,24 @@ struct PairAttentionInput {
   T npad;       ///< padded slots in the softmax denominator (smooth), else 0
 };
 
-/// What the backward needs of the forward of the same centre; without `keep` the three score arrays are one.
+/// What the backward needs of the forward of the same centre; without `keep` the three score arrays are one. Score rows are
+/// computed up to the vector that holds the last query; what follows of the m lanes is undefined.
 template <class T>
 struct PairAttentionTape {
-  T *g2t, *U;         ///< (n2, m), (n, nh*n2)
+  T *g2t, *U, *V;     ///< (n2, m); (n, nh*n2): g2 A, g2 B
   T *S, *P, *Rt;      ///< (n*nh, m): scores, probabilities, probabilities times c1
 };
 
 template <class T, class Isa>
 struct PairAttention {
   /// c1, c2 (n, m) = from h2 (n, 3) and sw (n)
-  static void factors(int n, int m, bool smooth, T* c1, T* c2, const T* h2, const T* sw);
+  static void factors(int n, int m, bool smooth, T* c1, T* c2, const T* h2, const T* sw, Arena& arena);
   /// dh2 (n, 3) +=, dsw (n) +=, given dc1, dc2 (n, m)
-  static void factors_backward(int n, int m, bool smooth, T* dh2, T* dsw, const T* dc1, const T* dc2, const T* h2, const T* sw);
+  static void factors_backward(int n, int m, bool smooth, T* dh2, T* dsw, const T* dc1, const T* dc2, const T* h2, const T* sw,
+                               Arena& arena);
   static void layout(const PairAttentionParams<T>& p, int n, int m, bool keep, Arena& arena, PairAttentionTape<T>& tape);
   /// z (n, n2) = attention output before LayerNorm (B given); dh (n, 3) = update of h2 (h2_weight given)
-  static void forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape, T* z, T* dh,
-                      Arena& arena);
+  static void forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape, T* z, T* dh);
   /// dg2 (n, n2) +=, dh2 (n, 3) += (the values of the h2 update), dc1, dc2 (n, m) =, given dz (n, n2) and ddh (n, 3) and a tape
   /// that was kept
   static void backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape, T* dg2, T* dh2,

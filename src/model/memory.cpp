@@ -14,6 +14,7 @@
 #endif
 
 #include "error.hpp"
+#include "neighbors/order.hpp"
 
 namespace dpa2 {
 namespace {
@@ -158,7 +159,9 @@ std::int64_t neighbor_bytes(const MemoryQuestion& q) {
   // The search: place, fraction and image of an atom; every image twice, unsorted and sorted, and its cube.
   const double search = natoms * (24 + 24 + 12) + natoms * q.images * (2 * (24 + 8) + 4 + 8);
   const double lists = static_cast<double>(q.candidates) * 8.0 + (q.candidates > 0 ? natoms * (24 + 12 + 4 + 12) : 0.0);
-  return static_cast<std::int64_t>(edges + search + lists);
+  // Atoms in spatial order: their numbers and the keys of the sort, coordinates and types.
+  const double order = q.natoms >= SpatialOrder::smallest ? natoms * (4 + 16 + 24 + 4 + 1) : 0.0;
+  return static_cast<std::int64_t>(edges + search + lists + order);
 }
 
 std::int64_t result_bytes(const MemoryQuestion& q) {

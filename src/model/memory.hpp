@@ -13,7 +13,7 @@ namespace dpa2 {
 enum class AtomVirial { none, edge, deepmd };
 
 /// Growth below this many bytes is not checked: reading the limits takes longer than a small step.
-inline constexpr std::int64_t unchecked_growth = std::int64_t{64} << 20;
+inline constexpr std::int64_t unchecked_growth = std::int64_t{16} << 20;
 
 struct AvailableMemory {
   std::int64_t bytes = INT64_MAX;

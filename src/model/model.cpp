@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "error.hpp"
+#include "neighbors/order.hpp"
 
 namespace dpa2 {
 
@@ -26,7 +27,27 @@ struct Model::Session {
     else
       f(*f32);
   }
+  /// The structure in the order of this session: copies, valid until the next call.
+  Structure ordered(const Structure& structure) {
+    if (!order.active()) return structure;
+    Structure s = structure;
+    coords.resize(3 * static_cast<std::size_t>(s.natoms));
+    types.resize(static_cast<std::size_t>(s.natoms));
+    order.gather(coords.data(), structure.coords, 3);
+    order.gather(types.data(), structure.types, 1);
+    s.coords = coords.data();
+    s.types = types.data();
+    return s;
+  }
+  bool holds(const Structure& structure, const NeighborSettings& settings) {
+    if (order.active() && order.natoms() != structure.natoms) return false;
+    const Structure s = ordered(structure);
+    return builder.holds(s.coords, s.types, s.natoms, s.box, settings);
+  }
   int natoms = 0;
+  SpatialOrder order;
+  std::vector<double> coords, aparam;
+  std::vector<int> types;
   NeighborBuilder builder;
   Edges edges;
   std::vector<double> wrapped;
@@ -106,10 +127,7 @@ std::unique_ptr<Model::Session> Model::take_session(const Structure& structure) 
   if (idle.empty()) return session;
   auto at = idle.end() - 1;
   if (skin_ > 0.0) {
-    const auto fits = [&](const std::unique_ptr<Session>& s) {
-      return s->builder.holds(structure.coords, structure.types, structure.natoms, structure.box, settings_);
-    };
-    const auto found = std::find_if(idle.begin(), idle.end(), fits);
+    const auto found = std::find_if(idle.begin(), idle.end(), [&](const std::unique_ptr<Session>& s) { return s->holds(structure, settings_); });
     if (found != idle.end()) at = found;
   }
   session = std::move(*at);
@@ -118,38 +136,55 @@ std::unique_ptr<Model::Session> Model::take_session(const Structure& structure) 
 }
 
 template <class F>
-void Model::run(const Structure& structure, int threads, bool gradient, AtomVirial atom_virial, std::vector<Overflow>& overflow, F f) const {
+void Model::run(const Structure& structure, int threads, bool gradient, AtomVirial atom_virial, std::vector<Overflow>& overflow,
+                const Results& results, F f) const {
   std::unique_ptr<Session> session = take_session(structure);
   if (!session) session = std::make_unique<Session>(*this);
   Session& s = *session;
   s.natoms = structure.natoms;
   s.with_evaluator([&](auto& evaluator) { evaluator.require(structure.natoms, gradient, atom_virial); });
-  if (skin_ > 0.0) {
-    NeighborBuilder& builder = s.builder;
-    if (!builder.refresh(structure.coords, structure.types, structure.natoms, structure.box, settings_, threads, s.edges)) {
-      builder.build_candidates(structure.coords, structure.types, structure.natoms, structure.box, settings_, skin_, threads);
-      if (!builder.refresh(structure.coords, structure.types, structure.natoms, structure.box, settings_, threads, s.edges))
-        throw internal_error("new neighbour candidates do not fit the structure that they were made from");
-    }
-  } else {
-    s.builder.build(structure.coords, structure.types, structure.natoms, structure.box, settings_, threads, s.edges);
+  NeighborBuilder& builder = s.builder;
+  if (skin_ == 0.0 || !s.holds(structure, settings_)) {
+    check_atoms(structure.coords, structure.types, structure.natoms, settings_.ntypes, nullptr);  // the order wants finite numbers
+    if (structure.natoms < SpatialOrder::smallest)
+      s.order.clear();
+    else
+      s.order.choose(structure.coords, structure.natoms, structure.box, settings_.rep.rcut);
+    builder.name_atoms(s.order.atoms());
+    const Structure now = s.ordered(structure);
+    if (skin_ > 0.0)
+      builder.build_candidates(now.coords, now.types, now.natoms, now.box, settings_, skin_, threads);
+    else
+      builder.build(now.coords, now.types, now.natoms, now.box, settings_, threads, s.edges);
   }
+  const Structure now = s.ordered(structure);
+  if (skin_ > 0.0 && !builder.refresh(now.coords, now.types, now.natoms, now.box, settings_, threads, s.edges))
+    throw internal_error("new neighbour candidates do not fit the structure that they were made from");
   overflow = s.edges.overflow;
   Frame frame;
   frame.edges = &s.edges;
-  frame.types = structure.types;
+  frame.types = now.types;
   frame.fparam = structure.fparam;
   frame.aparam = structure.aparam;
+  if (s.order.active() && structure.aparam != nullptr) {
+    const int width = config_.fitting.numb_aparam;
+    s.aparam.resize(static_cast<std::size_t>(structure.natoms) * static_cast<std::size_t>(width));
+    s.order.gather(s.aparam.data(), structure.aparam, width);
+    frame.aparam = s.aparam.data();
+  }
   frame.pad_type = structure.natoms > 0 ? structure.types[0] : 0;
   if (atom_virial == AtomVirial::deepmd) {
     s.wrapped.resize(3 * static_cast<std::size_t>(structure.natoms));
     for (std::size_t i = 0; i < s.wrapped.size(); i += 3) {
-      const Vec3 x = wrap(structure.box, {structure.coords[i], structure.coords[i + 1], structure.coords[i + 2]});
+      const Vec3 x = wrap(structure.box, {now.coords[i], now.coords[i + 1], now.coords[i + 2]});
       std::copy(x.begin(), x.end(), s.wrapped.begin() + static_cast<std::ptrdiff_t>(i));
     }
     frame.wrapped = s.wrapped.data();
   }
   s.with_evaluator([&](auto& evaluator) { f(evaluator, frame); });
+  if (s.order.active())
+    for (const Rows& r : results)
+      if (r.data != nullptr) s.order.restore(r.data, r.width);
   // An exception drops the session: its buffers may be half filled.
   const std::lock_guard<std::mutex> lock(pool_->mutex);
   pool_->idle.push_back(std::move(session));
@@ -160,12 +195,14 @@ void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int thr
     throw invalid_input("the model needs fparam (", config_.fitting.numb_fparam, " values per frame) and has no default");
   if (config_.fitting.numb_aparam > 0 && !config_.fitting.use_aparam_as_mask && structure.aparam == nullptr)
     throw invalid_input("the model needs aparam (", config_.fitting.numb_aparam, " values per atom)");
-  run(structure, threads, out.force != nullptr, atom_virial, overflow,
+  const Results results{{{out.atom_energy, 1}, {out.force, 3}, {atom_virial != AtomVirial::none ? out.atom_virial : nullptr, 9}}};
+  run(structure, threads, out.force != nullptr, atom_virial, overflow, results,
       [&](auto& evaluator, const Frame& frame) { evaluator.evaluate(frame, threads, nullptr, atom_virial, out); });
 }
 
 void Model::descriptor(const Structure& structure, int threads, Outputs& out, std::vector<Overflow>& overflow) const {
-  run(structure, threads, false, AtomVirial::none, overflow,
+  const Results results{{{out.descriptor, config_.descriptor_dim()}, {out.rot_mat, 3 * config_.repformer.g2_dim}, {}}};
+  run(structure, threads, false, AtomVirial::none, overflow, results,
       [&](auto& evaluator, const Frame& frame) { evaluator.descriptor(frame, threads, nullptr, out); });
 }
 

@@ -1,6 +1,7 @@
 // A model ready to evaluate: the C++ entry point that every face of the library stands on.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -52,8 +53,14 @@ class Model {
   struct Session;
   struct Pool;
   std::unique_ptr<Session> take_session(const Structure& structure) const;
+  struct Rows {
+    double* data = nullptr;  ///< (natoms, width) or null
+    int width = 0;
+  };
+  using Results = std::array<Rows, 3>;
   template <class F>
-  void run(const Structure& structure, int threads, bool gradient, AtomVirial atom_virial, std::vector<Overflow>& overflow, F f) const;
+  void run(const Structure& structure, int threads, bool gradient, AtomVirial atom_virial, std::vector<Overflow>& overflow,
+           const Results& results, F f) const;
 
   Config config_;
   std::string precision_;

@@ -164,10 +164,10 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& a
     T* dh = arena.take<T>(3L * n);
     T* ddh = arena.take<T>(3L * n);
     const PairAttentionInput<T> in{n, m, g2, h, c1, c2, pad2(n)};
-    k_.attention_factors(n, m, m_.smooth, c1, c2, h, w);
+    k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
     PairAttentionTape<T> tape;
     k_.pair_attention_layout(p.pair, n, m, true, arena, tape);
-    k_.pair_attention(p.pair, in, tape, z, dh, arena);
+    k_.pair_attention(p.pair, in, tape, z, dh);
     T* dz = nullptr;
     if (p.g2_att >= 0) {
       k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, out, z, inv_sigma, z, p.ln_gamma, p.ln_beta);
@@ -180,7 +180,7 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& a
         dh2[e] *= p.h2_a;
       }
     k_.pair_attention_backward(p.pair, in, tape, dg2, dh2, dc1, dc2, dz, ddh, arena);
-    k_.attention_factors_backward(n, m, m_.smooth, dh2, dw, dc1, dc2, h, w);
+    k_.attention_factors_backward(n, m, m_.smooth, dh2, dw, dc1, dc2, h, w, arena);
   }
   arena.release(mark);
 }

@@ -34,16 +34,6 @@ void check_settings(const NeighborSettings& s) {
     throw internal_error("neighbour lists: the exclusion tables do not match ", s.ntypes, " types");
 }
 
-void check_atoms(const double* x, const int* types, int natoms, int ntypes) {
-  if (natoms < 0) throw invalid_input("the number of atoms is negative: ", natoms);
-  for (std::ptrdiff_t i = 0; i < natoms; ++i) {
-    if (types[i] >= ntypes)
-      throw invalid_input("atom ", i, " has type ", types[i], ", but the model has ", ntypes, " types");
-    for (std::ptrdiff_t c = 0; c < 3; ++c)
-      if (!std::isfinite(x[3 * i + c])) throw invalid_input("coordinate ", c, " of atom ", i, " is not finite: ", x[3 * i + c]);
-  }
-}
-
 void prepare(Edges& edges, int nlocal, int nall) {
   edges.nlocal = nlocal;
   edges.nall = nall;
@@ -67,11 +57,23 @@ void resize_edges(Edges& edges, std::size_t n) {
 
 }  // namespace
 
+void check_atoms(const double* x, const int* types, int natoms, int ntypes, const int* names) {
+  if (natoms < 0) throw invalid_input("the number of atoms is negative: ", natoms);
+  const auto name = [&](std::ptrdiff_t i) { return names != nullptr ? names[i] : static_cast<int>(i); };
+  for (std::ptrdiff_t i = 0; i < natoms; ++i) {
+    if (types[i] >= ntypes)
+      throw invalid_input("atom ", name(i), " has type ", types[i], ", but the model has ", ntypes, " types");
+    for (std::ptrdiff_t c = 0; c < 3; ++c)
+      if (!std::isfinite(x[3 * i + c])) throw invalid_input("coordinate ", c, " of atom ", name(i), " is not finite: ", x[3 * i + c]);
+  }
+}
+
 struct NeighborBuilder::Scratch {
   ImageCells cells;
   std::vector<Finisher> workers;
   std::vector<std::exception_ptr> failures;
   std::function<void(std::int64_t)> guard;
+  const int* names = nullptr;
 
   // The candidates of centre i: count[i] images from first[i] of lists[i / block].
   struct Verlet {
@@ -134,7 +136,7 @@ void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborS
 #endif
   if (workers.size() < size(threads)) workers.resize(size(threads));
   failures.assign(size(threads), nullptr);
-  for (std::size_t t = 0; t < size(threads); ++t) workers[t].begin(settings);
+  for (std::size_t t = 0; t < size(threads); ++t) workers[t].begin(settings, names);
 
   const int block = std::min(block_size, (nlocal + threads - 1) / std::max(1, threads));
   std::int64_t total = 0;
@@ -185,7 +187,7 @@ void NeighborBuilder::build(const double* x, const int* types, int natoms, const
                             int threads, Edges& edges) {
   try {
     check_settings(settings);
-    check_atoms(x, types, natoms, settings.ntypes);
+    check_atoms(x, types, natoms, settings.ntypes, scratch_->names);
     prepare(edges, natoms, natoms);
     ImageCells& cells = scratch_->cells;
     scratch_->verlet.valid = false;
@@ -205,7 +207,7 @@ void NeighborBuilder::build_from_list(const double* x_all, const int* types_all,
                                       int threads, Edges& edges) {
   try {
     check_settings(settings);
-    check_atoms(x_all, types_all, nall, settings.ntypes);
+    check_atoms(x_all, types_all, nall, settings.ntypes, scratch_->names);
     if (nlocal < 0 || nlocal > nall) throw invalid_input(nlocal, " centres among ", nall, " atoms");
     prepare(edges, nlocal, nall);
     const double radius = settings.repinit.rcut + distance_tolerance;
@@ -236,13 +238,15 @@ void NeighborBuilder::build_from_list(const double* x_all, const int* types_all,
   }
 }
 
+void NeighborBuilder::name_atoms(const int* names) { scratch_->names = names; }
+
 void NeighborBuilder::set_guard(std::function<void(std::int64_t)> guard) { scratch_->guard = std::move(guard); }
 
 void NeighborBuilder::build_candidates(const double* x, const int* types, int natoms, const Box& box,
                                        const NeighborSettings& settings, double skin, int threads) {
   if (!(skin >= 0.0) || !std::isfinite(skin)) throw invalid_input("the skin must be a length, not ", skin);
   check_settings(settings);
-  check_atoms(x, types, natoms, settings.ntypes);
+  check_atoms(x, types, natoms, settings.ntypes, scratch_->names);
   Scratch::Verlet& list = scratch_->verlet;
   const ImageCells& cells = scratch_->cells;
   list.valid = false;
@@ -290,7 +294,7 @@ bool NeighborBuilder::refresh(const double* x, const int* types, int natoms, con
   const Scratch::Verlet& list = scratch_->verlet;
   if (!holds(x, types, natoms, box, settings)) return false;
   check_settings(settings);
-  check_atoms(x, types, natoms, settings.ntypes);
+  check_atoms(x, types, natoms, settings.ntypes, scratch_->names);
   try {
     ImageCells& cells = scratch_->cells;
     if (!cells.follow(x, types, 0.5 * list.skin)) return false;

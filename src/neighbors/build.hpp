@@ -35,6 +35,10 @@ struct NeighborSettings {
   std::vector<char> descr_excluded;  // (ntypes, ntypes) symmetric, or empty: excluded by the descriptor
 };
 
+// Throws invalid_input for coordinates that are not finite and types >= ntypes, naming the first such atom: names (natoms) or,
+// where that is null, its row.
+void check_atoms(const double* x, const int* types, int natoms, int ntypes, const int* names);
+
 // A builder keeps its scratch memory between calls; use one per thread of the caller. Calls with the same settings object
 // and similar frames do not allocate.
 class NeighborBuilder {
@@ -66,6 +70,10 @@ class NeighborBuilder {
   // False, and `edges` stays as it is, where the candidates do not hold.
   bool refresh(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings, int threads,
                Edges& edges);
+
+  // names (natoms or nall, null: row numbers; not copied): numbers of the atoms that decide between equal distances and that
+  // messages and overflow name, for callers that keep the atoms in another order. From the next call on.
+  void name_atoms(const int* names);
 
   // Called before the lists grow by many bytes; throws if they must not. None: they grow.
   void set_guard(std::function<void(std::int64_t bytes)> guard);

@@ -18,8 +18,9 @@ Candidate* Finisher::room(int n) {
   return candidates_.data();
 }
 
-void Finisher::begin(const NeighborSettings& settings) {
+void Finisher::begin(const NeighborSettings& settings, const int* names) {
   settings_ = settings;
+  names_ = names;
   for (Overflow& worst : worst_) worst = {};
   coincidence_ = {};
   begin_block();
@@ -89,9 +90,9 @@ void Finisher::order_ties(int n) {
     int end = begin + 1;
     while (end < n && sorted[end].r - sorted[end - 1].r <= distance_tolerance) ++end;
     if (end - begin > 1) {
-      std::sort(sorted + begin, sorted + end, [c](const Key& ka, const Key& kb) {
+      std::sort(sorted + begin, sorted + end, [c, this](const Key& ka, const Key& kb) {
         const Candidate &a = c[ka.index], &b = c[kb.index];
-        if (a.j != b.j) return a.j < b.j;
+        if (a.j != b.j) return name(a.j) < name(b.j);
         return std::lexicographical_compare(a.n, a.n + 3, b.n, b.n + 3);
       });
     }
@@ -101,6 +102,7 @@ void Finisher::order_ties(int n) {
 
 void Finisher::note(Block block, int atom, int count, int sel) {
   Overflow& worst = worst_[static_cast<int>(block)];
+  atom = name(atom);
   if (count > sel && (count > worst.count || (count == worst.count && atom < worst.atom))) worst = {block, atom, count, sel};
 }
 
@@ -164,7 +166,8 @@ void Finisher::finish(int i, int n, const int* types, Edges& edges) {
     }
     ++stored;
   }
-  if (s.env_protection == 0.0 && stored > 0 && r[0] <= distance_tolerance && coincidence_.centre < 0) coincidence_ = {i, j[0]};
+  if (s.env_protection == 0.0 && stored > 0 && r[0] <= distance_tolerance && coincidence_.centre < 0)
+    coincidence_ = {name(i), name(j[0])};
   count_ += stored;
   edges.start[size(i) + 1] = stored;
   edges.n_three[size(i)] = stored_three;

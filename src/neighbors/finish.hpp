@@ -16,7 +16,7 @@ class Finisher {
   // The buffer that the candidates of the next centre are written to, with room for n.
   [[nodiscard]] Candidate* room(int n);
 
-  void begin(const NeighborSettings& settings);  // a frame
+  void begin(const NeighborSettings& settings, const int* names);  // a frame; names as in NeighborBuilder::name_atoms
   void begin_block();                            // drops the edges appended so far, keeps overflow and error
 
   // Appends the list of centre i made from the first n candidates in room(). types: of all rows. Counts go to
@@ -50,7 +50,10 @@ class Finisher {
   void order_ties(int n);
   void note(Block block, int atom, int count, int sel);
 
+  [[nodiscard]] int name(int atom) const { return names_ != nullptr ? names_[atom] : atom; }
+
   NeighborSettings settings_;
+  const int* names_ = nullptr;
   std::vector<Candidate> candidates_;
   std::vector<Key> keys_, sorted_;
   std::vector<int> bucket_;

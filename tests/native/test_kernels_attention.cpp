@@ -44,7 +44,8 @@ struct Factors {
   Blocks forward(const Kernels<T>& k, const Blocks& x) const {
     const int m = padded<T>(n);
     Guarded<T> h(x[0], 1), w(smooth ? x[1] : Vector(at(n), NAN), 1), c1(static_cast<long>(n) * m), c2(static_cast<long>(n) * m);
-    k.attention_factors(n, m, smooth, c1, c2, h, w);
+    dpa2::Arena arena;
+    k.attention_factors(n, m, smooth, c1, c2, h, w, arena);
     for (int e = 0; e < n; ++e)
       for (int j = n; j < m; ++j) CHECK(c1(static_cast<long>(e) * m + j) == T(0) && c2(static_cast<long>(e) * m + j) == T(0));
     return {c1.rows(n, n, m), c2.rows(n, n, m)};
@@ -55,7 +56,8 @@ struct Factors {
     Guarded<T> h(x[0], 1), w(smooth ? x[1] : Vector(at(n), NAN), 1);
     Rows<T> dc1(dy[0], n, n, m), dc2(dy[1], n, n, m);
     Guarded<T> dh2(3L * n, static_cast<T>(start_value), 1), dsw(n, static_cast<T>(start_value), 1);
-    k.attention_factors_backward(n, m, smooth, dh2, dsw, dc1, dc2, h, w);
+    dpa2::Arena arena;
+    k.attention_factors_backward(n, m, smooth, dh2, dsw, dc1, dc2, h, w, arena);
     if (smooth) return {dh2.values(-1, start_value), dsw.values(-1, start_value)};
     for (int e = 0; e < n; ++e) CHECK(dsw(e) == static_cast<T>(start_value));
     return {dh2.values(-1, start_value)};
@@ -158,9 +160,8 @@ struct PairAttention {
         : m(padded<T>(op.n)), np(padded<T>(op.n2)), hc(op.nh * np),
           A(arrange(fold(op, false), op.nh, op.n2, np, true, false), np, hc, np, hc),
           At(arrange(fold(op, false), op.nh, op.n2, np, false, true), hc, np, hc, np),
-          B(arrange(fold(op, true), op.nh, op.n2, np, false, false), hc, np, hc, np),
-          Bt(arrange(fold(op, true), op.nh, op.n2, np, true, true), np, hc, np, hc),
-          B_rows(arrange(fold(op, true), op.nh, op.n2, np, false, false)), bias(np, T(0)), weight(op.nh),
+          B(arrange(fold(op, true), op.nh, op.n2, np, true, false), np, hc, np, hc),
+          Bt(arrange(fold(op, true), op.nh, op.n2, np, false, true), hc, np, hc, np), bias(np, T(0)), weight(op.nh),
           g2(x[0], op.n, op.n2, np), h2(x[1], 1), sw(op.smooth ? x[2] : Vector(at(op.n), NAN), 1),
           c1(static_cast<long>(op.n) * m), c2(static_cast<long>(op.n) * m) {
       double mean = 0;
@@ -177,7 +178,6 @@ struct PairAttention {
       if (op.has_g2) {
         p.B = B.packed;
         p.Bt = Bt.packed;
-        p.B_rows = B_rows;
         p.bias = bias;
       }
       if (op.has_h2) p.h2_weight = weight;
@@ -185,7 +185,7 @@ struct PairAttention {
     }
     int m, np, hc;
     Panels<T> A, At, B, Bt;
-    Guarded<T> B_rows, bias, weight;
+    Guarded<T> bias, weight;
     Rows<T> g2;
     Guarded<T> h2, sw, c1, c2;
     dpa2::PairAttentionParams<T> p;
@@ -201,9 +201,9 @@ struct PairAttention {
       Guarded<T> z(has_g2 ? static_cast<long>(n) * a.np : 0), dh(has_h2 ? 3L * n : 0, NAN, 1);
       dpa2::PairAttentionTape<T> tape;
       const dpa2::Arena::Mark mark = arena.mark();
-      k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw);
+      k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw, arena);
       k.pair_attention_layout(a.p, n, a.m, keep, arena, tape);
-      k.pair_attention(a.p, a.in, tape, z, dh, arena);
+      k.pair_attention(a.p, a.in, tape, z, dh);
       arena.release(mark);
       Blocks& y = keep ? kept : lean;
       if (has_g2) y.push_back(z.rows(n, n2, a.np));
@@ -222,11 +222,11 @@ struct PairAttention {
     Rows<T> dz(has_g2 ? dy[0] : Vector(at(static_cast<long>(n) * n2)), n, n2, a.np);
     Guarded<T> ddh(has_h2 ? dy.back() : Vector(at(3L * n), NAN), 1);
     dpa2::PairAttentionTape<T> tape;
-    k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw);
+    k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw, arena);
     k.pair_attention_layout(a.p, n, a.m, true, arena, tape);
-    k.pair_attention(a.p, a.in, tape, z, dh, arena);
+    k.pair_attention(a.p, a.in, tape, z, dh);
     k.pair_attention_backward(a.p, a.in, tape, dg2, dh2, dc1, dc2, dz, ddh, arena);
-    k.attention_factors_backward(n, a.m, smooth, dh2, dsw, dc1, dc2, a.h2, a.sw);
+    k.attention_factors_backward(n, a.m, smooth, dh2, dsw, dc1, dc2, a.h2, a.sw, arena);
     Blocks dx{dg2.rows(n, n2, a.np, start_value), dh2.values(-1, start_value)};
     if (smooth) dx.push_back(dsw.values(-1, start_value));
     return dx;
