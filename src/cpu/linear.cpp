@@ -1,6 +1,8 @@
 // Register-blocked product: MR rows times NV vectors of accumulators, one broadcast of A per row and step.
 #include "cpu/linear.hpp"
 
+#include <type_traits>
+
 #include "cpu/simd.hpp"
 
 namespace dpa2 {
@@ -12,14 +14,17 @@ using simd::store;
 using simd::Vec;
 using simd::width;
 
-// Accumulators: 12 of 16 registers up to AVX2, 24 of 32 with AVX-512.
+// Accumulators: 12 of 16 registers up to AVX2, 24 of 32 with AVX-512 and elsewhere. Tiles are `tile_vectors` wide; what is left
+// over goes into one tile that is wider by one, or narrower, and has as many more or fewer rows.
 #if defined(__AVX512F__)
-constexpr int max_rows = 12, tile_vectors = 2;
+constexpr int accumulators = 24, tile_vectors = 2;
 #elif defined(__AVX__) || defined(__SSE2__)
-constexpr int max_rows = 6, tile_vectors = 2;
+constexpr int accumulators = 12, tile_vectors = 2;
 #else
-constexpr int max_rows = 6, tile_vectors = 4;
+constexpr int accumulators = 24, tile_vectors = 4;
 #endif
+template <int NV>
+constexpr int max_rows = accumulators / NV < 12 ? accumulators / NV : 12;
 
 // Terms per pass: a block of B stays in L1 while all rows use it, and shorter chains of additions round less in float32.
 constexpr int block_k = 160;
@@ -75,13 +80,12 @@ void tile(const Problem<T>& p, T* C, const T* A, const T* const* B, const T* con
 template <class T, int NV, bool RowMajorA>
 void rows(int mr, const Problem<T>& p, T* C, const T* A, const T* const* B, const T* const* bias) {
   switch (mr) {
-#define DPA2_CASE(MR) \
-  case MR:            \
-    return tile<T, MR, NV, RowMajorA>(p, C, A, B, bias);
+#define DPA2_CASE(MR)                                                                      \
+  case MR:                                                                                 \
+    if constexpr (MR <= max_rows<NV>) return tile<T, MR, NV, RowMajorA>(p, C, A, B, bias); \
+    return;
     DPA2_CASE(1) DPA2_CASE(2) DPA2_CASE(3) DPA2_CASE(4) DPA2_CASE(5) DPA2_CASE(6)
-#if defined(__AVX512F__)
     DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
-#endif
 #undef DPA2_CASE
     default:
       return;
@@ -99,7 +103,7 @@ void columns(int m, int c0, const Problem<T>& whole, T* C, const T* A, const T* 
     bias_v[v] = bias != nullptr ? bias + c : nullptr;
   }
   // Nearly equal blocks of rows and of terms: a one-row tail would leave the FMA pipeline idle.
-  const int blocks = (m + max_rows - 1) / max_rows;
+  const int blocks = (m + max_rows<NV> - 1) / max_rows<NV>;
   const int passes = whole.k > block_k ? (whole.k + block_k - 1) / block_k : 1;
   int k0 = 0;
   for (int pass = 0; pass < passes; ++pass) {
@@ -130,10 +134,19 @@ void Linear<T, Isa>::run(int m, int n, int k, T* C, long ldc, const T* A, long a
                        bool accumulate) {
   if (m <= 0) return;
   const Problem<T> p{k, ldc, ars, acs, bks, accumulate};
-  constexpr int step = tile_vectors * width<T>;
-  int c = 0;
-  for (; c + step <= n; c += step) columns<T, tile_vectors>(m, c, p, C, A, B, bps, bias);
-  for (; c < n; c += width<T>) columns<T, 1>(m, c, p, C, A, B, bps, bias);
+  int c = 0, left = n / width<T>;
+  const auto strip = [&](auto vectors) {
+    columns<T, vectors()>(m, c, p, C, A, B, bps, bias);
+    c += vectors() * width<T>;
+    left -= vectors();
+  };
+  while (left > tile_vectors + 1 || left == tile_vectors) strip(std::integral_constant<int, tile_vectors>());
+  if (left == tile_vectors + 1) strip(std::integral_constant<int, tile_vectors + 1>());
+  if constexpr (tile_vectors > 2) {
+    if (left == 3) strip(std::integral_constant<int, 3>());
+    if (left == 2) strip(std::integral_constant<int, 2>());
+  }
+  if (left == 1) strip(std::integral_constant<int, 1>());
 }
 
 DPA2_INSTANTIATE(Linear)

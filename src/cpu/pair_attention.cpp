@@ -36,68 +36,72 @@ int lanes(int n) {
   return (n + width<T> - 1) / width<T> * width<T>;
 }
 
-/// U (n, nh*n2) = g2 A and S (n*nh, m) = U g2^T.
+/// U (n, nh*n2) = g2 A and S (n*nh, ld) = U g2^T.
 template <class T, class Isa>
-void scores(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* g2t, T* U, T* S) {
-  transpose(in.n, in.m, p.n2, g2t, in.g2);
-  dense<T, Isa>(in.n, U, in.g2, p.A, nullptr, false);
-  Linear<T, Isa>::run(in.n * p.nh, lanes<T>(in.n), p.n2, S, in.m, U, p.n2, 1, g2t, in.m, pad<T>, nullptr, false);
+void scores(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape) {
+  transpose(in.n, in.m, p.n2, tape.g2t, in.g2);
+  dense<T, Isa>(in.n, tape.U, in.g2, p.A, nullptr, false);
+  Linear<T, Isa>::run(in.n * p.nh, lanes<T>(in.n), p.n2, tape.S, tape.ld, tape.U, p.n2, 1, tape.g2t, in.m, pad<T>, nullptr, false);
 }
 
-/// P (n*nh, m) = softmax over the keys, Rt = P c1; P may be Rt or S (then it is not kept).
-template <class T>
-void softmax(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* P, T* Rt, const T* S) {
-  const long step = static_cast<long>(p.nh) * in.m;
+/// P (n*nh, ld) = softmax over the keys, Rt = P c1; P may be Rt or S (then it is not kept).
+template <class T, bool gate>
+void softmax(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape) {
+  const long step = static_cast<long>(p.nh) * tape.ld;
+  const T shift = p.shift;
   for (int j = 0; j < in.n; j += width<T>)
     for (int h = 0; h < p.nh; ++h) {
-      const long base = static_cast<long>(h) * in.m + j;
+      const long base = static_cast<long>(h) * tape.ld + j;
+      const T* S = tape.S + base;
+      T *P = tape.P + base, *Rt = tape.Rt + base;
+      const T *c1 = in.c1 + j, *c2 = in.c2 + j;
       // Logits are taken relative to the shift: c2 - 1 is exact near the centre, where a logit of about 20 would lose digits.
-      Vec<T> top = splat<T>(in.npad > T(0) ? -p.shift : T(-1e30));
+      Vec<T> top = splat<T>(in.npad > T(0) ? -shift : T(-1e30));
       for (int k = 0; k < in.n; ++k) {
-        const Vec<T> s = load<T>(S + base + k * step);
-        const Vec<T> c2 = load<T>(in.c2 + static_cast<long>(k) * in.m + j);
-        const Vec<T> b = s * (p.gate ? load<T>(in.c1 + static_cast<long>(k) * in.m + j) : c2) + (c2 - T(1)) * p.shift;
-        store<T>(P + base + k * step, b);
+        const Vec<T> switched = load<T>(c2 + static_cast<long>(k) * in.m);
+        const Vec<T> factor = gate ? load<T>(c1 + static_cast<long>(k) * in.m) : switched;
+        const Vec<T> b = load<T>(S + k * step) * factor + (switched - T(1)) * shift;
+        store<T>(P + k * step, b);
         top = simd::max<T>(top, b);
       }
-      Vec<T> total = simd::exp<T>(-p.shift - top) * in.npad;
+      Vec<T> total = simd::exp_falling<T>(-shift - top) * in.npad;
       for (int k = 0; k < in.n; ++k) {
-        const Vec<T> e = simd::exp<T>(load<T>(P + base + k * step) - top);
-        store<T>(P + base + k * step, e);
+        const Vec<T> e = simd::exp_falling<T>(load<T>(P + k * step) - top);
+        store<T>(P + k * step, e);
         total += e;
       }
       const Vec<T> inv = T(1) / total;
       for (int k = 0; k < in.n; ++k) {
-        const Vec<T> v = load<T>(P + base + k * step) * inv;
-        store<T>(P + base + k * step, v);
-        store<T>(Rt + base + k * step, v * load<T>(in.c1 + static_cast<long>(k) * in.m + j));
+        const Vec<T> v = load<T>(P + k * step) * inv;
+        store<T>(P + k * step, v);
+        store<T>(Rt + k * step, v * load<T>(c1 + static_cast<long>(k) * in.m));
       }
     }
 }
 
-/// The backward of the softmax: dS (n*nh, m) over dRt, dc1 and dc2 (n, m) = summed over the heads.
-template <class T>
-void softmax_backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* dS, T* dc1, T* dc2, const T* S, const T* P) {
-  const long step = static_cast<long>(p.nh) * in.m;
+/// The backward of the softmax: dS (n*nh, ld) over dRt, dc1 and dc2 (n, m) = summed over the heads.
+template <class T, bool gate>
+void softmax_backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape, T* dS, T* dc1,
+                      T* dc2) {
+  const long step = static_cast<long>(p.nh) * tape.ld;
+  const T shift = p.shift;
   for (int j = 0; j < in.n; j += width<T>)
     for (int h = 0; h < p.nh; ++h) {
-      const long base = static_cast<long>(h) * in.m + j;
+      const long base = static_cast<long>(h) * tape.ld + j;
       Vec<T> inner{};
-      for (int k = 0; k < in.n; ++k)
-        inner += load<T>(P + base + k * step) * load<T>(dS + base + k * step) * load<T>(in.c1 + static_cast<long>(k) * in.m + j);
+      for (int k = 0; k < in.n; ++k) inner += load<T>(tape.Rt + base + k * step) * load<T>(dS + base + k * step);
       for (int k = 0; k < in.n; ++k) {
         const long pair = static_cast<long>(k) * in.m + j, at = base + k * step;
-        const Vec<T> c1 = load<T>(in.c1 + pair), c2 = load<T>(in.c2 + pair);
-        const Vec<T> s = load<T>(S + at), prob = load<T>(P + at), drt = load<T>(dS + at);
+        const Vec<T> c1 = load<T>(in.c1 + pair), s = load<T>(tape.S + at), prob = load<T>(tape.P + at), drt = load<T>(dS + at);
         const Vec<T> db = prob * (drt * c1 - inner);
         Vec<T> g1 = drt * prob, g2;
-        if (p.gate) {
+        if constexpr (gate) {
           g1 += db * s;
-          g2 = db * p.shift;
+          g2 = db * shift;
           store<T>(dS + at, db * c1);
         } else {
-          g2 = db * (s + p.shift);
-          store<T>(dS + at, db * c2);
+          g2 = db * (s + shift);
+          store<T>(dS + at, db * load<T>(in.c2 + pair));
         }
         store<T>(dc1 + pair, h == 0 ? g1 : load<T>(dc1 + pair) + g1);
         store<T>(dc2 + pair, h == 0 ? g2 : load<T>(dc2 + pair) + g2);
@@ -173,7 +177,8 @@ void PairAttention<T, Isa>::factors_backward(int n, int m, bool smooth, T* dh2, 
 
 template <class T, class Isa>
 void PairAttention<T, Isa>::layout(const PairAttentionParams<T>& p, int n, int m, bool keep, Arena& arena, PairAttentionTape<T>& tape) {
-  const long pairs = static_cast<long>(n) * p.nh * m;
+  tape.ld = static_cast<long>(p.nh) * m / pad<T> % 16 == 0 ? m + pad<T> : m;
+  const long pairs = static_cast<long>(n) * p.nh * tape.ld;
   tape.g2t = arena.take<T>(static_cast<long>(p.n2) * m);
   tape.U = arena.take<T>(static_cast<long>(n) * p.nh * p.n2);
   tape.V = p.B.data != nullptr ? arena.take<T>(static_cast<long>(n) * p.nh * p.n2) : nullptr;
@@ -185,21 +190,24 @@ void PairAttention<T, Isa>::layout(const PairAttentionParams<T>& p, int n, int m
 template <class T, class Isa>
 void PairAttention<T, Isa>::forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape,
                                     T* z, T* dh) {
-  const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2;
+  const int n = in.n, nh = p.nh, n2 = p.n2, ld = tape.ld;
   if (n == 0) return;
   const T* Rt = tape.Rt;
-  scores<T, Isa>(p, in, tape.g2t, tape.U, tape.S);
-  softmax(p, in, tape.P, tape.Rt, tape.S);
+  scores<T, Isa>(p, in, tape);
+  if (p.gate)
+    softmax<T, true>(p, in, tape);
+  else
+    softmax<T, false>(p, in, tape);
   if (p.B.data != nullptr) {
     // Keys and heads are one dimension of the sum: with the values mapped first, it is a single product.
     dense<T, Isa>(n, tape.V, in.g2, p.B, nullptr, false);
-    Linear<T, Isa>::run(n, n2, n * nh, z, n2, Rt, 1, m, tape.V, n2, pad<T>, p.bias, false);
+    Linear<T, Isa>::run(n, n2, n * nh, z, n2, Rt, 1, ld, tape.V, n2, pad<T>, p.bias, false);
   }
   if (p.h2_weight != nullptr) {
     for (int j = 0; j < 3 * n; ++j) dh[j] = T(0);
     for (int k = 0; k < n; ++k)
       for (int h = 0; h < nh; ++h) {
-        const T* row = Rt + (static_cast<long>(k) * nh + h) * m;
+        const T* row = Rt + (static_cast<long>(k) * nh + h) * ld;
         const T w = p.h2_weight[h];
         for (int j = 0; j < n; ++j)
           for (int x = 0; x < 3; ++x) dh[3 * j + x] += w * row[j] * in.h2[3 * k + x];
@@ -211,24 +219,24 @@ template <class T, class Isa>
 void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape,
                                      T* dg2, T* dh2, T* dc1, T* dc2, const T* dz, const T* ddh, Arena& arena) {
   const Arena::Mark mark = arena.mark();
-  const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2, keys = n * nh;
+  const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2, keys = n * nh, ld = tape.ld;
   const T* Rt = tape.Rt;
-  T* dS = arena.take<T>(static_cast<long>(keys) * m);
+  T* dS = arena.take<T>(static_cast<long>(keys) * ld);
   T* dzt = arena.take<T>(static_cast<long>(n2) * m);
   T* dmap = arena.take<T>(static_cast<long>(keys) * n2);  // of V, then of U
   if (n > 0) {
     if (p.B.data != nullptr) {
       transpose(n, m, n2, dzt, dz);
-      Linear<T, Isa>::run(keys, lanes<T>(n), n2, dS, m, tape.V, n2, 1, dzt, m, pad<T>, nullptr, false);
-      Linear<T, Isa>::run(keys, n2, n, dmap, n2, Rt, m, 1, dz, n2, pad<T>, nullptr, false);
+      Linear<T, Isa>::run(keys, lanes<T>(n), n2, dS, ld, tape.V, n2, 1, dzt, m, pad<T>, nullptr, false);
+      Linear<T, Isa>::run(keys, n2, n, dmap, n2, Rt, ld, 1, dz, n2, pad<T>, nullptr, false);
       dense<T, Isa>(n, dg2, dmap, p.Bt, nullptr, true);
     } else {
-      for (long i = 0; i < static_cast<long>(keys) * m; ++i) dS[i] = T(0);
+      for (long i = 0; i < static_cast<long>(keys) * ld; ++i) dS[i] = T(0);
     }
     if (p.h2_weight != nullptr) {
       for (int k = 0; k < n; ++k)
         for (int h = 0; h < nh; ++h) {
-          const long at = (static_cast<long>(k) * nh + h) * m;
+          const long at = (static_cast<long>(k) * nh + h) * ld;
           const T w = p.h2_weight[h];
           T own[3] = {0, 0, 0};
           for (int j = 0; j < n; ++j) {
@@ -242,9 +250,12 @@ void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const Pair
           for (int x = 0; x < 3; ++x) dh2[3 * k + x] += w * own[x];
         }
     }
-    softmax_backward(p, in, dS, dc1, dc2, tape.S, tape.P);
-    Linear<T, Isa>::run(n, n2, keys, dg2, n2, dS, 1, m, tape.U, n2, pad<T>, nullptr, true);
-    Linear<T, Isa>::run(keys, n2, n, dmap, n2, dS, m, 1, in.g2, n2, pad<T>, nullptr, false);
+    if (p.gate)
+      softmax_backward<T, true>(p, in, tape, dS, dc1, dc2);
+    else
+      softmax_backward<T, false>(p, in, tape, dS, dc1, dc2);
+    Linear<T, Isa>::run(n, n2, keys, dg2, n2, dS, 1, ld, tape.U, n2, pad<T>, nullptr, true);
+    Linear<T, Isa>::run(keys, n2, n, dmap, n2, dS, ld, 1, in.g2, n2, pad<T>, nullptr, false);
     dense<T, Isa>(n, dg2, dmap, p.At, nullptr, true);
   }
   arena.release(mark);

@@ -32,11 +32,12 @@ struct PairAttentionInput {
 };
 
 /// What the backward needs of the forward of the same centre; without `keep` the three score arrays are one. Score rows are
-/// computed up to the vector that holds the last query; what follows of the m lanes is undefined.
+/// computed up to the vector that holds the last query; what follows of a row is undefined.
 template <class T>
 struct PairAttentionTape {
   T *g2t, *U, *V;     ///< (n2, m); (n, nh*n2): g2 A, g2 B
-  T *S, *P, *Rt;      ///< (n*nh, m): scores, probabilities, probabilities times c1
+  T *S, *P, *Rt;      ///< (n*nh, ld): scores, probabilities, probabilities times c1
+  int ld;             ///< m, or more where the rows of a head would fall on the same few sets of the cache
 };
 
 template <class T, class Isa>

@@ -127,15 +127,20 @@ DPA2_INLINE void reduce_exp(Vec<T> x, Vec<T>& expm1_r, Vec<T>& scale) {
   scale = (Vec<T>)bits;
 }
 
-/// exp(x): at most 2 ulp; arguments below the smallest normal result give that result's size, above the largest the largest.
+/// exp(x) of arguments that are not large: at most 2 ulp; below the smallest normal result it gives that result's size.
 template <class T>
-DPA2_INLINE Vec<T> exp(Vec<T> x) {
+DPA2_INLINE Vec<T> exp_falling(Vec<T> x) {
   using C = ExpConstants<T>;
   x = x < splat<T>(C::lowest) ? splat<T>(C::lowest) : x;
-  x = x > splat<T>(C::highest) ? splat<T>(C::highest) : x;
   Vec<T> p, s;
   reduce_exp<T>(x, p, s);
   return s + s * p;
+}
+/// exp(x) of any argument: beyond the largest result it gives the largest.
+template <class T>
+DPA2_INLINE Vec<T> exp(Vec<T> x) {
+  using C = ExpConstants<T>;
+  return exp_falling<T>(x > splat<T>(C::highest) ? splat<T>(C::highest) : x);
 }
 
 /// tanh(x) = E/(E + 2) with E = expm1(2|x|): at most 3 ulp in double, 4 ulp in float.

@@ -191,7 +191,7 @@ void NeighborBuilder::build(const double* x, const int* types, int natoms, const
     prepare(edges, natoms, natoms);
     ImageCells& cells = scratch_->cells;
     scratch_->verlet.valid = false;
-    cells.prepare(x, types, natoms, box, settings.repinit.rcut + distance_tolerance, false);
+    cells.prepare(x, types, natoms, box, settings.repinit.rcut + distance_tolerance, false, scratch_->names);
     scratch_->run(natoms, types, settings, threads, edges, [&cells](int i, Finisher& finisher) {
       cells.locate(i, finisher.search);
       return cells.gather(i, finisher.search, finisher.room(finisher.search.total + 1));
@@ -251,7 +251,8 @@ void NeighborBuilder::build_candidates(const double* x, const int* types, int na
   const ImageCells& cells = scratch_->cells;
   list.valid = false;
   // Once for the tolerance of the cutoff, once for the rounding of the displacements.
-  scratch_->cells.prepare(x, types, natoms, box, settings.repinit.rcut + skin + 2.0 * distance_tolerance, true);
+  scratch_->cells.prepare(x, types, natoms, box, settings.repinit.rcut + skin + 2.0 * distance_tolerance, true,
+                          scratch_->names);
   list.rcut = settings.repinit.rcut;
   list.skin = skin;
   list.box = box;

@@ -103,7 +103,7 @@ void ImageCells::reduce(const Box& box) {
   lattice_ = Box(rows, pbc);
 }
 
-void ImageCells::wrap(const double* x, const int* types, int natoms, const Box& box) {
+void ImageCells::wrap(const double* x, const int* types, int natoms, const Box& box, const int* names) {
   const std::array<bool, 3>& pbc = box.periodic();
   wrapped_.resize(size(natoms) * 3);
   frac_.resize(size(natoms) * 3);
@@ -124,7 +124,7 @@ void ImageCells::wrap(const double* x, const int* types, int natoms, const Box& 
       }
       for (const double s : shift)
         if (!(std::abs(s) < image_limit))
-          throw invalid_input("atom ", i, " is too far from the periodic cell: ", s, " cell vectors away");
+          throw invalid_input("atom ", names != nullptr ? names[i] : static_cast<int>(i), " is too far from the periodic cell: ", s, " cell vectors away");
       f = lattice_.fractional(w);
     }
     for (Index c = 0; c < 3; ++c) {
@@ -302,12 +302,12 @@ void ImageCells::sort_into_cells() {
   first_[0] = 0;
 }
 
-void ImageCells::prepare(const double* x, const int* types, int natoms, const Box& box, double radius, bool keep) {
+void ImageCells::prepare(const double* x, const int* types, int natoms, const Box& box, double radius, bool keep, const int* names) {
   radius_ = radius;
   dims_ = {0, 0, 0};
   cell_.resize(keep ? size(natoms) * 3 : 0);
   reduce(box);
-  wrap(x, types, natoms, box);
+  wrap(x, types, natoms, box, names);
   start_.assign(x, x + (keep ? 3 * static_cast<Index>(natoms) : 0));
   make_images(types, natoms);
   sort_into_cells();

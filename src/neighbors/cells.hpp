@@ -29,8 +29,9 @@ struct Candidate {
 class ImageCells {
  public:
   // x: (natoms, 3) finite; atoms of type < 0 are left out. Throws invalid_input when atoms are too far from the cell to count
-  // images, or the cell so small that the images would not fit in memory. `keep`: follow() will be called.
-  void prepare(const double* x, const int* types, int natoms, const Box& box, double radius, bool keep);
+  // images, or the cell so small that the images would not fit in memory. `keep`: follow() will be called. names: as in
+  // NeighborBuilder::name_atoms.
+  void prepare(const double* x, const int* types, int natoms, const Box& box, double radius, bool keep, const int* names);
 
   // What a thread needs to look for the neighbours of one centre after the other.
   struct Search {
@@ -68,7 +69,7 @@ class ImageCells {
   [[nodiscard]] Candidate candidate(int i, const Image& image) const;
   [[nodiscard]] bool displacement(int i, const double* x, double most, double (&cells)[3]) const;
   void reduce(const Box& box);
-  void wrap(const double* x, const int* types, int natoms, const Box& box);
+  void wrap(const double* x, const int* types, int natoms, const Box& box, const int* names);
   void make_images(const int* types, int natoms);
   int add_shift(int m0, int m1, int m2);
   void sort_into_cells();

@@ -166,7 +166,7 @@ void Finisher::finish(int i, int n, const int* types, Edges& edges) {
     }
     ++stored;
   }
-  if (s.env_protection == 0.0 && stored > 0 && r[0] <= distance_tolerance && coincidence_.centre < 0)
+  if (s.env_protection == 0.0 && stored > 0 && r[0] <= distance_tolerance && (coincidence_.centre < 0 || name(i) < coincidence_.centre))
     coincidence_ = {name(i), name(j[0])};
   count_ += stored;
   edges.start[size(i) + 1] = stored;
