@@ -128,6 +128,39 @@ def test_estimate_is_what_an_evaluation_takes(precision: str, threads: int) -> N
     assert 0.75 * grown < estimate < 1.35 * grown, (grown, estimate)
 
 
+SHORT = """
+import hashlib, os, resource, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from dpa2.model import Model
+from api_models import model_data
+from test_memory import lattice
+coords, types, box = lattice(24)
+model = Model(model_data(), threads=1)
+status = lambda key: int(next(l for l in open("/proc/self/status") if l.startswith(key)).split()[1]) * 1024
+resident, estimate = status("VmRSS"), model.memory_estimate(len(coords), density=0.1)
+if float(sys.argv[2]) > 0:
+    os.environ["DPA2_MEMORY_LIMIT"] = str(resident + int(float(sys.argv[2]) * estimate))
+result = model.evaluate(coords, types, box)
+digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in (result.forces, result.virial, result.atom_energy)))
+print(status("VmHWM") - resident, digest.hexdigest())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of the process from /proc")
+def test_short_memory_is_made_up_for_and_changes_no_bit() -> None:
+    """Pair features that do not fit are computed again in the backward."""
+
+    def run(fraction: float) -> tuple[int, str]:
+        command = [sys.executable, "-W", "ignore", "-c", SHORT, str(Path(__file__).parent), str(fraction)]
+        grown, digest = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        return int(grown), digest
+
+    (plenty, expected), (short, found) = run(0), run(0.95)
+    assert found == expected
+    assert short < 0.9 * plenty, (short, plenty)
+
+
 @pytest.mark.parametrize("call", [lambda m, *a: m.evaluate(*a), lambda m, *a: m.evaluate(*a, atomic=True)])
 def test_too_little_memory_is_a_memory_error(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(model_data(), threads=2)

@@ -24,7 +24,9 @@ def copies(smallest: int = 1100) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("skin", [0.0, 0.5])
 @pytest.mark.parametrize("atomic", [True, "deepmd"])
 @pytest.mark.parametrize("pbc", [True, (True, False, True), False])
-def test_order_of_the_atoms_is_that_of_the_caller(skin: float, atomic: bool | str, pbc: bool | tuple[bool, ...]) -> None:
+def test_order_of_the_atoms_is_that_of_the_caller(
+    skin: float, atomic: bool | str, pbc: bool | tuple[bool, ...]
+) -> None:
     coords, types, box = copies()
     assert len(coords) >= 1024
     model = Model(model_data(), threads=2, skin=skin)
@@ -37,7 +39,9 @@ def test_order_of_the_atoms_is_that_of_the_caller(skin: float, atomic: bool | st
             a, b = getattr(straight, name), getattr(mixed, name)
             per_atom = name not in ("energy", "virial")
             scale = max(1.0, np.abs(a).max())
-            np.testing.assert_allclose(b, a[shuffle] if per_atom else a, rtol=0, atol=1e-9 * scale, err_msg=f"{name} {step}")
+            np.testing.assert_allclose(
+                b, a[shuffle] if per_atom else a, rtol=0, atol=1e-9 * scale, err_msg=f"{name} {step}"
+            )
     rows, rotations = model.descriptor(coords, types, box, pbc=pbc, rot_mat=True)
     again, turned = model.descriptor(moved[shuffle], types[shuffle], box, pbc=pbc, rot_mat=True)
     np.testing.assert_allclose(again, rows[shuffle], rtol=0, atol=1e-10)
