@@ -142,8 +142,8 @@ resident, estimate = status("VmRSS"), model.memory_estimate(len(coords), density
 if float(sys.argv[2]) > 0:
     os.environ["DPA2_MEMORY_LIMIT"] = str(resident + int(float(sys.argv[2]) * estimate))
 result = model.evaluate(coords, types, box)
-digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in (result.forces, result.virial, result.atom_energy)))
-print(status("VmHWM") - resident, digest.hexdigest())
+arrays = (result.forces, result.virial, result.atom_energy)
+print(status("VmHWM") - resident, hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest())
 """
 
 
