@@ -219,8 +219,8 @@ class Model:
     ) -> int:
         """The memory that :meth:`evaluate` takes for one structure, on top of what the process already holds, in bytes.
 
-        An evaluation that finds less than this recomputes pair features in the backward pass in place of keeping them. It
-        gives the same bits in down to about half of the memory, and takes longer.
+        An evaluation that finds less than this recomputes pair features in the backward pass in place of keeping
+        them. It gives the same bits in down to about half of the memory, and takes longer.
 
         Args:
             natoms: number of atoms.
