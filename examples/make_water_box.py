@@ -28,7 +28,7 @@ MOLAR_MASS = 18.015  # g/mol
 AVOGADRO = 0.602214076  # per mol, times 1e-24 cm^3 in an angstrom^3
 BOND, ANGLE = 0.97, 105.0  # angstrom, degrees: roughly the molecule in the liquid
 FRICTION = 0.05  # 1/fs
-BOND_LIMIT = 1.3  # angstrom: two hydrogens of an oxygen lie within, all others beyond
+BOND_LIMIT = 1.3  # angstrom: how far a hydrogen may be from its oxygen
 
 
 class DPA2(Calculator):
@@ -101,12 +101,13 @@ def place(molecules: int, density: float, rng: np.random.Generator, trials: int 
 
 
 def intact(atoms: Atoms) -> bool:
-    """Does every oxygen have its own two hydrogens, and no other, within the limit of a bond?"""
+    """Is its own oxygen, within the limit of a bond, the nearest one of every hydrogen?"""
     d = atoms.positions[::3, None] - np.delete(atoms.positions, np.s_[::3], axis=0)
     length = atoms.cell.lengths()
     d -= length * np.round(d / length)
-    bonded = np.linalg.norm(d, axis=-1) < BOND_LIMIT
-    return bool(np.array_equal(bonded, np.repeat(np.eye(len(atoms) // 3, dtype=bool), 2, axis=1)))
+    distances = np.linalg.norm(d, axis=-1)  # (oxygens, hydrogens)
+    own = np.repeat(np.arange(len(atoms) // 3), 2)
+    return bool(np.array_equal(distances.argmin(axis=0), own) and distances.min(axis=0).max() < BOND_LIMIT)
 
 
 def equilibrate(atoms: Atoms, temperature: float, time: float, timestep: float, rng: np.random.Generator) -> None:

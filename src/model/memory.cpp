@@ -154,8 +154,8 @@ std::int64_t partition_bytes(const MemoryQuestion& q) {
 
 std::int64_t neighbor_bytes(const MemoryQuestion& q) {
   const double natoms = static_cast<double>(q.natoms);
-  // Edges: index, image, vector, distance; five per cent more are reserved than found. Per centre: start and four counts.
-  const double edges = 1.05 * 48.0 * static_cast<double>(q.nedge) + 24.0 * natoms;
+  // Edges: index, vector, distance; five per cent more are reserved than found. Per centre: start and four counts.
+  const double edges = 1.05 * 36.0 * static_cast<double>(q.nedge) + 24.0 * natoms;
   // The search: place, fraction and image of an atom; every image twice, unsorted and sorted, and its cube.
   const double search = natoms * (24 + 24 + 12) + natoms * q.images * (2 * (24 + 8) + 4 + 8);
   const double lists = static_cast<double>(q.candidates) * 8.0 + (q.candidates > 0 ? natoms * (24 + 12 + 4 + 12) : 0.0);

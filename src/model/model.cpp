@@ -15,6 +15,7 @@ struct Model::Session {
   explicit Session(const Model& model) {
     if (model.f64_) f64 = std::make_unique<Evaluator<double>>(*model.f64_);
     if (model.f32_) f32 = std::make_unique<Evaluator<float>>(*model.f32_);
+    edges.keep_image = false;
     builder.set_guard([this](std::int64_t bytes) { require_memory(bytes, natoms); });
   }
   Session(const Session&) = delete;  // the guard points to this one

@@ -46,13 +46,13 @@ void prepare(Edges& edges, int nlocal, int nall) {
   edges.overflow.clear();
 }
 
-constexpr std::size_t bytes_per_edge = 4 * sizeof(int) + 4 * sizeof(double);
+std::size_t bytes_per_edge(const Edges& edges) { return (edges.keep_image ? 4 : 1) * sizeof(int) + 4 * sizeof(double); }
 
 void resize_edges(Edges& edges, std::size_t n) {
   edges.j.resize(n);
   edges.r.resize(n);
   edges.d.resize(3 * n);
-  edges.image.resize(3 * n);
+  if (edges.keep_image) edges.image.resize(3 * n);
 }
 
 }  // namespace
@@ -158,7 +158,7 @@ void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborS
         if (edges.j.capacity() >= size(needed))
           rows = edges.j.capacity();
         else if (guard)
-          guard(static_cast<std::int64_t>((rows - edges.j.capacity()) * bytes_per_edge));
+          guard(static_cast<std::int64_t>((rows - edges.j.capacity()) * bytes_per_edge(edges)));
       }
       resize_edges(edges, rows);
     }

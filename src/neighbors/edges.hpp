@@ -33,11 +33,12 @@ struct Overflow {
 struct Edges {
   int nlocal = 0;                   // centres
   int nall = 0;                     // rows that j can point to (== nlocal without ghosts)
+  bool keep_image = true;           // set by the caller before the lists are built: no kernel needs the images
   std::vector<std::int64_t> start;  // (nlocal + 1)
   std::vector<int> j;               // (nedge)     row of the neighbour
   std::vector<double> d;            // (nedge, 3)  x_j + n B - x_i, angstrom
   std::vector<double> r;            // (nedge)     |d|
-  std::vector<int> image;           // (nedge, 3)  n of d, relative to the coordinates as given (unwrapped)
+  std::vector<int> image;           // (nedge, 3)  n of d, relative to the coordinates as given (unwrapped); empty unless asked for
   std::vector<int> n_three, n_rep;  // (nlocal)    prefix lengths of the three-body and repformer lists
   std::vector<int> pad1, pad3;      // (nlocal)    padded-slot counts of repinit and three-body (0 without three-body)
   std::vector<Overflow> overflow;   // at most one entry per block

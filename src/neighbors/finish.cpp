@@ -180,7 +180,7 @@ void Finisher::copy_to(Edges& edges, std::int64_t first) const {
   std::copy_n(j_.begin(), count_, edges.j.begin() + first);
   std::copy_n(r_.begin(), count_, edges.r.begin() + first);
   std::copy_n(d_.begin(), 3 * static_cast<std::ptrdiff_t>(count_), edges.d.begin() + 3 * first);
-  std::copy_n(image_.begin(), 3 * static_cast<std::ptrdiff_t>(count_), edges.image.begin() + 3 * first);
+  if (edges.keep_image) std::copy_n(image_.begin(), 3 * static_cast<std::ptrdiff_t>(count_), edges.image.begin() + 3 * first);
 }
 
 }  // namespace dpa2
