@@ -16,11 +16,20 @@
 #include "model/model.hpp"
 #include "model/safetensors.hpp"
 
+// Sanitizers replace the C library's functions themselves: then only what C++ takes is counted.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define DPA2_SANITIZED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define DPA2_SANITIZED
+#endif
+#endif
+
 namespace {
 std::atomic<long> allocations{0};
 }  // namespace
 
-#ifdef __GLIBC__
+#if defined(__GLIBC__) && !defined(DPA2_SANITIZED)
 // In place of the C library's: everything that takes memory, in this program and in the libraries it uses, comes here.
 extern "C" {
 void* __libc_malloc(std::size_t);
