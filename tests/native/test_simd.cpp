@@ -1,5 +1,5 @@
 // exp and tanh of the vectors: the bounds that their headers state, over the whole range. Built once per ISA level, with the
-// flags of the kernels of that level, and called by test_simd_main.cpp, which has none of them.
+// flags of the kernels of that level, and called by main_simd.cpp, which has none of them.
 #include <algorithm>
 #include <cstring>
 #include <limits>
