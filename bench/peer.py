@@ -14,6 +14,7 @@ import argparse
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ import flops
 import numpy as np
 from common import Service, Structure, add_structure_options, default_build, machine, read_structure, write_csv
 from dpa2 import _native
+
+#: Seconds before every timed evaluation: idle threads of the program that was called before wait actively for a while.
+PAUSE = 0.5
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -68,6 +72,7 @@ def measure(args: argparse.Namespace, services: dict[str, Service]) -> dict[str,
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in services}
     for _ in range(args.runs):
         for name, service in services.items():
+            time.sleep(PAUSE)
             answers[name].append(service.ask())
     for service in services.values():
         service.close()
