@@ -220,7 +220,7 @@ class Model:
         """The memory that :meth:`evaluate` takes for one structure, on top of what the process already holds, in bytes.
 
         An evaluation that finds less than this recomputes pair features in the backward pass in place of keeping
-        them. It gives the same bits in down to about half of the memory, and takes longer.
+        them: the same bits in down to two thirds of the memory, and up to a fifth more time.
 
         Args:
             natoms: number of atoms.
