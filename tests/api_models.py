@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from dpa2.files import ModelData
+from dpa2.files import ModelData, write_safetensors
 from dpa2.model import Model
 from random_model import random_model
 
@@ -44,6 +45,14 @@ def model_data(nf: int = 0, na: int = 0, default: tuple[float, ...] | None = Non
 def make_model(device: str, **options: Any) -> Model:
     """The model of :func:`model_data` on a device; shared between tests, because models are immutable."""
     return Model(model_data(**options), threads=1, device=device)
+
+
+def work_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go to a folder, where ``model.safetensors`` and, with parameters, ``params.safetensors`` lie; one thread."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    write_safetensors("model.safetensors", model_data())
+    write_safetensors("params.safetensors", model_data(nf=2, na=1))
 
 
 def frames(count: int, seed: int = 3) -> np.ndarray:

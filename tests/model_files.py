@@ -394,6 +394,6 @@ def peak_growth(action: Callable[[], None]) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def refused(path: Path, message: str = ".") -> None:
+def assert_refused(path: Path, message: str = ".") -> None:
     with pytest.raises(ModelFileError, match=message):
         files.read(path)

@@ -11,7 +11,7 @@ from dpa2.inputs import check_input
 pytestmark = pytest.mark.parametrize("device", DEVICES)
 
 
-def same(one: dpa2.Result, other: dpa2.Result) -> None:
+def assert_same(one: dpa2.Result, other: dpa2.Result) -> None:
     for name in ("energy", "forces", "virial", "atom_energy"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
@@ -54,10 +54,10 @@ def test_symbols_mean_the_same_as_indices(device: str) -> None:
     model = make_model(device)
     expected = model.evaluate(COORDS, TYPES, BOX)
     for types in (SYMBOLS, tuple(SYMBOLS), np.array(SYMBOLS), np.array(SYMBOLS, dtype=object), np.array(SYMBOLS, "S2")):
-        same(model.evaluate(COORDS, types, BOX), expected)
+        assert_same(model.evaluate(COORDS, types, BOX), expected)
     for kind in (np.int8, np.uint16, np.int64, list):
         types = list(map(int, TYPES)) if kind is list else TYPES.astype(kind)
-        same(model.evaluate(COORDS, types, BOX), expected)
+        assert_same(model.evaluate(COORDS, types, BOX), expected)
 
 
 def test_types_per_frame(device: str) -> None:
@@ -67,7 +67,7 @@ def test_types_per_frame(device: str) -> None:
     result = model.evaluate(coords, types, BOX)
     assert result.energy[1] == model.evaluate(coords[1], TYPES[::-1], BOX).energy
     symbols = [SYMBOLS, SYMBOLS[::-1]]
-    same(model.evaluate(coords, symbols, BOX), result)
+    assert_same(model.evaluate(coords, symbols, BOX), result)
 
 
 def test_forms_of_the_box(device: str) -> None:
@@ -75,7 +75,7 @@ def test_forms_of_the_box(device: str) -> None:
     coords = frames(2)
     expected = model.evaluate(coords, TYPES, BOX)
     for box in (BOX.ravel(), BOX.tolist(), np.array([BOX, BOX]), np.array([BOX, BOX]).reshape(2, 9)):
-        same(model.evaluate(coords, TYPES, box), expected)
+        assert_same(model.evaluate(coords, TYPES, box), expected)
     other = np.array([BOX, 1.1 * BOX])
     assert model.evaluate(coords, TYPES, other).energy[1] == model.evaluate(coords[1], TYPES, 1.1 * BOX).energy
 
@@ -84,17 +84,17 @@ def test_three_frames_with_one_box(device: str) -> None:
     # (3, 3) is one box for all, never a row per frame
     model = make_model(device)
     coords = frames(3)
-    same(model.evaluate(coords, TYPES, BOX), model.evaluate(coords, TYPES, np.array([BOX] * 3)))
+    assert_same(model.evaluate(coords, TYPES, BOX), model.evaluate(coords, TYPES, np.array([BOX] * 3)))
 
 
 def test_periodic_directions(device: str) -> None:
     model = make_model(device)
     open_box = model.evaluate(COORDS, TYPES)
-    same(model.evaluate(COORDS, TYPES, BOX, pbc=False), open_box)
-    same(model.evaluate(COORDS, TYPES, BOX, pbc=[0, 0, 0]), open_box)
+    assert_same(model.evaluate(COORDS, TYPES, BOX, pbc=False), open_box)
+    assert_same(model.evaluate(COORDS, TYPES, BOX, pbc=[0, 0, 0]), open_box)
     periodic = model.evaluate(COORDS, TYPES, BOX)
-    same(model.evaluate(COORDS, TYPES, BOX, pbc=(True, True, True)), periodic)
-    same(model.evaluate(COORDS, TYPES, BOX, pbc=np.True_), periodic)
+    assert_same(model.evaluate(COORDS, TYPES, BOX, pbc=(True, True, True)), periodic)
+    assert_same(model.evaluate(COORDS, TYPES, BOX, pbc=np.True_), periodic)
     assert periodic.energy != open_box.energy
 
 
@@ -123,7 +123,7 @@ def test_atomic_virial_sums_to_the_virial(device: str, atomic: bool | str) -> No
     np.testing.assert_allclose(
         result.atom_virial.sum(axis=0), result.virial, atol=1e-9 * np.abs(result.atom_virial).max()
     )
-    same(result, model.evaluate(COORDS, TYPES, BOX))
+    assert_same(result, model.evaluate(COORDS, TYPES, BOX))
 
 
 def test_edge_shares_do_not_depend_on_wrapping(device: str) -> None:
@@ -186,19 +186,19 @@ def test_foreign_arrays(device: str) -> None:
     model = make_model(device)
     expected = model.evaluate(COORDS, TYPES, BOX)
     for wrap in (OnlyDlpack, OnlyArray, np.asfortranarray, np.ndarray.tolist, np.ma.array):
-        same(model.evaluate(wrap(COORDS.copy()), wrap(TYPES.copy()), wrap(BOX.copy())), expected)
+        assert_same(model.evaluate(wrap(COORDS.copy()), wrap(TYPES.copy()), wrap(BOX.copy())), expected)
 
 
 def test_reduced_and_strided_coordinates(device: str) -> None:
     model = make_model(device)
     rough = COORDS.astype(np.float32)
-    same(model.evaluate(rough, TYPES, BOX), model.evaluate(rough.astype(np.float64), TYPES, BOX))
+    assert_same(model.evaluate(rough, TYPES, BOX), model.evaluate(rough.astype(np.float64), TYPES, BOX))
     wide = np.zeros((5, 6))
     wide[:, ::2] = COORDS
-    same(model.evaluate(wide[:, ::2], TYPES, BOX), model.evaluate(COORDS, TYPES, BOX))
+    assert_same(model.evaluate(wide[:, ::2], TYPES, BOX), model.evaluate(COORDS, TYPES, BOX))
     read_only = COORDS.copy()
     read_only.flags.writeable = False
-    same(model.evaluate(read_only, TYPES, BOX), model.evaluate(COORDS, TYPES, BOX))
+    assert_same(model.evaluate(read_only, TYPES, BOX), model.evaluate(COORDS, TYPES, BOX))
 
 
 def test_good_arrays_are_not_copied_and_none_is_changed(device: str) -> None:
@@ -227,15 +227,17 @@ def test_frame_parameters(device: str) -> None:
     coords = frames(2)
     both = model.evaluate(coords, TYPES, BOX, fparam=[[0.1, 0.2], [0.3, -0.4]])
     assert both.energy[1] == model.evaluate(coords[1], TYPES, BOX, fparam=[0.3, -0.4]).energy
-    same(
+    assert_same(
         model.evaluate(coords, TYPES, BOX, fparam=[0.1, 0.2]),
         model.evaluate(coords, TYPES, BOX, fparam=[[0.1, 0.2]] * 2),
     )
     single = make_model(device, nf=1)
-    same(single.evaluate(COORDS, TYPES, fparam=0.3), single.evaluate(COORDS, TYPES, fparam=[0.3]))
-    same(single.evaluate(coords, TYPES, fparam=[0.3, 0.1]), single.evaluate(coords, TYPES, fparam=[[0.3], [0.1]]))
+    assert_same(single.evaluate(COORDS, TYPES, fparam=0.3), single.evaluate(COORDS, TYPES, fparam=[0.3]))
+    assert_same(
+        single.evaluate(coords, TYPES, fparam=[0.3, 0.1]), single.evaluate(coords, TYPES, fparam=[[0.3], [0.1]])
+    )
     default = make_model(device, nf=2, default=(0.5, -0.25))
-    same(default.evaluate(COORDS, TYPES, BOX), default.evaluate(COORDS, TYPES, BOX, fparam=[0.5, -0.25]))
+    assert_same(default.evaluate(COORDS, TYPES, BOX), default.evaluate(COORDS, TYPES, BOX, fparam=[0.5, -0.25]))
 
 
 def test_atomic_parameters(device: str) -> None:
@@ -244,15 +246,15 @@ def test_atomic_parameters(device: str) -> None:
     aparam = np.random.default_rng(0).normal(size=(2, 5, 2))
     both = model.evaluate(coords, TYPES, BOX, aparam=aparam)
     assert both.energy[1] == model.evaluate(coords[1], TYPES, BOX, aparam=aparam[1]).energy
-    same(
+    assert_same(
         model.evaluate(coords, TYPES, BOX, aparam=aparam[0]), model.evaluate(coords, TYPES, BOX, aparam=aparam[[0, 0]])
     )
     row = [0.2, -0.1]
-    same(model.evaluate(coords, TYPES, aparam=row), model.evaluate(coords, TYPES, aparam=np.tile(row, (5, 1))))
+    assert_same(model.evaluate(coords, TYPES, aparam=row), model.evaluate(coords, TYPES, aparam=np.tile(row, (5, 1))))
     single = make_model(device, na=1)
     flat = aparam[:, :, 0]
-    same(single.evaluate(coords, TYPES, aparam=flat), single.evaluate(coords, TYPES, aparam=flat[..., None]))
-    same(single.evaluate(COORDS, TYPES, aparam=flat[0]), single.evaluate(COORDS, TYPES, aparam=flat[0][:, None]))
+    assert_same(single.evaluate(coords, TYPES, aparam=flat), single.evaluate(coords, TYPES, aparam=flat[..., None]))
+    assert_same(single.evaluate(COORDS, TYPES, aparam=flat[0]), single.evaluate(COORDS, TYPES, aparam=flat[0][:, None]))
     assert model.descriptor(COORDS, TYPES, BOX).shape == (5, model.descriptor_dim)  # takes no parameters
 
 

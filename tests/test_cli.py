@@ -14,7 +14,7 @@ from pathlib import Path
 import dpa2
 import numpy as np
 import pytest
-from api_models import BOX, COORDS, DEVICES, SYMBOLS, TYPES, frames, make_model, model_data
+from api_models import BOX, COORDS, DEVICES, SYMBOLS, TYPES, frames, make_model, model_data, work_in
 from dpa2 import embedded
 from dpa2.cli import main
 from dpa2.data import read_structures, write_frame
@@ -26,10 +26,7 @@ every_device = pytest.mark.parametrize("device", DEVICES)
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a model and structures, as the working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    write_safetensors("model.safetensors", model_data())
-    write_safetensors("params.safetensors", model_data(nf=2, na=1))
+    work_in(tmp_path, monkeypatch)
     with open("one.xyz", "w") as handle:
         write_frame(handle, COORDS, SYMBOLS, BOX, info={"note": "first"})
     with open("three.xyz", "w") as handle:

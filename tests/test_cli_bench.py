@@ -9,11 +9,10 @@ from pathlib import Path
 import dpa2
 import numpy as np
 import pytest
-from api_models import BOX, COORDS, SYMBOLS, model_data
+from api_models import BOX, COORDS, SYMBOLS, work_in
 from dpa2.cli import bench, main
 from dpa2.data import read_structures, write_frame
 from dpa2.embedded import default_model
-from dpa2.files import write_safetensors
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "water_192.extxyz"
 
@@ -21,10 +20,7 @@ EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "water_192.extxy
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a small model and a structure for it, as the working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    write_safetensors("model.safetensors", model_data())
-    write_safetensors("params.safetensors", model_data(nf=2, na=1))
+    work_in(tmp_path, monkeypatch)
     with open("one.xyz", "w") as handle:
         write_frame(handle, COORDS, SYMBOLS, BOX)
     with open("open.xyz", "w") as handle:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from dpa2.errors import ModelFileError
 from dpa2.files.nested import Budget, NestedTensor
-from model_files import make, peak_growth, refused
+from model_files import assert_refused, make, peak_growth
 
 # -------------------------------------------------------------------------------------------------- trees as text
 
@@ -42,7 +42,7 @@ from model_files import make, peak_growth, refused
 def test_hostile_yaml(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(text)
-    refused(path, message)
+    assert_refused(path, message)
 
 
 def test_a_yaml_bomb_in_place_of_a_weight(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_yaml_bomb_in_place_of_a_weight(tmp_path: Path) -> None:
             "out_bias:", f"out_bias: {{'@class': np.ndarray, dtype: float64, value: *b{deep}}}\n    old:", 1
         )
         path.write_text(changed)
-        assert peak_growth(lambda: refused(path)) < 64
+        assert peak_growth(lambda: assert_refused(path)) < 64
 
 
 def test_nested_numbers_are_limited_by_the_size_of_the_file() -> None:
@@ -75,14 +75,14 @@ def test_malformed_arrays_in_text(value: Any, tmp_path: Path) -> None:
     tree = mf.tree(make())
     tree["model"]["@variables"]["out_bias"] = {"@class": "np.ndarray", "dtype": "float64", "value": value}
     for path in (mf.write_yaml(tmp_path / "m.yaml", tree), mf.write_pt2(tmp_path / "m.pt2", tree)):
-        refused(path, "out_bias")
+        assert_refused(path, "out_bias")
 
 
 @pytest.mark.parametrize("dtype", ["object", "int64", "O", "S1000000000", "V2", None, ["float64"]])
 def test_other_types_of_arrays_in_text(dtype: Any, tmp_path: Path) -> None:
     tree = mf.tree(make())
     tree["model"]["@variables"]["out_bias"] = {"@class": "np.ndarray", "dtype": dtype, "value": [[[1.0]] * 3]}
-    refused(mf.write_pt2(tmp_path / "m.pt2", tree), "dtype")
+    assert_refused(mf.write_pt2(tmp_path / "m.pt2", tree), "dtype")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"model": []}', "nan", '{"model": {"descriptor": 1}}'])
@@ -90,7 +90,7 @@ def test_malformed_json(text: str, tmp_path: Path) -> None:
     path = tmp_path / "m.pt2"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model/extra/model.json", text)
-    refused(path)
+    assert_refused(path)
 
 
 # ---------------------------------------------------------------------------------------------------------- HDF5
@@ -131,7 +131,7 @@ def test_hdf5_links(tmp_path: Path) -> None:
                 h5py.ExternalLink(target, "/x") if link == "ExternalLink" else h5py.SoftLink("/variable_0001")
             )
 
-        refused(edit_dp(tmp_path, replace(change)), "link")
+        assert_refused(edit_dp(tmp_path, replace(change)), "link")
 
 
 def test_hdf5_data_elsewhere(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_hdf5_data_elsewhere(tmp_path: Path) -> None:
         file.create_virtual_dataset("variable_0003", layout)
 
     for change in (external, virtual):
-        refused(edit_dp(tmp_path, replace(change)), "another file")
+        assert_refused(edit_dp(tmp_path, replace(change)), "another file")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_hdf5_data_elsewhere(tmp_path: Path) -> None:
 )
 def test_hdf5_data_sets_of_other_kinds(options: dict[str, Any], tmp_path: Path) -> None:
     path = edit_dp(tmp_path, replace(lambda file, h5py: file.create_dataset("variable_0003", **options)))
-    assert peak_growth(lambda: refused(path)) < 64
+    assert peak_growth(lambda: assert_refused(path)) < 64
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_hdf5_data_sets_of_other_kinds(options: dict[str, Any], tmp_path: Path) 
 def test_hdf5_references(value: Any, tmp_path: Path) -> None:
     tree = mf.tree(make())
     tree["model"]["@variables"]["out_bias"] = value
-    refused(mf.write_dp(tmp_path / "m.dp", tree), "out_bias|refers|missing")
+    assert_refused(mf.write_dp(tmp_path / "m.dp", tree), "out_bias|refers|missing")
 
 
 @pytest.mark.parametrize("value", [3, np.ones(4), b"\xff\xfe", "{", "[]", None])
@@ -184,8 +184,8 @@ def test_hdf5_trees_of_other_kinds(value: Any, tmp_path: Path) -> None:
         if value is not None:
             file.attrs["json"] = value
 
-    refused(edit_dp(tmp_path, change), "json")
+    assert_refused(edit_dp(tmp_path, change), "json")
 
 
 def test_a_group_is_no_array(tmp_path: Path) -> None:
-    refused(edit_dp(tmp_path, replace(lambda file, h5py: file.create_group("variable_0003"))), "no array")
+    assert_refused(edit_dp(tmp_path, replace(lambda file, h5py: file.create_group("variable_0003"))), "no array")

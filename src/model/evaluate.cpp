@@ -106,12 +106,12 @@ void Evaluator<T>::forward(Exchange* exchange) {
   }
 }
 
-/// The last layer, the energies, and the gradient of sum_i seed_i E_i (seed null: of the energy): forces and virial into the threads' buffers and `out`, or the
-/// gradients of the edge vectors into gamma_out (nedge, 3).
+/// The last layer, the energies, and the gradient of sum_i seed_i E_i (seed null: of the energy): forces and virial into the
+/// threads' buffers and `out`, or the gradients of the edge vectors into gamma_out (nedge, 3).
 template <class T>
 void Evaluator<T>::backward(Exchange* exchange, const double* seed, double* gamma_out, Outputs& out, bool atom_virial) {
   const int threads = ws_.partition.threads();
-  const std::size_t count = static_cast<std::size_t>(threads), nt = count;
+  const std::size_t nt = static_cast<std::size_t>(threads);
   const std::size_t n1 = static_cast<std::size_t>(m_.n1);
   const int last = static_cast<int>(m_.layers.size()) - 1;
   for (int l = last; l >= 0; --l) {

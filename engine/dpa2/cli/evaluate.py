@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -159,7 +160,7 @@ class _Report:
         return f"{types}, {model.precision}, {model.device}, {threads}"
 
 
-class _Sink:
+class _Sink(ABC):
     """Where results go, frame by frame."""
 
     def __init__(self, path: str) -> None:
@@ -168,10 +169,13 @@ class _Sink:
     def __enter__(self) -> _Sink:
         return self
 
-    def __exit__(self, *error: object) -> None: ...
+    @abstractmethod
+    def __exit__(self, *error: object) -> None:
+        """Finish the file; not after an error where that would leave a wrong one."""
 
+    @abstractmethod
     def add(self, frame: Frame, types: Any, result: Result, descriptor: Float | None) -> None:
-        raise NotImplementedError
+        """One frame more."""
 
 
 class _XyzSink(_Sink):
