@@ -19,13 +19,34 @@ from .common import Array, Config, IntArray, Weights
 from .embedding_net import embedding_net
 from .linear import linear
 
+_NET = "fitting_net.filter_layers.networks.0"
+
+
+def fitting_input(
+    descriptor: Array, fparam: Array | None, aparam: Array | None, option: Config, weights: Weights
+) -> Array:
+    """(n, in) the complete input x of the net. Arguments as for `fitting`; option is config["fitting_net"]."""
+    n = len(descriptor)
+    parts = [descriptor]
+    if option["numb_fparam"]:
+        frame = (fparam - weights["fitting_net.fparam_avg"]) * weights["fitting_net.fparam_inv_std"]
+        parts.append(np.broadcast_to(frame, (n, option["numb_fparam"])))
+    if option["numb_aparam"] and not option["use_aparam_as_mask"]:
+        parts.append((aparam - weights["fitting_net.aparam_avg"]) * weights["fitting_net.aparam_inv_std"])
+    if option["dim_case_embd"]:
+        parts.append(np.broadcast_to(weights["fitting_net.case_embd"], (n, option["dim_case_embd"])))
+    return np.concatenate(parts, axis=1)
+
+
+def last_hidden(x: Array, option: Config, weights: Weights) -> Array:
+    """(n, neuron[-1]) what the last hidden layer makes of x (n, in)."""
+    phi = activation(option["activation_function"])
+    return embedding_net(x, weights, _NET, len(option["neuron"]), phi, option["resnet_dt"])
+
 
 def fitting_net(x: Array, option: Config, weights: Weights) -> Array:
     """(n) the net on its complete input x (n, in)."""
-    name, nhidden = "fitting_net.filter_layers.networks.0", len(option["neuron"])
-    phi = activation(option["activation_function"])
-    x = embedding_net(x, weights, name, nhidden, phi, option["resnet_dt"])
-    return linear(x, weights, f"{name}.layers.{nhidden}")[:, 0]
+    return linear(last_hidden(x, option, weights), weights, f"{_NET}.layers.{len(option['neuron'])}")[:, 0]
 
 
 def fitting(
@@ -42,19 +63,13 @@ def fitting(
     descriptor (n, dim); types (n); active (n) 1 or 0; fparam (numb_fparam) and aparam (n, numb_aparam), as the model
     wants them; config is that of the whole model.
     """
-    option, n = config["fitting_net"], len(descriptor)
-    parts = [descriptor]
-    if option["numb_fparam"]:
-        frame = (fparam - weights["fitting_net.fparam_avg"]) * weights["fitting_net.fparam_inv_std"]
-        parts.append(np.broadcast_to(frame, (n, option["numb_fparam"])))
-    if option["numb_aparam"] and not option["use_aparam_as_mask"]:
-        parts.append((aparam - weights["fitting_net.aparam_avg"]) * weights["fitting_net.aparam_inv_std"])
-    if option["dim_case_embd"]:
-        parts.append(np.broadcast_to(weights["fitting_net.case_embd"], (n, option["dim_case_embd"])))
-    energy = fitting_net(np.concatenate(parts, axis=1), option, weights)
+    option = config["fitting_net"]
+    x = fitting_input(descriptor, fparam, aparam, option, weights)
+    energy = fitting_net(x, option, weights)
     if any(value is not None for value in option["atom_ener"]):
-        vacuum = [np.zeros_like(descriptor), *parts[1:]]
-        energy = energy - fitting_net(np.concatenate(vacuum, axis=1), option, weights)
+        vacuum = x.copy()
+        vacuum[:, : descriptor.shape[1]] = 0.0
+        energy = energy - fitting_net(vacuum, option, weights)
     bias = weights["fitting_net.bias_atom_e"][:, 0] + weights["out_bias"][0, :, 0]
     out: Array = (energy + bias[types]) * active
     return out
