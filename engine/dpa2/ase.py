@@ -1,0 +1,247 @@
+"""DPA-2 models in ASE: :class:`DPA2Calculator`. The one module of the package that needs ASE to be imported.
+
+>>> from dpa2.ase import DPA2Calculator                         # doctest: +SKIP
+>>> atoms.calc = DPA2Calculator("model.pth")                    # doctest: +SKIP
+>>> atoms.get_potential_energy(), atoms.get_forces()            # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import ArrayLike
+
+from .embedded import default_model_path
+from .errors import InputError
+from .inputs import Float, Int
+from .model import Model, OnOverflow, Precision, load
+
+__all__ = ["DPA2Calculator"]
+
+#: angstrom; a step of dynamics moves atoms by hundredths of one, so that a neighbour list lasts tens of steps
+DEFAULT_SKIN = 1.0
+
+_UNKNOWN = -2  # -1 is a virtual atom
+_PER_STRUCTURE = ("fparam", "aparam")
+
+
+class DPA2Calculator(Calculator):  # type: ignore[misc]
+    """An ASE calculator that evaluates a DPA-2 model.
+
+    Properties, in ASE's units and signs (eV, angstrom; stress is positive under tension, in the order xx, yy, zz, yz,
+    xz, xy):
+
+    - ``energy``, ``free_energy``: the same number. ``energies`` (natoms,) sum to it.
+    - ``forces`` (natoms, 3).
+    - ``stress`` (6,), for cells with a volume only.
+    - ``stresses`` (natoms, 6) sum to the stress: half of each edge's share goes to either of its atoms. They take
+      about half as long again and are computed only when asked for.
+
+    Directions are periodic as ``atoms.pbc`` says. Frame and atomic parameters may also come with the atoms, as
+    ``atoms.info["fparam"]`` and ``atoms.info["aparam"]``, which go before those of the calculator.
+
+    Args:
+        model: the path of a model file, a :class:`dpa2.Model`, or None for the embedded model of water.
+        head, precision, threads, on_overflow: as for :func:`dpa2.load`; not with a :class:`dpa2.Model`, which has its
+            own.
+        skin: how far neighbour lists reach beyond the cutoff, so that they can be reused while no atom has moved by
+            half of it, angstrom; 1 by default. Results are the same with any skin. Not with a :class:`dpa2.Model`.
+        fparam: frame parameters, (numb_fparam,).
+        aparam: atomic parameters, (natoms, numb_aparam), or (numb_aparam,) for all atoms.
+        type_dict: what the chemical symbols of the atoms are in the model: {symbol: index or name of a type}, -1 for
+            virtual atoms. Needed where symbols and the names in ``type_map`` differ; other symbols go by their name.
+        kwargs: ``atoms``, ``label`` and ``directory``, as every calculator of ASE takes them.
+
+    Raises:
+        InputError: wrong arguments; when evaluating, an element that the model does not know (the message names it)
+            and whatever :meth:`dpa2.Model.evaluate` refuses.
+        ModelFileError: see :func:`dpa2.load`.
+    """
+
+    name = "dpa2"
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies", "stresses"]
+    default_parameters: ClassVar[dict[str, Any]] = dict.fromkeys(_PER_STRUCTURE)
+    discard_results_on_any_change = True
+    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Model | None = None,
+        *,
+        head: str | None = None,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        on_overflow: OnOverflow | None = None,
+        skin: float | None = None,
+        fparam: ArrayLike | None = None,
+        aparam: ArrayLike | None = None,
+        type_dict: Mapping[str, int | str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        options = {
+            "head": head,
+            "precision": precision,
+            "threads": threads,
+            "on_overflow": on_overflow,
+            "skin": skin,
+        }
+        self._model = _load(model, {name: value for name, value in options.items() if value is not None})
+        self._type_of_number = _type_table(self._model.type_map, type_dict or {})
+        self._evaluated_with: tuple[Any, ...] = (None, None)
+        super().__init__(fparam=fparam, aparam=aparam, **kwargs)
+
+    @property
+    def model(self) -> Model:
+        """The model that is evaluated."""
+        return self._model
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Change ``fparam`` or ``aparam`` and forget the results if they differ; returns what changed.
+
+        Raises:
+            InputError: another name.
+        """
+        unknown = sorted(set(kwargs) - set(_PER_STRUCTURE))
+        if unknown:
+            raise InputError(
+                f"{', '.join(unknown)}: a DPA2Calculator has no parameter of this name; fparam and aparam can be set, "
+                "for the rest make another calculator"
+            )
+        changed: dict[str, Any] = super().set(**kwargs)
+        return changed
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last evaluation, frame and atomic parameters of the atoms included."""
+        changes: list[str] = super().check_state(atoms, tol=tol)
+        for name, before, now in zip(_PER_STRUCTURE, self._evaluated_with, self._parameters_of(atoms), strict=True):
+            if not _same(before, now):
+                changes.append(name)
+        return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Evaluate the model; called by ASE.
+
+        Raises:
+            PropertyNotImplementedError: a stress was asked for, and the cell has no volume.
+            InputError: the atoms cannot be evaluated.
+        """
+        super().calculate(atoms, properties, system_changes)
+        atoms = self.atoms
+        if atoms is None:
+            raise InputError("there are no atoms to evaluate: pass them, or attach the calculator to some first")
+        self.results = {}
+        volume = _volume(atoms)
+        with_stresses = "stresses" in properties
+        if volume is None and (with_stresses or "stress" in properties):
+            raise PropertyNotImplementedError(
+                "stress: the cell of these atoms has no volume, and stress is an energy per volume; set atoms.cell to "
+                "three independent vectors"
+            )
+        fparam, aparam = self._parameters_of(atoms)
+        found = self._model.evaluate(
+            atoms.positions,
+            self._types(atoms),
+            atoms.cell.array if atoms.pbc.any() else None,
+            atoms.pbc if atoms.pbc.any() else None,
+            fparam=fparam,
+            aparam=aparam,
+            atomic=with_stresses,
+        )
+        self._evaluated_with = (_copy(fparam), _copy(aparam))
+        self.results = {
+            "energy": found.energy,
+            "free_energy": found.energy,
+            "forces": found.forces,
+            "energies": found.atom_energy,
+        }
+        if volume is not None:
+            self.results["stress"] = _voigt(found.virial) / -volume
+            if found.atom_virial is not None:
+                self.results["stresses"] = _voigt(found.atom_virial) / -volume
+
+    def _parameters_of(self, atoms: Atoms) -> tuple[Any, ...]:
+        """Frame and atomic parameters: those of the atoms, else those of the calculator."""
+        return tuple(atoms.info.get(name, self.parameters[name]) for name in _PER_STRUCTURE)
+
+    def _types(self, atoms: Atoms) -> Int:
+        types: Int = self._type_of_number[atoms.numbers]
+        if (types == _UNKNOWN).any():
+            atom = int(np.argmax(types == _UNKNOWN))
+            symbol = chemical_symbols[atoms.numbers[atom]]
+            raise InputError(
+                f"atom {atom} is {symbol!r}, which the model does not know; its types are "
+                f"{', '.join(self._model.type_map)}. If one of them is meant, say so with type_dict={{{symbol!r}: ...}}"
+            )
+        return types
+
+
+def _load(model: str | os.PathLike[str] | Model | None, options: dict[str, Any]) -> Model:
+    if isinstance(model, Model):
+        if options:
+            raise InputError(
+                f"{', '.join(options)}: a dpa2.Model has its own; give them to dpa2.load, or give the calculator a path"
+            )
+        return model
+    options = {"skin": DEFAULT_SKIN, **options}
+    if model is not None:
+        return load(model, **options)
+    with default_model_path() as path:
+        return load(path, **options)
+
+
+def _type_table(type_map: Sequence[str], type_dict: Mapping[str, int | str]) -> Int:
+    """(numbers of elements,) the type of every atomic number, ``_UNKNOWN`` where there is none."""
+    table = np.full(len(chemical_symbols), _UNKNOWN, dtype=np.int32)
+    for index, name in enumerate(type_map):
+        if name in atomic_numbers:
+            table[atomic_numbers[name]] = index
+    for symbol, wanted in type_dict.items():
+        if symbol not in atomic_numbers:
+            raise InputError(f"type_dict: {symbol!r} is not a chemical symbol; its keys are the symbols of the atoms")
+        table[atomic_numbers[symbol]] = _type_index(wanted, type_map, symbol)
+    return table
+
+
+def _type_index(wanted: Any, type_map: Sequence[str], symbol: str) -> int:
+    if isinstance(wanted, str) and wanted in type_map:
+        return type_map.index(wanted)
+    integer = isinstance(wanted, (int, np.integer)) and not isinstance(wanted, bool)
+    if integer and -1 <= wanted < len(type_map):
+        return int(wanted)
+    known = ", ".join(f"{i} {name}" for i, name in enumerate(type_map))
+    raise InputError(f"type_dict: {symbol!r} is to be {wanted!r}, but the types of the model are {known}")
+
+
+def _volume(atoms: Atoms) -> float | None:
+    """angstrom^3; None without three independent lattice vectors."""
+    volume = abs(float(np.linalg.det(atoms.cell.array)))
+    return volume if volume > 0.0 else None
+
+
+def _voigt(tensor: Float) -> Float:
+    """(..., 6) from (..., 3, 3): the symmetric part, in the order xx, yy, zz, yz, xz, xy."""
+    symmetric = 0.5 * (tensor + np.swapaxes(tensor, -1, -2))
+    voigt: Float = symmetric[..., (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)]
+    return voigt
+
+
+def _copy(value: Any) -> Any:
+    """A parameter as it is now: the caller may change an array in place."""
+    return None if value is None else np.array(value)
+
+
+def _same(before: Any, now: Any) -> bool:
+    if before is None or now is None:
+        return before is now
+    return np.array_equal(before, np.asarray(now))
