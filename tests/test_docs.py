@@ -1,0 +1,61 @@
+"""The pages of docs/ about Python keep what they say: their examples run as they stand, one after the other."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dpa2.ase import DPA2Calculator
+from dpa2.deepmd import DeepPot
+
+ROOT = Path(__file__).resolve().parent.parent
+WATER = ROOT / "examples" / "water_192.extxyz"
+
+
+def run_page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run the Python blocks of a page where the files lie that they read; returns what they leave behind."""
+    shutil.copy(WATER, folder)
+    shutil.copy(ROOT / "tests" / "golden" / "files" / "trained" / "model.pth", folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert blocks
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, name, "exec"), names)
+    return names
+
+
+def test_ase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run_page("ase.md", tmp_path, monkeypatch)
+    assert len(names["vibrations"].get_frequencies()) == 9
+    assert {image.calc.model for image in names["images"]} == {names["model"]}
+    text = (ROOT / "docs" / "ase.md").read_text(encoding="utf-8")
+    for name in DPA2Calculator.implemented_properties:
+        assert f"`{name}`" in text
+
+
+def test_deepmd_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run_page("deepmd-python.md", tmp_path, monkeypatch)
+    assert [names[name].shape for name in ("energy", "force", "virial")] == [(1, 1), (1, 3, 3), (1, 9)]
+    assert names["descriptor"].shape[:2] == (1, 3)
+    text = (ROOT / "docs" / "deepmd-python.md").read_text(encoding="utf-8")
+    public = [name for name in vars(DeepPot) if not name.startswith("_") and name != "close"]
+    assert [name for name in public if f"`{name}`" not in text] == []
+
+
+def test_example_of_dynamics(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "ase_md.py"), "--steps", "10", "--relax", "3"]
+    printed = subprocess.run([*command, "--output", "md.extxyz"], cwd=tmp_path, capture_output=True, text=True)
+    assert printed.returncode == 0, printed.stderr
+    lines = np.array([line.split() for line in printed.stdout.splitlines()[1:]], dtype=float)
+    assert lines[:, 0].tolist() == [0.0, 5.0]
+    assert np.abs(lines[:, 2] / 192 + 155.97).max() < 0.03
+    assert (tmp_path / "md.extxyz").read_text().count("Lattice=") == 2
