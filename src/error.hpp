@@ -15,6 +15,7 @@ enum class Status {
   unsupported,    // the model is valid but uses an option that is not implemented
   out_of_memory,
   internal,       // a broken promise inside the library
+  exchange,       // a communication callback of the caller failed
 };
 
 class Error : public std::runtime_error {

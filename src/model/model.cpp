@@ -10,24 +10,21 @@
 
 namespace dpa2 {
 
+AnyEvaluator::AnyEvaluator(const Model& model) {
+  if (model.f64_)
+    f64_ = std::make_unique<Evaluator<double>>(*model.f64_);
+  else
+    f32_ = std::make_unique<Evaluator<float>>(*model.f32_);
+}
+
 /// One evaluation's memory.
 struct Model::Session {
-  explicit Session(const Model& model) {
-    if (model.f64_) f64 = std::make_unique<Evaluator<double>>(*model.f64_);
-    if (model.f32_) f32 = std::make_unique<Evaluator<float>>(*model.f32_);
+  explicit Session(const Model& model) : evaluator(model) {
     edges.keep_image = false;
     builder.set_guard([this](std::int64_t bytes) { require_memory(bytes, natoms); });
   }
   Session(const Session&) = delete;  // the guard points to this one
   Session& operator=(const Session&) = delete;
-  /// f(evaluator), whatever its precision.
-  template <class F>
-  void with_evaluator(F f) {
-    if (f64)
-      f(*f64);
-    else
-      f(*f32);
-  }
   /// The structure in the order of this session: copies, valid until the next call.
   Structure ordered(const Structure& structure) {
     if (!order.active()) return structure;
@@ -52,8 +49,7 @@ struct Model::Session {
   NeighborBuilder builder;
   Edges edges;
   std::vector<double> wrapped;
-  std::unique_ptr<Evaluator<double>> f64;
-  std::unique_ptr<Evaluator<float>> f32;
+  AnyEvaluator evaluator;
 };
 
 /// Sessions that wait for the next evaluation.
@@ -143,7 +139,7 @@ void Model::run(const Structure& structure, int threads, bool gradient, AtomViri
   if (!session) session = std::make_unique<Session>(*this);
   Session& s = *session;
   s.natoms = structure.natoms;
-  s.with_evaluator([&](auto& evaluator) { evaluator.require(structure.natoms, gradient, atom_virial); });
+  s.evaluator.with([&](auto& evaluator) { evaluator.require(structure.natoms, gradient, atom_virial); });
   NeighborBuilder& builder = s.builder;
   if (skin_ == 0.0 || !s.holds(structure, settings_)) {
     check_atoms(structure.coords, structure.types, structure.natoms, settings_.ntypes, nullptr);  // the order wants finite numbers
@@ -182,7 +178,7 @@ void Model::run(const Structure& structure, int threads, bool gradient, AtomViri
     }
     frame.wrapped = s.wrapped.data();
   }
-  s.with_evaluator([&](auto& evaluator) { f(evaluator, frame); });
+  s.evaluator.with([&](auto& evaluator) { f(evaluator, frame); });
   if (s.order.active())
     for (const Rows& r : results)
       if (r.data != nullptr) s.order.restore(r.data, r.width);
@@ -191,11 +187,16 @@ void Model::run(const Structure& structure, int threads, bool gradient, AtomViri
   pool_->idle.push_back(std::move(session));
 }
 
+void Model::check_parameters(bool has_fparam, bool has_aparam) const {
+  const FittingConfig& fitting = config_.fitting;
+  if (fitting.numb_fparam > 0 && !has_fparam && !fitting.default_fparam)
+    throw invalid_input("the model needs fparam (", fitting.numb_fparam, " values per frame) and has no default");
+  if (fitting.numb_aparam > 0 && !fitting.use_aparam_as_mask && !has_aparam)
+    throw invalid_input("the model needs aparam (", fitting.numb_aparam, " values per atom)");
+}
+
 void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int threads, Outputs& out, std::vector<Overflow>& overflow) const {
-  if (config_.fitting.numb_fparam > 0 && structure.fparam == nullptr && !config_.fitting.default_fparam)
-    throw invalid_input("the model needs fparam (", config_.fitting.numb_fparam, " values per frame) and has no default");
-  if (config_.fitting.numb_aparam > 0 && !config_.fitting.use_aparam_as_mask && structure.aparam == nullptr)
-    throw invalid_input("the model needs aparam (", config_.fitting.numb_aparam, " values per atom)");
+  check_parameters(structure.fparam != nullptr, structure.aparam != nullptr);
   const Results results{{{out.atom_energy, 1}, {out.force, 3}, {atom_virial != AtomVirial::none ? out.atom_virial : nullptr, 9}}};
   run(structure, threads, out.force != nullptr, atom_virial, overflow, results,
       [&](auto& evaluator, const Frame& frame) { evaluator.evaluate(frame, threads, nullptr, atom_virial, out); });

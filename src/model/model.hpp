@@ -26,6 +26,26 @@ struct Structure {
   const double* aparam = nullptr;  ///< (natoms, numb_aparam) or null where the model has none
 };
 
+class Model;
+
+/// The evaluator of a model, whatever its precision.
+class AnyEvaluator {
+ public:
+  explicit AnyEvaluator(const Model& model);
+  /// f(evaluator)
+  template <class F>
+  void with(F f) {
+    if (f64_)
+      f(*f64_);
+    else
+      f(*f32_);
+  }
+
+ private:
+  std::unique_ptr<Evaluator<double>> f64_;
+  std::unique_ptr<Evaluator<float>> f32_;
+};
+
 /// Immutable; any number of threads may evaluate at once, each evaluation in a workspace of its own that is reused.
 class Model {
  public:
@@ -40,6 +60,10 @@ class Model {
   const std::string& precision() const noexcept { return precision_; }
   const NeighborSettings& neighbor_settings() const noexcept { return settings_; }
   double skin() const noexcept { return skin_; }
+  /// The widest rows that an evaluation exchanges, in numbers of the model's precision.
+  int exchange_width() const noexcept { return f64_ ? f64_->n1 : f32_->n1; }
+  /// Throws invalid_input where a parameter is missing that the model has no default for.
+  void check_parameters(bool has_fparam, bool has_aparam) const;
 
   /// Fills `out` (see evaluate.hpp; nall == natoms) and reports neighbours beyond sel.
   void evaluate(const Structure& structure, AtomVirial atom_virial, int threads, Outputs& out, std::vector<Overflow>& overflow) const;
@@ -50,6 +74,7 @@ class Model {
   std::int64_t memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const;
 
  private:
+  friend class AnyEvaluator;
   struct Session;
   struct Pool;
   std::unique_ptr<Session> take_session(const Structure& structure) const;

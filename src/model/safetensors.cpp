@@ -6,6 +6,7 @@
 #include <fstream>
 #include <limits>
 #include <string_view>
+#include <utility>
 
 #include "error.hpp"
 #include "model/json.hpp"
@@ -40,26 +41,60 @@ double element(const unsigned char* bytes) {
   return static_cast<double>(value);
 }
 
-class File {
+/// Bytes that are read from a place: a file, or memory.
+class Source {
  public:
-  explicit File(const std::string& path) : path_(path), stream_(path, std::ios::binary) {
-    std::error_code error;
-    if (!std::filesystem::is_regular_file(path, error) || !stream_)
-      throw model_file_error("cannot read '", path, "': not a readable file");
-    size_ = std::filesystem::file_size(path, error);
-    if (error) throw model_file_error("cannot read '", path, "': ", error.message());
-  }
+  Source(std::string name, std::uint64_t size) : name_(std::move(name)), size_(size) {}
+  Source(const Source&) = delete;
+  Source& operator=(const Source&) = delete;
+  virtual ~Source() = default;
   [[nodiscard]] std::uint64_t size() const { return size_; }
-  void seek(std::uint64_t position) { stream_.seekg(static_cast<std::streamoff>(position)); }
+  [[nodiscard]] const std::string& name() const { return name_; }
+  void seek(std::uint64_t position) { position_ = position; }
   void read(char* to, std::size_t bytes) {
-    stream_.read(to, static_cast<std::streamsize>(bytes));
-    if (stream_.gcount() != static_cast<std::streamsize>(bytes)) throw model_file_error("truncated file: '", path_, "'");
+    if (bytes > size_ - std::min(size_, position_) || !get(to, position_, bytes)) throw model_file_error("truncated file: '", name_, "'");
+    position_ += bytes;
   }
 
  private:
-  std::string path_;
+  virtual bool get(char* to, std::uint64_t position, std::size_t bytes) = 0;
+  std::string name_;
+  std::uint64_t size_, position_ = 0;
+};
+
+std::uint64_t regular_file_size(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) throw model_file_error("cannot read '", path, "': not a readable file");
+  const std::uint64_t size = std::filesystem::file_size(path, error);
+  if (error) throw model_file_error("cannot read '", path, "': ", error.message());
+  return size;
+}
+
+class File final : public Source {
+ public:
+  explicit File(const std::string& path) : Source(path, regular_file_size(path)), stream_(path, std::ios::binary) {
+    if (!stream_) throw model_file_error("cannot read '", path, "': not a readable file");
+  }
+
+ private:
+  bool get(char* to, std::uint64_t position, std::size_t bytes) override {
+    stream_.seekg(static_cast<std::streamoff>(position));
+    stream_.read(to, static_cast<std::streamsize>(bytes));
+    return stream_.gcount() == static_cast<std::streamsize>(bytes);
+  }
   std::ifstream stream_;
-  std::uint64_t size_ = 0;
+};
+
+class Memory final : public Source {
+ public:
+  Memory(const void* data, std::size_t size, const std::string& name) : Source(name, size), data_(static_cast<const char*>(data)) {}
+
+ private:
+  bool get(char* to, std::uint64_t position, std::size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, data_ + position, bytes);
+    return true;
+  }
+  const char* data_;
 };
 
 std::uint64_t size_number(const Json& value, const std::string& tensor) {
@@ -126,7 +161,7 @@ std::string read_metadata(const Json& header) {
   return config.get<std::string>();
 }
 
-void read_tensor(File& file, std::uint64_t data, const Entry& entry, Tensor& tensor) {
+void read_tensor(Source& file, std::uint64_t data, const Entry& entry, Tensor& tensor) {
   tensor.shape = entry.shape;
   tensor.data.resize(static_cast<std::size_t>((entry.end - entry.begin) / entry.width));
   file.seek(data + entry.begin);
@@ -142,12 +177,9 @@ void read_tensor(File& file, std::uint64_t data, const Entry& entry, Tensor& ten
   }
 }
 
-}  // namespace
-
-SafetensorsFile read_safetensors(const std::string& path) {
-  File file(path);
+SafetensorsFile read_from(Source& file) {
   unsigned char first[8];
-  if (file.size() < sizeof first) throw model_file_error("truncated file: '", path, "' has no safetensors header");
+  if (file.size() < sizeof first) throw model_file_error("truncated file: '", file.name(), "' has no safetensors header");
   file.read(reinterpret_cast<char*>(first), sizeof first);
   const auto length = little_endian<std::uint64_t>(first);
   if (length > max_header || length > file.size() - sizeof first)
@@ -165,6 +197,18 @@ SafetensorsFile read_safetensors(const std::string& path) {
   check_layout(entries, nbytes);
   for (const Entry& entry : entries) read_tensor(file, data, entry, model.weights[entry.name]);
   return model;
+}
+
+}  // namespace
+
+SafetensorsFile read_safetensors(const std::string& path) {
+  File file(path);
+  return read_from(file);
+}
+
+SafetensorsFile read_safetensors(const void* data, std::size_t size, const std::string& name) {
+  Memory memory(data, size, name);
+  return read_from(memory);
 }
 
 }  // namespace dpa2

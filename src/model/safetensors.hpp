@@ -1,6 +1,7 @@
 // The native model file: safetensors with the configuration in its metadata.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 #include "model/weights.hpp"
@@ -17,5 +18,7 @@ struct SafetensorsFile {
 /// to exactly one tensor, and no key may occur twice. Whether the weights fit the configuration is for check_weights.
 /// Throws model_file_error (cannot be read, corrupt, truncated) or unsupported (not a dpa2 file, or a newer version).
 SafetensorsFile read_safetensors(const std::string& path);
+/// The same from the bytes of a file in memory; `name` stands for it in messages.
+SafetensorsFile read_safetensors(const void* data, std::size_t size, const std::string& name);
 
 }  // namespace dpa2

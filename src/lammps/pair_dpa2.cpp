@@ -1,0 +1,329 @@
+#include "pair_dpa2.h"
+
+#include <mpi.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include <lammps/atom.h>
+#include <lammps/comm.h>
+#include <lammps/error.h>
+#include <lammps/force.h>
+#include <lammps/memory.h>
+#include <lammps/neigh_list.h>
+#include <lammps/neighbor.h>
+#include <lammps/update.h>
+#include <lammps/utils.h>
+
+using namespace LAMMPS_NS;
+
+namespace {
+// Boltzmann's constant of LAMMPS's metal units, eV/K: the ratio to that of another unit style converts energies.
+constexpr double metal_boltz = 8.617343e-5;
+
+std::size_t at(std::ptrdiff_t i) { return static_cast<std::size_t>(i); }
+
+template <class T>
+void add_row(char *to, const char *from, int width) {
+  T *t = reinterpret_cast<T *>(to);
+  for (int c = 0; c < width; ++c) {
+    T value;
+    std::memcpy(&value, from + static_cast<std::size_t>(c) * sizeof(T), sizeof(T));
+    t[c] += value;
+  }
+}
+}  // namespace
+
+PairDPA2::PairDPA2(LAMMPS *lammps)
+    : Pair(lammps),
+      exchange([this](void *data, int width, int size) { move_rows(true, data, width, size); },
+               [this](void *data, int width, int size) { move_rows(false, data, width, size); }) {
+  if (dpa2_abi_version() < DPA2_ABI_VERSION)
+    error->all(FLERR, "dpa2: libdpa2 has interface version {}, the plugin needs {}", dpa2_abi_version(), DPA2_ABI_VERSION);
+  single_enable = 0;
+  restartinfo = 0;
+  writedata = 0;
+  one_coeff = 1;
+  manybody_flag = 1;
+  no_virial_fdotr_compute = 1;
+  centroidstressflag = CENTROID_AVAIL;
+}
+
+PairDPA2::~PairDPA2() {
+  if (allocated) {
+    memory->destroy(setflag);
+    memory->destroy(cutsq);
+    memory->destroy(scale);
+  }
+}
+
+void PairDPA2::allocate() {
+  allocated = 1;
+  const int n = atom->ntypes + 1;
+  memory->create(setflag, n, n, "pair:setflag");
+  memory->create(cutsq, n, n, "pair:cutsq");
+  memory->create(scale, n, n, "pair:scale");
+  for (int i = 0; i < n; i++)
+    for (int j = 0; j < n; j++) {
+      setflag[i][j] = 0;
+      cutsq[i][j] = 0.0;
+      scale[i][j] = 1.0;
+    }
+}
+
+void PairDPA2::init_style() {
+  if (std::strcmp(update->unit_style, "lj") == 0)
+    error->all(FLERR, "pair_style dpa2 needs physical units: 'units lj' has no angstrom and no eV");
+  if (atom->tag_enable == 0) error->all(FLERR, "pair_style dpa2 requires atom IDs");
+  length = force->angstrom;
+  energy_unit = std::strcmp(update->unit_style, "metal") == 0 ? 1.0 : force->boltz / metal_boltz;
+  refuse_special_neighbors();
+  neighbor->add_request(this, NeighConst::REQ_FULL);
+}
+
+// Bonded pairs with a factor of 0 are not in the neighbour lists at all: the model would not see them.
+void PairDPA2::refuse_special_neighbors() const {
+  if (atom->molecular == Atom::ATOMIC || atom->nbonds == 0) return;
+  for (int k = 1; k < 4; k++)
+    if (force->special_lj[k] != 1.0 || force->special_coul[k] != 1.0)
+      error->all(FLERR, "pair_style dpa2 needs all neighbors, also bonded ones: use 'special_bonds lj/coul 1.0 1.0 1.0', or delete the bonds");
+}
+
+double PairDPA2::init_one(int i, int j) {
+  if (scale[i][j] == 1.0 && scale[j][i] != 1.0) scale[i][j] = scale[j][i];
+  double cut = 0.0;
+  for (const auto &m : members) cut = std::max(cut, m->model.rcut());
+  return cut * length;
+}
+
+void *PairDPA2::extract(const char *name, int &dim) {
+  if (std::strcmp(name, "scale") == 0) {
+    dim = 2;
+    return scale;
+  }
+  return nullptr;
+}
+
+double PairDPA2::memory_usage() {
+  double bytes = Pair::memory_usage() + 8.0 * static_cast<double>(coords.capacity()) +
+                 16.0 * static_cast<double>(firstneigh.capacity() + numneigh.capacity());
+  for (const auto &m : members)
+    bytes += 8.0 * static_cast<double>(m->forces.capacity() + m->atom_energy.capacity() + m->atom_virial.capacity()) +
+             4.0 * static_cast<double>(m->types.capacity());
+  return bytes;
+}
+
+// LAMMPS type of the atom with the smallest number, the first of the system: padded slots of models that are not smooth have it.
+int PairDPA2::first_type_of_all() const {
+  struct {
+    int tag, type;
+  } mine{MAXSMALLINT, 1}, first{MAXSMALLINT, 1};
+  for (int i = 0; i < atom->nlocal; i++) {
+    const int tag = static_cast<int>(atom->tag[i] & MAXSMALLINT);
+    if (tag < mine.tag) mine = {tag, atom->type[i]};
+  }
+  MPI_Allreduce(&mine, &first, 1, MPI_2INT, MPI_MINLOC, world);
+  return first.type;
+}
+
+// Atoms and lists in the form that the engine takes. Atoms of types without a model may be missing in LAMMPS's list.
+void PairDPA2::gather_lists() {
+  const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
+  if (neighbor->ago == 0) pad_type = first_type_of_all();
+
+  numneigh.assign(at(nlocal), 0);
+  firstneigh.assign(at(nlocal), nullptr);
+  for (int ii = 0; ii < list->inum; ii++) {
+    const int i = list->ilist[ii];
+    numneigh[at(i)] = list->numneigh[i];
+    firstneigh[at(i)] = list->firstneigh[i];
+  }
+  names.resize(at(nall));
+  for (int i = 0; i < nall; i++) names[at(i)] = static_cast<int>(atom->tag[i] & MAXSMALLINT);
+
+  const double *x = nall > 0 ? atom->x[0] : nullptr;
+  if (length != 1.0) {
+    coords.resize(at(3 * static_cast<std::ptrdiff_t>(nall)));
+    for (std::size_t k = 0; k < coords.size(); k++) coords[k] = x[k] / length;
+    x = coords.data();
+  }
+  const dpa2_status status = dpa2_domain_set_atoms(domain.handle(), nlocal, nall, x, names.data(), numneigh.data(), firstneigh.data(), NEIGHMASK);
+  if (status != DPA2_OK) error->one(FLERR, "pair_style dpa2: {}", dpa2_last_error());
+}
+
+// One model on the atoms of the step. Forces on ghosts go to their owners only where LAMMPS does not see to that.
+void PairDPA2::evaluate(Member &m, bool with_virial, bool with_atom_virial) {
+  const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
+  m.types.resize(at(nall));
+  for (int i = 0; i < nall; i++) m.types[at(i)] = m.type_of[at(atom->type[i])];
+  // Never null pointers: a rank without atoms takes part in the same exchanges as the others.
+  m.forces.resize(at(3 * std::max(nall, 1)));
+  m.atom_energy.resize(at(std::max(nlocal, 1)));
+  if (with_atom_virial) m.atom_virial.resize(at(9 * std::max(nall, 1)));
+  try {
+    exchange.check(dpa2_domain_evaluate(
+        domain.handle(), m.model.handle(), m.types.data(), m.type_of[at(pad_type)], fparam.values.empty() ? nullptr : fparam.values.data(),
+        aparam.values.empty() ? nullptr : aparam.values.data(), exchange.handle(), threads > 0 ? threads : comm->nthreads, &m.energy,
+        m.forces.data(), with_virial ? m.virial : nullptr, m.atom_energy.data(), with_atom_virial ? m.atom_virial.data() : nullptr));
+  } catch (const dpa2::Error &e) {
+    error->one(FLERR, "pair_style dpa2, model {}: {}", m.path, e.what());
+  }
+  report_warning(m);
+}
+
+void PairDPA2::report_warning(Member &m) {
+  const std::string warning = dpa2_last_warning();
+  if (warning.empty() || overflow == "ignore") return;
+  if (overflow == "error") error->one(FLERR, "pair_style dpa2, model {}: {}", m.path, warning);
+  if (!m.warned) error->warning(FLERR, "pair_style dpa2, model {}: {}. Said once per model and process", m.path, warning);
+  m.warned = true;
+}
+
+void PairDPA2::compute(int eflag, int vflag) {
+  ev_init(eflag, vflag);
+  gather_lists();
+  gather_parameters();
+  const bool deviate = members.size() > 1 && out_freq > 0 && update->ntimestep % out_freq == 0;
+  const bool per_atom = vflag_atom != 0 || cvflag_atom != 0;
+  evaluate(*members.front(), vflag_global != 0 || deviate, per_atom);
+  if (deviate)
+    for (std::size_t k = 1; k < members.size(); k++) evaluate(*members[k], true, false);
+  tally(*members.front());
+  if (deviate) write_deviation();
+}
+
+// The first model's results into LAMMPS's arrays and units.
+void PairDPA2::tally(const Member &first) {
+  const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
+  const double s = scale[1][1], energy_factor = s * energy_unit, force_factor = energy_factor / length;
+  // With newton on LAMMPS collects what ghosts got; with newton off that is for us to do.
+  std::vector<double> forces = first.forces, virials;
+  const bool per_atom = vflag_atom != 0 || cvflag_atom != 0;
+  if (per_atom) virials = first.atom_virial;
+  if (!force->newton_pair) {
+    fold_ghosts(forces, 3);
+    if (per_atom) fold_ghosts(virials, 9);
+  }
+  const int n = force->newton_pair ? nall : nlocal;
+  double **f = atom->f;
+  for (int i = 0; i < n; i++)
+    for (int c = 0; c < 3; c++) f[i][c] += force_factor * forces[at(3 * i + c)];
+
+  if (eflag_global) eng_vdwl += energy_factor * first.energy;
+  if (eflag_atom)
+    for (int i = 0; i < nlocal; i++) eatom[i] += energy_factor * first.atom_energy[at(i)];
+  // The engine's first index is the component of the force, LAMMPS's that of the position: xx yy zz xy xz yz yx zx zy.
+  static const int order[9] = {0, 4, 8, 3, 6, 7, 1, 2, 5}, mirrored[9] = {0, 4, 8, 1, 2, 5, 3, 6, 7};
+  if (vflag_global)
+    for (int k = 0; k < 6; k++) virial[k] += 0.5 * energy_factor * (first.virial[order[k]] + first.virial[mirrored[k]]);
+  for (int i = 0; per_atom && i < n; i++) {
+    const double *v = virials.data() + 9 * static_cast<std::ptrdiff_t>(i);
+    if (vflag_atom)
+      for (int k = 0; k < 6; k++) vatom[i][k] += 0.5 * energy_factor * (v[order[k]] + v[mirrored[k]]);
+    if (cvflag_atom)
+      for (int k = 0; k < 9; k++) cvatom[i][k] += energy_factor * v[order[k]];
+  }
+}
+
+// Adds the ghosts' rows to their owners'.
+void PairDPA2::fold_ghosts(std::vector<double> &values, int width) { move_rows(false, values.data(), width, 8); }
+
+// Largest, smallest and average deviation of the models, in LAMMPS's units.
+void PairDPA2::write_deviation() {
+  const int nlocal = atom->nlocal;
+  std::vector<std::vector<double>> virials;
+  for (const auto &m : members) {
+    fold_ghosts(m->forces, 3);
+    std::vector<double> mine(m->virial, m->virial + 9), all(9);
+    for (double &v : mine) v *= energy_unit / static_cast<double>(atom->natoms);
+    MPI_Allreduce(mine.data(), all.data(), 9, MPI_DOUBLE, MPI_SUM, world);
+    virials.push_back(all);
+  }
+  // Extrema are taken of (value, -value): one reduction for both.
+  double extreme[2] = {0.0, -1e300}, sums[2] = {0.0, 0.0}, extremes[2], totals[2];
+  std::vector<double> mine;
+  std::vector<const double *> forces(members.size());
+  const double to_lammps = energy_unit / length;
+  for (int i = 0; i < nlocal; i++) {
+    if (members.front()->types[at(i)] < 0) {
+      mine.push_back(0.0);
+      continue;
+    }
+    for (std::size_t k = 0; k < members.size(); k++) forces[k] = members[k]->forces.data() + 3 * static_cast<std::ptrdiff_t>(i);
+    // eps is in LAMMPS's units of force, as the deviations are.
+    const double relative = deviation.relative;
+    const double d = relative >= 0.0 ? dpa2_lammps::force_deviation(forces, relative / to_lammps) : to_lammps * dpa2_lammps::force_deviation(forces, -1.0);
+    mine.push_back(d);
+    extreme[0] = std::max(extreme[0], d);
+    extreme[1] = std::max(extreme[1], -d);
+    sums[0] += d;
+    sums[1] += 1.0;
+  }
+  MPI_Reduce(extreme, extremes, 2, MPI_DOUBLE, MPI_MAX, 0, world);
+  MPI_Reduce(sums, totals, 2, MPI_DOUBLE, MPI_SUM, 0, world);
+
+  std::vector<double> per_atom;
+  if (deviation.atomic) {  // in the order of the atoms' numbers
+    std::vector<int> counts(at(comm->nprocs)), starts(at(comm->nprocs)), tags(names.begin(), names.begin() + nlocal), all_tags;
+    MPI_Gather(&nlocal, 1, MPI_INT, counts.data(), 1, MPI_INT, 0, world);
+    int total = 0;
+    for (std::size_t r = 0; r < counts.size(); r++) {
+      starts[r] = total;
+      total += counts[r];
+    }
+    std::vector<double> values(comm->me == 0 ? at(total) : 0);
+    all_tags.resize(values.size());
+    MPI_Gatherv(mine.data(), nlocal, MPI_DOUBLE, values.data(), counts.data(), starts.data(), MPI_DOUBLE, 0, world);
+    MPI_Gatherv(tags.data(), nlocal, MPI_INT, all_tags.data(), counts.data(), starts.data(), MPI_INT, 0, world);
+    std::vector<std::size_t> order(values.size());
+    for (std::size_t k = 0; k < order.size(); k++) order[k] = k;
+    std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return all_tags[a] < all_tags[b]; });
+    for (std::size_t k : order) per_atom.push_back(values[k]);
+  }
+  int written = 1;
+  if (comm->me == 0) {
+    const double count = std::max(totals[1], 1.0);
+    const dpa2_lammps::Spread f{extremes[0], totals[1] > 0.0 ? -extremes[1] : 0.0, totals[0] / count};
+    written = deviation.write(update->ntimestep, dpa2_lammps::virial_deviation(virials, deviation.relative_v), f, per_atom);
+  }
+  MPI_Bcast(&written, 1, MPI_INT, 0, world);
+  if (!written) error->all(FLERR, "pair_style dpa2: cannot write the model deviation to '{}'", deviation.file);
+}
+
+// Rows of whatever is exchanged at the moment, in its own precision: two float32 numbers take the place of one double.
+void PairDPA2::move_rows(bool forward, void *data, int width, int size) {
+  rows = {static_cast<char *>(data), width, size};
+  comm_forward = comm_reverse = comm_reverse_off = rows.doubles();
+  if (forward)
+    comm->forward_comm(this);
+  else
+    comm->reverse_comm(this);
+}
+
+int PairDPA2::pack_forward_comm(int n, int *atoms, double *buf, int, int *) {
+  const std::size_t bytes = at(rows.width) * at(rows.size);
+  for (int k = 0; k < n; k++) std::memcpy(buf + static_cast<std::ptrdiff_t>(k) * rows.doubles(), rows.row(atoms[k]), bytes);
+  return n * rows.doubles();
+}
+
+void PairDPA2::unpack_forward_comm(int n, int first, double *buf) {
+  const std::size_t bytes = at(rows.width) * at(rows.size);
+  for (int k = 0; k < n; k++) std::memcpy(rows.row(first + k), buf + static_cast<std::ptrdiff_t>(k) * rows.doubles(), bytes);
+}
+
+int PairDPA2::pack_reverse_comm(int n, int first, double *buf) {
+  const std::size_t bytes = at(rows.width) * at(rows.size);
+  for (int k = 0; k < n; k++) std::memcpy(buf + static_cast<std::ptrdiff_t>(k) * rows.doubles(), rows.row(first + k), bytes);
+  return n * rows.doubles();
+}
+
+void PairDPA2::unpack_reverse_comm(int n, int *atoms, double *buf) {
+  for (int k = 0; k < n; k++) {
+    const char *from = reinterpret_cast<const char *>(buf + static_cast<std::ptrdiff_t>(k) * rows.doubles());
+    if (rows.size == 8)
+      add_row<double>(rows.row(atoms[k]), from, rows.width);
+    else
+      add_row<float>(rows.row(atoms[k]), from, rows.width);
+  }
+}

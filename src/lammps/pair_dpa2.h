@@ -1,0 +1,96 @@
+// pair_style dpa2: DPA-2 models in LAMMPS, through the C interface of libdpa2.
+#ifndef LMP_PAIR_DPA2_H
+#define LMP_PAIR_DPA2_H
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "deviation.h"
+#include "dpa2.hpp"
+
+#include <lammps/pair.h>
+
+namespace LAMMPS_NS {
+
+class PairDPA2 : public Pair {
+ public:
+  explicit PairDPA2(class LAMMPS *);
+  PairDPA2(const PairDPA2 &) = delete;
+  PairDPA2 &operator=(const PairDPA2 &) = delete;
+  ~PairDPA2() override;
+
+  void compute(int, int) override;
+  void settings(int, char **) override;
+  void coeff(int, char **) override;
+  void init_style() override;
+  double init_one(int, int) override;
+  int pack_forward_comm(int, int *, double *, int, int *) override;
+  void unpack_forward_comm(int, int, double *) override;
+  int pack_reverse_comm(int, int, double *) override;
+  void unpack_reverse_comm(int, int *, double *) override;
+  void *extract(const char *, int &) override;
+  double memory_usage() override;
+
+ private:
+  struct Member {
+    std::string path;
+    dpa2::Model model;
+    std::vector<int> type_of;                   // LAMMPS type -> type of the model, -1: takes no part
+    std::vector<int> types;                     // (nall)
+    std::vector<double> forces, atom_energy, atom_virial;  // eV and angstrom
+    double energy = 0.0, virial[9] = {};
+    bool warned = false;
+  };
+  // Numbers that a `compute` of the input script gives, once per step.
+  struct Parameters {
+    int dim = 0;
+    std::string compute;                        // its ID, or empty
+    std::vector<double> values;
+  };
+
+  int keyword(int, int, char **);
+  double number(int, int, char **, const char *) const;
+  void numbers(int &, int, char **, int, std::vector<double> &) const;
+  void load(const std::vector<std::string> &, const std::string &);
+  std::string read_and_share(const std::string &) const;
+  void allocate();
+  void map_types(int, char **);
+  void refuse_special_neighbors() const;
+  int first_type_of_all() const;
+  void gather_lists();
+  void gather_parameters();
+  void evaluate(Member &, bool, bool);
+  void fold_ghosts(std::vector<double> &, int);
+  void tally(const Member &);
+  void write_deviation();
+  void report_warning(Member &);
+
+  // What forward_comm and reverse_comm move at the moment: rows of `width` numbers of `size` bytes.
+  struct Rows {
+    char *data = nullptr;
+    int width = 0, size = 0;
+    int doubles() const { return (width * size + 7) / 8; }
+    char *row(int i) const { return data + static_cast<std::ptrdiff_t>(i) * width * size; }
+  } rows;
+  void move_rows(bool, void *, int, int);
+
+  std::vector<std::unique_ptr<Member>> members;  // the first drives the dynamics
+  dpa2::Domain domain;
+  dpa2::Exchange exchange;
+  Parameters fparam, aparam;
+  std::string overflow = "warn";
+  int threads = 0;                               // 0: what LAMMPS uses
+  int pad_type = 1;                              // LAMMPS type of the first atom of the system
+  double length = 1.0, energy_unit = 1.0;        // of LAMMPS, per angstrom and per eV
+  double **scale = nullptr;
+  std::vector<double> coords;                    // (nall, 3) angstrom, where LAMMPS has another unit
+  std::vector<int> names, numneigh;
+  std::vector<const int *> firstneigh;
+  dpa2_lammps::Deviation deviation;
+  int out_freq = 100;
+};
+
+}  // namespace LAMMPS_NS
+
+#endif

@@ -1,0 +1,75 @@
+#include "model/domain.hpp"
+
+#include <algorithm>
+
+#include "error.hpp"
+
+namespace dpa2 {
+
+void Domain::set_atoms(const DomainAtoms& atoms) {
+  if (atoms.nlocal < 0 || atoms.nall < atoms.nlocal) throw invalid_input(atoms.nlocal, " centres among ", atoms.nall, " atoms");
+  atoms_ = atoms;
+  for (Lists& l : lists_) l.current = false;
+}
+
+/// The lists that the model wants of these atoms: those of a model before it, if they are the same.
+const Edges& Domain::lists(const Model& model, const DomainFrame& frame) {
+  const NeighborSettings& settings = model.neighbor_settings();
+  Lists* free = nullptr;
+  for (Lists& l : lists_) {
+    if (!l.current) {
+      if (free == nullptr) free = &l;
+    } else if (l.settings == settings && std::equal(l.types.begin(), l.types.end(), frame.types)) {
+      return l.edges;
+    }
+  }
+  if (free == nullptr) {
+    free = &lists_.emplace_back();
+    free->edges.keep_image = false;
+    free->builder.set_guard([this](std::int64_t bytes) { require_memory(bytes, atoms_.nlocal); });
+  }
+  free->settings = settings;
+  if (atoms_.nall > 0) free->types.assign(frame.types, frame.types + atoms_.nall);
+  else free->types.clear();
+  free->builder.name_atoms(atoms_.names);
+  free->builder.build_from_list(atoms_.coords, frame.types, atoms_.nlocal, atoms_.nall, atoms_.numneigh, atoms_.firstneigh,
+                                atoms_.index_mask, settings, frame.threads, free->edges);
+  free->current = true;
+  return free->edges;
+}
+
+Domain::Work& Domain::work(const std::shared_ptr<const Model>& model) {
+  const auto found = std::find_if(work_.begin(), work_.end(), [&](const Work& w) { return w.model == model; });
+  if (found != work_.end()) return *found;
+  return work_.emplace_back(Work{model, std::make_unique<AnyEvaluator>(*model)});
+}
+
+template <class F>
+void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& domain, std::vector<Overflow>& overflow, F f) {
+  Work& w = work(model);
+  Frame frame;
+  frame.edges = &lists(*model, domain);
+  frame.types = domain.types;
+  frame.fparam = domain.fparam;
+  frame.aparam = domain.aparam;
+  frame.pad_type = domain.pad_type;
+  overflow = frame.edges->overflow;
+  w.evaluator->with([&](auto& evaluator) { f(evaluator, frame); });
+}
+
+void Domain::evaluate(const std::shared_ptr<const Model>& model, const DomainFrame& domain, AtomVirial atom_virial, Outputs& out,
+                      std::vector<Overflow>& overflow) {
+  // The wrapped positions that deepmd-kit's kind refers to are the whole system's, not a part's.
+  if (atom_virial == AtomVirial::deepmd) throw invalid_input("the atomic virial of deepmd-kit is not defined for a part of a system");
+  model->check_parameters(domain.fparam != nullptr, domain.aparam != nullptr || atoms_.nlocal == 0);
+  run(model, domain, overflow,
+      [&](auto& evaluator, const Frame& frame) { evaluator.evaluate(frame, domain.threads, domain.exchange, atom_virial, out); });
+}
+
+void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& domain, Outputs& out,
+                        std::vector<Overflow>& overflow) {
+  run(model, domain, overflow,
+      [&](auto& evaluator, const Frame& frame) { evaluator.descriptor(frame, domain.threads, domain.exchange, out); });
+}
+
+}  // namespace dpa2

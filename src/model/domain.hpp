@@ -1,0 +1,71 @@
+// The part of a system that one process of a parallel program has: its atoms, ghosts of others, and the caller's neighbour lists.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <vector>
+
+#include "model/model.hpp"
+#include "neighbors/edges.hpp"
+
+namespace dpa2 {
+
+/// Local atoms, then ghosts. Nothing is copied.
+struct DomainAtoms {
+  int nlocal = 0, nall = 0;
+  const double* coords = nullptr;           ///< (nall, 3) angstrom
+  const int* names = nullptr;               ///< (nall) numbers that decide between equal distances and that messages name, or null: rows
+  const int* numneigh = nullptr;            ///< (nlocal)
+  const int* const* firstneigh = nullptr;   ///< (nlocal)[numneigh]: rows of all that may be within the cutoff, in any order
+  int index_mask = -1;                      ///< what counts of an entry of firstneigh
+};
+
+/// What an evaluation needs besides; see Frame.
+struct DomainFrame {
+  const int* types = nullptr;               ///< (nall) of the model's type map, < 0 for atoms that take no part
+  int pad_type = 0;
+  const double *fparam = nullptr, *aparam = nullptr;
+  Exchange* exchange = nullptr;
+  int threads = 1;
+};
+
+/// Evaluates models on the atoms of a domain. Models that want the same lists share them, and every model keeps a workspace
+/// for the next step. For one thread of the caller at a time.
+class Domain {
+ public:
+  Domain() = default;
+  Domain(const Domain&) = delete;
+  Domain& operator=(const Domain&) = delete;
+
+  /// The atoms of a step, which must stay where they are until the next call. Lists of the step before are forgotten.
+  void set_atoms(const DomainAtoms& atoms);
+  [[nodiscard]] const DomainAtoms& atoms() const noexcept { return atoms_; }
+
+  /// As Model::evaluate and Model::descriptor; arrays of `out` have rows for ghosts where evaluate.hpp says so.
+  void evaluate(const std::shared_ptr<const Model>& model, const DomainFrame& frame, AtomVirial atom_virial, Outputs& out,
+                std::vector<Overflow>& overflow);
+  void descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& frame, Outputs& out, std::vector<Overflow>& overflow);
+
+ private:
+  struct Lists {
+    bool current = false;
+    NeighborSettings settings;
+    std::vector<int> types;
+    NeighborBuilder builder;
+    Edges edges;
+  };
+  struct Work {
+    std::shared_ptr<const Model> model;  // outlives the evaluator
+    std::unique_ptr<AnyEvaluator> evaluator;
+  };
+  const Edges& lists(const Model& model, const DomainFrame& frame);
+  Work& work(const std::shared_ptr<const Model>& model);
+  template <class F>
+  void run(const std::shared_ptr<const Model>& model, const DomainFrame& frame, std::vector<Overflow>& overflow, F f);
+
+  DomainAtoms atoms_;
+  std::list<Lists> lists_;
+  std::list<Work> work_;
+};
+
+}  // namespace dpa2
