@@ -68,6 +68,7 @@ def _shapes() -> list[Call]:
         "two_flat": (two.reshape(2, -1), CELLS.reshape(2, 9), TYPES),
         "two_shaped": (two, CELLS, TYPES),
         "two_open": (two, None, TYPES),
+        "two_types_2d": (two, None, [TYPES]),
         "fortran": (np.asfortranarray(two), np.asfortranarray(CELLS), TYPES),
     }
     calls = [Call(f"eval/{name}", "trained", "eval", args) for name, args in inputs.items()]

@@ -220,6 +220,7 @@ def test_parameters_of_frames_and_atoms() -> None:
     energies = [atoms.get_potential_energy()]
     assert energies[-1] == expected([0.5, -1.0], aparam)
     atoms.calc.set(fparam=np.array([0.7, -1.0]))
+    assert atoms.calc.results == {}
     energies.append(atoms.get_potential_energy())
     assert energies[-1] == expected([0.7, -1.0], aparam)
     atoms.info["fparam"] = info = np.array([0.9, 0.0])
@@ -273,8 +274,9 @@ def test_structures_that_cannot_be_evaluated(change: Callable[[Atoms], None], me
     atoms = make_atoms()
     before = atoms.get_potential_energy()
     change(atoms)
-    with pytest.raises(dpa2.InputError, match=message):
-        atoms.get_potential_energy()
+    for evaluate in (atoms.calc.calculate, atoms.calc.get_potential_energy):  # the first must leave nothing behind
+        with pytest.raises(dpa2.InputError, match=message):
+            evaluate(atoms)
     atoms.positions, atoms.cell = COORDS, BOX
     assert atoms.get_potential_energy() == before
 
@@ -408,6 +410,21 @@ def test_dynamics_conserves_energy_and_a_skin_changes_nothing() -> None:
         atoms.rattle(0.05, seed=3)
         atoms.positions[0] += atoms.cell[0]
     np.testing.assert_allclose(with_skin.get_forces(), without.get_forces(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_results_are_the_same_with_a_skin(precision: str) -> None:
+    """Small moves, for which the list is kept, and after three of them a large one, for which it is not."""
+    pair = [water(skin, precision) for skin in (1.0, 0.0)]
+    for step, width in enumerate((0.0, 0.05, 0.05, 0.05, 0.4)):
+        for atoms in pair:
+            atoms.rattle(width, seed=step)
+        one, other = pair
+        assert one.get_potential_energy() == pytest.approx(other.get_potential_energy(), rel=SAME)
+        np.testing.assert_allclose(
+            one.get_forces(), other.get_forces(), rtol=0, atol=SAME * np.abs(one.get_forces()).max()
+        )
+        np.testing.assert_allclose(one.get_stress(), other.get_stress(), rtol=0, atol=SAME)
 
 
 def test_optimiser_lowers_energy_and_forces() -> None:

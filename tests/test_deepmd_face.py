@@ -170,6 +170,7 @@ def test_closes(trained: DeepPot) -> None:
     ("args", "kwargs", "message"),
     [
         ((np.zeros((1, 7)), None, [0, 1]), {}, "coords has 7 numbers, which is no multiple of 3 x 2 atoms"),
+        ((np.zeros((1, 3)), None, []), {}, "coords has 3 numbers, which is no multiple of 3 x 0 atoms"),
         ((FRAMES, CELLS[0, :2], TYPES), {}, r"cells must have 2 x 9 \(nframes x 9\) numbers, but has 6"),
         ((FRAMES, CELLS[0], TYPES), {}, "cells must have 2 x 9"),
         ((FRAMES, None, ["O", "H", "H", "O", "H"]), {}, "atom_types must be indices into the type map"),
