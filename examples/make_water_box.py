@@ -9,17 +9,14 @@ Needs ASE: pip install 'dpa2[ase]'.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-import dpa2
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.calculator import Calculator, all_changes
 from ase.io import write
 from ase.md.langevin import Langevin
 from ase.optimize import FIRE
-from dpa2.embedded import default_model
+from dpa2.ase import DPA2Calculator
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
@@ -29,32 +26,6 @@ AVOGADRO = 0.602214076  # per mol, times 1e-24 cm^3 in an angstrom^3
 BOND, ANGLE = 0.97, 105.0  # angstrom, degrees: roughly the molecule in the liquid
 FRICTION = 0.05  # 1/fs
 BOND_LIMIT = 1.3  # angstrom: how far a hydrogen may be from its oxygen
-
-
-class DPA2(Calculator):
-    """Energy, forces and stress of a dpa2 model for ASE."""
-
-    implemented_properties = ("energy", "free_energy", "forces", "stress")
-
-    def __init__(self, model: dpa2.Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = all_changes,
-    ) -> None:
-        """Fill ``self.results``."""
-        super().calculate(atoms, properties, system_changes)
-        assert atoms is not None
-        box = atoms.cell.array if atoms.pbc.any() else None
-        result = self.model.evaluate(atoms.positions, atoms.get_chemical_symbols(), box, atoms.pbc)
-        self.results = {"energy": result.energy, "free_energy": result.energy, "forces": result.forces}
-        if atoms.pbc.all():
-            stress = -result.virial / atoms.get_volume()
-            self.results["stress"] = stress.flat[[0, 4, 8, 5, 2, 1]]  # Voigt's order
 
 
 def rotations(count: int, rng: np.random.Generator) -> Float:
@@ -173,7 +144,7 @@ def main() -> None:
     args = parse_arguments()
     rng = np.random.default_rng(args.seed)
     atoms = place(args.molecules, args.density, rng)
-    atoms.calc = DPA2(dpa2.load(args.model) if args.model else default_model())
+    atoms.calc = DPA2Calculator(args.model)
     FIRE(atoms, logfile=None, maxstep=0.05).run(fmax=0.5, steps=300)
     if not intact(atoms):
         raise SystemExit("molecules broke up while relaxing: is the model one of water, the density sensible?")
