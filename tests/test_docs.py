@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("ase", reason="ASE is not installed: pip install 'dpa2[ase]'")
+
 from dpa2.ase import DPA2Calculator
 from dpa2.deepmd import DeepPot
 

@@ -40,8 +40,8 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
     - ``energy``, ``free_energy``: the same number. ``energies`` (natoms,) sum to it.
     - ``forces`` (natoms, 3).
     - ``stress`` (6,), for cells with a volume only.
-    - ``stresses`` (natoms, 6) sum to the stress: half of each edge's share goes to either of its atoms. They take
-      about half as long again and are computed only when asked for.
+    - ``stresses`` (natoms, 6) sum to the stress: half of each edge's share goes to either of its atoms. Computed only
+      when asked for.
 
     Directions are periodic as ``atoms.pbc`` says. Frame and atomic parameters may also come with the atoms, as
     ``atoms.info["fparam"]`` and ``atoms.info["aparam"]``, which go before those of the calculator.
