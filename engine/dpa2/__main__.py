@@ -1,4 +1,4 @@
-"""``python -m dpa2``: the same as the ``dpa2`` command, and with ``--cflags`` and ``--libs`` what compilers want to know."""
+"""``python -m dpa2``: the ``dpa2`` command, and with ``--cflags``, ``--libs`` what compilers want to know."""
 
 from __future__ import annotations
 

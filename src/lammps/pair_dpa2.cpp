@@ -3,8 +3,11 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
+#include <thread>
 
 #include <lammps/atom.h>
 #include <lammps/comm.h>
@@ -149,7 +152,7 @@ void PairDPA2::gather_lists() {
     x = coords.data();
   }
   const dpa2_status status = dpa2_domain_set_atoms(domain.handle(), nlocal, nall, x, names.data(), numneigh.data(), firstneigh.data(), NEIGHMASK);
-  if (status != DPA2_OK) error->one(FLERR, "pair_style dpa2: {}", dpa2_last_error());
+  if (status != DPA2_OK) fail_here(dpa2_last_error());
 }
 
 // One model on the atoms of the step. Forces on ghosts go to their owners only where LAMMPS does not see to that.
@@ -167,15 +170,26 @@ void PairDPA2::evaluate(Member &m, bool with_virial, bool with_atom_virial) {
         aparam.values.empty() ? nullptr : aparam.values.data(), exchange.handle(), threads > 0 ? threads : comm->nthreads, &m.energy,
         m.forces.data(), with_virial ? m.virial : nullptr, m.atom_energy.data(), with_atom_virial ? m.atom_virial.data() : nullptr));
   } catch (const dpa2::Error &e) {
-    error->one(FLERR, "pair_style dpa2, model {}: {}", m.path, e.what());
+    fail_here("model " + m.path + ": " + e.what());
   }
   report_warning(m);
+}
+
+// Ends the run because of something that only this process knows. What it prints travels through the launcher, which may be
+// ended first: the message goes out early, and is given a moment.
+void PairDPA2::fail_here(const std::string &what) const {
+  if (comm->nprocs > 1) {
+    std::fprintf(stderr, "ERROR on proc %d: pair_style dpa2: %s\n", comm->me, what.c_str());
+    std::fflush(stderr);
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  }
+  error->one(FLERR, "pair_style dpa2: {}", what);
 }
 
 void PairDPA2::report_warning(Member &m) {
   const std::string warning = dpa2_last_warning();
   if (warning.empty() || overflow == "ignore") return;
-  if (overflow == "error") error->one(FLERR, "pair_style dpa2, model {}: {}", m.path, warning);
+  if (overflow == "error") fail_here("model " + m.path + ": " + warning);
   if (!m.warned) error->warning(FLERR, "pair_style dpa2, model {}: {}. Said once per model and process", m.path, warning);
   m.warned = true;
 }

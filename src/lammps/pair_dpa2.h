@@ -65,6 +65,7 @@ class PairDPA2 : public Pair {
   void tally(const Member &);
   void write_deviation();
   void report_warning(Member &);
+  [[noreturn]] void fail_here(const std::string &) const;
 
   // What forward_comm and reverse_comm move at the moment: rows of `width` numbers of `size` bytes.
   struct Rows {

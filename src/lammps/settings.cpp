@@ -166,11 +166,9 @@ void PairDPA2::load(const std::vector<std::string> &paths, const std::string &pr
   }
 }
 
-// pair_coeff * * O H NULL, or pair_coeff * * for the model's own order
+// pair_coeff * * O H NULL, or pair_coeff * * for the model's own order. LAMMPS sees to the stars: one_coeff.
 void PairDPA2::coeff(int narg, char **arg) {
   if (!allocated) allocate();
-  if (narg < 2 || std::strcmp(arg[0], "*") != 0 || std::strcmp(arg[1], "*") != 0)
-    error->all(FLERR, "pair_style dpa2: write 'pair_coeff * *' and an element of the model, or NULL, for each of the {} atom types", atom->ntypes);
   map_types(narg - 2, arg + 2);
   // Under hybrid only the pairs of mapped types are ours; alone the rest must be set as well, and does nothing.
   const bool hybrid = utils::strmatch(force->pair_style, "^hybrid");

