@@ -33,7 +33,7 @@ extern "C" {
 /* @since 1 */
 typedef enum dpa2_status {
   DPA2_OK = 0,
-  DPA2_INVALID_INPUT = 1, /* coordinates, types, box, parameters of a call, a NULL pointer */
+  DPA2_INVALID_INPUT = 1, /* coordinates, types, box, lists, parameters, a NULL pointer; results beyond all numbers */
   DPA2_MODEL_FILE = 2,    /* the model file is missing, corrupt or inconsistent */
   DPA2_UNSUPPORTED = 3,   /* a valid file of a kind that this library does not evaluate */
   DPA2_OUT_OF_MEMORY = 4,
@@ -50,7 +50,7 @@ DPA2_API int dpa2_abi_version(void);
 DPA2_API const char *dpa2_version(void);
 
 /* The instruction-set level that the kernels run at: "v2", "v3", "v4", or "base" where the processor is no x86-64. The
- * environment variable DPA2_ISA, read at the first use, chooses a lower one. @since 1 */
+ * environment variable DPA2_ISA, read at the first use, chooses a lower one; "" where it names none. @since 1 */
 DPA2_API const char *dpa2_isa(void);
 
 /* What went wrong in the last call of this thread that failed; "" if none did. Valid until the next call of this thread.
@@ -72,7 +72,7 @@ typedef struct dpa2_model dpa2_model;
  *   precision  "float64", "float32", or NULL for the file's own
  *   skin       angstrom; with more than 0, dpa2_evaluate reuses neighbour lists until an atom has moved by skin / 2; the
  *              results are the same
- *   model      out: free it with dpa2_model_free
+ *   model      out: free it with dpa2_model_free; NULL where loading failed
  * @since 1 */
 DPA2_API dpa2_status dpa2_model_load(const char *path, const char *precision, double skin, dpa2_model **model);
 
@@ -83,6 +83,9 @@ DPA2_API dpa2_status dpa2_model_load_buffer(const void *data, size_t size, const
 
 /* NULL is allowed. Domains that have evaluated the model keep what they need of it. @since 1 */
 DPA2_API void dpa2_model_free(dpa2_model *model);
+
+/* The questions to a model, from here to dpa2_model_memory_estimate, are answered with 0, or NULL, or -1 where these could be
+ * answers, if the model is NULL. */
 
 /* Number of types in the type map. @since 1 */
 DPA2_API int dpa2_model_ntypes(const dpa2_model *model);
@@ -102,8 +105,10 @@ DPA2_API int dpa2_model_descriptor_dim(const dpa2_model *model);
 /* Width of the rotation matrices of dpa2_descriptor: (natoms, g2_dim, 3). @since 1 */
 DPA2_API int dpa2_model_g2_dim(const dpa2_model *model);
 
-/* Numbers of frame parameters per frame and of atomic parameters per atom. @since 1 */
+/* Number of frame parameters. @since 1 */
 DPA2_API int dpa2_model_fparam_dim(const dpa2_model *model);
+
+/* Number of atomic parameters of each atom. @since 1 */
 DPA2_API int dpa2_model_aparam_dim(const dpa2_model *model);
 
 /* 1 if fparam may be NULL although the model has frame parameters. @since 1 */
@@ -192,7 +197,7 @@ DPA2_API dpa2_status dpa2_domain_set_atoms(dpa2_domain *domain, int nlocal, int 
  *   pad_type     the type of the first atom of the whole system, or -1: models that are not smooth depend on it
  *   fparam       (fparam_dim), or NULL where the model has none or a default
  *   aparam       (nlocal, aparam_dim), or NULL where the model has none
- *   exchange     NULL where no neighbour is a ghost
+ *   exchange     NULL where no neighbour is a ghost (it is an error where one is)
  *   threads      threads to use; less than 1 means 1
  *   energy       out: (1) eV, of the local atoms
  *   forces       out: (nall, 3) eV/angstrom, or NULL. What the local atoms' energies do to ghosts stands in the ghosts' rows, to

@@ -1,6 +1,8 @@
 // The gate to C: exceptions become status codes, and pointers are looked at before they are used.
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <cstddef>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -56,9 +58,8 @@ dpa2_status status_of(dpa2::Status status) {
 }
 
 template <class F>
-dpa2_status gate(F f) noexcept {
+dpa2_status guarded(F f) noexcept {
   try {
-    messages().warning.clear();
     f();
     return DPA2_OK;
   } catch (const dpa2::Error& e) {
@@ -74,6 +75,13 @@ dpa2_status gate(F f) noexcept {
   }
 }
 
+/// The same for what has a status: the warning of the call before is forgotten.
+template <class F>
+dpa2_status gate(F f) noexcept {
+  messages().warning.clear();
+  return guarded(f);
+}
+
 void need(const void* pointer, const char* name) {
   if (pointer == nullptr) throw invalid_input(name, " is NULL");
 }
@@ -83,6 +91,42 @@ void need_rows(const void* pointer, int rows, const char* name) {
 }
 
 const dpa2::Config& config(const dpa2_model* model) { return model->model->config(); }
+
+/// f(model), or what stands for no answer: questions have no status, but a NULL must not end the program.
+template <class R, class F>
+R ask(const dpa2_model* model, R none, F f) noexcept {
+  R answer = none;
+  guarded([&] {
+    need(model, "model");
+    answer = f(*model->model);
+  });
+  return answer;
+}
+
+/// Throws where a parameter is no number; rows (count, width) or null.
+void need_finite(const double* rows, int count, int width, const char* name) {
+  for (std::ptrdiff_t k = 0; rows != nullptr && k < static_cast<std::ptrdiff_t>(count) * width; ++k)
+    if (!std::isfinite(rows[k])) throw invalid_input("number ", k, " of ", name, " is not finite: ", rows[k]);
+}
+
+/// The parameters that the model takes, into a Structure or a DomainFrame; others are not looked at.
+template <class Input>
+void set_parameters(Input& input, const dpa2::Config& config, const double* fparam, const double* aparam, int natoms) {
+  const dpa2::FittingConfig& fitting = config.fitting;
+  if (fitting.numb_fparam > 0) input.fparam = fparam;
+  if (fitting.numb_aparam > 0) input.aparam = aparam;
+  need_finite(input.fparam, 1, fitting.numb_fparam, "fparam");
+  need_finite(input.aparam, natoms, fitting.numb_aparam, "aparam");
+}
+
+/// Throws where the model has left the range of its numbers. `rows` is the number of rows of the forces.
+void check_finite(const dpa2::Outputs& out, int rows) {
+  bool finite = std::isfinite(out.energy);
+  for (std::ptrdiff_t k = 0; finite && out.force != nullptr && k < 3 * static_cast<std::ptrdiff_t>(rows); ++k) finite = std::isfinite(out.force[k]);
+  if (!finite)
+    throw invalid_input("the energy or a force is not a finite number: atoms are so close to each other, or parameters so large, that the model "
+                        "leaves the range of its numbers");
+}
 
 double cutoff(const dpa2::Model& model, dpa2::Block block) {
   const dpa2::NeighborSettings& s = model.neighbor_settings();
@@ -100,10 +144,17 @@ void set_warning(const dpa2::Model& model, const std::vector<dpa2::Overflow>& ov
                  " are kept, so energies jump when their order changes");
 }
 
-void load(dpa2_model** out, const char* precision, double skin, dpa2::SafetensorsFile file) {
+/// Makes a model of what read() gives; errors of the file name it.
+template <class Read>
+void load(dpa2_model** out, const std::string& name, const char* precision, double skin, Read read) try {
+  const dpa2::SafetensorsFile file = read();
   auto handle = std::make_unique<dpa2_model>();
   handle->model = std::make_shared<const dpa2::Model>(dpa2::parse_config(file.config_json), file.weights, precision == nullptr ? "" : precision, skin);
   *out = handle.release();
+} catch (const dpa2::Error& e) {
+  const bool of_file = e.status() == dpa2::Status::model_file || e.status() == dpa2::Status::unsupported;
+  if (!of_file || std::string(e.what()).find(name) != std::string::npos) throw;
+  throw dpa2::Error(e.status(), dpa2::text("'", name, "': ", e.what()));
 }
 
 dpa2::Structure structure(int natoms, const double* coords, const int* types, const double* box, const int* pbc) {
@@ -175,7 +226,11 @@ dpa2::DomainFrame domain_frame(const dpa2_domain* domain, const dpa2_model* mode
 
 int dpa2_abi_version(void) { return DPA2_ABI_VERSION; }
 const char* dpa2_version(void) { return DPA2_VERSION_TEXT; }
-const char* dpa2_isa(void) { return dpa2::isa_name(); }
+const char* dpa2_isa(void) {
+  const char* name = "";
+  guarded([&] { name = dpa2::isa_name(); });
+  return name;
+}
 const char* dpa2_last_error(void) { return messages().error.c_str(); }
 const char* dpa2_last_warning(void) { return messages().warning.c_str(); }
 
@@ -184,7 +239,7 @@ dpa2_status dpa2_model_load(const char* path, const char* precision, double skin
     need(path, "path");
     need(model, "model");
     *model = nullptr;
-    load(model, precision, skin, dpa2::read_safetensors(path));
+    load(model, path, precision, skin, [&] { return dpa2::read_safetensors(path); });
   });
 }
 
@@ -193,43 +248,65 @@ dpa2_status dpa2_model_load_buffer(const void* data, size_t size, const char* na
     need(data, "data");
     need(model, "model");
     *model = nullptr;
-    load(model, precision, skin, dpa2::read_safetensors(data, size, name == nullptr ? "model" : name));
+    const std::string what = name == nullptr ? "model" : name;
+    load(model, what, precision, skin, [&] { return dpa2::read_safetensors(data, size, what); });
   });
 }
 
 void dpa2_model_free(dpa2_model* model) { delete model; }
 
-int dpa2_model_ntypes(const dpa2_model* model) { return config(model).ntypes(); }
+int dpa2_model_ntypes(const dpa2_model* model) {
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().ntypes(); });
+}
 
 const char* dpa2_model_type_name(const dpa2_model* model, int type) {
-  const auto& map = config(model).type_map;
-  return type >= 0 && static_cast<std::size_t>(type) < map.size() ? map[static_cast<std::size_t>(type)].c_str() : nullptr;
+  return ask(model, static_cast<const char*>(nullptr), [&](const dpa2::Model& m) {
+    const auto& map = m.config().type_map;
+    return type >= 0 && static_cast<std::size_t>(type) < map.size() ? map[static_cast<std::size_t>(type)].c_str() : nullptr;
+  });
 }
 
 int dpa2_model_type_index(const dpa2_model* model, const char* symbol) {
-  const auto& map = config(model).type_map;
-  for (std::size_t k = 0; symbol != nullptr && k < map.size(); ++k)
-    if (map[k] == symbol) return static_cast<int>(k);
-  return -1;
+  return ask(model, -1, [&](const dpa2::Model& m) {
+    const auto& map = m.config().type_map;
+    for (std::size_t k = 0; symbol != nullptr && k < map.size(); ++k)
+      if (map[k] == symbol) return static_cast<int>(k);
+    return -1;
+  });
 }
 
-double dpa2_model_rcut(const dpa2_model* model) { return model->model->neighbor_settings().repinit.rcut; }
-int dpa2_model_descriptor_dim(const dpa2_model* model) { return config(model).descriptor_dim(); }
-int dpa2_model_g2_dim(const dpa2_model* model) { return config(model).repformer.g2_dim; }
-int dpa2_model_fparam_dim(const dpa2_model* model) { return config(model).fitting.numb_fparam; }
-int dpa2_model_aparam_dim(const dpa2_model* model) { return config(model).fitting.numb_aparam; }
-int dpa2_model_has_default_fparam(const dpa2_model* model) { return config(model).fitting.default_fparam ? 1 : 0; }
-const char* dpa2_model_precision(const dpa2_model* model) { return model->model->precision().c_str(); }
-int dpa2_model_exchange_width(const dpa2_model* model) { return model->model->exchange_width(); }
-const char* dpa2_model_config(const dpa2_model* model) { return config(model).json.c_str(); }
+double dpa2_model_rcut(const dpa2_model* model) {
+  return ask(model, 0.0, [](const dpa2::Model& m) { return m.neighbor_settings().repinit.rcut; });
+}
+int dpa2_model_descriptor_dim(const dpa2_model* model) {
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().descriptor_dim(); });
+}
+int dpa2_model_g2_dim(const dpa2_model* model) {
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().repformer.g2_dim; });
+}
+int dpa2_model_fparam_dim(const dpa2_model* model) {
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().fitting.numb_fparam; });
+}
+int dpa2_model_aparam_dim(const dpa2_model* model) {
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().fitting.numb_aparam; });
+}
+int dpa2_model_has_default_fparam(const dpa2_model* model) {
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().fitting.default_fparam ? 1 : 0; });
+}
+const char* dpa2_model_precision(const dpa2_model* model) {
+  return ask(model, static_cast<const char*>(nullptr), [](const dpa2::Model& m) { return m.precision().c_str(); });
+}
+int dpa2_model_exchange_width(const dpa2_model* model) {
+  return ask(model, 0, [](const dpa2::Model& m) { return m.exchange_width(); });
+}
+const char* dpa2_model_config(const dpa2_model* model) {
+  return ask(model, static_cast<const char*>(nullptr), [](const dpa2::Model& m) { return m.config().json.c_str(); });
+}
 
 int64_t dpa2_model_memory_estimate(const dpa2_model* model, int64_t natoms, double neighbors, int atomic, int threads) {
-  int64_t bytes = -1;
-  gate([&] {
-    need(model, "model");
-    bytes = model->model->memory_estimate(natoms, neighbors, true, atomic != 0 ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, threads);
+  return ask(model, int64_t{-1}, [&](const dpa2::Model& m) {
+    return m.memory_estimate(natoms, neighbors, true, atomic != 0 ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, threads);
   });
-  return bytes;
 }
 
 dpa2_status dpa2_evaluate(const dpa2_model* model, int natoms, const double* coords, const int* types, const double* box, const int* pbc,
@@ -239,14 +316,14 @@ dpa2_status dpa2_evaluate(const dpa2_model* model, int natoms, const double* coo
     need(model, "model");
     check_outputs(energy, forces, virial, atom_virial);
     dpa2::Structure s = structure(natoms, coords, types, box, pbc);
-    if (config(model).fitting.numb_fparam > 0) s.fparam = fparam;
-    if (config(model).fitting.numb_aparam > 0) s.aparam = aparam;
+    set_parameters(s, config(model), fparam, aparam, natoms);
     dpa2::Outputs out;
     out.force = forces;
     out.atom_energy = atom_energy;
     out.atom_virial = atom_virial;
     std::vector<dpa2::Overflow> overflow;
     model->model->evaluate(s, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, threads, out, overflow);
+    check_finite(out, natoms);
     copy_out(out, energy, virial);
     set_warning(*model->model, overflow);
   });
@@ -302,10 +379,10 @@ dpa2_status dpa2_domain_evaluate(dpa2_domain* domain, const dpa2_model* model, c
     std::vector<dpa2::Overflow> overflow;
     with_exchange(exchange, [&](dpa2::Exchange* e) {
       dpa2::DomainFrame frame = domain_frame(domain, model, types, pad_type, threads, e);
-      if (config(model).fitting.numb_fparam > 0) frame.fparam = fparam;
-      if (config(model).fitting.numb_aparam > 0) frame.aparam = aparam;
+      set_parameters(frame, config(model), fparam, aparam, domain->domain.atoms().nlocal);
       domain->domain.evaluate(model->model, frame, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, out, overflow);
     });
+    check_finite(out, domain->domain.atoms().nall);
     copy_out(out, energy, virial);
     set_warning(*model->model, overflow);
   });

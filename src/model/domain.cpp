@@ -1,6 +1,7 @@
 #include "model/domain.hpp"
 
 #include <algorithm>
+#include <cstddef>
 
 #include "error.hpp"
 
@@ -8,8 +9,19 @@ namespace dpa2 {
 
 void Domain::set_atoms(const DomainAtoms& atoms) {
   if (atoms.nlocal < 0 || atoms.nall < atoms.nlocal) throw invalid_input(atoms.nlocal, " centres among ", atoms.nall, " atoms");
-  atoms_ = atoms;
   for (Lists& l : lists_) l.current = false;
+  atoms_ = {};
+  for (std::ptrdiff_t i = 0; i < atoms.nlocal; ++i) {
+    if (atoms.numneigh[i] < 0) throw invalid_input("atom ", i, " has ", atoms.numneigh[i], " neighbours");
+    if (atoms.numneigh[i] > 0 && atoms.firstneigh[i] == nullptr) throw invalid_input("the list of neighbours of atom ", i, " is NULL");
+  }
+  atoms_ = atoms;
+}
+
+/// Rows of ghosts that nobody fills would be read.
+void Domain::require_no_ghosts(const Edges& edges) const {
+  const auto ghost = std::find_if(edges.j.begin(), edges.j.end(), [&](int j) { return j >= atoms_.nlocal; });
+  if (ghost != edges.j.end()) throw invalid_input("row ", *ghost, " is a ghost and somebody's neighbour, but there is no exchange to fill it");
 }
 
 /// The lists that the model wants of these atoms: those of a model before it, if they are the same.
@@ -46,15 +58,21 @@ Domain::Work& Domain::work(const std::shared_ptr<const Model>& model) {
 
 template <class F>
 void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& domain, std::vector<Overflow>& overflow, F f) {
-  Work& w = work(model);
   Frame frame;
   frame.edges = &lists(*model, domain);
+  if (domain.exchange == nullptr) require_no_ghosts(*frame.edges);
+  Work& w = work(model);
   frame.types = domain.types;
   frame.fparam = domain.fparam;
   frame.aparam = domain.aparam;
   frame.pad_type = domain.pad_type;
   overflow = frame.edges->overflow;
-  w.evaluator->with([&](auto& evaluator) { f(evaluator, frame); });
+  try {
+    w.evaluator->with([&](auto& evaluator) { f(evaluator, frame); });
+  } catch (...) {
+    work_.remove_if([&](const Work& o) { return o.model == model; });  // its buffers may be half filled
+    throw;
+  }
 }
 
 void Domain::evaluate(const std::shared_ptr<const Model>& model, const DomainFrame& domain, AtomVirial atom_virial, Outputs& out,

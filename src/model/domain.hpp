@@ -59,6 +59,7 @@ class Domain {
     std::unique_ptr<AnyEvaluator> evaluator;
   };
   const Edges& lists(const Model& model, const DomainFrame& frame);
+  void require_no_ghosts(const Edges& edges) const;
   Work& work(const std::shared_ptr<const Model>& model);
   template <class F>
   void run(const std::shared_ptr<const Model>& model, const DomainFrame& frame, std::vector<Overflow>& overflow, F f);

@@ -1,0 +1,99 @@
+# DPA-2 models for Cython: what other packages cimport. Arguments, units and ownership are those of dpa2.h.
+#
+# The functions need no GIL, take raw pointers and raise the exceptions of dpa2. They are reached through this module when it
+# is imported: an extension needs the folder of dpa2.h to compile (dpa2.installation.include_directory()), and no library.
+
+cdef extern from "dpa2.h" nogil:
+    ctypedef struct dpa2_model:
+        pass
+
+    ctypedef struct dpa2_domain:
+        pass
+
+    ctypedef struct dpa2_exchange:
+        void *context
+        int (*forward)(void *context, void *rows, int width, int size) noexcept
+        int (*reverse)(void *context, void *rows, int width, int size) noexcept
+
+
+# A model, freed with the object. `ptr` is never NULL and may be used by any number of threads at once, without the GIL.
+cdef class ModelHandle:
+    cdef dpa2_model *ptr
+
+
+# A part of a system, freed with the object. `ptr` is never NULL and belongs to one thread at a time.
+cdef class DomainHandle:
+    cdef dpa2_domain *ptr
+
+
+# As the functions of dpa2.h with dpa2_ before the name. Return 0; with an exception set, -1.
+
+cdef int evaluate(
+    const dpa2_model *model,
+    int natoms,
+    const double *coords,  # (natoms, 3) angstrom
+    const int *types,  # (natoms)
+    const double *box,  # (3, 3) angstrom, or NULL
+    const int *pbc,  # (3), or NULL
+    const double *fparam,  # (fparam_dim), or NULL
+    const double *aparam,  # (natoms, aparam_dim), or NULL
+    int threads,
+    double *energy,  # out: (1) eV
+    double *forces,  # out: (natoms, 3) eV/angstrom, or NULL
+    double *virial,  # out: (3, 3) eV, or NULL
+    double *atom_energy,  # out: (natoms) eV, or NULL
+    double *atom_virial,  # out: (natoms, 3, 3) eV, or NULL
+) except -1 nogil
+
+cdef int descriptor(
+    const dpa2_model *model,
+    int natoms,
+    const double *coords,
+    const int *types,
+    const double *box,
+    const int *pbc,
+    int threads,
+    double *descriptor,  # out: (natoms, descriptor_dim)
+    double *rot_mat,  # out: (natoms, g2_dim, 3), or NULL
+) except -1 nogil
+
+cdef int domain_set_atoms(
+    dpa2_domain *domain,
+    int nlocal,
+    int nall,
+    const double *coords,  # (nall, 3) angstrom; used until the evaluations are done
+    const int *names,  # (nall), or NULL
+    const int *numneigh,  # (nlocal)
+    const int *const *firstneigh,  # (nlocal)[numneigh]
+    int index_mask,
+) except -1 nogil
+
+cdef int domain_evaluate(
+    dpa2_domain *domain,
+    const dpa2_model *model,
+    const int *types,  # (nall)
+    int pad_type,
+    const double *fparam,  # (fparam_dim), or NULL
+    const double *aparam,  # (nlocal, aparam_dim), or NULL
+    const dpa2_exchange *exchange,  # or NULL
+    int threads,
+    double *energy,  # out: (1) eV
+    double *forces,  # out: (nall, 3) eV/angstrom, or NULL
+    double *virial,  # out: (3, 3) eV, or NULL
+    double *atom_energy,  # out: (nlocal) eV, or NULL
+    double *atom_virial,  # out: (nall, 3, 3) eV, or NULL
+) except -1 nogil
+
+cdef int domain_descriptor(
+    dpa2_domain *domain,
+    const dpa2_model *model,
+    const int *types,
+    int pad_type,
+    const dpa2_exchange *exchange,
+    int threads,
+    double *descriptor,  # out: (nlocal, descriptor_dim)
+    double *rot_mat,  # out: (nlocal, g2_dim, 3), or NULL
+) except -1 nogil
+
+# What the last of these calls in this thread has to say although it succeeded: "" or a text, until the next call.
+cdef const char *last_warning() noexcept nogil

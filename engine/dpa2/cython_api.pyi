@@ -1,0 +1,40 @@
+"""The C interface of dpa2 for Cython: extensions cimport it (``cython_api.pxd``); Python may check an installation with it."""
+
+import os
+from typing import final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["DomainHandle", "ModelHandle"]
+
+@final
+class ModelHandle:
+    def __init__(self, path: str | os.PathLike[str], precision: str | None = ..., skin: float = ...) -> None: ...
+    @staticmethod
+    def from_bytes(
+        data: bytes | bytearray | memoryview, name: str = ..., precision: str | None = ..., skin: float = ...
+    ) -> ModelHandle: ...
+    @property
+    def type_map(self) -> tuple[str, ...]: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def rcut(self) -> float: ...  # angstrom
+    @property
+    def descriptor_dim(self) -> int: ...
+    @property
+    def g2_dim(self) -> int: ...
+    @property
+    def fparam_dim(self) -> int: ...
+    @property
+    def aparam_dim(self) -> int: ...
+    @property
+    def exchange_width(self) -> int: ...
+    def evaluate(
+        self, coords: ArrayLike, types: ArrayLike, box: ArrayLike | None = ..., threads: int = ...
+    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]: ...  # eV, (natoms, 3) eV/angstrom, (3, 3) eV
+
+@final
+class DomainHandle:
+    def __init__(self) -> None: ...

@@ -1,0 +1,252 @@
+# cython: language_level=3
+"""The C interface of dpa2 for Cython: see cython_api.pxd for what is cimported.
+
+From Python, :class:`ModelHandle` evaluates structures to check an installation; :class:`dpa2.Model` is the interface for
+more than that.
+"""
+
+import os
+
+import numpy as np
+
+from .errors import Error, InputError, ModelFileError, OutOfMemoryError, UnsupportedModelError
+
+__all__ = ["DomainHandle", "ModelHandle"]
+
+cdef extern from "dpa2.h" nogil:
+    ctypedef enum dpa2_status:
+        DPA2_OK
+        DPA2_INVALID_INPUT
+        DPA2_MODEL_FILE
+        DPA2_UNSUPPORTED
+        DPA2_OUT_OF_MEMORY
+
+    const char *dpa2_last_error()
+    const char *dpa2_last_warning()
+    dpa2_status dpa2_model_load(const char *path, const char *precision, double skin, dpa2_model **model)
+    dpa2_status dpa2_model_load_buffer(
+        const void *data, size_t size, const char *name, const char *precision, double skin, dpa2_model **model
+    )
+    void dpa2_model_free(dpa2_model *model)
+    int dpa2_model_ntypes(const dpa2_model *model)
+    const char *dpa2_model_type_name(const dpa2_model *model, int type)
+    double dpa2_model_rcut(const dpa2_model *model)
+    int dpa2_model_descriptor_dim(const dpa2_model *model)
+    int dpa2_model_g2_dim(const dpa2_model *model)
+    int dpa2_model_fparam_dim(const dpa2_model *model)
+    int dpa2_model_aparam_dim(const dpa2_model *model)
+    int dpa2_model_exchange_width(const dpa2_model *model)
+    const char *dpa2_model_precision(const dpa2_model *model)
+    dpa2_status dpa2_evaluate(
+        const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box, const int *pbc,
+        const double *fparam, const double *aparam, int threads,
+        double *energy, double *forces, double *virial, double *atom_energy, double *atom_virial,
+    )
+    dpa2_status dpa2_descriptor(
+        const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box, const int *pbc,
+        int threads, double *descriptor, double *rot_mat,
+    )
+    dpa2_status dpa2_domain_create(dpa2_domain **domain)
+    void dpa2_domain_free(dpa2_domain *domain)
+    dpa2_status dpa2_domain_set_atoms(
+        dpa2_domain *domain, int nlocal, int nall, const double *coords, const int *names, const int *numneigh,
+        const int *const *firstneigh, int index_mask,
+    )
+    dpa2_status dpa2_domain_evaluate(
+        dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type, const double *fparam,
+        const double *aparam, const dpa2_exchange *exchange, int threads,
+        double *energy, double *forces, double *virial, double *atom_energy, double *atom_virial,
+    )
+    dpa2_status dpa2_domain_descriptor(
+        dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type, const dpa2_exchange *exchange,
+        int threads, double *descriptor, double *rot_mat,
+    )
+
+
+cdef int fail(dpa2_status status) except -1 with gil:
+    """The exception of a status, with the message of this thread."""
+    message = dpa2_last_error().decode("utf-8", "replace")
+    if status == DPA2_INVALID_INPUT:
+        raise InputError(message)
+    if status == DPA2_MODEL_FILE:
+        raise ModelFileError(message)
+    if status == DPA2_UNSUPPORTED:
+        raise UnsupportedModelError(message)
+    if status == DPA2_OUT_OF_MEMORY:
+        raise OutOfMemoryError(message)
+    raise Error(message)
+
+
+cdef inline int check(dpa2_status status) except -1 nogil:
+    return 0 if status == DPA2_OK else fail(status)
+
+
+cdef int evaluate(
+    const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box, const int *pbc,
+    const double *fparam, const double *aparam, int threads,
+    double *energy, double *forces, double *virial, double *atom_energy, double *atom_virial,
+) except -1 nogil:
+    return check(dpa2_evaluate(
+        model, natoms, coords, types, box, pbc, fparam, aparam, threads, energy, forces, virial, atom_energy, atom_virial
+    ))
+
+
+cdef int descriptor(
+    const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box, const int *pbc,
+    int threads, double *descriptor, double *rot_mat,
+) except -1 nogil:
+    return check(dpa2_descriptor(model, natoms, coords, types, box, pbc, threads, descriptor, rot_mat))
+
+
+cdef int domain_set_atoms(
+    dpa2_domain *domain, int nlocal, int nall, const double *coords, const int *names, const int *numneigh,
+    const int *const *firstneigh, int index_mask,
+) except -1 nogil:
+    return check(dpa2_domain_set_atoms(domain, nlocal, nall, coords, names, numneigh, firstneigh, index_mask))
+
+
+cdef int domain_evaluate(
+    dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type, const double *fparam,
+    const double *aparam, const dpa2_exchange *exchange, int threads,
+    double *energy, double *forces, double *virial, double *atom_energy, double *atom_virial,
+) except -1 nogil:
+    return check(dpa2_domain_evaluate(
+        domain, model, types, pad_type, fparam, aparam, exchange, threads,
+        energy, forces, virial, atom_energy, atom_virial,
+    ))
+
+
+cdef int domain_descriptor(
+    dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type, const dpa2_exchange *exchange,
+    int threads, double *descriptor, double *rot_mat,
+) except -1 nogil:
+    return check(dpa2_domain_descriptor(domain, model, types, pad_type, exchange, threads, descriptor, rot_mat))
+
+
+cdef const char *last_warning() noexcept nogil:
+    return dpa2_last_warning()
+
+
+cdef int load(ModelHandle handle, path, data, precision, double skin) except -1:
+    """Reads the file at ``path``, or the bytes ``data`` that are called so, into a handle without a model."""
+    cdef dpa2_model *model = NULL
+    name = os.fsencode(path)
+    kind = None if precision is None else str(precision).encode()
+    if b"\0" in name:
+        raise InputError(f"the path has a NUL character: {path!r}")
+    if handle.ptr is not NULL:
+        raise InputError("the handle has a model already")
+    cdef const char *c_name = name
+    cdef const char *c_precision = NULL
+    cdef const char *c_data = NULL
+    cdef size_t size = 0
+    cdef dpa2_status status
+    if kind is not None:
+        c_precision = kind
+    if data is not None:
+        c_data = data
+        size = len(data)
+    with nogil:
+        if c_data is NULL:
+            status = dpa2_model_load(c_name, c_precision, skin, &model)
+        else:
+            status = dpa2_model_load_buffer(c_data, size, c_name, c_precision, skin, &model)
+    check(status)
+    handle.ptr = model
+    return 0
+
+
+cdef class ModelHandle:
+    """A model in the native format (``.safetensors``), for extensions that cimport this module.
+
+    ``path`` names the file; ``precision`` is "float64", "float32" or None for the file's own; ``skin``, in angstrom, is
+    that of :func:`dpa2.load`. Raises :class:`dpa2.ModelFileError` for a file that is missing or corrupt, and
+    :class:`dpa2.InputError` for a precision or skin that there is not.
+    """
+
+    def __init__(self, path, precision=None, double skin=0.0):
+        load(self, path, None, precision, skin)
+
+    @staticmethod
+    def from_bytes(data, name="model", precision=None, double skin=0.0):
+        """A model from the bytes of such a file; ``name`` stands for it in messages."""
+        cdef ModelHandle handle = ModelHandle.__new__(ModelHandle)
+        load(handle, name, bytes(data), precision, skin)
+        return handle
+
+    def __dealloc__(self):
+        dpa2_model_free(self.ptr)
+
+    @property
+    def type_map(self):
+        """The names of the atom types, in the order of their indices."""
+        return tuple(dpa2_model_type_name(self.ptr, k).decode() for k in range(dpa2_model_ntypes(self.ptr)))
+
+    @property
+    def precision(self):
+        """"float64" or "float32"."""
+        return dpa2_model_precision(self.ptr).decode()
+
+    @property
+    def rcut(self):
+        """The largest cutoff, angstrom."""
+        return dpa2_model_rcut(self.ptr)
+
+    @property
+    def descriptor_dim(self):
+        """Width of the descriptor of an atom."""
+        return dpa2_model_descriptor_dim(self.ptr)
+
+    @property
+    def g2_dim(self):
+        """Width of the rotation matrices."""
+        return dpa2_model_g2_dim(self.ptr)
+
+    @property
+    def fparam_dim(self):
+        """Number of frame parameters."""
+        return dpa2_model_fparam_dim(self.ptr)
+
+    @property
+    def aparam_dim(self):
+        """Number of parameters per atom."""
+        return dpa2_model_aparam_dim(self.ptr)
+
+    @property
+    def exchange_width(self):
+        """The widest row that an exchange is asked to send, in numbers of the model's precision."""
+        return dpa2_model_exchange_width(self.ptr)
+
+    def evaluate(self, coords, types, box=None, int threads=1):
+        """Energy (eV), forces (natoms, 3) in eV/angstrom and virial (3, 3) in eV of one structure.
+
+        ``coords`` is (natoms, 3) in angstrom, ``types`` (natoms,) indices into ``type_map``, ``box`` None or (3, 3) cell
+        vectors as rows. Raises :class:`dpa2.InputError`. For a quick check: extensions call ``evaluate`` of the ``.pxd``.
+        """
+        x = np.ascontiguousarray(coords, dtype=np.float64)
+        t = np.ascontiguousarray(types, dtype=np.intc)
+        b = None if box is None else np.ascontiguousarray(box, dtype=np.float64)
+        if x.ndim != 2 or x.shape[1] != 3 or t.shape != x.shape[:1] or (b is not None and b.shape != (3, 3)):
+            raise InputError("coords must be (natoms, 3), types (natoms,), and box (3, 3) or None")
+        forces, virial = np.empty_like(x), np.empty((3, 3))
+        cdef double energy = 0.0
+        cdef int natoms = len(t)
+        # addresses of arrays that live until the end of the call
+        cdef size_t x_data = x.ctypes.data, t_data = t.ctypes.data, b_data = 0 if b is None else b.ctypes.data
+        cdef size_t f_data = forces.ctypes.data, v_data = virial.ctypes.data
+        with nogil:
+            evaluate(
+                self.ptr, natoms, <const double *>x_data, <const int *>t_data, <const double *>b_data, NULL, NULL, NULL,
+                threads, &energy, <double *>f_data, <double *>v_data, NULL, NULL,
+            )
+        return energy, forces, virial
+
+
+cdef class DomainHandle:
+    """A part of a system (``dpa2_domain``), for extensions that cimport this module."""
+
+    def __cinit__(self):
+        check(dpa2_domain_create(&self.ptr))
+
+    def __dealloc__(self):
+        dpa2_domain_free(self.ptr)
