@@ -1,7 +1,10 @@
-// A small model for the tests of configuration, weights and files.
+// A small model for the tests of configuration, weights and files, and the native file of a model.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
 
 #include "model/json.hpp"
 #include "model/weights.hpp"
@@ -45,6 +48,43 @@ inline dpa2::Weights weights(const dpa2::Config& config) {
     for (std::size_t k = 0; k < count; ++k) tensor.data.push_back(value += 0.125);  // exact in float32 as well
   }
   return out;
+}
+
+/// The length of the header as a file starts with it.
+inline std::string length_prefix(std::uint64_t n) {
+  std::string out;
+  for (int k = 0; k < 8; ++k) out += static_cast<char>(static_cast<unsigned char>(n >> (8 * k)));
+  return out;
+}
+
+/// The two parts of a native file.
+struct Content {
+  dpa2::Json header;
+  std::string data;
+
+  [[nodiscard]] std::string bytes() const {
+    const std::string text = header.dump();
+    return length_prefix(text.size()) + text + data;
+  }
+};
+
+inline Content content(const dpa2::Weights& weights, const std::string& config, bool single) {
+  Content c;
+  c.header["__metadata__"] = {{"format", "dpa2"}, {"format_version", "1"}, {"config", config}};
+  for (const auto& [name, tensor] : weights) {
+    const std::size_t begin = c.data.size();
+    for (const double value : tensor.data) {
+      char bytes[8];
+      const float narrow = static_cast<float>(value);
+      if (single)
+        std::memcpy(bytes, &narrow, 4);
+      else
+        std::memcpy(bytes, &value, 8);
+      c.data.append(bytes, single ? 4 : 8);
+    }
+    c.header[name] = {{"dtype", single ? "F32" : "F64"}, {"shape", tensor.shape}, {"data_offsets", {begin, c.data.size()}}};
+  }
+  return c;
 }
 
 }  // namespace sample

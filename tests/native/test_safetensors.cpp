@@ -14,14 +14,11 @@
 namespace {
 
 using namespace dpa2;
+using sample::Content;
+using sample::content;
+using sample::length_prefix;
 
 std::string path;  // of the file that the tests write
-
-std::string length_prefix(std::uint64_t n) {
-  std::string out;
-  for (int k = 0; k < 8; ++k) out += static_cast<char>(static_cast<unsigned char>(n >> (8 * k)));
-  return out;
-}
 
 void write(const std::string& bytes) {
   std::ofstream out(path, std::ios::binary | std::ios::trunc);
@@ -29,30 +26,6 @@ void write(const std::string& bytes) {
 }
 
 void write(const std::string& header, const std::string& data) { write(length_prefix(header.size()) + header + data); }
-
-struct Content {
-  Json header;
-  std::string data;
-};
-
-Content content(const Weights& weights, const std::string& config, bool single) {
-  Content c;
-  c.header["__metadata__"] = {{"format", "dpa2"}, {"format_version", "1"}, {"config", config}};
-  for (const auto& [name, tensor] : weights) {
-    const std::size_t begin = c.data.size();
-    for (const double value : tensor.data) {
-      char bytes[8];
-      const float narrow = static_cast<float>(value);
-      if (single)
-        std::memcpy(bytes, &narrow, 4);
-      else
-        std::memcpy(bytes, &value, 8);
-      c.data.append(bytes, single ? 4 : 8);
-    }
-    c.header[name] = {{"dtype", single ? "F32" : "F64"}, {"shape", tensor.shape}, {"data_offsets", {begin, c.data.size()}}};
-  }
-  return c;
-}
 
 void test_round_trip() {
   const std::string text = sample::config().dump();

@@ -1,76 +1,24 @@
 // A step of molecular dynamics takes no memory: calls of the allocator are counted over evaluations of slightly moved atoms. And
 // the limits on memory.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
-#include <new>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "allocations.hpp"
 #include "check.hpp"
 #include "error.hpp"
 #include "model/memory.hpp"
 #include "model/model.hpp"
 #include "model/safetensors.hpp"
 
-// Sanitizers replace the C library's functions themselves: then only what C++ takes is counted.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define DPA2_SANITIZED
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define DPA2_SANITIZED
-#endif
-#endif
-
-namespace {
-std::atomic<long> allocations{0};
-}  // namespace
-
-#if defined(__GLIBC__) && !defined(DPA2_SANITIZED)
-// In place of the C library's: everything that takes memory, in this program and in the libraries it uses, comes here.
-extern "C" {
-void* __libc_malloc(std::size_t);
-void* __libc_calloc(std::size_t, std::size_t);
-void* __libc_realloc(void*, std::size_t);
-void* __libc_memalign(std::size_t, std::size_t);
-void* malloc(std::size_t n) {
-  ++allocations;
-  return __libc_malloc(n);
-}
-void* calloc(std::size_t n, std::size_t size) {
-  ++allocations;
-  return __libc_calloc(n, size);
-}
-void* realloc(void* p, std::size_t n) {
-  ++allocations;
-  return __libc_realloc(p, n);
-}
-void* aligned_alloc(std::size_t alignment, std::size_t n) {
-  ++allocations;
-  return __libc_memalign(alignment, n);
-}
-int posix_memalign(void** p, std::size_t alignment, std::size_t n) {
-  ++allocations;
-  *p = __libc_memalign(alignment, n);
-  return *p == nullptr ? 12 : 0;
-}
-}
-#else
-void* operator new(std::size_t n) {
-  ++allocations;
-  if (void* p = std::malloc(n == 0 ? 1 : n)) return p;
-  throw std::bad_alloc();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-#endif
-
 namespace {
 
 using namespace dpa2;
+using check::allocations;
 
 /// Water molecules on a lattice, turned at random: n^3 of them in a periodic box.
 struct Water {
