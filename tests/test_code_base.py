@@ -23,6 +23,7 @@ MAY_INCLUDE = {
     "math": {"math"},
     "neighbors": {"neighbors", "math"},
     "cpu": {"cpu", "math"},
+    "cuda": {"cuda", "math"},
     "model": {"model", "cpu", "neighbors", "math"},
     "python": {"model", "cpu", "neighbors", "math"},
     "capi": {"model", "cpu", "neighbors", "math"},
@@ -115,7 +116,7 @@ def test_package_imports_no_framework() -> None:
 
 def test_package_imports_what_it_declares() -> None:
     declared = {re.split(r"[^A-Za-z0-9_-]", line)[0].lower() for line in metadata.requires("dpa2") or []}
-    distribution = {"yaml": "pyyaml"}
+    distribution = {"yaml": "pyyaml", "cupy": "cupy-cuda13x"}
     outside = set().union(*(imports(path) for path in sources("engine"))) - set(sys.stdlib_module_names) - {"dpa2"}
     assert outside
     assert {distribution.get(name, name) for name in outside} <= declared
@@ -158,8 +159,13 @@ def test_every_file_of_the_package_is_installed_and_nothing_else() -> None:
     plugin = {
         f"dpa2/lammps/src/{path.name}" for path in (ROOT / "src" / "lammps").iterdir() if path.name != "meson.build"
     }
+    kernels = {
+        f"dpa2/cuda/src/{path.relative_to(ROOT / 'src').as_posix()}"
+        for room in ("cuda", "math")
+        for path in (ROOT / "src" / room).iterdir()
+    }
     optional = {"dpa2/lammps/plugins/dpa2plugin.so"}
-    assert names - compiled - optional == expected | c_face | plugin | {"dpa2/_version.py"}
+    assert names - compiled - optional == expected | c_face | plugin | kernels | {"dpa2/_version.py"}
     assert {"dpa2/py.typed", "dpa2/_native.pyi", "dpa2/models/water.safetensors"} <= names
     others = {path.parts[0] for path in metadata.files("dpa2") or []} - {"dpa2", ".."}
     assert all(re.fullmatch(r"dpa2-[^/]*\.dist-info", part) for part in others), others
