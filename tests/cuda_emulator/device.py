@@ -1,0 +1,207 @@
+"""The device protocol of dpa2.cuda on the CPU: NumPy arrays, and kernels on the emulation of the CUDA execution model."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .build import SOURCES, EmulationError, build
+
+MESSAGE_BYTES = 1 << 14
+# What every device of compute capability 7.5 and later lets a block have.
+SHARED_BYTES = 64 * 1024
+LARGEST_GRID = (2**31 - 1, 65535, 65535)
+LARGEST_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A record of one launch of a kernel or one dense product."""
+
+    source: str
+    kernel: str
+    grid: tuple[int, int, int]
+    block: int
+    shared: int
+    defines: Mapping[str, str | int]
+    shapes: tuple[tuple[int, ...] | None, ...]  # of the array arguments
+
+
+class _Kernel:
+    """A compiled kernel and the types of its parameters."""
+
+    def __init__(self, library: ctypes.CDLL, name: str) -> None:
+        signature = ctypes.create_string_buffer(MESSAGE_BYTES)
+        getattr(library, f"signature_{name}")(signature, ctypes.c_size_t(MESSAGE_BYTES))
+        self.parameters = signature.value.decode().split(",")[:-1]
+        self.bound = int(getattr(library, f"bound_{name}")())
+        self.launch = getattr(library, f"launch_{name}")
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}"
+    return f"{value!r} of type {type(value).__name__}"
+
+
+def _address(value: Any, code: str, where: str) -> int:
+    """The address of an array for a pointer parameter."""
+    if value is None:
+        return 0
+    constant = code.startswith("*c")
+    wanted = np.dtype(code.removeprefix("*").removeprefix("c").replace("b1", "?"))
+    if not isinstance(value, np.ndarray) or value.dtype != wanted:
+        raise EmulationError(f"{where} must be an array of {wanted}, not {_describe(value)}")
+    if not value.flags.c_contiguous:
+        raise EmulationError(f"{where} is not contiguous: shape {value.shape}, strides {value.strides}")
+    if not constant and not value.flags.writeable:
+        raise EmulationError(f"{where} is written by the kernel, but the array is read-only")
+    return int(value.ctypes.data)
+
+
+def _number(value: Any, code: str, where: str) -> Any:
+    """A NumPy scalar of exactly the type of the parameter: CuPy would pass the bytes of any other as they are."""
+    wanted = np.dtype(code.replace("b1", "?"))
+    if not isinstance(value, np.generic) or value.dtype != wanted:
+        raise EmulationError(f"{where} must be a NumPy scalar of type {wanted}, not {_describe(value)}")
+    return value
+
+
+class EmulatedDevice:
+    """A CUDA device on the CPU; see :class:`dpa2.cuda.device.Device`.
+
+    ``seed``: None runs threads and blocks in a fixed order, a number in a random one. ``sanitizer``: "address" or
+    "thread"; the interpreter must then have been started by :func:`~cuda_emulator.sanitize.run`. ``sources``: a folder
+    in place of src/cuda. ``launches``: what has been launched, for those who count.
+    """
+
+    xp: Any = np
+
+    def __init__(
+        self, seed: int | None = None, sanitizer: str = "", sources: Path | None = None, max_shared: int = SHARED_BYTES
+    ) -> None:
+        self.seed = seed
+        self.sanitizer = sanitizer
+        self.sources = sources or SOURCES / "cuda"
+        self.max_shared = max_shared
+        self.launches: list[Launch] = []
+        self._libraries: dict[tuple[Any, ...], ctypes.CDLL] = {}
+        self._kernels: dict[tuple[Any, ...], _Kernel] = {}
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        array = np.empty(shape, dtype)
+        # NaN, and -1 or the largest number: what a kernel must not read.
+        array.view(np.uint8).reshape(-1)[...] = 0xFF if array.dtype != np.bool_ else 1
+        return array
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        return np.zeros(shape, dtype)
+
+    def asarray(self, value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
+        if hasattr(value, "__dlpack__") and not isinstance(value, (np.ndarray, np.generic)):
+            value = np.from_dlpack(value)
+        return np.ascontiguousarray(value, dtype).reshape(np.shape(value))
+
+    def asnumpy(self, array: NDArray[Any]) -> NDArray[Any]:
+        return np.array(array)
+
+    def _kernel(self, source: str, kernel: str, defines: Mapping[str, str | int]) -> _Kernel:
+        key = (source, tuple(sorted(defines.items())))
+        found = self._kernels.get((kernel, key))
+        if found is None:
+            library = self._libraries.get(key)
+            if library is None:
+                path, _ = build(self.sources / source, dict(key[1]), self.sanitizer)
+                library = self._libraries[key] = ctypes.CDLL(str(path))
+            if not hasattr(library, f"launch_{kernel}"):
+                raise EmulationError(f"{source} has no kernel {kernel}")
+            found = self._kernels[(kernel, key)] = _Kernel(library, kernel)
+        return found
+
+    def launch(
+        self,
+        source: str,
+        kernel: str,
+        grid: int | tuple[int, int, int],
+        block: int,
+        args: tuple[Any, ...],
+        shared: int = 0,
+        defines: Mapping[str, str | int] | None = None,
+    ) -> None:
+        blocks = (int(grid), 1, 1) if isinstance(grid, (int, np.integer)) else tuple(int(n) for n in grid)
+        if 0 in blocks:
+            return
+        found = self._kernel(source, kernel, defines or {})
+        self._check_launch(kernel, found, blocks, block, shared, args)
+        values = (ctypes.c_void_p * max(1, len(args)))()
+        keep: list[Any] = []
+        for number, (value, code) in enumerate(zip(args, found.parameters, strict=True)):
+            where = f"argument {number} of {kernel}"
+            if code.startswith("*"):
+                cell: Any = np.array([_address(value, code, where)], dtype=np.uint64)
+            else:
+                cell = np.array([_number(value, code, where)])
+            keep.append(cell)
+            values[number] = int(cell.ctypes.data)
+        shapes = tuple(value.shape if isinstance(value, np.ndarray) else None for value in args)
+        self.launches.append(Launch(source, kernel, blocks, block, shared, dict(defines or {}), shapes))  # type: ignore[arg-type]
+        seed = -1 if self.seed is None else (self.seed + 7919 * len(self.launches)) % 2**62
+        message = ctypes.create_string_buffer(MESSAGE_BYTES)
+        three = ctypes.c_uint * 3
+        status = found.launch(
+            *(values, three(*blocks), three(block, 1, 1), ctypes.c_size_t(shared), ctypes.c_longlong(seed)),
+            *(message, ctypes.c_size_t(MESSAGE_BYTES)),
+        )
+        if status != 0:
+            raise EmulationError(f"{source}, {kernel}: {message.value.decode(errors='replace')}")
+
+    def _check_launch(
+        self, name: str, kernel: _Kernel, grid: Sequence[int], block: int, shared: int, args: Sequence[Any]
+    ) -> None:
+        if len(args) != len(kernel.parameters):
+            raise EmulationError(f"{name} has {len(kernel.parameters)} parameters, {len(args)} arguments were given")
+        if len(grid) != 3 or any(n < 0 or n > most for n, most in zip(grid, LARGEST_GRID, strict=True)):
+            raise EmulationError(f"{name}: the grid {tuple(grid)} is not within {LARGEST_GRID}")
+        if not 0 < block <= min(kernel.bound, LARGEST_BLOCK):
+            raise EmulationError(f"{name}: a block has 1 to {min(kernel.bound, LARGEST_BLOCK)} threads, not {block}")
+        if shared > self.max_shared:
+            raise EmulationError(
+                f"{name}: {shared} bytes of shared memory, the device has {self.max_shared} for a block"
+            )
+
+    def gemm(
+        self,
+        a: NDArray[Any],
+        b: NDArray[Any],
+        out: NDArray[Any],
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        accumulate: bool = False,
+    ) -> None:
+        for name, matrix in (("a", a), ("b", b), ("out", out)):
+            size = matrix.itemsize
+            if matrix.ndim != 2 or matrix.dtype != out.dtype:
+                raise EmulationError(
+                    f"gemm: {name} is {matrix.ndim}-dimensional of {matrix.dtype}, out is of {out.dtype}"
+                )
+            if (matrix.shape[1] > 1 and matrix.strides[1] != size) or matrix.strides[0] % size or matrix.strides[0] < 0:
+                raise EmulationError(f"gemm: the last axis of {name} is not contiguous: strides {matrix.strides}")
+        left, right = (a.T if transpose_a else a), (b.T if transpose_b else b)
+        if (left.shape[0], right.shape[1]) != out.shape or left.shape[1] != right.shape[0]:
+            raise EmulationError(f"gemm: {left.shape} times {right.shape} is not {out.shape}")
+        if np.shares_memory(a, out) or np.shares_memory(b, out):
+            raise EmulationError("gemm: the result overlaps a factor")
+        if 0 in out.shape:
+            return
+        self.launches.append(Launch("", "gemm", (1, 1, 1), 0, 0, {}, (left.shape, right.shape)))
+        product = left @ right
+        out[...] = out + product if accumulate else product
+
+    def synchronize(self) -> None:
+        pass
