@@ -1,4 +1,4 @@
-"""Kernels of src/cuda on the CPU: what a CUDA device does with threads, warps, barriers and shared memory, with checks."""
+"""Kernels of src/cuda on the CPU: threads, warps, barriers and shared memory of a CUDA device, with checks."""
 
 from .build import EmulationError, has_sanitizer
 from .device import EmulatedDevice, Launch

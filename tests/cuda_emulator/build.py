@@ -114,8 +114,24 @@ def _runtime(sanitizer: str) -> Path:
     return target
 
 
+@functools.cache
+def _prepared_header(sanitizer: str) -> list[str]:
+    """The include option of the precompiled emulation.hpp: most of the time of a small source is this header's."""
+    if "clang" in compiler_version():
+        return []
+    flags = [*COMMON, *SANITIZERS[sanitizer]]
+    folder = cache_folder() / f"header-{_digest(_shared_text(SOURCES), *flags, *compiler())}"
+    target = folder / "emulation.hpp.gch"
+    if not target.exists():
+        folder.mkdir(exist_ok=True)
+        part = folder / f"{os.getpid()}.part"
+        _run([*compiler(), *flags, "-x", "c++-header", str(HERE / "emulation.hpp"), "-o", str(part)])
+        part.replace(target)
+    return [f"-I{folder}"]
+
+
 def _wrapper(path: Path, kernels: Mapping[str, str | None], defines: Mapping[str, str | int]) -> str:
-    """The translation unit around a source. Names of the defines may occur in standard headers, so they come after these."""
+    """The translation unit around a source. Defines may be names of standard headers, so they come after these."""
     lines = ['#include "emulation.hpp"']
     lines += [f"#define {name} {value}" for name, value in defines.items()]
     # Internal linkage, because shared variables of merged templates would have no guarded ends.
@@ -129,8 +145,8 @@ def _wrapper(path: Path, kernels: Mapping[str, str | None], defines: Mapping[str
     edges = [f"unsigned char __{edge}_cuda_shared[]" for edge in ("start", "stop")]
     lines += [f'extern __attribute__((weak, visibility("hidden"))) {edge};' for edge in edges]
     lines.append(
-        "int emulation_launch(void (*)(void**), void**, unsigned char*, unsigned char*, const unsigned*, const unsigned*, "
-        "std::size_t, long long, char*, std::size_t);"
+        "int emulation_launch(void (*)(void**), void**, unsigned char*, unsigned char*, const unsigned*, "
+        "const unsigned*, std::size_t, long long, char*, std::size_t);"
     )
     for name, bounds in kernels.items():
         lines += [
@@ -140,8 +156,8 @@ def _wrapper(path: Path, kernels: Mapping[str, str | None], defines: Mapping[str
             f"  strncpy(to, emulation::signature_of(&{name}).c_str(), n - 1); }}",
             f"EXPORT int launch_{name}(void** values, const unsigned* grid, const unsigned* block, std::size_t shared,",
             "  long long seed, char* message, std::size_t n) {",
-            f"  return emulation_launch(call_{name}, values, __start_cuda_shared, __stop_cuda_shared, grid, block, shared,",
-            "    seed, message, n); }",
+            f"  return emulation_launch(call_{name}, values, __start_cuda_shared, __stop_cuda_shared, grid, block,",
+            "    shared, seed, message, n); }",
         ]
     return "\n".join([*lines, "}", ""])
 
@@ -160,7 +176,7 @@ def build(path: Path, defines: Mapping[str, str | int], sanitizer: str = "") -> 
         with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
             unit, part = Path(folder) / "unit.cpp", Path(folder) / "unit.so"
             unit.write_text(wrapper, encoding="utf-8")
-            includes = [f"-I{HERE}", f"-I{path.parent.parent}", f"-I{SOURCES}"]
+            includes = [*_prepared_header(sanitizer), f"-I{HERE}", f"-I{path.parent.parent}", f"-I{SOURCES}"]
             options = ["-shared", "-Wl,-Bsymbolic", str(unit), str(_runtime(sanitizer)), "-o", str(part)]
             _run([*compiler(), *flags, *includes, *options])
             part.replace(target)

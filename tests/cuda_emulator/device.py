@@ -1,4 +1,4 @@
-"""The device protocol of dpa2.cuda on the CPU: NumPy arrays, and kernels on the emulation of the CUDA execution model."""
+"""The device protocol of dpa2.cuda on the CPU: NumPy arrays, and kernels on the emulation of CUDA."""
 
 from __future__ import annotations
 

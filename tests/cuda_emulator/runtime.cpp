@@ -32,7 +32,7 @@ void __asan_unpoison_memory_region(void const volatile* address, std::size_t byt
 namespace emulation {
 namespace {
 
-constexpr int lanes = 32;
+constexpr int lanes = 32, max_threads = 1024;
 constexpr std::size_t stack_bytes = std::size_t{1} << 18;  // taken from the system only where it is touched
 constexpr std::size_t guard_bytes = 1 << 14;
 constexpr unsigned no_sync = 1;  // a switch of fibres by itself orders nothing
@@ -53,11 +53,28 @@ struct Thread {
   void* tsan = nullptr;
 };
 
-// Threads that are about to meet.
+// Threads that are about to meet: all of a block, or the lanes of a mask. Nothing is allocated while threads run: the thread
+// sanitizer would take memory that one of them frees and another one gets for theirs.
 struct Meeting {
+  int warp = -1;  // -1: a barrier
+  unsigned mask = 0;
   std::vector<int> threads;
   char* order = nullptr;  // the address by which the thread sanitizer knows this meeting
+
+  void begin(int its_warp, unsigned its_mask) {
+    warp = its_warp;
+    mask = its_mask;
+    threads.clear();
+    // Another one every time: who comes late must not learn of what others did after the meeting.
+    order = &orders[next_order = (next_order + 8) % orders.size()];
+  }
+
+ private:
+  static std::vector<char> orders;
+  static std::size_t next_order;
 };
+std::vector<char> Meeting::orders(1 << 16);
+std::size_t Meeting::next_order = 0;
 
 struct Launch {
   void (*call)(void**) = nullptr;
@@ -74,11 +91,10 @@ bool random_order = false;
 std::mt19937_64 random_numbers;
 Context main_context;
 void* main_tsan = nullptr;
-std::map<std::pair<int, unsigned>, Meeting> meetings;  // by warp and mask; a barrier is (-1, 0)
+Meeting barrier_meeting;
+std::vector<Meeting> warp_meetings[max_threads / lanes];  // those that somebody waits for; others have no threads
 std::string failure;
 unsigned char* dynamic_shared = nullptr;
-std::vector<char> orders(1 << 16);
-std::size_t next_order = 0;
 
 const char* name_of(Operation operation) {
   static const char* const names[] = {"__syncthreads", "__syncthreads_count", "__syncthreads_and", "__syncthreads_or", "__syncwarp", "__shfl_sync",
@@ -152,6 +168,10 @@ void run_another() {
 }
 
 void make_ready(int thread) {
+  if (ready.size() == ready.capacity()) {
+    ready.erase(ready.begin(), ready.begin() + static_cast<std::ptrdiff_t>(ready_at));
+    ready_at = 0;
+  }
   threads[static_cast<std::size_t>(thread)].state = State::ready;
   ready.push_back(thread);
 }
@@ -202,8 +222,27 @@ void complete(Meeting& meeting) {
 }
 
 // A meeting takes place when everybody has come: at a barrier all threads that have not ended.
-bool full(const Meeting& meeting, unsigned mask, bool barrier) {
-  return static_cast<int>(meeting.threads.size()) == (barrier ? alive : __builtin_popcount(mask));
+void complete_if_full(Meeting& meeting) {
+  const int expected = meeting.warp < 0 ? alive : __builtin_popcount(meeting.mask);
+  if (meeting.threads.empty() || static_cast<int>(meeting.threads.size()) != expected) return;
+  complete(meeting);
+  meeting.threads.clear();
+}
+
+Meeting& meeting_of(int warp, unsigned mask) {
+  if (warp < 0) {
+    if (barrier_meeting.threads.empty()) barrier_meeting.begin(-1, 0);
+    return barrier_meeting;
+  }
+  Meeting* unused = nullptr;
+  for (Meeting& meeting : warp_meetings[warp]) {
+    if (meeting.threads.empty())
+      unused = &meeting;
+    else if (meeting.mask == mask)
+      return meeting;
+  }
+  unused->begin(warp, mask);  // there is one: a lane waits for one meeting at most
+  return *unused;
 }
 
 void thread_main() {
@@ -214,12 +253,7 @@ void thread_main() {
     if (__tsan_release != nullptr) __tsan_release(&main_context);
     t.state = State::ended;
     --alive;
-    const auto barrier = meetings.find({-1, 0});
-    if (barrier != meetings.end() && full(barrier->second, 0, true)) {
-      Meeting meeting = std::move(barrier->second);
-      meetings.erase(barrier);
-      complete(meeting);
-    }
+    complete_if_full(barrier_meeting);
     run_another();
   }
 }
@@ -229,7 +263,15 @@ void fill(unsigned char* begin, const unsigned char* end) {
 }
 
 void make_threads(int n, bool anew) {
-  if (threads.size() < 1024) threads.resize(1024);
+  if (threads.empty()) {
+    threads.resize(max_threads);
+    ready.reserve(4 * max_threads);
+    barrier_meeting.threads.reserve(max_threads);
+    for (auto& of_warp : warp_meetings) {
+      of_warp.resize(lanes);
+      for (Meeting& meeting : of_warp) meeting.threads.reserve(lanes);
+    }
+  }
   for (int i = 0; i < n; ++i) {
     Thread& t = threads[static_cast<std::size_t>(i)];
     if (t.stack == nullptr) {
@@ -252,7 +294,9 @@ void run_block(Index3 block) {
   alive = nthreads;
   ready.clear();
   ready_at = 0;
-  meetings.clear();
+  barrier_meeting.threads.clear();
+  for (auto& of_warp : warp_meetings)
+    for (Meeting& meeting : of_warp) meeting.threads.clear();
   for (int i = 0; i < nthreads; ++i) {
     const unsigned n = static_cast<unsigned>(i), nx = emulation_block_size.x, ny = emulation_block_size.y;
     threads[static_cast<std::size_t>(i)].position = {{n % nx, n / nx % ny, n / (nx * ny)}, block};
@@ -297,19 +341,12 @@ std::uint64_t emulation_meet(Operation operation, unsigned mask, std::uint64_t v
     failure = block_name() + ": " + place(t) + (known_width ? " is not for lane " : " has a wrong width, lane ") + std::to_string(me % lanes) + account();
     run_another();
   }
-  const std::pair<int, unsigned> key = barrier ? std::pair<int, unsigned>(-1, 0) : std::pair<int, unsigned>(me / lanes, mask);
-  Meeting& meeting = meetings[key];
-  // Another address for every meeting: who comes late must not learn of what others did after it.
-  if (meeting.order == nullptr) meeting.order = &orders[next_order = (next_order + 8) % orders.size()];
+  Meeting& meeting = meeting_of(barrier ? -1 : me / lanes, mask);
   char* const order = meeting.order;
   const bool orders_memory = barrier || operation == Operation::warp;
   if (orders_memory && __tsan_release != nullptr) __tsan_release(order);
   meeting.threads.push_back(me);
-  if (full(meeting, mask, barrier)) {
-    Meeting found = std::move(meeting);
-    meetings.erase(key);
-    complete(found);
-  }
+  complete_if_full(meeting);
   run_another();
   if (orders_memory && __tsan_acquire != nullptr) __tsan_acquire(order);
   return t.result;
