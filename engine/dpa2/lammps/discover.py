@@ -5,6 +5,7 @@ Only the standard library is needed: the build of the package runs this file as 
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ class Lammps:
         mpi: the folder of ``mpi.h``, or None where the compiler finds it by itself.
         build: the git descriptor of the program, which the plugin compares when it is loaded.
         defines: macros that the program was compiled with and the headers depend on.
-        old_abi: compiled with the old strings of libstdc++ (wheels before 2025).
+        old_abi: compiled with the old strings of libstdc++, as the wheels before 2025 were.
     """
 
     headers: Path
@@ -90,6 +91,17 @@ def _ask(program: str) -> str:
     return run.stdout
 
 
+def _has_old_strings(program: Path) -> bool:
+    """Whether LAMMPS was compiled with the strings that libstdc++ had before C++11, by the name of a function in it."""
+    libraries = [*program.parent.glob("liblammps.so*"), *program.parent.parent.glob("lib*/liblammps.so*")]
+    for path in (program, *libraries):
+        if path.is_file():
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if content.find(b"_ZN9LAMMPS_NS5Error3allERKSs") >= 0:
+                    return True
+    return False
+
+
 def _headers_below(folder: Path) -> Path:
     for place in (folder, folder / "include" / "lammps", folder / "lammps", folder / "src"):
         if (place / "pair.h").is_file() and (place / "lammps.h").is_file():
@@ -128,7 +140,6 @@ def find(headers: str | None = None, program: str | None = None, mpi: str | None
     answer = _ask(program)
     found = re.search(r"^Git info \((?:.* / )?([^/)]*)\)", answer, re.MULTILINE)
     sizes = re.findall(r"-D(LAMMPS_(?:SMALLBIG|BIGBIG|SMALLSMALL))", answer)
-    compiler = re.search(r"^Compiler:\s*GNU C\+\+ (\d+)", answer, re.MULTILINE)
     mpi_folder = (
         Path(mpi) if mpi is not None else (_of_mpich("mpi.h") if headers is None else None) or _mpi_of_compiler()
     )
@@ -137,7 +148,7 @@ def find(headers: str | None = None, program: str | None = None, mpi: str | None
         mpi=mpi_folder,
         build=found.group(1).strip() if found else "(unknown)",
         defines=tuple(sizes) or ("LAMMPS_SMALLBIG",),
-        old_abi=headers is None and compiler is not None and int(compiler.group(1)) <= 10,
+        old_abi=_has_old_strings(Path(shutil.which(program) or program).resolve()),
     )
 
 
