@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENGINE = ROOT / "engine" / "dpa2"
 FOLDERS = ("include", "src", "engine", "tests", "examples", "bench")
 LONGEST_FILE = 520
-SOURCE_SUFFIXES = {".py", ".pyi", ".cpp", ".hpp", ".h", ".cu", ".cuh", ".pyx", ".pxd"}
+SOURCE_SUFFIXES = {".py", ".pyi", ".c", ".cpp", ".hpp", ".h", ".cu", ".cuh", ".pyx", ".pxd"}
 
 # room of src/ -> the rooms whose headers it may include, besides the headers that lie in src/ itself
 MAY_INCLUDE = {
@@ -29,7 +29,7 @@ MAY_INCLUDE = {
     "capi": {"model", "cpu", "neighbors", "math"},
     "lammps": set(),
 }
-# the rooms that may include the public headers; that of LAMMPS also compiles outside of the tree, with nothing but these
+# the rooms that may include the public headers; LAMMPS's also compiles outside of the tree, with nothing but these
 KNOW_PUBLIC_HEADERS = {"capi", "lammps"}
 # what nothing but an adapter of that name may import
 FRAMEWORKS = {"torch", "jax", "tensorflow", "deepmd", "paddle", "flax"}
@@ -56,7 +56,10 @@ def includes(path: Path) -> list[tuple[str, str]]:
 
 
 def imports(path: Path) -> set[str]:
-    """The top-level names of the packages that a Python file imports anywhere in it."""
+    """The top-level names of the packages that a Python or Cython file imports anywhere in it."""
+    if path.suffix in {".pyx", ".pxd"}:
+        lines = re.findall(r"^\s*(?:from|c?import)\s+([A-Za-z_]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        return set(lines)
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -144,17 +147,17 @@ def test_nothing_is_left_open() -> None:
 
 
 def test_every_file_of_the_package_is_installed_and_nothing_else() -> None:
-    """Python files, the stub, the marker of type hints, the embedded model, the compiled module, the version."""
+    """Python files, stubs, what Cython needs, the marker of type hints, the embedded model, the compiled modules."""
     names = {path.as_posix() for path in installed_files() if "__pycache__" not in path.parts}
     if not names:
         pytest.skip("editable install")
     expected = {
         path.relative_to(ENGINE.parent).as_posix()
         for path in ENGINE.rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and path.suffix not in {".pyc", ".pyx"}
     }
-    compiled = {name for name in names if re.fullmatch(r"dpa2/_native\.[^/]*\.?(so|pyd)", name)}
-    assert len(compiled) == 1
+    compiled = {name for name in names if re.fullmatch(r"dpa2/(_native|cython_api)\.[^/]*\.?(so|pyd)", name)}
+    assert len(compiled) == 2
     c_face = {"dpa2/lib/libdpa2.so", "dpa2/lib/pkgconfig/dpa2.pc", "dpa2/include/dpa2.h", "dpa2/include/dpa2.hpp"}
     plugin = {
         f"dpa2/lammps/src/{path.name}" for path in (ROOT / "src" / "lammps").iterdir() if path.name != "meson.build"
@@ -184,6 +187,17 @@ def test_stub_declares_what_the_compiled_module_has() -> None:
     (model,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "NativeModel"]
     methods = {node.name for node in model.body if isinstance(node, ast.FunctionDef)} - {"__init__"}
     assert methods == {name for name in dir(_native.NativeModel) if not name.startswith("_")}
+
+
+def test_stub_declares_what_the_module_for_cython_has() -> None:
+    from dpa2 import cython_api
+
+    tree = ast.parse((ENGINE / "cython_api.pyi").read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    assert sorted(classes) == cython_api.__all__
+    for name, node in classes.items():
+        declared = {member.name for member in node.body if isinstance(member, ast.FunctionDef)} - {"__init__"}
+        assert declared == {member for member in dir(getattr(cython_api, name)) if not member.startswith("_")}
 
 
 def test_import_is_cheap() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ pytest.importorskip("ase", reason="ASE is not installed: pip install 'dpa2[ase]'
 
 from dpa2.ase import DPA2Calculator
 from dpa2.deepmd import DeepPot
+from pages import code_blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 WATER = ROOT / "examples" / "water_192.extxyz"
@@ -27,11 +27,8 @@ def run_page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
     shutil.copy(ROOT / "tests" / "golden" / "files" / "trained" / "model.pth", folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert blocks
     names: dict[str, Any] = {}
-    for block in blocks:
+    for block in code_blocks(f"docs/{name}", "python"):
         exec(compile(block, name, "exec"), names)
     return names
 

@@ -1,4 +1,4 @@
-"""The C interface of dpa2 for Cython: extensions cimport it (``cython_api.pxd``); Python may check an installation with it."""
+"""The C interface of dpa2 for Cython, which extensions cimport (``cython_api.pxd``); from Python for a quick check."""
 
 import os
 from typing import final

@@ -185,7 +185,8 @@ cdef class ModelHandle:
     @property
     def precision(self):
         """"float64" or "float32"."""
-        return dpa2_model_precision(self.ptr).decode()
+        cdef const char *name = dpa2_model_precision(self.ptr)
+        return "" if name is NULL else name.decode()
 
     @property
     def rcut(self):

@@ -119,13 +119,26 @@ void set_parameters(Input& input, const dpa2::Config& config, const double* fpar
   need_finite(input.aparam, natoms, fitting.numb_aparam, "aparam");
 }
 
-/// Throws where the model has left the range of its numbers. `rows` is the number of rows of the forces.
-void check_finite(const dpa2::Outputs& out, int rows) {
-  bool finite = std::isfinite(out.energy);
-  for (std::ptrdiff_t k = 0; finite && out.force != nullptr && k < 3 * static_cast<std::ptrdiff_t>(rows); ++k) finite = std::isfinite(out.force[k]);
-  if (!finite)
-    throw invalid_input("the energy or a force is not a finite number: atoms are so close to each other, or parameters so large, that the model "
-                        "leaves the range of its numbers");
+bool finite(const double* rows, std::ptrdiff_t count) {
+  return rows == nullptr || std::all_of(rows, rows + count, [](double v) { return std::isfinite(v); });
+}
+
+/// Throws where the model has left the range of its numbers.
+void require_finite(bool all_finite, const char* what) {
+  if (!all_finite)
+    throw invalid_input(what, " is not a finite number: atoms are so close to each other, or parameters so large, that the model leaves the range of "
+                        "its numbers");
+}
+
+/// `rows` is the number of rows of the forces.
+void require_finite(const dpa2::Outputs& out, int rows) {
+  require_finite(std::isfinite(out.energy) && finite(out.force, 3 * static_cast<std::ptrdiff_t>(rows)), "the energy or a force");
+}
+
+/// For `centres` atoms.
+void require_finite_rows(const dpa2::Outputs& out, const dpa2::Config& config, int centres) {
+  const std::ptrdiff_t n = centres;
+  require_finite(finite(out.descriptor, n * config.descriptor_dim()) && finite(out.rot_mat, 3 * n * config.repformer.g2_dim), "the descriptor");
 }
 
 double cutoff(const dpa2::Model& model, dpa2::Block block) {
@@ -149,7 +162,8 @@ template <class Read>
 void load(dpa2_model** out, const std::string& name, const char* precision, double skin, Read read) try {
   const dpa2::SafetensorsFile file = read();
   auto handle = std::make_unique<dpa2_model>();
-  handle->model = std::make_shared<const dpa2::Model>(dpa2::parse_config(file.config_json), file.weights, precision == nullptr ? "" : precision, skin);
+  handle->model =
+      std::make_shared<const dpa2::Model>(dpa2::parse_config(file.config_json), file.weights, precision == nullptr ? "" : precision, skin);
   *out = handle.release();
 } catch (const dpa2::Error& e) {
   const bool of_file = e.status() == dpa2::Status::model_file || e.status() == dpa2::Status::unsupported;
@@ -323,7 +337,7 @@ dpa2_status dpa2_evaluate(const dpa2_model* model, int natoms, const double* coo
     out.atom_virial = atom_virial;
     std::vector<dpa2::Overflow> overflow;
     model->model->evaluate(s, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, threads, out, overflow);
-    check_finite(out, natoms);
+    require_finite(out, natoms);
     copy_out(out, energy, virial);
     set_warning(*model->model, overflow);
   });
@@ -340,6 +354,7 @@ dpa2_status dpa2_descriptor(const dpa2_model* model, int natoms, const double* c
     out.rot_mat = rot_mat;
     std::vector<dpa2::Overflow> overflow;
     model->model->descriptor(s, threads, out, overflow);
+    require_finite_rows(out, config(model), natoms);
     set_warning(*model->model, overflow);
   });
 }
@@ -382,7 +397,7 @@ dpa2_status dpa2_domain_evaluate(dpa2_domain* domain, const dpa2_model* model, c
       set_parameters(frame, config(model), fparam, aparam, domain->domain.atoms().nlocal);
       domain->domain.evaluate(model->model, frame, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, out, overflow);
     });
-    check_finite(out, domain->domain.atoms().nall);
+    require_finite(out, domain->domain.atoms().nall);
     copy_out(out, energy, virial);
     set_warning(*model->model, overflow);
   });
@@ -401,6 +416,7 @@ dpa2_status dpa2_domain_descriptor(dpa2_domain* domain, const dpa2_model* model,
     with_exchange(exchange, [&](dpa2::Exchange* e) {
       domain->domain.descriptor(model->model, domain_frame(domain, model, types, pad_type, threads, e), out, overflow);
     });
+    require_finite_rows(out, config(model), domain->domain.atoms().nlocal);
     set_warning(*model->model, overflow);
   });
 }

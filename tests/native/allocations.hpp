@@ -49,11 +49,12 @@ int posix_memalign(void** p, std::size_t alignment, std::size_t n) {
 }
 }
 #else
-void* operator new(std::size_t n) {
+// Not inlined: compilers that see a free() where they expect the other half of new warn of it.
+__attribute__((noinline)) void* operator new(std::size_t n) {
   ++check::allocations;
   if (void* p = std::malloc(n == 0 ? 1 : n)) return p;
   throw std::bad_alloc();
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+__attribute__((noinline)) void operator delete(void* p) noexcept { std::free(p); }
+__attribute__((noinline)) void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 #endif

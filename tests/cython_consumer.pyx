@@ -1,0 +1,96 @@
+# cython: language_level=3
+"""An extension outside of dpa2 that uses every function of dpa2.cython_api; test_cython.py builds and runs it."""
+
+from libc.stdlib cimport free, malloc
+
+from dpa2.cython_api cimport (
+    DomainHandle,
+    ModelHandle,
+    descriptor,
+    domain_descriptor,
+    domain_evaluate,
+    domain_set_atoms,
+    dpa2_exchange,
+    evaluate,
+    last_warning,
+)
+
+
+cdef struct Context:
+    int nlocal
+    int nall
+    const int *owner
+    int failure
+    int calls
+
+
+cdef int forward(void *context, void *rows, int width, int size) noexcept nogil:
+    cdef Context *c = <Context *>context
+    cdef double *x = <double *>rows
+    cdef int g, k
+    c.calls += 1
+    for g in range(c.nlocal, c.nall):
+        for k in range(width):
+            x[g * width + k] = x[c.owner[g] * width + k]
+    return c.failure if size == 8 else -1
+
+
+cdef int reverse(void *context, void *rows, int width, int size) noexcept nogil:
+    cdef Context *c = <Context *>context
+    cdef double *x = <double *>rows
+    cdef int g, k
+    c.calls += 1
+    for g in range(c.nlocal, c.nall):
+        for k in range(width):
+            x[c.owner[g] * width + k] += x[g * width + k]
+    return 0 if size == 8 else -1
+
+
+def whole(
+    ModelHandle model, const double[:, ::1] coords, const int[::1] types, const double[:, ::1] box,
+    double[:, ::1] forces, double[:, ::1] virial, double[:, ::1] rows,
+):
+    """Energy; forces (natoms, 3), virial (3, 3) and descriptors are filled."""
+    cdef int natoms = types.shape[0]
+    cdef double energy = 0.0
+    with nogil:
+        evaluate(
+            model.ptr, natoms, &coords[0, 0], &types[0], &box[0, 0], NULL, NULL, NULL, 1,
+            &energy, &forces[0, 0], &virial[0, 0], NULL, NULL,
+        )
+        descriptor(model.ptr, natoms, &coords[0, 0], &types[0], &box[0, 0], NULL, 1, &rows[0, 0], NULL)
+    return energy, last_warning().decode()
+
+
+def parts(
+    ModelHandle model, DomainHandle domain, const double[:, ::1] coords, const int[::1] types, const int[::1] owner,
+    lists, int nlocal, double[:, ::1] forces, double[:, ::1] virial, double[:, ::1] rows, int failure=0,
+):
+    """The same for atoms with ghosts: forces (nall, 3) are filled, and the number of exchanges is returned."""
+    cdef int nall = types.shape[0]
+    cdef int i
+    cdef const int[::1] one
+    cdef int *numneigh = <int *>malloc((nlocal + 1) * sizeof(int))
+    cdef const int **firstneigh = <const int **>malloc((nlocal + 1) * sizeof(int *))
+    cdef Context context = Context(nlocal, nall, &owner[0], failure, 0)
+    cdef dpa2_exchange exchange
+    cdef double energy = 0.0
+    exchange.context = &context
+    exchange.forward = forward
+    exchange.reverse = reverse
+    try:
+        for i in range(nlocal):
+            one = lists[i]
+            numneigh[i] = one.shape[0]
+            firstneigh[i] = &one[0]
+        with nogil:
+            domain_set_atoms(domain.ptr, nlocal, nall, &coords[0, 0], &owner[0], numneigh, firstneigh, -1)
+            domain_evaluate(
+                domain.ptr, model.ptr, &types[0], types[0], NULL, NULL, &exchange, 1,
+                &energy, &forces[0, 0], &virial[0, 0], NULL, NULL,
+            )
+            domain_descriptor(domain.ptr, model.ptr, &types[0], types[0], &exchange, 1, &rows[0, 0], NULL)
+    finally:
+        free(numneigh)
+        free(firstneigh)
+    return energy, context.calls
