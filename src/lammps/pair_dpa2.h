@@ -42,10 +42,10 @@ class PairDPA2 : public Pair {
     double energy = 0.0, virial[9] = {};
     bool warned = false;
   };
-  // Numbers that a `compute` of the input script gives, once per step.
+  // Parameters of the model: numbers of the input script, or of a compute or fix that is asked at every evaluation.
   struct Parameters {
     int dim = 0;
-    std::string compute;                        // its ID, or empty
+    std::string compute, fix;                   // the ID of the one that gives them, or empty
     std::vector<double> values;
   };
 
@@ -59,7 +59,11 @@ class PairDPA2 : public Pair {
   void refuse_special_neighbors() const;
   int first_type_of_all() const;
   void gather_lists();
+  Parameters &source(const std::string &);
   void gather_parameters();
+  class Compute *find_compute(const std::string &) const;
+  void frame_parameters_of_compute();
+  void atomic_parameters_of_compute();
   void evaluate(Member &, bool, bool);
   void fold_ghosts(std::vector<double> &, int);
   void tally(const Member &);

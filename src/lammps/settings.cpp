@@ -12,6 +12,7 @@
 #include <lammps/comm.h>
 #include <lammps/compute.h>
 #include <lammps/error.h>
+#include <lammps/fix.h>
 #include <lammps/force.h>
 #include <lammps/modify.h>
 #include <lammps/update.h>
@@ -21,8 +22,8 @@ using namespace LAMMPS_NS;
 
 namespace {
 
-const char *const keywords[] = {"out_freq", "out_file", "fparam",    "aparam",  "fparam_from_compute", "aparam_from_compute", "atomic",
-                                "relative", "relative_v", "precision", "threads", "overflow"};
+const char *const keywords[] = {"out_freq", "out_file",   "fparam",    "aparam",  "fparam_from_compute", "fparam_from_fix", "aparam_from_compute",
+                                "atomic",   "relative",   "relative_v", "precision", "threads",             "overflow"};
 
 bool is_keyword(const char *word) {
   return std::any_of(std::begin(keywords), std::end(keywords), [&](const char *k) { return std::strcmp(k, word) == 0; });
@@ -39,12 +40,19 @@ double PairDPA2::number(int arg, int narg, char **words, const char *what) const
   return utils::numeric(FLERR, words[arg], false, lmp);
 }
 
+// Where a keyword's parameters go: every kind has one source.
+PairDPA2::Parameters &PairDPA2::source(const std::string &word) {
+  Parameters &p = word[0] == 'f' ? fparam : aparam;
+  if (p.dim == 0) error->all(FLERR, "pair_style dpa2: {} is given, but the model has no such parameters", word);
+  if (!p.values.empty() || !p.compute.empty() || !p.fix.empty()) error->all(FLERR, "pair_style dpa2: {} comes after another source of the same parameters", word);
+  return p;
+}
+
 // The numbers that follow words[k]; k is left at the last of them.
 void PairDPA2::numbers(int &k, int narg, char **words, int expected, std::vector<double> &values) const {
   const char *what = words[k];
   values.clear();
   for (int i = 0; i < expected; i++) values.push_back(number(++k, narg, words, what));
-  if (expected == 0) error->all(FLERR, "pair_style dpa2: {} is given, but the model has no such parameters", what);
 }
 
 // pair_style dpa2 model.safetensors [more models] [keyword value ...]
@@ -103,13 +111,12 @@ int PairDPA2::keyword(int k, int narg, char **arg) {
     if (!(eps >= 0.0)) error->all(FLERR, "pair_style dpa2: the value of {} must not be negative", word);
     (word == "relative" ? deviation.relative : deviation.relative_v) = eps;
   } else if (word == "fparam" || word == "aparam") {
-    Parameters &p = word == "fparam" ? fparam : aparam;
+    Parameters &p = source(word);
     numbers(k, narg, arg, p.dim, p.values);
-    p.compute.clear();
   } else if (word == "fparam_from_compute" || word == "aparam_from_compute") {
-    Parameters &p = word[0] == 'f' ? fparam : aparam;
-    p.compute = value();
-    if (p.dim == 0) error->all(FLERR, "pair_style dpa2: {} is given, but the model has no such parameters", word);
+    source(word).compute = value();
+  } else if (word == "fparam_from_fix") {
+    source(word).fix = value();
   } else if (word == "precision") {
     k++;  // read before
   } else if (word == "threads") {
@@ -201,47 +208,66 @@ void PairDPA2::map_types(int nnames, char **names_of) {
   }
 }
 
-// Parameters that computes give are asked for at every evaluation. One set of atomic ones stands for all atoms.
+// Parameters that a compute or a fix gives are asked for at every evaluation. One set of atomic ones stands for all atoms.
 void PairDPA2::gather_parameters() {
-  const auto find = [&](const Parameters &p) {
-    Compute *c = modify->get_compute_by_id(p.compute);
-    if (c == nullptr) error->all(FLERR, "pair_style dpa2: there is no compute with the ID '{}'", p.compute);
-    return c;
-  };
-  if (!fparam.compute.empty()) {
-    Compute *c = find(fparam);
+  if (!fparam.compute.empty()) frame_parameters_of_compute();
+  if (!fparam.fix.empty()) {
+    Fix *f = modify->get_fix_by_id(fparam.fix);
+    if (f == nullptr) error->all(FLERR, "pair_style dpa2: there is no fix with the ID '{}'", fparam.fix);
     fparam.values.clear();
-    if (fparam.dim == 1 && c->scalar_flag) {
-      if (!(c->invoked_flag & Compute::INVOKED_SCALAR)) {
-        c->compute_scalar();
-        c->invoked_flag |= Compute::INVOKED_SCALAR;
-      }
-      fparam.values.push_back(c->scalar);
+    if (fparam.dim == 1 && f->scalar_flag) {
+      fparam.values.push_back(f->compute_scalar());
     } else {
-      if (!c->vector_flag || c->size_vector < fparam.dim)
-        error->all(FLERR, "pair_style dpa2: compute {} does not give the {} numbers of fparam", fparam.compute, fparam.dim);
-      if (!(c->invoked_flag & Compute::INVOKED_VECTOR)) {
-        c->compute_vector();
-        c->invoked_flag |= Compute::INVOKED_VECTOR;
-      }
-      fparam.values.assign(c->vector, c->vector + fparam.dim);
+      if (!f->vector_flag || f->size_vector < fparam.dim)
+        error->all(FLERR, "pair_style dpa2: fix {} does not give the {} numbers of fparam", fparam.fix, fparam.dim);
+      for (int k = 0; k < fparam.dim; k++) fparam.values.push_back(f->compute_vector(k));
     }
   }
-  if (aparam.dim == 0 || (aparam.values.empty() && aparam.compute.empty())) return;
-  const std::size_t n = static_cast<std::size_t>(atom->nlocal), dim = static_cast<std::size_t>(aparam.dim);
   if (!aparam.compute.empty()) {
-    Compute *c = find(aparam);
-    if (!c->peratom_flag || (dim > 1 && c->size_peratom_cols < aparam.dim))
-      error->all(FLERR, "pair_style dpa2: compute {} does not give the {} numbers per atom of aparam", aparam.compute, aparam.dim);
-    if (!(c->invoked_flag & Compute::INVOKED_PERATOM)) {
-      c->compute_peratom();
-      c->invoked_flag |= Compute::INVOKED_PERATOM;
-    }
-    aparam.values.resize(std::max<std::size_t>(n * dim, 1));
-    for (std::size_t i = 0; i < n; i++)
-      for (std::size_t k = 0; k < dim; k++)
-        aparam.values[i * dim + k] = c->size_peratom_cols == 0 ? c->vector_atom[i] : c->array_atom[i][k];
-  } else if (aparam.values.size() < n * dim) {  // the same numbers for every atom
-    for (std::size_t i = aparam.values.size(); i < n * dim; i++) aparam.values.push_back(aparam.values[i % dim]);
+    atomic_parameters_of_compute();
+  } else if (!aparam.values.empty()) {
+    const std::size_t needed = static_cast<std::size_t>(atom->nlocal) * static_cast<std::size_t>(aparam.dim);
+    for (std::size_t i = aparam.values.size(); i < needed; i++) aparam.values.push_back(aparam.values[i % static_cast<std::size_t>(aparam.dim)]);
   }
+}
+
+Compute *PairDPA2::find_compute(const std::string &id) const {
+  Compute *c = modify->get_compute_by_id(id);
+  if (c == nullptr) error->all(FLERR, "pair_style dpa2: there is no compute with the ID '{}'", id);
+  return c;
+}
+
+void PairDPA2::frame_parameters_of_compute() {
+  Compute *c = find_compute(fparam.compute);
+  fparam.values.clear();
+  if (fparam.dim == 1 && c->scalar_flag) {
+    if (!(c->invoked_flag & Compute::INVOKED_SCALAR)) {
+      c->compute_scalar();
+      c->invoked_flag |= Compute::INVOKED_SCALAR;
+    }
+    fparam.values.push_back(c->scalar);
+    return;
+  }
+  if (!c->vector_flag || c->size_vector < fparam.dim)
+    error->all(FLERR, "pair_style dpa2: compute {} does not give the {} numbers of fparam", fparam.compute, fparam.dim);
+  if (!(c->invoked_flag & Compute::INVOKED_VECTOR)) {
+    c->compute_vector();
+    c->invoked_flag |= Compute::INVOKED_VECTOR;
+  }
+  fparam.values.assign(c->vector, c->vector + fparam.dim);
+}
+
+void PairDPA2::atomic_parameters_of_compute() {
+  const std::size_t n = static_cast<std::size_t>(atom->nlocal), dim = static_cast<std::size_t>(aparam.dim);
+  Compute *c = find_compute(aparam.compute);
+  if (!c->peratom_flag || (dim > 1 && c->size_peratom_cols < aparam.dim))
+    error->all(FLERR, "pair_style dpa2: compute {} does not give the {} numbers per atom of aparam", aparam.compute, aparam.dim);
+  if (!(c->invoked_flag & Compute::INVOKED_PERATOM)) {
+    c->compute_peratom();
+    c->invoked_flag |= Compute::INVOKED_PERATOM;
+  }
+  aparam.values.resize(std::max<std::size_t>(n * dim, 1));
+  for (std::size_t i = 0; i < n; i++)
+    for (std::size_t k = 0; k < dim; k++)
+      aparam.values[i * dim + k] = c->size_peratom_cols == 0 ? c->vector_atom[i] : c->array_atom[i][k];
 }

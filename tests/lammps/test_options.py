@@ -76,18 +76,27 @@ def test_threads_change_nothing(folder: Path) -> None:
 def test_parameters(folder: Path, ranks: int) -> None:
     write_safetensors(folder / "model.safetensors", model_data(nf=2, na=1))
     model = python_model(nf=2, na=1)
-    fixed = f"{STYLE} fparam 0.3 -0.2 aparam 0.7"
-    computed = f"{STYLE} fparam_from_compute f aparam_from_compute a"
-    setup = Setup(
-        "orthogonal", style=computed, after_box=["compute f all reduce ave x y", "compute a all property/atom id"]
-    )
-    succeed(
-        folder, Setup("orthogonal", style=fixed).lines() + measure("fixed") + setup.lines() + measure("computed"), ranks
-    )
+    atoms = ["compute a all property/atom id"]
+    centre = "compute f all reduce ave x y"
+    sources: dict[str, tuple[str, list[str]]] = {
+        "fixed": ("fparam 0.3 -0.2 aparam 0.7", []),
+        "computed": ("fparam_from_compute f aparam_from_compute a", [centre, *atoms]),
+        "averaged": (
+            "fparam_from_fix f aparam_from_compute a",
+            [centre, "fix f all ave/time 1 1 1 c_f[1] c_f[2]", *atoms],
+        ),
+    }
+    lines = []
+    for name, (words, after) in sources.items():
+        # the fix has an average after the first run
+        lines += [*Setup("orthogonal", style=f"{STYLE} {words}", after_box=after).lines(), "run 0", *measure(name)]
+    succeed(folder, lines, ranks)
     numbers = np.arange(1.0, len(SYSTEM.types) + 1)[:, None]
+    means = SYSTEM.coords[:, :2].mean(axis=0)
     for name, fparam, aparam in (
         ("fixed", [0.3, -0.2], [0.7]),
-        ("computed", SYSTEM.coords[:, :2].mean(axis=0), numbers),
+        ("computed", means, numbers),
+        ("averaged", means, numbers),
     ):
         expected = model.evaluate(SYSTEM.coords, SYSTEM.types, SYSTEM.box, fparam=fparam, aparam=aparam)
         found = answer(folder, name)
@@ -100,13 +109,16 @@ def test_missing_and_unwanted_parameters(folder: Path) -> None:
     write_safetensors(folder / "params.safetensors", model_data(nf=2, na=1))
     write = [*Setup("orthogonal", style="dpa2 params.safetensors aparam 0.7").lines(), "run 0"]
     assert "needs fparam (2 values per frame)" in refusal(folder, write)
+    twice = "dpa2 params.safetensors fparam 1 2 fparam_from_compute c"
+    assert "fparam_from_compute comes after another source" in refusal(folder, Setup("orthogonal", style=twice).lines())
     assert "fparam is given, but the model has no such parameters" in refusal(
         folder, Setup("orthogonal", style=f"{STYLE} fparam 1.0").lines()
     )
-    assert "there is no compute with the ID 'nobody'" in refusal(
-        folder,
-        [*Setup("orthogonal", style="dpa2 params.safetensors aparam 0.7 fparam_from_compute nobody").lines(), "run 0"],
-    )
+    for kind in ("compute", "fix"):
+        style = f"dpa2 params.safetensors aparam 0.7 fparam_from_{kind} nobody"
+        assert f"there is no {kind} with the ID 'nobody'" in refusal(
+            folder, [*Setup("orthogonal", style=style).lines(), "run 0"]
+        )
 
 
 def test_scale_for_thermodynamic_integration(folder: Path) -> None:
