@@ -1,0 +1,201 @@
+"""A model on a device: descriptors, energies, forces and virials of one frame at a time."""
+
+from __future__ import annotations
+
+import json
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpa2.inputs import Float, Int, Pbc
+
+from .device import Array, Device
+from .entry import backward_entry, forward_entry
+from .fitting import Fitting
+from .geometry import Geometry, ListBuilder, Lists, Overflow, host_lists, make_geometry
+from .launcher import Launcher
+from .prepared import Prepared
+from .repformer import LayerState, Repformer
+
+if TYPE_CHECKING:
+    from dpa2.files import ModelData
+
+
+class CudaEngine:
+    """A model of one precision on one device. One evaluation at a time: they share the workspace.
+
+    ``neighbors`` makes the neighbour lists of a frame; by default the compiled core does, on the host.
+    """
+
+    def __init__(self, data: ModelData, precision: str, device: Device, neighbors: ListBuilder | None = None) -> None:
+        self.device = device
+        self.config = data.config
+        self.run = Launcher(device, precision)
+        self.model = Prepared(data.config, data.weights, self.run)
+        self.neighbors = neighbors or host_lists(device, json.dumps(data.config))
+        self._lock = Lock()
+
+    # ------------------------------------------------------------------------------------------- arrays of the host
+
+    def evaluate(
+        self,
+        coords: Float,
+        types: Int,
+        box: Float | None,
+        pbc: Pbc,
+        fparam: Float | None,
+        aparam: Float | None,
+        atomic: int,
+        threads: int,
+    ) -> dict[str, Any]:
+        """Energy, forces, virial, atomic energies and overflow records of a frame, as NumPy arrays.
+
+        ``atomic``: 0, or the definition of the atomic virial, 1 "edge" or 2 "deepmd". ``threads`` means nothing here.
+        """
+        with self._lock:
+            found = self.evaluate_arrays(coords, types, box, pbc, fparam, aparam, atomic)
+            overflow = found.pop("overflow")
+            host = {name: self.device.asnumpy(array) for name, array in found.items()}
+        return {**host, "energy": float(host["energy"][0]), "overflow": overflow}
+
+    def descriptor(
+        self, coords: Float, types: Int, box: Float | None, pbc: Pbc, rot_mat: bool, threads: int
+    ) -> tuple[Float, Float | None, Overflow]:
+        """Descriptors (n, dim), rotation matrices (n, n2, 3) where asked for, and overflow records."""
+        with self._lock:
+            descriptor, rotation, overflow = self.descriptor_arrays(coords, types, box, pbc, rot_mat)
+            host = self._float64(descriptor)
+            return host, None if rotation is None else self._float64(rotation), overflow
+
+    def _float64(self, array: Array) -> NDArray[np.float64]:
+        return self.device.asnumpy(array).astype(np.float64)
+
+    # ------------------------------------------------------------------------------------------- arrays of the device
+
+    def evaluate_arrays(
+        self,
+        coords: Any,
+        types: Any,
+        box: Any,
+        pbc: Pbc,
+        fparam: Any = None,
+        aparam: Any = None,
+        atomic: int = 0,
+    ) -> dict[str, Any]:
+        """The same with arrays of the device, valid until the next call: nothing but sizes and ``overflow`` of the
+        neighbour lists comes to the host, where the lists are made on the device.
+
+        coords (n, 3) angstrom and types (n) may be arrays of the host or of any library that speaks DLPack.
+        energy (1), forces (n, 3), virial (3, 3), atom_energy (n), atom_virial (n, 3, 3) with ``atomic``; float64.
+        """
+        x, kinds = self._atoms(coords, types)
+        n, workspace, device = int(kinds.shape[0]), self.run.workspace, self.device
+        if n == 0:
+            return self._nothing(atomic)
+        geometry = self._geometry(x, kinds, box, pbc)
+        active = (self.model.type_counts[geometry.types] * (kinds >= 0)).astype(np.float64)
+        fitting = Fitting(self.model, self.run, geometry, active, fparam, aparam)
+        frame = _Frame(self.model, self.run, geometry, gradient=True)
+        atom_energy = fitting.energies(frame.g1)
+        gamma = frame.backward(fitting.backward(None), "gamma")
+        forces, virials = workspace("forces", (n, 3), np.float64), workspace("virials", (n, 9), np.float64)
+        atom_virial = workspace("atom_virial", (n, 9), np.float64) if atomic else None
+        lists, incoming = geometry.lists, geometry.incoming
+        self.run.run(
+            *("assemble.cu", "assemble", -(-n // 128), n, forces, virials, atom_virial, gamma, lists.d, lists.start),
+            *(incoming.begin, incoming.edges),
+        )
+        energy, virial = workspace("energy", 1, np.float64), workspace("virial", 9, np.float64)
+        self.run.run("assemble.cu", "column_sums", 1, n, 1, energy, atom_energy, block=256)
+        self.run.run("assemble.cu", "column_sums", 9, n, 9, virial, virials, block=256)
+        if atomic == 2:
+            wrapped = device.asarray(_wrapped(device.asnumpy(x), box, pbc))
+            for axis in range(3):
+                seed = device.xp.ascontiguousarray(wrapped[:, axis])
+                seeded = frame.backward(fitting.backward(seed), "seeded_gamma")
+                self.run.run(
+                    *("assemble.cu", "assemble_deepmd", -(-n // 128), n, axis, atom_virial, seeded, gamma, wrapped),
+                    *(lists.d, lists.start, geometry.centre, incoming.begin, incoming.edges),
+                )
+        found = {
+            "energy": energy,
+            "forces": forces,
+            "virial": virial.reshape(3, 3),
+            "atom_energy": atom_energy,
+            "overflow": lists.overflow,
+        }
+        if atom_virial is not None:
+            found["atom_virial"] = atom_virial.reshape(n, 3, 3)
+        return found
+
+    def descriptor_arrays(
+        self, coords: Any, types: Any, box: Any, pbc: Pbc, rot_mat: bool = False
+    ) -> tuple[Array, Array | None, Overflow]:
+        """The descriptor as arrays of the device, in the precision of the model."""
+        x, kinds = self._atoms(coords, types)
+        model, run = self.model, self.run
+        if kinds.shape[0] == 0:
+            empty = self.device.zeros((0, model.descriptor_dim), run.real)
+            return empty, self.device.zeros((0, model.n2, 3), run.real) if rot_mat else None, []
+        geometry = self._geometry(x, kinds, box, pbc)
+        frame = _Frame(model, run, geometry, gradient=False)
+        parts = [frame.g1, model.tebd[geometry.types]] if model.concat_tebd else [frame.g1]
+        descriptor = self.device.xp.concatenate(parts, axis=1)
+        rotation = frame.layers.rotation(frame.g2, frame.h2) if rot_mat else None
+        return descriptor, rotation, geometry.lists.overflow
+
+    def _atoms(self, coords: Any, types: Any) -> tuple[Array, Array]:
+        return self.device.asarray(coords, np.float64), self.device.asarray(types, np.int32)
+
+    def _geometry(self, coords: Array, types: Array, box: Any, pbc: Pbc) -> Geometry:
+        lists: Lists = self.neighbors(coords, types, box, pbc)
+        kinds = self.device.xp.maximum(types, np.int32(0))
+        return make_geometry(self.device, lists, kinds, self.model.use_three)
+
+    def _nothing(self, atomic: int) -> dict[str, Any]:
+        shapes: dict[str, tuple[int, ...]] = {
+            "energy": (1,), "forces": (0, 3), "virial": (3, 3), "atom_energy": (0,),
+        }  # fmt: skip
+        if atomic:
+            shapes["atom_virial"] = (0, 3, 3)
+        return {name: self.device.zeros(shape, np.float64) for name, shape in shapes.items()} | {"overflow": []}
+
+
+class _Frame:
+    """The descriptor of one frame, and the way back from it."""
+
+    def __init__(self, model: Prepared, run: Launcher, geometry: Geometry, gradient: bool) -> None:
+        self._model, self._run, self._geometry = model, run, geometry
+        self._entry = forward_entry(model, run, geometry, gradient)
+        self.layers = Repformer(model, run, geometry, self._entry)
+        self._states: list[LayerState] = []
+        g1, self.g2, self.h2 = self._entry.g1, self._entry.g2, self._entry.h2
+        for number, layer in enumerate(model.layers):
+            state, out = self.layers.forward(number, g1, self.g2, self.h2, gradient)
+            if not layer.last:
+                self.g2, self.h2 = self.layers.forward_pairs(number, state, gradient)
+            self._states.append(state)
+            g1 = out
+        self.g1 = g1
+
+    def backward(self, dg1: Array, name: str) -> Array:
+        """(ne, 3) gradients of the edge vectors, given that of the last g1; in the buffer called ``name``."""
+        self.layers.begin_backward()
+        for number in reversed(range(len(self._states))):
+            dg1 = self.layers.backward(number, self._states[number], dg1)
+        layers = self.layers
+        return backward_entry(
+            self._model, self._run, self._geometry, self._entry, dg1, layers.dg2, layers.dh2, layers.dw, name
+        )
+
+
+def _wrapped(coords: NDArray[np.float64], box: Any, pbc: Pbc) -> NDArray[np.float64]:
+    """The coordinates inside the cell along its periodic directions."""
+    if box is None:
+        return coords
+    rows = np.asarray(box, dtype=np.float64).reshape(3, 3)
+    cells = np.floor(coords @ np.linalg.inv(rows)) * np.asarray(pbc, dtype=bool)
+    inside: NDArray[np.float64] = coords - cells @ rows
+    return inside

@@ -1,0 +1,36 @@
+// LayerNorm of rows whose mean was removed when the model was prepared (specification, sections 8.6, 12.8 and 11 S3). One warp per row.
+#include "cuda/block.cuh"
+
+using namespace dpa2;
+
+namespace {
+
+__device__ __forceinline__ real inverse_sigma(int nc, real eps, const real* z) {
+  real acc = 0;
+  for (int c = threadIdx.x % 32; c < nc; c += 32) acc += z[c] * z[c];
+  return real(1) / root(warp_sum(acc) / real(nc) + eps);
+}
+
+}  // namespace
+
+// out (nrow, nc) = gamma z / sigma + beta
+extern "C" __global__ void layer_norm(int nrow, int nc, real eps, real* out, const real* z, const real* gamma, const real* beta) {
+  const int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+  if (row >= nrow) return;
+  const real* zr = row_of(z, row, nc);
+  const real inv = inverse_sigma(nc, eps, zr);
+  for (int c = threadIdx.x % 32; c < nc; c += 32) row_of(out, row, nc)[c] = zr[c] * inv * gamma[c] + beta[c];
+}
+
+// dz (nrow, nc) =, given dout (nrow, nc), which may be dz
+extern "C" __global__ void layer_norm_backward(int nrow, int nc, real eps, real* dz, const real* dout, const real* z, const real* gamma) {
+  const int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+  if (row >= nrow) return;
+  const real* zr = row_of(z, row, nc);
+  const real* given = row_of(dout, row, nc);
+  const real inv = inverse_sigma(nc, eps, zr);
+  real acc = 0;
+  for (int c = threadIdx.x % 32; c < nc; c += 32) acc += given[c] * gamma[c] * zr[c];
+  const real along = warp_sum(acc) * inv * inv / real(nc);
+  for (int c = threadIdx.x % 32; c < nc; c += 32) row_of(dz, row, nc)[c] = (given[c] * gamma[c] - zr[c] * along) * inv;
+}
