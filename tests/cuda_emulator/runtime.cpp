@@ -37,7 +37,7 @@ constexpr std::size_t stack_bytes = std::size_t{1} << 18;  // taken from the sys
 constexpr std::size_t guard_bytes = 1 << 14;
 constexpr unsigned no_sync = 1;  // a switch of fibres by itself orders nothing
 
-enum class State { ready, waiting, ended };
+enum class State { ready, waiting, arrived, ended };
 
 struct Thread {
   Context context;
@@ -169,7 +169,9 @@ void run_another() {
 
 void make_ready(int thread) {
   if (ready.size() == ready.capacity()) {
-    ready.erase(ready.begin(), ready.begin() + static_cast<std::ptrdiff_t>(ready_at));
+    std::size_t n = 0;
+    while (ready_at < ready.size()) ready[n++] = ready[ready_at++];
+    ready.resize(n);
     ready_at = 0;
   }
   threads[static_cast<std::size_t>(thread)].state = State::ready;
@@ -217,8 +219,13 @@ void complete(Meeting& meeting) {
       default: t.result = shuffled(t, present, i % lanes); break;
     }
   }
-  std::sort(meeting.threads.begin(), meeting.threads.end());
-  for (const int i : meeting.threads) make_ready(i);
+  // In the order of their numbers, in whatever order they came: it was that of the warp or block. No std::sort: its memmove would
+  // be watched.
+  const int begin = meeting.warp < 0 ? 0 : meeting.warp * lanes;
+  const int end = meeting.warp < 0 ? nthreads : std::min(nthreads, begin + lanes);
+  for (const int i : meeting.threads) threads[static_cast<std::size_t>(i)].state = State::arrived;
+  for (int i = begin; i < end; ++i)
+    if (threads[static_cast<std::size_t>(i)].state == State::arrived) make_ready(i);
 }
 
 // A meeting takes place when everybody has come: at a barrier all threads that have not ended.

@@ -1,0 +1,165 @@
+"""The neighbour search on the emulated device against the compiled core, box by box."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_emulator import EmulatedDevice
+from cuda_emulator.sanitize import available, run
+from dpa2 import _native
+from dpa2.cuda.neighbors import DeviceLists, NeighborSearch
+from dpa2.errors import InputError
+from dpa2.reference import neighbors as reference
+from random_model import STRUCTURES, draw_options, random_model, random_structure
+
+OPEN = (False, False, False)
+PERIODIC = (True, True, True)
+COMPARED = ("start", "j", "image", "n_three", "n_rep", "pad1", "pad3")
+
+
+def random_frame(seed: int) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    config, _ = random_model(rng, **draw_options(rng))
+    kind, natoms = STRUCTURES[seed % len(STRUCTURES)], int(rng.integers(1, 9))
+    coords, types, box, pbc = random_structure(rng, len(config["type_map"]), natoms, kind, bool(rng.integers(2)))
+    return coords, types.astype(np.int32), box, pbc, config
+
+
+def check_transposed(lists: Any, incoming: Any, natoms: int) -> None:
+    """``incoming`` has the edges that end at each atom, in ascending order."""
+    order = np.argsort(lists.j, kind="stable")
+    np.testing.assert_array_equal(incoming.edges, order)
+    np.testing.assert_array_equal(incoming.begin, np.searchsorted(lists.j[order], np.arange(natoms + 1)))
+
+
+def check(device: EmulatedDevice, coords: Any, types: Any, box: Any, pbc: Any, config: dict[str, Any]) -> DeviceLists:
+    search = NeighborSearch(device, config)
+    got = search.build(coords, types, box, pbc, images=True)
+    want = _native.neighbors(coords, types, box, pbc, json.dumps(config))
+    for name in COMPARED:
+        np.testing.assert_array_equal(getattr(got, name), want[name], err_msg=name)
+    np.testing.assert_allclose(got.d, want["d"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(got.r, want["r"], rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(got.centre, np.repeat(np.arange(len(coords)), np.diff(want["start"])))
+    check_transposed(got, got.incoming, len(coords))
+    for count in (got.n_rep, got.n_three):
+        block, incoming = search.block(got, count)
+        np.testing.assert_array_equal(np.diff(block.start), count)
+        np.testing.assert_array_equal(
+            block.edge, np.flatnonzero(np.arange(len(got.j)) - got.start[got.centre] < count[got.centre])
+        )
+        np.testing.assert_array_equal(block.j, got.j[block.edge])
+        assert block.most == max(count)
+        check_transposed(block, incoming, len(coords))
+    return got
+
+
+@pytest.mark.parametrize("part", range(6))
+def test_random_boxes(part: int) -> None:
+    """Cubic, triclinic, left-handed, tiny, partially periodic and open ones; fixed and random schedules."""
+    device = EmulatedDevice()
+    for seed in range(60 * part, 60 * (part + 1)):
+        device.seed = None if seed % 3 == 0 else seed
+        frame = random_frame(seed)
+        got = check(device, *frame)
+        if seed % 4 == 0:
+            worst = {entry[0]: entry for entry in reference.build(*frame).overflow}
+            assert {entry[0]: entry for entry in got.overflow} == worst
+
+
+@pytest.mark.parametrize("edge", [1.9, 2.5, 3.2])
+@pytest.mark.parametrize("max_shared", [65536, 512])
+def test_lattice_of_equal_distances(edge: float, max_shared: int) -> None:
+    """Whole shells of ties, some at the cutoffs and at nsel; distances in shared memory and not."""
+    rng = np.random.default_rng(1)
+    config = random_model(rng, ntypes=3, repinit={"nsel": 41, "rcut": 4.0}, repformer={"nsel": 11})[0]
+    config["descriptor"]["repinit"]["three_body_sel"] = 11
+    grid = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3) * edge
+    device = EmulatedDevice(seed=2, max_shared=max_shared)
+    check(device, grid + 0.1, (np.arange(8) % 3).astype(np.int32), np.eye(3) * 2 * edge, PERIODIC, config)
+
+
+def test_many_bins_and_sums_over_several_chunks() -> None:
+    """A long box, so that the atoms have more bins than one round of the sums takes."""
+    rng = np.random.default_rng(3)
+    config = random_model(
+        rng, ntypes=3, repinit={"rcut": 2.0, "rcut_smth": 0.5, "three_body_rcut": 1.5}, repformer={"rcut": 1.5}
+    )[0]
+    box = np.diag([4000.0, 5.0, 4.0])
+    coords = rng.uniform(size=(300, 3)) @ box
+    check(EmulatedDevice(), coords, rng.integers(0, 3, 300).astype(np.int32), box, PERIODIC, config)
+
+
+def test_far_atoms_cost_no_memory() -> None:
+    config = random_model(np.random.default_rng(4), ntypes=3)[0]
+    coords = np.array([[0.0, 0, 0], [1e7, 0, 0], [1e7, 1, 1], [-3e8, 5e6, 1e7]])
+    check(EmulatedDevice(), coords, np.array([0, 1, 2, 0], np.int32), None, OPEN, config)
+
+
+def test_one_answer_whatever_the_schedule() -> None:
+    coords, types, box, pbc, config = random_frame(13)
+    device = EmulatedDevice()
+    first = NeighborSearch(device, config).build(coords, types, box, pbc, images=True)
+    for seed in range(5):
+        device.seed = seed
+        again = NeighborSearch(device, config).build(coords, types, box, pbc, images=True)
+        for name in (*COMPARED, "d", "r", "centre"):
+            assert getattr(first, name).tobytes() == getattr(again, name).tobytes(), name
+        assert first.incoming.edges.tobytes() == again.incoming.edges.tobytes()
+
+
+def test_no_atoms_and_nobody_there() -> None:
+    config = random_model(np.random.default_rng(6), ntypes=3)[0]
+    search = NeighborSearch(EmulatedDevice(), config)
+    assert search.build(np.zeros((0, 3)), np.zeros(0, np.int32)).start.tolist() == [0]
+    check(EmulatedDevice(), np.zeros((1, 3)), np.zeros(1, np.int32), None, OPEN, config)
+    check(EmulatedDevice(), np.zeros((2, 3)), np.full(2, -1, np.int32), None, OPEN, config)
+    check(EmulatedDevice(), np.zeros((1, 3)), np.zeros(1, np.int32), np.eye(3) * 3.9, PERIODIC, config)
+
+
+BOX = np.eye(3) * 6.0
+
+
+@pytest.mark.parametrize(
+    ("coords", "types", "box", "pbc", "message"),
+    [
+        (np.array([[0.0, 0, 0], [np.nan, 1, 1]]), [0, 0], None, OPEN, "atom 1"),
+        (np.array([[0.0, 0, 0], [np.inf, 1, 1]]), [0, 0], BOX, PERIODIC, "atom 1"),
+        (np.arange(6.0).reshape(2, 3), [0, 3], None, OPEN, "type 3 of atom 1"),
+        (np.arange(6.0).reshape(2, 3), [0, 0], None, PERIODIC, "needs a box"),
+        (np.arange(6.0).reshape(2, 3), [0, 0], np.zeros((3, 3)), PERIODIC, "singular"),
+        (np.arange(6.0).reshape(2, 3), [0, 0], np.full((3, 3), np.inf), PERIODIC, "finite"),
+        (np.array([[0.0, 0, 0], [6e9, 1, 1]]), [0, 0], BOX, PERIODIC, "atom 1 is too far"),
+        (np.arange(6.0).reshape(2, 3), [0, 0], np.diag([0.01, 0.01, 5.0]), PERIODIC, "too small for 2 atoms"),
+        (np.arange(6.0).reshape(2, 3), [0, 0], np.array([[1.0, 0, 0], [1e9, 1, 0], [0, 0, 1]]), PERIODIC, "too skewed"),
+        (np.ones((2, 3)), [0, 0], None, OPEN, "atoms 0 and 1 "),
+        (np.array([[0.0, 0, 0], [1, 1, 1], [7, 1, -5]]), [0, 0, 0], BOX, PERIODIC, "atoms 1 and 2 "),
+    ],
+)
+def test_errors(coords: Any, types: Any, box: Any, pbc: Any, message: str) -> None:
+    config = random_model(np.random.default_rng(7), ntypes=3)[0]
+    with pytest.raises(InputError, match=message):
+        NeighborSearch(EmulatedDevice(), config).build(coords, np.array(types, np.int32), box, pbc)
+
+
+SANITIZED = """
+import numpy as np
+from cuda_emulator import EmulatedDevice
+from test_cuda_neighbors import check, random_frame
+device = EmulatedDevice(sanitizer={sanitizer!r})
+for seed in range({boxes}):
+    device.seed = None if seed % 2 else seed
+    device.max_shared = 65536 if seed % 5 else 64
+    check(device, *random_frame(seed))
+"""
+
+
+@pytest.mark.parametrize(("sanitizer", "boxes"), [("address", 24), ("thread", 12)])
+def test_sanitizers_find_nothing(sanitizer: str, boxes: int) -> None:
+    if not available(sanitizer):
+        pytest.skip(f"Python does not run with the {sanitizer} sanitizer here: NOTHING WAS CHECKED")
+    done = run(SANITIZED.format(sanitizer=sanitizer, boxes=boxes), sanitizer)
+    assert done.returncode == 0, done.stderr[-6000:]
