@@ -9,7 +9,7 @@ import dpa2
 import numpy as np
 import pytest
 from dpa2.data import read_structures
-from dpa2.data.deepmd_npy import DeepmdSystem
+from dpa2.data.deepmd_system import DeepmdSystem
 
 RNG = np.random.default_rng(5)
 NATOMS = 4

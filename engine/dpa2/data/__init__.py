@@ -1,4 +1,4 @@
-"""Structures from files: deepmd/npy systems and (extended) XYZ by dpa2 itself, every other format through ASE.
+"""Structures from files: deepmd-kit's systems and (extended) XYZ by dpa2 itself, every other format through ASE.
 
 >>> from dpa2.data import read_structures
 >>> for frame in itertools.chain(*read_structures("water.xyz")):     # doctest: +SKIP
@@ -6,7 +6,7 @@
 """
 
 from .frames import Frame, Structures
-from .reader import read_structures
+from .reader import read_list, read_structures
 from .xyz import write_frame
 
-__all__ = ["Frame", "Structures", "read_structures", "write_frame"]
+__all__ = ["Frame", "Structures", "read_list", "read_structures", "write_frame"]

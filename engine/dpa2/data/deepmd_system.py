@@ -1,10 +1,12 @@
-"""deepmd-kit's systems of .npy files, of one composition (standard) or several (mixed type).
+"""deepmd-kit's systems, of one composition (standard) or several (mixed type), whatever files they are in.
 
-A system is a folder with ``type.raw`` (an integer per atom), perhaps ``type_map.raw`` (their names) and ``nopbc`` (an
-empty file: open boundaries), and folders ``set.*`` with one row per frame: ``coord.npy`` (nframes, 3 natoms) angstrom,
-``box.npy`` (nframes, 9), and perhaps ``energy.npy`` (nframes,), ``force.npy`` (nframes, 3 natoms),
-``virial.npy`` (nframes, 9), ``fparam.npy`` (nframes, nf), ``aparam.npy`` (nframes, natoms na) and
-``real_atom_types.npy`` (nframes, natoms), which makes a system one of mixed type; -1 in it is a virtual atom.
+A system has ``type.raw`` (an integer per atom), perhaps ``type_map.raw`` (their names) and ``nopbc`` (open
+boundaries), and sets ``set.*`` with one row per frame: ``coord`` (nframes, 3 natoms) angstrom, ``box`` (nframes, 9),
+and perhaps ``energy`` (nframes,), ``force`` (nframes, 3 natoms), ``virial`` (nframes, 9), ``fparam`` (nframes, nf),
+``aparam`` (nframes, natoms na), ``atom_ener`` and ``atom_pref`` (nframes, natoms), and ``real_atom_types``
+(nframes, natoms), which makes a system one of mixed type; -1 in it is a virtual atom.
+
+A set of a single frame may lack the axis of frames.
 """
 
 from __future__ import annotations
@@ -14,159 +16,221 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..inputs import Int
+from ..inputs import Float, Int
+from .deepmd_stores import Hdf5Store, NpyStore, RawStore, Rows, Store, find_hdf5_groups
 from .frames import Frame
 
-
-def find_systems(folder: str) -> list[str]:
-    """The systems in ``folder``: itself, or every one below it, in alphabetical order."""
-    if os.path.isfile(os.path.join(folder, "type.raw")):
-        return [folder]
-    found = [where for where, _, files in os.walk(folder) if "type.raw" in files]
-    return sorted(found)
+# arrays that have fields of their own in a frame, or are none of its properties
+_FIELDS = {"coord", "box", "energy", "force", "virial", "fparam", "aparam", "real_atom_types"}
+# the widths of further labels; those that are not here are passed on as they are
+_PER_ATOM = ("atom_ener", "atom_pref")
 
 
-def _read_words(path: str) -> list[str]:
+def find_systems(path: str) -> list[str]:
+    """The systems below a folder, in a file ``.hdf5`` or in its group ``file.hdf5#/group``.
+
+    As deepmd-kit does, at every depth; in alphabetical order, and ``path`` itself, if it is one, last.
+    """
+    if not os.path.isdir(path):
+        return find_hdf5_groups(path)
+    found, seen = [], set()
+    for where, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:  # a link that leads upwards
+            folders.clear()
+            continue
+        seen.add(real)
+        if "type.raw" in files and where != path:
+            found.append(where)
+    itself = [path] if os.path.isfile(os.path.join(path, "type.raw")) else []
+    return sorted(found) + itself
+
+
+def _store(path: str) -> Store:
+    if not os.path.isdir(path):
+        return Hdf5Store(path)
+    npy = NpyStore(path)
+    return RawStore(path) if not npy.sets() and npy.has("coord.raw") else npy
+
+
+def _integer(word: str) -> int | None:
     try:
-        with open(path, encoding="utf-8") as handle:
-            return handle.read().split()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file ({error})") from error
-
-
-def _read_types(path: str) -> Int:
-    types = []
-    for k, word in enumerate(_read_words(path)):
-        try:
-            number = float(word)
-            if not number.is_integer() or not -(2**31) <= number < 2**31:
-                raise ValueError
-        except ValueError:
-            raise InputError(f"{path}: the type of atom {k} must be an integer, found {word!r}") from None
-        types.append(int(number))
-    return np.array(types, dtype=np.int32)
-
-
-def _open_npy(path: str) -> NDArray[Any]:
-    """A .npy file, mapped into memory; never a pickle, never an archive."""
-    try:
-        mapped: NDArray[Any] = npy_format.open_memmap(path, mode="r")
-        return mapped
-    except FileNotFoundError:
-        raise InputError(f"{path}: this file is missing") from None
-    except (ValueError, EOFError, SyntaxError, OverflowError) as error:
-        empty = _empty_npy(path)  # a file of no rows cannot be mapped
-        if empty is None:
-            raise InputError(f"{path}: not a readable .npy file: {error}") from error
-        return empty
-
-
-def _empty_npy(path: str) -> NDArray[Any] | None:
-    try:
-        with open(path, "rb") as handle:
-            version = npy_format.read_magic(handle)
-            read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-            shape, _, dtype = read_header(handle)
-    except (ValueError, EOFError, SyntaxError):
+        number = float(word)
+    except ValueError:
         return None
-    return np.empty(shape, dtype) if 0 in shape and not dtype.hasobject else None
+    return int(number) if number.is_integer() and -(2**31) <= number < 2**31 else None
+
+
+class _Table:
+    """An array of a set whose shape has been checked: one row of ``width`` numbers per frame."""
+
+    def __init__(self, rows: Rows, name: str, single: bool) -> None:
+        self.rows = rows
+        self.name = name
+        self.single = single  # without an axis of frames
+
+    def __len__(self) -> int:
+        return 1 if self.single else self.rows.shape[0]
+
+    @property
+    def width(self) -> int:
+        shape = self.rows.shape if self.single else self.rows.shape[1:]
+        return int(np.prod(shape, dtype=int))
+
+    def row(self, f: int, *shape: int) -> Float:
+        row = self.rows[...] if self.single else self.rows[f]
+        return np.array(row, dtype=np.float64).reshape(shape)
+
+    def types(self, f: int) -> Int:
+        row = self.row(f, -1)
+        types = row.astype(np.int32)
+        if (types != row).any():
+            atom = int(np.argmax(types != row))
+            raise InputError(f"{self.name}, row {f}: the type of atom {atom} must be an integer, found {row[atom]:g}")
+        return types
 
 
 class DeepmdSystem:
-    """One system folder. Sets are opened one after the other, and their rows read as they are asked for."""
+    """One system. Sets are opened one after the other, and their rows read as they are asked for.
+
+    Raises:
+        InputError: what the files of the system hold cannot be one; also later, from the sets. The message names the
+            file, the array and its shape.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.types = _read_types(os.path.join(path, "type.raw"))
-        names = os.path.join(path, "type_map.raw")
-        self.names: tuple[str, ...] | None = tuple(_read_words(names)) if os.path.isfile(names) else None
-        self.periodic = not os.path.exists(os.path.join(path, "nopbc"))
-        self.sets = sorted(
-            os.path.join(path, name)
-            for name in os.listdir(path)
-            if name.startswith("set.") and os.path.isdir(os.path.join(path, name))
-        )
-        if not self.sets:
-            raise InputError(f"{path}: a deepmd/npy system needs at least one folder set.*, found none")
+        self.store = _store(path)
+        with self.store.opened():
+            self.types = self._read_types()
+            self.names: tuple[str, ...] | None = None
+            if self.store.has("type_map.raw"):
+                self.names = tuple(self.store.words("type_map.raw"))
+            self.periodic = not self.store.has("nopbc")
+            self.sets = self.store.sets()
+            if not self.sets:
+                raise InputError(
+                    f"{path}: a deepmd/npy system needs at least one folder set.*, found none (and no coord.raw)"
+                )
+            mixed = [name for name in self.sets if "real_atom_types" in self.store.keys(name)]
+        if mixed and len(mixed) < len(self.sets):
+            plain = next(name for name in self.sets if name not in mixed)
+            raise InputError(
+                f"{path}: {mixed[0]} is of mixed type (it has real_atom_types.npy) and {plain} is not; "
+                "all sets of a system must be of the same kind"
+            )
+        self.mixed = bool(mixed)
         self._check_types(self.types, os.path.join(path, "type.raw"))
 
-    def _check_types(self, types: NDArray[Any], path: str) -> None:
+    def _read_types(self) -> Int:
+        where = os.path.join(self.path, "type.raw")
+        if not self.store.has("type.raw"):
+            raise InputError(f"{where}: this file is missing")
+        types = []
+        for k, word in enumerate(self.store.words("type.raw")):
+            number = _integer(word)
+            if number is None:
+                raise InputError(f"{where}: the type of atom {k} must be an integer, found {word!r}")
+            types.append(number)
+        return np.array(types, dtype=np.int32)
+
+    def _check_types(self, types: Int, where: str) -> None:
+        if types.size and int(types.min()) < -1:
+            index = int(np.argmax(types < -1))
+            raise InputError(
+                f"{where}: atom {index} has type {types[index]}; the only negative type is -1, a virtual atom"
+            )
         if self.names is not None and types.size and int(types.max()) >= len(self.names):
             index = int(np.argmax(types >= len(self.names)))
             raise InputError(
-                f"{path}: atom {index} has type {types[index]}, but type_map.raw has {len(self.names)} names "
+                f"{where}: atom {index} has type {types[index]}, but type_map.raw has {len(self.names)} names "
                 f"({' '.join(self.names)})"
             )
 
     def count(self) -> int:
-        return sum(len(self._load(folder, "coord", 3 * len(self.types))) for folder in self.sets)
+        """The number of frames."""
+        with self.store.opened():
+            return sum(len(self._table(folder, "coord", 3 * len(self.types))) for folder in self.sets)
 
-    def _load(self, folder: str, key: str, width: int, nframes: int | None = None) -> NDArray[Any]:
-        """``key.npy`` of a set as a memory-mapped (nframes, width); width -1: any."""
-        path = os.path.join(folder, f"{key}.npy")
-        array = _open_npy(path)
-        if array.dtype.kind not in "fiu":
-            raise InputError(f"{path}: {key} must be an array of numbers")
-        shape = array.shape
-        if array.ndim == 1 and width in (1, -1):
-            array = array.reshape(-1, 1)
-        elif array.ndim > 2:
-            array = array.reshape(shape[0], int(np.prod(shape[1:])))
-        if array.ndim != 2 or width not in (-1, array.shape[1]) or nframes not in (None, len(array)):
-            rows = "nframes" if nframes is None else str(nframes)
-            columns = "any number of columns" if width == -1 else str(width)
-            raise InputError(f"{path}: {key} must have shape ({rows}, {columns}), found {shape}")
-        return array
-
-    def _optional(self, folder: str, key: str, width: int, nframes: int) -> NDArray[Any] | None:
-        return self._load(folder, key, width, nframes) if os.path.isfile(os.path.join(folder, f"{key}.npy")) else None
+    def _table(self, folder: str, key: str, width: int, nframes: int | None = None, file: str = "") -> _Table:
+        """The array ``key`` of a set as (nframes, width); width -1: any. ``file``: its name, if it is another."""
+        name = self.store.name_of(folder, file or key)
+        rows = self.store.rows(folder, file or key)
+        shape = tuple(rows.shape)
+        if rows.dtype.kind not in "fiub":
+            raise InputError(f"{name}: {key} must be an array of numbers, found elements of type {rows.dtype}")
+        columns = int(np.prod(shape[1:], dtype=int)) if shape else 0
+        as_many = nframes is None or (bool(shape) and shape[0] == nframes)
+        if len(shape) == 1 and width in (1, -1) and as_many:
+            return _Table(rows, name, single=False)
+        if len(shape) == 1 and width in (-1, shape[0]) and nframes in (None, 1):
+            return _Table(rows, name, single=True)
+        if len(shape) < 2 or width not in (-1, columns) or not as_many:
+            wanted = f"({'nframes' if nframes is None else nframes}, {'any number of columns' if width < 0 else width})"
+            raise InputError(f"{name}: {key} must have shape {wanted}, found {shape}")
+        return _Table(rows, name, single=False)
 
     def __iter__(self) -> Iterator[Frame]:
         k = 0
-        for folder in self.sets:
-            for frame in self._frames(folder):
-                frame.where = f"{self.path}, frame {k}"
-                k += 1
-                yield frame
+        with self.store.opened():
+            for folder in self.sets:
+                for frame in self._frames(folder):
+                    frame.where = f"{self.path}, frame {k}"
+                    k += 1
+                    yield frame
 
     def _frames(self, folder: str) -> Iterator[Frame]:
         natoms = len(self.types)
-        coord = self._load(folder, "coord", 3 * natoms)
+        coord = self._table(folder, "coord", 3 * natoms)
         nframes = len(coord)
-        box = self._load(folder, "box", 9, nframes) if self.periodic else None
-        energy = self._optional(folder, "energy", 1, nframes)
-        force = self._optional(folder, "force", 3 * natoms, nframes)
-        virial = self._optional(folder, "virial", 9, nframes)
-        fparam = self._optional(folder, "fparam", -1, nframes)
-        aparam = self._optional(folder, "aparam", -1, nframes)
-        if aparam is not None and natoms and aparam.shape[1] % natoms:
-            raise InputError(
-                f"{os.path.join(folder, 'aparam.npy')}: aparam must have a multiple of {natoms} columns (atoms), "
-                f"found shape {aparam.shape}"
-            )
-        real_types = self._optional(folder, "real_atom_types", natoms, nframes)
+        present = {name.replace("atomic_", "atom_"): name for name in self.store.keys(folder)}
 
-        def row(array: NDArray[Any] | None, f: int, *shape: int) -> Any:
-            return None if array is None else np.array(array[f], dtype=np.float64).reshape(shape)
+        def optional(key: str, width: int) -> _Table | None:
+            return self._table(folder, key, width, nframes, present[key]) if key in present else None
+
+        box = self._table(folder, "box", 9, nframes) if self.periodic else None
+        energy, force, virial = optional("energy", 1), optional("force", 3 * natoms), optional("virial", 9)
+        fparam, aparam = optional("fparam", -1), optional("aparam", -1)
+        if aparam is not None and natoms and aparam.width % natoms:
+            raise InputError(
+                f"{aparam.name}: aparam must have a multiple of {natoms} columns (atoms), "
+                f"found shape {tuple(aparam.rows.shape)}"
+            )
+        real_types = optional("real_atom_types", natoms)
+        per_atom = {key: table for key in _PER_ATOM if (table := optional(key, natoms)) is not None}
+        others = self._others(folder, present, nframes)
+
+        def row(table: _Table | None, f: int, *shape: int) -> Any:
+            return None if table is None else table.row(f, *shape)
 
         for f in range(nframes):
             types = self.types
             if real_types is not None:
-                types = np.array(real_types[f], dtype=np.int32)
-                self._check_types(types, f"{os.path.join(folder, 'real_atom_types.npy')}, row {f}")
+                types = real_types.types(f)
+                self._check_types(types, f"{real_types.name}, row {f}")
             yield Frame(
-                coords=row(coord, f, natoms, 3),
+                coords=coord.row(f, natoms, 3),
                 types=types,
                 names=self.names,
                 box=row(box, f, 3, 3),
                 pbc=(self.periodic,) * 3,
-                energy=None if energy is None else float(energy[f, 0]),
+                energy=None if energy is None else float(energy.row(f, 1)[0]),
                 forces=row(force, f, natoms, 3),
                 virial=row(virial, f, 3, 3),
                 fparam=row(fparam, f, -1),
                 aparam=row(aparam, f, natoms, -1) if natoms else None,
+                labels={key: table.row(f, natoms) for key, table in per_atom.items()}
+                | {key: np.asarray(rows[f]) for key, rows in others.items()},
             )
+
+    def _others(self, folder: str, present: dict[str, str], nframes: int) -> dict[str, NDArray[Any] | Rows]:
+        """Labels that dpa2 knows nothing about, as they are; those that are no rows of numbers are left out."""
+        found: dict[str, NDArray[Any] | Rows] = {}
+        for key in present.keys() - _FIELDS - set(_PER_ATOM):
+            rows = self.store.rows(folder, present[key])
+            if rows.shape and rows.shape[0] == nframes and rows.dtype.kind in "fiub":
+                found[key] = rows
+        return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..inputs import Float, Int, Pbc
@@ -24,6 +25,8 @@ class Frame:
         pbc: the periodic directions.
         energy, forces (natoms, 3), virial (3, 3): reference values if the file has them.
         fparam (numb_fparam,), aparam (natoms, numb_aparam): if the file has them.
+        labels: further arrays of a deepmd system under their names: ``atom_ener`` (natoms,) eV, ``atom_pref``
+            (natoms,), and any other, with the axis of frames gone.
         info: other entries of the file's comment line.
         where: file and frame, for messages.
     """
@@ -38,6 +41,7 @@ class Frame:
     virial: Float | None = None
     fparam: Float | None = None
     aparam: Float | None = None
+    labels: dict[str, NDArray[Any]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     where: str = ""
 
