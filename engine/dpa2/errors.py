@@ -9,6 +9,10 @@ class InputError(Error, ValueError):
     """Structures, types, boxes or parameters that cannot be evaluated; the message says which and why."""
 
 
+class EvaluationError(InputError):
+    """A frame of a data set that was read, but cannot be evaluated; the message names the file and the frame."""
+
+
 class ModelFileError(Error, ValueError):
     """A model file that is corrupt, truncated, hostile or inconsistent."""
 

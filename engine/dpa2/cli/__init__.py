@@ -12,9 +12,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import Error
-from . import bench, convert, descriptor, evaluate, info, lammps
-from .common import EvaluationError, HelpFormatter
+from ..errors import Error, EvaluationError
+from . import bench, convert, descriptor, evaluate, info, lammps, test
+from .common import HelpFormatter
 
 EPILOG = """\
 examples:
@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (info, evaluate, descriptor, convert, bench, lammps):
+    for module in (info, evaluate, test, descriptor, convert, bench, lammps):
         module.add_command(commands)
     return parser
 

@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import EvaluationError, InputError
 from . import common
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> None:
         show(report)
     energy_limit, force_limit = TOLERANCE[report.precision]
     if not (report.energy_error <= energy_limit and report.force_error <= force_limit):
-        raise common.EvaluationError(
+        raise EvaluationError(
             f"the copies do not have the energy and forces of the small box: relative difference of the energy "
             f"{report.energy_error:.1e} (allowed {energy_limit:g}), of a force {report.force_error:.1e} eV/angstrom "
             f"(allowed {force_limit:g})"
@@ -177,10 +177,12 @@ def measure(model: Model, frame: Frame, name: str, args: argparse.Namespace, loa
     import numpy as np
     from tqdm import tqdm
 
+    from ..streams import Parameters
+
     assert frame.box is not None
     natoms = len(frame)
     small_types = frame.types_in(model.type_map)
-    parameters = common.Parameters.of(args, model).keywords(frame)
+    parameters = Parameters.of(model, args.fparam, args.aparam).keywords(frame)
     small = common.attempt(frame, model.evaluate, frame.coords, small_types, frame.box, **parameters)
     copies = copies_for(args.atoms or natoms, natoms)
     count = math.prod(copies)

@@ -6,13 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ..errors import Error, InputError
+from ..errors import Error, EvaluationError, InputError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ..data import Frame, Structures
     from ..inputs import Float, Int
     from ..model import Model
@@ -21,13 +22,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 STRUCTURE_HELP = (
-    "structures: extended or plain XYZ (.xyz, .extxyz), deepmd/npy systems or folders of them, "
-    "any other format through ASE if it is installed"
+    "structures: deepmd systems (npy, raw, file.hdf5#/group) or folders of them, extended or plain XYZ "
+    "(.xyz, .extxyz), any other format through ASE if it is installed"
 )
-
-
-class EvaluationError(Error):
-    """A structure was read, but could not be evaluated."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -45,6 +42,14 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """An argument that must be an integer and not negative."""
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
 def numbers(text: str) -> list[float]:
     """An argument of numbers, separated by commas or blanks."""
     return [float(word) for word in text.replace(",", " ").split()]
@@ -52,6 +57,7 @@ def numbers(text: str) -> list[float]:
 
 # argparse names the type in its message: "invalid positive integer value: '0'"
 positive.__name__ = "positive integer"
+natural.__name__ = "integer of at least 0"
 numbers.__name__ = "list of numbers"
 
 
@@ -67,6 +73,40 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--device", default="cpu", choices=("cpu", "reference"), help="reference: NumPy, slow (default: cpu)"
     )
+
+
+def add_system_options(parser: argparse.ArgumentParser) -> None:
+    """Data sets, named as ``dp test`` has them named."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "-s", "--system", metavar="SYSTEM", nargs="+", default=["."], help=f"{STRUCTURE_HELP} (default: this folder)"
+    )
+    group.add_argument("-f", "--datafile", metavar="LIST", help="a text file with the path of a system on each line")
+
+
+def system_paths(args: argparse.Namespace) -> list[str]:
+    """The paths that the options of :func:`add_system_options` name."""
+    from ..data import read_list
+
+    return list(args.system) if args.datafile is None else read_list(args.datafile)
+
+
+def add_worker_option(parser: argparse.ArgumentParser) -> None:
+    """``--workers``."""
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="processes to share the work (default: this one alone)"
+    )
+
+
+def worker_pool(args: argparse.Namespace, stack: ExitStack) -> Executor | None:
+    """The executor that ``--workers`` asks for; ``stack`` ends it."""
+    if args.workers is None:
+        return None
+    from ..streams import process_pool
+
+    pool = process_pool(args.workers)
+    stack.callback(pool.shutdown, cancel_futures=True)
+    return pool
 
 
 def add_parameter_options(parser: argparse.ArgumentParser) -> None:
@@ -132,31 +172,59 @@ def replacing(path: str) -> Iterator[str]:
 
 
 class Walk:
-    """All frames of the structures on the command line, with a progress bar on a terminal."""
+    """All frames of the structures on the command line, with a progress bar on a terminal.
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    Args:
+        paths: as :func:`dpa2.data.read_structures` takes them.
+        most: frames of each file or system; None: all.
+        skip: frames, from the first one on, that are only counted.
+    """
+
+    def __init__(self, paths: Sequence[str], most: int | None = None, skip: int = 0) -> None:
         from ..data import read_structures
 
         self.sources: list[Structures] = [source for path in paths for source in read_structures(path)]
+        self.most = most
+        self.skip = skip
         counts = [source.count() for source in self.sources]
-        self.total = None if None in counts else sum(count or 0 for count in counts)
+        self.counts = [count if count is None or most is None else min(count, most) for count in counts]
+        self.total = None if None in self.counts else sum(count or 0 for count in self.counts)
         self.bar: Any = None
 
     def __iter__(self) -> Iterator[Frame]:
+        for _, frames in self.by_source():
+            yield from frames
+
+    def by_source(self) -> Iterator[tuple[str, Iterator[Frame]]]:
+        """The files or systems one after the other, by name, each with its frames."""
+        from itertools import islice
+
         from tqdm import tqdm
 
         # disable=None: only on a terminal
         hidden = True if self.total is not None and self.total < 2 else None
-        with tqdm(total=self.total, unit="frame", disable=hidden, leave=False) as self.bar:
+        with tqdm(total=self.total, unit="frame", disable=hidden, leave=False, initial=self.skip) as self.bar:
+            left = self.skip
             for source in self.sources:
-                for frame in source:
-                    yield frame
-                    self.bar.update()
+                frames = islice(source, self.most)
+                while left and next(frames, None) is not None:
+                    left -= 1
+                yield self._name(source.path), self._counted(frames)
+
+    def _counted(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            yield frame
+            self.bar.update()
+
+    @staticmethod
+    def _name(path: str) -> str:
+        file, hash_sign, group = path.partition("#")
+        return os.path.normpath(file) + hash_sign + group
 
     def print(self, line: str) -> None:
         """A line on stdout that does not tear the progress bar."""
         if self.bar is None or self.bar.disable:
-            print(line)
+            print(line, flush=True)
         else:
             self.bar.write(line, file=sys.stdout)
 
@@ -168,27 +236,6 @@ def attempt(frame: Frame, action: Callable[P, T], *args: P.args, **keywords: P.k
     except Error as error:
         text = str(error)
         raise EvaluationError(text if text.startswith(frame.where) else f"{frame.where}: {text}") from error
-
-
-@dataclass
-class Parameters:
-    """Which fparam and aparam a frame is evaluated with: the command line's, else the file's if the model takes any."""
-
-    fparam: list[float] | None
-    aparam: list[float] | None
-    takes_fparam: bool
-    takes_aparam: bool
-
-    @classmethod
-    def of(cls, args: argparse.Namespace, model: Model) -> Parameters:
-        fitting = model.config["fitting_net"]
-        return cls(args.fparam, args.aparam, fitting["numb_fparam"] > 0, fitting["numb_aparam"] > 0)
-
-    def keywords(self, frame: Frame) -> dict[str, Any]:
-        """The arguments of ``Model.evaluate``."""
-        fparam: Any = self.fparam if self.fparam is not None else frame.fparam if self.takes_fparam else None
-        aparam: Any = self.aparam if self.aparam is not None else frame.aparam if self.takes_aparam else None
-        return {"fparam": fparam, "aparam": aparam}
 
 
 def stack(arrays: list[Float] | list[Int], natoms: Sequence[int]) -> Any:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..data import Frame
     from ..inputs import Float
     from ..model import Model, Result
+    from ..streams import Parameters
 
 EV_PER_ANGSTROM3_IN_GPA = 160.2176634  # CODATA 2018: the elementary charge is exact
 EV_PER_ANGSTROM3_IN_BAR = 1.602176634e6
@@ -57,12 +58,14 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    from ..streams import Parameters
+
     common.check_output(
         args.output, (".extxyz", ".xyz", ".npz"), [*args.structures, *([args.model] if args.model else [])]
     )
     walk = common.Walk(args.structures)
     model = common.load_model(args)
-    parameters = common.Parameters.of(args, model)
+    parameters = Parameters.of(model, args.fparam, args.aparam)
     with ExitStack() as stack:
         sink: _Sink | None = None
         if args.output is not None:
@@ -80,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _evaluate(
-    model: Model, frame: Frame, args: argparse.Namespace, parameters: common.Parameters
+    model: Model, frame: Frame, args: argparse.Namespace, parameters: Parameters
 ) -> tuple[Result, Any, Float | None]:
     types = frame.types_in(model.type_map)
     keywords = parameters.keywords(frame)

@@ -1,0 +1,113 @@
+"""``dpa2 test``: a model against the labels of data sets, reported as ``dp test`` does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from . import common
+
+if TYPE_CHECKING:
+    from ..accuracy import Accuracy, DetailFiles
+    from ..data import Frame
+    from ..plots import Parity
+
+EPILOG = """\
+examples:
+  dpa2 test -m model.pth -s data                   every deepmd system below a folder
+  dpa2 test -m model.pth -s data/water data/ice -n 100 -d detail
+  dpa2 test -m multi.pt --head water -f systems.txt --plot parity.png
+  dpa2 test -m model.pth -s data.hdf5#/water --workers 4
+
+The figures are those of "dp --pt test" of deepmd-kit 3.2.0, in its words but on stdout and without
+the date in front. Systems are tested in alphabetical order. -d writes its detail files: DETAIL.e.out,
+.e_peratom.out, .f.out, .v.out, .v_peratom.out and, where there are virials, .s.out.
+After Ctrl-C the figures of the finished systems have been printed, and the detail files end with the
+last finished frame.
+"""
+
+
+def add_command(commands: Any) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "test",
+        help="errors of a model on data sets, as 'dp test' prints them",
+        description="Compare a model with the energies, forces and virials of data sets.",
+        epilog=EPILOG,
+        formatter_class=common.HelpFormatter,
+    )
+    common.add_system_options(parser)
+    parser.add_argument(
+        "-n", "--numb-test", type=common.natural, default=0, metavar="N", help="frames of each system (default: all)"
+    )
+    parser.add_argument("-d", "--detail-file", metavar="DETAIL", help="prefix of files with all labels and predictions")
+    parser.add_argument("-a", "--atomic", action="store_true", help="also the energies of atoms (atom_ener)")
+    parser.add_argument("--plot", metavar="PNG", help="predictions over labels as a picture: .png, .pdf or .svg")
+    common.add_model_options(parser)
+    common.add_worker_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    from ..accuracy import Accuracy, DetailFiles
+
+    common.check_output(args.plot, (".png", ".pdf", ".svg"), [])
+    if args.detail_file is not None and not os.path.isdir(os.path.dirname(args.detail_file) or "."):
+        raise InputError(f"the folder of the detail files does not exist: {os.path.dirname(args.detail_file)}")
+    parity = None
+    if args.plot is not None:
+        from ..plots import Parity
+
+        parity = Parity()
+    walk = common.Walk(common.system_paths(args), most=args.numb_test or None)
+    whole, tested = Accuracy(), 0
+    model = common.load_model(args)
+    with ExitStack() as stack:
+        executor = common.worker_pool(args, stack)
+        details = None if args.detail_file is None else stack.enter_context(DetailFiles(args.detail_file))
+        for system, frames in walk.by_source():
+            walk.print("# ---------------output of dp test--------------- ")
+            walk.print(f"# testing system : {system}")
+            found = _test(args, model, system, frames, executor, details, parity)
+            walk.print(f"# number of test data : {found.frames} ")
+            for line in found.lines():
+                walk.print(line)
+            walk.print("# ----------------------------------------------- ")
+            whole.merge(found)
+            tested += 1
+    print("# ----------weighted average of errors----------- ")
+    print(f"# number of systems : {tested}")
+    for line in whole.lines():
+        print(line)
+    print("# ----------------------------------------------- ")
+    if parity is not None:
+        parity.draw(args.plot, common.model_name(args))
+
+
+def _test(
+    args: argparse.Namespace,
+    model: Any,
+    system: str,
+    frames: Any,
+    executor: Any,
+    details: DetailFiles | None,
+    parity: Parity | None,
+) -> Accuracy:
+    from ..accuracy import Accuracy
+    from ..streams import evaluate_frames
+
+    found = Accuracy()
+    frame: Frame
+    for frame, result in evaluate_frames(model, frames, executor=executor):
+        found.add(frame, result, args.atomic)
+        if details is not None:
+            details.add(system, frame, result)
+        if parity is not None:
+            parity.add(frame, result)
+    if found.frames == 0:
+        raise InputError(f"{system}: there are no frames to test with")
+    return found

@@ -1,0 +1,160 @@
+"""Pictures: predictions over labels, and two-dimensional maps. Needs matplotlib: ``pip install 'dpa2[plot]'``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .data import Frame
+    from .inputs import Float
+    from .model import Result
+
+# Points that are drawn one by one; of more, every second one is left out until they are fewer.
+MOST_POINTS = 200_000
+# From so many on a panel shows densities in place of points.
+DENSE = 20_000
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("pictures need matplotlib; install it with: pip install 'dpa2[plot]'") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+class Thinned:
+    """Rows of a stream that keeps at most :data:`MOST_POINTS` of them, evenly spaced; the same ones every time."""
+
+    def __init__(self, width: int) -> None:
+        self._stride = 1
+        self._seen = 0
+        self._rows: list[NDArray[np.float64]] = []
+        self._count = 0
+        self.width = width
+
+    def add(self, rows: NDArray[Any]) -> None:
+        """Take in (k, width) rows."""
+        first = -self._seen % self._stride
+        kept = np.array(rows[first :: self._stride], dtype=np.float64)
+        self._seen += len(rows)
+        self._rows.append(kept)
+        self._count += len(kept)
+        while self._count > MOST_POINTS:
+            joined = self.rows()[::2]
+            self._rows, self._count = [joined], len(joined)
+            self._stride *= 2
+
+    def rows(self) -> NDArray[np.float64]:
+        """(n, width): what was kept."""
+        return np.concatenate([np.empty((0, self.width)), *self._rows])
+
+
+class Parity:
+    """Gathers predictions and labels, and draws them over each other.
+
+    Raises:
+        InputError: matplotlib is missing.
+    """
+
+    PANELS = (
+        ("energy", "energy, eV/atom"),
+        ("force", "force, eV/Å"),
+        ("virial", "virial, eV/atom"),
+    )
+
+    def __init__(self) -> None:
+        _figure(1, 1)
+        self._points = {name: Thinned(2) for name, _ in self.PANELS}
+
+    def add(self, frame: Frame, result: Result) -> None:
+        """Take in a frame with its labels, and what a model makes of it."""
+        natoms = max(1, len(frame))
+        if frame.energy is not None:
+            self._add("energy", frame.energy / natoms, float(result.energy) / natoms)
+        if frame.forces is not None:
+            self._add("force", frame.forces, result.forces)
+        if frame.virial is not None and all(frame.pbc):
+            self._add("virial", frame.virial / natoms, result.virial / natoms)
+
+    def _add(self, name: str, label: ArrayLike, prediction: ArrayLike) -> None:
+        self._points[name].add(np.stack([np.ravel(label), np.ravel(prediction)], axis=1))
+
+    def draw(self, path: str, title: str) -> None:
+        """Write the picture.
+
+        Raises:
+            InputError: no frame had a label.
+        """
+        panels = [(words, self._points[name].rows()) for name, words in self.PANELS]
+        panels = [(words, points) for words, points in panels if len(points)]
+        if not panels:
+            raise InputError("there is nothing to draw: no frame has an energy, forces or a virial")
+        figure = _figure(4.2 * len(panels), 4.4)
+        figure.suptitle(title, fontsize=10)
+        for axes, (words, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            low, high = float(points.min()), float(points.max())
+            margin = 0.03 * (high - low) or 0.5
+            limits = (low - margin, high + margin)
+            axes.plot(limits, limits, color="0.6", linewidth=0.8, zorder=1)
+            if len(points) >= DENSE:
+                hexagons = axes.hexbin(
+                    *points.T, gridsize=120, bins="log", mincnt=1, extent=(*limits, *limits), linewidths=0.1, zorder=2
+                )
+                figure.colorbar(hexagons, ax=axes, shrink=0.7, label="points")
+            else:
+                axes.scatter(*points.T, s=8, alpha=0.6, linewidths=0, zorder=2)
+            rmse = float(np.sqrt(np.mean((points[:, 1] - points[:, 0]) ** 2)))
+            unit = words.partition(", ")[2]
+            axes.text(0.04, 0.96, f"RMSE {rmse:.4g} {unit}", transform=axes.transAxes, va="top", fontsize=9)
+            axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"label: {words}", ylabel=f"model: {words}")
+            axes.ticklabel_format(useOffset=False)
+            axes.tick_params(labelsize=8)
+            axes.tick_params(axis="x", rotation=30)
+        figure.savefig(path, dpi=150)
+
+
+def draw_map(path: str, points: Float, kinds: Sequence[str], explained: Sequence[float], title: str) -> None:
+    """Write a map of points in colours.
+
+    Args:
+        path: a name ending in .png, .pdf or .svg.
+        points: (n, 2).
+        kinds: (n,) what the colour of a point stands for, such as an element.
+        explained: the shares of the variance along both axes.
+        title: goes on top.
+    """
+    figure = _figure(6.4, 5.4)
+    axes = figure.subplots()
+    names = sorted(set(kinds))
+    of = np.array(kinds)
+    colours = figure_colours(len(names))
+    size = float(np.clip(4.0e4 / max(1, len(points)), 1.0, 16.0))
+    for name, colour in zip(names, colours, strict=True):
+        mask = of == name
+        axes.scatter(*points[mask].T, s=size, alpha=0.5, linewidths=0, color=colour, label=f"{name} ({mask.sum()})")
+    axes.set(xlabel=f"PCA 1 ({explained[0]:.1%})", ylabel=f"PCA 2 ({explained[1]:.1%})")
+    axes.set_title(title, fontsize=10)
+    if len(names) <= 20:
+        for handle in axes.legend(fontsize=8, frameon=False).legend_handles:
+            handle.set_sizes([24])
+            handle.set_alpha(1)
+    figure.savefig(path, dpi=150)
+
+
+def figure_colours(count: int) -> list[Any]:
+    """So many colours that can be told apart, as far as there are."""
+    from matplotlib import colormaps
+
+    if count <= 10:
+        return [colormaps["tab10"](k) for k in range(count)]
+    return [colormaps["turbo"](k / (count - 1)) for k in range(count)]

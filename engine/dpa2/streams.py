@@ -1,0 +1,367 @@
+"""Many frames through a model, one after the other, or on the workers of any executor of ``concurrent.futures``.
+
+>>> from concurrent.futures import ThreadPoolExecutor
+>>> from dpa2.data import read_structures
+>>> from dpa2.streams import evaluate_frames
+>>> frames = itertools.chain(*read_structures("data"))              # doctest: +SKIP
+>>> for frame, result in evaluate_frames(model, frames):            # doctest: +SKIP
+...     print(frame.where, result.energy)
+
+Frames are read as they are needed and come out in their order, so that a data set may be larger than the memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import signal
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .data import Frame
+from .errors import Error, EvaluationError, InputError, OutOfMemoryError
+from .inputs import Float
+from .model import Atomic, Model, Result
+
+T = TypeVar("T")
+Pooling = Literal["none", "mean", "mean+std"]
+
+#: A task of a worker ends with the frame that brings it to so many atoms, or to so many frames. Tasks depend on the
+#: frames alone, so that results are the same bits however many workers there are.
+TASK_ATOMS = 4096
+TASK_FRAMES = 256
+_MODELS_KEPT = 4
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Which fparam and aparam a frame is evaluated with: those given here, else the frame's if the model takes any."""
+
+    fparam: ArrayLike | None
+    aparam: ArrayLike | None
+    takes_fparam: bool
+    takes_aparam: bool
+
+    @classmethod
+    def of(cls, model: Model, fparam: ArrayLike | None = None, aparam: ArrayLike | None = None) -> Parameters:
+        fitting = model.config["fitting_net"]
+        return cls(fparam, aparam, fitting["numb_fparam"] > 0, fitting["numb_aparam"] > 0)
+
+    def keywords(self, frame: Frame) -> dict[str, Any]:
+        """The arguments of ``Model.evaluate``."""
+        fparam = self.fparam if self.fparam is not None else frame.fparam if self.takes_fparam else None
+        aparam = self.aparam if self.aparam is not None else frame.aparam if self.takes_aparam else None
+        return {"fparam": fparam, "aparam": aparam}
+
+
+def evaluate_frames(
+    model: Model | str | os.PathLike[str],
+    frames: Iterable[Frame],
+    *,
+    executor: Executor | None = None,
+    ahead: int | None = None,
+    atomic: Atomic = False,
+    fparam: ArrayLike | None = None,
+    aparam: ArrayLike | None = None,
+) -> Iterator[tuple[Frame, Result]]:
+    """Energies, forces and virials of a stream of frames.
+
+    Args:
+        model: a :class:`dpa2.Model`, which travels to every worker once per process; or the path of a model file
+            that the workers can read, where they have a file system in common.
+        frames: such as :func:`dpa2.data.read_structures` gives.
+        executor: anything with the interface of ``concurrent.futures``: a pool of threads or processes, Dask's
+            ``Client.get_executor()``, mpi4py's ``MPIPoolExecutor``. None: this process, with the model's threads.
+        ahead: tasks that are handed out before the first result is waited for; two per worker by default, as far as
+            the executor says how many it has, else two per core.
+        atomic, fparam, aparam: as for :meth:`dpa2.Model.evaluate`, the same for all frames; without them the frames'
+            own parameters are used if the model takes any.
+
+    Yields:
+        (frame, result) in the order of the frames; shapes and units as for :meth:`dpa2.Model.evaluate`.
+
+    Raises:
+        EvaluationError: a frame that cannot be evaluated; the message names it. Frames before it have come out.
+    """
+    task = partial(_evaluate_task, atomic=atomic, fparam=fparam, aparam=aparam)
+    return _stream(model, frames, task, executor, ahead)
+
+
+def descriptor_frames(
+    model: Model | str | os.PathLike[str],
+    frames: Iterable[Frame],
+    *,
+    executor: Executor | None = None,
+    ahead: int | None = None,
+    pooling: Pooling = "none",
+) -> Iterator[tuple[Frame, Float]]:
+    """Descriptors of a stream of frames.
+
+    Args:
+        model, frames, executor, ahead: as for :func:`evaluate_frames`.
+        pooling: "none"; "mean" over the real atoms; "mean+std": the mean, then the standard deviation.
+
+    Yields:
+        (frame, descriptor): (natoms, descriptor_dim), or (descriptor_dim,) for "mean", (2 descriptor_dim,) for
+        "mean+std"; float64, dimensionless.
+
+    Raises:
+        EvaluationError: see :func:`evaluate_frames`; also a frame without atoms to take the mean of.
+    """
+    if pooling not in ("none", "mean", "mean+std"):
+        raise InputError(f'pooling must be "none", "mean" or "mean+std", got {pooling!r}')
+    return _stream(model, frames, partial(_descriptor_task, pooling=pooling), executor, ahead)
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """A pool of processes for :func:`evaluate_frames`, to be used in a ``with`` statement.
+
+    The processes are started afresh, share the cores between them unless ``OMP_NUM_THREADS`` says otherwise, and
+    leave Ctrl-C to their parent.
+    """
+    import multiprocessing
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), _prepare_worker, (max(1, cores // workers),)
+    )
+
+
+def _prepare_worker(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+# ------------------------------------------------------------------------------------------------ models on workers
+
+_known: OrderedDict[str, Model] = OrderedDict()
+_known_lock = threading.Lock()
+
+
+def _remembered(key: str, make: Callable[[], Model]) -> Model:
+    """The model of this process that ``key`` stands for."""
+    with _known_lock:
+        if key not in _known:
+            _known[key] = make()
+        _known.move_to_end(key)
+        while len(_known) > _MODELS_KEPT:
+            _known.popitem(last=False)
+        return _known[key]
+
+
+class _Ticket:
+    """A model on its way to workers: itself within a process, bytes between them, unpacked once by each."""
+
+    def __init__(self, source: Model | str | os.PathLike[str]) -> None:
+        self.source = source if isinstance(source, Model) else os.fspath(source)
+        self._reduced: tuple[Any, ...] | None = None
+
+    @property
+    def model(self) -> Model:
+        return self.source if isinstance(self.source, Model) else _from_path(self.source)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._reduced is None:
+            if isinstance(self.source, Model):
+                payload = pickle.dumps(self.source, protocol=5)
+                self._reduced = _from_payload, (hashlib.sha256(payload).hexdigest(), payload)
+            else:
+                self._reduced = _Ticket, (self.source,)
+        return self._reduced
+
+
+def _from_path(path: str) -> Model:
+    from .model import load
+
+    facts = os.stat(path)
+    return _remembered(f"{os.path.abspath(path)} {facts.st_size} {facts.st_mtime_ns}", lambda: load(path))
+
+
+def _unpickled(payload: bytes) -> Model:
+    model = pickle.loads(payload)
+    assert isinstance(model, Model)
+    return model
+
+
+def _from_payload(digest: str, payload: bytes) -> _Ticket:
+    return _Ticket(_remembered(digest, lambda: _unpickled(payload)))
+
+
+# ------------------------------------------------------------------------------------------------ tasks
+
+
+def _tasks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    task: list[Frame] = []
+    atoms = 0
+    for frame in frames:
+        task.append(frame)
+        atoms += len(frame)
+        if atoms >= TASK_ATOMS or len(task) == TASK_FRAMES:
+            yield task
+            task, atoms = [], 0
+    if task:
+        yield task
+
+
+def _stream(
+    model: Model | str | os.PathLike[str],
+    frames: Iterable[Frame],
+    work: Callable[[_Ticket, list[Frame]], list[T]],
+    executor: Executor | None,
+    ahead: int | None,
+) -> Iterator[tuple[Frame, T]]:
+    if ahead is not None and ahead < 1:
+        raise InputError(f"ahead must be a positive number of tasks, got {ahead!r}")
+    ticket = _Ticket(model)
+    if executor is None:
+        return _here(ticket, frames, work)
+    workers = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
+    return _elsewhere(ticket, frames, work, executor, ahead or 2 * workers)
+
+
+def _here(
+    ticket: _Ticket, frames: Iterable[Frame], work: Callable[[_Ticket, list[Frame]], list[T]]
+) -> Iterator[tuple[Frame, T]]:
+    for task in _tasks(frames):
+        yield from zip(task, work(ticket, task), strict=True)
+
+
+def _elsewhere(
+    ticket: _Ticket,
+    frames: Iterable[Frame],
+    work: Callable[[_Ticket, list[Frame]], list[T]],
+    executor: Executor,
+    ahead: int,
+) -> Iterator[tuple[Frame, T]]:
+    """As :func:`_here`, with at most ``ahead`` tasks handed out."""
+    waiting: deque[tuple[list[Frame], Future[list[T]]]] = deque()
+    tasks = _tasks(frames)
+    try:
+        while True:
+            while len(waiting) < ahead and (task := next(tasks, None)) is not None:
+                waiting.append((task, executor.submit(work, ticket, task)))
+            if not waiting:
+                return
+            done, future = waiting.popleft()
+            yield from zip(done, future.result(), strict=True)
+    except BrokenExecutor as error:
+        raise EvaluationError(
+            f"a worker ended while it was at work ({error}); if memory ran out, use fewer workers"
+        ) from error
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _together(frames: Sequence[Frame], key: Callable[[Frame], object]) -> Iterator[list[Frame]]:
+    """The frames in runs of equal ``key``."""
+    run: list[Frame] = []
+    for frame in frames:
+        if run and key(run[-1]) != key(frame):
+            yield run
+            run = []
+        run.append(frame)
+    if run:
+        yield run
+
+
+def _by_runs(
+    frames: list[Frame], compute: Callable[[list[Frame]], list[T]], single: Callable[[Frame], object]
+) -> list[T]:
+    """``compute`` for runs of frames that fit into one array each; errors are those of ``single`` and name a frame."""
+    found: list[T] = []
+
+    def shape_of(frame: Frame) -> object:
+        return len(frame), frame.pbc, frame.box is None, _shape(frame.fparam), _shape(frame.aparam)
+
+    for run in _together(frames, shape_of):
+        try:
+            found += compute(run)
+        except Error:
+            for frame in run:  # one of them: which?
+                try:
+                    single(frame)
+                except Error as error:
+                    text = str(error)
+                    kind = OutOfMemoryError if isinstance(error, OutOfMemoryError) else EvaluationError
+                    raise kind(text if text.startswith(frame.where) else f"{frame.where}: {text}") from error
+                found += compute([frame])
+    return found
+
+
+def _shape(array: Float | None) -> tuple[int, ...] | None:
+    return None if array is None else array.shape
+
+
+def _arrays(model: Model, run: list[Frame]) -> dict[str, Any]:
+    return {
+        "coords": np.stack([frame.coords for frame in run]),
+        "types": np.stack([frame.types_in(model.type_map) for frame in run]),
+        "box": None if run[0].box is None else np.stack([frame.box for frame in run if frame.box is not None]),
+        "pbc": run[0].pbc,
+    }
+
+
+def _evaluate_task(
+    ticket: _Ticket, frames: list[Frame], atomic: Atomic, fparam: ArrayLike | None, aparam: ArrayLike | None
+) -> list[Result]:
+    model = ticket.model
+    parameters = Parameters.of(model, fparam, aparam)
+
+    def compute(run: list[Frame]) -> list[Result]:
+        keywords = parameters.keywords(run[0])
+        if fparam is None and keywords["fparam"] is not None:
+            keywords["fparam"] = np.stack([np.asarray(frame.fparam) for frame in run])
+        if aparam is None and keywords["aparam"] is not None:
+            keywords["aparam"] = np.stack([np.asarray(frame.aparam) for frame in run])
+        found = model.evaluate(**_arrays(model, run), **keywords, atomic=atomic)
+        energies = np.asarray(found.energy)
+        return [
+            Result(
+                float(energies[f]),
+                found.forces[f],
+                found.virial[f],
+                found.atom_energy[f],
+                None if found.atom_virial is None else found.atom_virial[f],
+            )
+            for f in range(len(run))
+        ]
+
+    def single(frame: Frame) -> object:
+        types = frame.types_in(model.type_map)
+        return model.evaluate(frame.coords, types, frame.box, frame.pbc, **parameters.keywords(frame), atomic=atomic)
+
+    return _by_runs(frames, compute, single)
+
+
+def _pool(descriptor: Float, real: Any, pooling: Pooling) -> Float:
+    if pooling == "none":
+        return descriptor
+    if not real.any():
+        raise InputError("there is no atom to take the mean of")
+    mean: Float = descriptor[real].mean(axis=0)
+    return mean if pooling == "mean" else np.concatenate([mean, descriptor[real].std(axis=0)])
+
+
+def _descriptor_task(ticket: _Ticket, frames: list[Frame], pooling: Pooling) -> list[Float]:
+    model = ticket.model
+
+    def compute(run: list[Frame]) -> list[Float]:
+        arrays = _arrays(model, run)
+        found = model.descriptor(**arrays)
+        return [_pool(found[f], arrays["types"][f] >= 0, pooling) for f in range(len(run))]
+
+    def single(frame: Frame) -> object:
+        types = frame.types_in(model.type_map)
+        return _pool(model.descriptor(frame.coords, types, frame.box, frame.pbc), types >= 0, pooling)
+
+    return _by_runs(frames, compute, single)

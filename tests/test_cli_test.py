@@ -1,0 +1,211 @@
+"""`dpa2 test` against what deepmd-kit's `dp --pt test` printed and wrote (tests/golden/dp_test)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import dpa2
+import numpy as np
+import pytest
+from cases import GOLDEN
+from datasets import SYSTEMS, write_all, write_raw
+from dpa2 import cli
+from dpa2.accuracy import Accuracy
+from dpa2.data import read_structures
+from dpa2.streams import evaluate_frames
+
+ANSWERS = GOLDEN / "dp_test"
+MODEL = str(GOLDEN / "files" / "trained" / "model.pt")
+ONE_RUN = re.compile(r"-?\d\.\d{18}e[+-]\d\d")
+
+
+@pytest.fixture(scope="module")
+def systems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the data sets."""
+    folder = tmp_path_factory.mktemp("systems")
+    write_all(folder)
+    return folder
+
+
+@pytest.fixture
+def here(systems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data sets by their own names in the working directory, and a list of them."""
+    for path in systems.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    Path("systems.txt").write_text("mixed\nopen\n\nstandard\n")
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """Run ``dpa2 test`` that must succeed; its stdout."""
+    status = cli.main(["test", "-m", MODEL, *args])
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    assert captured.err == ""
+    return captured.out
+
+
+def fail(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
+    """Run ``dpa2 test`` that must fail; its status and message."""
+    status = cli.main(["test", *args])
+    captured = capsys.readouterr()
+    assert captured.err.startswith("dpa2: error: ")
+    return status, captured.err
+
+
+def answer(name: str) -> str:
+    return (ANSWERS / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("all", ["-f", "systems.txt"]),
+        ("all", ["-s", *SYSTEMS]),
+        ("two_frames", ["-f", "systems.txt", "-n", "2"]),
+        ("atomic", ["-s", "standard", "-a"]),
+        ("hdf5", ["-s", "standard.hdf5#/water/standard"]),
+        ("hdf5", ["-s", "standard.hdf5"]),
+    ],
+)
+def test_prints_what_deepmd_kit_prints(
+    name: str, args: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, *args) == answer(f"{name}.txt")
+
+
+def test_processes_find_the_same(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "-f", "systems.txt", "--workers", "2") == answer("all.txt")
+
+
+def test_folder_is_searched_for_systems(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("standard.hdf5").unlink()
+    out = run(capsys, "-s", ".")
+    assert out.splitlines()[1] == "# testing system : mixed"
+    assert out == answer("all.txt")
+
+
+def test_raw_text_files_give_the_figures_of_the_arrays(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_raw(Path("text"), Path("standard"))
+    out = run(capsys, "-s", "text", "-a")
+    assert out.replace("system : text", "system : standard") == answer("atomic.txt")
+
+
+def test_detail_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "-f", "systems.txt", "-d", "detail")
+    names = sorted(path.name for path in ANSWERS.glob("detail.*"))
+    assert len(names) == 6
+    assert sorted(path.name for path in Path().glob("detail.*")) == names
+    for name in names:
+        ours, theirs = Path(name).read_text(encoding="utf-8").splitlines(), answer(name).splitlines()
+        assert ours[0] == theirs[0]
+        assert [ONE_RUN.sub("#", line) for line in ours] == [ONE_RUN.sub("#", line) for line in theirs]
+        np.testing.assert_allclose(np.loadtxt(ours), np.loadtxt(theirs), rtol=0, atol=1e-12)
+
+
+def test_prefix_of_detail_files_is_taken_as_deepmd_kit_takes_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "-s", "open", "-d", "some.where")
+    assert sorted(path.name for path in Path().glob("some.*")) == [
+        f"some.{name}.out" for name in ("e", "e_peratom", "f", "v", "v_peratom")
+    ]
+
+
+def test_parity_plot(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    run(capsys, "-s", "standard", "--plot", "parity.png")
+    picture = image.imread("parity.png")
+    assert picture.shape[0] > 400
+    assert picture.shape[1] > 2 * picture.shape[0]  # energy, force, virial side by side
+    assert 0.01 < (picture[:, :, :3].min(axis=2) < 0.9).mean() < 0.2
+
+
+def test_plot_without_matplotlib(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    status, message = fail(capsys, "-m", MODEL, "-s", "standard", "--plot", "parity.png")
+    assert status == 2
+    assert "pip install 'dpa2[plot]'" in message
+
+
+@pytest.mark.parametrize(
+    ("status", "args", "message"),
+    [
+        (2, ["-s", "nowhere"], "no such structure file or folder: nowhere"),
+        (2, ["-f", "nowhere.txt"], "nowhere.txt"),
+        (2, ["-f", "empty.txt"], "empty.txt: no paths in this list"),
+        (2, ["-s", "standard.hdf5#/ice"], "standard.hdf5#/ice: there is no group '/ice' in this file"),
+        (2, ["-s", "open", "-d", "no/detail"], "the folder of the detail files does not exist: no"),
+        (2, ["-s", "open", "--plot", "parity.txt"], "must end in .png or .pdf or .svg"),
+        (2, ["-s", "open", "-a"], "open, frame 0: there are no energies of atoms to compare with (atom_ener.npy)"),
+        (2, ["-s", "nothing"], "nothing: there are no frames to test with"),
+        (1, ["-s", "far"], "far, frame 1: coords of atom 2: y = nan is not finite"),
+        (1, ["-s", "xenon"], "xenon, frame 0: atom 1 is 'Xe', which the model does not know"),
+    ],
+)
+def test_failures(status: int, args: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty.txt").write_text("\n")
+    for name in ("nothing", "far", "xenon"):
+        shutil.copytree("open", name)
+        shutil.rmtree(f"{name}/set.001")
+    coords = np.load("far/set.000/coord.npy")
+    coords[1, 7] = np.nan
+    np.save("far/set.000/coord.npy", coords)
+    Path("xenon/type_map.raw").write_text("Xe H")
+    for path in Path("nothing/set.000").iterdir():
+        np.save(path, np.load(path)[:0])
+    found, text = fail(capsys, "-m", MODEL, *args)
+    assert message in text
+    assert found == status
+
+
+def test_interrupt_leaves_finished_systems(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = dpa2.Model.evaluate
+    calls = []
+
+    def interrupted(model: dpa2.Model, *args: object, **keywords: object) -> object:
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(model, *args, **keywords)
+
+    monkeypatch.setattr(dpa2.Model, "evaluate", interrupted)
+    assert cli.main(["test", "-m", MODEL, "-f", "systems.txt", "-d", "detail"]) == 130
+    captured = capsys.readouterr()
+    assert captured.err == "dpa2: interrupted\n"
+    first = answer("all.txt").split("# ---------------output")[1]
+    assert first in captured.out
+    assert len(Path("detail.e.out").read_text().splitlines()) == 5
+
+
+def test_errors_of_parts_add_up(systems: Path) -> None:
+    (source,) = read_structures(systems / "standard")
+    model = dpa2.load(MODEL)
+    whole, first, second = Accuracy(), Accuracy(), Accuracy()
+    for k, (frame, result) in enumerate(evaluate_frames(model, source)):
+        whole.add(frame, result)
+        (first if k < 2 else second).add(frame, result)
+    first.merge(second)
+    assert (first.frames, whole.frames) == (5, 5)
+    assert first.lines() == whole.lines()
+    assert len(whole.lines()) == 14
+
+
+def test_frames_without_a_label_are_not_counted() -> None:
+    accuracy = Accuracy()
+    assert accuracy.lines() == []
+    frame = dpa2.data.Frame(np.zeros((2, 3)), np.zeros(2, dtype=np.int32), None)
+    result = dpa2.Result(1.0, np.zeros((2, 3)), np.zeros((3, 3)), np.zeros(2))
+    accuracy.add(frame, result)
+    frame.energy = 3.0
+    accuracy.add(frame, result)
+    assert accuracy.frames == 2
+    assert accuracy.lines()[:2] == ["Energy MAE         : 2.000000e+00 eV", "Energy RMSE        : 2.000000e+00 eV"]
