@@ -1,8 +1,8 @@
 #include <cstdlib>
-#include <stdexcept>
 #include <string>
 
 #include "cpu/kernels.hpp"
+#include "error.hpp"
 
 namespace dpa2 {
 namespace isa {
@@ -110,12 +110,12 @@ const Level& named(const std::string& wanted, const std::string& origin) {
   std::string names;
   for (int i = 0; i < count; ++i) {
     if (wanted == list[i].name) {
-      if (!list[i].supported) throw std::runtime_error(origin + wanted + ": this processor does not support it");
+      if (!list[i].supported) throw invalid_input(origin, wanted, ": this processor does not support it");
       return list[i];
     }
     names += (i > 0 ? ", " : "") + std::string(list[i].name);
   }
-  throw std::runtime_error(origin + wanted + ": no such instruction-set level in this build (" + names + ")");
+  throw invalid_input(origin, wanted, ": no such instruction-set level in this build (" + names + ")");
 }
 
 const Level& choose() {

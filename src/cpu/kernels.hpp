@@ -68,7 +68,7 @@ struct Kernels {
 };
 
 /// The kernels for this processor; the environment variable DPA2_ISA (v2, v3, v4 or base) asks for a level by name.
-/// Throws std::runtime_error when that level is unknown, not built, or not supported by the processor.
+/// Throws invalid_input when that level is unknown, not built, or not supported by the processor.
 template <class T>
 const Kernels<T>& kernels();
 
