@@ -34,7 +34,8 @@ class Lattice:
 
     @property
     def inverse(self) -> Array:
-        return np.linalg.inv(self.rows)
+        inverse: Array = np.asarray(np.linalg.inv(self.rows), dtype=np.float64)
+        return inverse
 
 
 def reduced(box: Array | None, pbc: Sequence[bool]) -> Lattice:
