@@ -150,10 +150,10 @@ def test_load(device: str, model_file: Path) -> None:
     ("options", "message"),
     [
         (
-            {"device": "cuda"},
-            "device must be one of 'cpu', 'reference', got 'cuda'; CUDA is not available in this version",
+            {"device": "cuda:1"},
+            "device must be one of 'cpu', 'cuda', 'reference', got 'cuda:1'; CUDA_VISIBLE_DEVICES says which GPU",
         ),
-        ({"device": "tpu"}, "device must be one of 'cpu', 'reference', got 'tpu'$"),
+        ({"device": "tpu"}, "device must be one of 'cpu', 'cuda', 'reference', got 'tpu'$"),
         ({"precision": "float16"}, "precision must be one of 'float64', 'float32', got 'float16'"),
         ({"device": "reference", "precision": "float32"}, "the reference computes in float64 only"),
         ({"threads": 0}, "threads must be a positive integer or None, got 0"),

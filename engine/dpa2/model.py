@@ -13,14 +13,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .batch import run_frames
+from .engines import Overflow, make_engine
 from .errors import InputError, NeighborOverflowWarning, OutOfMemoryError
-from .inputs import Batch, Float, Int, Pbc, check_input
+from .inputs import Batch, Float, check_input
 
 if TYPE_CHECKING:
     from .files import ModelData
@@ -28,30 +29,9 @@ if TYPE_CHECKING:
 Precision: TypeAlias = Literal["float64", "float32"]
 OnOverflow: TypeAlias = Literal["warn", "error", "ignore"]
 Atomic: TypeAlias = bool | Literal["edge", "deepmd"]
-Overflow: TypeAlias = Sequence[tuple[str, int, int, int]]
 Progress: TypeAlias = Callable[[int, int], None]
 
 _ATOMIC = {False: 0, True: 1, "edge": 1, "deepmd": 2}
-
-
-class Engine(Protocol):
-    """What evaluates one frame: the compiled core or the NumPy reference."""
-
-    def evaluate(
-        self,
-        coords: Float,
-        types: Int,
-        box: Float | None,
-        pbc: Pbc,
-        fparam: Float | None,
-        aparam: Float | None,
-        atomic: int,
-        threads: int,
-    ) -> Any: ...
-
-    def descriptor(
-        self, coords: Float, types: Int, box: Float | None, pbc: Pbc, rot_mat: bool, threads: int
-    ) -> tuple[Float, Float | None, Overflow]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,24 +103,6 @@ def _checked_skin(skin: Any, rcut: float) -> float:
     return float(skin)
 
 
-def _make_engine(data: ModelData, precision: str, device: str, skin: float) -> Engine:
-    if device == "reference":
-        from .reference import ReferenceModel
-
-        reference: Engine = ReferenceModel(data.config, data.weights)
-        return reference
-    import json
-
-    try:
-        from ._native import NativeModel
-    except ImportError as error:
-        raise ImportError(
-            f"the compiled part of dpa2 cannot be imported ({error}); install the package with pip, "
-            'or use device="reference" for the slow NumPy implementation'
-        ) from error
-    return NativeModel(json.dumps(data.config), data.weights, precision, skin)
-
-
 class Model:
     """A DPA-2 model, ready to evaluate. Made by :func:`dpa2.load`; immutable, and safe to share between threads."""
 
@@ -153,8 +115,8 @@ class Model:
         on_overflow: OnOverflow = "warn",
         skin: float = 0.0,
     ) -> None:
-        hint = "; CUDA is not available in this version" if str(device).startswith(("cuda", "gpu")) else ""
-        self._device = _choice(device, ("cpu", "reference"), "device", hint)
+        hint = "; CUDA_VISIBLE_DEVICES says which GPU" if str(device).startswith(("cuda", "gpu")) else ""
+        self._device = _choice(device, ("cpu", "cuda", "reference"), "device", hint)
         self._on_overflow = _choice(on_overflow, ("warn", "error", "ignore"), "on_overflow")
         if precision is not None:
             _choice(precision, ("float64", "float32"), "precision")
@@ -170,7 +132,7 @@ class Model:
         self._data = data
         self._warned = False
         self._skin = _checked_skin(skin, self.rcut)
-        self._engine = _make_engine(data, self._precision, self._device, self._skin)
+        self._engine = make_engine(data, self._precision, self._device, self._skin)
 
     @property
     def type_map(self) -> tuple[str, ...]:
@@ -206,7 +168,7 @@ class Model:
 
     @property
     def device(self) -> str:
-        """``"cpu"`` (the compiled core) or ``"reference"`` (NumPy)."""
+        """``"cpu"`` (the compiled core), ``"cuda"`` (a GPU) or ``"reference"`` (NumPy)."""
         return self._device
 
     @property
@@ -229,7 +191,7 @@ class Model:
             atomic: as for :meth:`evaluate`.
 
         Raises:
-            InputError: wrong arguments, or a model with ``device="reference"``.
+            InputError: wrong arguments, or a model that is not on the CPU.
         """
         if not isinstance(natoms, (int, np.integer)) or isinstance(natoms, bool) or natoms < 0:
             raise InputError(f"natoms must be a number of atoms, got {natoms!r}")
@@ -303,6 +265,9 @@ class Model:
         Raises:
             InputError: see :meth:`evaluate`.
         """
+        if frames := self._on_device(coords, types, box, pbc):
+            found, rotation = frames.descriptor(rot_mat)
+            return (found, rotation) if rot_mat else found
         batch = check_input(self._data.config, coords, types, box, pbc, with_parameters=False)
         nframes, natoms = batch.types.shape
         g2_dim = int(self._data.config["descriptor"]["repformer"]["g2_dim"])
@@ -344,7 +309,8 @@ class Model:
     ) -> Result:
         """Energy, forces and virial of one structure or of many.
 
-        Anything with ``__array__`` or DLPack in the memory of the CPU serves as an array.
+        Anything with ``__array__`` or DLPack in the memory of the CPU serves as an array. With ``device="cuda"``,
+        ``coords`` may lie on the GPU (DLPack): the answers then do too, as CuPy arrays, not checked for finiteness.
 
         Args:
             coords: (natoms, 3) or (nframes, natoms, 3), angstrom. Atoms may lie outside the box.
@@ -373,6 +339,8 @@ class Model:
             NeighborOverflowWarning: once per model, when an atom has more neighbours than ``sel``.
         """
         mode = _atomic_mode(atomic)
+        if frames := self._on_device(coords, types, box, pbc):
+            return Result(**frames.evaluate(fparam, aparam, mode))
         batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam)
         nframes, natoms = batch.types.shape
         energy = np.empty(nframes)
@@ -414,6 +382,14 @@ class Model:
         return Result(
             float(energy[0]), forces[0], virial[0], atom_energy[0], None if atom_virial is None else atom_virial[0]
         )
+
+    def _on_device(self, *frames: Any) -> Any:
+        """Coordinates, types, box and pbc, where the model and the coordinates are on a GPU; else None."""
+        if self._device != "cuda":
+            return None
+        from .cuda.arrays import device_frames
+
+        return device_frames(self._engine, self._data.config, self._report_overflow, *frames)
 
     def _report_overflow(self, overflow: Overflow, batch: Batch, frame: int) -> None:
         if not overflow or self._on_overflow == "ignore" or self._warned:
@@ -485,7 +461,7 @@ def load(
         head: which model of a multi-task file.
         precision: "float64" or "float32"; the file's own by default (the reference knows float64 only).
         threads: threads per evaluation; by default ``OMP_NUM_THREADS``, else the cores that this process may use.
-        device: "cpu", or "reference" for the slow NumPy implementation that serves as specification.
+        device: "cpu"; "cuda", an NVIDIA GPU through CuPy; or "reference", the slow NumPy specification.
         on_overflow: what to do when an atom has more neighbours than the model's ``sel``: "warn" (once), "error",
             "ignore".
         skin: for molecular dynamics, angstrom: neighbours are looked for up to the cutoff + skin and remembered until

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,9 @@ from dpa2.inputs import Float, Int, Pbc
 from .device import Array, Device
 from .entry import backward_entry, forward_entry
 from .fitting import Fitting
-from .geometry import Geometry, ListBuilder, Lists, Overflow, host_lists, make_geometry
+from .geometry import Geometry, ListSource, Overflow, make_geometry
 from .launcher import Launcher
+from .neighbors import NeighborSearch
 from .prepared import Prepared
 from .repformer import LayerState, Repformer
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 class CudaEngine:
     """A model of one precision on one device. One evaluation at a time: they share the workspace.
 
-    ``neighbors`` makes the neighbour lists of a frame; by default the compiled core does, on the host.
+    ``neighbors`` makes the neighbour lists; by default kernels do.
     """
 
-    def __init__(self, data: ModelData, precision: str, device: Device, neighbors: ListBuilder | None = None) -> None:
+    def __init__(self, data: ModelData, precision: str, device: Device, neighbors: ListSource | None = None) -> None:
         self.device = device
         self.config = data.config
         self.run = Launcher(device, precision)
         self.model = Prepared(data.config, data.weights, self.run)
-        self.neighbors = neighbors or host_lists(device, json.dumps(data.config))
-        self._lock = Lock()
+        self.neighbors: ListSource = neighbors or NeighborSearch(device, data.config)
+        self.lock = Lock()
 
     # ------------------------------------------------------------------------------------------- arrays of the host
 
@@ -54,7 +54,7 @@ class CudaEngine:
 
         ``atomic``: 0, or the definition of the atomic virial, 1 "edge" or 2 "deepmd". ``threads`` means nothing here.
         """
-        with self._lock:
+        with self.lock:
             found = self.evaluate_arrays(coords, types, box, pbc, fparam, aparam, atomic)
             overflow = found.pop("overflow")
             host = {name: self.device.asnumpy(array) for name, array in found.items()}
@@ -64,7 +64,7 @@ class CudaEngine:
         self, coords: Float, types: Int, box: Float | None, pbc: Pbc, rot_mat: bool, threads: int
     ) -> tuple[Float, Float | None, Overflow]:
         """Descriptors (n, dim), rotation matrices (n, n2, 3) where asked for, and overflow records."""
-        with self._lock:
+        with self.lock:
             descriptor, rotation, overflow = self.descriptor_arrays(coords, types, box, pbc, rot_mat)
             host = self._float64(descriptor)
             return host, None if rotation is None else self._float64(rotation), overflow
@@ -102,7 +102,7 @@ class CudaEngine:
         gamma = frame.backward(fitting.backward(None), "gamma")
         forces, virials = workspace("forces", (n, 3), np.float64), workspace("virials", (n, 9), np.float64)
         atom_virial = workspace("atom_virial", (n, 9), np.float64) if atomic else None
-        lists, incoming = geometry.lists, geometry.incoming
+        lists, incoming = geometry.lists, geometry.lists.incoming
         self.run.run(
             *("assemble.cu", "assemble", -(-n // 128), n, forces, virials, atom_virial, gamma, lists.d, lists.start),
             *(incoming.begin, incoming.edges),
@@ -117,7 +117,7 @@ class CudaEngine:
                 seeded = frame.backward(fitting.backward(seed), "seeded_gamma")
                 self.run.run(
                     *("assemble.cu", "assemble_deepmd", -(-n // 128), n, axis, atom_virial, seeded, gamma, wrapped),
-                    *(lists.d, lists.start, geometry.centre, incoming.begin, incoming.edges),
+                    *(lists.d, lists.start, lists.centre, incoming.begin, incoming.edges),
                 )
         found = {
             "energy": energy,
@@ -150,9 +150,9 @@ class CudaEngine:
         return self.device.asarray(coords, np.float64), self.device.asarray(types, np.int32)
 
     def _geometry(self, coords: Array, types: Array, box: Any, pbc: Pbc) -> Geometry:
-        lists: Lists = self.neighbors(coords, types, box, pbc)
+        lists = self.neighbors.build(coords, types, box, pbc)
         kinds = self.device.xp.maximum(types, np.int32(0))
-        return make_geometry(self.device, lists, kinds, self.model.use_three)
+        return make_geometry(self.neighbors, lists, kinds, self.model.use_three)
 
     def _nothing(self, atomic: int) -> dict[str, Any]:
         shapes: dict[str, tuple[int, ...]] = {

@@ -40,7 +40,7 @@ def _env_mat(
     R, sw = run.array(f"R{name}", count, 4), run.array(f"sw{name}", count)
     run.run(
         *("env_mat.cu", "env_mat", -(-count // BLOCK), count, R, sw, geometry.lists.d, geometry.lists.r),
-        *(None if block is None else block.edge, geometry.centre, geometry.types, stats.mean, stats.inv_std),
+        *(None if block is None else block.edge, geometry.lists.centre, geometry.types, stats.mean, stats.inv_std),
         *(stats.rcut_smth, stats.inv_width, stats.protection),
     )
     return R, sw
@@ -59,7 +59,7 @@ def _env_mat_backward(
     count = geometry.nedge if block is None else block.count
     run.run(
         *("env_mat.cu", "env_mat_backward", -(-count // BLOCK), count, gamma, int(block is not None), dR, dsw),
-        *(geometry.lists.d, geometry.lists.r, None if block is None else block.edge, geometry.centre),
+        *(geometry.lists.d, geometry.lists.r, None if block is None else block.edge, geometry.lists.centre),
         *(geometry.types, stats.inv_std, stats.rcut_smth, stats.inv_width, stats.protection, direct),
     )
 

@@ -1,13 +1,13 @@
 """Neighbour lists on the device: the master list of a frame, the lists of the blocks, and both by neighbour.
 
-A function that makes :class:`Lists` is all that the engine knows of where they come from.
+The engine knows of their origin what :class:`ListSource` says: the search on the device, or one on the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,14 @@ from dpa2.inputs import Pbc
 from .device import Array, Device
 
 Overflow: TypeAlias = list[tuple[str, int, int, int]]
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """The edges of a list by neighbour: those to atom i are ``edges[begin[i]:begin[i + 1]]``, in ascending order."""
+
+    begin: Array  # (n + 1) int32
+    edges: Array  # (ne) int32
 
 
 @dataclass(frozen=True)
@@ -31,32 +39,8 @@ class Lists:
     pad1: Array  # (n) int32      padded slots of the repinit list
     pad3: Array  # (n) int32      padded slots of the three-body list
     overflow: Overflow
-
-
-#: coords (n, 3) float64, types (n) int32 on the device; box (3, 3) of the host or None
-ListBuilder: TypeAlias = Callable[[Array, Array, Any, Pbc], Lists]
-
-
-def host_lists(device: Device, config_json: str) -> ListBuilder:
-    """Lists from the compiled core, on the host; copied to the device."""
-    from dpa2 import _native
-
-    def build(coords: Array, types: Array, box: Any, pbc: Pbc) -> Lists:
-        found = _native.neighbors(device.asnumpy(coords), device.asnumpy(types), box, pbc, config_json)
-        whole = ("start", "j", "n_three", "n_rep", "pad1", "pad3")
-        integers = {name: device.asarray(found[name].astype(np.int32)) for name in whole}
-        overflow: Any = found.get("overflow", [])
-        return Lists(d=device.asarray(found["d"]), r=device.asarray(found["r"]), overflow=overflow, **integers)
-
-    return build
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """The edges of a list by neighbour: those to atom i are ``edges[begin[i]:begin[i + 1]]``, in ascending order."""
-
-    begin: Array  # (n + 1) int32
-    edges: Array  # (ne) int32
+    centre: Array  # (ne) int32
+    incoming: Incoming
 
 
 @dataclass(frozen=True)
@@ -73,23 +57,42 @@ class BlockList:
         return int(self.edge.shape[0])
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """Everything that the kernels see of a frame. Arrays of the device."""
+class ListSource(Protocol):
+    """Makes the neighbour lists of a frame."""
 
-    natoms: int
-    types: Array  # (n) int32, virtual atoms as type 0
-    lists: Lists
-    centre: Array  # (ne) int32
-    incoming: Incoming
-    rep: BlockList
-    rep_incoming: Incoming
-    three: BlockList | None
-    first_type: int  # of atom 0, which is that of padded slots
+    def build(self, coords: Array, types: Array, box: Any, pbc: Pbc) -> Lists:
+        """coords (n, 3) float64 and types (n) int32 of the device, n > 0; box (3, 3) of the host or None."""
 
-    @property
-    def nedge(self) -> int:
-        return int(self.lists.j.shape[0])
+    def block(self, lists: Any, count: Array) -> tuple[BlockList, Incoming]:
+        """The list of the first count[i] edges of every centre i, and the same by neighbour."""
+
+
+class HostLists:
+    """Lists from the compiled core, on the host; copied to the device."""
+
+    def __init__(self, device: Device, config: dict[str, Any]) -> None:
+        self._device, self._config_json = device, json.dumps(config)
+
+    def build(self, coords: Array, types: Array, box: Any, pbc: Pbc) -> Lists:
+        from dpa2 import _native
+
+        device, natoms = self._device, len(types)
+        found = _native.neighbors(device.asnumpy(coords), device.asnumpy(types), box, pbc, self._config_json)
+        whole = ("start", "j", "n_three", "n_rep", "pad1", "pad3")
+        lists = {name: device.asarray(found[name].astype(np.int32)) for name in whole}
+        lists |= {name: device.asarray(found[name]) for name in ("d", "r")}
+        centre = np.repeat(np.arange(natoms, dtype=np.int32), np.diff(found["start"]))
+        incoming = _incoming(device.xp, lists["j"], natoms)
+        return Lists(**lists, overflow=[], centre=device.asarray(centre), incoming=incoming)
+
+    def block(self, lists: Lists, count: Array) -> tuple[BlockList, Incoming]:
+        xp = self._device.xp
+        rank = xp.arange(lists.j.shape[0], dtype=np.int32) - lists.start[lists.centre]
+        edge = xp.flatnonzero(rank < count[lists.centre]).astype(np.int32)
+        start = xp.zeros(count.shape[0] + 1, dtype=np.int32)
+        start[1:] = xp.cumsum(count)
+        j = xp.ascontiguousarray(lists.j[edge])
+        return BlockList(start, edge, j, int(count.max())), _incoming(xp, j, count.shape[0])
 
 
 def _incoming(xp: Any, j: Array, natoms: int) -> Incoming:
@@ -98,20 +101,28 @@ def _incoming(xp: Any, j: Array, natoms: int) -> Incoming:
     return Incoming(begin, order)
 
 
-def _block(xp: Any, lists: Lists, rank: Array, centre: Array, count: Array) -> BlockList:
-    edge = xp.flatnonzero(rank < count[centre]).astype(np.int32)
-    start = xp.zeros(count.shape[0] + 1, dtype=np.int32)
-    start[1:] = xp.cumsum(count)
-    return BlockList(start, edge, xp.ascontiguousarray(lists.j[edge]), int(count.max()))
+@dataclass(frozen=True)
+class Geometry:
+    """Everything that the kernels see of a frame. Arrays of the device."""
+
+    types: Array  # (n) int32, virtual atoms as type 0
+    lists: Lists
+    rep: BlockList
+    rep_incoming: Incoming
+    three: BlockList | None
+    first_type: int  # of atom 0, which is that of padded slots
+
+    @property
+    def natoms(self) -> int:
+        return int(self.types.shape[0])
+
+    @property
+    def nedge(self) -> int:
+        return int(self.lists.j.shape[0])
 
 
-def make_geometry(device: Device, lists: Lists, types: Array, with_three: bool) -> Geometry:
+def make_geometry(source: ListSource, lists: Lists, types: Array, with_three: bool) -> Geometry:
     """The lists of the blocks from the master list; types (n) >= 0, at least one atom."""
-    xp, natoms = device.xp, int(types.shape[0])
-    numbers = xp.arange(lists.j.shape[0], dtype=np.int32)
-    centre = (xp.searchsorted(lists.start, numbers, side="right") - 1).astype(np.int32)
-    rank = numbers - lists.start[centre]
-    rep = _block(xp, lists, rank, centre, lists.n_rep)
-    three = _block(xp, lists, rank, centre, lists.n_three) if with_three else None
-    incoming = _incoming(xp, lists.j, natoms)
-    return Geometry(natoms, types, lists, centre, incoming, rep, _incoming(xp, rep.j, natoms), three, int(types[0]))
+    rep, rep_incoming = source.block(lists, lists.n_rep)
+    three = source.block(lists, lists.n_three)[0] if with_three else None
+    return Geometry(types, lists, rep, rep_incoming, three, int(types[0]))

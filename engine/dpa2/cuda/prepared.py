@@ -18,7 +18,6 @@ from dpa2.reference.activation import activation, sigmoid
 from dpa2.reference.common import Config, Weights
 from dpa2.reference.embedding_net import embedding_net
 from dpa2.reference.env_mat import pad_row
-from dpa2.reference.repinit import embed
 from dpa2.reference.type_embedding import type_embedding
 
 from .device import Array
@@ -143,6 +142,11 @@ class Prepared:
     """A model of one precision on one device; immutable."""
 
     def __init__(self, config: Config, weights: dict[str, Any], launcher: Launcher) -> None:
+        if config.get("compression") is not None:
+            raise UnsupportedModelError(
+                'a compressed model cannot be evaluated with device="cuda": load the model that it was made from, or '
+                'use device="cpu"'
+            )
         self.config = config
         self.launcher = launcher
         self._weights = Weights(weights)
@@ -230,6 +234,23 @@ class Prepared:
             gate=gate,
         )
 
+    def _padded_embedding(self, s: Real) -> Real:
+        """(ntypes, ntypes, ng) repinit's network on padded slots: rows by the type of atom 0 and of the centre."""
+        option, name = self.repinit_option, "descriptor.repinit.filter_layers"
+        arguments = (self._weights, f"{name}.networks.0", len(option["neuron"]))
+        phi, resnet_dt = activation(option["activation_function"]), bool(option["resnet_dt"])
+        shape, types = (self.ntypes, self.ntypes, -1), self._pairs(self.one_side)
+        # Rows of `types`: with one side the first atom's type alone, which all centres share.
+        pairs = np.broadcast_to(types[:, None] if self.one_side else types.reshape(shape), (*shape[:2], types.shape[1]))
+        scalar = np.broadcast_to(s[None, :, None], (*shape[:2], 1))
+        if option["tebd_input_mode"] == "concat":
+            return embedding_net(np.concatenate([scalar, pairs], axis=2), *arguments, phi, resnet_dt)
+        value: Real = embedding_net(scalar, *arguments, phi, resnet_dt)
+        if not self.smooth:
+            gate = embedding_net(pairs, arguments[0], f"{name}_strip.networks.0", arguments[2], phi, resnet_dt)
+            value = value * (1.0 + gate)
+        return value
+
     def _prepare_repinit(self) -> None:
         option, weights = self.repinit_option, self._weights
         self.stats1 = self._statistics("repinit", option["rcut"], option["rcut_smth"])
@@ -240,14 +261,7 @@ class Prepared:
         rows = pad_row(weights["descriptor.repinit.mean"], weights["descriptor.repinit.stddev"])
         self.pad_R = self.pad_G = None
         if rows.any():
-            every = np.arange(self.ntypes)
-            phi = activation(option["activation_function"])
-            table = [
-                embed(rows[:, 0], np.zeros(self.ntypes), np.full(self.ntypes, first), every, self.tebd_host,
-                      self.config["descriptor"], weights, phi)
-                for first in range(self.ntypes)
-            ]  # fmt: skip
-            self.pad_R, self.pad_G = self._constant(rows), self._constant(np.stack(table))
+            self.pad_R, self.pad_G = self._constant(rows), self._constant(self._padded_embedding(rows[:, 0]))
         self.use_three = bool(option["use_three_body"])
         self.n3 = 0
         if self.use_three:

@@ -1,0 +1,102 @@
+"""Structures that lie on the device already: evaluated there, and answered with arrays of the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dpa2.errors import InputError
+from dpa2.inputs import Batch, Pbc, check_aparam, check_box, check_fparam, check_types
+
+from .engine import CudaEngine
+
+_CUDA_DEVICE_TYPES = (2, 13)  # DLPack: kDLCUDA and kDLCUDAManaged
+
+Report = Callable[[Any, Batch, int], None]
+
+
+def on_device(value: Any) -> bool:
+    """Whether an array says through DLPack that it lies in the memory of a CUDA device."""
+    device = getattr(value, "__dlpack_device__", None)
+    return device is not None and device()[0] in _CUDA_DEVICE_TYPES
+
+
+class DeviceFrames:
+    """Frames as the user passed them, coordinates on the device; see :meth:`dpa2.Model.evaluate` for the arguments.
+
+    Shapes are checked; coordinates and types are by the neighbour search.
+    """
+
+    def __init__(
+        self, engine: CudaEngine, config: dict[str, Any], report: Report, coords: Any, types: Any, box: Any, pbc: Any
+    ) -> None:
+        self.engine, self.config, self.report, device = engine, config, report, engine.device
+        x = device.asarray(coords, np.float64)
+        if x.ndim not in (2, 3) or x.shape[-1] != 3:
+            raise InputError(f"coords must have shape (natoms, 3) or (nframes, natoms, 3), got {x.shape}")
+        self.framed = x.ndim == 3
+        self.coords = x if self.framed else x[None]
+        nframes, natoms = self.coords.shape[:2]
+        if not on_device(types):
+            types = check_types(types, config["type_map"], nframes, natoms, self.framed)
+        kinds = device.asarray(types, np.int32)
+        if kinds.shape not in ((natoms,), (nframes, natoms)):
+            raise InputError(f"types must have shape ({natoms},) or ({nframes}, {natoms}), got {kinds.shape}")
+        self.types = kinds if kinds.ndim == 2 else device.xp.broadcast_to(kinds, (nframes, natoms))
+        rcut = float(config["descriptor"]["repinit"]["rcut"])
+        # Nine numbers that the host needs to lay out the search.
+        self.boxes, self.pbc = check_box(self._host(box), pbc, rcut, nframes, self.framed)
+
+    def _host(self, value: Any) -> Any:
+        return self.engine.device.asnumpy(self.engine.device.asarray(value)) if on_device(value) else value
+
+    def _frame(self, f: int) -> tuple[Any, Any, Any, Pbc]:
+        device = self.engine.device
+        coords, types = device.xp.ascontiguousarray(self.coords[f]), device.xp.ascontiguousarray(self.types[f])
+        return coords, types, None if self.boxes is None else self.boxes[f], self.pbc
+
+    def _report(self, overflow: Any, f: int) -> None:
+        if overflow:
+            types = self.engine.device.asnumpy(self.types)
+            self.report(overflow, Batch(types, types, None, self.pbc, None, None, self.framed), f)
+
+    def _joined(self, frames: list[Any]) -> Any:
+        """With a frame axis where the coordinates have one; copies, since the engine uses its arrays again."""
+        return self.engine.device.xp.stack(frames) if self.framed else frames[0]
+
+    def evaluate(self, fparam: Any, aparam: Any, atomic: int) -> dict[str, Any]:
+        """The fields of a :class:`dpa2.Result` as arrays of the device, float64; the energy as well."""
+        option, (nframes, natoms) = self.config["fitting_net"], self.coords.shape[:2]
+        frame_parameters = check_fparam(self._host(fparam), option, nframes, self.framed)
+        atom_parameters = check_aparam(self._host(aparam), option, nframes, natoms, self.framed)
+        found: dict[str, list[Any]] = {}
+        for f in range(nframes):
+            one_fparam = None if frame_parameters is None else frame_parameters[f]
+            one_aparam = None if atom_parameters is None else atom_parameters[f]
+            with self.engine.lock:
+                answer = self.engine.evaluate_arrays(*self._frame(f), one_fparam, one_aparam, atomic)
+                self._report(answer.pop("overflow"), f)
+                answer["energy"] = answer["energy"][0]
+                for name, array in answer.items():
+                    found.setdefault(name, []).append(array.copy())
+        return {name: self._joined(frames) for name, frames in found.items()}
+
+    def descriptor(self, rot_mat: bool) -> tuple[Any, Any]:
+        """Descriptors, and rotation matrices where asked for, as arrays of the device in the model's precision."""
+        descriptors, rotations = [], []
+        for f in range(self.coords.shape[0]):
+            with self.engine.lock:
+                descriptor, rotation, overflow = self.engine.descriptor_arrays(*self._frame(f), rot_mat)
+                self._report(overflow, f)
+                descriptors.append(descriptor)
+                rotations.append(rotation)
+        return self._joined(descriptors), self._joined(rotations) if rot_mat else None
+
+
+def device_frames(
+    engine: Any, config: dict[str, Any], report: Report, coords: Any, *others: Any
+) -> DeviceFrames | None:
+    """The frames, where the coordinates lie on a device; others: types, box and pbc."""
+    return DeviceFrames(engine, config, report, coords, *others) if on_device(coords) else None

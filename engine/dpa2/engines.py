@@ -1,0 +1,57 @@
+"""What evaluates one frame, by the name of its device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from .inputs import Float, Int, Pbc
+
+if TYPE_CHECKING:
+    from .files import ModelData
+
+Overflow: TypeAlias = Sequence[tuple[str, int, int, int]]
+
+
+class Engine(Protocol):
+    """What evaluates one frame: the compiled core, a GPU or the NumPy reference."""
+
+    def evaluate(
+        self,
+        coords: Float,
+        types: Int,
+        box: Float | None,
+        pbc: Pbc,
+        fparam: Float | None,
+        aparam: Float | None,
+        atomic: int,
+        threads: int,
+    ) -> Any: ...
+
+    def descriptor(
+        self, coords: Float, types: Int, box: Float | None, pbc: Pbc, rot_mat: bool, threads: int
+    ) -> tuple[Float, Float | None, Overflow]: ...
+
+
+def make_engine(data: ModelData, precision: str, device: str, skin: float) -> Engine:
+    """The engine of a device: "cpu", "cuda" or "reference"."""
+    if device == "reference":
+        from .reference import ReferenceModel
+
+        reference: Engine = ReferenceModel(data.config, data.weights)
+        return reference
+    if device == "cuda":
+        from .cuda.device import CupyDevice
+        from .cuda.engine import CudaEngine
+
+        return CudaEngine(data, precision, CupyDevice())
+    import json
+
+    try:
+        from ._native import NativeModel
+    except ImportError as error:
+        raise ImportError(
+            f"the compiled part of dpa2 cannot be imported ({error}); install the package with pip, "
+            'or use device="reference" for the slow NumPy implementation'
+        ) from error
+    return NativeModel(json.dumps(data.config), data.weights, precision, skin)

@@ -1,0 +1,224 @@
+"""The CUDA engine on the emulated device against deepmd-kit, option by option, and against the compiled core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dpa2
+import numpy as np
+import pytest
+from cases import ModelCase, System, golden_cases
+from cuda_emulator import EmulatedDevice
+from dpa2.cuda.arrays import DeviceFrames
+from dpa2.cuda.engine import CudaEngine
+from dpa2.cuda.geometry import HostLists
+from dpa2.files import ModelData
+from helpers import CASES, golden, model_of, relative
+
+QUANTITIES = {"energy": "energy", "atom_energy": "atom_energy", "force": "forces", "virial": "virial"}
+#: cases that are also evaluated with deepmd-kit's atomic virial: three backward passes more
+ATOMIC = ("base", "published_medium", "davg_exclude", "virtual_davg")
+#: every kind of pair features, in single precision
+FLOAT32 = ("base", "strip", "published_medium", "published_small", "published_strip")
+NO_PBC = (False, False, False)
+
+
+def engine_of(name: str, precision: str = "float64", **options: Any) -> CudaEngine:
+    data = golden(name)
+    device = options.pop("device", None) or EmulatedDevice()
+    return CudaEngine(ModelData(data.config, data.weights), precision, device, **options)
+
+
+def frame_of(system: System, frame: int = 0) -> tuple[Any, ...]:
+    """coords, types, box and pbc of a frame."""
+    box = None if system.box is None else system.box[frame]
+    return system.coord[frame], system.atype.astype(np.int32), box, (True,) * 3 if box is not None else NO_PBC
+
+
+def parameters_of(system: System, frame: int = 0) -> tuple[Any, Any]:
+    given = (system.fparam, system.aparam)
+    return tuple(None if value is None else value[frame] for value in given)  # type: ignore[return-value]
+
+
+def assert_answers(engine: CudaEngine, system: System, tolerance: float, atomic: int) -> None:
+    frame, parameters = frame_of(system), parameters_of(system)
+    expected = {name: value[0] for name, value in system.expected.items()}
+    descriptor, rotation, _ = engine.descriptor(*frame, atomic != 0, 1)
+    answers = engine.evaluate(*frame, *parameters, atomic, 1)
+    errors = {name: relative(answers[ours], expected[name]) for name, ours in QUANTITIES.items()}
+    errors["descriptor"] = relative(descriptor, expected["descriptor"])
+    if atomic:
+        assert rotation is not None
+        real = system.atype >= 0
+        errors["rot_mat"] = relative(rotation[real], expected["rot_mat"][real])
+        errors["atom_virial"] = relative(answers["atom_virial"], expected["atom_virial"])
+    assert max(errors.values()) <= tolerance, f"{system.name}: {errors}"
+
+
+@pytest.mark.parametrize("case", golden_cases(), ids=lambda case: case.name)
+def test_parity_with_deepmd_kit(case: ModelCase) -> None:
+    """A frame of each system; with the lists of the compiled core, whose search has tests of its own."""
+    data = golden(case.name)
+    device = EmulatedDevice()
+    engine = engine_of(case.name, device=device, neighbors=HostLists(device, data.config))
+    systems = data.systems if case.name in ATOMIC else data.systems[:2]
+    for system in systems:
+        assert_answers(engine, system, case.tolerance, 2 if case.name in ATOMIC else 0)
+
+
+@pytest.mark.parametrize("name", FLOAT32)
+def test_float32_is_as_good_as_that_of_the_cpu(name: str) -> None:
+    """The bound of the CPU on single models, for all systems together (see test_golden): twice deepmd-kit's error."""
+    data, engine = golden(name), engine_of(name, "float32")
+    worst: dict[str, float] = {}
+    for system in data.systems:
+        for f in range(len(system.coord)):
+            frame = frame_of(system, f)
+            answers = engine.evaluate(*frame, *parameters_of(system, f), 0, 1)
+            answers["descriptor"] = engine.descriptor(*frame, False, 1)[0]
+            for quantity, ours in (("descriptor", "descriptor"), ("atom_energy", "atom_energy"), ("force", "forces")):
+                error = float(np.abs(answers[ours] - system.expected[quantity][f]).max())
+                worst[quantity] = max(worst.get(quantity, 0.0), error)
+    for quantity, error in worst.items():
+        assert error <= 2.0 * data.float32_error[quantity][0], quantity
+
+
+@pytest.mark.parametrize("name", ["base", "davg_rough_strip", "published_medium"])
+def test_lists_of_the_device_and_the_order_of_threads_change_nothing(name: str) -> None:
+    """The whole evaluation from kernels, threads and blocks in orders drawn at random: bit by bit the same."""
+    system = golden(name).systems[-1]
+    frame, parameters = frame_of(system), parameters_of(system)
+    answers = [
+        engine_of(name, device=EmulatedDevice(seed=seed)).evaluate(*frame, *parameters, 1, 1) for seed in (None, 1, 2)
+    ]
+    for other in answers[1:]:
+        for quantity, value in answers[0].items():
+            np.testing.assert_array_equal(value, other[quantity], err_msg=quantity)
+    assert relative(answers[0]["forces"], system.expected["force"][0]) <= CASES[name].tolerance
+
+
+def test_atomic_virial_of_edges_is_that_of_the_cpu() -> None:
+    system = golden("base").systems[0]
+    found = engine_of("base").evaluate(*frame_of(system), None, None, 1, 1)
+    wanted = model_of(golden("base"), device="cpu").evaluate(system.coord, system.atype, system.box, atomic="edge")
+    assert wanted.atom_virial is not None
+    assert relative(found["atom_virial"], wanted.atom_virial[0]) <= 1e-12
+
+
+def test_buffers_are_used_again() -> None:
+    """No allocation in the steady state, and nothing of one frame in the next."""
+    data, device = golden("base"), EmulatedDevice()
+    engine = engine_of("base", device=device)
+    bulk, tiny = data.systems[0], data.systems[-1]
+    first = engine.evaluate(*frame_of(bulk), None, None, 1, 1)
+    held = engine.run.workspace.bytes
+    engine.evaluate(*frame_of(tiny), None, None, 1, 1)
+    again = engine.evaluate(*frame_of(bulk), None, None, 1, 1)
+    assert engine.run.workspace.bytes == held
+    for quantity, value in first.items():
+        np.testing.assert_array_equal(value, again[quantity], err_msg=quantity)
+
+
+@pytest.mark.parametrize(("name", "most"), [("published_small", 25), ("published_medium", 25), ("base", 35)])
+def test_few_launches_per_layer(name: str, most: int) -> None:
+    """Kernels and products of a middle layer, forward and backward: the difference that one more layer makes."""
+    data = golden(name)
+    system = data.systems[-1]
+    counts = []
+    for nlayers in (2, 3):
+        config = {**data.config, "descriptor": {**data.config["descriptor"]}}
+        config["descriptor"]["repformer"] = {**config["descriptor"]["repformer"], "nlayers": nlayers}
+        device = EmulatedDevice()
+        # The middle layer's weights serve as the last one's: what it lacks, the last layer does not ask for.
+        engine = CudaEngine(ModelData(config, data.weights), "float64", device)
+        engine.evaluate(*frame_of(system), None, None, 0, 1)
+        counts.append(len(device.launches))
+    assert counts[1] - counts[0] <= most
+
+
+def test_no_atoms_and_atoms_without_neighbours() -> None:
+    engine = engine_of("base")
+    nothing = engine.evaluate(np.zeros((0, 3)), np.zeros(0, np.int32), None, NO_PBC, None, None, 1, 1)
+    assert nothing["energy"] == 0.0
+    assert nothing["atom_virial"].shape == (0, 3, 3)
+    assert engine.descriptor(np.zeros((0, 3)), np.zeros(0, np.int32), None, NO_PBC, True, 1)[0].shape[0] == 0
+    far = np.array([[0.0, 0.0, 0.0], [50.0, 0.0, 0.0]])
+    types = np.array([0, 1], dtype=np.int32)
+    found = engine.evaluate(far, types, None, NO_PBC, None, None, 1, 1)
+    wanted = model_of(golden("base"), device="cpu").evaluate(far, types)
+    assert found["energy"] == pytest.approx(wanted.energy, rel=1e-12)
+    assert not found["forces"].any()
+
+
+class OnDevice:
+    """An array that says it is in the memory of a GPU."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (2, 0)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.array if dtype is None else self.array.astype(dtype)
+
+
+def model_on(monkeypatch: pytest.MonkeyPatch, name: str, **options: Any) -> dpa2.Model:
+    """A model with device="cuda" whose device is the emulated one."""
+    monkeypatch.setattr("dpa2.cuda.device.CupyDevice", EmulatedDevice)
+    return model_of(golden(name), device="cuda", **options)
+
+
+def test_the_api_is_that_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames, default precision, atomic virials, pickling, and what a model says of itself."""
+    model = model_on(monkeypatch, "base", precision=None)
+    system = golden("base").systems[0]
+    result = model.evaluate(system.coord, system.atype, system.box, atomic=True)
+    wanted = model_of(golden("base"), device="cpu").evaluate(system.coord, system.atype, system.box, atomic=True)
+    for name in ("energy", "forces", "virial", "atom_energy", "atom_virial"):
+        assert relative(getattr(result, name), getattr(wanted, name)) <= 1e-12, name
+    assert model.device == "cuda"
+    assert model.precision == "float64"
+    with pytest.raises(dpa2.InputError, match="device="):
+        model.memory_estimate(10)
+
+
+def test_coordinates_on_the_device_give_answers_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_on(monkeypatch, "base")
+    system = golden("base").systems[0]
+    coords, types, box, _ = frame_of(system)
+    wanted = model.evaluate(coords, types, box, atomic=True)
+    for kinds in (OnDevice(types), [model.type_map[t] for t in types]):
+        result = model.evaluate(OnDevice(coords), kinds, OnDevice(box), atomic=True)
+        for name in ("energy", "forces", "virial", "atom_energy", "atom_virial"):
+            np.testing.assert_array_equal(getattr(result, name), getattr(wanted, name))
+    many = model.evaluate(OnDevice(system.coord), types, system.box)
+    assert many.forces.shape == system.coord.shape
+    np.testing.assert_array_equal(many.forces[0], wanted.forces)
+    descriptor, rotation = model.descriptor(OnDevice(coords), types, box, rot_mat=True)
+    np.testing.assert_array_equal(descriptor, model.descriptor(coords, types, box))
+    assert rotation.shape == (len(types), 5, 3)
+    for wrong in ((OnDevice(coords[:, :2]), types), (OnDevice(coords), OnDevice(types[:-1]))):
+        with pytest.raises(dpa2.InputError, match="must have shape"):
+            model.evaluate(*wrong, box)
+    assert DeviceFrames.__doc__
+
+
+def test_crowded_atoms_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = golden("binding_sel").systems[0]
+    model = model_on(monkeypatch, "binding_sel", on_overflow="error")
+    for coords in (system.coord[0], OnDevice(system.coord[0])):
+        with pytest.raises(dpa2.InputError, match="more than its sel"):
+            model.evaluate(coords, system.atype, None if system.box is None else system.box[0])
+
+
+def test_too_little_shared_memory_is_an_error_that_says_so() -> None:
+    engine = engine_of("base", device=EmulatedDevice(max_shared=2000))
+    with pytest.raises(dpa2.UnsupportedModelError, match="shared memory per block"):
+        engine.evaluate(*frame_of(golden("base").systems[-1]), None, None, 0, 1)
+
+
+def test_missing_cupy_is_an_error_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
+    with pytest.raises(dpa2.InputError, match="pip install cupy-cuda13x"):
+        model_of(golden("base"), device="cuda")
