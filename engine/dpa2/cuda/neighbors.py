@@ -32,18 +32,16 @@ BLOCKS = ("repinit", "three_body", "repformer")
 
 @dataclass(frozen=True)
 class DeviceLists(Lists):
-    """The neighbour lists of a frame, and what their search knows besides. Arrays of the device."""
+    """The neighbour lists of a frame, with images where they were asked for."""
 
-    centre: Array  # (ne) int32
-    incoming: Incoming
-    image: Array | None  # (ne, 3) int32   n of d, where asked for
+    image: Array | None = None  # (ne, 3) int32   n of d
 
 
 def _blocks(n: int, each: int) -> int:
     return -(-n // each)
 
 
-def _int(value: int) -> np.int32:
+def _int(value: int) -> Any:
     return np.int32(value)
 
 
@@ -95,7 +93,7 @@ class NeighborSearch:
         wrapped, shift = device.empty((n, 3), np.float64), device.empty((n, 3), np.int32)
         bin_of, count = device.empty(n, np.int32), device.zeros(bins.number, np.int32)
         status = device.asarray(np.full(4, NONE, dtype=np.int32))
-        args = (wrapped, shift, bin_of, count, status, coords, types, _int(self.ntypes), *frame)
+        args: tuple[Any, ...] = (wrapped, shift, bin_of, count, status, coords, types, _int(self.ntypes), *frame)
         self._launch("wrap_atoms", _blocks(n, THREADS), THREADS, (_int(n), *args))
         first, _ = self._sums(count)
         atoms = device.empty(n, np.int32)
@@ -135,7 +133,7 @@ class NeighborSearch:
         overflow = self._overflow(worst)
         return DeviceLists(start, j, d, r, n_three, n_rep, pad1, pad3, overflow, centre, rows, image)
 
-    def block(self, lists: DeviceLists, count: Array) -> tuple[BlockList, Incoming]:
+    def block(self, lists: Lists, count: Array) -> tuple[BlockList, Incoming]:
         """The first count[i] (n) int32 edges of each centre as a list: ``lists.n_rep`` or ``lists.n_three``."""
         device, n = self.device, len(count)
         start, totals = self._sums(count)
@@ -215,7 +213,11 @@ class NeighborSearch:
         fits = shared <= min(device.max_shared, 48 * 1024)
         r, spare = (None, None) if fits else (device.empty(len(order), np.float64) for _ in range(2))
         ranks = device.empty(len(order), np.int32)
-        lists = (np.float64(self.rcut + DISTANCE_TOLERANCE), np.float64(DISTANCE_TOLERANCE), _int(self.nsel))
+        lists: tuple[Any, ...] = (
+            np.float64(self.rcut + DISTANCE_TOLERANCE),
+            np.float64(DISTANCE_TOLERANCE),
+            _int(self.nsel),
+        )
         lists += (np.float64(self.rep[0]), _int(self.rep[1]), np.float64(self.three[0]), _int(self.three[1]))
         lists += (_int(self.use_three), _int(self.coincide), self.excluded, _int(self.ntypes), types)
         args = (_int(most if fits else 0), *results, scratch_j, code, r, spare, ranks, order, *lists, *places, *frame)

@@ -1,0 +1,243 @@
+"""Compiles every CUDA kernel for every architecture without a GPU: registers, spills, shared memory, occupancy.
+
+    pip install nvidia-cuda-nvrtc==13.5.37
+    python bench/gpu_resources.py
+    python bench/gpu_resources.py --architecture sm_90 --precision float --csv resources.csv
+    python bench/gpu_resources.py --update
+
+The compiler is NVRTC from PyPI, in the version that the `test` extra pins: registers depend on it. Occupancy is that of
+the largest launch of each kernel in an evaluation of medium water with all terms of the model (26 neighbours in the
+repformer's list). gpu_limits.json has what the tests hold the kernels to: no spills, 25 % occupancy but where it states
+less for an architecture, static shared memory, and a few registers more than there were; --update writes it anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from common import read_structure, write_csv
+from gpu_plan import SOURCES, Planned, planned_evaluation, planned_search, sources, water_model
+
+PACKAGE = "nvidia-cuda-nvrtc"
+LIMITS = Path(__file__).resolve().parent / "gpu_limits.json"
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
+PRECISIONS = ("float", "double")
+LEAST_OCCUPANCY = 0.25
+DEFAULT_BLOCK = 128
+WARP = 32
+
+
+@dataclass(frozen=True)
+class Multiprocessor:
+    """What the blocks of a multiprocessor share (CUDA C++ programming guide, technical specifications)."""
+
+    warps: int
+    blocks: int
+    shared: int  # bytes
+    reserved: int  # bytes of shared memory that each block costs besides its own
+    unit: int  # in which shared memory is given out
+    registers: int = 65536
+    register_unit: int = 256  # of a warp
+    quarters: int = 4  # each with a quarter of the registers, for whole warps
+
+
+MULTIPROCESSORS = {
+    "sm_75": Multiprocessor(32, 16, 64 * 1024, 0, 256),
+    "sm_80": Multiprocessor(64, 32, 164 * 1024, 1024, 128),
+    "sm_90": Multiprocessor(64, 32, 228 * 1024, 1024, 128),
+    "sm_100": Multiprocessor(64, 32, 228 * 1024, 1024, 128),
+}
+
+
+def occupancy(architecture: str, threads: int, registers: int, shared: int) -> float:
+    """Warps that a multiprocessor can hold at once over the most that any kernel could have there."""
+    limit = MULTIPROCESSORS[architecture]
+    warps = -(-threads // WARP)
+    per_warp = -(-max(registers, 1) * WARP // limit.register_unit) * limit.register_unit
+    by_registers = limit.registers // limit.quarters // per_warp * limit.quarters // warps
+    block = -(-(shared + limit.reserved) // limit.unit) * limit.unit
+    by_shared = limit.shared // block if block else limit.blocks
+    return min(limit.blocks, limit.warps // warps, by_registers, by_shared) * warps / limit.warps
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a kernel takes: a row of the table."""
+
+    source: str
+    kernel: str
+    precision: str
+    architecture: str
+    registers: int
+    spilled: int  # bytes stored and loaded
+    stack: int  # bytes
+    static_shared: int  # bytes
+    threads: int
+    dynamic_shared: int  # bytes
+    occupancy: float
+
+
+class Nvrtc:
+    """NVIDIA's run-time compiler. Raises ImportError where the package is not installed."""
+
+    def __init__(self) -> None:
+        try:
+            files = metadata.files(PACKAGE) or []
+            self.version = metadata.version(PACKAGE)
+        except metadata.PackageNotFoundError as error:
+            raise ImportError(f"{PACKAGE} is not installed") from error
+        # First the library that the other one looks up by name only.
+        for pattern in (r"libnvrtc-builtins\.so\.[\d.]+$", r"libnvrtc\.so\.\d+$"):
+            found = [str(file.locate()) for file in files if re.search(pattern, file.name) and "alt" not in file.name]
+            if not found:
+                raise ImportError(f"{PACKAGE} {self.version} has no library for this system")
+            self._library = ctypes.CDLL(found[0], mode=ctypes.RTLD_GLOBAL)
+
+    def compile(self, source: str, options: list[str]) -> str:
+        """The compiler's log for a file of src/cuda; RuntimeError with the log where it does not compile."""
+        library, program, size = self._library, ctypes.c_void_p(), ctypes.c_size_t()
+        text = (SOURCES / source).read_bytes()
+        if library.nvrtcCreateProgram(ctypes.byref(program), text, source.encode(), 0, None, None) != 0:
+            raise RuntimeError(f"{source}: NVRTC takes no program")
+        encoded = [option.encode() for option in options]
+        status = library.nvrtcCompileProgram(program, len(encoded), (ctypes.c_char_p * len(encoded))(*encoded))
+        library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        library.nvrtcGetProgramLog(program, buffer)
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+        log = buffer.value.decode(errors="replace")
+        if status != 0:
+            raise RuntimeError(f"{source} with {' '.join(options)}:\n{log}")
+        return log
+
+
+def parse(log: str) -> dict[str, dict[str, int]]:
+    """Kernel -> registers, spilled, stack, static_shared, from the log of ptxas."""
+    found: dict[str, dict[str, int]] = {}
+    for part in re.split(r"Compiling entry function '", log)[1:]:
+        numbers = {
+            name: sum(int(n) for n in re.findall(pattern, part))
+            for name, pattern in (
+                ("registers", r"Used (\d+) registers"),
+                ("spilled", r"(\d+) bytes spill"),
+                ("stack", r"(\d+) bytes stack frame"),
+                ("static_shared", r"(\d+) bytes smem"),
+            )
+        }
+        found[part.split("'")[0]] = numbers
+    return found
+
+
+@cache
+def launches(precision: str) -> dict[str, Planned]:
+    """The launch of each kernel that takes the most shared memory."""
+    structure = read_structure(None, (1, 1, 1), ("O", "H"))
+    model = water_model(3, everything=True)
+    name = {"float": "float32", "double": "float64"}[precision]
+    found: dict[str, Planned] = {}
+    for launch in [*planned_evaluation(model, name, structure), *planned_search(model, structure)]:
+        if launch.kernel not in found or launch.shared > found[launch.kernel].shared:
+            found[launch.kernel] = launch
+    return found
+
+
+def compiled(compiler: Nvrtc, architecture: str, precision: str) -> Iterator[Resources]:
+    """Every kernel of src/cuda for one architecture and precision."""
+    options = [f"-I{SOURCES.parent}", f"-Dreal={precision}", f"-arch={architecture}", "--std=c++17"]
+    for source in sources():
+        for kernel, used in parse(compiler.compile(source, [*options, "--ptxas-options=-v"])).items():
+            launch = launches(precision).get(kernel)
+            threads, dynamic = (launch.threads, launch.shared) if launch else (DEFAULT_BLOCK, 0)
+            share = occupancy(architecture, threads, used["registers"], used["static_shared"] + dynamic)
+            yield Resources(
+                source,
+                kernel,
+                precision,
+                architecture,
+                **used,
+                threads=threads,
+                dynamic_shared=dynamic,
+                occupancy=share,
+            )
+
+
+def exceeded(row: Resources, limits: dict[str, Any]) -> list[str]:
+    """What a kernel takes beyond its limits."""
+    limit = limits["kernels"].get(row.kernel, {}).get(row.precision)
+    where = f"{row.kernel} ({row.precision}, {row.architecture})"
+    if limit is None:
+        return [f"{where} has no limits: bench/gpu_resources.py --update writes them"]
+    wrong = [
+        f"{where}: {name} {getattr(row, name)}, at most {limit[name]} allowed"
+        for name in ("registers", "spilled", "static_shared")
+        if getattr(row, name) > limit[name]
+    ]
+    least = limit.get("occupancy", {}).get(row.architecture, LEAST_OCCUPANCY)
+    if row.occupancy < least:
+        wrong.append(f"{where}: occupancy {row.occupancy:.0%}, at least {least:.0%} wanted")
+    return wrong
+
+
+def limits_of(rows: list[Resources], compiler: str) -> dict[str, Any]:
+    """The limits that hold for these rows: the most over the architectures, the occupancy where it is too low."""
+    kernels: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        room = -(-row.registers // 8) * 8 + 8  # a change of a line moves a few registers and is no loss
+        limit = kernels.setdefault(row.kernel, {}).setdefault(
+            row.precision, {"registers": 0, "spilled": 0, "static_shared": 0}
+        )
+        limit["registers"] = max(limit["registers"], room)
+        for name in ("spilled", "static_shared"):
+            limit[name] = max(limit[name], getattr(row, name))
+        if row.occupancy < LEAST_OCCUPANCY:
+            limit.setdefault("occupancy", {})[row.architecture] = int(1000 * row.occupancy) / 1000
+    return {"compiler": compiler, "kernels": {name: kernels[name] for name in sorted(kernels)}}
+
+
+def main() -> None:
+    """Compile, print, compare."""
+    parser = argparse.ArgumentParser(description="Registers, spills, shared memory and occupancy of every kernel.")
+    parser.add_argument("--architecture", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--csv", help="append the rows to this file")
+    parser.add_argument("--update", action="store_true", help="write the limits that hold for all of this")
+    args = parser.parse_args()
+    try:
+        compiler = Nvrtc()
+    except (ImportError, OSError) as error:
+        raise SystemExit(f"{error}; see the head of {Path(__file__).name}") from error
+    print(f"NVRTC {compiler.version}")
+    print(f"{'kernel':<28} {'type':<7} {'for':<7} registers spilled static dynamic threads occupancy")
+    rows = []
+    for architecture in args.architecture:
+        for precision in args.precision:
+            for row in compiled(compiler, architecture, precision):
+                rows.append(row)
+                print(
+                    f"{row.kernel:<28} {row.precision:<7} {row.architecture:<7} {row.registers:>9} {row.spilled:>7} "
+                    f"{row.static_shared:>6} {row.dynamic_shared:>7} {row.threads:>7} {row.occupancy:>9.0%}",
+                    flush=True,
+                )
+    if args.csv:
+        write_csv(args.csv, [{"nvrtc": compiler.version, **asdict(row)} for row in rows])
+    if args.update:
+        LIMITS.write_text(json.dumps(limits_of(rows, compiler.version), indent=1) + "\n", encoding="utf-8")
+        return
+    limits = json.loads(LIMITS.read_text(encoding="utf-8"))
+    wrong = [line for row in rows for line in exceeded(row, limits)]
+    if wrong:
+        raise SystemExit("\n".join(wrong))
+    print(f"{len(rows)} kernels within their limits")
+
+
+if __name__ == "__main__":
+    main()
