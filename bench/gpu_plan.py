@@ -1,7 +1,7 @@
 """What an evaluation on a CUDA device would launch, found without one: the host code runs, the kernels do not.
 
 `PlannedDevice` is a device whose launches are only written down: kernel, grid, block, shared memory, and how many bytes
-the arrays have that a kernel reads or writes. Arrays are NumPy's; memory that nothing touches costs nothing, so that
+the arrays have that a kernel gets. Arrays are NumPy's; memory that nothing touches costs nothing, so that
 100,000 atoms can be planned on a laptop. Neighbour lists are real: they come from the CPU.
 """
 
@@ -34,27 +34,14 @@ _KERNEL = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of a kernel: its name, whether it is a pointer, and whether the kernel writes through it."""
-
-    name: str
-    pointer: bool
-    written: bool
-
-
 @cache
-def kernels_of(source: str) -> dict[str, tuple[Parameter, ...]]:
-    """The kernels of a file of src/cuda and their parameters."""
+def kernels_of(source: str) -> dict[str, tuple[str, ...]]:
+    """The kernels of a file of src/cuda and the names of their parameters."""
     text = re.sub(r"//[^\n]*", "", (SOURCES / source).read_text(encoding="utf-8"))
-    found = {}
-    for name, inside in _KERNEL.findall(text):
-        parts = [part.strip() for part in inside.split(",") if part.strip()]
-        found[name] = tuple(
-            Parameter(re.findall(r"\w+", part)[-1], "*" in part, "*" in part and "const" not in part.split("*")[0])
-            for part in parts
-        )
-    return found
+    return {
+        name: tuple(re.findall(r"\w+", part)[-1] for part in inside.split(",") if part.strip())
+        for name, inside in _KERNEL.findall(text)
+    }
 
 
 def sources() -> list[str]:
@@ -71,9 +58,8 @@ class Planned:
     blocks: int
     threads: int
     shared: int  # bytes of dynamic shared memory
-    read: int  # bytes of the arrays that are only read, each once
-    written: int  # bytes of the arrays that are written, each once
-    flops: float  # of a product; kernels are counted by those who know them
+    arrays: tuple[tuple[str, int], ...]  # names of the parameters and bytes of the arrays, each once
+    flops: float = 0.0  # of a product; kernels are counted by those who know them
 
 
 class PlannedDevice:
@@ -113,12 +99,9 @@ class PlannedDevice:
         parameters = kernels_of(source)[kernel]
         if len(parameters) != len(args):
             raise ValueError(f"{kernel} has {len(parameters)} parameters, not {len(args)}")
-        read = written = 0
-        for parameter, value in zip(parameters, args, strict=True):
-            if isinstance(value, np.ndarray):
-                written += value.nbytes if parameter.written else 0
-                read += 0 if parameter.written else value.nbytes
-        self.launches.append(Planned(source, kernel, blocks, block, shared, read, written, 0.0))
+        pairs = zip(parameters, args, strict=True)
+        arrays = tuple((name, value.nbytes) for name, value in pairs if isinstance(value, np.ndarray))
+        self.launches.append(Planned(source, kernel, blocks, block, shared, arrays))
 
     def gemm(
         self,
@@ -131,8 +114,9 @@ class PlannedDevice:
     ) -> None:
         m, n = out.shape
         k = a.shape[0] if transpose_a else a.shape[1]
-        read = a.nbytes + b.nbytes + (out.nbytes if accumulate else 0)
-        self.launches.append(Planned("", f"gemm {k}x{n}", 1, 0, 0, read, out.nbytes, 2.0 * m * n * k))
+        again = (("out, read", out.nbytes),) if accumulate else ()
+        arrays = (("a", a.nbytes), ("b", b.nbytes), ("out", out.nbytes), *again)
+        self.launches.append(Planned("", f"gemm {k}x{n}", 1, 0, 0, arrays, 2.0 * m * n * k))
 
     def synchronize(self) -> None:
         pass
@@ -195,7 +179,10 @@ def planned_search(model: ModelData, structure: Structure) -> list[Planned]:
     every = np.diff(
         _native.neighbors(structure.coords, structure.types, structure.box, periodic, json.dumps(wide))["start"]
     )
-    totals = [(int(every.sum()), int(every.max())), (int(count.sum()), int(count.max()))]
-    device = _SearchedDevice(totals)
-    NeighborSearch(device, config).build(structure.coords, structure.types, structure.box, periodic)
+    counts = (every, count, found["n_rep"], found["n_three"])
+    device = _SearchedDevice([(int(number.sum()), int(number.max())) for number in counts])
+    search = NeighborSearch(device, config)
+    lists = search.build(structure.coords, structure.types, structure.box, periodic)
+    search.block(lists, lists.n_rep)
+    search.block(lists, lists.n_three)
     return device.launches
