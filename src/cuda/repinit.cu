@@ -29,11 +29,11 @@ struct Tile {
 
 // D (n, d_width) columns 0..ng*axis =, M (n, 4, ng) =; R (nedge, 4), sw (nedge), start (n + 1), j (nedge), types (n) >= 0;
 // gate (combinations, ng) or null, times sw with gate_switch; pad (n): padded slots; pad_R (ntypes, 4) and pad_G (ntypes, ntypes, ng), row
-// of atom 0's type pad_type, or null. Dynamic shared memory: 4 ng + 5 LANES + net.even() + net.odd().
+// of the type of atom 0, or null. Dynamic shared memory: 4 ng + 5 LANES + net.even() + net.odd().
 extern "C" __global__ void repinit(int ng, int axis, int ntypes, int one_side, int gate_switch, real inv_nsel, int d_width, real* D, real* M,
                                    const real* R, const real* sw, const int* start, const int* j, const int* types, const int* layout,
                                    const real* weights, const real* type_term, const real* type_skip, const real* gate, const int* pad,
-                                   const real* pad_R, const real* pad_G, int pad_type) {
+                                   const real* pad_R, const real* pad_G) {
   DYNAMIC_SHARED(real, shared);
   __shared__ int rows[LANES];
   real* moments = shared;
@@ -60,7 +60,7 @@ extern "C" __global__ void repinit(int ng, int axis, int ntypes, int one_side, i
   for (int t = threadIdx.x; t < 4 * ng; t += blockDim.x) {
     const int x = t / ng, c = t % ng;
     real value = moments[t] * inv_nsel;
-    if (pad_G != nullptr) value += real(pad[i]) * inv_nsel * pad_R[4 * type + x] * pad_G[(pad_type * ntypes + type) * ng + c];
+    if (pad_G != nullptr) value += real(pad[i]) * inv_nsel * pad_R[4 * type + x] * pad_G[(types[0] * ntypes + type) * ng + c];
     moments[t] = value;
     M[4LL * i * ng + t] = value;
   }

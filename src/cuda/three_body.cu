@@ -16,12 +16,11 @@ struct Neighbors {
   int stride;
   real multiplicity;
 
-  __device__ void load(int first, const real* R, const real* switches, const int* edge, const int* j, const int* types, const real* pad_v,
-                       int pad_type) {
+  __device__ void load(int first, const real* R, const real* switches, const int* edge, const int* j, const int* types, const real* pad_v) {
     for (int t = threadIdx.x; t < m; t += blockDim.x) {
       for (int x = 0; x < 3; ++x) v[x * stride + t] = t < n ? R[4LL * (first + t) + 1 + x] : pad_v[x];
       sw[t] = t < n ? switches[first + t] : real(0);
-      type[t] = t < n ? types[j[edge[first + t]]] : pad_type;
+      type[t] = t < n ? types[j[edge[first + t]]] : types[0];
     }
     __syncthreads();
   }
@@ -62,7 +61,7 @@ __device__ Neighbors neighbors_in(real* shared, int* ints, int most) {
 extern "C" __global__ void three_body(int n3, int ntypes, int gate_switch, real inv_nsel2, int d_width, int offset, int most, real* D,
                                       const real* R, const real* sw, const int* start, const int* edge, const int* j, const int* types,
                                       const int* layout, const real* weights, const real* type_term, const real* type_skip,
-                                      const real* gate, const int* pad, const real* pad_v, int pad_type) {
+                                      const real* gate, const int* pad, const real* pad_v) {
   DYNAMIC_SHARED(real, shared);
   const EmbeddingNet net{layout, weights, type_term, type_skip};
   const int i = blockIdx.x;
@@ -72,7 +71,7 @@ extern "C" __global__ void three_body(int n3, int ntypes, int gate_switch, real 
   at.n = start[i + 1] - start[i];
   at.multiplicity = pad_v != nullptr ? real(pad[i]) : real(0);
   at.m = at.n + (at.multiplicity != real(0) ? 1 : 0);
-  at.load(start[i], R, sw, edge, j, types, pad_v != nullptr ? pad_v + 3 * types[i] : nullptr, pad_type);
+  at.load(start[i], R, sw, edge, j, types, pad_v != nullptr ? pad_v + 3 * types[i] : nullptr);
   for (int c = threadIdx.x; c < n3; c += blockDim.x) total[c] = real(0);
   const int pairs = at.m * at.m, lane = threadIdx.x % 32;
   for (int q0 = 0; q0 < pairs; q0 += LANES) {
@@ -99,7 +98,7 @@ extern "C" __global__ void three_body(int n3, int ntypes, int gate_switch, real 
 extern "C" __global__ void three_body_backward(int n3, int ntypes, int gate_switch, real inv_nsel2, int d_width, int offset, int most, real* dR,
                                                real* dsw, const real* dD, const real* R, const real* sw, const int* start, const int* edge,
                                                const int* j, const int* types, const int* layout, const real* weights, const real* type_term,
-                                               const real* type_skip, const real* gate, const int* pad, const real* pad_v, int pad_type) {
+                                               const real* type_skip, const real* gate, const int* pad, const real* pad_v) {
   DYNAMIC_SHARED(real, shared);
   const EmbeddingNet net{layout, weights, type_term, type_skip};
   const int i = blockIdx.x, stride = most + 1;
@@ -113,7 +112,7 @@ extern "C" __global__ void three_body_backward(int n3, int ntypes, int gate_swit
   at.n = start[i + 1] - start[i];
   at.multiplicity = pad_v != nullptr ? real(pad[i]) : real(0);
   at.m = at.n + (at.multiplicity != real(0) ? 1 : 0);
-  at.load(start[i], R, sw, edge, j, types, pad_v != nullptr ? pad_v + 3 * types[i] : nullptr, pad_type);
+  at.load(start[i], R, sw, edge, j, types, pad_v != nullptr ? pad_v + 3 * types[i] : nullptr);
   for (int c = threadIdx.x; c < n3; c += blockDim.x) dQ[c] = row_of(dD, i, d_width)[offset + c] * inv_nsel2;
   for (int t = threadIdx.x; t < 4 * stride; t += blockDim.x) dv[t] = real(0);
   const int parts = blockDim.x / LANES, mine = threadIdx.x / parts, part = threadIdx.x % parts;

@@ -124,7 +124,7 @@ def test_repinit(name: str) -> None:
     def forward(inputs: Arrays) -> Arrays:
         D, M = run.zeros("D", N, model.nd), run.array("M", N, 4, model.ng)
         run.run("repinit.cu", "repinit", N, *head, D, M, inputs["R"], inputs["sw"], e.start, e.j, e.types, *net.arrays,
-                net.gate, None, None, None, 0, shared=shared(1), defines=model.act1)  # fmt: skip
+                net.gate, None, None, None, shared=shared(1), defines=model.act1)  # fmt: skip
         return {"D": D.copy()}
 
     def backward(inputs: Arrays, seeds: Arrays) -> Arrays:
@@ -144,7 +144,7 @@ def test_three_body(name: str) -> None:
     net, most = model.net3, max(COUNT)
     edge, pad = np.arange(e.number, dtype=np.int32), np.array([3, 1, 0, 5], dtype=np.int32)
     head = (model.n3, model.ntypes, int(model.smooth), model.inv_nsel3, model.n3, 0, most)
-    tail = (e.start, edge, e.j, e.types, *net.arrays, net.gate, pad, model.pad_v, 1)
+    tail = (e.start, edge, e.j, e.types, *net.arrays, net.gate, pad, model.pad_v)
 
     def shared(copies: int) -> int:
         numbers = 4 * copies * (most + 1) + (1 + 2 * copies) * run.lanes + model.n3
@@ -401,7 +401,7 @@ def geometry_of(e: Edges) -> Geometry:
     empty: Any = np.zeros(0)
     lists = Lists(e.start, e.j, empty, empty, empty, empty, empty, empty, [], e.centre, e.incoming)
     whole = BlockList(e.start, np.arange(e.number, dtype=np.int32), e.j, max(COUNT))
-    return Geometry(e.types, lists, whole, e.incoming, None, 0)
+    return Geometry(e.types, lists, whole, e.incoming, None)
 
 
 def test_entry_activation() -> None:

@@ -6,6 +6,8 @@ have another implementation, which runs the same kernels on the CPU.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -86,9 +88,19 @@ def source_folder() -> Path:
 
 
 _INSTALL = (
-    "install CuPy with `pip install cupy-cuda13x` (for drivers of CUDA 13; that is what `pip install dpa2[cuda]` does) "
-    'or `pip install cupy-cuda12x` (for CUDA 12), or load the model with device="cpu"'
+    "install CuPy and the libraries of CUDA with `pip install cupy-cuda13x[ctk]` (for drivers of CUDA 13; that is what "
+    "`pip install dpa2[cuda]` does) or `pip install cupy-cuda12x[ctk]` (for CUDA 12), or load the model with "
+    'device="cpu"'
 )
+
+
+@functools.cache
+def _headers(folder: Path) -> str:
+    """A digest of everything that a kernel may include."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("cuda/*.cuh"), *folder.glob("math/*.hpp")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 class CupyDevice:
@@ -97,6 +109,7 @@ class CupyDevice:
     def __init__(self) -> None:
         try:
             import cupy
+            from cupy.cuda import cublas
         except ImportError as error:
             raise InputError(f'device="cuda" needs CuPy, which cannot be imported ({error}): {_INSTALL}') from error
         try:
@@ -109,6 +122,7 @@ class CupyDevice:
         if count == 0:
             raise InputError('device="cuda": this machine has no CUDA device; load the model with device="cpu"')
         self.xp: Any = cupy
+        self._cublas: Any = cublas
         attributes = cupy.cuda.Device().attributes
         self.max_shared = int(attributes["MaxSharedMemoryPerBlockOptin"])
         self._kernels: dict[tuple[Any, ...], Any] = {}
@@ -138,7 +152,8 @@ class CupyDevice:
             if module is None:
                 folder = source_folder()
                 options = ["--std=c++17", f"-I{folder}", *(f"-D{name}={value}" for name, value in key[1])]
-                text = (folder / "cuda" / source).read_text(encoding="utf-8")
+                # CuPy keeps compiled modules on disk by their text and options, and does not look into headers.
+                text = f"// {_headers(folder)}\n" + (folder / "cuda" / source).read_text(encoding="utf-8")
                 module = self._modules[key] = self.xp.RawModule(code=text, options=tuple(options), backend="nvrtc")
             function = self._kernels[(kernel, key)] = module.get_function(kernel)
         return function
@@ -172,8 +187,6 @@ class CupyDevice:
         transpose_b: bool = False,
         accumulate: bool = False,
     ) -> None:
-        from cupy.cuda import cublas
-
         m, n = out.shape
         k = a.shape[0] if transpose_a else a.shape[1]
         if m == 0 or n == 0:
@@ -182,7 +195,7 @@ class CupyDevice:
             if not accumulate:
                 out[...] = 0
             return
-        run = cublas.dgemm if out.dtype == np.float64 else cublas.sgemm
+        run = self._cublas.dgemm if out.dtype == np.float64 else self._cublas.sgemm
         # cuBLAS is column-major: the transposed product of the transposed factors is the row-major one.
         handle = self.xp.cuda.Device().cublas_handle
         swapped = (int(transpose_b), int(transpose_a), n, m, k)

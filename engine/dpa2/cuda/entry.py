@@ -96,7 +96,7 @@ def forward_entry(model: Prepared, run: Launcher, geometry: Geometry, gradient: 
     run.run(
         *("repinit.cu", "repinit", n, model.ng, model.axis1, model.ntypes, int(model.one_side), gate_switch),
         *(model.inv_nsel1, model.nd, D, M, R1, sw1, lists.start, lists.j, types, *model.net1.arrays, model.net1.gate),
-        *(lists.pad1, model.pad_R, model.pad_G, geometry.first_type),
+        *(lists.pad1, model.pad_R, model.pad_G),
         shared=_repinit_shared(model, run, 1),
         defines=model.act1,
     )
@@ -107,7 +107,7 @@ def forward_entry(model: Prepared, run: Launcher, geometry: Geometry, gradient: 
         run.run(
             *("three_body.cu", "three_body", n, model.n3, model.ntypes, gate_switch, model.inv_nsel3, model.nd),
             *(model.nd - model.n3, three.most, D, R3, sw3, three.start, three.edge, lists.j, types),
-            *(*model.net3.arrays, model.net3.gate, lists.pad3, model.pad_v, geometry.first_type),
+            *(*model.net3.arrays, model.net3.gate, lists.pad3, model.pad_v),
             shared=_three_shared(model, run, three.most, 1),
             defines=model.act1,
         )
@@ -170,7 +170,7 @@ def backward_entry(
         run.run(
             *("three_body.cu", "three_body_backward", n, model.n3, model.ntypes, gate_switch, model.inv_nsel3),
             *(model.nd, model.nd - model.n3, three.most, dR, dsw, dD, state.R3, state.sw3, three.start, three.edge),
-            *(lists.j, types, *model.net3.arrays, model.net3.gate, lists.pad3, model.pad_v, geometry.first_type),
+            *(lists.j, types, *model.net3.arrays, model.net3.gate, lists.pad3, model.pad_v),
             shared=_three_shared(model, run, three.most, 2),
             defines=model.act1,
         )

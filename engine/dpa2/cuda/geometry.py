@@ -110,7 +110,6 @@ class Geometry:
     rep: BlockList
     rep_incoming: Incoming
     three: BlockList | None
-    first_type: int  # of atom 0, which is that of padded slots
 
     @property
     def natoms(self) -> int:
@@ -125,4 +124,4 @@ def make_geometry(source: ListSource, lists: Lists, types: Array, with_three: bo
     """The lists of the blocks from the master list; types (n) >= 0, at least one atom."""
     rep, rep_incoming = source.block(lists, lists.n_rep)
     three = source.block(lists, lists.n_three)[0] if with_three else None
-    return Geometry(types, lists, rep, rep_incoming, three, int(types[0]))
+    return Geometry(types, lists, rep, rep_incoming, three)
