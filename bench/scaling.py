@@ -51,6 +51,28 @@ def exponent(atoms: list[int], seconds: list[float]) -> float:
     return float(np.polyfit(np.log(atoms), np.log(seconds), 1)[0])
 
 
+def row_of(here: dict[str, Any], found: dict[str, Any], model: str | None) -> dict[str, Any]:
+    """A row of the CSV file, from the report of `dpa2 bench` or what says the same; ``model``: a file's name."""
+    atoms, step, memory = found["atoms"], found["step"], found["peak_memory"]
+    return {
+        **here,
+        "model": model or found["model"],
+        "precision": found["precision"],
+        "isa": found["isa"],
+        "threads": found["threads"],
+        "atoms": atoms,
+        "steps": len(found["step_times"]),
+        "s_per_step": f"{step:.6g}",
+        "fastest_s": f"{min(found['step_times']):.6g}",
+        "first_s": f"{found['first_step']:.6g}",
+        "ms_per_atom": f"{1e3 * step / atoms:.5g}",
+        "peak_mb": f"{memory / 1e6:.1f}",
+        "kb_per_atom": f"{memory / atoms / 1e3:.2f}",
+        "energy_error": f"{found['energy_error']:.2e}",
+        "force_error": f"{found['force_error']:.2e}",
+    }
+
+
 def main() -> None:
     """Measure, fit, print, write."""
     args = parse_arguments()
@@ -66,25 +88,7 @@ def main() -> None:
             atoms, step, memory = found["atoms"], found["step"], found["peak_memory"]
             times[atoms] = step
             faster = base.setdefault(atoms, step) / step
-            rows.append(
-                {
-                    **here,
-                    "model": found["model"] if args.model is None else Path(args.model).name,
-                    "precision": found["precision"],
-                    "isa": found["isa"],
-                    "threads": threads,
-                    "atoms": atoms,
-                    "steps": len(found["step_times"]),
-                    "s_per_step": f"{step:.6g}",
-                    "fastest_s": f"{min(found['step_times']):.6g}",
-                    "first_s": f"{found['first_step']:.6g}",
-                    "ms_per_atom": f"{1e3 * step / atoms:.5g}",
-                    "peak_mb": f"{memory / 1e6:.1f}",
-                    "kb_per_atom": f"{memory / atoms / 1e3:.2f}",
-                    "energy_error": f"{found['energy_error']:.2e}",
-                    "force_error": f"{found['force_error']:.2e}",
-                }
-            )
+            rows.append(row_of(here, found, None if args.model is None else Path(args.model).name))
             print(
                 f"{threads:>7} {atoms:>9} {step:>10.4f} {1e3 * step / atoms:>10.5f} {faster:>9.2f} "
                 f"{memory / 1e6:>9.1f} {memory / atoms / 1e3:>9.2f}",

@@ -28,33 +28,35 @@ def random_frame(seed: int) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
     return coords, types.astype(np.int32), box, pbc, config
 
 
-def check_transposed(lists: Any, incoming: Any, natoms: int) -> None:
-    """``incoming`` has the edges that end at each atom, in ascending order."""
-    order = np.argsort(lists.j, kind="stable")
-    np.testing.assert_array_equal(incoming.edges, order)
-    np.testing.assert_array_equal(incoming.begin, np.searchsorted(lists.j[order], np.arange(natoms + 1)))
+def check_transposed(device: Any, j: Any, incoming: Any, natoms: int) -> None:
+    """``incoming`` has the edges that end at each atom, in ascending order; j is on the host."""
+    order = np.argsort(j, kind="stable")
+    np.testing.assert_array_equal(device.asnumpy(incoming.edges), order)
+    np.testing.assert_array_equal(device.asnumpy(incoming.begin), np.searchsorted(j[order], np.arange(natoms + 1)))
 
 
-def check(device: EmulatedDevice, coords: Any, types: Any, box: Any, pbc: Any, config: dict[str, Any]) -> DeviceLists:
+def check(device: Any, coords: Any, types: Any, box: Any, pbc: Any, config: dict[str, Any]) -> DeviceLists:
+    """The lists of a frame on any device against those of the compiled core."""
     search = NeighborSearch(device, config)
-    got = search.build(coords, types, box, pbc, images=True)
+    lists = search.build(device.asarray(coords), device.asarray(types), box, pbc, images=True)
     want = _native.neighbors(coords, types, box, pbc, json.dumps(config))
+    got = {name: device.asnumpy(getattr(lists, name)) for name in (*COMPARED, "d", "r", "centre")}
     for name in COMPARED:
-        np.testing.assert_array_equal(getattr(got, name), want[name], err_msg=name)
-    np.testing.assert_allclose(got.d, want["d"], rtol=0, atol=1e-12)
-    np.testing.assert_allclose(got.r, want["r"], rtol=0, atol=1e-12)
-    np.testing.assert_array_equal(got.centre, np.repeat(np.arange(len(coords)), np.diff(want["start"])))
-    check_transposed(got, got.incoming, len(coords))
-    for count in (got.n_rep, got.n_three):
-        block, incoming = search.block(got, count)
-        np.testing.assert_array_equal(np.diff(block.start), count)
-        np.testing.assert_array_equal(
-            block.edge, np.flatnonzero(np.arange(len(got.j)) - got.start[got.centre] < count[got.centre])
-        )
-        np.testing.assert_array_equal(block.j, got.j[block.edge])
-        assert block.most == max(count)
-        check_transposed(block, incoming, len(coords))
-    return got
+        np.testing.assert_array_equal(got[name], want[name], err_msg=name)
+    np.testing.assert_allclose(got["d"], want["d"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(got["r"], want["r"], rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(got["centre"], np.repeat(np.arange(len(coords)), np.diff(want["start"])))
+    check_transposed(device, got["j"], lists.incoming, len(coords))
+    rank = np.arange(len(got["j"])) - got["start"][got["centre"]]
+    for name in ("n_rep", "n_three"):
+        block, incoming = search.block(lists, getattr(lists, name))
+        edge = np.flatnonzero(rank < got[name][got["centre"]])
+        np.testing.assert_array_equal(np.diff(device.asnumpy(block.start)), got[name])
+        np.testing.assert_array_equal(device.asnumpy(block.edge), edge)
+        np.testing.assert_array_equal(device.asnumpy(block.j), got["j"][edge])
+        assert block.most == max(got[name])
+        check_transposed(device, got["j"][edge], incoming, len(coords))
+    return lists
 
 
 @pytest.mark.parametrize("part", range(6))
