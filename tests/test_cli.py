@@ -236,7 +236,11 @@ def test_embedded_model_is_the_default(
             "nan.xyz, frame 0: coords of atom 0: x = nan is not finite",
         ),
         (1, ["eval", "-m", "model.safetensors", "one.xyz", "--fparam", "1"], "one.xyz, frame 0: fparam was given"),
-        (2, ["descriptor", "-m", "model.safetensors", "one.xyz", "-o", "out.txt"], "must end in .npy or .npz"),
+        (
+            2,
+            ["descriptor", "-m", "model.safetensors", "one.xyz", "-o", "out.txt"],
+            "must end in .npy or .npz or .h5 or .hdf5",
+        ),
         (2, ["descriptor", "-m", "model.safetensors", "one.xyz", "--head", "x", "-o", "out.npy"], "head"),
         (2, ["convert", "model.safetensors", "out.pth"], "must end in .safetensors"),
         (2, ["convert", "model.safetensors", "model.safetensors"], "would overwrite the input"),
@@ -274,7 +278,10 @@ def test_wrong_usage(args: list[str], message: str, capsys: pytest.CaptureFixtur
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["eval"], ["descriptor"], ["convert"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], *([name] for name in ("info", "eval", "descriptor", "convert", "test", "model-devi", "neighbor-stat"))],
+)
 def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])
@@ -307,26 +314,82 @@ def test_interrupt(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
 
     monkeypatch.setattr(dpa2.Model, "evaluate", interrupted)
     args = ["eval", "-m", "model.safetensors", "--device", "reference", "three.xyz", "-o", "out.npz"]
-    assert main(args) == 130
+    assert main([*args, "--save-deepmd", "out"]) == 130
     assert capsys.readouterr().err == "dpa2: interrupted\n"
     assert not [name for name in os.listdir() if "out" in name]
 
 
-def test_module_runs_and_ctrl_c_ends_it(here: Path) -> None:
+@pytest.mark.parametrize("output", ["out.npz", "out.extxyz"])
+def test_interrupt_leaves_finished_frames(
+    output: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, calls = dpa2.Model.evaluate, []
+
+    def interrupted(model: dpa2.Model, *args: object, **keywords: object) -> object:
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(model, *args, **keywords)
+
+    monkeypatch.setattr(dpa2.Model, "evaluate", interrupted)
+    args = ["eval", "-m", "model.safetensors", "--device", "reference", "three.xyz", "-o", output]
+    assert main([*args, "--save-deepmd", "saved"]) == 130
+    assert capsys.readouterr().err == f"dpa2: {output} and saved: the 2 finished frames\ndpa2: interrupted\n"
+    expected = make_model("reference").evaluate(frames(2), TYPES, BOX)
+    for source in read_structures("saved"):
+        assert [frame.energy for frame in source] == expected.energy.tolist()
+    if output.endswith(".npz"):
+        with np.load(output) as npz:
+            np.testing.assert_array_equal(npz["energy"], expected.energy)
+    else:
+        assert Path(output).read_text().count("Lattice=") == 2
+    assert not [name for name in os.listdir() if "part" in name]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_saved_data_set_reads_back(mixed: bool, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["eval", "-m", "model.safetensors", "--device", "reference", "three.xyz", "small.xyz"]
+    out = run(capsys, *args, "--save-deepmd", "saved", *(["--mixed-type"] if mixed else []))
+    assert "written     saved (4 frames)" in out
+    names = ["2", "5"] if mixed else ["O1H1", "O2H2C1"]
+    small, large = read_structures("saved")
+    assert [Path(source.path).name for source in (small, large)] == names
+    (open_frame,) = small
+    assert open_frame.pbc == (False, False, False)
+    expected = make_model("reference").evaluate(frames(3), TYPES, BOX)
+    for k, frame in enumerate(large):
+        np.testing.assert_array_equal(frame.coords, frames(3)[k])
+        np.testing.assert_array_equal(frame.box, BOX)
+        assert frame.types_in(["O", "H", "C"]).tolist() == TYPES.tolist()
+        assert frame.energy == expected.energy[k]
+        np.testing.assert_array_equal(frame.forces, expected.forces[k])
+        np.testing.assert_array_equal(frame.virial, expected.virial[k])
+        np.testing.assert_array_equal(frame.labels["atom_ener"], expected.atom_energy[k])
+    again = run(capsys, "test", "-m", "model.safetensors", "--device", "reference", "-s", "saved")
+    assert "Energy MAE         : 0.000000e+00 eV" in again
+    assert "the folder to save to exists and is not empty: saved" in fail(capsys, 2, *args, "--save-deepmd", "saved")
+    assert "does not exist: no" in fail(capsys, 2, *args, "--save-deepmd", "no/saved")
+
+
+def test_module_runs_and_ctrl_c_leaves_finished_frames(here: Path) -> None:
     with open("long.xyz", "w") as handle:
         for coords in frames(20000):
             write_frame(handle, coords, SYMBOLS, BOX)
     args = [sys.executable, "-m", "dpa2", "descriptor", "-m", "model.safetensors", "--device", "reference", "long.xyz"]
     process = subprocess.Popen([*args, "-o", "out.npy"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    journal = Path("out.npy.part/journal")
     for _ in range(600):
-        if [name for name in os.listdir() if name.startswith("out.npy.")]:
+        if journal.is_file() and journal.stat().st_size:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == "dpa2: interrupted\n"
-    assert not [name for name in os.listdir() if name.startswith("out")]
+    count = json.loads(journal.read_text().splitlines()[-1])["frames"]
+    assert count > 0
+    note = f"dpa2: {count} frames are kept in out.npy.part; the same command goes on from there\n"
+    assert err == f"{note}dpa2: interrupted\n"
+    assert not Path("out.npy").exists()
 
 
 def test_reader_of_a_pipe_may_go_away(here: Path) -> None:

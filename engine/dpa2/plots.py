@@ -21,6 +21,11 @@ MOST_POINTS = 200_000
 DENSE = 20_000
 
 
+def require_matplotlib() -> None:
+    """Raises InputError if matplotlib is missing."""
+    _figure(1, 1)
+
+
 def _figure(width: float, height: float) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -73,7 +78,7 @@ class Parity:
     )
 
     def __init__(self) -> None:
-        _figure(1, 1)
+        require_matplotlib()
         self._points = {name: Thinned(2) for name, _ in self.PANELS}
 
     def add(self, frame: Frame, result: Result) -> None:
@@ -123,11 +128,13 @@ class Parity:
         figure.savefig(path, dpi=150)
 
 
-def draw_map(path: str, points: Float, kinds: Sequence[str], explained: Sequence[float], title: str) -> None:
+def draw_map(
+    path: str, points: Float, kinds: Sequence[str], explained: Sequence[float], title: str, suffix: str
+) -> None:
     """Write a map of points in colours.
 
     Args:
-        path: a name ending in .png, .pdf or .svg.
+        path: where to. suffix: "png", "pdf" or "svg".
         points: (n, 2).
         kinds: (n,) what the colour of a point stands for, such as an element.
         explained: the shares of the variance along both axes.
@@ -148,7 +155,7 @@ def draw_map(path: str, points: Float, kinds: Sequence[str], explained: Sequence
         for handle in axes.legend(fontsize=8, frameon=False).legend_handles:
             handle.set_sizes([24])
             handle.set_alpha(1)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, format=suffix)
 
 
 def figure_colours(count: int) -> list[Any]:

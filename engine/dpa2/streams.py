@@ -199,15 +199,30 @@ def _from_payload(digest: str, payload: bytes) -> _Ticket:
 # ------------------------------------------------------------------------------------------------ tasks
 
 
+class TaskEnds:
+    """Which frames of a stream end a task. A stream that is taken up again after such a frame has the same tasks."""
+
+    def __init__(self) -> None:
+        self._frames = self._atoms = 0
+
+    def after(self, frame: Frame) -> bool:
+        """Whether a task ends with this frame, the next of the stream."""
+        self._frames += 1
+        self._atoms += len(frame)
+        if self._atoms < TASK_ATOMS and self._frames < TASK_FRAMES:
+            return False
+        self._frames = self._atoms = 0
+        return True
+
+
 def _tasks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
     task: list[Frame] = []
-    atoms = 0
+    ends = TaskEnds()
     for frame in frames:
         task.append(frame)
-        atoms += len(frame)
-        if atoms >= TASK_ATOMS or len(task) == TASK_FRAMES:
+        if ends.after(frame):
             yield task
-            task, atoms = [], 0
+            task = []
     if task:
         yield task
 

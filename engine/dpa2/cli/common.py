@@ -61,10 +61,14 @@ natural.__name__ = "integer of at least 0"
 numbers.__name__ = "list of numbers"
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """``-m`` and how to run the model."""
+def add_model_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """``-m`` and how to run the model, or several models."""
     group = parser.add_argument_group("model")
-    group.add_argument("-m", "--model", metavar="MODEL", help="model file (default: the embedded model of water: O, H)")
+    if several:
+        group.add_argument("-m", "--model", "--models", metavar="MODEL", nargs="+", required=True, help="model files")
+    else:
+        text = "model file (default: the embedded model of water: O, H)"
+        group.add_argument("-m", "--model", metavar="MODEL", help=text)
     group.add_argument("--head", help="which model of a multi-task file ('dpa2 info' lists them)")
     group.add_argument("--precision", choices=("float64", "float32"), help="default: the model's own")
     group.add_argument(
@@ -75,13 +79,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_system_options(parser: argparse.ArgumentParser) -> None:
-    """Data sets, named as ``dp test`` has them named."""
+def add_system_options(parser: argparse.ArgumentParser, short_list: bool = True) -> None:
+    """Data sets, named as ``dp test`` has them named; ``-f`` means something else to some of its commands."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "-s", "--system", metavar="SYSTEM", nargs="+", default=["."], help=f"{STRUCTURE_HELP} (default: this folder)"
     )
-    group.add_argument("-f", "--datafile", metavar="LIST", help="a text file with the path of a system on each line")
+    flags = ["-f", "--datafile"] if short_list else ["--datafile"]
+    group.add_argument(*flags, metavar="LIST", help="a text file with the path of a system on each line")
 
 
 def system_paths(args: argparse.Namespace) -> list[str]:
@@ -160,15 +165,28 @@ def check_output(path: str | None, suffixes: Sequence[str], inputs: Sequence[str
 
 
 @contextmanager
-def replacing(path: str) -> Iterator[str]:
-    """A name to write to; the file moves to ``path`` when all went well, and vanishes otherwise."""
+def replacing(path: str, keep: bool = False) -> Iterator[str]:
+    """A name to write to; the file moves to ``path`` when all went well, and vanishes otherwise.
+
+    With ``keep`` also what was written before Ctrl-C moves there.
+    """
     part = f"{path}.{os.getpid()}.part"
     try:
         yield part
         os.replace(part, path)
+    except KeyboardInterrupt:
+        if keep and os.path.exists(part) and os.path.getsize(part):
+            os.replace(part, path)
+        raise
     finally:
         with suppress(FileNotFoundError):
             os.unlink(part)
+
+
+def source_name(path: str) -> str:
+    """The path of a file, system or HDF5 group for people."""
+    file, hash_sign, group = path.partition("#")
+    return os.path.normpath(file) + hash_sign + group
 
 
 class Walk:
@@ -209,17 +227,12 @@ class Walk:
                 frames = islice(source, self.most)
                 while left and next(frames, None) is not None:
                     left -= 1
-                yield self._name(source.path), self._counted(frames)
+                yield source_name(source.path), self._counted(frames)
 
     def _counted(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         for frame in frames:
             yield frame
             self.bar.update()
-
-    @staticmethod
-    def _name(path: str) -> str:
-        file, hash_sign, group = path.partition("#")
-        return os.path.normpath(file) + hash_sign + group
 
     def print(self, line: str) -> None:
         """A line on stdout that does not tear the progress bar."""

@@ -1,16 +1,17 @@
-"""``dpa2 descriptor``: descriptors of structures to .npy or .npz."""
+"""``dpa2 descriptor``: descriptors of structures to .npy, .npz or HDF5, and maps of them."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import EvaluationError, InputError
 from . import common
 
 if TYPE_CHECKING:
-    from ..data import Frame
-    from ..inputs import Float
+    from ..data.unfinished import Unfinished
     from ..model import Model
 
 EPILOG = """\
@@ -18,11 +19,18 @@ examples:
   dpa2 descriptor water.xyz -o water.npy                        (nframes, natoms, dim)
   dpa2 descriptor -m model.pth data/ -o mean.npy --pooling mean (nframes, dim)
   dpa2 descriptor -m model.pth *.extxyz -o all.npz              structures of different sizes
+  dpa2 descriptor -m model.pth -f systems.txt -o all.h5 --dtype float32 --workers 8
+  dpa2 descriptor -m model.pth data/ -o all.npz --map map.html  a map to click on
 
-A .npy output is written as the frames come, so that it may be larger than the memory; all
-frames need the same number of atoms, unless pooled. An .npz output has descriptor, natoms
-(nframes), types, type_map; descriptor and types have a frame axis if every frame has as many
-atoms, else all atoms one after the other. The mean is over real atoms.
+An .npy output is the descriptors alone; all frames need the same number of atoms, unless pooled.
+An .npz or .h5 output has descriptor, natoms (nframes), types, type_map, source (nframes: which of
+sources a frame is from); descriptor and types have a frame axis if every frame has as many atoms,
+else all atoms one after the other. Mean and standard deviation are over real atoms.
+
+Finished frames are kept in the folder OUT.part, also if the process is killed; the same command
+goes on from there and ends with the same file. --restart begins anew.
+
+A map shows atoms (pooled: structures) in the plane of the two largest principal components.
 """
 
 
@@ -30,85 +38,198 @@ def add_command(commands: Any) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "descriptor",
-        help="descriptors of structures to .npy or .npz",
+        help="descriptors of structures to .npy, .npz or HDF5; maps",
         description="Compute the descriptor of every atom, or its mean over each structure.",
         epilog=EPILOG,
         formatter_class=common.HelpFormatter,
     )
-    parser.add_argument("structures", metavar="STRUCTURE", nargs="+", help=common.STRUCTURE_HELP)
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write: .npy or .npz")
-    parser.add_argument("--pooling", choices=("none", "mean"), default="none", help="over atoms (default: none)")
+    parser.add_argument("structures", metavar="STRUCTURE", nargs="*", help=common.STRUCTURE_HELP)
+    parser.add_argument(
+        "-f", "--datafile", metavar="LIST", help="a text file with the path of a structure on each line"
+    )
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write: .npy, .npz or .h5")
+    parser.add_argument(
+        "--pooling", choices=("none", "mean", "mean+std"), default="none", help="over atoms (default: none)"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float64", "float32"), default="float64", help="of the numbers written (default: float64)"
+    )
+    parser.add_argument("--map", metavar="MAP", help="also a two-dimensional map: .html, .png, .pdf or .svg")
+    parser.add_argument(
+        "--map-points", type=common.positive, default=20000, metavar="N", help="at most so many in it (default: 20000)"
+    )
+    parser.add_argument(
+        "--map-types", nargs="+", metavar="NAME", help="only atoms of these types in it, by their own components"
+    )
+    parser.add_argument("--restart", action="store_true", help="do not go on with an interrupted run")
     common.add_model_options(parser)
+    common.add_worker_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    common.check_output(args.output, (".npy", ".npz"), [*args.structures, *([args.model] if args.model else [])])
-    walk = common.Walk(args.structures)
+    from ..data import read_list
+    from ..data.unfinished import Unfinished
+
+    paths = [*args.structures, *(read_list(args.datafile) if args.datafile is not None else [])]
+    if not paths:
+        raise InputError("no structures: name some, or a list of them with -f")
+    inputs = [*paths, *([args.model] if args.model else [])]
+    common.check_output(args.output, (".npy", ".npz", ".h5", ".hdf5"), inputs)
+    common.check_output(args.map, (".html", ".png", ".pdf", ".svg"), [*inputs, args.output])
+    if args.map is not None:
+        from ..maps import check_map
+
+        check_map(args.map)
+    walk = common.Walk(paths)
     model = common.load_model(args)
-    with common.replacing(args.output) as path:
-        write = _write_npy if args.output.endswith(".npy") else _write_npz
-        shape = write(path, walk, model, args.pooling == "mean")
+    for name in args.map_types or ():
+        if name not in model.type_map:
+            raise InputError(
+                f"--map-types: the model does not know {name!r}; its type_map is {' '.join(model.type_map)}"
+            )
+    if args.map_types and args.pooling != "none":
+        raise InputError("--map-types chooses atoms, but with --pooling the map shows structures")
+    width = model.descriptor_dim * (2 if args.pooling == "mean+std" else 1)
+    arrays: dict[str, Any] = {
+        "descriptor": (args.dtype, (width,)),
+        "natoms": ("int64", ()),
+        "types": ("int32", ()),
+        "source": ("int32", ()),
+    }
+    store = Unfinished(args.output, _job(args, model, walk), arrays, args.restart)
+    finished = False
+    try:
+        if store.frames:
+            print(f"{args.output}: going on after {store.frames} frames", flush=True)
+        _compute(args, model, walk, store)
+        if store.frames == 0:
+            raise InputError("there are no frames in these structures")
+        shape = _write(args, model, walk, store)
+        if args.map is not None:
+            _map(args, model, walk, store)
+        finished = True
+    except (KeyboardInterrupt, EvaluationError, MemoryError):
+        finished = store.frames == 0
+        if not finished:
+            note = f"{store.frames} frames are kept in {store.folder}; the same command goes on from there"
+            print(f"dpa2: {note}", file=sys.stderr)
+        raise
+    except BaseException:
+        finished = True  # what is there can never become this output
+        raise
+    finally:
+        if finished:
+            store.remove()
+        else:
+            store.close()
     print(f"{args.output}: descriptor {shape}, {common.model_name(args)}, {model.precision}")
+    if args.map is not None:
+        print(f"{args.map}: written")
 
 
-def _compute(model: Model, frame: Frame, mean: bool) -> tuple[Float, Any]:
-    types = frame.types_in(model.type_map)
-    descriptor = model.descriptor(frame.coords, types, frame.box, frame.pbc)
-    if mean:
-        real = types >= 0
-        if not real.any():
-            raise InputError("there is no atom to take the mean of")
-        descriptor = descriptor[real].mean(axis=0)
-    return descriptor, types
+def _job(args: argparse.Namespace, model: Model, walk: common.Walk) -> dict[str, Any]:
+    """What the output depends on."""
+    import hashlib
+    import json
+
+    from ..data.unfinished import fingerprint
+
+    data = model._data
+    digest = hashlib.sha256(json.dumps(data.config, sort_keys=True).encode())
+    for name in sorted(data.weights):
+        digest.update(name.encode() + data.weights[name].tobytes())
+    return {
+        "model": digest.hexdigest(),
+        "precision": model.precision,
+        "device": model.device,
+        "pooling": args.pooling,
+        "dtype": args.dtype,
+        "structures": [fingerprint(source.path) for source in walk.sources],
+    }
 
 
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """The start of a .npy file of float64, always of the same length: it is written again when the shape is known."""
-    text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}"
-    return b"\x93NUMPY\x01\x00" + (246).to_bytes(2, "little") + text.ljust(245).encode() + b"\n"
-
-
-def _write_npy(path: str, walk: common.Walk, model: Model, mean: bool) -> tuple[int, ...]:
-    frames, shape = 0, None
-    with open(path, "wb") as handle:
-        handle.write(_npy_header(()))
-        for frame in walk:
-            descriptor, _ = common.attempt(frame, _compute, model, frame, mean)
-            if shape not in (None, descriptor.shape):
-                raise InputError(
-                    f"{frame.where} has {len(descriptor)} atoms, the frames before it {shape[0] if shape else 0}: "
-                    "a .npy file needs equal numbers; write an .npz file, or use --pooling mean"
-                )
-            shape = descriptor.shape
-            handle.write(descriptor.astype("<f8").tobytes())
-            frames += 1
-        whole = (frames, *(shape or (0, model.descriptor_dim)))
-        handle.seek(0)
-        handle.write(_npy_header(whole))
-    return whole
-
-
-def _write_npz(path: str, walk: common.Walk, model: Model, mean: bool) -> tuple[int, ...]:
+def _compute(args: argparse.Namespace, model: Model, walk: common.Walk, store: Unfinished) -> None:
+    """Fill the store."""
     import numpy as np
 
-    descriptors, types, natoms = [], [], []
-    for frame in walk:
-        descriptor, frame_types = common.attempt(frame, _compute, model, frame, mean)
-        descriptors.append(descriptor)
-        types.append(frame_types)
-        natoms.append(len(frame))
-    if not natoms:
-        raise InputError("there are no frames in these structures")
-    joined = np.stack(descriptors) if mean else common.stack(descriptors, natoms)
-    with open(path, "wb") as handle:
-        np.savez(
-            handle,
-            descriptor=joined,
-            natoms=np.array(natoms),
-            types=common.stack(types, natoms),
-            type_map=np.array(model.type_map),
-        )
-    shape: tuple[int, ...] = joined.shape
+    from ..streams import TaskEnds, descriptor_frames
+
+    index = {source.path: k for k, source in enumerate(walk.sources)}
+    walk.skip = done = store.frames
+    natoms = int(store.array("natoms")[0]) if done else None
+    ends = TaskEnds()
+    with ExitStack() as stack:
+        executor = common.worker_pool(args, stack)
+        for frame, descriptor in descriptor_frames(model, walk, executor=executor, pooling=args.pooling):
+            if natoms is not None and natoms != len(frame) and args.pooling == "none" and args.output.endswith(".npy"):
+                raise InputError(
+                    f"{frame.where} has {len(frame)} atoms, the frames before it {natoms}: "
+                    "a .npy file needs equal numbers; write an .npz file, or use --pooling mean"
+                )
+            natoms = len(frame)
+            store.add("descriptor", descriptor if args.pooling == "none" else descriptor[None])
+            store.add("natoms", np.array([natoms]))
+            store.add("types", frame.types_in(model.type_map))
+            store.add("source", np.array([index[frame.where.rpartition(", frame ")[0]]]))
+            done += 1
+            if ends.after(frame):
+                store.commit(done)
+    store.commit(done)
+
+
+def _write(args: argparse.Namespace, model: Model, walk: common.Walk, store: Unfinished) -> tuple[int, ...]:
+    """The output from the complete store; the shape of the descriptors."""
+    import numpy as np
+
+    natoms = store.array("natoms")
+    descriptor, types = store.array("descriptor"), store.array("types")
+    if (natoms == natoms[0]).all():
+        types = types.reshape(len(natoms), -1)
+        if args.pooling == "none":
+            descriptor = descriptor.reshape(len(natoms), int(natoms[0]), -1)
+    names = [common.source_name(source.path) for source in walk.sources]
+    arrays: dict[str, Any] = {
+        "descriptor": descriptor,
+        "natoms": natoms,
+        "types": types,
+        "source": store.array("source"),
+    }
+    with common.replacing(args.output) as path:
+        if args.output.endswith(".npy"):
+            with open(path, "wb") as handle:
+                np.lib.format.write_array(handle, descriptor)
+        elif args.output.endswith(".npz"):
+            with open(path, "wb") as handle:  # a handle, so that NumPy does not append a suffix
+                np.savez(handle, **arrays, type_map=np.array(model.type_map), sources=np.array(names))
+        else:
+            import h5py
+
+            with h5py.File(path, "w") as file:
+                for name, array in arrays.items():
+                    file[name] = array
+                for name, words in (("type_map", list(model.type_map)), ("sources", names)):
+                    file.create_dataset(name, data=np.array(words, dtype=object), dtype=h5py.string_dtype())
+                file.attrs.update({"pooling": args.pooling, "precision": model.precision})
+    shape: tuple[int, ...] = descriptor.shape
     return shape
+
+
+def _map(args: argparse.Namespace, model: Model, walk: common.Walk, store: Unfinished) -> None:
+    from ..maps import write_map
+
+    with common.replacing(args.map) as path:
+        write_map(
+            path,
+            store.array("descriptor"),
+            store.array("natoms"),
+            store.array("types"),
+            walk.sources,
+            model,
+            pooled=args.pooling != "none",
+            most=args.map_points,
+            only=args.map_types,
+            title=f"{common.model_name(args)}: {', '.join(args.structures[:3]) or args.datafile}",
+            suffix=args.map.rpartition(".")[2],
+        )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..errors import InputError
 from . import common
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ examples:
   dpa2 eval water.xyz --descriptor                 shape and norm of the descriptor as well
   dpa2 eval -m model.pth md.extxyz -o out.extxyz   energy, forces, virial of every frame
   dpa2 eval -m model.pth data/ -o out.npz          all deepmd/npy systems below a folder
+  dpa2 eval -m model.pth md.xyz --save-deepmd DIR  a deepmd/npy data set with the model's labels
   dpa2 eval -m multi.pt --head water POSCAR        through ASE (pip install 'dpa2[ase]')
 
 One frame is printed as a summary, several as a table. Units: eV, angstrom, eV/angstrom; the
@@ -32,7 +36,8 @@ pressure is that of the virial, tr W / (3 V), without the kinetic part.
 An .extxyz output has energy, virial and stress (-W/V, eV/angstrom^3) of each frame, forces and
 atom_energy of each atom. An .npz output has energy (nframes), virial (nframes, 3, 3), natoms
 (nframes), and forces, atom_energy, types with a frame axis if every frame has as many atoms,
-else with all atoms one after the other.
+else with all atoms one after the other. --save-deepmd makes a folder per composition, such as
+O64H128, or with --mixed-type per number of atoms. After Ctrl-C outputs hold the finished frames.
 """
 
 
@@ -47,6 +52,10 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("structures", metavar="STRUCTURE", nargs="+", help=common.STRUCTURE_HELP)
     parser.add_argument("-o", "--output", metavar="OUT", help="write the results: .extxyz, .xyz or .npz")
+    parser.add_argument(
+        "--save-deepmd", metavar="DIR", help="write the results as deepmd/npy systems below this new folder"
+    )
+    parser.add_argument("--mixed-type", action="store_true", help="let these be of mixed type")
     parser.add_argument("--descriptor", action="store_true", help="also the descriptors (written to .npz only)")
     parser.add_argument(
         "--atomic", choices=("edge", "deepmd"), help="also write the virial per atom, by this definition"
@@ -63,23 +72,50 @@ def run(args: argparse.Namespace) -> None:
     common.check_output(
         args.output, (".extxyz", ".xyz", ".npz"), [*args.structures, *([args.model] if args.model else [])]
     )
+    _check_folder(args.save_deepmd)
     walk = common.Walk(args.structures)
     model = common.load_model(args)
     parameters = Parameters.of(model, args.fparam, args.aparam)
-    with ExitStack() as stack:
-        sink: _Sink | None = None
-        if args.output is not None:
-            path = stack.enter_context(common.replacing(args.output))
-            sink = stack.enter_context(
-                _NpzSink(path) if args.output.endswith(".npz") else _XyzSink(path, model.type_map)
-            )
-        report = _Report(args, model, walk)
-        for frame in walk:
-            result, types, descriptor = common.attempt(frame, _evaluate, model, frame, args, parameters)
-            report.add(frame, result, descriptor)
-            if sink is not None:
-                sink.add(frame, types, result, descriptor)
+    report = _Report(args, model, walk)
+    try:
+        with ExitStack() as stack:
+            sinks = _sinks(args, model, stack)
+            for frame in walk:
+                result, types, descriptor = common.attempt(frame, _evaluate, model, frame, args, parameters)
+                for sink in sinks:
+                    common.attempt(frame, sink.add, frame, types, result, descriptor)
+                report.add(frame, result, descriptor)
+    except KeyboardInterrupt:
+        names = [name for name in (args.output, args.save_deepmd) if name is not None]
+        if names and report.frames:
+            print(f"dpa2: {' and '.join(names)}: the {report.frames} finished frames", file=sys.stderr)
+        raise
     report.finish()
+
+
+def _sinks(args: argparse.Namespace, model: Model, stack: ExitStack) -> list[_Sink]:
+    """Where the options want the results."""
+    sinks: list[_Sink] = []
+    if args.output is not None:
+        path = stack.enter_context(common.replacing(args.output, keep=True))
+        npz = args.output.endswith(".npz")
+        sinks.append(stack.enter_context(_NpzSink(path) if npz else _XyzSink(path, model.type_map)))
+    if args.save_deepmd is not None:
+        from ..data.npy_writer import ReplacingFolder
+
+        folder = stack.enter_context(ReplacingFolder(args.save_deepmd))
+        sinks.append(stack.enter_context(_DeepmdSink(folder, model.type_map, args.mixed_type)))
+    return sinks
+
+
+def _check_folder(path: str | None) -> None:
+    """Refuse a folder that has something in it, or none to be made in."""
+    if path is None:
+        return
+    if os.path.exists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise InputError(f"the folder to save to exists and is not empty: {path}")
+    if not os.path.isdir(os.path.dirname(os.path.normpath(path)) or "."):
+        raise InputError(f"the folder of the output does not exist: {os.path.dirname(os.path.normpath(path))}")
 
 
 def _evaluate(
@@ -153,8 +189,9 @@ class _Report:
             self.walk.print(line)
 
     def finish(self) -> None:
-        if self.args.output is not None:
-            print(f"written     {self.args.output} ({self.frames} frame{'' if self.frames == 1 else 's'})")
+        for name in (self.args.output, self.args.save_deepmd):
+            if name is not None:
+                print(f"written     {name} ({self.frames} frame{'' if self.frames == 1 else 's'})")
 
     def _how(self) -> str:
         model = self.model
@@ -211,6 +248,28 @@ class _XyzSink(_Sink):
         write_frame(self.handle, frame.coords, symbols, frame.box, frame.pbc, arrays, info)
 
 
+class _DeepmdSink(_Sink):
+    """deepmd/npy systems, whose labels are the results."""
+
+    def __init__(self, path: str, type_map: tuple[str, ...], mixed: bool) -> None:
+        super().__init__(path)
+        from ..data import DeepmdWriter
+
+        self.writer = DeepmdWriter(path, type_map, mixed)
+
+    def __exit__(self, *error: object) -> None:
+        self.writer.flush()
+
+    def add(self, frame: Frame, types: Any, result: Result, descriptor: Float | None) -> None:
+        labels: dict[str, Any] = {"energy": result.energy, "virial": result.virial}
+        of_atoms: dict[str, Any] = {"force": result.forces, "atom_ener": result.atom_energy}
+        if frame.fparam is not None:
+            labels["fparam"] = frame.fparam
+        if frame.aparam is not None:
+            of_atoms["aparam"] = frame.aparam
+        self.writer.add(frame.coords, types, frame.box, frame.pbc, labels, of_atoms)
+
+
 class _NpzSink(_Sink):
     """Arrays of all frames, written at the end."""
 
@@ -230,7 +289,7 @@ class _NpzSink(_Sink):
     def __exit__(self, *error: object) -> None:
         import numpy as np
 
-        if error[0] is not None:
+        if error[0] not in (None, KeyboardInterrupt) or (error[0] is not None and not self.frames):
             return
         natoms = [entry["natoms"] for entry in self.frames]
         arrays: dict[str, Any] = {}

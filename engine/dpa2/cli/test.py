@@ -23,10 +23,10 @@ examples:
   dpa2 test -m model.pth -s data.hdf5#/water --workers 4
 
 The figures are those of "dp --pt test" of deepmd-kit 3.2.0, in its words but on stdout and without
-the date in front. Systems are tested in alphabetical order. -d writes its detail files: DETAIL.e.out,
-.e_peratom.out, .f.out, .v.out, .v_peratom.out and, where there are virials, .s.out.
-After Ctrl-C the figures of the finished systems have been printed, and the detail files end with the
-last finished frame.
+the date in front. Systems are tested in alphabetical order. -d writes its detail files:
+DETAIL.e.out, .e_peratom.out, .f.out, .v.out, .v_peratom.out and, where there are virials, .s.out.
+After Ctrl-C the figures of finished systems have been printed, and the detail files end with the
+last finished frames.
 """
 
 

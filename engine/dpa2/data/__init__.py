@@ -5,8 +5,9 @@
 ...     model.evaluate(frame.coords, frame.types_in(model.type_map), frame.box, frame.pbc)
 """
 
+from .deepmd_writer import DeepmdWriter
 from .frames import Frame, Structures
 from .reader import read_list, read_structures
 from .xyz import write_frame
 
-__all__ = ["Frame", "Structures", "read_list", "read_structures", "write_frame"]
+__all__ = ["DeepmdWriter", "Frame", "Structures", "read_list", "read_structures", "write_frame"]

@@ -1,0 +1,98 @@
+"""``dpa2 model-devi``: how far several models are from each other on data sets, as ``dp model-devi`` writes it."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from . import common
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from ..model import Model
+
+EPILOG = """\
+examples:
+  dpa2 model-devi -m 1.pth 2.pth 3.pth 4.pth -s data -o model_devi.out
+  dpa2 model-devi -m 1.pth 2.pth -s data --atomic      the force deviation of every atom as well
+  dpa2 model-devi -m 1.pth 2.pth -s data --real_error  the error to the labels in its place
+
+The columns are those of "dp model-devi" of deepmd-kit 3.2.0: step, max_devi_v, min_devi_v,
+avg_devi_v (virial per atom, eV), max_devi_f, min_devi_f, avg_devi_f (eV/angstrom), devi_e (energy
+per atom, eV).
+Rows are written as they come: after Ctrl-C the file ends with the last finished frame.
+"""
+
+
+def add_command(commands: Any) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "model-devi",
+        help="deviation between several models, as 'dp model-devi' writes it",
+        description="Write the deviation between several models on data sets.",
+        epilog=EPILOG,
+        formatter_class=common.HelpFormatter,
+    )
+    common.add_system_options(parser, short_list=False)
+    parser.add_argument("-o", "--output", metavar="OUT", default="model_devi.out", help="(default: model_devi.out)")
+    parser.add_argument(
+        "-f", "--frequency", type=common.positive, default=1, metavar="N", help="steps between frames (default: 1)"
+    )
+    parser.add_argument("--real_error", "--real-error", action="store_true", help="errors to the labels")
+    parser.add_argument("--atomic", action="store_true", help="also the force deviation of every atom")
+    parser.add_argument(
+        "--relative", type=float, metavar="LEVEL", help="forces: divided by their size plus this, eV/angstrom"
+    )
+    parser.add_argument(
+        "--relative_v", "--relative-v", type=float, metavar="LEVEL", help="virials per atom: divided likewise, eV"
+    )
+    common.add_model_options(parser, several=True)
+    common.add_worker_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    from ..deviation import header
+
+    if len(args.model) < 2 and not args.real_error:
+        raise InputError("a deviation needs two models at least; one is enough with --real_error")
+    paths = common.system_paths(args)
+    common.check_output(args.output, ("",), [*paths, *args.model])
+    walk = common.Walk(paths)
+    models = [common.load_model(argparse.Namespace(**{**vars(args), "model": path})) for path in args.model]
+    with ExitStack() as stack:
+        executor = common.worker_pool(args, stack)
+        handle = stack.enter_context(open(args.output, "w", encoding="utf-8"))
+        for system, frames in walk.by_source():
+            handle.write(header(system, args.atomic))
+            largest, count = 0.0, 0
+            for text, force in _rows(args, models, frames, executor):
+                handle.write(text)
+                handle.flush()
+                largest, count = max(largest, force), count + 1
+            walk.print(f"{system}: {count} frames, largest max_devi_f {largest:.6e}")
+    print(f"written     {args.output}")
+
+
+def _rows(args: argparse.Namespace, models: list[Model], frames: Any, executor: Executor | None) -> Any:
+    """The line of each frame, and its largest deviation of a force."""
+    from ..deviation import deviation, line
+    from ..streams import evaluate_frames
+
+    copies = itertools.tee(frames, len(models))
+    streams = [evaluate_frames(model, copy, executor=executor) for model, copy in zip(models, copies, strict=True)]
+    for k, found in enumerate(zip(*streams, strict=True)):
+        frame = found[0][0]
+        devi = deviation(
+            [result for _, result in found],
+            frame,
+            real_error=args.real_error,
+            relative=args.relative,
+            relative_v=args.relative_v,
+        )
+        yield line(k * args.frequency, devi, args.atomic), float(devi.forces.max(initial=0.0))
