@@ -75,7 +75,10 @@ def add_model_options(parser: argparse.ArgumentParser, several: bool = False) ->
         "--threads", type=positive, metavar="N", help="default: OMP_NUM_THREADS, else the available cores"
     )
     group.add_argument(
-        "--device", default="cpu", choices=("cpu", "reference"), help="reference: NumPy, slow (default: cpu)"
+        "--device",
+        default="cpu",
+        choices=("cpu", "cuda", "reference"),
+        help="cuda: an NVIDIA GPU through CuPy; reference: NumPy, slow (default: cpu)",
     )
 
 
