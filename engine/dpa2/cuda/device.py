@@ -137,7 +137,7 @@ class CupyDevice:
 
     def asarray(self, value: Any, dtype: DTypeLike | None = None) -> Array:
         if hasattr(value, "__dlpack__") and not isinstance(value, (np.ndarray, np.generic, self.xp.ndarray)):
-            value = self.xp.from_dlpack(value) if value.__dlpack_device__()[0] == 2 else np.asarray(value)
+            value = self.xp.from_dlpack(value) if value.__dlpack_device__()[0] in (2, 13) else np.asarray(value)
         return self.xp.ascontiguousarray(self.xp.asarray(value, dtype))
 
     def asnumpy(self, array: Array) -> NDArray[Any]:
