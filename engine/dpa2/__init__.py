@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     Error,
+    EvaluationError,
     InputError,
     ModelFileError,
     NeighborOverflowWarning,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Error",
+    "EvaluationError",
     "InputError",
     "Model",
     "ModelFileError",
