@@ -15,13 +15,15 @@ constexpr int LANE_ROW = LANES + 8;  // of a channel in shared memory: parts of 
 /// The arrays that describe a network. layout: number of layers; widest output among layers 0, 2, ... and among 1, 3, ...; whether
 /// the first layer's tables have a row per combination of types; then for every layer its input and output width, its skip (0
 /// none, 1 y += x, 2 y += [x, x]) and where in `weights` its matrix, bias and idt begin (-1: none).
+///
+/// No layers: the table of a compressed model, and then layout[4] is its number of intervals, layout[1] its channels, layout[3] whether it
+/// has a curve per combination of types; weights: the intervals' ends (intervals + 1), then coefficients (curves, intervals, 6, channels).
 struct EmbeddingNet {
   const int* layout;
   const real* weights;
   const real* type_term;  // (combinations, out0): bias plus the types' share of the first layer
   const real* type_skip;  // (combinations, in0): the first layer's input without the scalar, where it has a skip
 
-  __device__ int width() const { return layout[4 + 6 * (layout[0] - 1) + 1]; }
   /// Numbers of shared memory that embed() works in; doubled for a tangent.
   __device__ int even() const { return layout[1] * LANE_ROW; }
   __device__ int odd() const { return layout[2] * LANE_ROW; }
@@ -33,9 +35,46 @@ struct Embedded {
   const real* tangent;
 };
 
+/// embed() from a table: quintic polynomials of the place in an interval, straight lines beyond the ends. A warp per lane.
+template <bool tangent>
+__device__ Embedded look_up(const EmbeddingNet& net, const real* s, const int* row, real* work) {
+  const int intervals = net.layout[4], channels = net.layout[1];
+  const real* ends = net.weights;
+  const real* table = net.weights + intervals + 1;
+  real* slopes = work + net.even();
+  __syncthreads();
+  for (int e = threadIdx.x / 32; e < LANES; e += blockDim.x / 32) {
+    int n = 0, above = intervals;  // the last interval that begins at s or before
+    while (above - n > 1) {
+      const int middle = (n + above) / 2;
+      if (ends[middle] <= s[e])
+        n = middle;
+      else
+        above = middle;
+    }
+    const real inv_length = real(1) / (ends[n + 1] - ends[n]);
+    const real within = s[e] < ends[0] ? ends[0] : s[e] > ends[intervals] ? ends[intervals] : s[e];
+    const real u = (within - ends[n]) * inv_length, beyond = (s[e] - within) * inv_length;
+    const int curve = net.layout[3] != 0 ? row[e] : 0;
+    const real* a = table + (static_cast<long long>(curve) * intervals + n) * 6 * channels;
+    for (int c = threadIdx.x % 32; c < channels; c += 32) {
+      real value = a[5 * channels + c], slope = 0;
+      for (int k = 4; k >= 0; --k) {
+        slope = slope * u + value;
+        value = value * u + a[k * channels + c];
+      }
+      work[c * LANE_ROW + e] = value + slope * beyond;
+      if (tangent) slopes[c * LANE_ROW + e] = slope * inv_length;
+    }
+  }
+  __syncthreads();
+  return {work, slopes};
+}
+
 /// net(s[lane], row[lane]) of all lanes; work: shared memory. Begins and ends with all threads at one place.
 template <bool tangent>
 __device__ Embedded embed(const EmbeddingNet& net, const real* s, const int* row, real* work) {
+  if (net.layout[0] == 0) return look_up<tangent>(net, s, row, work);
   constexpr int PACK = tangent ? 4 : 8;
   constexpr int copies = tangent ? 2 : 1;
   const int* layer = net.layout + 4;

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import dpa2
 import numpy as np
 import pytest
-from cases import ModelCase, System, golden_cases
+from cases import GOLDEN, ModelCase, System, golden_cases
 from cuda_emulator import EmulatedDevice
-from dpa2.cuda.arrays import DeviceFrames
 from dpa2.cuda.engine import CudaEngine
 from dpa2.cuda.geometry import HostLists
 from dpa2.files import ModelData
 from helpers import CASES, golden, model_of, relative
+from pages import code_blocks
 
 QUANTITIES = {"energy": "energy", "atom_energy": "atom_energy", "force": "forces", "virial": "virial"}
 #: cases that are also evaluated with deepmd-kit's atomic virial: three backward passes more
@@ -201,7 +203,6 @@ def test_coordinates_on_the_device_give_answers_on_the_device(monkeypatch: pytes
     for wrong in ((OnDevice(coords[:, :2]), types), (OnDevice(coords), OnDevice(types[:-1]))):
         with pytest.raises(dpa2.InputError, match="must have shape"):
             model.evaluate(*wrong, box)
-    assert DeviceFrames.__doc__
 
 
 def test_crowded_atoms_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +211,17 @@ def test_crowded_atoms_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for coords in (system.coord[0], OnDevice(system.coord[0])):
         with pytest.raises(dpa2.InputError, match="more than its sel"):
             model.evaluate(coords, system.atype, None if system.box is None else system.box[0])
+
+
+def test_the_page_keeps_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(GOLDEN / "files" / "trained" / "model.pth", tmp_path)
+    monkeypatch.setattr("dpa2.cuda.device.CupyDevice", EmulatedDevice)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in code_blocks("docs/cuda.md", "python"):
+        exec(compile(block, "cuda.md", "exec"), names)
+    assert names["model"].device == "cuda"
+    assert names["result"].forces.shape == (3, 3)
 
 
 def test_too_little_shared_memory_is_an_error_that_says_so() -> None:
