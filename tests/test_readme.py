@@ -69,9 +69,9 @@ def test_links_lead_somewhere() -> None:
 def test_every_command_and_public_name_is_described(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    names = re.findall(r"^    ([a-z]+)\b", capsys.readouterr().out, re.MULTILINE)
+    names = re.findall(r"^    ([a-z-]+)\b", capsys.readouterr().out, re.MULTILINE)
     assert {"info", "eval", "descriptor", "convert"} <= set(names)
-    described = re.findall(r"^\| `dpa2 ([a-z]+) ", README, re.MULTILINE)
+    described = re.findall(r"^\| `dpa2 ([a-z-]+) ", README, re.MULTILINE)
     assert sorted(described) == sorted(names)
     for name in ("load", "compute_descriptor", "InputError", "ModelFileError", "Error"):
         assert hasattr(dpa2, name)

@@ -1,0 +1,75 @@
+"""docs/data.md and docs/commands.md keep what they say: their examples run as they stand, one after the other."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cases import GOLDEN
+from datasets import write_hdf5, write_mixed, write_standard
+from dpa2.cli import main
+from test_docs import ROOT, run_page
+
+MODEL = GOLDEN / "files" / "trained"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the pages read, in the working directory."""
+    write_standard(tmp_path / "data" / "standard")
+    write_mixed(tmp_path / "data" / "mixed")
+    write_hdf5(tmp_path / "data.hdf5", "/water", tmp_path / "data" / "standard")
+    (tmp_path / "systems.txt").write_text("data/standard\ndata/mixed\n")
+    for name in ("model.pth", "model_ema.pt"):
+        shutil.copy(MODEL / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+def test_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("chemiscope")
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    lines = [
+        line
+        for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert len(lines) == 13
+    printed = []
+    for line in lines:
+        program, *words = shlex.split(line)
+        assert program == "dpa2"
+        assert main(words) == 0, capsys.readouterr().err
+        printed.append(capsys.readouterr().out)
+    assert printed[0].count("# number of test data") == 2
+    assert "Atomic ener RMSE" in printed[2]
+    for name in ("detail.s.out", "parity.png", "all.npz", "mean.h5", "oxygen.html", "map.png", "model_devi.out"):
+        assert Path(name).stat().st_size > 0
+    assert len(list(Path("labelled").glob("*/type.raw"))) == 5
+    assert {path.parent.parent.name for path in Path("mixed").glob("*/set.000/real_atom_types.npy")} == {
+        "2",
+        "5",
+        "6",
+        "7",
+    }
+
+
+def test_python(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run_page("data.md", here, monkeypatch)
+    assert names["accuracy"].frames == 9
+    assert len(names["means"]) == 9
+    assert names["means"][0].shape == (names["model"].descriptor_dim,)
+
+
+def test_block_with_processes_runs_as_a_script(here: Path) -> None:
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    script = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    Path("script.py").write_text(f"{script}\n    print(len(energies))\n")
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "9\n"), done.stderr
