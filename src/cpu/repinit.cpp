@@ -81,6 +81,17 @@ void gram_backward(const RepinitParams<T>& p, T* dM, const T* dD, const T* M) {
   }
 }
 
+/// M (4, ngp) from plain sums over the edges to what `moments` gives.
+template <class T>
+void finish_moments(const RepinitParams<T>& p, T* M, const RepinitPad<T>& pad) {
+  const int ngp = padded<T>(p.ng);
+  for (int x = 0; x < 4; ++x)
+    for (int c = 0; c < ngp; ++c) {
+      M[x * ngp + c] *= p.inv_nsel;
+      if (pad.G != nullptr && c < p.ng) M[x * ngp + c] += pad.weight * pad.R[x] * pad.G[c];
+    }
+}
+
 /// The edges of a centre in the groups of the table; false when the network has to be evaluated.
 template <class T, class Isa>
 bool tabulated(const RepinitParams<T>& p, int n, const T* s, const int* combination, SeriesGroups<T>& groups, Arena& arena) {
@@ -126,11 +137,7 @@ void tabulated_moments(const RepinitParams<T>& p, T* M, const T* f, const Series
     for (int x = 0; x < 4; ++x)
       for (int c = 0; c < p.ng; ++c) M[x * ngp + c] += Y[x * ngp + c] + gate[c] * Y[(4 + x) * ngp + c];
   }
-  for (int x = 0; x < 4; ++x)
-    for (int c = 0; c < ngp; ++c) {
-      M[x * ngp + c] *= p.inv_nsel;
-      if (pad.G != nullptr && c < p.ng) M[x * ngp + c] += pad.weight * pad.R[x] * pad.G[c];
-    }
+  finish_moments(p, M, pad);
   arena.release(mark);
 }
 
@@ -177,6 +184,53 @@ void tabulated_backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, const T
   arena.release(mark);
 }
 
+/// The intervals of n edges in the table of a compressed model.
+template <class T, class Isa>
+QuinticArguments<T> located(const RepinitParams<T>& p, int n, const T* s, const int* combination, Arena& arena) {
+  int* curve = arena.take<int>(n);
+  for (int e = 0; e < n; ++e) curve[e] = p.net.typed ? combination[e] : 0;
+  QuinticArguments<T> at;
+  Quintic<T, Isa>::locate(*p.quintic, n, s, curve, at, arena);
+  return at;
+}
+
+template <class T>
+QuinticGate<T> quintic_gate(const RepinitParams<T>& p, const T* sw, const int* combination) {
+  return {p.gate_rows, combination, p.gate_switch ? sw : nullptr};
+}
+
+/// M (4, ngp) as in `moments`.
+template <class T, class Isa>
+void quintic_moments(const RepinitParams<T>& p, int n, int m, T* M, const T* R, const QuinticArguments<T>& at, const QuinticGate<T>& gate,
+                     const RepinitPad<T>& pad) {
+  for (long c = 0; c < 4L * padded<T>(p.ng); ++c) M[c] = T(0);
+  Quintic<T, Isa>::moments(*p.quintic, n, 4, M, R, m, at, gate);
+  finish_moments(p, M, pad);
+}
+
+/// dR (4, m) +=, dsw (m) +=, given dD (ng*axis).
+template <class T, class Isa>
+void quintic_backward(const RepinitParams<T>& p, int n, int m, T* dR, T* dsw, const T* dD, const T* R, const T* sw, const int* combination,
+                      const RepinitPad<T>& pad, Arena& arena) {
+  const int ngp = padded<T>(p.ng);
+  T* M = arena.take<T>(4L * ngp);
+  T* dM = arena.take<T>(4L * ngp);
+  T* dr = arena.take<T>(4L * m);
+  T* ds = arena.take<T>(n);
+  T* from_gate = arena.take<T>(n);
+  const QuinticArguments<T> at = located<T, Isa>(p, n, R, combination, arena);
+  const QuinticGate<T> gate = quintic_gate(p, sw, combination);
+  quintic_moments<T, Isa>(p, n, m, M, R, at, gate, pad);
+  gram_backward(p, dM, dD, M);
+  for (long c = 0; c < 4L * ngp; ++c) dM[c] *= p.inv_nsel;
+  Quintic<T, Isa>::moments_backward(*p.quintic, n, 4, dr, ds, from_gate, dM, R, m, at, gate);
+  for (int e = 0; e < n; ++e) {
+    for (int x = 0; x < 4; ++x) dR[x * m + e] += dr[x * m + e];
+    dR[e] += ds[e];
+    if (p.gate != nullptr && p.gate_switch) dsw[e] += from_gate[e];
+  }
+}
+
 }  // namespace
 
 template <class T, class Isa>
@@ -184,7 +238,10 @@ void Repinit<T, Isa>::embed(const RepinitParams<T>& p, int m, T** G, const T* s,
   EmbeddingTape<T> tape;
   EmbeddingNetOp<T, Isa>::layout(p.net, m, false, arena, tape);
   *G = tape.y[p.net.nlayers - 1];
-  EmbeddingNetOp<T, Isa>::forward(p.net, m, tape, false, s, combination);
+  if (p.quintic != nullptr)
+    Quintic<T, Isa>::values(*p.quintic, p.ng, m, *G, located<T, Isa>(p, m, s, combination, arena));
+  else
+    EmbeddingNetOp<T, Isa>::forward(p.net, m, tape, false, s, combination);
   if (p.gate != nullptr) apply_gate(p, m, *G, *G, sw, combination);
 }
 
@@ -193,7 +250,9 @@ void Repinit<T, Isa>::forward(const RepinitParams<T>& p, int n, int m, T* D, T* 
                               const RepinitPad<T>& pad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   SeriesGroups<T> groups;
-  if (tabulated<T, Isa>(p, n, R, combination, groups, arena)) {
+  if (p.quintic != nullptr) {
+    quintic_moments<T, Isa>(p, n, m, M, R, located<T, Isa>(p, n, R, combination, arena), quintic_gate(p, sw, combination), pad);
+  } else if (tabulated<T, Isa>(p, n, R, combination, groups, arena)) {
     T* f = arena.take<T>(8L * groups.npositions);
     gather(p, m, f, R, sw, groups);
     tabulated_moments<T, Isa>(p, M, f, groups, pad, arena);
@@ -210,6 +269,11 @@ template <class T, class Isa>
 void Repinit<T, Isa>::backward(const RepinitParams<T>& p, int n, int m, T* dR, T* dsw, const T* dD, const T* R, const T* sw,
                                const int* combination, const RepinitPad<T>& pad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
+  if (p.quintic != nullptr) {
+    quintic_backward<T, Isa>(p, n, m, dR, dsw, dD, R, sw, combination, pad, arena);
+    arena.release(mark);
+    return;
+  }
   const int ngp = padded<T>(p.ng);
   T* M = arena.take<T>(4L * ngp);
   T* dM = arena.take<T>(4L * ngp);

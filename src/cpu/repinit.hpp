@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/embedding_net.hpp"
+#include "cpu/quintic.hpp"
 #include "cpu/tabulate.hpp"
 
 namespace dpa2 {
@@ -17,6 +18,9 @@ struct RepinitParams {
   /// The network as series in s, one curve per row of its type tables; null: the network itself is evaluated. Centres with an
   /// edge outside of the table's range use the network.
   const SeriesTable<T>* table = nullptr;
+  /// The network as the piecewise polynomials of a compressed model, one curve per row of its type tables; they replace it.
+  const QuinticTable<T>* quintic = nullptr;
+  const T* gate_rows = nullptr;  ///< with `quintic`: gate with rows padded to 64 bytes
 };
 
 /// The padded slots of a centre enter the moments as one constant (P6): pad_weight * R_pad (4) outer G_pad (ng).

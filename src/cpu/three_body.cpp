@@ -148,6 +148,54 @@ void tabulated_backward(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* d
   arena.release(mark);
 }
 
+/// The pairs of a chunk in the table of a compressed model: r (count) = weight e, and where they lie.
+template <class T, class Isa>
+QuinticArguments<T> located(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* r, Arena& arena) {
+  int* curve = arena.take<int>(pairs.count);
+  for (int i = 0; i < pairs.count; ++i) {
+    curve[i] = p.net.typed ? pairs.combination[i] : 0;
+    r[i] = pairs.weight[i] * pairs.e[i];
+  }
+  QuinticArguments<T> at;
+  Quintic<T, Isa>::locate(*p.quintic, pairs.count, pairs.e, curve, at, arena);
+  return at;
+}
+
+template <class T>
+QuinticGate<T> quintic_gate(const ThreeBodyParams<T>& p, const Pairs<T>& pairs) {
+  return {p.gate_rows, pairs.combination, p.gate_switch ? pairs.ss : nullptr};
+}
+
+/// Q (n3) += sum of the pairs.
+template <class T, class Isa>
+void add_quintic(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* Q, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  T* Y = arena.take<T>(p.quintic->nc);
+  T* r = arena.take<T>(pairs.count);
+  for (int c = 0; c < p.quintic->nc; ++c) Y[c] = T(0);
+  const QuinticArguments<T> at = located<T, Isa>(p, pairs, r, arena);
+  Quintic<T, Isa>::moments(*p.quintic, pairs.count, 1, Y, r, pairs.count, at, quintic_gate(p, pairs));
+  for (int c = 0; c < p.n3; ++c) Q[c] += Y[c];
+  arena.release(mark);
+}
+
+/// de (total derivative with respect to e) and dss of every pair, given dQ (n3).
+template <class T, class Isa>
+void quintic_backward(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* de, T* dss, const T* dQ, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  T* dY = arena.take<T>(p.quintic->nc);
+  T* r = arena.take<T>(pairs.count);
+  T* dr = arena.take<T>(pairs.count);
+  for (int c = 0; c < p.quintic->nc; ++c) dY[c] = c < p.n3 ? dQ[c] * p.inv_nsel2 : T(0);
+  const QuinticArguments<T> at = located<T, Isa>(p, pairs, r, arena);
+  Quintic<T, Isa>::moments_backward(*p.quintic, pairs.count, 1, dr, de, dss, dY, r, pairs.count, at, quintic_gate(p, pairs));
+  for (int i = 0; i < pairs.count; ++i) {
+    de[i] += pairs.weight[i] * dr[i];
+    if (p.gate == nullptr || !p.gate_switch) dss[i] = T(0);
+  }
+  arena.release(mark);
+}
+
 /// Adds the gradients of the pairs' products and switches to those of the neighbours.
 template <class T>
 void scatter_pairs(const Pairs<T>& pairs, int n, int m, T* dv, T* dsw, const T* de, const T* dss, const T* v, const T* sw,
@@ -179,6 +227,10 @@ void ThreeBody<T, Isa>::forward(const ThreeBodyParams<T>& p, int n, int m, T* Q,
   for (int c = 0; c < p.n3; ++c) Q[c] = T(0);
   for_chunks(p, n, m, v, sw, types, pad, pairs, [&](int lanes) {
     const Arena::Mark chunk_mark = arena.mark();
+    if (p.quintic != nullptr) {
+      add_quintic<T, Isa>(p, pairs, Q, arena);
+      return;
+    }
     SeriesGroups<T> groups;
     if (tabulated<T, Isa>(p, pairs, groups, arena)) {
       add_tabulated<T, Isa>(p, pairs, Q, groups, arena);
@@ -219,6 +271,11 @@ void ThreeBody<T, Isa>::backward(const ThreeBodyParams<T>& p, int n, int m, T* d
   EmbeddingNetOp<T, Isa>::layout(p.net, chunk, true, arena, tape);
   for_chunks(p, n, m, v, sw, types, pad, pairs, [&](int lanes) {
     const Arena::Mark chunk_mark = arena.mark();
+    if (p.quintic != nullptr) {
+      quintic_backward<T, Isa>(p, pairs, de, dss, dQ, arena);
+      scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
+      return;
+    }
     SeriesGroups<T> groups;
     if (tabulated<T, Isa>(p, pairs, groups, arena)) {
       tabulated_backward<T, Isa>(p, pairs, de, dss, dQ, groups, arena);

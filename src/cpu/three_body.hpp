@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/embedding_net.hpp"
+#include "cpu/quintic.hpp"
 #include "cpu/tabulate.hpp"
 
 namespace dpa2 {
@@ -17,6 +18,9 @@ struct ThreeBodyParams {
   /// The network as series in e, one curve per row of its type tables, or null; chunks of pairs that leave its range use the
   /// network.
   const SeriesTable<T>* table = nullptr;
+  /// The network as the piecewise polynomials of a compressed model, one curve per row of its type tables; they replace it.
+  const QuinticTable<T>* quintic = nullptr;
+  const T* gate_rows = nullptr;  ///< with `quintic`: gate with rows padded to 64 bytes
 };
 
 /// The padded slots of a centre as one more neighbour (P7): multiplicity 0 where it contributes nothing.

@@ -18,6 +18,7 @@ constexpr int max_size = 1'000'000;        // of a width or a list
 constexpr std::int64_t max_product = 100'000'000;  // of two of them that make one dimension
 constexpr int max_types = 10'000, max_layers = 1000, max_depth = 100;
 constexpr double max_rcut = 1e4;           // angstrom
+constexpr std::int64_t max_cells = 4'000'000, max_intervals = 1'000'000;  // of a table
 
 struct NamedActivation {
   const char* name;
@@ -182,6 +183,32 @@ FittingConfig read_fitting(JsonObject o, int ntypes) {
   return c;
 }
 
+TableConfig read_table(JsonObject o) {
+  TableConfig c;
+  c.lower = o.number("lower");
+  c.step = o.positive("step");
+  const std::vector<int> flat = o.tuples("segments", 2, 1, static_cast<int>(max_cells));
+  o.finish();
+  for (std::size_t k = 0; k < flat.size(); k += 2) c.segments.emplace_back(flat[k], flat[k + 1]);
+  if (c.segments.empty()) throw inconsistent(o.path("segments"), " is empty");
+  if (c.cells() > max_cells || c.intervals() > max_intervals)
+    throw inconsistent(o.path("segments"), " has more than ", max_intervals, " intervals or ", max_cells, " steps");
+  const double upper = c.lower + c.step * static_cast<double>(c.cells());
+  if (!std::isfinite(upper) || !(c.step > 1e-10 * std::max(std::abs(c.lower), std::abs(upper))))
+    throw inconsistent(o.path("step"), " is ", c.step, ", too small or too large for a table from ", c.lower);
+  return c;
+}
+
+void read_compression(Config& c, JsonObject o) {
+  if (o.has("max_error")) (void)o.positive("max_error");
+  if (o.has("repinit")) c.repinit_table = read_table(o.object("repinit"));
+  if (o.has("three_body")) {
+    if (!c.repinit.use_three_body) throw inconsistent(o.path("three_body"), " is a table of a block that the model does not have");
+    c.three_body_table = read_table(o.object("three_body"));
+  }
+  o.finish();
+}
+
 void check_range(const char* block, double rcut_smth, double rcut) {
   if (!(rcut_smth >= 0.0 && rcut_smth < rcut))
     throw inconsistent(block, " has rcut_smth ", rcut_smth, " and rcut ", rcut, ", expected 0 <= rcut_smth < rcut");
@@ -223,6 +250,18 @@ void check_widths(const Config& c) {
 
 }  // namespace
 
+std::int64_t TableConfig::intervals() const {
+  std::int64_t n = 0;
+  for (const auto& [count, width] : segments) n += count;
+  return n;
+}
+
+std::int64_t TableConfig::cells() const {
+  std::int64_t n = 0;
+  for (const auto& [count, width] : segments) n += std::int64_t{count} * width;
+  return n;
+}
+
 Config parse_config(const std::string& json) {
   const Json root = parse_json_object(json, "the configuration");
   JsonObject o(root, "");
@@ -260,6 +299,7 @@ Config parse_config(const std::string& json) {
   c.repformer = read_repformer(d.object("repformer"));
   d.finish();
   c.fitting = read_fitting(o.object("fitting_net"), c.ntypes());
+  if (o.has("compression")) read_compression(c, o.object("compression"));
   o.finish();
 
   check_lists(c.repinit, c.repformer);

@@ -1,6 +1,7 @@
 // The configuration of a model: the canonical JSON of the native file as plain structures.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -59,6 +60,15 @@ struct FittingConfig {
   bool has_atom_ener = false;      ///< any entry of atom_ener is set
 };
 
+/// The grid of a table of a compressed model: from `lower` on, segments of intervals that are a whole number of steps long.
+struct TableConfig {
+  double lower = 0, step = 0;
+  std::vector<std::pair<int, int>> segments;  ///< number of intervals, steps in each
+
+  std::int64_t intervals() const;
+  std::int64_t cells() const;  ///< steps in all
+};
+
 struct Config {
   std::string json;                ///< the text it was parsed from
   std::vector<std::string> type_map;
@@ -71,6 +81,7 @@ struct Config {
   RepformerConfig repformer;
   FittingConfig fitting;
   std::optional<double> min_nbor_dist;
+  std::optional<TableConfig> repinit_table, three_body_table;  ///< of a compressed model
 
   int ntypes() const { return static_cast<int>(type_map.size()); }
   /// Width of a row of the type embedding's input: one-hot types or electrons.

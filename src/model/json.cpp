@@ -122,6 +122,11 @@ std::optional<double> JsonObject::optional_number(const char* key) {
 
 bool JsonObject::is_null(const char* key) { return get(key).is_null(); }
 
+bool JsonObject::has(const char* key) const {
+  const auto found = value_->find(key);
+  return found != value_->end() && !found->is_null();
+}
+
 const std::string& JsonObject::word(const char* key) {
   const Json& value = get(key);
   if (!value.is_string())

@@ -28,6 +28,8 @@ class JsonObject {
   std::optional<double> optional_number(const char* key);
   const std::string& word(const char* key);
   bool is_null(const char* key);
+  /// Whether an optional member is there and not null.
+  bool has(const char* key) const;
   JsonObject object(const char* key);
   /// A list of numbers or nulls.
   std::vector<std::optional<double>> holes(const char* key);

@@ -9,6 +9,7 @@
 #include "model/matrix.hpp"
 #include "model/prepared.hpp"
 #include "model/series.hpp"
+#include "model/table.hpp"
 
 namespace dpa2 {
 
@@ -179,7 +180,14 @@ void Prepared<T>::prepare_repinit(const Config& c, const Weights& w) {
   repinit.ncombinations = one_side ? ntypes : ntypes * ntypes;
   repinit.inv_nsel = static_cast<T>(1.0 / r.nsel);
   repinit.gate_switch = c.smooth;
-  if (r.strip) repinit.gate = flat<T>(storage, gate_table(w, repinit_name, o, te));
+  Matrix gate;
+  if (r.strip) repinit.gate = flat<T>(storage, gate = gate_table(w, repinit_name, o, te));
+  if (c.repinit_table) {
+    build_quintic(storage, repinit_quintic_, *c.repinit_table, w.at(repinit_name + ".table"));
+    repinit.quintic = &repinit_quintic_;
+    if (r.strip) repinit.gate_rows = flat<T>(storage, padded_to(gate, gate.rows, repinit_quintic_.nc));
+    return;
+  }
   if (!series_wanted()) return;
   double lo = 0, hi = 0;
   scalar_range(w, repinit_name, c.env_protection, lo, hi);
@@ -205,13 +213,20 @@ void Prepared<T>::prepare_three_body(const Config& c, const Weights& w) {
   three.ntypes = ntypes;
   three.inv_nsel2 = static_cast<T>(1.0 / (static_cast<double>(nsel3) * nsel3));
   three.gate_switch = c.smooth;
+  Matrix both;
   if (r.strip) {
     const Matrix g = gate_table(w, three_name, o, te);
-    Matrix both(g.rows, g.cols);  // a pair is evaluated once for its two orders
+    both = Matrix(g.rows, g.cols);  // a pair is evaluated once for its two orders
     for (int a = 0; a < ntypes; ++a)
       for (int b = 0; b < ntypes; ++b)
         for (int k = 0; k < g.cols; ++k) both(a * ntypes + b, k) = 0.5 * (g(a * ntypes + b, k) + g(b * ntypes + a, k));
     three.gate = flat<T>(storage, both);
+  }
+  if (c.three_body_table) {
+    build_quintic(storage, three_quintic_, *c.three_body_table, w.at(three_name + ".table"));
+    three.quintic = &three_quintic_;
+    if (r.strip) three.gate_rows = flat<T>(storage, padded_to(both, both.rows, three_quintic_.nc));
+    return;
   }
   if (!series_wanted()) return;
   const double longest = vector_range(w, three_name, c.env_protection);

@@ -121,6 +121,7 @@ struct Prepared {
   std::vector<FittingLayer<T>> fitting_layers_;
   std::vector<EmbeddingLayer<T>> repinit_layers_, three_layers_;
   SeriesTable<T> repinit_table_, three_table_;
+  QuinticTable<T> repinit_quintic_, three_quintic_;
 
   void prepare_type_embedding(const Config& c, const Weights& w);
   void prepare_repinit(const Config& c, const Weights& w);

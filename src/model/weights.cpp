@@ -24,6 +24,7 @@ class Layout {
     fitting();
     add("out_bias", {1, c_.ntypes(), 1});
     add("out_std", {1, c_.ntypes(), 1});
+    tables();
   }
   Shapes shapes;
 
@@ -145,6 +146,17 @@ class Layout {
     normalisation("aparam", na);
     if (nc > 0) add("fitting_net.case_embd", {nc});
     if (f.default_fparam) add("fitting_net.default_fparam_tensor", {nf});
+  }
+
+  // Of compressed models: piecewise quintic polynomials, one curve per combination of types that the network sees.
+  void tables() {
+    const RepinitConfig& ri = c_.repinit;
+    const std::int64_t nt = c_.ntypes();
+    const auto table = [&](const std::string& block, const TableConfig& t, std::int64_t ncurves, int channels) {
+      add(block + ".table", {ncurves, t.intervals(), 6, channels});
+    };
+    if (c_.repinit_table) table("descriptor.repinit", *c_.repinit_table, ri.strip ? 1 : ri.type_one_side ? nt : nt * nt, ri.neuron.back());
+    if (c_.three_body_table) table("descriptor.repinit_three_body", *c_.three_body_table, ri.strip ? 1 : nt * nt, ri.three_body_neuron.back());
   }
 
   const Config& c_;

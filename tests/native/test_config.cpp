@@ -183,9 +183,75 @@ void test_weights() {
   CHECK(sample::weights(equal).count("descriptor.g1_shape_tranform.matrix") == 0);
 }
 
+Json compressed() {
+  Json j = sample::config();
+  j["compression"] = {{"max_error", 1e-8},
+                      {"repinit", {{"lower", -1.0}, {"step", 0.5}, {"segments", {{4, 1}, {3, 2}}}}},
+                      {"three_body", {{"lower", -2}, {"step", 0.125}, {"segments", {{32, 1}}}}}};
+  return j;
+}
+
+void test_tables() {
+  const Config c = parse_config(compressed().dump());
+  CHECK(c.repinit_table && c.repinit_table->intervals() == 7 && c.repinit_table->cells() == 10 && c.repinit_table->step == 0.5);
+  CHECK(c.three_body_table && c.three_body_table->intervals() == 32 && c.three_body_table->lower == -2.0);
+  const Weights good = sample::weights(c);
+  check_weights(c, good);
+  using Shape = std::vector<std::int64_t>;
+  CHECK(good.at("descriptor.repinit.table").shape == (Shape{1, 7, 6, 12}));
+  CHECK(good.at("descriptor.repinit_three_body.table").shape == (Shape{1, 32, 6, 4}));
+  Weights changed = good;
+  changed["descriptor.repinit.table"].data[17] = HUGE_VAL;
+  CHECK_THROWS(check_weights(c, changed), Status::model_file, "'descriptor.repinit.table' is not finite at element 17");
+  CHECK_THROWS(check_weights(parse_config(sample::config().dump()), good), Status::model_file, "is not used");
+
+  Json j = compressed();  // one curve per combination of types
+  j["descriptor"]["repinit"]["tebd_input_mode"] = "concat";
+  CHECK(sample::weights(parse_config(j.dump())).at("descriptor.repinit.table").shape == (Shape{4, 7, 6, 12}));
+  j["descriptor"]["repinit"]["type_one_side"] = true;
+  CHECK(sample::weights(parse_config(j.dump())).at("descriptor.repinit.table").shape == (Shape{2, 7, 6, 12}));
+  CHECK(sample::weights(parse_config(j.dump())).at("descriptor.repinit_three_body.table").shape == (Shape{4, 32, 6, 4}));
+  for (const char* key : {"compression", "max_error", "repinit", "three_body"}) {
+    j = compressed();
+    (std::string(key) == "compression" ? j : j["compression"])[key] = nullptr;
+    CHECK(parse_config(j.dump()).repinit_table.has_value() == (std::string(key) != "compression" && std::string(key) != "repinit"));
+  }
+
+  const auto refuse_table = [](const std::string& text, const std::string& key, const Json& value) {
+    Json changed_json = compressed();
+    changed_json["compression"]["repinit"][key] = value;
+    CHECK_THROWS(parse_config(changed_json.dump()), Status::model_file, text);
+  };
+  refuse_table("compression.repinit.step is 0", "step", 0.0);
+  refuse_table("compression.repinit.step is -1", "step", -1.0);
+  refuse_table("too small or too large", "step", 1e-12);
+  refuse_table("compression.repinit.step", "step", 1e308);
+  refuse_table("too small or too large", "lower", 1e30);
+  refuse_table("compression.repinit.lower", "lower", "0");
+  refuse_table("segments is empty", "segments", Json::array());
+  refuse_table("expected lists of 2", "segments", {{1, 2, 3}});
+  refuse_table("segments", "segments", {{0, 1}});
+  refuse_table("segments", "segments", {{1, -1}});
+  refuse_table("more than", "segments", {{1000001, 1}});
+  refuse_table("more than", "segments", {{4000000, 4000000}});
+  j = compressed();
+  j["compression"]["repinit"]["more"] = 1;
+  CHECK_THROWS(parse_config(j.dump()), Status::unsupported, "compression.repinit.more is unknown");
+  j = compressed();
+  j["compression"]["g2"] = 1;
+  CHECK_THROWS(parse_config(j.dump()), Status::unsupported, "compression.g2 is unknown");
+  j = compressed();
+  j["compression"]["max_error"] = 0;
+  CHECK_THROWS(parse_config(j.dump()), Status::model_file, "compression.max_error is 0");
+  j = compressed();
+  j["descriptor"]["repinit"]["use_three_body"] = false;
+  CHECK_THROWS(parse_config(j.dump()), Status::model_file, "a block that the model does not have");
+}
+
 }  // namespace
 
 int main() {
+  test_tables();
   test_values();
   test_refused();
   test_mutations();

@@ -1,6 +1,7 @@
-// The first descriptor: repinit and the three-body sum, with their networks evaluated and as series.
+// The first descriptor: repinit and the three-body sum, with their networks evaluated, as series and as tables.
 #include "network.hpp"
 #include "model/series.hpp"
+#include "model/table.hpp"
 
 namespace {
 
@@ -26,12 +27,87 @@ struct Series {
   dpa2::SeriesTable<float> f32;
 };
 
+/// The table of a compressed model: random values, slopes and second derivatives at the nodes of a grid of two steps.
+struct Table {
+  Table(Random& random, int curves, int channels, double lower, double step) : ncurves(curves), ng(channels) {
+    config.lower = lower;
+    config.step = step;
+    config.segments = {{3, 1}, {2, 2}, {1, 1}};
+    for (const double width : {1.0, 1.0, 1.0, 2.0, 2.0, 1.0}) {
+      begin.push_back(begin.empty() ? lower : begin.back() + length.back());
+      length.push_back(step * width);
+    }
+    const std::size_t n = begin.size();
+    weight.shape = {curves, static_cast<std::int64_t>(n), 6, channels};
+    weight.data.resize(static_cast<std::size_t>(curves) * n * 6 * at(channels));
+    for (int curve = 0; curve < curves; ++curve)
+      for (int c = 0; c < channels; ++c) {
+        const Vector jets = random.vector(3 * static_cast<long>(n + 1));
+        for (std::size_t k = 0; k < n; ++k) {
+          const double h = length[k], *p = &jets[3 * k], *q = &jets[3 * (k + 1)];
+          const double v = p[0], d = p[1] * h, b = 0.5 * p[2] * h * h, V = q[0] - v - d - b, D = q[1] * h - d - 2 * b, B = q[2] * h * h - 2 * b;
+          const double a[6] = {v, d, b, 10 * V - 4 * D + 0.5 * B, -15 * V + 7 * D - B, 6 * V - 3 * D + 0.5 * B};
+          for (int t = 0; t < 6; ++t) weight.data[((at(curve) * n + k) * 6 + at(t)) * at(channels) + at(c)] = a[t];
+        }
+      }
+    dpa2::build_quintic(storage, f64, config, weight);
+    dpa2::build_quintic(storage, f32, config, weight);
+  }
+  /// Outside of the grid a curve goes on as a straight line.
+  template <class S>
+  std::vector<S> operator()(S s, int curve) const {
+    const double first = begin.front(), last = begin.back() + length.back(), inside = std::min(std::max(real(s), first), last);
+    std::size_t k = 0;
+    while (k + 1 < begin.size() && inside >= begin[k + 1]) ++k;
+    std::vector<S> out(at(ng));
+    const S t = (real(s) == inside ? s - begin[k] : S(inside - begin[k])) / length[k];
+    for (int c = 0; c < ng; ++c) {
+      S value = 0, slope = 0;
+      for (int p = 5; p >= 0; --p) {
+        slope = slope * t + value;
+        value = value * t + weight.data[((at(curve) * begin.size() + k) * 6 + at(p)) * at(ng) + at(c)];
+      }
+      out[at(c)] = real(s) == inside ? value : value + slope * (s - inside) / length[k];
+    }
+    return out;
+  }
+  template <class T>
+  const dpa2::QuinticTable<T>* table() const {
+    if constexpr (sizeof(T) == 8)
+      return &f64;
+    else
+      return &f32;
+  }
+  int ncurves, ng;
+  dpa2::TableConfig config;
+  Vector begin, length;
+  dpa2::Tensor weight;
+  dpa2::Storage storage;
+  dpa2::QuinticTable<double> f64;
+  dpa2::QuinticTable<float> f32;
+};
+
+/// A gate with rows padded as the kernels of a table want them.
+template <class T>
+struct GateRows : Guarded<T> {
+  GateRows(const Vector& gate, int rows, int width) : Guarded<T>(static_cast<long>(rows) * padded<T>(width), T(0)) {
+    this->set_rows(gate, gate.empty() ? 0 : rows, width, padded<T>(width), 0);
+  }
+};
+
 /// A series is exact to rounding; its derivative loses a digit or two to the slope of the last terms.
 Bounds series_bounds() {
   Bounds bounds;
   bounds.forward = 1e-13;
   bounds.adjoint = 1e-11;
   bounds.single = 1e-5;
+  return bounds;
+}
+
+/// The third derivative of a table jumps at the nodes: central differences with a short step.
+Bounds table_bounds() {
+  Bounds bounds;
+  bounds.step = 1e-5;
   return bounds;
 }
 
@@ -45,11 +121,13 @@ struct Repinit {
   double p1 = 0;         // padded slots
   Vector pad_R, pad_G;   // or empty
   std::shared_ptr<const Series> series = nullptr;
+  std::shared_ptr<const Table> quintic = nullptr;
 
   Blocks inputs() const { return {R, sw}; }
   template <class S>
   std::vector<S> embed(S s, S w, int c) const {
-    std::vector<S> g = net(s, gate.empty() ? c : 0);
+    const int curve = gate.empty() ? c : 0;
+    std::vector<S> g = quintic ? (*quintic)(s, curve) : net(s, curve);
     if (!gate.empty())
       for (std::size_t i = 0; i < g.size(); ++i) g[i] *= 1.0 + gate[at(c) * g.size() + i] * (gate_switch ? w : S(1));
     return g;
@@ -82,7 +160,7 @@ struct Repinit {
   struct Arrays {
     Arrays(const Repinit& op, const Blocks& x, int m)
         : net(op.net), R(x[0], 4, op.n, m, 0), sw(x[1], 1, op.n, m, 0), gate(op.gate), pad_R(op.pad_R), pad_G(op.pad_G),
-          index(op.combination, m) {
+          rows(op.gate, op.net.ncomb, op.net.out()), index(op.combination, m) {
       p.net = net.net;
       p.ng = op.net.out();
       p.axis = op.axis;
@@ -91,11 +169,14 @@ struct Repinit {
       p.gate_switch = op.gate_switch;
       p.ncombinations = op.net.ncomb;
       p.table = op.series ? op.series->table<T>() : nullptr;
+      p.quintic = op.quintic ? op.quintic->table<T>() : nullptr;
+      p.gate_rows = op.gate.empty() ? nullptr : static_cast<T*>(rows);
       if (!op.pad_R.empty()) pad = {static_cast<T>(op.p1 / op.nsel), pad_R, pad_G};
     }
     PreparedNet<T> net;
     Lanes<T> R, sw;
     Guarded<T> gate, pad_R, pad_G;
+    GateRows<T> rows;
     Combinations<T> index;
     dpa2::RepinitParams<T> p;
     dpa2::RepinitPad<T> pad;
@@ -139,6 +220,7 @@ struct ThreeBody {
   double pad_v[3] = {0, 0, 0};
   int pad_type = 0;
   std::shared_ptr<const Series> series = nullptr;
+  std::shared_ptr<const Table> quintic = nullptr;
 
   Blocks inputs() const { return {v, sw}; }
   template <class S>
@@ -154,7 +236,7 @@ struct ThreeBody {
         const int pair = (j < n ? types[at(j)] : pad_type) * ntypes + (k < n ? types[at(k)] : pad_type);
         const S c = !gate_switch ? S(1) : j < n && k < n ? x[1][at(j)] * x[1][at(k)] : S(0);
         const double weight = (j < n ? 1.0 : p3) * (k < n ? 1.0 : p3) / (static_cast<double>(nsel) * nsel);
-        std::vector<S> H = net(e, gate.empty() ? pair : 0);
+        std::vector<S> H = quintic ? (*quintic)(e, gate.empty() ? pair : 0) : net(e, gate.empty() ? pair : 0);
         for (std::size_t i = 0; i < H.size(); ++i) {
           if (!gate.empty()) H[i] *= 1.0 + gate[at(pair) * H.size() + i] * c;
           Q[0][i] += weight * e * H[i];
@@ -165,7 +247,8 @@ struct ThreeBody {
   template <class T>
   struct Arrays {
     Arrays(const ThreeBody& op, const Blocks& x, int m)
-        : net(op.net), v(x[0], 3, op.n, m, 0), sw(x[1], 1, op.n, m, 0), gate(static_cast<long>(op.gate.size())), types(op.types) {
+        : net(op.net), v(x[0], 3, op.n, m, 0), sw(x[1], 1, op.n, m, 0), gate(static_cast<long>(op.gate.size())),
+          rows(Vector(), op.ntypes * op.ntypes, op.net.out()), types(op.types) {
       const int nt = op.ntypes;
       const long n3 = op.net.out();
       p.net = net.net;
@@ -178,10 +261,13 @@ struct ThreeBody {
             for (long c = 0; c < n3; ++c)
               gate((a * nt + b) * n3 + c) =
                   static_cast<T>(0.5 * (op.gate[at((a * nt + b) * n3 + c)] + op.gate[at((b * nt + a) * n3 + c)]));
+        rows.set_rows(gate.values(), nt * nt, n3, padded<T>(op.net.out()), 0);
         p.gate = gate;
+        p.gate_rows = rows;
       }
       p.gate_switch = op.gate_switch;
       p.table = op.series ? op.series->table<T>() : nullptr;
+      p.quintic = op.quintic ? op.quintic->table<T>() : nullptr;
       pad.multiplicity = static_cast<T>(op.p3);
       for (int c = 0; c < 3; ++c) pad.v[c] = static_cast<T>(op.pad_v[c]);
       pad.type = op.pad_type;
@@ -189,6 +275,7 @@ struct ThreeBody {
     PreparedNet<T> net;
     Lanes<T> v, sw;
     Guarded<T> gate;
+    GateRows<T> rows;
     Guarded<int> types;
     dpa2::ThreeBodyParams<T> p;
     dpa2::ThreeBodyPad<T> pad;
@@ -236,6 +323,11 @@ void test_repinit(const std::string& level) {
           op.series = std::make_shared<Series>(op.net, mode == 0 ? ncomb : 1, -range, range);
           check_operation(op, name + " as series to " + std::to_string(range), level, series_bounds());
         }
+        op.series = nullptr;
+        for (const double step : {0.3125, 0.125}) {  // all edges within the table, or not all
+          op.quintic = std::make_shared<Table>(random, mode == 0 ? ncomb : 1, ng, -4 * step, step);
+          check_operation(op, name + " as table in steps of " + std::to_string(step), level, table_bounds());
+        }
       }
 }
 
@@ -256,6 +348,11 @@ void test_three_body(const std::string& level) {
         for (const double range : {3.25, 0.5}) {
           op.series = std::make_shared<Series>(op.net, mode == 0 ? nt * nt : 1, -range, range);
           check_operation(op, name + " as series to " + std::to_string(range), level, series_bounds());
+        }
+        op.series = nullptr;
+        for (const double step : {0.8125, 0.125}) {
+          op.quintic = std::make_shared<Table>(random, mode == 0 ? nt * nt : 1, w.back(), -4 * step, step);
+          check_operation(op, name + " as table in steps of " + std::to_string(step), level, table_bounds());
         }
       }
 }
