@@ -246,12 +246,29 @@ def test_serialized_models_of_version_1_have_no_output_statistics(tmp_path: Path
     assert_same(files.read(mf.write_dp(tmp_path / "m.dp", tree)), model)
 
 
-def test_tables_of_compressed_models_are_left_aside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["dp", "yaml"])
+def test_tables_of_compressed_models_are_read(suffix: str, tmp_path: Path) -> None:
     model = make(repinit={"tebd_input_mode": "strip"})
     tree = mf.tree(model)
     tree["model"]["descriptor"]["@version"] = 4
-    table = {"@variables": {"compress_data": [np.ones((5, 12))], "compress_info": [np.ones(6)]}, "geo_compress": True}
+    data, info = np.random.default_rng(0).normal(size=(5, 24)), np.array([-1.0, 0.0, 4.5, 0.5, 1.5, -1.0])
+    table = {"@variables": {"compress_data": [data], "compress_info": [info]}, "geo_compress": True}
     tree["model"]["descriptor"]["repinit_variable"]["compress"] = table
+    found = files.read((mf.write_dp if suffix == "dp" else mf.write_yaml)(tmp_path / f"m.{suffix}", tree))
+    grid = {"lower": -1.0, "step": 0.5, "segments": [[2, 1], [3, 3]]}
+    assert found.config.pop("compression") == {"max_error": None, "repinit": grid}
+    # coefficients of the powers of s - begin become those of the powers of (s - begin) / length
+    lengths = np.array([0.5, 0.5, 1.5, 1.5, 1.5])
+    expected = data.reshape(5, 4, 6).transpose(0, 2, 1) * lengths[:, None, None] ** np.arange(6)[:, None]
+    np.testing.assert_allclose(found.weights.pop("descriptor.repinit.table"), expected[None], rtol=1e-14)
+    assert_same(found, model)
+
+
+def test_a_model_with_compressed_types_alone_has_no_table(tmp_path: Path) -> None:
+    model = make(repinit={"tebd_input_mode": "strip"})
+    tree = mf.tree(model)
+    tree["model"]["descriptor"]["@version"] = 4
+    tree["model"]["descriptor"]["repinit_variable"]["compress"] = {"@variables": {}, "geo_compress": False}
     assert_same(files.read(mf.write_dp(tmp_path / "m.dp", tree)), model)
 
 

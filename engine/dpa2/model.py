@@ -451,6 +451,7 @@ def load(
     device: str = "cpu",
     on_overflow: OnOverflow = "warn",
     skin: float = 0.0,
+    compress: bool | float | None = None,
 ) -> Model:
     """Read a model file: deepmd-kit's (``.pt``, ``.pth``, ``.dp``, ``.yaml``, ...) or dpa2's own (``.safetensors``).
 
@@ -466,6 +467,9 @@ def load(
             "ignore".
         skin: for molecular dynamics, angstrom: neighbours are looked for up to the cutoff + skin and remembered until
             an atom has moved by half the skin, or the atoms, types or box are others. Results are the same.
+        compress: None: tables in place of embedding networks where the file has them, from ``dpa2 compress`` or
+            deepmd-kit's ``dp compress``. False: the networks all the same. True or a number: tables made now, with
+            errors of values and slopes of at most that number (1e-8).
 
     Raises:
         ModelFileError: a missing, corrupt or inconsistent file; UnsupportedModelError, a subclass: a model that is
@@ -474,4 +478,9 @@ def load(
     """
     from .files import read
 
-    return Model(read(path, head), precision, threads, device, on_overflow, skin)
+    data = read(path, head)
+    if compress is not None:
+        from .compress import chosen
+
+        data = chosen(data, compress)
+    return Model(data, precision, threads, device, on_overflow, skin)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpa2.errors import ModelFileError
+from dpa2.files import compression, econf, layout
 from dpa2.files import config as _config
-from dpa2.files import econf, layout
 
 MAX_ELEMENTS = 2**30
 
@@ -79,6 +79,9 @@ def assemble(raw: RawModel) -> ModelData:
     tensors = raw.tensors
     params = _inferred(raw.params, tensors) if raw.infer else raw.params
     config = _config.normalise(params, raw.min_nbor_dist, raw.head)
+    if "compression" not in config and (found := compression.from_deepmd(tensors, config)) is not None:
+        config["compression"], table = found
+        tensors = {**tensors, "descriptor.repinit.table": table}
     shapes = layout.expected_shapes(config)
     if sum(_count(s) for s in shapes.values()) > MAX_ELEMENTS:
         raise ModelFileError("the model definition asks for an unreasonable number of weights")
@@ -117,7 +120,7 @@ def _refuse_superfluous(tensors: Mapping[str, Any], shapes: Mapping[str, Any]) -
         if name in shapes or not name.startswith(("descriptor.", "fitting_net.")):
             continue
         parts = name.rsplit(".", 2)
-        if parts[-1] in ("matrix", "bias", "idt") or parts[-2].endswith("_residual"):
+        if parts[-1] in ("matrix", "bias", "idt", "table") or parts[-2].endswith("_residual"):
             raise ModelFileError(
                 f"corrupt or inconsistent file: it holds the weight {name[:200]!r}, which these options do not use"
             )

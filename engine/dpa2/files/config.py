@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpa2.errors import ModelFileError, UnsupportedModelError
+from dpa2.files import compression
 
 FORMAT_VERSION = 1
 SUPPORTED = "supported are energy models (fitting net 'ener') with the descriptor 'dpa2'"
@@ -301,6 +302,8 @@ def normalise(params: Mapping[str, Any], min_nbor_dist: float | None, head: str 
     }
     _check_geometry(descriptor)
     _check_sizes(config)
+    if params.get("compression") is not None:
+        config["compression"] = compression.normalise(params["compression"], config)
     return config
 
 

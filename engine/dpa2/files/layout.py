@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dpa2.files import econf
+from dpa2.files import compression, econf
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -37,6 +37,7 @@ def expected_shapes(config: dict[str, Any]) -> Shapes:
     ntypes = len(config["type_map"])
     shapes["out_bias"] = (1, ntypes, 1)
     shapes["out_std"] = (1, ntypes, 1)
+    shapes.update(compression.expected_shapes(config))
     return shapes
 
 

@@ -115,11 +115,20 @@ class _Mapper:
             self.collection(f"descriptor.{block}.filter_layers", part, "embeddings")
             if part.get("embeddings_strip") is not None:
                 self.collection(f"descriptor.{block}.filter_layers_strip", part, "embeddings_strip")
+            if isinstance(part.get("compress"), dict):
+                self.compression(f"descriptor.{block}", part["compress"])
         part = _node(node, "repformers_variable")
         self.statistics("descriptor.repformers", part)
         self.layer("descriptor.repformers.g2_embd", part, "g2_embd")
         for k, layer in enumerate(_list(part.get("repformer_layers"), "repformer_layers")):
             self.repformer(f"descriptor.repformers.layers.{k}", layer if isinstance(layer, dict) else {})
+
+    def compression(self, name: str, node: Mapping[str, Any]) -> None:
+        """The table of a compressed model, where it has one."""
+        variables = self.variables(node) if node.get("geo_compress") else {}
+        for key in ("compress_data", "compress_info"):
+            for k, value in enumerate(_list(variables.get(key, []), key)):
+                self.put(f"{name}.{key}.{k}", value)
 
     def repformer(self, name: str, node: dict[str, Any]) -> None:
         """One repformer layer."""

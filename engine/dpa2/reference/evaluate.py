@@ -129,9 +129,11 @@ class ReferenceModel:
         option = config["repformer"]
         if len(types) == 0:
             return np.zeros((0, self.descriptor_dim)), np.zeros((0, option["g2_dim"], 3))
-        y = repinit(block_list(edges, "repinit", d), edges.pad1, types, tebd, config, weights)
+        grids = self.config.get("compression") or {}
+        y = repinit(block_list(edges, "repinit", d), edges.pad1, types, tebd, config, weights, grids.get("repinit"))
         if config["repinit"]["use_three_body"]:
-            q = three_body(block_list(edges, "three_body", d), edges.pad3, types, tebd, config, weights)
+            grid = grids.get("three_body")
+            q = three_body(block_list(edges, "three_body", d), edges.pad3, types, tebd, config, weights, grid)
             y = np.concatenate([y, q], axis=1)
         if y.shape[1] != option["g1_dim"]:
             y = linear(y, weights, "descriptor.g1_shape_tranform", bias=False)

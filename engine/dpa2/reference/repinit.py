@@ -15,28 +15,47 @@ the model has mean != 0, and Gp = G at s = Rp[0], neighbour type t0 (the type of
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .activation import Activation, activation
 from .common import Array, Config, EdgeList, IntArray, Weights, segment_sum
 from .embedding_net import embedding_net
 from .env_mat import env_mat, pad_row
+from .tabulate import tabulate
 
 BLOCK = "descriptor.repinit"
 
 
 def embed(
-    s: Array, sw: Array, tj: IntArray, ti: IntArray, tebd: Array, config: Config, weights: Weights, phi: Activation
+    s: Array,
+    sw: Array,
+    tj: IntArray,
+    ti: IntArray,
+    tebd: Array,
+    config: Config,
+    weights: Weights,
+    phi: Activation,
+    grid: dict[str, Any] | None,
 ) -> Array:
-    """(ne, neuron[-1]) G of edges with radial entry s (ne), switch sw (ne), neighbour types tj and centre types ti."""
+    """(ne, neuron[-1]) G of edges with radial entry s (ne), switch sw (ne), neighbour types tj and centre types ti.
+
+    With ``grid`` the net is the table of a compressed model.
+    """
     option, smooth = config["repinit"], config["smooth"]
     nlayers, one_side, resnet_dt = len(option["neuron"]), option["type_one_side"], option["resnet_dt"]
     if option["tebd_input_mode"] == "concat":
+        if grid is not None:
+            return tabulate(s, tj if one_side else tj * len(tebd) + ti, grid, weights[f"{BLOCK}.table"])
         parts = [s[:, None], tebd[tj]] if one_side else [s[:, None], tebd[tj], tebd[ti]]
         return embedding_net(
             np.concatenate(parts, axis=1), weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi, resnet_dt
         )
-    radial = embedding_net(s[:, None], weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi, resnet_dt)
+    if grid is not None:
+        radial = tabulate(s, 0, grid, weights[f"{BLOCK}.table"])
+    else:
+        radial = embedding_net(s[:, None], weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi, resnet_dt)
     types = tebd[tj] if one_side else np.concatenate([tebd[tj], tebd[ti]], axis=1)
     table = embedding_net(types, weights, f"{BLOCK}.filter_layers_strip.networks.0", nlayers, phi, resnet_dt)
     gate = sw if smooth else np.ones_like(sw)
@@ -44,11 +63,19 @@ def embed(
     return out
 
 
-def repinit(edges: EdgeList, pad: IntArray, types: IntArray, tebd: Array, config: Config, weights: Weights) -> Array:
+def repinit(
+    edges: EdgeList,
+    pad: IntArray,
+    types: IntArray,
+    tebd: Array,
+    config: Config,
+    weights: Weights,
+    grid: dict[str, Any] | None = None,
+) -> Array:
     """(n, neuron[-1] * axis_neuron) D of every atom.
 
     ``edges`` is the repinit list, ``pad`` (n) its padded slots, ``types`` (n) the types, ``tebd`` the embedding table,
-    ``config`` the descriptor's options.
+    ``config`` the descriptor's options, ``grid`` the grid of the table of a compressed model.
     """
     option = config["repinit"]
     mean, stddev = weights[f"{BLOCK}.mean"], weights[f"{BLOCK}.stddev"]
@@ -57,14 +84,14 @@ def repinit(edges: EdgeList, pad: IntArray, types: IntArray, tebd: Array, config
     rows, sw = env_mat(
         edges.d, edges.r, ti, mean, stddev, option["rcut_smth"], option["rcut"], config["env_protection"]
     )
-    g = embed(rows[:, 0], sw, tj, ti, tebd, config, weights, phi)
+    g = embed(rows[:, 0], sw, tj, ti, tebd, config, weights, phi, grid)
     moments = segment_sum(rows[:, :, None] * g[:, None, :], edges.start)
 
     # What the padded slots add (P6): per centre type a constant outer product.
     rows_pad = pad_row(mean, stddev)
     every_type = np.arange(len(mean))
     first_type = np.full(len(mean), types[0])
-    g_pad = embed(rows_pad[:, 0], np.zeros(len(mean)), first_type, every_type, tebd, config, weights, phi)
+    g_pad = embed(rows_pad[:, 0], np.zeros(len(mean)), first_type, every_type, tebd, config, weights, phi, grid)
     moments = moments + pad[:, None, None] * (rows_pad[:, :, None] * g_pad[:, None, :])[types]
 
     moments = moments / option["nsel"]

@@ -14,17 +14,28 @@ pseudo-neighbour of multiplicity pad3(i) with v = R_pad(t_i)[1:4], type t0 (that
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .activation import activation
 from .common import Array, Config, EdgeList, IntArray, Weights
 from .embedding_net import embedding_net
 from .env_mat import env_mat, pad_row
+from .tabulate import tabulate
 
 BLOCK = "descriptor.repinit_three_body"
 
 
-def three_body(edges: EdgeList, pad: IntArray, types: IntArray, tebd: Array, config: Config, weights: Weights) -> Array:
+def three_body(
+    edges: EdgeList,
+    pad: IntArray,
+    types: IntArray,
+    tebd: Array,
+    config: Config,
+    weights: Weights,
+    grid: dict[str, Any] | None = None,
+) -> Array:
     """(n, three_body_neuron[-1]) Q of every atom; arguments as in repinit, for the three-body list."""
     option = config["repinit"]
     strip, smooth = option["tebd_input_mode"] == "strip", config["smooth"]
@@ -53,8 +64,13 @@ def three_body(edges: EdgeList, pad: IntArray, types: IntArray, tebd: Array, con
         e = v @ v.T
         if strip:
             gate = sw[:, None] * sw[None, :] if smooth else np.ones_like(e)
-            h = embedding_net(e[..., None], weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi, resnet_dt)
+            if grid is not None:
+                h = tabulate(e, 0, grid, weights[f"{BLOCK}.table"])
+            else:
+                h = embedding_net(e[..., None], weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi, resnet_dt)
             h = h * (1.0 + table[tj, tk] * gate[..., None])
+        elif grid is not None:
+            h = tabulate(e, tj * ntypes + tk, grid, weights[f"{BLOCK}.table"])
         else:
             inputs = np.concatenate([e[..., None], pairs[tj, tk]], axis=-1)
             h = embedding_net(inputs, weights, f"{BLOCK}.filter_layers.networks.0", nlayers, phi, resnet_dt)
