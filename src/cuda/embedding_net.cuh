@@ -16,8 +16,9 @@ constexpr int LANE_ROW = LANES + 8;  // of a channel in shared memory: parts of 
 /// the first layer's tables have a row per combination of types; then for every layer its input and output width, its skip (0
 /// none, 1 y += x, 2 y += [x, x]) and where in `weights` its matrix, bias and idt begin (-1: none).
 ///
-/// No layers: the table of a compressed model, and then layout[4] is its number of intervals, layout[1] its channels, layout[3] whether it
-/// has a curve per combination of types; weights: the intervals' ends (intervals + 1), then coefficients (curves, intervals, 6, channels).
+/// With -DTABLE the network is the table of a compressed model: layout[1] is its number of channels, layout[3] whether it has a curve per
+/// combination of types, layout[4] its number of intervals; weights: their ends (intervals + 1), then coefficients (curves, intervals, 6,
+/// channels).
 struct EmbeddingNet {
   const int* layout;
   const real* weights;
@@ -74,7 +75,9 @@ __device__ Embedded look_up(const EmbeddingNet& net, const real* s, const int* r
 /// net(s[lane], row[lane]) of all lanes; work: shared memory. Begins and ends with all threads at one place.
 template <bool tangent>
 __device__ Embedded embed(const EmbeddingNet& net, const real* s, const int* row, real* work) {
-  if (net.layout[0] == 0) return look_up<tangent>(net, s, row, work);
+#ifdef TABLE
+  return look_up<tangent>(net, s, row, work);
+#else
   constexpr int PACK = tangent ? 4 : 8;
   constexpr int copies = tangent ? 2 : 1;
   const int* layer = net.layout + 4;
@@ -137,6 +140,7 @@ __device__ Embedded embed(const EmbeddingNet& net, const real* s, const int* row
   }
   const int last = (net.layout[0] - 1) % 2;
   return {buffers[last], buffers[last] + sizes[last]};
+#endif
 }
 
 }  // namespace dpa2

@@ -124,7 +124,7 @@ def test_repinit(name: str) -> None:
     def forward(inputs: Arrays) -> Arrays:
         D, M = run.zeros("D", N, model.nd), run.array("M", N, 4, model.ng)
         run.run("repinit.cu", "repinit", N, *head, D, M, inputs["R"], inputs["sw"], e.start, e.j, e.types, *net.arrays,
-                net.gate, None, None, None, shared=shared(1), defines=model.act1)  # fmt: skip
+                net.gate, None, None, None, shared=shared(1), defines=net.defines)  # fmt: skip
         return {"D": D.copy()}
 
     def backward(inputs: Arrays, seeds: Arrays) -> Arrays:
@@ -132,7 +132,7 @@ def test_repinit(name: str) -> None:
         dR, dsw = run.array("dR", e.number, 4), run.array("dsw", e.number)
         run.run("repinit.cu", "repinit_backward", N, *head, dR, dsw, seeds["D"], run.array("M", N, 4, model.ng),
                 inputs["R"], inputs["sw"], e.start, e.j, e.types, *net.arrays, net.gate, shared=shared(2),
-                defines=model.act1)  # fmt: skip
+                defines=net.defines)  # fmt: skip
         return {"R": dR, "sw": dsw}
 
     assert_adjoint(forward, backward, draw(3, R=(e.number, 4), sw=(e.number,)))
@@ -153,13 +153,13 @@ def test_three_body(name: str) -> None:
     def forward(inputs: Arrays) -> Arrays:
         Q = run.array("Q", N, model.n3)
         run.run("three_body.cu", "three_body", N, *head, Q, inputs["R"], inputs["sw"], *tail, shared=shared(1),
-                defines=model.act1)  # fmt: skip
+                defines=net.defines)  # fmt: skip
         return {"Q": Q * 1e3}
 
     def backward(inputs: Arrays, seeds: Arrays) -> Arrays:
         dR, dsw = run.array("dR", e.number, 4), run.array("dsw", e.number)
         run.run("three_body.cu", "three_body_backward", N, *head, dR, dsw, seeds["Q"] * 1e3, inputs["R"], inputs["sw"],
-                *tail, shared=shared(2), defines=model.act1)  # fmt: skip
+                *tail, shared=shared(2), defines=net.defines)  # fmt: skip
         return {"R": dR, "sw": dsw}
 
     assert_adjoint(forward, backward, draw(4, R=(e.number, 4), sw=(e.number,)))

@@ -98,7 +98,7 @@ def forward_entry(model: Prepared, run: Launcher, geometry: Geometry, gradient: 
         *(model.inv_nsel1, model.nd, D, M, R1, sw1, lists.start, lists.j, types, *model.net1.arrays, model.net1.gate),
         *(lists.pad1, model.pad_R, model.pad_G),
         shared=_repinit_shared(model, run, 1),
-        defines=model.act1,
+        defines=model.net1.defines,
     )
     R3 = sw3 = None
     if geometry.three is not None:
@@ -109,7 +109,7 @@ def forward_entry(model: Prepared, run: Launcher, geometry: Geometry, gradient: 
             *(model.nd - model.n3, three.most, D, R3, sw3, three.start, three.edge, lists.j, types),
             *(*model.net3.arrays, model.net3.gate, lists.pad3, model.pad_v),
             shared=_three_shared(model, run, three.most, 1),
-            defines=model.act1,
+            defines=model.net3.defines,
         )
     g1 = run.array("g1_0", n, model.n1)
     z = D
@@ -161,7 +161,7 @@ def backward_entry(
         *(model.inv_nsel1, model.nd, dR, dsw, dD, state.M, state.R1, state.sw1, lists.start, lists.j, types),
         *(*model.net1.arrays, model.net1.gate),
         shared=_repinit_shared(model, run, 2),
-        defines=model.act1,
+        defines=model.net1.defines,
     )
     _env_mat_backward(run, gamma, geometry, None, model.stats1, dR, dsw)
     if geometry.three is not None:
@@ -172,7 +172,7 @@ def backward_entry(
             *(model.nd, model.nd - model.n3, three.most, dR, dsw, dD, state.R3, state.sw3, three.start, three.edge),
             *(lists.j, types, *model.net3.arrays, model.net3.gate, lists.pad3, model.pad_v),
             shared=_three_shared(model, run, three.most, 2),
-            defines=model.act1,
+            defines=model.net3.defines,
         )
         _env_mat_backward(run, gamma, geometry, three, model.stats3, dR, dsw)
     dR = run.array("dR", rep.count, 4)

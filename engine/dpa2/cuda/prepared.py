@@ -7,6 +7,7 @@ score of two edges needs the product of both maps only, and nothing else reads e
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from dpa2.reference.activation import activation, sigmoid
 from dpa2.reference.common import Config, Weights
 from dpa2.reference.embedding_net import embedding_net
 from dpa2.reference.env_mat import pad_row
+from dpa2.reference.tabulate import nodes, tabulate
 from dpa2.reference.type_embedding import type_embedding
 
 from .device import Array
@@ -71,6 +73,7 @@ class EmbeddingNet:
     even: int  # widest output among layers 0, 2, ...
     odd: int
     gate: Array | None  # (combinations, width): the types' network of strip mode
+    defines: Mapping[str, str | int]  # of the sources that evaluate it
 
     def shared(self, lane_row: int) -> int:
         """Numbers of shared memory for values, or for derivatives."""
@@ -142,11 +145,6 @@ class Prepared:
     """A model of one precision on one device; immutable."""
 
     def __init__(self, config: Config, weights: dict[str, Any], launcher: Launcher) -> None:
-        if config.get("compression") is not None:
-            raise UnsupportedModelError(
-                'a compressed model cannot be evaluated with device="cuda": load the model that it was made from, or '
-                'use device="cpu"'
-            )
         self.config = config
         self.launcher = launcher
         self._weights = Weights(weights)
@@ -162,7 +160,6 @@ class Prepared:
         self.tebd = launcher.constant(self.tebd_host)
         self.descriptor_dim = self.n1 + (self.tebd_host.shape[1] if self.concat_tebd else 0)
         self.act = activation_defines(self.option["activation_function"])
-        self.act1 = activation_defines(self.repinit_option["activation_function"])
         self.act_fitting = activation_defines(self.fitting_option["activation_function"])
         self._prepare_repinit()
         self._prepare_entry()
@@ -181,6 +178,11 @@ class Prepared:
         inv_width = 1.0 / (float(rcut) - float(rcut_smth))
         return Statistics(self._constant(mean), self._constant(1.0 / stddev), float(rcut_smth), inv_width, protection)
 
+    def _grid(self, block: str) -> Any:
+        """The grid of the table that a compressed model has for a block, else None."""
+        tables = self.config.get("compression") or {}
+        return tables.get({"repinit": "repinit", "repinit_three_body": "three_body"}[block])
+
     def _pairs(self, one_side: bool) -> Real:
         """(combinations, .) the type embeddings of an edge: row neighbour * ntypes + centre, or the neighbour alone."""
         tebd = self.tebd_host
@@ -189,11 +191,38 @@ class Prepared:
         neighbour, centre = np.repeat(tebd, self.ntypes, axis=0), np.tile(tebd, (self.ntypes, 1))
         return np.concatenate([neighbour, centre], axis=1)
 
+    def _gate(self, block: str, nlayers: int, types: Real) -> Array | None:
+        """The types' network of strip mode, on the type embeddings of every combination."""
+        option = self.repinit_option
+        if option["tebd_input_mode"] != "strip":
+            return None
+        name = f"descriptor.{block}.filter_layers_strip.networks.0"
+        phi = activation(option["activation_function"])
+        return self._constant(embedding_net(types, self._weights, name, nlayers, phi, option["resnet_dt"]))
+
+    def _table(self, block: str, grid: Any, gate: Array | None) -> EmbeddingNet:
+        """A table in place of a network; see embedding_net.cuh."""
+        table = self._weights[f"descriptor.{block}.table"]
+        curves, intervals, _, channels = table.shape
+        return EmbeddingNet(
+            layout=self.launcher.constant([0, channels, 0, int(curves > 1), intervals], np.int32),
+            weights=self._constant(np.concatenate([nodes(grid), table.ravel()])),
+            type_term=self._constant(np.zeros(1)),
+            type_skip=self._constant(np.zeros(1)),
+            even=channels,
+            odd=0,
+            gate=gate,
+            defines={"TABLE": 1},
+        )
+
     def _embedding_net(self, block: str, neuron: list[int], one_side: bool) -> EmbeddingNet:
         option, weights = self.repinit_option, self._weights
         strip = option["tebd_input_mode"] == "strip"
         name = f"descriptor.{block}.filter_layers.networks.0"
         types = self._pairs(one_side)
+        gate, grid = self._gate(block, len(neuron), types), self._grid(block)
+        if grid is not None:
+            return self._table(block, grid, gate)
         flat: list[Real] = []
         layout: list[int] = []
         at = 0
@@ -217,13 +246,6 @@ class Prepared:
         inputs = np.zeros((1, 0)) if strip else types
         widths = [int(width) for width in neuron]
         even, odd = max(widths[0::2]), max(widths[1::2], default=0)
-        gate = None
-        if strip:
-            phi = activation(option["activation_function"])
-            gate = self._constant(
-                embedding_net(types, weights, f"descriptor.{block}.filter_layers_strip.networks.0", len(neuron), phi,
-                              option["resnet_dt"])
-            )  # fmt: skip
         return EmbeddingNet(
             layout=self.launcher.constant([len(neuron), even, odd, int(not strip), *layout], np.int32),
             weights=self._constant(np.concatenate(flat)),
@@ -232,6 +254,7 @@ class Prepared:
             even=even,
             odd=odd,
             gate=gate,
+            defines=activation_defines(option["activation_function"]),
         )
 
     def _padded_embedding(self, s: Real) -> Real:
@@ -243,9 +266,17 @@ class Prepared:
         # Rows of `types`: with one side the first atom's type alone, which all centres share.
         pairs = np.broadcast_to(types[:, None] if self.one_side else types.reshape(shape), (*shape[:2], types.shape[1]))
         scalar = np.broadcast_to(s[None, :, None], (*shape[:2], 1))
-        if option["tebd_input_mode"] == "concat":
-            return embedding_net(np.concatenate([scalar, pairs], axis=2), *arguments, phi, resnet_dt)
-        value: Real = embedding_net(scalar, *arguments, phi, resnet_dt)
+        grid, strip = self._grid("repinit"), option["tebd_input_mode"] == "strip"
+        if grid is not None:
+            first = np.arange(self.ntypes)[:, None]
+            curve = np.zeros((1, 1), int) if strip else first if self.one_side else first * self.ntypes + first.T
+            value: Real = tabulate(scalar[..., 0], curve, grid, self._weights["descriptor.repinit.table"])
+        else:
+            value = embedding_net(
+                scalar if strip else np.concatenate([scalar, pairs], axis=2), *arguments, phi, resnet_dt
+            )
+        if not strip:
+            return value
         if not self.smooth:
             gate = embedding_net(pairs, arguments[0], f"{name}_strip.networks.0", arguments[2], phi, resnet_dt)
             value = value * (1.0 + gate)
