@@ -15,6 +15,7 @@ import dpa2
 import numpy as np
 import pytest
 from api_models import BOX, COORDS, DEVICES, SYMBOLS, TYPES, frames, make_model, model_data, work_in
+from cli_runs import interrupt, run_command
 from dpa2 import embedded
 from dpa2.cli import main
 from dpa2.data import read_structures, write_frame
@@ -39,11 +40,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     """Run a command that must succeed; its stdout."""
-    status = main(list(args))
-    captured = capsys.readouterr()
-    assert status == 0, captured.err
-    assert captured.err == ""
-    return captured.out
+    return run_command(capsys, *args)
 
 
 def fail(capsys: pytest.CaptureFixture[str], status: int, *args: str) -> str:
@@ -309,10 +306,7 @@ def test_overflow_is_a_short_warning(here: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_interrupt(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(dpa2.Model, "evaluate", interrupted)
+    interrupt(monkeypatch, "evaluate", call=1)
     args = ["eval", "-m", "model.safetensors", "--device", "reference", "three.xyz", "-o", "out.npz"]
     assert main([*args, "--save-deepmd", "out"]) == 130
     assert capsys.readouterr().err == "dpa2: interrupted\n"
@@ -323,15 +317,7 @@ def test_interrupt(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
 def test_interrupt_leaves_finished_frames(
     output: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate, calls = dpa2.Model.evaluate, []
-
-    def interrupted(model: dpa2.Model, *args: object, **keywords: object) -> object:
-        calls.append(None)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return evaluate(model, *args, **keywords)
-
-    monkeypatch.setattr(dpa2.Model, "evaluate", interrupted)
+    interrupt(monkeypatch, "evaluate", call=3)
     args = ["eval", "-m", "model.safetensors", "--device", "reference", "three.xyz", "-o", output]
     assert main([*args, "--save-deepmd", "saved"]) == 130
     assert capsys.readouterr().err == f"dpa2: {output} and saved: the 2 finished frames\ndpa2: interrupted\n"

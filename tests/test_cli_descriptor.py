@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 from api_models import BOX, HAS_NATIVE, SYMBOLS, TYPES, frames, make_model, work_in
+from cli_runs import interrupt, run_command
 from datasets import write_all
 from dpa2 import streams
 from dpa2.cli import main
@@ -46,11 +47,7 @@ def write_long(name: str, count: int) -> None:
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     """Run a command that must succeed; its stdout."""
-    status = main([*BASE, *args])
-    captured = capsys.readouterr()
-    assert status == 0, captured.err
-    assert captured.err == ""
-    return captured.out
+    return run_command(capsys, *BASE, *args)
 
 
 def fail(capsys: pytest.CaptureFixture[str], *args: str) -> str:
@@ -137,15 +134,7 @@ def test_killed_and_taken_up_again(output: str, tmp_path: Path, monkeypatch: pyt
 def test_interrupt_keeps_frames_for_the_same_command_alone(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work, calls = dpa2.Model.descriptor, []
-
-    def interrupted(model: dpa2.Model, *args: object, **keywords: object) -> object:
-        calls.append(None)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return work(model, *args, **keywords)
-
-    monkeypatch.setattr(dpa2.Model, "descriptor", interrupted)
+    interrupt(monkeypatch, "descriptor", call=3)
     assert main([*BASE, "long.xyz", "-o", "out.npz"]) == 130
     assert "20 frames are kept in out.npz.part; the same command goes on" in capsys.readouterr().err
     message = fail(capsys, "long.xyz", "-o", "out.npz", "--pooling", "mean")

@@ -10,6 +10,7 @@ import dpa2
 import numpy as np
 import pytest
 from cases import GOLDEN
+from cli_runs import interrupt, run_command
 from datasets import BOX, write_all
 from dpa2.cli import main
 from dpa2.data import Frame, read_structures, write_frame
@@ -32,11 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     """Run a command that must succeed; its stdout."""
-    status = main(list(args))
-    captured = capsys.readouterr()
-    assert status == 0, captured.err
-    assert captured.err == ""
-    return captured.out
+    return run_command(capsys, *args)
 
 
 # -------------------------------------------------------------------------------- model-devi
@@ -81,15 +78,7 @@ def test_several_systems_and_interrupt(
     run(capsys, *args)
     whole = Path("devi.out").read_text()
     assert [line for line in whole.splitlines() if line.startswith("# ")][::2] == ["# mixed", "# standard"]
-    evaluate, calls = dpa2.Model.evaluate, []
-
-    def interrupted(model: dpa2.Model, *rest: object, **keywords: object) -> object:
-        calls.append(None)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return evaluate(model, *rest, **keywords)
-
-    monkeypatch.setattr(dpa2.Model, "evaluate", interrupted)
+    interrupt(monkeypatch, "evaluate", call=4)
     assert main(args) == 130
     assert capsys.readouterr().err == "dpa2: interrupted\n"
     kept = Path("devi.out").read_text()

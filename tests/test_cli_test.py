@@ -11,6 +11,7 @@ import dpa2
 import numpy as np
 import pytest
 from cases import GOLDEN
+from cli_runs import interrupt, run_command
 from datasets import SYSTEMS, write_all, write_raw
 from dpa2 import cli
 from dpa2.accuracy import Accuracy
@@ -43,11 +44,7 @@ def here(systems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     """Run ``dpa2 test`` that must succeed; its stdout."""
-    status = cli.main(["test", "-m", MODEL, *args])
-    captured = capsys.readouterr()
-    assert status == 0, captured.err
-    assert captured.err == ""
-    return captured.out
+    return run_command(capsys, "test", "-m", MODEL, *args)
 
 
 def fail(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
@@ -168,16 +165,7 @@ def test_failures(status: int, args: list[str], message: str, here: Path, capsys
 def test_interrupt_leaves_finished_systems(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate = dpa2.Model.evaluate
-    calls = []
-
-    def interrupted(model: dpa2.Model, *args: object, **keywords: object) -> object:
-        calls.append(None)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return evaluate(model, *args, **keywords)
-
-    monkeypatch.setattr(dpa2.Model, "evaluate", interrupted)
+    interrupt(monkeypatch, "evaluate", call=2)
     assert cli.main(["test", "-m", MODEL, "-f", "systems.txt", "-d", "detail"]) == 130
     captured = capsys.readouterr()
     assert captured.err == "dpa2: interrupted\n"

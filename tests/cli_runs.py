@@ -1,0 +1,31 @@
+"""Commands in this process: run, interrupted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dpa2
+import pytest
+from dpa2.cli import main
+
+
+def run_command(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """Run a command that must succeed and say nothing on stderr; its stdout."""
+    status = main(list(args))
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    assert captured.err == ""
+    return captured.out
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> None:
+    """Ctrl-C in the given call, counted from 1, of a method of :class:`dpa2.Model`."""
+    original, calls = getattr(dpa2.Model, method), []
+
+    def interrupted(model: dpa2.Model, *args: object, **keywords: object) -> Any:
+        calls.append(None)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(model, *args, **keywords)
+
+    monkeypatch.setattr(dpa2.Model, method, interrupted)
