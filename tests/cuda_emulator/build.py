@@ -92,7 +92,7 @@ def _digest(*parts: str) -> str:
 
 
 def _run(command: list[str]) -> None:
-    plain = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # a compiler under watch is slow
+    plain = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # compilers stay unwatched
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
     if done.returncode != 0:
         raise EmulationError(f"{shlex.join(command)}\n{done.stderr[:8000]}")
