@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,32 @@ def test_atomic_virial_of_edges_is_that_of_the_cpu() -> None:
     wanted = model_of(golden("base"), device="cpu").evaluate(system.coord, system.atype, system.box, atomic="edge")
     assert wanted.atom_virial is not None
     assert relative(found["atom_virial"], wanted.atom_virial[0]) <= 1e-12
+
+
+CROWDED = [("base", "float64", 1e-10), ("davg_strip", "float64", 1e-10), ("out_conv_false_rough", "float64", 1e-10),
+           ("base", "float32", 2e-4)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "precision", "bound"), CROWDED)
+def test_crowded_atoms(name: str, precision: str, bound: float) -> None:
+    """More neighbours than any tile of a kernel has room for, and than a block has threads for."""
+    given = golden(name)
+    config = copy.deepcopy(given.config)
+    config["descriptor"]["repinit"] |= {"nsel": 400, "three_body_sel": 200}
+    config["descriptor"]["repformer"]["nsel"] = 200
+    system = given.systems[0]
+    coords, types, box, pbc = frame_of(system)
+    squeezed = (coords * 0.55, types, box * 0.55, pbc)
+    data = ModelData(config, given.weights)
+    device = EmulatedDevice(max_shared=1 << 20)
+    found = CudaEngine(data, precision, device).evaluate(*squeezed, None, None, 0, 1)
+    shapes = [launch.shapes for launch in device.launches if launch.kernel == "pair_attention"]
+    edges = max(shape[0] for launched in shapes for shape in launched if shape is not None)
+    assert edges > 33 * len(types)
+    model = dpa2.Model(data, precision="float64", threads=1)
+    wanted = model.evaluate(squeezed[0], types, squeezed[2])
+    for quantity in ("energy", "forces", "virial", "atom_energy"):
+        assert relative(found[quantity], getattr(wanted, quantity)) <= bound, quantity
 
 
 def test_buffers_are_used_again() -> None:

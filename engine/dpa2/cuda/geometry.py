@@ -68,7 +68,7 @@ class ListSource(Protocol):
 
 
 class HostLists:
-    """Lists from the compiled core, on the host; copied to the device."""
+    """Lists from the compiled core, on the host; copied to the device. For comparison: overflow is not reported."""
 
     def __init__(self, device: Device, config: dict[str, Any]) -> None:
         self._device, self._config_json = device, json.dumps(config)
