@@ -339,6 +339,34 @@ def test_a_removed_barrier_shows_in_values(tmp_path: Path) -> None:
     assert "wrong value" in {outcome(folder, seed) for seed in range(10)}
 
 
+RACE = """
+import numpy as np
+from pathlib import Path
+from cuda_emulator import EmulatedDevice
+EmulatedDevice(None, "thread", sources=Path({folder!r})).launch(
+    "r.cu", "r", 3, 64, (np.zeros(192),), 512, {{"real": "double"}}
+)
+"""
+
+
+@pytest.mark.parametrize(("barrier", "races"), [("__syncthreads();", False), ("", True), ("__syncwarp();", True)])
+def test_a_race_at_the_end_of_a_kernel(tmp_path: Path, barrier: str, races: bool) -> None:
+    """Where threads run one after another to their end, that order must not hide anything."""
+    text = f"""#include "cuda/portable.cuh"
+    extern "C" __global__ void r(double* out) {{
+      DYNAMIC_SHARED(double, s);
+      s[threadIdx.x] = threadIdx.x;
+      {barrier}
+      out[64 * blockIdx.x + threadIdx.x] = s[63 - threadIdx.x];
+    }}"""
+    (tmp_path / "r.cu").write_text(text, encoding="utf-8")
+    if not available("thread"):
+        pytest.skip("Python does not run with the thread sanitizer here: NOTHING WAS CHECKED")
+    done = run(RACE.format(folder=str(tmp_path)), "thread")
+    assert ("data race" in done.stderr) == races, done.stderr[-3000:]
+    assert (done.returncode != 0) == races
+
+
 def test_a_write_beyond_shared_memory_is_found_at_its_line(tmp_path: Path) -> None:
     folder = mutate(tmp_path, "shared_out_of_bounds")
     text = (folder / "neighbors.cu").read_text(encoding="utf-8")

@@ -93,6 +93,8 @@ bool warps_race = false;
 int warp_rank[max_threads / lanes];
 Context main_context;
 void* main_tsan = nullptr;
+// Two, or a thread that begins late would learn of what those that have ended did.
+char block_begins = 0, block_ends = 0;
 Meeting barrier_meeting;
 std::vector<Meeting> warp_meetings[max_threads / lanes];  // those that somebody waits for; others have no threads
 std::string failure;
@@ -267,9 +269,9 @@ Meeting& meeting_of(int warp, unsigned mask) {
 void thread_main() {
   for (;;) {
     Thread& t = threads[static_cast<std::size_t>(running)];
-    if (__tsan_acquire != nullptr) __tsan_acquire(&main_context);
+    if (__tsan_acquire != nullptr) __tsan_acquire(&block_begins);
     launch.call(launch.values);
-    if (__tsan_release != nullptr) __tsan_release(&main_context);
+    if (__tsan_release != nullptr) __tsan_release(&block_ends);
     t.state = State::ended;
     --alive;
     complete_if_full(barrier_meeting);
@@ -325,10 +327,10 @@ void run_block(Index3 block) {
     warps_race = random_numbers() % 2 == 0;
     for (int& rank : warp_rank) rank = static_cast<int>(random_numbers() % 1000);
   }
-  if (__tsan_release != nullptr) __tsan_release(&main_context);
+  if (__tsan_release != nullptr) __tsan_release(&block_begins);
   running = -1;
   run_another();
-  if (__tsan_acquire != nullptr) __tsan_acquire(&main_context);
+  if (__tsan_acquire != nullptr) __tsan_acquire(&block_ends);
   if (failure.empty() && alive > 0) failure = "deadlock in " + block_name() + account();
 }
 
