@@ -14,12 +14,15 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parent.parent / "src"
 
+KEPT_SECONDS = 3 * 24 * 3600
 # Compiling takes longer than running: with the address sanitizer four times as long where code is optimised.
 SANITIZERS: dict[str, tuple[str, ...]] = {
     "": ("-O1",),
@@ -84,6 +87,10 @@ def cache_folder() -> Path:
     owner = folder.stat()
     if owner.st_uid != os.getuid() or (not given and stat.S_IMODE(owner.st_mode) & 0o022):
         raise EmulationError(f"{folder} belongs to others; set DPA2_EMULATION_CACHE to a folder of your own")
+    for entry in folder.iterdir():  # of sources that have long changed
+        with suppress(OSError):  # another process may be quicker
+            if entry.stat().st_mtime < time.time() - KEPT_SECONDS:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     return folder
 
 
@@ -99,15 +106,21 @@ def _run(command: list[str]) -> None:
 
 
 @functools.cache
+def _own_text() -> str:
+    """The emulation itself and the compiler, for the key of the cache."""
+    return "\0".join(path.read_text(encoding="utf-8") for path in sorted(HERE.glob("*pp"))) + compiler_version()
+
+
+@functools.cache
 def _shared_text(folder: Path) -> str:
     """Everything that any source may include, for the key of the cache."""
-    files = [*sorted(folder.glob("cuda/*.cuh")), *sorted((SOURCES / "math").iterdir()), *sorted(HERE.glob("*pp"))]
-    return "\0".join(path.read_text(encoding="utf-8") for path in files) + compiler_version()
+    files = [*sorted(folder.glob("cuda/*.cuh")), *sorted((SOURCES / "math").iterdir())]
+    return "\0".join(path.read_text(encoding="utf-8") for path in files) + _own_text()
 
 
 def _runtime(sanitizer: str) -> Path:
     """The compiled runtime: never watched by a sanitizer itself."""
-    target = cache_folder() / f"runtime-{_digest(_shared_text(SOURCES), shlex.join(compiler()))}.o"
+    target = cache_folder() / f"runtime-{_digest(_own_text(), shlex.join(compiler()))}.o"
     if not target.exists():
         part = target.with_suffix(f".{os.getpid()}.o")
         options = ["-O2", "-fno-tree-loop-distribute-patterns", "-fno-stack-protector"]
@@ -122,7 +135,7 @@ def _prepared_header(sanitizer: str) -> list[str]:
     if "clang" in compiler_version():
         return []
     flags = [*COMMON, *SANITIZERS[sanitizer]]
-    folder = cache_folder() / f"header-{_digest(_shared_text(SOURCES), *flags, *compiler())}"
+    folder = cache_folder() / f"header-{_digest(_own_text(), *flags, *compiler())}"
     target = folder / "emulation.hpp.gch"
     if not target.exists():
         folder.mkdir(exist_ok=True)
