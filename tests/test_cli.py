@@ -277,7 +277,13 @@ def test_wrong_usage(args: list[str], message: str, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     "command",
-    [[], *([name] for name in ("info", "eval", "descriptor", "convert", "test", "model-devi", "neighbor-stat"))],
+    [
+        [],
+        *(
+            [name]
+            for name in ("info", "eval", "descriptor", "convert", "compress", "test", "model-devi", "neighbor-stat")
+        ),
+    ],
 )
 def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shlex
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from dpa2.reference.tabulate import nodes, tabulate
 from helpers import evaluate, relative
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import code_blocks
 from random_model import random_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +65,13 @@ def answers(data: ModelData, **options: Any) -> dict[str, np.ndarray]:
     result = model.evaluate(coords, types, box)
     descriptor = model.descriptor(coords, types, box)
     return {"energy": np.asarray(result.energy), "forces": result.forces, "virial": result.virial, "d": descriptor}
+
+
+def assert_identical(found: ModelData, expected: ModelData) -> None:
+    assert found.config == expected.config
+    assert found.weights.keys() == expected.weights.keys()
+    for key, value in expected.weights.items():
+        np.testing.assert_array_equal(found.weights[key], value)
 
 
 # ------------------------------------------------------------------------------------------------- tables
@@ -229,15 +239,12 @@ def test_networks_of_compressed_files(name: str) -> None:
 def test_round_trip_through_the_native_file(tmp_path: Path) -> None:
     made, _ = compress(small("strip"), 1e-5)
     write_safetensors(tmp_path / "m.safetensors", made)
-    again = read(tmp_path / "m.safetensors")
-    assert again.config == made.config
-    for key, value in made.weights.items():
-        np.testing.assert_array_equal(again.weights[key], value)
+    assert_identical(read(tmp_path / "m.safetensors"), made)
     expected = answers(made)
     model = dpa2.load(tmp_path / "m.safetensors", threads=1, on_overflow="ignore")
     assert relative(pickle.loads(pickle.dumps(model)).evaluate(*structure()).forces, expected["forces"]) == 0.0
     model.save(tmp_path / "again.safetensors")
-    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "m.safetensors").read_bytes()
+    assert_identical(read(tmp_path / "again.safetensors"), made)
     plain = dpa2.load(tmp_path / "m.safetensors", threads=1, on_overflow="ignore", compress=False)
     assert "compression" not in plain.config
     assert relative(plain.evaluate(*structure()).forces, answers(small("strip"))["forces"]) == 0.0
@@ -368,3 +375,24 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert main(words) == 2
         assert message in capsys.readouterr().err
+
+
+def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What docs/compression.md shows, in the order in which it stands there."""
+    shutil.copy(ROOT / "examples" / "water_192.extxyz", tmp_path)
+    shutil.copy(GOLDEN / "files" / "trained" / "model.pth", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    names: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tiny model's sel
+        for line in "".join(code_blocks("docs/compression.md", "sh")).splitlines():
+            command, *words = shlex.split(line)
+            assert (command, main(words)) == ("dpa2", 0)
+        for block in code_blocks("docs/compression.md", "python"):
+            exec(compile(block, "compression.md", "exec"), names)
+    assert "errors of at most 1e-08" in capsys.readouterr().out
+    assert_identical(read(tmp_path / "model_p.safetensors"), read(tmp_path / "model_c.safetensors"))
+    assert (tmp_path / "model_6.safetensors").stat().st_size < (tmp_path / "model_c.safetensors").stat().st_size
+    assert "compression" not in names["networks"].config
+    assert names["tabulated"].config == read(tmp_path / "model_c.safetensors").config
