@@ -147,7 +147,7 @@ class Tile : public Bench {
       c.g2 = random(static_cast<long>(n_) * n2_);
       c.c1 = array(static_cast<long>(n_) * m_);
       c.c2 = array(static_cast<long>(n_) * m_);
-      k_.attention_factors(n_, m_, p_.smooth, c.c1, c.c2, c.h2, c.w);
+      k_.attention_factors(n_, m_, p_.smooth, c.c1, c.c2, c.h2, c.w, arena_);
     }
     const auto forward = each([this](Centre<T>& c) {
       k_.env_mat(nr_, mr_, c.R1, c.sw1, c.d1, c.r1, p_.stats1.cut, p_.stats1.mean + 4L * c.type, p_.stats1.inv_std + 4L * c.type);
