@@ -1,4 +1,4 @@
-"""The calls of `DeepPot` whose answers tests/golden/deeppot.npz holds: the generator makes them, the tests repeat them.
+"""The calls of `DeepPot` whose answers tests/golden/deeppot/answers.npz holds: the generator makes them, the tests repeat them.
 
 Needs NumPy alone, like `cases`.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from cases import GOLDEN
 
-ANSWERS = GOLDEN / "deeppot.npz"
+ANSWERS = GOLDEN / "deeppot" / "answers.npz"
 
 #: name -> (model file below golden/files, or the golden case whose weights it has; arguments of the constructor)
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -1,4 +1,4 @@
-"""Make `deeppot.npz`: what deepmd-kit 3.2.0's `DeepPot` answers to the calls of tests/deeppot_calls.py.
+"""Make `deeppot/answers.npz`: what deepmd-kit 3.2.0's `DeepPot` answers to the calls of tests/deeppot_calls.py.
 
 Run by hand in an environment that has deepmd-kit, after generate.py and generate_files.py:
 
