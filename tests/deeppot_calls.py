@@ -1,4 +1,4 @@
-"""The calls of `DeepPot` whose answers tests/golden/deeppot/answers.npz holds: the generator makes them, the tests repeat them.
+"""The calls of `DeepPot` whose answers tests/golden/deeppot/ holds: the generator makes them, the tests repeat them.
 
 Needs NumPy alone, like `cases`.
 """
