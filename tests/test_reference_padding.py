@@ -65,7 +65,7 @@ def test_repinit(name: str) -> None:
     rows, sw, tj, use = padded("repinit", option["rcut"], option["rcut_smth"], option["nsel"], edges, types, model)
     assert edges.pad1.max() > 0
     phi, ti = activation("tanh"), np.repeat(types, option["nsel"])
-    g = embed(rows[..., 0].ravel(), sw.ravel(), tj.ravel(), ti, model.tebd, config, model.weights, phi)
+    g = embed(rows[..., 0].ravel(), sw.ravel(), tj.ravel(), ti, model.tebd, config, model.weights, phi, None)
     moments = np.einsum("nk,nkm,nkc->nmc", use, rows, g.reshape(*rows.shape[:2], -1)) / option["nsel"]
     expected = np.einsum("nmc,nma->nca", moments, moments[:, :, : option["axis_neuron"]]).reshape(len(types), -1)
     got = repinit(block_list(edges, "repinit"), edges.pad1, types, model.tebd, config, model.weights)

@@ -2,7 +2,7 @@
 
 Run by hand in an environment that has deepmd-kit, after generate_files.py:
 
-    python tests/golden/generate_dp_test.py
+    python tests/golden/generate_data_errors.py
 """
 
 from __future__ import annotations
