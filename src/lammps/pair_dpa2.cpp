@@ -164,6 +164,7 @@ void PairDPA2::evaluate(Member &m, bool with_virial, bool with_atom_virial) {
   m.forces.resize(at(3 * std::max(nall, 1)));
   m.atom_energy.resize(at(std::max(nlocal, 1)));
   if (with_atom_virial) m.atom_virial.resize(at(9 * std::max(nall, 1)));
+  m.folded = false;
   try {
     exchange.check(dpa2_domain_evaluate(
         domain.handle(), m.model.handle(), m.types.data(), m.type_of[at(pad_type)], fparam.values.empty() ? nullptr : fparam.values.data(),
@@ -208,21 +209,19 @@ void PairDPA2::compute(int eflag, int vflag) {
 }
 
 // The first model's results into LAMMPS's arrays and units.
-void PairDPA2::tally(const Member &first) {
+void PairDPA2::tally(Member &first) {
   const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
   const double s = scale[1][1], energy_factor = s * energy_unit, force_factor = energy_factor / length;
   // With newton on LAMMPS collects what ghosts got; with newton off that is for us to do.
-  std::vector<double> forces = first.forces, virials;
   const bool per_atom = vflag_atom != 0 || cvflag_atom != 0;
-  if (per_atom) virials = first.atom_virial;
   if (!force->newton_pair) {
-    fold_ghosts(forces, 3);
-    if (per_atom) fold_ghosts(virials, 9);
+    fold_forces(first);
+    if (per_atom) move_rows(false, first.atom_virial.data(), 9, sizeof(double));
   }
   const int n = force->newton_pair ? nall : nlocal;
   double **f = atom->f;
   for (int i = 0; i < n; i++)
-    for (int c = 0; c < 3; c++) f[i][c] += force_factor * forces[at(3 * i + c)];
+    for (int c = 0; c < 3; c++) f[i][c] += force_factor * first.forces[at(3 * i + c)];
 
   if (eflag_global) eng_vdwl += energy_factor * first.energy;
   if (eflag_atom)
@@ -232,7 +231,7 @@ void PairDPA2::tally(const Member &first) {
   if (vflag_global)
     for (int k = 0; k < 6; k++) virial[k] += 0.5 * energy_factor * (first.virial[order[k]] + first.virial[mirrored[k]]);
   for (int i = 0; per_atom && i < n; i++) {
-    const double *v = virials.data() + 9 * static_cast<std::ptrdiff_t>(i);
+    const double *v = first.atom_virial.data() + 9 * static_cast<std::ptrdiff_t>(i);
     if (vflag_atom)
       for (int k = 0; k < 6; k++) vatom[i][k] += 0.5 * energy_factor * (v[order[k]] + v[mirrored[k]]);
     if (cvflag_atom)
@@ -240,15 +239,18 @@ void PairDPA2::tally(const Member &first) {
   }
 }
 
-// Adds the ghosts' rows to their owners'.
-void PairDPA2::fold_ghosts(std::vector<double> &values, int width) { move_rows(false, values.data(), width, 8); }
+// Adds the ghosts' forces to their owners', once.
+void PairDPA2::fold_forces(Member &m) {
+  if (!m.folded) move_rows(false, m.forces.data(), 3, sizeof(double));
+  m.folded = true;
+}
 
 // Largest, smallest and average deviation of the models, in LAMMPS's units.
 void PairDPA2::write_deviation() {
   const int nlocal = atom->nlocal;
   std::vector<std::vector<double>> virials;
   for (const auto &m : members) {
-    fold_ghosts(m->forces, 3);
+    fold_forces(*m);
     std::vector<double> mine(m->virial, m->virial + 9), all(9);
     for (double &v : mine) v *= energy_unit / static_cast<double>(atom->natoms);
     MPI_Allreduce(mine.data(), all.data(), 9, MPI_DOUBLE, MPI_SUM, world);

@@ -40,6 +40,7 @@ class PairDPA2 : public Pair {
     std::vector<int> types;                     // (nall)
     std::vector<double> forces, atom_energy, atom_virial;  // eV and angstrom
     double energy = 0.0, virial[9] = {};
+    bool folded = false;                        // the ghosts' forces of this step are with their owners
     bool warned = false;
   };
   // Parameters of the model: numbers of the input script, or of a compute or fix that is asked at every evaluation.
@@ -65,8 +66,8 @@ class PairDPA2 : public Pair {
   void frame_parameters_of_compute();
   void atomic_parameters_of_compute();
   void evaluate(Member &, bool, bool);
-  void fold_ghosts(std::vector<double> &, int);
-  void tally(const Member &);
+  void fold_forces(Member &);
+  void tally(Member &);
   void write_deviation();
   void report_warning(Member &);
   [[noreturn]] void fail_here(const std::string &) const;

@@ -163,7 +163,7 @@ void PairDPA2::load(const std::vector<std::string> &paths, const std::string &pr
     const std::string bytes = read_and_share(path);
     try {
       auto model = dpa2::Model::from_bytes(bytes.data(), bytes.size(), path, precision);
-      members.push_back(std::make_unique<Member>(Member{path, std::move(model), {}, {}, {}, {}, {}, 0.0, {}, false}));
+      members.push_back(std::make_unique<Member>(Member{path, std::move(model), {}, {}, {}, {}, {}}));
     } catch (const dpa2::Error &e) {
       error->all(FLERR, "pair_style dpa2, model {}: {}", path, e.what());
     }
