@@ -34,6 +34,16 @@ __device__ __forceinline__ real part_max(real v, int parts) {
   return v;
 }
 
+/// The gradient of the Gram products M_c M_a, a < axis, with respect to channel c of one row M (n): dgram has the pair (c, a) at
+/// c dc + a da.
+__device__ __forceinline__ real gram_gradient(int n, int axis, int c, const real* dgram, int dc, int da, const real* M) {
+  real acc = 0;
+  for (int a = 0; a < axis; ++a) acc += dgram[c * dc + a * da] * M[a];
+  if (c < axis)
+    for (int k = 0; k < n; ++k) acc += dgram[k * dc + c * da] * M[k];
+  return acc;
+}
+
 /// out(i, j, sum_k A(k, i) B(k, j)) for i < m and j < n, A(k, i) = a[k ak + i ai], B(k, j) = b[k bk + j bj], by all threads of the
 /// block, four by two results at a time. No barrier inside: the same thread gets the same (i, j) in every call of one size.
 template <class Out>

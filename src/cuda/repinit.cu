@@ -89,12 +89,7 @@ extern "C" __global__ void repinit_backward(int ng, int axis, int ntypes, int on
   const real* dDi = row_of(dD, i, d_width);
   const real* Mi = M + 4LL * i * ng;
   for (int t = threadIdx.x; t < 4 * ng; t += blockDim.x) {
-    const int x = t / ng, c = t % ng;
-    real acc = 0;
-    for (int a = 0; a < axis; ++a) acc += dDi[c * axis + a] * Mi[x * ng + a];
-    if (c < axis)
-      for (int k = 0; k < ng; ++k) acc += dDi[k * axis + c] * Mi[x * ng + k];
-    dM[t] = acc * inv_nsel;
+    dM[t] = gram_gradient(ng, axis, t % ng, dDi, axis, 1, Mi + t / ng * ng) * inv_nsel;
   }
   const int parts = blockDim.x / LANES, e = threadIdx.x / parts, part = threadIdx.x % parts;
   for (int first = start[i]; first < start[i + 1]; first += LANES) {

@@ -43,12 +43,7 @@ extern "C" __global__ void symmetrization_backward(int nc, int axis, int gram_wi
   const real* g = row_of(dgram, i, gram_width);
   const real* Ci = C + 3LL * i * nc;
   for (int t = threadIdx.x; t < 3 * nc; t += blockDim.x) {
-    const int x = t / nc, c = t % nc;
-    real acc = 0;
-    for (int a = 0; a < axis; ++a) acc += g[a * nc + c] * Ci[x * nc + a];
-    if (c < axis)
-      for (int k = 0; k < nc; ++k) acc += g[c * nc + k] * Ci[x * nc + k];
-    dC[t] = acc * real(1.0 / 3.0);
+    dC[t] = gram_gradient(nc, axis, t % nc, g, 1, nc, Ci + t / nc * nc) * real(1.0 / 3.0);
   }
   __syncthreads();
   const real kappa = kappa_h[i];
