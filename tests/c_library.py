@@ -85,7 +85,7 @@ def message(name: str = "last_error") -> str:
     return str(call(name).decode())
 
 
-def check(status: int) -> None:
+def assert_ok(status: int) -> None:
     assert status == OK, message()
 
 
@@ -101,7 +101,7 @@ class Handle:
 
     def __init__(self, free: str, make: str, *arguments: Any) -> None:
         place = c_void_p()
-        check(call(make, *arguments, ctypes.addressof(place)))
+        assert_ok(call(make, *arguments, ctypes.addressof(place)))
         assert place.value is not None
         self.address, self._free = place.value, free
 
@@ -156,7 +156,7 @@ def evaluate(
     answer = Answer(len(types), len(types))
     kinds = np.ascontiguousarray(types, dtype=np.intc)
     inputs = (doubles(coords), kinds, doubles(box), None, doubles(fparam), doubles(aparam))
-    check(call("evaluate", model.address, len(kinds), *inputs, threads, *answer.places()))
+    assert_ok(call("evaluate", model.address, len(kinds), *inputs, threads, *answer.places()))
     return answer
 
 
@@ -225,7 +225,7 @@ class Parts:
     def evaluate(self, domain: Handle, model: Handle, **parameters: Any) -> Answer:
         """The answer for the whole system: what ghosts got goes to their owners. Atoms must have been set."""
         answer = Answer(self.nall, self.nlocal)
-        check(self.try_evaluate(domain, model, answer, **parameters))
+        assert_ok(self.try_evaluate(domain, model, answer, **parameters))
         for rows in (answer.forces, answer.atom_virial):
             np.add.at(rows, self.owner[self.nlocal :], rows[self.nlocal :].copy())
         answer.forces, answer.atom_virial = answer.forces[: self.nlocal], answer.atom_virial[: self.nlocal]

@@ -23,8 +23,8 @@ from c_library import (
     Answer,
     Handle,
     Parts,
+    assert_ok,
     call,
-    check,
     evaluate,
     load,
     message,
@@ -155,7 +155,7 @@ def test_what_is_not_asked_for_is_not_computed(folder: Path) -> None:
     coords, types, box, _, _ = first_frame("base", "bulk")
     model, energy, kinds = load(native_file("base", folder)), np.zeros(1), types.astype(np.intc)
     inputs = (model.address, len(kinds), coords, kinds, box, None, None, None, 1)
-    check(call("evaluate", *inputs, energy, None, None, None, None))
+    assert_ok(call("evaluate", *inputs, energy, None, None, None, None))
     assert relative(energy[0], python_answer("base", "bulk").energy) <= SAME
 
 
@@ -167,7 +167,7 @@ def test_directions_are_periodic_as_said(folder: Path) -> None:
         energy = np.zeros(1)
         flags = np.array(pbc, dtype=np.intc)
         inputs = (model.address, len(kinds), coords, kinds, box, flags, None, None, 1)
-        check(call("evaluate", *inputs, energy, None, None, None, None))
+        assert_ok(call("evaluate", *inputs, energy, None, None, None, None))
         assert relative(energy[0], python.evaluate(coords, types, box, pbc=[bool(p) for p in pbc]).energy) <= SAME
 
 
@@ -185,11 +185,11 @@ def test_descriptor(threads: int, folder: Path) -> None:
     model, kinds = load(native_file("base", folder)), types.astype(np.intc)
     rows = np.full((len(kinds), call("model_descriptor_dim", model.address)), np.nan)
     rotations = np.full((len(kinds), call("model_g2_dim", model.address), 3), np.nan)
-    check(call("descriptor", model.address, len(kinds), coords, kinds, box, None, threads, rows, rotations))
+    assert_ok(call("descriptor", model.address, len(kinds), coords, kinds, box, None, threads, rows, rotations))
     expected = model_of(golden("base"), device="cpu").descriptor(coords, types, box, rot_mat=True)
     assert relative(rows, expected[0]) <= SAME
     assert relative(rotations, expected[1]) <= SAME
-    check(call("descriptor", model.address, len(kinds), coords, kinds, box, None, threads, rows, None))
+    assert_ok(call("descriptor", model.address, len(kinds), coords, kinds, box, None, threads, rows, None))
 
 
 def test_a_skin_changes_nothing(folder: Path) -> None:
@@ -252,7 +252,7 @@ def test_too_many_neighbours_are_a_warning(folder: Path) -> None:
     model = load(native_file("binding_sel", folder))  # loading forgets it
     assert message("last_warning") == ""
     parts, domain = Parts(coords, types, box, call("model_rcut", model.address)), new_domain()
-    check(parts.set(domain))
+    assert_ok(parts.set(domain))
     parts.evaluate(domain, model)
     assert "only the nearest" in message("last_warning")
     evaluate(load(native_file("base", folder)), *first_frame("base", "open")[:3])
@@ -272,7 +272,7 @@ def test_ghosts(name: str, system: str, folder: Path) -> None:
     layers = golden(name).config["descriptor"]["repformer"]["nlayers"]
     for reach, threads in ((0.0, 1), (0.5, 2)):
         parts = Parts(coords, types, box, call("model_rcut", model.address) + reach)
-        check(parts.set(domain))
+        assert_ok(parts.set(domain))
         answer = parts.evaluate(domain, model, fparam=fparam, aparam=aparam, threads=threads)
         assert difference(answer, expected) <= SAME
         assert [kind for kind, _, _ in parts.calls] == ["forward"] * layers + ["reverse"] * layers
@@ -284,11 +284,11 @@ def test_ghosts_descriptor(folder: Path) -> None:
     coords, types, box, _, _ = first_frame("base", "bulk")
     model, domain = load(native_file("base", folder)), new_domain()
     parts = Parts(coords, types, box, call("model_rcut", model.address))
-    check(parts.set(domain))
+    assert_ok(parts.set(domain))
     rows = np.full((parts.nlocal, call("model_descriptor_dim", model.address)), np.nan)
     rotations = np.full((parts.nlocal, call("model_g2_dim", model.address), 3), np.nan)
     inputs = (domain.address, model.address, parts.types, int(types[0]), parts.exchange, 2)
-    check(call("domain_descriptor", *inputs, rows, rotations))
+    assert_ok(call("domain_descriptor", *inputs, rows, rotations))
     expected = model_of(golden("base"), device="cpu").descriptor(coords, types, box, rot_mat=True)
     assert relative(rows, expected[0]) <= SAME
     assert relative(rotations, expected[1]) <= SAME
@@ -299,7 +299,7 @@ def test_float32_rows_have_four_bytes(folder: Path) -> None:
     coords, types, box, _, _ = first_frame("base", "bulk")
     model, domain = load(native_file("base", folder), "float32"), new_domain()
     parts = Parts(coords, types, box, call("model_rcut", model.address))
-    check(parts.set(domain))
+    assert_ok(parts.set(domain))
     answer = parts.evaluate(domain, model)
     assert {size for _, _, size in parts.calls} == {4}
     single, double = python_answer("base", "bulk", precision="float32"), python_answer("base", "bulk")
@@ -313,7 +313,7 @@ def test_bits_of_an_entry_may_be_masked(folder: Path) -> None:
     parts = Parts(coords, types, box, call("model_rcut", model.address))
     for one in parts.lists:
         one |= 1 << 30
-    check(parts.set(domain, mask=0x3FFFFFFF))
+    assert_ok(parts.set(domain, mask=0x3FFFFFFF))
     assert difference(parts.evaluate(domain, model), python_answer("base", "bulk")) <= SAME
 
 
@@ -323,7 +323,7 @@ def test_models_share_lists_that_are_the_same(folder: Path) -> None:
     first, same = load(native_file("base", folder)), load(native_file("base", folder), "float32")
     other = load(native_file("base", folder, {"nsel": 65}, "_65"))
     parts, domain = Parts(coords, types, box, call("model_rcut", first.address)), new_domain()
-    check(parts.set(domain, names=False))
+    assert_ok(parts.set(domain, names=False))
     answers = [parts.evaluate(domain, first)]
     parts.lists[0][0] += 1_000_000
     answers.append(parts.evaluate(domain, same))
@@ -333,7 +333,7 @@ def test_models_share_lists_that_are_the_same(folder: Path) -> None:
     answers.append(parts.evaluate(domain, other))
     # another step forgets them
     parts.lists[0][0] += 1_000_000
-    check(parts.set(domain, names=False))
+    assert_ok(parts.set(domain, names=False))
     assert parts.try_evaluate(domain, same, Answer(parts.nall, parts.nlocal)) == INVALID_INPUT
     expected = python_answer("base", "bulk")
     assert difference(answers[0], expected) <= SAME
@@ -346,7 +346,7 @@ def test_models_with_other_types_have_lists_of_their_own(folder: Path) -> None:
     coords, types, box, _, _ = first_frame("base", "bulk")
     model, domain = load(native_file("base", folder)), new_domain()
     parts = Parts(coords, types, box, call("model_rcut", model.address))
-    check(parts.set(domain))
+    assert_ok(parts.set(domain))
     one = parts.evaluate(domain, model)
     parts.types = np.where(parts.types == 0, -1, parts.types).astype(np.intc)
     two = parts.evaluate(domain, model)
@@ -361,7 +361,7 @@ def test_a_domain_outlives_a_model(folder: Path) -> None:
     for _ in range(3):
         model = load(native_file("base", folder))
         parts = Parts(coords, types, box, call("model_rcut", model.address))
-        check(parts.set(domain))
+        assert_ok(parts.set(domain))
         assert difference(parts.evaluate(domain, model), expected) <= SAME
         model.free()
 
@@ -371,7 +371,7 @@ def test_a_process_without_atoms_takes_part(folder: Path) -> None:
     layers = golden("base").config["descriptor"]["repformer"]["nlayers"]
     parts = Parts(np.empty((0, 3)), [], None, call("model_rcut", model.address))
     assert (parts.nlocal, parts.nall) == (0, 0)
-    check(parts.set(domain))
+    assert_ok(parts.set(domain))
     answer = parts.evaluate(domain, model)
     assert answer.energy[0] == 0.0
     assert not answer.virial.any()
@@ -383,7 +383,7 @@ def test_a_callback_that_fails(code: int, folder: Path) -> None:
     coords, types, box, _, _ = first_frame("base", "bulk")
     model, domain = load(native_file("base", folder)), new_domain()
     parts = Parts(coords, types, box, call("model_rcut", model.address))
-    check(parts.set(domain))
+    assert_ok(parts.set(domain))
     parts.fail = code
     assert parts.try_evaluate(domain, model, Answer(parts.nall, parts.nlocal)) == EXCHANGE
     assert message() == f"the forward exchange failed with code {code}"

@@ -55,7 +55,7 @@ def build(source: Path, folder: Path, flags: Sequence[str] | None = None) -> Pat
 def test_headers_stand_alone(header: str, suffix: str, tmp_path: Path) -> None:
     source = tmp_path / f"alone{suffix}"
     source.write_text(f'#include "{header}"\n#include "{header}"\n')
-    output_of([*COMPILERS[suffix], *STRICT, f"-I{HEADER.parent}", "-fsyntax-only", source])
+    assert output_of([*COMPILERS[suffix], *STRICT, f"-I{HEADER.parent}", "-fsyntax-only", source]) == ""
 
 
 def test_the_installed_headers_are_those_of_the_tree() -> None:

@@ -19,8 +19,8 @@ from c_library import (
     Answer,
     Handle,
     Parts,
+    assert_ok,
     call,
-    check,
     evaluate,
     load,
     message,
@@ -60,7 +60,7 @@ def parts() -> Parts:
     return Parts(COORDS, TYPES, BOX, 4.5)
 
 
-def refused(status: int, expected: int, *parts: str) -> None:
+def assert_refused(status: int, expected: int, *parts: str) -> None:
     assert status == expected, (status, message())
     for part in parts:
         assert part in message()
@@ -85,12 +85,12 @@ def refused(status: int, expected: int, *parts: str) -> None:
 def test_files(name: str, status: int, part: str, folder: Path) -> None:
     place = ctypes.c_void_p(1)
     path = str(folder / name)
-    refused(call("model_load", path.encode(), None, 0.0, ctypes.addressof(place)), status, part, path)
+    assert_refused(call("model_load", path.encode(), None, 0.0, ctypes.addressof(place)), status, part, path)
     assert place.value is None
     if (folder / name).is_file():
         data = (folder / name).read_bytes()
         found = call("model_load_buffer", data, len(data), b"what was sent", None, 0.0, ctypes.addressof(place))
-        refused(found, status, part, "what was sent")
+        assert_refused(found, status, part, "what was sent")
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_arguments_of_loading(change: dict[str, Any], part: str, folder: Path) -
         "place": ctypes.addressof(place),
     }
     arguments |= change
-    refused(call("model_load", *arguments.values()), INVALID_INPUT, part)
+    assert_refused(call("model_load", *arguments.values()), INVALID_INPUT, part)
     if arguments["path"] is not None and arguments["place"] is not None:
         assert place.value is None
     data = None if arguments["path"] is None else path.read_bytes()
     buffered = (data, len(data or b""), None, *list(arguments.values())[1:])
-    refused(call("model_load_buffer", *buffered), INVALID_INPUT, part.replace("path", "data"))
+    assert_refused(call("model_load_buffer", *buffered), INVALID_INPUT, part.replace("path", "data"))
 
 
 def test_questions_to_nothing() -> None:
@@ -201,8 +201,8 @@ def test_evaluate(change: dict[str, Any], part: str, folder: Path) -> None:
         }
         | dict(zip(("energy", "forces", "virial", "atom_energy", "atom_virial"), answer.places(), strict=True))
     )
-    refused(call("evaluate", *(arguments | change).values()), INVALID_INPUT, part)
-    check(call("evaluate", *arguments.values()))
+    assert_refused(call("evaluate", *(arguments | change).values()), INVALID_INPUT, part)
+    assert_ok(call("evaluate", *arguments.values()))
     assert np.isfinite(answer.forces).all()
 
 
@@ -226,8 +226,8 @@ def test_descriptor(change: dict[str, Any], part: str, folder: Path) -> None:
         "descriptor": np.empty((5, call("model_descriptor_dim", model.address))),
         "rot_mat": None,
     }
-    check(call("descriptor", *arguments.values()))
-    refused(call("descriptor", *(arguments | change).values()), INVALID_INPUT, part)
+    assert_ok(call("descriptor", *arguments.values()))
+    assert_refused(call("descriptor", *(arguments | change).values()), INVALID_INPUT, part)
 
 
 def test_numbers_out_of_range(folder: Path, parts: Parts) -> None:
@@ -238,17 +238,17 @@ def test_numbers_out_of_range(folder: Path, parts: Parts) -> None:
     weights = data.weights | {"out_bias": np.full_like(data.weights["out_bias"], 1e308)}
     write_safetensors(folder / "biased.safetensors", ModelData(data.config, weights))
     huge, biased, domain = load(folder / "huge.safetensors"), load(folder / "biased.safetensors"), new_domain()
-    check(parts.set(domain))
+    assert_ok(parts.set(domain))
     answer = Answer(parts.nall, parts.nlocal)
     inputs = (biased.address, 5, COORDS, KINDS, BOX, None, None, None, 1)
     part = "the energy or a force is not a finite number"
-    refused(call("evaluate", *inputs, *answer.places()), INVALID_INPUT, part)
-    refused(parts.try_evaluate(domain, biased, answer), INVALID_INPUT, part)
+    assert_refused(call("evaluate", *inputs, *answer.places()), INVALID_INPUT, part)
+    assert_refused(parts.try_evaluate(domain, biased, answer), INVALID_INPUT, part)
     rows = np.empty((5, call("model_descriptor_dim", huge.address)))
     part = "the descriptor is not a finite number"
-    refused(call("descriptor", huge.address, 5, COORDS, KINDS, BOX, None, 1, rows, None), INVALID_INPUT, part)
+    assert_refused(call("descriptor", huge.address, 5, COORDS, KINDS, BOX, None, 1, rows, None), INVALID_INPUT, part)
     inputs = (domain.address, huge.address, parts.types, 0, parts.exchange, 1)
-    refused(call("domain_descriptor", *inputs, rows, None), INVALID_INPUT, part)
+    assert_refused(call("domain_descriptor", *inputs, rows, None), INVALID_INPUT, part)
 
 
 def test_no_atoms_are_fine(folder: Path) -> None:
@@ -258,7 +258,7 @@ def test_no_atoms_are_fine(folder: Path) -> None:
         assert answer.energy[0] == 0.0
         assert not answer.virial.any()
     energy = np.ones(1)
-    check(call("evaluate", model.address, 0, *[None] * 6, 1, energy, None, None, None, None))
+    assert_ok(call("evaluate", model.address, 0, *[None] * 6, 1, energy, None, None, None, None))
     assert energy[0] == 0.0
 
 
@@ -277,7 +277,7 @@ def test_more_memory_than_there_is(folder: Path, monkeypatch: pytest.MonkeyPatch
     inputs = (model.address, n**3, coords, kinds, None, None, None, None, 1)
     with monkeypatch.context() as patch:
         patch.setenv("DPA2_MEMORY_LIMIT", "1M")
-        refused(call("evaluate", *inputs, energy, forces, None, None, None), OUT_OF_MEMORY, "DPA2_MEMORY_LIMIT")
+        assert_refused(call("evaluate", *inputs, energy, forces, None, None, None), OUT_OF_MEMORY, "DPA2_MEMORY_LIMIT")
     evaluate(model, COORDS, TYPES, BOX)
 
 
@@ -317,19 +317,19 @@ EVALUATING: list[tuple[Callable[[Parts], Any], str]] = [
 @pytest.mark.parametrize(("change", "part"), SETTING, ids=[part for _, part in SETTING])
 def test_atoms_of_a_domain(change: Callable[[Parts], Any], part: str, parts: Parts) -> None:
     domain = new_domain()
-    check(parts.set(domain))
+    assert_ok(parts.set(domain))
     change(parts)
-    refused(parts.set(domain), INVALID_INPUT, part)
+    assert_refused(parts.set(domain), INVALID_INPUT, part)
 
 
 @pytest.mark.parametrize(("change", "part"), EVALUATING, ids=[part for _, part in EVALUATING])
 def test_evaluation_of_a_domain(change: Callable[[Parts], Any], part: str, parts: Parts, folder: Path) -> None:
     domain, model = new_domain(), load(folder / "model.safetensors")
     change(parts)
-    check(parts.set(domain, names=False))
-    refused(parts.try_evaluate(domain, model, Answer(parts.nall, parts.nlocal)), INVALID_INPUT, part)
+    assert_ok(parts.set(domain, names=False))
+    assert_refused(parts.try_evaluate(domain, model, Answer(parts.nall, parts.nlocal)), INVALID_INPUT, part)
     again = Parts(COORDS, TYPES, BOX, 4.5)
-    check(again.set(domain))
+    assert_ok(again.set(domain))
     expected = evaluate(model, COORDS, TYPES, BOX)
     assert np.allclose(again.evaluate(domain, model).forces, expected.forces, rtol=0, atol=1e-12)
 
@@ -363,28 +363,28 @@ def test_arguments_of_a_domain(change: dict[str, Any], part: str, parts: Parts, 
         "exchange": parts.exchange,
         "threads": 1,
     } | dict(zip(("energy", "forces", "virial", "atom_energy", "atom_virial"), answer.places(), strict=True))
-    check(parts.set(domain))
-    refused(call("domain_evaluate", *(arguments | change).values()), INVALID_INPUT, part)
+    assert_ok(parts.set(domain))
+    assert_refused(call("domain_evaluate", *(arguments | change).values()), INVALID_INPUT, part)
     if not {"fparam", "aparam", "energy", "forces"} & set(change):
         rows = np.empty((parts.nlocal, call("model_descriptor_dim", model.address)))
         names = ("domain", "model", "types", "pad_type", "exchange", "threads")
         inputs = [(arguments | change)[name] for name in names]
-        refused(call("domain_descriptor", *inputs, rows, None), INVALID_INPUT, part)
+        assert_refused(call("domain_descriptor", *inputs, rows, None), INVALID_INPUT, part)
         inputs = [arguments[name] for name in names]
-        refused(call("domain_descriptor", *inputs, None, None), INVALID_INPUT, "descriptor is NULL")
-    check(call("domain_evaluate", *arguments.values()))
+        assert_refused(call("domain_descriptor", *inputs, None, None), INVALID_INPUT, "descriptor is NULL")
+    assert_ok(call("domain_evaluate", *arguments.values()))
 
 
 def test_a_domain_without_place() -> None:
-    refused(call("domain_create", None), INVALID_INPUT, "domain is NULL")
-    refused(call("domain_set_atoms", None, 0, 0, *[None] * 4, -1), INVALID_INPUT, "domain is NULL")
+    assert_refused(call("domain_create", None), INVALID_INPUT, "domain is NULL")
+    assert_refused(call("domain_set_atoms", None, 0, 0, *[None] * 4, -1), INVALID_INPUT, "domain is NULL")
 
 
 def test_ghosts_that_are_nobodys_neighbours_need_no_exchange(folder: Path) -> None:
     model, domain = load(folder / "model.safetensors"), new_domain()
     far = Parts(COORDS, TYPES, 40.0 * np.eye(3), 45.0)
     assert far.nall > far.nlocal
-    check(far.set(domain))
+    assert_ok(far.set(domain))
     energy = np.zeros(1)
     inputs = (domain.address, model.address, far.types, 0, None, None, None, 1)
     assert call("domain_evaluate", *inputs, energy, None, None, None, None) == OK

@@ -28,14 +28,14 @@ def random_frame(seed: int) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
     return coords, types.astype(np.int32), box, pbc, config
 
 
-def check_transposed(device: Any, j: Any, incoming: Any, natoms: int) -> None:
+def assert_transposed(device: Any, j: Any, incoming: Any, natoms: int) -> None:
     """``incoming`` has the edges that end at each atom, in ascending order; j is on the host."""
     order = np.argsort(j, kind="stable")
     np.testing.assert_array_equal(device.asnumpy(incoming.edges), order)
     np.testing.assert_array_equal(device.asnumpy(incoming.begin), np.searchsorted(j[order], np.arange(natoms + 1)))
 
 
-def check(device: Any, coords: Any, types: Any, box: Any, pbc: Any, config: dict[str, Any]) -> DeviceLists:
+def assert_same_lists(device: Any, coords: Any, types: Any, box: Any, pbc: Any, config: dict[str, Any]) -> DeviceLists:
     """The lists of a frame on any device against those of the compiled core."""
     search = NeighborSearch(device, config)
     lists = search.build(device.asarray(coords), device.asarray(types), box, pbc, images=True)
@@ -46,7 +46,7 @@ def check(device: Any, coords: Any, types: Any, box: Any, pbc: Any, config: dict
     np.testing.assert_allclose(got["d"], want["d"], rtol=0, atol=1e-12)
     np.testing.assert_allclose(got["r"], want["r"], rtol=0, atol=1e-12)
     np.testing.assert_array_equal(got["centre"], np.repeat(np.arange(len(coords)), np.diff(want["start"])))
-    check_transposed(device, got["j"], lists.incoming, len(coords))
+    assert_transposed(device, got["j"], lists.incoming, len(coords))
     rank = np.arange(len(got["j"])) - got["start"][got["centre"]]
     for name in ("n_rep", "n_three"):
         block, incoming = search.block(lists, getattr(lists, name))
@@ -55,7 +55,7 @@ def check(device: Any, coords: Any, types: Any, box: Any, pbc: Any, config: dict
         np.testing.assert_array_equal(device.asnumpy(block.edge), edge)
         np.testing.assert_array_equal(device.asnumpy(block.j), got["j"][edge])
         assert block.most == max(got[name])
-        check_transposed(device, got["j"][edge], incoming, len(coords))
+        assert_transposed(device, got["j"][edge], incoming, len(coords))
     return lists
 
 
@@ -66,7 +66,7 @@ def test_random_boxes(part: int) -> None:
     for seed in range(60 * part, 60 * (part + 1)):
         device.seed = None if seed % 3 == 0 else seed
         frame = random_frame(seed)
-        got = check(device, *frame)
+        got = assert_same_lists(device, *frame)
         if seed % 4 == 0:
             worst = {entry[0]: entry for entry in reference.build(*frame).overflow}
             assert {entry[0]: entry for entry in got.overflow} == worst
@@ -81,7 +81,7 @@ def test_lattice_of_equal_distances(edge: float, max_shared: int) -> None:
     config["descriptor"]["repinit"]["three_body_sel"] = 11
     grid = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3) * edge
     device = EmulatedDevice(seed=2, max_shared=max_shared)
-    check(device, grid + 0.1, (np.arange(8) % 3).astype(np.int32), np.eye(3) * 2 * edge, PERIODIC, config)
+    assert_same_lists(device, grid + 0.1, (np.arange(8) % 3).astype(np.int32), np.eye(3) * 2 * edge, PERIODIC, config)
 
 
 def test_many_bins_and_sums_over_several_chunks() -> None:
@@ -92,13 +92,13 @@ def test_many_bins_and_sums_over_several_chunks() -> None:
     )[0]
     box = np.diag([4000.0, 5.0, 4.0])
     coords = rng.uniform(size=(300, 3)) @ box
-    check(EmulatedDevice(), coords, rng.integers(0, 3, 300).astype(np.int32), box, PERIODIC, config)
+    assert_same_lists(EmulatedDevice(), coords, rng.integers(0, 3, 300).astype(np.int32), box, PERIODIC, config)
 
 
 def test_far_atoms_cost_no_memory() -> None:
     config = random_model(np.random.default_rng(4), ntypes=3)[0]
     coords = np.array([[0.0, 0, 0], [1e7, 0, 0], [1e7, 1, 1], [-3e8, 5e6, 1e7]])
-    check(EmulatedDevice(), coords, np.array([0, 1, 2, 0], np.int32), None, OPEN, config)
+    assert_same_lists(EmulatedDevice(), coords, np.array([0, 1, 2, 0], np.int32), None, OPEN, config)
 
 
 def test_one_answer_whatever_the_schedule() -> None:
@@ -117,9 +117,9 @@ def test_no_atoms_and_nobody_there() -> None:
     config = random_model(np.random.default_rng(6), ntypes=3)[0]
     search = NeighborSearch(EmulatedDevice(), config)
     assert search.build(np.zeros((0, 3)), np.zeros(0, np.int32)).start.tolist() == [0]
-    check(EmulatedDevice(), np.zeros((1, 3)), np.zeros(1, np.int32), None, OPEN, config)
-    check(EmulatedDevice(), np.zeros((2, 3)), np.full(2, -1, np.int32), None, OPEN, config)
-    check(EmulatedDevice(), np.zeros((1, 3)), np.zeros(1, np.int32), np.eye(3) * 3.9, PERIODIC, config)
+    assert_same_lists(EmulatedDevice(), np.zeros((1, 3)), np.zeros(1, np.int32), None, OPEN, config)
+    assert_same_lists(EmulatedDevice(), np.zeros((2, 3)), np.full(2, -1, np.int32), None, OPEN, config)
+    assert_same_lists(EmulatedDevice(), np.zeros((1, 3)), np.zeros(1, np.int32), np.eye(3) * 3.9, PERIODIC, config)
 
 
 BOX = np.eye(3) * 6.0
@@ -150,12 +150,12 @@ def test_errors(coords: Any, types: Any, box: Any, pbc: Any, message: str) -> No
 SANITIZED = """
 import numpy as np
 from cuda_emulator import EmulatedDevice
-from test_cuda_neighbors import check, random_frame
+from test_cuda_neighbors import assert_same_lists, random_frame
 device = EmulatedDevice(sanitizer={sanitizer!r})
 for seed in range({boxes}):
     device.seed = None if seed % 2 else seed
     device.max_shared = 65536 if seed % 5 else 64
-    check(device, *random_frame(seed))
+    assert_same_lists(device, *random_frame(seed))
 """
 
 
