@@ -14,7 +14,8 @@ struct PairAttentionParams {
   bool gate = false, smooth = true;
   T shift = 0;                   ///< 20 when smooth, else 0
   Packed<T> A, At;               ///< (n2, nh*n2) block h = Wk_h Wq_h^T / sqrt(nd); its transpose
-  Packed<T> B, Bt;               ///< (n2, nh*n2), its transpose; empty without the g2 update
+  Packed<T> B;                   ///< (n2, nh*n2), its blocks beside each other; empty without the g2 update
+  const T* Bt = nullptr;         ///< (nh*n2, n2): the same blocks one below the other, row-major
   const T* bias = nullptr;       ///< (n2): the head map's bias without its mean
   const T* h2_weight = nullptr;  ///< (nh): weights of the h2 update / sqrt(3), or null
 };
@@ -32,12 +33,12 @@ struct PairAttentionInput {
 };
 
 /// What the backward needs of the forward of the same centre; without `keep` the three score arrays are one. Score rows are
-/// computed up to the vector that holds the last query; what follows of a row is undefined.
+/// computed up to the vector that holds the last query.
 template <class T>
 struct PairAttentionTape {
   T *g2t, *U, *V;     ///< (n2, m); (n, nh*n2): g2 A, g2 B
   T *S, *P, *Rt;      ///< (n*nh, ld): scores, probabilities, probabilities times c1
-  int ld;             ///< m, or more where the rows of a head would fall on the same few sets of the cache
+  int ld;             ///< n up to a full vector, and one more where the rows of a head would fall on the same few sets of the cache
 };
 
 template <class T, class Isa>
@@ -48,10 +49,10 @@ struct PairAttention {
   static void factors_backward(int n, int m, bool smooth, T* dh2, T* dsw, const T* dc1, const T* dc2, const T* h2, const T* sw,
                                Arena& arena);
   static void layout(const PairAttentionParams<T>& p, int n, int m, bool keep, Arena& arena, PairAttentionTape<T>& tape);
-  /// z (n, n2) = attention output before LayerNorm (B given); dh (n, 3) = update of h2 (h2_weight given)
+  /// The tape, and z (n, n2) = attention output before LayerNorm (B given), dh (n, 3) = update of h2 (h2_weight given); null: not wanted
   static void forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape, T* z, T* dh);
-  /// dg2 (n, n2) +=, dh2 (n, 3) += (the values of the h2 update), dc1, dc2 (n, m) =, given dz (n, n2) and ddh (n, 3) and a tape
-  /// that was kept
+  /// dg2 (n, n2) +=, dh2 (n, 3) += (the values of the h2 update), dc1, dc2 (n, m) =, given dz (n, n2), ddh (n, 3), either of them null
+  /// where there is no such update, and a tape that was kept; columns n..ld of its Rt are overwritten
   static void backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape, T* dg2, T* dh2,
                        T* dc1, T* dc2, const T* dz, const T* ddh, Arena& arena);
 };

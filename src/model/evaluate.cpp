@@ -33,6 +33,7 @@ Extent Evaluator<T>::extent(std::int64_t nlocal, std::int64_t nedge, std::int64_
   e.n2 = m_.n2;
   e.update_h2 = m_.update_h2;
   e.gradient = gradient;
+  e.norm = gradient && m_.has_pair_att && (e.nlayers - 1) * nedge2 * m_.n2 * static_cast<std::int64_t>(sizeof(T)) <= norm_limit;
   e.atom_virial = atom_virial == AtomVirial::edge;
   e.deepmd_virial = gradient && atom_virial == AtomVirial::deepmd;
   return e;
@@ -60,8 +61,11 @@ void Evaluator<T>::prepare_step(const Frame& frame, int threads, bool gradient, 
   ws_.extent.rows = std::move(rows);
   // Once memory is short it stays so for this workspace: what it holds itself would look free.
   ws_.extent.keep = keep_;
-  if (gradient)
+  ws_.extent.norm = ws_.extent.norm && norm_;
+  if (gradient && !fits(ws_.growth(ws_.extent))) {
+    norm_ = ws_.extent.norm = false;
     while (ws_.extent.keep < ws_.extent.nlayers && !fits(ws_.growth(ws_.extent))) ++ws_.extent.keep;
+  }
   keep_ = ws_.extent.keep;
   require_memory(ws_.growth(ws_.extent), edges.nlocal);
   ws_.table(ws_.extent, [](auto& buffer, std::int64_t n) { buffer.resize(static_cast<std::size_t>(n)); });

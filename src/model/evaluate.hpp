@@ -44,9 +44,12 @@ class Evaluator {
   /// Energy, and forces and virials where `out` asks for them.
   void evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, Outputs& out);
 
-  /// From the next evaluation on keeps pair features for the backward before every `layers`-th layer at most, as an evaluation
-  /// does by itself when memory is short (workspace.hpp). Results are the same bits.
-  void keep_every(int layers) { keep_ = layers; }
+  /// From the next evaluation on keeps pair features for the backward before every `layers`-th layer at most, and no norms, as an
+  /// evaluation does by itself when memory is short (workspace.hpp). Results are the same bits.
+  void keep_every(int layers) {
+    keep_ = layers;
+    norm_ = false;
+  }
 
   /// Bytes held by the workspace.
   std::size_t bytes();
@@ -110,6 +113,7 @@ class Evaluator {
   Workspace<T> ws_;
   const Frame* frame_ = nullptr;
   int keep_ = 1;          ///< of the extent: grows when memory gets short
+  bool norm_ = true;      ///< of the extent: ends when memory gets short
   bool current_ = false;  ///< the g2 of the last layer, where it is not kept, has not been overwritten by its gradient yet
 };
 

@@ -83,13 +83,15 @@ void pair_attention(Storage& storage, const Weights& w, const std::string& layer
   const double inv_sqrt3 = 1.0 / std::sqrt(3.0);
   if (r.update_g2_has_attn) {
     const Matrix v = matrix(w, layer + "attn2_mh_apply.mapv.matrix"), o = matrix(w, layer + "attn2_mh_apply.head_map.matrix");
-    Matrix B(n2, nh * n2);
+    Matrix B(n2, nh * n2), Bt(nh * n2, n2);
     for (int h = 0; h < nh; ++h) {
       Matrix b = product(columns(v, h, nh, real), rows(o, h, nh, real));
       remove_row_means(b);
       place(B, b, 0, h * n2, inv_sqrt3);
+      place(Bt, b, h * n2, 0, inv_sqrt3);
     }
-    pack_both(storage, B, p.pair.B, p.pair.Bt);
+    p.pair.B = pack<T>(storage, B);
+    p.pair.Bt = flat<T>(storage, Bt);
     Matrix bias = matrix(w, layer + "attn2_mh_apply.head_map.bias");
     remove_row_means(bias);
     p.pair.bias = flat<T>(storage, bias, n2);

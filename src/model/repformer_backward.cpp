@@ -158,22 +158,18 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& a
     T* c2 = arena.take<T>(static_cast<long>(n) * m);
     T* dc1 = arena.take<T>(static_cast<long>(n) * m);
     T* dc2 = arena.take<T>(static_cast<long>(n) * m);
-    T* z = arena.take<T>(size);
-    T* out = arena.take<T>(size);
-    T* inv_sigma = arena.take<T>(n);
-    T* dh = arena.take<T>(3L * n);
-    T* ddh = arena.take<T>(3L * n);
+    T* ddh = m_.update_h2 ? arena.take<T>(3L * n) : nullptr;
+    const bool norm = p.g2_att >= 0, again = norm && !ws_.extent.norm;
+    T* zh = again ? arena.take<T>(size) : norm ? ws_.norm[l].data() + f0 * n2 : nullptr;
+    T* inv_sigma = again ? arena.take<T>(n) : norm ? ws_.inv_sigma[l].data() + f0 : nullptr;
     const PairAttentionInput<T> in{n, m, g2, h, c1, c2, pad2(n)};
     k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
     PairAttentionTape<T> tape;
     k_.pair_attention_layout(p.pair, n, m, true, arena, tape);
-    k_.pair_attention(p.pair, in, tape, z, dh);
-    T* dz = nullptr;
-    if (p.g2_att >= 0) {
-      k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, out, z, inv_sigma, z, p.ln_gamma, p.ln_beta);
-      dz = terms[p.g2_att];
-      k_.layer_norm_backward(n, n2, m_.n2_real, dz, dz, z, inv_sigma, p.ln_gamma);
-    }
+    k_.pair_attention(p.pair, in, tape, again ? zh : nullptr, nullptr);
+    T* dz = norm ? terms[p.g2_att] : nullptr;
+    if (again) k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, arena.take<T>(size), zh, inv_sigma, zh, p.ln_gamma, p.ln_beta);
+    if (norm) k_.layer_norm_backward(n, n2, m_.n2_real, dz, dz, zh, inv_sigma, p.ln_gamma);
     if (m_.update_h2)
       for (int e = 0; e < 3 * n; ++e) {
         ddh[e] = p.h2_r * dh2[e];

@@ -164,10 +164,13 @@ void Evaluator<T>::forward_pairs(int layer, int i, const T* g2, T* next, Arena& 
   if (m_.needs_pair_map) {
     T* c1 = arena.take<T>(static_cast<long>(n) * m);
     T* c2 = arena.take<T>(static_cast<long>(n) * m);
-    T* z = arena.take<T>(size);
     T* out = arena.take<T>(size);
-    T* inv_sigma = arena.take<T>(n);
-    T* dh = arena.take<T>(3L * n);
+    T* dh = m_.update_h2 ? arena.take<T>(3L * n) : nullptr;
+    T *z = nullptr, *inv_sigma = nullptr;
+    if (p.g2_att >= 0) {
+      z = ws_.extent.norm ? ws_.norm[l].data() + f0 * n2 : arena.take<T>(size);
+      inv_sigma = ws_.extent.norm ? ws_.inv_sigma[l].data() + f0 : arena.take<T>(n);
+    }
     k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
     PairAttentionTape<T> tape;
     k_.pair_attention_layout(p.pair, n, m, false, arena, tape);

@@ -92,6 +92,7 @@ class Guarded {
     std::free(base_);
   }
   operator T*() { return data_; }  // NOLINT: stands for the pointer in the calls of kernels
+  T* data() { return data_; }
   T& operator()(long i) { return data_[i]; }
   /// n values from position `first` on, less what they started from.
   Vector values(long n = -1, double start = 0.0, long first = 0) const {

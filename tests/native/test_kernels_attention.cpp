@@ -161,7 +161,7 @@ struct PairAttention {
           A(arrange(fold(op, false), op.nh, op.n2, np, true, false), np, hc, np, hc),
           At(arrange(fold(op, false), op.nh, op.n2, np, false, true), hc, np, hc, np),
           B(arrange(fold(op, true), op.nh, op.n2, np, true, false), np, hc, np, hc),
-          Bt(arrange(fold(op, true), op.nh, op.n2, np, false, true), hc, np, hc, np), bias(np, T(0)), weight(op.nh),
+          Bt(arrange(fold(op, true), op.nh, op.n2, np, false, false)), bias(np, T(0)), weight(op.nh),
           g2(x[0], op.n, op.n2, np), h2(x[1], 1), sw(op.smooth ? x[2] : Vector(at(op.n), NAN), 1),
           c1(static_cast<long>(op.n) * m), c2(static_cast<long>(op.n) * m) {
       double mean = 0;
@@ -177,15 +177,15 @@ struct PairAttention {
       p.At = At.packed;
       if (op.has_g2) {
         p.B = B.packed;
-        p.Bt = Bt.packed;
+        p.Bt = Bt;
         p.bias = bias;
       }
       if (op.has_h2) p.h2_weight = weight;
       in = {op.n, m, g2, h2, c1, c2, op.smooth ? static_cast<T>(op.pads) : T(0)};
     }
     int m, np, hc;
-    Panels<T> A, At, B, Bt;
-    Guarded<T> bias, weight;
+    Panels<T> A, At, B;
+    Guarded<T> Bt, bias, weight;
     Rows<T> g2;
     Guarded<T> h2, sw, c1, c2;
     dpa2::PairAttentionParams<T> p;
@@ -203,7 +203,7 @@ struct PairAttention {
       const dpa2::Arena::Mark mark = arena.mark();
       k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw, arena);
       k.pair_attention_layout(a.p, n, a.m, keep, arena, tape);
-      k.pair_attention(a.p, a.in, tape, z, dh);
+      k.pair_attention(a.p, a.in, tape, has_g2 ? z.data() : nullptr, has_h2 ? dh.data() : nullptr);
       arena.release(mark);
       Blocks& y = keep ? kept : lean;
       if (has_g2) y.push_back(z.rows(n, n2, a.np));
@@ -217,15 +217,15 @@ struct PairAttention {
     Arrays<T> a(*this, x);
     dpa2::Arena arena;
     const long pairs = static_cast<long>(n) * a.m, size = static_cast<long>(n) * a.np;
-    Guarded<T> z(size), dh(3L * n, NAN, 1), dg2(size, static_cast<T>(start_value)), dh2(3L * n, static_cast<T>(start_value), 1);
+    Guarded<T> dg2(size, static_cast<T>(start_value)), dh2(3L * n, static_cast<T>(start_value), 1);
     Guarded<T> dsw(n, static_cast<T>(start_value), 1), dc1(pairs), dc2(pairs);
-    Rows<T> dz(has_g2 ? dy[0] : Vector(at(static_cast<long>(n) * n2)), n, n2, a.np);
+    Rows<T> dz(has_g2 ? dy[0] : Vector(at(static_cast<long>(n) * n2), NAN), n, n2, a.np);
     Guarded<T> ddh(has_h2 ? dy.back() : Vector(at(3L * n), NAN), 1);
     dpa2::PairAttentionTape<T> tape;
     k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw, arena);
     k.pair_attention_layout(a.p, n, a.m, true, arena, tape);
-    k.pair_attention(a.p, a.in, tape, z, dh);
-    k.pair_attention_backward(a.p, a.in, tape, dg2, dh2, dc1, dc2, dz, ddh, arena);
+    k.pair_attention(a.p, a.in, tape, nullptr, nullptr);
+    k.pair_attention_backward(a.p, a.in, tape, dg2, dh2, dc1, dc2, has_g2 ? dz.data() : nullptr, has_h2 ? ddh.data() : nullptr, arena);
     k.attention_factors_backward(n, a.m, smooth, dh2, dsw, dc1, dc2, a.h2, a.sw, arena);
     Blocks dx{dg2.rows(n, n2, a.np, start_value), dh2.values(-1, start_value)};
     if (smooth) dx.push_back(dsw.values(-1, start_value));
