@@ -52,7 +52,7 @@ void tile(const Problem<T>& p, T* C, const T* A, const T* const* B, const T* con
   const long ars = RowMajorA ? p.ars : 1;
   const long acs = RowMajorA ? 1 : p.acs;
   const long bks = p.bks;
-#pragma GCC unroll 1
+#pragma GCC unroll 8
   for (int k = 0; k < p.k; ++k) {
     Vec<T> bv[NV];
 #pragma GCC unroll 4
