@@ -241,16 +241,9 @@ class Tile : public Bench {
     add("attention_factors", each([=](Centre<T>& c) { k_.attention_factors(n_, m_, p_.smooth, c.c1, c.c2, c.h2, c.w, arena_); }),
         each([=](Centre<T>& c) { k_.attention_factors_backward(n_, m_, p_.smooth, dh2, dw, dc1, dc2, c.h2, c.w, arena_); }), of(factors + 4.0 * n_),
         of(factors + 12.0 * n_));
-    const bool h2 = p_.update_h2;
-    const auto forward = [=](Centre<T>& c, bool again) {
-      dpa2::PairAttentionTape<T> tape;
-      k_.pair_attention_layout(layer_.pair, n_, m_, again, arena_, tape);
-      k_.pair_attention(layer_.pair, input(c), tape, again ? nullptr : out, h2 && !again ? dh : nullptr);
-      return tape;
-    };
-    add("pair_attention", each([=](Centre<T>& c) { forward(c, false); }), each([=](Centre<T>& c) {
-          const dpa2::PairAttentionTape<T> tape = forward(c, true);
-          k_.pair_attention_backward(layer_.pair, input(c), tape, dg2, dh2, dc1, dc2, dout, h2 ? ddh : nullptr, arena_);
+    if (!p_.update_h2) dh = ddh = nullptr;
+    add("pair_attention", each([=](Centre<T>& c) { k_.pair_attention(layer_.pair, input(c), out, dh, arena_); }), each([=](Centre<T>& c) {
+          k_.pair_attention_backward(layer_.pair, input(c), dg2, dh2, dc1, dc2, dout, ddh, arena_);
         }),
         of(2 * rows + factors + matrices), of(4 * rows + 2 * factors + matrices));
     add("layer_norm",

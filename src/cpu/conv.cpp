@@ -32,6 +32,23 @@ void project(int n, T* y, T* gathered, const ConvRows<T>& a, const Packed<T>& P)
   Linear<T, Isa>::run(n, P.n, P.k, y, P.n, rows, ld, 1, P.data, pad<T>, static_cast<long>(P.k) * pad<T>, nullptr, false);
 }
 
+/// Vectors of channels that are summed at once: a row of an edge is read in long pieces.
+constexpr int wide = 8;
+
+/// out = sum over the edges of s y b, for NV vectors of channels from c on.
+template <int NV, class T>
+void message(int n, T* out, const T* y, const ConvRows<T>& b, const T* s, int nb, int c) {
+  Vec<T> acc[NV] = {};
+  for (int e = 0; e < n; ++e) {
+    const T *ye = y + static_cast<long>(e) * nb + c, *be = row(b, e) + c;
+    const T se = s[e];
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) acc[v] += load<T>(ye + v * width<T>) * load<T>(be + v * width<T>) * se;
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < NV; ++v) store<T>(out + c + v * width<T>, acc[v]);
+}
+
 }  // namespace
 
 template <class T, class Isa>
@@ -41,11 +58,9 @@ void Conv<T, Isa>::forward(int n, T* out, const ConvRows<T>& a, const ConvRows<T
   T* y = arena.take<T>(static_cast<long>(n) * nb);
   T* gathered = a.index != nullptr ? arena.take<T>(static_cast<long>(n) * P.k) : nullptr;
   project<T, Isa>(n, y, gathered, a, P);
-  for (int c = 0; c < nb; c += width<T>) {
-    Vec<T> acc{};
-    for (int e = 0; e < n; ++e) acc += load<T>(y + static_cast<long>(e) * nb + c) * load<T>(row(b, e) + c) * s[e];
-    store<T>(out + c, acc);
-  }
+  int c = 0;
+  for (; c + wide * width<T> <= nb; c += wide * width<T>) message<wide>(n, out, y, b, s, nb, c);
+  for (; c < nb; c += width<T>) message<1>(n, out, y, b, s, nb, c);
   arena.release(mark);
 }
 
@@ -62,13 +77,14 @@ void Conv<T, Isa>::backward(int n, T* da, long dald, const int* ascatter, T* db,
     T* ye = y + static_cast<long>(e) * nb;
     const T* be = row(b, e);
     T* dbe = db + static_cast<long>(bscatter != nullptr ? bscatter[e] : e) * dbld;
+    const T se = s[e];
     Vec<T> acc{};
     for (int c = 0; c < nb; c += width<T>) {
       const Vec<T> g = load<T>(dout + c), yv = load<T>(ye + c), bv = load<T>(be + c);
       const Vec<T> gb = g * bv;
       acc += gb * yv;
-      store<T>(dbe + c, load<T>(dbe + c) + g * yv * s[e]);
-      store<T>(ye + c, gb * s[e]);  // the projection has served: its memory takes its gradient
+      store<T>(dbe + c, load<T>(dbe + c) + g * yv * se);
+      store<T>(ye + c, gb * se);  // the projection has served: its memory takes its gradient
     }
     ds[e] += sum<T>(acc);
   }

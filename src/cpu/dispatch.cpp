@@ -37,7 +37,6 @@ const Kernels<T>& table() {
       &LayerNorm<T, Isa>::backward,
       &PairAttention<T, Isa>::factors,
       &PairAttention<T, Isa>::factors_backward,
-      &PairAttention<T, Isa>::layout,
       &PairAttention<T, Isa>::forward,
       &PairAttention<T, Isa>::backward,
       &Symmetrization<T, Isa>::moments,

@@ -48,7 +48,6 @@ struct Kernels {
   decltype(&LayerNorm<T, AnyIsa>::backward) layer_norm_backward;
   decltype(&PairAttention<T, AnyIsa>::factors) attention_factors;
   decltype(&PairAttention<T, AnyIsa>::factors_backward) attention_factors_backward;
-  decltype(&PairAttention<T, AnyIsa>::layout) pair_attention_layout;
   decltype(&PairAttention<T, AnyIsa>::forward) pair_attention;
   decltype(&PairAttention<T, AnyIsa>::backward) pair_attention_backward;
   decltype(&Symmetrization<T, AnyIsa>::moments) sym_moments;

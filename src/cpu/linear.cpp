@@ -38,13 +38,13 @@ struct Problem {
 
 /// One tile of C. The loops over r and v vanish at compile time, or the accumulators would be spilled.
 template <class T, int MR, int NV, bool RowMajorA>
-void tile(const Problem<T>& p, T* C, const T* A, const T* const* B, const T* const* bias) {
+DPA2_INLINE void tile(const Problem<T>& p, T* C, const T* A, const T* const* B, const T* const* bias) {
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v)
-      acc[r][v] = bias[v] != nullptr && !p.accumulate ? load<T>(bias[v]) : Vec<T>{};
+      acc[r][v] = p.accumulate ? load<T>(C + r * p.ldc + v * width<T>) : bias[v] != nullptr ? load<T>(bias[v]) : Vec<T>{};
   const T* b[NV];
 #pragma GCC unroll 4
   for (int v = 0; v < NV; ++v) b[v] = B[v];
@@ -73,16 +73,26 @@ void tile(const Problem<T>& p, T* C, const T* A, const T* const* B, const T* con
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
       T* c = C + r * p.ldc + v * width<T>;
-      store<T>(c, p.accumulate ? acc[r][v] + load<T>(c) : acc[r][v]);
+      store<T>(c, acc[r][v]);
     }
 }
 
+template <class T, int MR, int NV, bool RowMajorA>
+void tiles(int count, const Problem<T>& p, T* C, const T* A, const T* const* B, const T* const* bias) {
+#pragma GCC unroll 1
+  for (int i = 0; i < count; ++i) {
+    tile<T, MR, NV, RowMajorA>(p, C, A, B, bias);
+    C += MR * p.ldc;
+    A += MR * (RowMajorA ? p.ars : 1);
+  }
+}
+
 template <class T, int NV, bool RowMajorA>
-void rows(int mr, const Problem<T>& p, T* C, const T* A, const T* const* B, const T* const* bias) {
+void rows(int mr, int count, const Problem<T>& p, T* C, const T* A, const T* const* B, const T* const* bias) {
   switch (mr) {
 #define DPA2_CASE(MR)                                                                      \
   case MR:                                                                                 \
-    if constexpr (MR <= max_rows<NV>) return tile<T, MR, NV, RowMajorA>(p, C, A, B, bias); \
+    if constexpr (MR <= max_rows<NV>) return tiles<T, MR, NV, RowMajorA>(count, p, C, A, B, bias); \
     return;
     DPA2_CASE(1) DPA2_CASE(2) DPA2_CASE(3) DPA2_CASE(4) DPA2_CASE(5) DPA2_CASE(6)
     DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
@@ -112,16 +122,19 @@ void columns(int m, int c0, const Problem<T>& whole, T* C, const T* A, const T* 
     p.k = k1 - k0;
     p.accumulate = whole.accumulate || pass > 0;
     const T* a = A + k0 * p.acs;
-    int r0 = 0;
-    for (int i = 0; i < blocks; ++i) {
-      const int r1 = static_cast<int>(static_cast<long>(m) * (i + 1) / blocks);
-      T* c = C + r0 * p.ldc + c0;
+    T* c = C + c0;
+    const auto group = [&](int mr, int count) {
+      if (count == 0) return;
       if (p.acs == 1)
-        rows<T, NV, true>(r1 - r0, p, c, a + r0 * p.ars, b, bias_v);
+        rows<T, NV, true>(mr, count, p, c, a, b, bias_v);
       else
-        rows<T, NV, false>(r1 - r0, p, c, a + r0 * p.ars, b, bias_v);
-      r0 = r1;
-    }
+        rows<T, NV, false>(mr, count, p, c, a, b, bias_v);
+      c += mr * count * p.ldc;
+      a += mr * count * p.ars;
+    };
+    const int least = m / blocks, more = m % blocks;
+    group(least + 1, more);
+    group(least, blocks - more);
     for (int v = 0; v < NV; ++v) b[v] += (k1 - k0) * p.bks;
     k0 = k1;
   }

@@ -37,121 +37,138 @@ void transpose(int rows, int columns, int m, T* y, long ldy, const T* x, long ld
     for (int i = r; i < m; ++i) y[c * ldy + i] = i < rows ? x[i * ldx + c] : T(0);
 }
 
-/// A product with packed weights.
+/// y (n, n2) = x (n, n2) times the block of one head of packed weights.
 template <class T, class Isa>
-void dense(int n, T* y, const T* x, const Packed<T>& w, const T* bias, bool accumulate) {
-  Linear<T, Isa>::run(n, w.n, w.k, y, w.n, x, w.k, 1, w.data, pad<T>, static_cast<long>(w.k) * pad<T>, bias, accumulate);
+void map_head(const PairAttentionParams<T>& p, int h, int n, T* y, const T* x, const Packed<T>& w) {
+  Linear<T, Isa>::run(n, p.n2, p.n2, y, p.n2, x, p.n2, 1, w.data + static_cast<long>(h) * p.n2 * p.n2, pad<T>,
+                      static_cast<long>(p.n2) * pad<T>, nullptr, false);
 }
 
-/// U (n, nh*n2) = g2 A and S (n*nh, ld) = U g2^T.
-template <class T, class Isa>
-void scores(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape) {
-  transpose(in.n, p.n2, in.m, tape.g2t, in.m, in.g2, p.n2);
-  dense<T, Isa>(in.n, tape.U, in.g2, p.A, nullptr, false);
-  Linear<T, Isa>::run(in.n * p.nh, lanes<T>(in.n), p.n2, tape.S, tape.ld, tape.U, p.n2, 1, tape.g2t, in.m, pad<T>, nullptr, false);
+/// exp(P - top) of N / NV keys, in place; total += their sum.
+template <class T, int NV, int N>
+DPA2_INLINE void raise(long ld, T* P, const Vec<T> (&top)[NV], Vec<T> (&total)[NV]) {
+  Vec<T> e[N];
+#pragma GCC unroll 4
+  for (int v = 0; v < N; ++v) e[v] = load<T>(P + v / NV * ld + v % NV * width<T>) - top[v % NV];
+  simd::exp_falling<T, N>(e);
+#pragma GCC unroll 4
+  for (int v = 0; v < N; ++v) {
+    store<T>(P + v / NV * ld + v % NV * width<T>, e[v]);
+    total[v % NV] += e[v];
+  }
 }
 
-/// f(NV, j) for strips of lanes: two vectors at once, so that a line of the cache is used when it is there.
-template <class T, class F>
-DPA2_INLINE void strips(int n, F f) {
+/// NV vectors of lanes of the softmax, which begin at the pointers. Sizes come by value: what a store might change is loaded again.
+template <class T, bool gate, int NV>
+void softmax_strip(int n, long m, long ld, T shift, T npad, const T* c1, const T* c2, const T* S, T* P, T* Rt) {
+  Vec<T> top[NV], total[NV];
+  // Logits are taken relative to the shift: c2 - 1 is exact near the centre, where a logit of about 20 would lose digits.
+#pragma GCC unroll 2
+  for (int v = 0; v < NV; ++v) top[v] = splat<T>(npad > T(0) ? -shift : T(-1e30));
+  for (int k = 0; k < n; ++k)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) {
+      const long pair = k * m + v * width<T>, at = k * ld + v * width<T>;
+      const Vec<T> switched = load<T>(c2 + pair);
+      const Vec<T> factor = gate ? load<T>(c1 + pair) : switched;
+      const Vec<T> b = load<T>(S + at) * factor + (switched - T(1)) * shift;
+      store<T>(P + at, b);
+      top[v] = simd::max<T>(top[v], b);
+    }
+#pragma GCC unroll 2
+  for (int v = 0; v < NV; ++v) total[v] = -shift - top[v];
+  simd::exp_falling<T, NV>(total);
+#pragma GCC unroll 2
+  for (int v = 0; v < NV; ++v) total[v] *= npad;
+  int key = 0;
+  for (; key + 1 < n; key += 2) raise<T, NV, 2 * NV>(ld, P + key * ld, top, total);
+  if (key < n) raise<T, NV, NV>(ld, P + key * ld, top, total);
+#pragma GCC unroll 2
+  for (int v = 0; v < NV; ++v) total[v] = T(1) / total[v];
+  for (int k = 0; k < n; ++k)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) {
+      const long at = k * ld + v * width<T>;
+      const Vec<T> probability = load<T>(P + at) * total[v];
+      store<T>(P + at, probability);
+      store<T>(Rt + at, probability * load<T>(c1 + k * m + v * width<T>));
+    }
+}
+
+/// P (n, ld) = softmax of one head over the keys, Rt = P c1; P may be S or Rt (then it is not kept). Two vectors at once: a line of
+/// the cache is used when it is there.
+template <class T, bool gate>
+void softmax(const PairAttentionInput<T>& in, T shift, long ld, const T* S, T* P, T* Rt) {
   int j = 0;
-  for (; j + width<T> < n; j += 2 * width<T>) f(std::integral_constant<int, 2>(), j);
-  if (j < n) f(std::integral_constant<int, 1>(), j);
+  for (; j + width<T> < in.n; j += 2 * width<T>) softmax_strip<T, gate, 2>(in.n, in.m, ld, shift, in.npad, in.c1 + j, in.c2 + j, S + j, P + j, Rt + j);
+  if (j < in.n) softmax_strip<T, gate, 1>(in.n, in.m, ld, shift, in.npad, in.c1 + j, in.c2 + j, S + j, P + j, Rt + j);
 }
 
-/// P (n*nh, ld) = softmax over the keys, Rt = P c1; P may be Rt or S (then it is not kept).
-template <class T, bool gate>
-void softmax(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape) {
-  const long step = static_cast<long>(p.nh) * tape.ld;
-  const T shift = p.shift;
-  strips<T>(in.n, [&](auto vectors, int j) {
-    constexpr int NV = vectors();
-    for (int h = 0; h < p.nh; ++h) {
-      const long base = static_cast<long>(h) * tape.ld + j;
-      const T* S = tape.S + base;
-      T *P = tape.P + base, *Rt = tape.Rt + base;
-      const T *c1 = in.c1 + j, *c2 = in.c2 + j;
-      Vec<T> top[NV], total[NV];
-      // Logits are taken relative to the shift: c2 - 1 is exact near the centre, where a logit of about 20 would lose digits.
+/// NV vectors of lanes of the softmax's backward, which begin at the pointers.
+template <class T, bool gate, bool first, int NV>
+void softmax_backward_strip(int n, long m, long ld, T shift, const T* c1, const T* c2, T* dS, T* dc1, T* dc2, const T* S, const T* P,
+                            const T* Rt) {
+  Vec<T> inner[NV] = {};
+  for (int k = 0; k < n; ++k)
 #pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) top[v] = splat<T>(in.npad > T(0) ? -shift : T(-1e30));
-      for (int k = 0; k < in.n; ++k)
+    for (int v = 0; v < NV; ++v) inner[v] += load<T>(Rt + k * ld + v * width<T>) * load<T>(dS + k * ld + v * width<T>);
+  for (int k = 0; k < n; ++k)
 #pragma GCC unroll 2
-        for (int v = 0; v < NV; ++v) {
-          const long pair = static_cast<long>(k) * in.m + v * width<T>, at = k * step + v * width<T>;
-          const Vec<T> switched = load<T>(c2 + pair);
-          const Vec<T> factor = gate ? load<T>(c1 + pair) : switched;
-          const Vec<T> b = load<T>(S + at) * factor + (switched - T(1)) * shift;
-          store<T>(P + at, b);
-          top[v] = simd::max<T>(top[v], b);
-        }
-#pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) total[v] = simd::exp_falling<T>(-shift - top[v]) * in.npad;
-      for (int k = 0; k < in.n; ++k)
-#pragma GCC unroll 2
-        for (int v = 0; v < NV; ++v) {
-          T* place = P + k * step + v * width<T>;
-          const Vec<T> e = simd::exp_falling<T>(load<T>(place) - top[v]);
-          store<T>(place, e);
-          total[v] += e;
-        }
-#pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) total[v] = T(1) / total[v];
-      for (int k = 0; k < in.n; ++k)
-#pragma GCC unroll 2
-        for (int v = 0; v < NV; ++v) {
-          const long at = k * step + v * width<T>;
-          const Vec<T> probability = load<T>(P + at) * total[v];
-          store<T>(P + at, probability);
-          store<T>(Rt + at, probability * load<T>(c1 + static_cast<long>(k) * in.m + v * width<T>));
-        }
-    }
-  });
-}
-
-/// The backward of the softmax: dS (n*nh, ld) over dRt, dc1 and dc2 (n, m) = summed over the heads; inner: scratch (nh, 2 vectors).
-template <class T, bool gate>
-void softmax_backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape, T* dS, T* dc1,
-                      T* dc2, T* inner) {
-  const long ld = tape.ld, step = p.nh * ld;
-  const T shift = p.shift;
-  strips<T>(in.n, [&](auto vectors, int j) {
-    constexpr int NV = vectors();
-    for (int h = 0; h < p.nh; ++h) {
-      Vec<T> acc[NV] = {};
-      for (int k = 0; k < in.n; ++k)
-#pragma GCC unroll 2
-        for (int v = 0; v < NV; ++v) {
-          const long at = h * ld + k * step + j + v * width<T>;
-          acc[v] += load<T>(tape.Rt + at) * load<T>(dS + at);
-        }
-#pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) store<T>(inner + (h * 2 + v) * width<T>, acc[v]);
-    }
-    for (int k = 0; k < in.n; ++k)
-#pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) {
-        const long pair = static_cast<long>(k) * in.m + j + v * width<T>;
-        const Vec<T> c1 = load<T>(in.c1 + pair), c2 = gate ? c1 : load<T>(in.c2 + pair);
-        Vec<T> g1{}, g2{};
-        for (int h = 0; h < p.nh; ++h) {
-          const long at = h * ld + k * step + j + v * width<T>;
-          const Vec<T> s = load<T>(tape.S + at), probability = load<T>(tape.P + at), drt = load<T>(dS + at);
-          const Vec<T> db = probability * (drt * c1 - load<T>(inner + (h * 2 + v) * width<T>));
-          g1 += drt * probability;
-          if constexpr (gate) {
-            g1 += db * s;
-            g2 += db;
-          } else {
-            g2 += db * (s + shift);
-          }
-          store<T>(dS + at, db * c2);
-        }
-        store<T>(dc1 + pair, g1);
-        store<T>(dc2 + pair, gate ? g2 * shift : g2);
+    for (int v = 0; v < NV; ++v) {
+      const long pair = k * m + v * width<T>, at = k * ld + v * width<T>;
+      const Vec<T> factor = load<T>(c1 + pair), s = load<T>(S + at), probability = load<T>(P + at), drt = load<T>(dS + at);
+      const Vec<T> db = probability * (drt * factor - inner[v]);
+      Vec<T> g1 = drt * probability, g2;
+      if constexpr (gate) {
+        g1 += db * s;
+        g2 = db * shift;
+        store<T>(dS + at, db * factor);
+      } else {
+        g2 = db * (s + shift);
+        store<T>(dS + at, db * load<T>(c2 + pair));
       }
-  });
+      store<T>(dc1 + pair, first ? g1 : load<T>(dc1 + pair) + g1);
+      store<T>(dc2 + pair, first ? g2 : load<T>(dc2 + pair) + g2);
+    }
 }
+
+/// The backward of the softmax of one head: dS (n, ld) over dRt; dc1, dc2 (n, m) = for the first head, then +=.
+template <class T, bool gate, bool first>
+void softmax_backward(const PairAttentionInput<T>& in, T shift, long ld, T* dS, T* dc1, T* dc2, const T* S, const T* P, const T* Rt) {
+  const auto strip = [&](auto vectors, int j) {
+    softmax_backward_strip<T, gate, first, vectors()>(in.n, in.m, ld, shift, in.c1 + j, in.c2 + j, dS + j, dc1 + j, dc2 + j, S + j, P + j, Rt + j);
+  };
+  int j = 0;
+  for (; j + width<T> < in.n; j += 2 * width<T>) strip(std::integral_constant<int, 2>(), j);
+  if (j < in.n) strip(std::integral_constant<int, 1>(), j);
+}
+
+/// What the heads of a centre have in common, and the arrays of the one at work: they stay in the first caches.
+template <class T, class Isa>
+struct Heads {
+  Heads(const PairAttentionParams<T>& params, const PairAttentionInput<T>& input, Arena& arena)
+      : p(params), in(input), used(lanes<T>(input.n)), ld(used / pad<T> % 16 == 0 ? used + width<T> : used) {
+    g2t = arena.take<T>(static_cast<long>(p.n2) * in.m);
+    U = arena.take<T>(rows());
+    S = arena.take<T>(in.n * ld);
+    transpose(in.n, p.n2, in.m, g2t, in.m, in.g2, p.n2);
+  }
+  long rows() const { return static_cast<long>(in.n) * p.n2; }
+  /// U = g2 A, S = U g2^T, P = softmax, Rt = P c1
+  void scores(int h, T* P, T* Rt) const {
+    map_head<T, Isa>(p, h, in.n, U, in.g2, p.A);
+    Linear<T, Isa>::run(in.n, used, p.n2, S, ld, U, p.n2, 1, g2t, in.m, pad<T>, nullptr, false);
+    if (p.gate)
+      softmax<T, true>(in, p.shift, ld, S, P, Rt);
+    else
+      softmax<T, false>(in, p.shift, ld, S, P, Rt);
+  }
+  const PairAttentionParams<T>& p;
+  const PairAttentionInput<T>& in;
+  int used;          ///< lanes with a query, up to a full vector
+  long ld;           ///< of S, P, Rt: off multiples of 1 KiB, or the rows would fall on the same few sets of the cache
+  T *g2t, *U, *S;    ///< (n2, m), (n, n2), (n, ld)
+};
 
 /// lane (4, m) = the columns of h2, and sw or 1; zero on the lanes n..m.
 template <class T>
@@ -220,100 +237,75 @@ void PairAttention<T, Isa>::factors_backward(int n, int m, bool smooth, T* dh2, 
 }
 
 template <class T, class Isa>
-void PairAttention<T, Isa>::layout(const PairAttentionParams<T>& p, int n, int m, bool keep, Arena& arena, PairAttentionTape<T>& tape) {
-  const int used = lanes<T>(n);
-  tape.ld = static_cast<long>(p.nh) * used / pad<T> % 16 == 0 ? used + width<T> : used;
-  const long pairs = static_cast<long>(n) * p.nh * tape.ld, maps = static_cast<long>(n) * p.nh * p.n2;
-  tape.g2t = arena.take<T>(static_cast<long>(p.n2) * m);
-  tape.U = arena.take<T>(maps);
-  tape.V = p.B.data != nullptr ? arena.take<T>(maps) : nullptr;
-  tape.S = arena.take<T>(pairs);
-  tape.P = keep ? arena.take<T>(pairs) : tape.S;
-  tape.Rt = keep ? arena.take<T>(pairs) : tape.S;
-}
-
-template <class T, class Isa>
-void PairAttention<T, Isa>::forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape,
-                                    T* z, T* dh) {
-  const int n = in.n, nh = p.nh, n2 = p.n2, ld = tape.ld;
+void PairAttention<T, Isa>::forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* z, T* dh, Arena& arena) {
+  const int n = in.n, n2 = p.n2;
   if (n == 0) return;
-  const T* Rt = tape.Rt;
-  scores<T, Isa>(p, in, tape);
-  if (p.gate)
-    softmax<T, true>(p, in, tape);
-  else
-    softmax<T, false>(p, in, tape);
-  if (z != nullptr) {
-    // Keys and heads are one dimension of the sum: with the values mapped first, it is a single product.
-    dense<T, Isa>(n, tape.V, in.g2, p.B, nullptr, false);
-    Linear<T, Isa>::run(n, n2, n * nh, z, n2, Rt, 1, ld, tape.V, n2, pad<T>, p.bias, false);
-  }
-  if (dh != nullptr) {
-    for (int j = 0; j < 3 * n; ++j) dh[j] = T(0);
-    for (int k = 0; k < n; ++k)
-      for (int h = 0; h < nh; ++h) {
-        const T* row = Rt + (static_cast<long>(k) * nh + h) * ld;
-        const T w = p.h2_weight[h];
+  const Arena::Mark mark = arena.mark();
+  const Heads<T, Isa> heads(p, in, arena);
+  T* V = z != nullptr ? arena.take<T>(heads.rows()) : nullptr;
+  for (int j = 0; dh != nullptr && j < 3 * n; ++j) dh[j] = T(0);
+  for (int h = 0; h < p.nh; ++h) {
+    heads.scores(h, heads.S, heads.S);
+    const T* Rt = heads.S;
+    if (z != nullptr) {
+      map_head<T, Isa>(p, h, n, V, in.g2, p.B);
+      Linear<T, Isa>::run(n, n2, n, z, n2, Rt, 1, heads.ld, V, n2, pad<T>, p.bias, h > 0);
+    }
+    if (dh != nullptr)
+      for (int k = 0; k < n; ++k)
         for (int j = 0; j < n; ++j)
-          for (int x = 0; x < 3; ++x) dh[3 * j + x] += w * row[j] * in.h2[3 * k + x];
-      }
+          for (int x = 0; x < 3; ++x) dh[3 * j + x] += p.h2_weight[h] * Rt[k * heads.ld + j] * in.h2[3 * k + x];
   }
+  arena.release(mark);
 }
 
 template <class T, class Isa>
-void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape,
-                                     T* dg2, T* dh2, T* dc1, T* dc2, const T* dz, const T* ddh, Arena& arena) {
+void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* dg2, T* dh2, T* dc1, T* dc2,
+                                     const T* dz, const T* ddh, Arena& arena) {
+  const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2;
+  if (n == 0) return;
   const Arena::Mark mark = arena.mark();
-  const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2, keys = n * nh, ld = tape.ld, used = lanes<T>(n);
-  T* dS = arena.take<T>(static_cast<long>(keys) * ld);
-  T* maps = arena.take<T>(static_cast<long>(nh) * (ld > n ? ld : n) * n2);  // of dz, then the gradient of U
+  const Heads<T, Isa> heads(p, in, arena);
+  const long ld = heads.ld, all = static_cast<long>(nh) * n2;
+  T *P = arena.take<T>(n * ld), *Rt = arena.take<T>(n * ld), *dS = arena.take<T>(n * ld);
+  T* dU = arena.take<T>(n * all);
   T* dzt = arena.take<T>(static_cast<long>(n2) * m);
-  T* mapped = arena.take<T>(static_cast<long>(nh) * n2 * m);
-  T* inner = arena.take<T>(2L * nh * width<T>);
-  if (n > 0) {
+  T* mapped = arena.take<T>(static_cast<long>(n2) * m);
+  T* W = arena.take<T>(heads.rows());
+  if (dz != nullptr) transpose(n, n2, m, dzt, m, dz, n2);
+  for (int h = 0; h < nh; ++h) {
+    heads.scores(h, P, Rt);
     if (dz != nullptr) {
-      // dz is mapped back by every head, W_h = dz B_h^T, for the values' weights (dRt = g2 W^T) and for the values (Rt W).
-      transpose(n, n2, m, dzt, m, dz, n2);
-      Linear<T, Isa>::run(nh * n2, used, n2, mapped, m, p.Bt, n2, 1, dzt, m, pad<T>, nullptr, false);
-      for (int h = 0; h < nh; ++h) {
-        const T* head = mapped + static_cast<long>(h) * n2 * m;
-        T* rows = maps + static_cast<long>(h) * ld * n2;
-        Linear<T, Isa>::run(n, used, n2, dS + h * ld, static_cast<long>(nh) * ld, in.g2, n2, 1, head, m, pad<T>, nullptr, false);
-        transpose(n2, n, n2, rows, n2, head, m);
-        for (long i = static_cast<long>(n) * n2; i < static_cast<long>(ld) * n2; ++i) rows[i] = T(0);
-      }
-      // A row of Rt is one dimension of the sum, lanes without a query included: they must be numbers.
-      for (int k = 0; k < keys && used < ld; ++k)
-        for (int j = used; j < ld; ++j) tape.Rt[static_cast<long>(k) * ld + j] = T(0);
-      Linear<T, Isa>::run(n, n2, nh * ld, dg2, n2, tape.Rt, static_cast<long>(nh) * ld, 1, maps, n2, pad<T>, nullptr, true);
+      // dz mapped back by the head, W = dz B^T, serves for the gradient of the weights, dRt = g2 W^T, and for that of the values.
+      Linear<T, Isa>::run(n2, heads.used, n2, mapped, m, p.Bt + h * static_cast<long>(n2) * n2, n2, 1, dzt, m, pad<T>, nullptr, false);
+      Linear<T, Isa>::run(n, heads.used, n2, dS, ld, in.g2, n2, 1, mapped, m, pad<T>, nullptr, false);
+      transpose(n2, n, n2, W, n2, mapped, m);
+      Linear<T, Isa>::run(n, n2, n, dg2, n2, Rt, ld, 1, W, n2, pad<T>, nullptr, true);
     } else {
-      for (long i = 0; i < static_cast<long>(keys) * ld; ++i) dS[i] = T(0);
+      for (long i = 0; i < n * ld; ++i) dS[i] = T(0);
     }
-    if (ddh != nullptr) {
-      for (int k = 0; k < n; ++k)
-        for (int h = 0; h < nh; ++h) {
-          const long at = (static_cast<long>(k) * nh + h) * ld;
-          const T w = p.h2_weight[h];
-          T own[3] = {0, 0, 0};
-          for (int j = 0; j < n; ++j) {
-            T dot = 0;
-            for (int x = 0; x < 3; ++x) {
-              dot += ddh[3 * j + x] * in.h2[3 * k + x];
-              own[x] += tape.Rt[at + j] * ddh[3 * j + x];
-            }
-            dS[at + j] += w * dot;
+    if (ddh != nullptr)
+      for (int k = 0; k < n; ++k) {
+        const T w = p.h2_weight[h];
+        T own[3] = {0, 0, 0};
+        for (int j = 0; j < n; ++j) {
+          T dot = 0;
+          for (int x = 0; x < 3; ++x) {
+            dot += ddh[3 * j + x] * in.h2[3 * k + x];
+            own[x] += Rt[k * ld + j] * ddh[3 * j + x];
           }
-          for (int x = 0; x < 3; ++x) dh2[3 * k + x] += w * own[x];
+          dS[k * ld + j] += w * dot;
         }
-    }
-    if (p.gate)
-      softmax_backward<T, true>(p, in, tape, dS, dc1, dc2, inner);
-    else
-      softmax_backward<T, false>(p, in, tape, dS, dc1, dc2, inner);
-    Linear<T, Isa>::run(n, n2, keys, dg2, n2, dS, 1, ld, tape.U, n2, pad<T>, nullptr, true);
-    Linear<T, Isa>::run(keys, n2, n, maps, n2, dS, ld, 1, in.g2, n2, pad<T>, nullptr, false);
-    dense<T, Isa>(n, dg2, maps, p.At, nullptr, true);
+        for (int x = 0; x < 3; ++x) dh2[3 * k + x] += w * own[x];
+      }
+    const auto backward = p.gate ? h == 0 ? softmax_backward<T, true, true> : softmax_backward<T, true, false>
+                          : h == 0 ? softmax_backward<T, false, true>
+                                   : softmax_backward<T, false, false>;
+    backward(in, p.shift, ld, dS, dc1, dc2, heads.S, P, Rt);
+    Linear<T, Isa>::run(n, n2, n, dg2, n2, dS, 1, ld, heads.U, n2, pad<T>, nullptr, true);
+    Linear<T, Isa>::run(n, n2, n, dU + h * static_cast<long>(n2), all, dS, ld, 1, in.g2, n2, pad<T>, nullptr, false);
   }
+  Linear<T, Isa>::run(n, n2, p.At.k, dg2, n2, dU, all, 1, p.At.data, pad<T>, static_cast<long>(p.At.k) * pad<T>, nullptr, true);
   arena.release(mark);
 }
 

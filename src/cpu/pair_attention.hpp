@@ -21,7 +21,7 @@ struct PairAttentionParams {
 };
 
 /// One centre: n edges on rows, m = n padded to 64 bytes on lanes. The query is on the lanes, the key on the rows, so that the
-/// softmax and its backward are vertical: S (key, head, query).
+/// softmax and its backward are vertical: S (key, query) of one head after the other.
 template <class T>
 struct PairAttentionInput {
   int n, m;
@@ -32,15 +32,6 @@ struct PairAttentionInput {
   T npad;       ///< padded slots in the softmax denominator (smooth), else 0
 };
 
-/// What the backward needs of the forward of the same centre; without `keep` the three score arrays are one. Score rows are
-/// computed up to the vector that holds the last query.
-template <class T>
-struct PairAttentionTape {
-  T *g2t, *U, *V;     ///< (n2, m); (n, nh*n2): g2 A, g2 B
-  T *S, *P, *Rt;      ///< (n*nh, ld): scores, probabilities, probabilities times c1
-  int ld;             ///< n up to a full vector, and one more where the rows of a head would fall on the same few sets of the cache
-};
-
 template <class T, class Isa>
 struct PairAttention {
   /// c1, c2 (n, m) = from h2 (n, 3) and sw (n)
@@ -48,13 +39,12 @@ struct PairAttention {
   /// dh2 (n, 3) +=, dsw (n) +=, given dc1, dc2 (n, m)
   static void factors_backward(int n, int m, bool smooth, T* dh2, T* dsw, const T* dc1, const T* dc2, const T* h2, const T* sw,
                                Arena& arena);
-  static void layout(const PairAttentionParams<T>& p, int n, int m, bool keep, Arena& arena, PairAttentionTape<T>& tape);
-  /// The tape, and z (n, n2) = attention output before LayerNorm (B given), dh (n, 3) = update of h2 (h2_weight given); null: not wanted
-  static void forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape, T* z, T* dh);
+  /// z (n, n2) = attention output before LayerNorm (B given), dh (n, 3) = update of h2 (h2_weight given); null: not wanted
+  static void forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* z, T* dh, Arena& arena);
   /// dg2 (n, n2) +=, dh2 (n, 3) += (the values of the h2 update), dc1, dc2 (n, m) =, given dz (n, n2), ddh (n, 3), either of them null
-  /// where there is no such update, and a tape that was kept; columns n..ld of its Rt are overwritten
-  static void backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, const PairAttentionTape<T>& tape, T* dg2, T* dh2,
-                       T* dc1, T* dc2, const T* dz, const T* ddh, Arena& arena);
+  /// where there is no such update
+  static void backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* dg2, T* dh2, T* dc1, T* dc2, const T* dz,
+                       const T* ddh, Arena& arena);
 };
 
 }  // namespace dpa2

@@ -84,11 +84,6 @@ DPA2_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
   return a > b ? a : b;
 }
 template <class T>
-DPA2_INLINE Vec<T> min(Vec<T> a, Vec<T> b) {
-  return a < b ? a : b;
-}
-
-template <class T>
 struct ExpConstants;
 template <>
 struct ExpConstants<double> {
@@ -110,51 +105,74 @@ struct ExpConstants<float> {
                                  0.0013941161147990927904f};
 };
 
-/// x = n ln 2 + r with |r| <= ln 2 / 2 (x within the clamped range): returns expm1(r) and the scale 2^n.
-template <class T>
-DPA2_INLINE void reduce_exp(Vec<T> x, Vec<T>& expm1_r, Vec<T>& scale) {
+// These functions take several vectors side by side: a single one is a long chain of operations that wait for each other, and
+// the scheduler of a processor is too small to find the next ones by itself.
+#define DPA2_EACH _Pragma("GCC unroll 8") for (int v = 0; v < N; ++v)
+
+/// x = n ln 2 + r with |r| <= ln 2 / 2 (x within the clamped range): makes expm1(r) of x, and the scale 2^n.
+template <class T, int N>
+DPA2_INLINE void reduce_exp(Vec<T> (&x)[N], Vec<T> (&scale)[N]) {
   using C = ExpConstants<T>;
-  const Vec<T> shifted = x * C::log2e + splat<T>(C::magic);
-  const Vec<T> n = shifted - splat<T>(C::magic);
-  const Vec<T> r = (x - n * C::ln2_hi) - n * C::ln2_lo;
-  Vec<T> q = splat<T>(C::q[C::degree]);
+  Vec<T> n[N], q[N];
+  DPA2_EACH scale[v] = x[v] * C::log2e + splat<T>(C::magic);
+  DPA2_EACH n[v] = scale[v] - splat<T>(C::magic);
+  DPA2_EACH x[v] -= n[v] * C::ln2_hi;
+  DPA2_EACH x[v] -= n[v] * C::ln2_lo;
+  DPA2_EACH q[v] = splat<T>(C::q[C::degree]);
 #pragma GCC unroll 10
-  for (int i = C::degree - 1; i >= 0; --i) q = q * r + splat<T>(C::q[i]);
-  expm1_r = r + r * r * q;
-  // The low bits of `shifted` hold n: adding the bias and moving them into the exponent makes 2^n.
+  for (int i = C::degree - 1; i >= 0; --i) DPA2_EACH q[v] = q[v] * x[v] + splat<T>(C::q[i]);
+  DPA2_EACH x[v] += x[v] * x[v] * q[v];
+  // The low bits of the shifted quotient hold n: adding the bias and moving them into the exponent makes 2^n.
   const Vec<T> one = splat<T>(T(1));
-  const Int<T> bits = ((Int<T>)shifted << C::mantissa) + (Int<T>)one;
-  scale = (Vec<T>)bits;
+  DPA2_EACH scale[v] = (Vec<T>)(((Int<T>)scale[v] << C::mantissa) + (Int<T>)one);
 }
 
-/// exp(x) of arguments that are not large: at most 2 ulp; below the smallest normal result it gives that result's size.
-template <class T>
-DPA2_INLINE Vec<T> exp_falling(Vec<T> x) {
+/// exp(x) of arguments that are not large, in place: at most 2 ulp; below the smallest normal result it gives that result's size.
+template <class T, int N>
+DPA2_INLINE void exp_falling(Vec<T> (&x)[N]) {
   using C = ExpConstants<T>;
-  x = x < splat<T>(C::lowest) ? splat<T>(C::lowest) : x;
-  Vec<T> p, s;
-  reduce_exp<T>(x, p, s);
-  return s + s * p;
+  Vec<T> s[N];
+  DPA2_EACH x[v] = x[v] < splat<T>(C::lowest) ? splat<T>(C::lowest) : x[v];  // in this order NaN stays NaN
+  reduce_exp<T, N>(x, s);
+  DPA2_EACH x[v] = s[v] + s[v] * x[v];
 }
-/// exp(x) of any argument: beyond the largest result it gives the largest.
+/// exp(x) of any argument, in place: beyond the largest result it gives the largest.
+template <class T, int N>
+DPA2_INLINE void exp(Vec<T> (&x)[N]) {
+  using C = ExpConstants<T>;
+  DPA2_EACH x[v] = x[v] > splat<T>(C::highest) ? splat<T>(C::highest) : x[v];
+  exp_falling<T, N>(x);
+}
+
+/// tanh(x) = E/(E + 2) with E = expm1(2|x|), in place: at most 3 ulp in double, 4 ulp in float.
+template <class T, int N>
+DPA2_INLINE void tanh(Vec<T> (&x)[N]) {
+  using C = ExpConstants<T>;
+  const Int<T> minus = (Int<T>)splat<T>(T(-0.0));
+  Int<T> sign[N];  // apart from the rest, so that -0 keeps it
+  Vec<T> s[N];
+  DPA2_EACH sign[v] = (Int<T>)x[v] & minus;
+  DPA2_EACH x[v] = (Vec<T>)((Int<T>)x[v] & ~minus);
+  DPA2_EACH x[v] = x[v] > splat<T>(C::tanh_limit) ? splat<T>(C::tanh_limit) : x[v];
+  DPA2_EACH x[v] += x[v];
+  reduce_exp<T, N>(x, s);
+  DPA2_EACH x[v] = s[v] * x[v] + (s[v] - splat<T>(T(1)));
+  DPA2_EACH x[v] = x[v] / (x[v] + splat<T>(T(2)));
+  DPA2_EACH x[v] = (Vec<T>)((Int<T>)x[v] | sign[v]);
+}
+#undef DPA2_EACH
+
 template <class T>
 DPA2_INLINE Vec<T> exp(Vec<T> x) {
-  using C = ExpConstants<T>;
-  return exp_falling<T>(x > splat<T>(C::highest) ? splat<T>(C::highest) : x);
+  Vec<T> y[1] = {x};
+  exp<T, 1>(y);
+  return y[0];
 }
-
-/// tanh(x) = E/(E + 2) with E = expm1(2|x|): at most 3 ulp in double, 4 ulp in float.
 template <class T>
 DPA2_INLINE Vec<T> tanh(Vec<T> x) {
-  using C = ExpConstants<T>;
-  const Int<T> minus = (Int<T>)splat<T>(T(-0.0)), sign = (Int<T>)x & minus;  // apart from the rest, so that -0 keeps it
-  Vec<T> y = (Vec<T>)((Int<T>)x & ~minus);
-  y = y > splat<T>(C::tanh_limit) ? splat<T>(C::tanh_limit) : y;
-  Vec<T> p, s;
-  reduce_exp<T>(y + y, p, s);
-  const Vec<T> e = s * p + (s - splat<T>(T(1)));
-  const Vec<T> t = e / (e + splat<T>(T(2)));
-  return (Vec<T>)((Int<T>)t | sign);
+  Vec<T> y[1] = {x};
+  tanh<T, 1>(y);
+  return y[0];
 }
 
 }  // namespace DPA2_ISA

@@ -164,18 +164,18 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& a
     T* inv_sigma = again ? arena.take<T>(n) : norm ? ws_.inv_sigma[l].data() + f0 : nullptr;
     const PairAttentionInput<T> in{n, m, g2, h, c1, c2, pad2(n)};
     k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
-    PairAttentionTape<T> tape;
-    k_.pair_attention_layout(p.pair, n, m, true, arena, tape);
-    k_.pair_attention(p.pair, in, tape, again ? zh : nullptr, nullptr);
     T* dz = norm ? terms[p.g2_att] : nullptr;
-    if (again) k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, arena.take<T>(size), zh, inv_sigma, zh, p.ln_gamma, p.ln_beta);
+    if (again) {
+      k_.pair_attention(p.pair, in, zh, nullptr, arena);
+      k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, arena.take<T>(size), zh, inv_sigma, zh, p.ln_gamma, p.ln_beta);
+    }
     if (norm) k_.layer_norm_backward(n, n2, m_.n2_real, dz, dz, zh, inv_sigma, p.ln_gamma);
     if (m_.update_h2)
       for (int e = 0; e < 3 * n; ++e) {
         ddh[e] = p.h2_r * dh2[e];
         dh2[e] *= p.h2_a;
       }
-    k_.pair_attention_backward(p.pair, in, tape, dg2, dh2, dc1, dc2, dz, ddh, arena);
+    k_.pair_attention_backward(p.pair, in, dg2, dh2, dc1, dc2, dz, ddh, arena);
     k_.attention_factors_backward(n, m, m_.smooth, dh2, dw, dc1, dc2, h, w, arena);
   }
   arena.release(mark);

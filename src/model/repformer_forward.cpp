@@ -172,9 +172,7 @@ void Evaluator<T>::forward_pairs(int layer, int i, const T* g2, T* next, Arena& 
       inv_sigma = ws_.extent.norm ? ws_.inv_sigma[l].data() + f0 : arena.take<T>(n);
     }
     k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
-    PairAttentionTape<T> tape;
-    k_.pair_attention_layout(p.pair, n, m, false, arena, tape);
-    k_.pair_attention(p.pair, {n, m, g2, h, c1, c2, pad2(n)}, tape, z, dh);
+    k_.pair_attention(p.pair, {n, m, g2, h, c1, c2, pad2(n)}, z, dh, arena);
     if (p.g2_att >= 0) {
       k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, out, z, inv_sigma, z, p.ln_gamma, p.ln_beta);
       terms[p.g2_att] = out;

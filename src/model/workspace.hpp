@@ -13,7 +13,7 @@
 //
 // Everything else (repinit's activations, attention scores, moments, projections, the first g2) is recomputed per centre in
 // the backward from these, in the scratch memory of the thread; what the last layer and the fitting leave is used up tile by
-// tile. `norm` spares the backward the second half of the pair attention's forward; it is for systems so small that nobody
+// tile. `norm` spares the backward the pair attention's forward; it is for systems so small that nobody
 // will miss the memory (norm_limit). `keep` is 1 where that fits into the memory there is, and else the smallest interval that
 // does: the g2 between are computed again from the kept ones, to the same bits. Without a backward nothing is kept: g1 takes turns in the memory of
 // two layers and g2 is updated in place. `Workspace::table` below is the one place that states the sizes; buffers are made

@@ -196,21 +196,13 @@ struct PairAttention {
   Blocks forward(const Kernels<T>& k, const Blocks& x) const {
     Arrays<T> a(*this, x);
     dpa2::Arena arena;
-    Blocks kept, lean;
-    for (const bool keep : {false, true}) {
-      Guarded<T> z(has_g2 ? static_cast<long>(n) * a.np : 0), dh(has_h2 ? 3L * n : 0, NAN, 1);
-      dpa2::PairAttentionTape<T> tape;
-      const dpa2::Arena::Mark mark = arena.mark();
-      k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw, arena);
-      k.pair_attention_layout(a.p, n, a.m, keep, arena, tape);
-      k.pair_attention(a.p, a.in, tape, has_g2 ? z.data() : nullptr, has_h2 ? dh.data() : nullptr);
-      arena.release(mark);
-      Blocks& y = keep ? kept : lean;
-      if (has_g2) y.push_back(z.rows(n, n2, a.np));
-      if (has_h2) y.push_back(dh.values());
-    }
-    CHECK(kept == lean);  // keeping the scores for the backward changes nothing
-    return kept;
+    Guarded<T> z(has_g2 ? static_cast<long>(n) * a.np : 0), dh(has_h2 ? 3L * n : 0, NAN, 1);
+    k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw, arena);
+    k.pair_attention(a.p, a.in, has_g2 ? z.data() : nullptr, has_h2 ? dh.data() : nullptr, arena);
+    Blocks y;
+    if (has_g2) y.push_back(z.rows(n, n2, a.np));
+    if (has_h2) y.push_back(dh.values());
+    return y;
   }
   template <class T>
   Blocks backward(const Kernels<T>& k, const Blocks& x, const Blocks& dy) const {
@@ -221,11 +213,8 @@ struct PairAttention {
     Guarded<T> dsw(n, static_cast<T>(start_value), 1), dc1(pairs), dc2(pairs);
     Rows<T> dz(has_g2 ? dy[0] : Vector(at(static_cast<long>(n) * n2), NAN), n, n2, a.np);
     Guarded<T> ddh(has_h2 ? dy.back() : Vector(at(3L * n), NAN), 1);
-    dpa2::PairAttentionTape<T> tape;
     k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw, arena);
-    k.pair_attention_layout(a.p, n, a.m, true, arena, tape);
-    k.pair_attention(a.p, a.in, tape, nullptr, nullptr);
-    k.pair_attention_backward(a.p, a.in, tape, dg2, dh2, dc1, dc2, has_g2 ? dz.data() : nullptr, has_h2 ? ddh.data() : nullptr, arena);
+    k.pair_attention_backward(a.p, a.in, dg2, dh2, dc1, dc2, has_g2 ? dz.data() : nullptr, has_h2 ? ddh.data() : nullptr, arena);
     k.attention_factors_backward(n, a.m, smooth, dh2, dsw, dc1, dc2, a.h2, a.sw, arena);
     Blocks dx{dg2.rows(n, n2, a.np, start_value), dh2.values(-1, start_value)};
     if (smooth) dx.push_back(dsw.values(-1, start_value));
