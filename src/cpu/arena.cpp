@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "allocate.hpp"
+
 namespace dpa2 {
 
 Arena::~Arena() {
@@ -21,8 +23,8 @@ void Arena::next_chunk(std::size_t size) {
   while (next < nchunks_ && chunks_[next].bytes < size) ++next;
   if (next == nchunks_) {
     if (nchunks_ == max_chunks) throw std::bad_alloc();
-    const std::size_t bytes = std::max<std::size_t>({size, capacity(), std::size_t{1} << 16}) / 4096 * 4096 + 4096;
-    char* base = static_cast<char*>(std::aligned_alloc(4096, bytes));
+    const std::size_t bytes = (std::max(size, capacity()) / huge_page + 1) * huge_page;
+    char* base = static_cast<char*>(allocate(bytes));
     if (base == nullptr) throw std::bad_alloc();
     chunks_[nchunks_++] = {base, bytes};
   }

@@ -7,6 +7,8 @@
 #include <new>
 #include <utility>
 
+#include "allocate.hpp"
+
 namespace dpa2 {
 
 /// An uninitialised array, aligned to 64 bytes, that only ever grows, and by a little more than it has to: the number of
@@ -32,7 +34,7 @@ class Buffer {
       data_ = nullptr;
       capacity_ = 0;
       const std::size_t bytes = ((n + n / slack) * sizeof(T) + 63) / 64 * 64;
-      data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
+      data_ = static_cast<T*>(allocate(bytes));
       if (data_ == nullptr) throw std::bad_alloc();
       capacity_ = bytes / sizeof(T);
     }

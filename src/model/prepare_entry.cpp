@@ -5,6 +5,7 @@
 #include <cstring>
 #include <new>
 
+#include "allocate.hpp"
 #include "error.hpp"
 #include "model/matrix.hpp"
 #include "model/prepared.hpp"
@@ -17,11 +18,17 @@ void Storage::Free::operator()(void* p) const noexcept { std::free(p); }
 
 void* Storage::raw(std::size_t bytes) {
   const std::size_t size = (bytes + 63) / 64 * 64 + 64;
-  void* p = std::aligned_alloc(64, size);
-  if (p == nullptr) throw std::bad_alloc();
-  std::memset(p, 0, size);
-  blocks_.emplace_back(p);
-  bytes_ += size;
+  if (size > left_) {
+    left_ = (size + huge_page - 1) / huge_page * huge_page;
+    free_ = static_cast<char*>(allocate(left_));
+    if (free_ == nullptr) throw std::bad_alloc();
+    blocks_.emplace_back(free_);
+    std::memset(free_, 0, left_);
+    bytes_ += left_;
+  }
+  void* p = free_;
+  free_ += size;
+  left_ -= size;
   return p;
 }
 

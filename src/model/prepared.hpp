@@ -37,7 +37,8 @@ class Storage {
   };
   void* raw(std::size_t bytes);
   std::vector<std::unique_ptr<void, Free>> blocks_;
-  std::size_t bytes_ = 0;
+  std::size_t bytes_ = 0, left_ = 0;
+  char* free_ = nullptr;  ///< the rest of the last block
 };
 
 /// Statistics and range of one block; tables per type.
