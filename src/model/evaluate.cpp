@@ -33,7 +33,8 @@ Extent Evaluator<T>::extent(std::int64_t nlocal, std::int64_t nedge, std::int64_
   e.n2 = m_.n2;
   e.update_h2 = m_.update_h2;
   e.gradient = gradient;
-  e.norm = gradient && m_.has_pair_att && (e.nlayers - 1) * nedge2 * m_.n2 * static_cast<std::int64_t>(sizeof(T)) <= norm_limit;
+  e.pair_att = m_.has_pair_att;
+  e.generous = gradient && (e.nlayers - 1) * nedge2 * m_.n2 * (e.pair_att ? 2 : 1) * static_cast<std::int64_t>(sizeof(T)) <= generous_limit;
   e.atom_virial = atom_virial == AtomVirial::edge;
   e.deepmd_virial = gradient && atom_virial == AtomVirial::deepmd;
   return e;
@@ -61,9 +62,9 @@ void Evaluator<T>::prepare_step(const Frame& frame, int threads, bool gradient, 
   ws_.extent.rows = std::move(rows);
   // Once memory is short it stays so for this workspace: what it holds itself would look free.
   ws_.extent.keep = keep_;
-  ws_.extent.norm = ws_.extent.norm && norm_;
+  ws_.extent.generous = ws_.extent.generous && generous_;
   if (gradient && !fits(ws_.growth(ws_.extent))) {
-    norm_ = ws_.extent.norm = false;
+    generous_ = ws_.extent.generous = false;
     while (ws_.extent.keep < ws_.extent.nlayers && !fits(ws_.growth(ws_.extent))) ++ws_.extent.keep;
   }
   keep_ = ws_.extent.keep;
@@ -94,7 +95,8 @@ template <class T>
 typename Evaluator<T>::Tile Evaluator<T>::tile_of(int layer, int i0, int i1) {
   const std::size_t l = static_cast<std::size_t>(layer);
   const std::ptrdiff_t row0 = static_cast<std::ptrdiff_t>(i0) * m_.n1;
-  return {i0, i1, ws_.g1[l + 1].data() + row0, ws_.extent.gradient ? ws_.dphi_lin[l].data() + row0 : nullptr};
+  return {i0, i1, ws_.g1[l + 1].data() + row0, ws_.extent.gradient ? ws_.dphi_lin[l].data() + row0 : nullptr,
+          ws_.extent.generous ? ws_.dphi_self[l].data() + row0 : nullptr};
 }
 
 /// Up to the last layer; where a backward follows, up to the one before.

@@ -44,11 +44,11 @@ class Evaluator {
   /// Energy, and forces and virials where `out` asks for them.
   void evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, Outputs& out);
 
-  /// From the next evaluation on keeps pair features for the backward before every `layers`-th layer at most, and no norms, as an
+  /// From the next evaluation on keeps pair features for the backward before every `layers`-th layer at most, and nothing to spare work, as an
   /// evaluation does by itself when memory is short (workspace.hpp). Results are the same bits.
   void keep_every(int layers) {
     keep_ = layers;
-    norm_ = false;
+    generous_ = false;
   }
 
   /// Bytes held by the workspace.
@@ -66,6 +66,7 @@ class Evaluator {
     int i0 = 0, i1 = 0;
     T* g1 = nullptr;        ///< (count, n1): the output of the layer
     T* dphi_lin = nullptr;  ///< (count, n1): derivative of linear1's activation, or null without a backward
+    T* dphi_self = nullptr; ///< (count, n1): that of the self MLP, or null: computed again in the backward
     int count() const { return i1 - i0; }
   };
   int type(int row) const { return frame_->types[row] < 0 ? 0 : frame_->types[row]; }
@@ -113,7 +114,7 @@ class Evaluator {
   Workspace<T> ws_;
   const Frame* frame_ = nullptr;
   int keep_ = 1;          ///< of the extent: grows when memory gets short
-  bool norm_ = true;      ///< of the extent: ends when memory gets short
+  bool generous_ = true;  ///< of the extent: ends when memory gets short
   bool current_ = false;  ///< the g2 of the last layer, where it is not kept, has not been overwritten by its gradient yet
 };
 

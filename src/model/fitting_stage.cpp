@@ -60,6 +60,7 @@ void Evaluator<T>::last_layer(int t, int i0, int i1, const double* seed, Arena& 
   tile.i1 = i1;
   tile.g1 = arena.take<T>(size);
   tile.dphi_lin = arena.take<T>(size);
+  tile.dphi_self = arena.take<T>(size);
   T* dnext = arena.take<T>(size);
   forward_layer(layer, tile, arena);
   fitting(i0, i1, tile.g1, dnext, arena);

@@ -21,10 +21,13 @@ void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* d
   k_.residual_backward(count, n1, p.res1, own, terms, dnext);
   if (p.g1_self >= 0) {
     T* dS = terms[p.g1_self];
-    T* S = arena.take<T>(rows);
-    T* dphi = arena.take<T>(rows);
-    dense(count, S, g1 + row0, n1, p.self, p.self_b, false);
-    k_.activate_grad(m_.act, rows, S, dphi, S);
+    T* dphi = tile.dphi_self;
+    if (dphi == nullptr) {
+      T* S = arena.take<T>(rows);
+      dphi = arena.take<T>(rows);
+      dense(count, S, g1 + row0, n1, p.self, p.self_b, false);
+      k_.activate_grad(m_.act, rows, S, dphi, S);
+    }
     k_.activate_backward(rows, dS, dS, dphi);
     dense(count, own, dS, n1, p.self_t, nullptr, true);
   }
@@ -143,9 +146,11 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& a
   k_.residual_backward(n, n2, p.res2, dg2, terms, dout);
 
   T* lin = arena.take<T>(size);
-  T* dphi = arena.take<T>(size);
-  dense(n, lin, g2, n2, p.w2, p.b2, false);
-  k_.activate_grad(m_.act, size, lin, dphi, lin);
+  T* dphi = ws_.extent.generous ? ws_.dphi_lin2[l].data() + f0 * n2 : arena.take<T>(size);
+  if (!ws_.extent.generous) {
+    dense(n, lin, g2, n2, p.w2, p.b2, false);
+    k_.activate_grad(m_.act, size, lin, dphi, lin);
+  }
   k_.activate_backward(size, lin, terms[p.g2_linear2], dphi);
   dense(n, dg2, lin, n2, p.w2t, nullptr, true);
   if (p.g2_g1g1 >= 0) {
@@ -159,7 +164,7 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& a
     T* dc1 = arena.take<T>(static_cast<long>(n) * m);
     T* dc2 = arena.take<T>(static_cast<long>(n) * m);
     T* ddh = m_.update_h2 ? arena.take<T>(3L * n) : nullptr;
-    const bool norm = p.g2_att >= 0, again = norm && !ws_.extent.norm;
+    const bool norm = p.g2_att >= 0, again = norm && !ws_.extent.generous;
     T* zh = again ? arena.take<T>(size) : norm ? ws_.norm[l].data() + f0 * n2 : nullptr;
     T* inv_sigma = again ? arena.take<T>(n) : norm ? ws_.inv_sigma[l].data() + f0 : nullptr;
     const PairAttentionInput<T> in{n, m, g2, h, c1, c2, pad2(n)};

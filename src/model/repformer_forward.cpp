@@ -118,7 +118,10 @@ void Evaluator<T>::forward_layer(int layer, const Tile& tile, Arena& arena) {
   if (p.g1_self >= 0) {
     T* S = arena.take<T>(rows);
     dense(count, S, own, n1, p.self, p.self_b, false);
-    k_.activate(m_.act, rows, S, S);
+    if (tile.dphi_self != nullptr)
+      k_.activate_grad(m_.act, rows, S, tile.dphi_self, S);
+    else
+      k_.activate(m_.act, rows, S, S);
     terms[p.g1_self] = S;
   }
   if (p.g1_conv >= 0) terms[p.g1_conv] = conv;
@@ -154,7 +157,10 @@ void Evaluator<T>::forward_pairs(int layer, int i, const T* g2, T* next, Arena& 
   const T* terms[max_residual_terms] = {};
   T* lin = arena.take<T>(size);
   dense(n, lin, g2, n2, p.w2, p.b2, false);
-  k_.activate(m_.act, size, lin, lin);
+  if (ws_.extent.generous)
+    k_.activate_grad(m_.act, size, lin, ws_.dphi_lin2[l].data() + f0 * n2, lin);
+  else
+    k_.activate(m_.act, size, lin, lin);
   terms[p.g2_linear2] = lin;
   if (p.g2_g1g1 >= 0) {
     T* U = arena.take<T>(size);
@@ -168,8 +174,8 @@ void Evaluator<T>::forward_pairs(int layer, int i, const T* g2, T* next, Arena& 
     T* dh = m_.update_h2 ? arena.take<T>(3L * n) : nullptr;
     T *z = nullptr, *inv_sigma = nullptr;
     if (p.g2_att >= 0) {
-      z = ws_.extent.norm ? ws_.norm[l].data() + f0 * n2 : arena.take<T>(size);
-      inv_sigma = ws_.extent.norm ? ws_.inv_sigma[l].data() + f0 : arena.take<T>(n);
+      z = ws_.extent.generous ? ws_.norm[l].data() + f0 * n2 : arena.take<T>(size);
+      inv_sigma = ws_.extent.generous ? ws_.inv_sigma[l].data() + f0 : arena.take<T>(n);
     }
     k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
     k_.pair_attention(p.pair, {n, m, g2, h, c1, c2, pad2(n)}, z, dh, arena);

@@ -7,14 +7,17 @@
 //   derivative of phi at the entry     n1
 //   derivative of phi in linear1       (nlayers - 1) n1
 //   g2 before every `keep`-th layer                                 (nlayers - 1) / keep * n2
-//   LayerNorm's output and 1/sigma, if `norm`                       (nlayers - 1) (n2 + 1)
+//   if `generous`:
+//   derivative of phi in linear2                                    (nlayers - 1) n2
+//   LayerNorm's output and 1/sigma                                  (nlayers - 1) (n2 + 1)
+//   derivative of phi in the self MLP    (nlayers - 1) n1
 //   h2 before every layer                                           3 (3 nlayers with update_h2)
 //   switch, scalar of the embedding                                 2
 //
 // Everything else (repinit's activations, attention scores, moments, projections, the first g2) is recomputed per centre in
 // the backward from these, in the scratch memory of the thread; what the last layer and the fitting leave is used up tile by
-// tile. `norm` spares the backward the pair attention's forward; it is for systems so small that nobody
-// will miss the memory (norm_limit). `keep` is 1 where that fits into the memory there is, and else the smallest interval that
+// tile. `generous` spares the backward products that it would have to repeat; it is for systems so small that nobody will
+// miss the memory (generous_limit). `keep` is 1 where that fits into the memory there is, and else the smallest interval that
 // does: the g2 between are computed again from the kept ones, to the same bits. Without a backward nothing is kept: g1 takes turns in the memory of
 // two layers and g2 is updated in place. `Workspace::table` below is the one place that states the sizes; buffers are made
 // from it, and the memory that an evaluation will need is counted by it.
@@ -31,15 +34,16 @@
 
 namespace dpa2 {
 
-/// The most bytes that `Workspace::norm` may take.
-inline constexpr std::int64_t norm_limit = std::int64_t{1} << 29;
+/// The most bytes that may be taken for what `generous` keeps per edge.
+inline constexpr std::int64_t generous_limit = std::int64_t{1} << 30;
 
 /// What the sizes depend on.
 struct Extent {
   std::int64_t nlocal = 0, nall = 0, nedge = 0, nedge2 = 0;  ///< nedge2: of the repformer lists
   int nlayers = 0, n1 = 0, n2 = 0;
   int keep = 1;             ///< of g2: every how many layers it is kept for the backward
-  bool norm = false;        ///< whether LayerNorm's output is kept
+  bool generous = false;    ///< whether memory is taken to spare work
+  bool pair_att = false;    ///< whether there is a LayerNorm
   bool update_h2 = false;
   bool gradient = false, atom_virial = false, deepmd_virial = false;
   std::vector<std::int64_t> rows;  ///< per thread: rows of its sums
@@ -84,7 +88,8 @@ struct Workspace {
   Buffer<T> dphi_entry;                        ///< (nlocal, n1)
   Layers<T> dphi_lin;                          ///< [nlayers - 1] (nlocal, n1)
   Layers<T> g2;                                ///< [(nlayers - 1) / keep] (nedge2, n2): of the layers keep, 2 keep, ...
-  Layers<T> norm, inv_sigma;                   ///< [nlayers - 1] (nedge2, n2), (nedge2), or none
+  Layers<T> dphi_self, dphi_lin2;              ///< [nlayers - 1] (nlocal, n1), (nedge2, n2), if `generous`
+  Layers<T> norm, inv_sigma;                   ///< [nlayers - 1] (nedge2, n2), (nedge2), if `generous`
   Layers<T> h2;                                ///< [nlayers or 1] (nedge2, 3)
   Buffer<T> w, x;                              ///< (nedge2): switch or 1; input of the g2 embedding
   Buffer<double> atom_energy;                  ///< (nlocal)
@@ -110,8 +115,10 @@ struct Workspace {
     f(dphi_entry, atoms * g);
     layers(dphi_lin, last, last, atoms * g);
     layers(g2, last / e.keep, last / e.keep, e.nedge2 * e.n2 * g);
-    layers(norm, last, last, e.norm ? e.nedge2 * e.n2 : 0);
-    layers(inv_sigma, last, last, e.norm ? e.nedge2 : 0);
+    layers(dphi_self, last, last, e.generous ? atoms : 0);
+    layers(dphi_lin2, last, last, e.generous ? e.nedge2 * e.n2 : 0);
+    layers(norm, last, last, e.generous && e.pair_att ? e.nedge2 * e.n2 : 0);
+    layers(inv_sigma, last, last, e.generous && e.pair_att ? e.nedge2 : 0);
     layers(h2, e.update_h2 ? e.nlayers : 1, e.gradient ? e.nlayers : 2, e.nedge2 * 3);
     f(w, e.nedge2);
     f(x, e.nedge2);
