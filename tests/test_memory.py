@@ -141,7 +141,8 @@ status = lambda key: int(next(l for l in open("/proc/self/status") if l.startswi
 resident, estimate = status("VmRSS"), model.memory_estimate(len(coords), density=0.1)
 if float(sys.argv[2]) > 0:
     os.environ["DPA2_MEMORY_LIMIT"] = str(resident + int(float(sys.argv[2]) * estimate))
-result = model.evaluate(coords, types, box)
+model.evaluate(coords, types, box)
+result = model.evaluate(coords, types, box)  # in the memory that the first one left
 arrays = (result.forces, result.virial, result.atom_energy)
 print(status("VmHWM") - resident, hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest())
 """
@@ -156,9 +157,11 @@ def test_short_memory_is_made_up_for_and_changes_no_bit() -> None:
         grown, digest = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         return int(grown), digest
 
-    (plenty, expected), (short, found) = run(0), run(0.95)
-    assert found == expected
-    assert short < 0.9 * plenty, (short, plenty)
+    plenty, expected = run(0)
+    for fraction in (0.95, 0.8, 0.65):
+        short, found = run(fraction)
+        assert found == expected
+        assert short < (fraction + 0.05) * plenty, (fraction, short, plenty)
 
 
 @pytest.mark.parametrize("call", [lambda m, *a: m.evaluate(*a), lambda m, *a: m.evaluate(*a, atomic=True)])

@@ -181,8 +181,9 @@ class Model:
     ) -> int:
         """The memory that :meth:`evaluate` takes for one structure, on top of what the process already holds, in bytes.
 
-        An evaluation that finds less than this recomputes pair features in the backward pass in place of keeping
-        them: the same bits in down to two thirds of the memory, and up to a fifth more time.
+        Small systems take more memory per atom than large ones, to compute nothing twice. An evaluation that finds
+        less memory than this computes again in the backward pass what it does not keep: the same bits in down to
+        four tenths of the memory, and up to half more time.
 
         Args:
             natoms: number of atoms.

@@ -99,13 +99,16 @@ void softmax_strip(int n, long m, long ld, T shift, T npad, const T* c1, const T
 /// the cache is used when it is there.
 template <class T, bool gate>
 void softmax(const PairAttentionInput<T>& in, T shift, long ld, const T* S, T* P, T* Rt) {
+  const auto strip = [&](auto vectors, int j) {
+    softmax_strip<T, gate, vectors()>(in.n, in.m, ld, shift, in.npad, in.c1 + j, in.c2 + j, S + j, P + j, Rt + j);
+  };
   int j = 0;
-  for (; j + width<T> < in.n; j += 2 * width<T>) softmax_strip<T, gate, 2>(in.n, in.m, ld, shift, in.npad, in.c1 + j, in.c2 + j, S + j, P + j, Rt + j);
-  if (j < in.n) softmax_strip<T, gate, 1>(in.n, in.m, ld, shift, in.npad, in.c1 + j, in.c2 + j, S + j, P + j, Rt + j);
+  for (; j + width<T> < in.n; j += 2 * width<T>) strip(std::integral_constant<int, 2>(), j);
+  if (j < in.n) strip(std::integral_constant<int, 1>(), j);
 }
 
 /// NV vectors of lanes of the softmax's backward, which begin at the pointers.
-template <class T, bool gate, bool first, int NV>
+template <class T, bool gate, int NV>
 void softmax_backward_strip(int n, long m, long ld, T shift, const T* c1, const T* c2, T* dS, T* dc1, T* dc2, const T* S, const T* P,
                             const T* Rt) {
   Vec<T> inner[NV] = {};
@@ -127,16 +130,16 @@ void softmax_backward_strip(int n, long m, long ld, T shift, const T* c1, const 
         g2 = db * (s + shift);
         store<T>(dS + at, db * load<T>(c2 + pair));
       }
-      store<T>(dc1 + pair, first ? g1 : load<T>(dc1 + pair) + g1);
-      store<T>(dc2 + pair, first ? g2 : load<T>(dc2 + pair) + g2);
+      store<T>(dc1 + pair, load<T>(dc1 + pair) + g1);
+      store<T>(dc2 + pair, load<T>(dc2 + pair) + g2);
     }
 }
 
-/// The backward of the softmax of one head: dS (n, ld) over dRt; dc1, dc2 (n, m) = for the first head, then +=.
-template <class T, bool gate, bool first>
+/// The backward of the softmax of one head: dS (n, ld) over dRt; dc1, dc2 (n, m) +=.
+template <class T, bool gate>
 void softmax_backward(const PairAttentionInput<T>& in, T shift, long ld, T* dS, T* dc1, T* dc2, const T* S, const T* P, const T* Rt) {
   const auto strip = [&](auto vectors, int j) {
-    softmax_backward_strip<T, gate, first, vectors()>(in.n, in.m, ld, shift, in.c1 + j, in.c2 + j, dS + j, dc1 + j, dc2 + j, S + j, P + j, Rt + j);
+    softmax_backward_strip<T, gate, vectors()>(in.n, in.m, ld, shift, in.c1 + j, in.c2 + j, dS + j, dc1 + j, dc2 + j, S + j, P + j, Rt + j);
   };
   int j = 0;
   for (; j + width<T> < in.n; j += 2 * width<T>) strip(std::integral_constant<int, 2>(), j);
@@ -273,6 +276,7 @@ void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const Pair
   T* mapped = arena.take<T>(static_cast<long>(n2) * m);
   T* W = arena.take<T>(heads.rows());
   if (dz != nullptr) transpose(n, n2, m, dzt, m, dz, n2);
+  for (long i = 0; i < static_cast<long>(n) * m; ++i) dc1[i] = dc2[i] = T(0);
   for (int h = 0; h < nh; ++h) {
     heads.scores(h, P, Rt);
     if (dz != nullptr) {
@@ -298,10 +302,10 @@ void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const Pair
         }
         for (int x = 0; x < 3; ++x) dh2[3 * k + x] += w * own[x];
       }
-    const auto backward = p.gate ? h == 0 ? softmax_backward<T, true, true> : softmax_backward<T, true, false>
-                          : h == 0 ? softmax_backward<T, false, true>
-                                   : softmax_backward<T, false, false>;
-    backward(in, p.shift, ld, dS, dc1, dc2, heads.S, P, Rt);
+    if (p.gate)
+      softmax_backward<T, true>(in, p.shift, ld, dS, dc1, dc2, heads.S, P, Rt);
+    else
+      softmax_backward<T, false>(in, p.shift, ld, dS, dc1, dc2, heads.S, P, Rt);
     Linear<T, Isa>::run(n, n2, n, dg2, n2, dS, 1, ld, heads.U, n2, pad<T>, nullptr, true);
     Linear<T, Isa>::run(n, n2, n, dU + h * static_cast<long>(n2), all, dS, ld, 1, in.g2, n2, pad<T>, nullptr, false);
   }

@@ -74,7 +74,9 @@ void Evaluator<T>::prepare_step(const Frame& frame, int threads, bool gradient, 
 
 template <class T>
 void Evaluator<T>::require(std::int64_t natoms, bool gradient, AtomVirial atom_virial) {
-  require_memory(ws_.growth(extent(natoms, 0, 0, gradient, atom_virial)), natoms);
+  Extent least = extent(natoms, 0, 0, gradient, atom_virial);
+  least.generous = false;
+  require_memory(ws_.growth(least), natoms);
 }
 
 template <class T>
