@@ -116,7 +116,7 @@ def answers(printed: str) -> list[dict[str, np.ndarray]]:
     return [{word: np.array(rows) for word, rows in one.items()} for one in found]
 
 
-def compare_answer(answer: dict[str, np.ndarray], expected: dpa2.Result, bound: float = SAME) -> None:
+def assert_answer(answer: dict[str, np.ndarray], expected: dpa2.Result, bound: float = SAME) -> None:
     assert relative(answer["energy"][0, 0], expected.energy) <= bound
     assert relative(answer["virial"], expected.virial) <= bound
     assert relative(answer["force"], expected.forces) <= bound
@@ -141,7 +141,7 @@ def test_examples(name: str, system: str, example: Path, folder: Path) -> None:
         found = answers(printed)
         assert len(found) == (2 if example.name.endswith("cpp") else 1)
         for answer in found:
-            compare_answer(answer, expected)
+            assert_answer(answer, expected)
         if len(found) == 2:
             (ghosts,) = re.findall(r"^ghosts (\d+)$", printed, re.MULTILINE)
             assert (int(ghosts) > 0) == (system != "open")
@@ -188,7 +188,7 @@ def test_pkg_config(suffix: str, folder: Path, tmp_path: Path) -> None:
     flags = shlex.split(output_of(["pkg-config", "--cflags", "--libs", "dpa2"], PKG_CONFIG_PATH=where))
     model, structure, expected = write_case("base", "bulk", folder)
     for answer in answers(output_of([build(EXAMPLES[suffix], tmp_path, flags), model, structure])):
-        compare_answer(answer, expected)
+        assert_answer(answer, expected)
 
 
 @pytest.mark.parametrize(("language", "suffix"), [("c", ".c"), ("cpp", ".cpp")])

@@ -12,7 +12,7 @@ from dpa2.reference import ReferenceModel
 CASES = golden_cases()
 
 
-def compare(got: Any, expected: Any, tolerance: float) -> None:
+def assert_same_result(got: Any, expected: Any, tolerance: float) -> None:
     expected = np.asarray(expected).reshape(np.shape(got))
     assert np.abs(got - expected).max() <= tolerance * max(1.0, np.abs(expected).max())
 
@@ -35,10 +35,10 @@ def test_descriptor_and_energy(case: ModelCase) -> None:
             descriptor, rotation, _ = model.descriptor(*structure, rot_mat=True)
             assert descriptor.shape[1] == model.descriptor_dim
             energy = model.energy(*structure, *parameters)
-            compare(descriptor, system.expected["descriptor"][f], case.tolerance)
-            compare(rotation, system.expected["rot_mat"][f], case.tolerance)
-            compare(energy, system.expected["atom_energy"][f], case.tolerance)
-            compare(energy.sum(), system.expected["energy"][f], case.tolerance)
+            assert_same_result(descriptor, system.expected["descriptor"][f], case.tolerance)
+            assert_same_result(rotation, system.expected["rot_mat"][f], case.tolerance)
+            assert_same_result(energy, system.expected["atom_energy"][f], case.tolerance)
+            assert_same_result(energy.sum(), system.expected["energy"][f], case.tolerance)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -48,7 +48,7 @@ def test_forces_and_virials_of_the_smallest_system(case: ModelCase) -> None:
     system = min(golden.systems, key=lambda entry: len(entry.atype))
     f, structure, parameters = frames(system)[0]
     result = model.evaluate(*structure, *parameters, atomic=2 if len(system.atype) <= 3 else 0)
-    compare(result["forces"], system.expected["force"][f], case.tolerance)
-    compare(result["virial"], system.expected["virial"][f], case.tolerance)
+    assert_same_result(result["forces"], system.expected["force"][f], case.tolerance)
+    assert_same_result(result["virial"], system.expected["virial"][f], case.tolerance)
     if "atom_virial" in result:
-        compare(result["atom_virial"], system.expected["atom_virial"][f], case.tolerance)
+        assert_same_result(result["atom_virial"], system.expected["atom_virial"][f], case.tolerance)

@@ -47,7 +47,7 @@ def changed(model: ReferenceModel, **weights: Any) -> ReferenceModel:
     return ReferenceModel(model.config, {**model.weights, **weights})
 
 
-def close(got: Any, expected: Any, tolerance: float = 1e-12) -> None:
+def assert_close(got: Any, expected: Any, tolerance: float = 1e-12) -> None:
     assert np.shape(got) == np.shape(expected)
     if np.size(got):
         assert np.abs(np.subtract(got, expected)).max() <= tolerance * max(1.0, np.abs(expected).max())
@@ -61,7 +61,7 @@ def test_translation(variant: str) -> None:
     rng, model = build(1, variant)
     coords, types, box, pbc = random_structure(rng, 3, 8, "triclinic")
     for shift in (np.array([0.3, -0.2, 0.7]), np.array([11.0, -30.0, 5.0])):
-        close(model.energy(coords + shift, types, box, pbc), model.energy(coords, types, box, pbc))
+        assert_close(model.energy(coords + shift, types, box, pbc), model.energy(coords, types, box, pbc))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -75,15 +75,15 @@ def test_rotation(variant: str) -> None:
     for rotation in (q, -q):  # one of the two is a reflection
         one = model.evaluate(coords, types, box, pbc)
         two = model.evaluate(coords @ rotation.T, types, box @ rotation.T, pbc)
-        close(two["atom_energy"], one["atom_energy"])
-        close(two["forces"], one["forces"] @ rotation.T)
-        close(two["virial"], rotation @ one["virial"] @ rotation.T)
-        close(one["virial"], one["virial"].T)
+        assert_close(two["atom_energy"], one["atom_energy"])
+        assert_close(two["forces"], one["forces"] @ rotation.T)
+        assert_close(two["virial"], rotation @ one["virial"] @ rotation.T)
+        assert_close(one["virial"], one["virial"].T)
         descriptor, frame, _ = model.descriptor(coords, types, box, pbc, rot_mat=True)
         turned, turned_frame, _ = model.descriptor(coords @ rotation.T, types, box @ rotation.T, pbc, rot_mat=True)
         assert frame is not None
-        close(turned, descriptor)
-        close(turned_frame, frame @ rotation.T)
+        assert_close(turned, descriptor)
+        assert_close(turned_frame, frame @ rotation.T)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -91,7 +91,7 @@ def test_permutation(variant: str) -> None:
     rng, model = build(3, variant)
     coords, types, box, pbc = random_structure(rng, 3, 8, "left_handed")
     order = rng.permutation(8)
-    close(model.energy(coords[order], types[order], box, pbc), model.energy(coords, types, box, pbc)[order])
+    assert_close(model.energy(coords[order], types[order], box, pbc), model.energy(coords, types, box, pbc)[order])
 
 
 def test_permutation_with_davg_depends_on_the_first_atom_in_concat_mode_only() -> None:
@@ -115,9 +115,9 @@ def test_other_cells_of_the_same_crystal(variant: str) -> None:
     assert box is not None
     energy = model.energy(coords, types, box, pbc)
     skewed = np.array([[1, 0, 0], [2, 1, 0], [-1, 1, -1]]) @ box
-    close(model.energy(coords, types, skewed, pbc), energy)
+    assert_close(model.energy(coords, types, skewed, pbc), energy)
     doubled = model.energy(np.concatenate([coords, coords + box[1]]), np.tile(types, 2), box * [[1], [2], [1]], pbc)
-    close(doubled, np.tile(energy, 2))
+    assert_close(doubled, np.tile(energy, 2))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -126,15 +126,15 @@ def test_distant_parts_do_not_see_each_other(variant: str) -> None:
     coords, types, *_ = random_structure(rng, 3, 7, "open")
     far = np.concatenate([coords, [[500.0, 0.0, 0.0]]])
     energy = model.energy(far, np.append(types, 1))
-    close(energy[:7], model.energy(coords, types))
-    close(energy[7:], model.energy(np.zeros((1, 3)), np.array([1])))
+    assert_close(energy[:7], model.energy(coords, types))
+    assert_close(energy[7:], model.energy(np.zeros((1, 3)), np.array([1])))
 
 
 def test_open_box_and_no_box_are_the_same() -> None:
     rng, model = build(7)
     coords, types, box, _ = random_structure(rng, 3, 6, "cubic")
-    close(model.energy(coords, types, box, OPEN), model.energy(coords, types))
-    close(model.energy(coords, types, np.eye(3) * 200.0, PERIODIC), model.energy(coords, types))
+    assert_close(model.energy(coords, types, box, OPEN), model.energy(coords, types))
+    assert_close(model.energy(coords, types, np.eye(3) * 200.0, PERIODIC), model.energy(coords, types))
 
 
 # --------------------------------------------------------------------------------------- cutoffs and padding
@@ -172,7 +172,7 @@ def test_width_of_the_lists_enters_by_its_powers_only(variant: str) -> None:
     if not config["descriptor"]["smooth"]:
         repformer["nsel"] += 9
     wider = ReferenceModel(config, {**model.weights, "descriptor.g1_shape_tranform.matrix": shape})
-    close(wider.energy(coords, types, box, pbc), model.energy(coords, types, box, pbc))
+    assert_close(wider.energy(coords, types, box, pbc), model.energy(coords, types, box, pbc))
 
 
 def test_excluding_pairs_in_model_or_descriptor_is_the_same_without_davg() -> None:
@@ -182,7 +182,7 @@ def test_excluding_pairs_in_model_or_descriptor_is_the_same_without_davg() -> No
         rng, model = build(10, **options)
         coords, types, box, pbc = random_structure(rng, 3, 8, "cubic")
         energies.append(model.energy(coords, types, box, pbc))
-    close(energies[0], energies[1])
+    assert_close(energies[0], energies[1])
 
 
 def test_excluding_pairs_in_model_and_descriptor_differs_with_davg() -> None:
@@ -199,8 +199,8 @@ def test_fully_excluded_types_do_not_interact() -> None:
     coords, _, *_ = random_structure(rng, 3, 6, "open")
     types = np.array([0, 1, 0, 1, 0, 1])
     both = model.energy(coords, types)
-    close(both[types == 0], model.energy(coords[types == 0], types[types == 0]))
-    close(both[types == 1], model.energy(coords[types == 1], types[types == 1]))
+    assert_close(both[types == 0], model.energy(coords[types == 0], types[types == 0]))
+    assert_close(both[types == 1], model.energy(coords[types == 1], types[types == 1]))
 
 
 def test_only_the_nearest_neighbours_are_kept() -> None:
@@ -274,14 +274,14 @@ def test_atomic_virials_sum_to_the_virial(kind: str, atomic: int) -> None:
     rng, model = build(14, "strip")
     coords, types, box, pbc = random_structure(rng, 3, 4, kind)
     result = model.evaluate(coords, types, box, pbc, atomic=atomic)
-    close(result["atom_virial"].sum(axis=0), result["virial"])
+    assert_close(result["atom_virial"].sum(axis=0), result["virial"])
     assert "atom_virial" not in model.evaluate(coords, types, box, pbc)
 
 
 def test_atomic_virial_of_a_pair_is_split_in_halves() -> None:
     _, model = build(15)
     result = model.evaluate(np.array([[0.0, 0, 0], [1.2, 0.5, 0.3]]), np.array([0, 1]), atomic=1)
-    close(result["atom_virial"][0], result["atom_virial"][1])
+    assert_close(result["atom_virial"][0], result["atom_virial"][1])
 
 
 def test_unknown_atomic() -> None:
@@ -297,7 +297,7 @@ def test_coinciding_atoms_with_protection_give_finite_results(variant: str) -> N
     _, model = build(16, variant, **options)
     result = model.evaluate(np.array([[0.0, 0, 0], [0.0, 0, 0], [1.0, 0.4, 0.2]]), np.array([0, 1, 2]))
     assert np.isfinite(result["forces"]).all()
-    close(result["forces"].sum(axis=0), np.zeros(3))
+    assert_close(result["forces"].sum(axis=0), np.zeros(3))
 
 
 def test_isolated_and_virtual_atoms_have_no_forces() -> None:
@@ -326,7 +326,8 @@ def test_excluded_types_have_no_energy_but_act_as_neighbours() -> None:
     config = copy.deepcopy(model.config)
     config["atom_exclude_types"] = [1]
     excluding = ReferenceModel(config, model.weights)
-    close(excluding.energy(coords, types, box, pbc), np.where(types == 1, 0.0, model.energy(coords, types, box, pbc)))
+    expected = np.where(types == 1, 0.0, model.energy(coords, types, box, pbc))
+    assert_close(excluding.energy(coords, types, box, pbc), expected)
     assert np.abs(excluding.evaluate(coords, types, box, pbc)["forces"][types == 1]).max() > 0.0
 
 
@@ -335,7 +336,7 @@ def test_default_and_missing_parameters() -> None:
     coords, types, *_ = random_structure(rng, 3, 4, "open")
     aparam = rng.normal(size=(4, 1))
     default = model.energy(coords, types, aparam=aparam)
-    close(default, model.energy(coords, types, fparam=np.array([0.3, -0.4]), aparam=aparam))
+    assert_close(default, model.energy(coords, types, fparam=np.array([0.3, -0.4]), aparam=aparam))
     assert np.abs(default - model.energy(coords, types, fparam=np.zeros(2), aparam=aparam)).max() > 1e-6
     assert np.abs(default - model.energy(coords, types, aparam=aparam + 0.1)).max() > 1e-6
     with pytest.raises(InputError, match="needs aparam"):
@@ -354,7 +355,7 @@ def test_default_and_missing_parameters() -> None:
 def test_aparam_as_mask_is_not_an_input_of_the_net() -> None:
     rng, model = build(20, fitting={"numb_aparam": 2, "use_aparam_as_mask": True})
     coords, types, *_ = random_structure(rng, 3, 4, "open")
-    close(model.energy(coords, types), model.energy(coords, types, aparam=rng.normal(size=(4, 2))))
+    assert_close(model.energy(coords, types), model.energy(coords, types, aparam=rng.normal(size=(4, 2))))
 
 
 def test_atom_ener_fixes_the_energy_of_nothing() -> None:
@@ -369,7 +370,7 @@ def test_atom_ener_fixes_the_energy_of_nothing() -> None:
     model = changed(model, **silent)
     energy = model.energy(np.zeros((1, 3)), np.array([1]), fparam=np.array([0.4]))
     bias = model.weights["fitting_net.bias_atom_e"][1, 0] + model.weights["out_bias"][0, 1, 0]
-    close(energy, np.array([bias]))
+    assert_close(energy, np.array([bias]))
 
 
 def test_case_embedding_selects_the_task() -> None:
@@ -400,8 +401,8 @@ def test_interface() -> None:
     assert overflow == []
     result = model.evaluate(coords, types, box, pbc)
     assert isinstance(result["energy"], float)
-    close(result["atom_energy"].sum(), result["energy"])
-    close(model.energy(coords, types, box, pbc), result["atom_energy"])
+    assert_close(result["atom_energy"].sum(), result["energy"])
+    assert_close(model.energy(coords, types, box, pbc), result["atom_energy"])
 
 
 def test_the_model_is_not_changed_by_an_evaluation() -> None:

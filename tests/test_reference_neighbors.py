@@ -54,7 +54,7 @@ def plain_lists(
     return out
 
 
-def check(coords: Any, types: Any, box: Any, pbc: Any, config: Any) -> Edges:
+def assert_reference_lists(coords: Any, types: Any, box: Any, pbc: Any, config: Any) -> Edges:
     edges = build(coords, types, box, pbc, config)
     descriptor = config["descriptor"]
     repinit, repformer = descriptor["repinit"], descriptor["repformer"]
@@ -108,7 +108,7 @@ def test_against_enumeration(seed: int, kind: str, natoms: int, virtual: bool) -
     rng = np.random.default_rng(seed)
     config, _ = random_model(rng, **draw_options(rng))
     coords, types, box, pbc = random_structure(rng, len(config["type_map"]), natoms, kind, virtual)
-    check(coords, types, box, pbc, config)
+    assert_reference_lists(coords, types, box, pbc, config)
 
 
 @pytest.mark.parametrize("edge", [1.9, 2.5, 3.2])
@@ -118,7 +118,7 @@ def test_lattice_of_equal_distances(edge: float) -> None:
     config = config_of(rng, repinit={"nsel": 41, "rcut": 4.0}, repformer={"nsel": 11})
     config["descriptor"]["repinit"]["three_body_sel"] = 11
     grid = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3) * edge
-    check(grid + 0.1, np.arange(8) % 3, np.eye(3) * 2 * edge, PERIODIC, config)
+    assert_reference_lists(grid + 0.1, np.arange(8) % 3, np.eye(3) * 2 * edge, PERIODIC, config)
 
 
 def test_lists_do_not_depend_on_the_cell_of_an_atom() -> None:

@@ -34,6 +34,7 @@ Extent Evaluator<T>::extent(std::int64_t nlocal, std::int64_t nedge, std::int64_
   e.update_h2 = m_.update_h2;
   e.gradient = gradient;
   e.pair_att = m_.has_pair_att;
+  e.self = m_.has_self;
   e.generous = gradient && (e.nlayers - 1) * nedge2 * m_.n2 * (e.pair_att ? 2 : 1) * static_cast<std::int64_t>(sizeof(T)) <= generous_limit;
   e.atom_virial = atom_virial == AtomVirial::edge;
   e.deepmd_virial = gradient && atom_virial == AtomVirial::deepmd;
@@ -98,7 +99,7 @@ typename Evaluator<T>::Tile Evaluator<T>::tile_of(int layer, int i0, int i1) {
   const std::size_t l = static_cast<std::size_t>(layer);
   const std::ptrdiff_t row0 = static_cast<std::ptrdiff_t>(i0) * m_.n1;
   return {i0, i1, ws_.g1[l + 1].data() + row0, ws_.extent.gradient ? ws_.dphi_lin[l].data() + row0 : nullptr,
-          ws_.extent.generous ? ws_.dphi_self[l].data() + row0 : nullptr};
+          ws_.extent.generous && m_.has_self ? ws_.dphi_self[l].data() + row0 : nullptr};
 }
 
 /// Up to the last layer; where a backward follows, up to the one before.

@@ -19,12 +19,14 @@ void Storage::Free::operator()(void* p) const noexcept { std::free(p); }
 void* Storage::raw(std::size_t bytes) {
   const std::size_t size = (bytes + 63) / 64 * 64 + 64;
   if (size > left_) {
-    left_ = (size + huge_page - 1) / huge_page * huge_page;
-    free_ = static_cast<char*>(allocate(left_));
-    if (free_ == nullptr) throw std::bad_alloc();
-    blocks_.emplace_back(free_);
-    std::memset(free_, 0, left_);
-    bytes_ += left_;
+    const std::size_t block = (size + huge_page - 1) / huge_page * huge_page;
+    void* memory = allocate(block);
+    if (memory == nullptr) throw std::bad_alloc();
+    blocks_.emplace_back(memory);
+    std::memset(memory, 0, block);
+    free_ = static_cast<char*>(memory);
+    left_ = block;
+    bytes_ += block;
   }
   void* p = free_;
   free_ += size;

@@ -7,20 +7,20 @@
 //   derivative of phi at the entry     n1
 //   derivative of phi in linear1       (nlayers - 1) n1
 //   g2 before every `keep`-th layer                                 (nlayers - 1) / keep * n2
-//   if `generous`:
-//   derivative of phi in linear2                                    (nlayers - 1) n2
-//   LayerNorm's output and 1/sigma                                  (nlayers - 1) (n2 + 1)
-//   derivative of phi in the self MLP    (nlayers - 1) n1
 //   h2 before every layer                                           3 (3 nlayers with update_h2)
 //   switch, scalar of the embedding                                 2
+// and, if `generous`,
+//   derivative of phi in the self MLP  (nlayers - 1) n1
+//   derivative of phi in linear2                                    (nlayers - 1) n2
+//   LayerNorm's output and 1/sigma                                  (nlayers - 1) (n2 + 1)
 //
 // Everything else (repinit's activations, attention scores, moments, projections, the first g2) is recomputed per centre in
 // the backward from these, in the scratch memory of the thread; what the last layer and the fitting leave is used up tile by
 // tile. `generous` spares the backward products that it would have to repeat; it is for systems so small that nobody will
 // miss the memory (generous_limit). `keep` is 1 where that fits into the memory there is, and else the smallest interval that
-// does: the g2 between are computed again from the kept ones, to the same bits. Without a backward nothing is kept: g1 takes turns in the memory of
-// two layers and g2 is updated in place. `Workspace::table` below is the one place that states the sizes; buffers are made
-// from it, and the memory that an evaluation will need is counted by it.
+// does: the g2 between are computed again from the kept ones, to the same bits. Without a backward nothing is kept: g1 takes
+// turns in the memory of two layers and g2 is updated in place. `Workspace::table` below is the one place that states the
+// sizes; buffers are made from it, and the memory that an evaluation will need is counted by it.
 #pragma once
 
 #include <algorithm>
@@ -43,7 +43,7 @@ struct Extent {
   int nlayers = 0, n1 = 0, n2 = 0;
   int keep = 1;             ///< of g2: every how many layers it is kept for the backward
   bool generous = false;    ///< whether memory is taken to spare work
-  bool pair_att = false;    ///< whether there is a LayerNorm
+  bool pair_att = false, self = false;  ///< whether there is a LayerNorm, a self MLP
   bool update_h2 = false;
   bool gradient = false, atom_virial = false, deepmd_virial = false;
   std::vector<std::int64_t> rows;  ///< per thread: rows of its sums
@@ -115,7 +115,7 @@ struct Workspace {
     f(dphi_entry, atoms * g);
     layers(dphi_lin, last, last, atoms * g);
     layers(g2, last / e.keep, last / e.keep, e.nedge2 * e.n2 * g);
-    layers(dphi_self, last, last, e.generous ? atoms : 0);
+    layers(dphi_self, last, last, e.generous && e.self ? atoms : 0);
     layers(dphi_lin2, last, last, e.generous ? e.nedge2 * e.n2 : 0);
     layers(norm, last, last, e.generous && e.pair_att ? e.nedge2 * e.n2 : 0);
     layers(inv_sigma, last, last, e.generous && e.pair_att ? e.nedge2 : 0);

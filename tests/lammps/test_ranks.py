@@ -57,7 +57,7 @@ def difference(a: np.ndarray | float, b: np.ndarray | float) -> float:
     return float(np.abs(np.asarray(a) - b).max() / max(1.0, float(np.abs(b).max())))
 
 
-def check_python_engine(found: Answer, system: str) -> None:
+def assert_python_engine(found: Answer, system: str) -> None:
     (atoms,) = [s for s in systems() if s.name == system]
     expected = python_model().evaluate(atoms.coords, atoms.types, atoms.box, atomic=True)
     assert expected.atom_virial is not None
@@ -74,14 +74,14 @@ def check_python_engine(found: Answer, system: str) -> None:
     assert difference(found.stress, np.stack([symmetric[:, row, column] for row, column in ORDER], axis=1)) < 1e-10
 
 
-def check_one_rank(found: Answer, one: Answer) -> None:
+def assert_one_rank(found: Answer, one: Answer) -> None:
     assert difference(found.energy, one.energy) < 1e-12
     assert difference(found.forces, one.forces) < 1e-12
     assert difference(found.pressure, one.pressure) < 1e-12
     assert difference(found.centroid, one.centroid) < 1e-12
 
 
-def check_sums(found: Answer) -> None:
+def assert_sums(found: Answer) -> None:
     assert difference(found.atom_energy.sum(), found.energy) < 1e-12
     whole = -found.pressure * found.volume
     scale = max(1.0, np.abs(found.stress).sum())
@@ -96,6 +96,6 @@ def test_division_of_space(tmp_path: Path, one_rank: dict[str, Answer], division
     answers = measured(tmp_path, division)
     assert len(answers) >= len(systems()) - 1
     for system, found in answers.items():
-        check_python_engine(found, system)
-        check_one_rank(found, one_rank[system])
-        check_sums(found)
+        assert_python_engine(found, system)
+        assert_one_rank(found, one_rank[system])
+        assert_sums(found)
