@@ -30,10 +30,27 @@ Pairs<T> take_pairs(Arena& arena) {
           arena.take<T>(chunk)};
 }
 
-/// Walks over all pairs and calls `run` on every full chunk; lanes beyond the last pair have weight 0.
+/// Whether every pair of a centre lies within the series: |v_j . v_k| is at most the square of the longest vector.
+template <class T>
+bool within_series(const ThreeBodyParams<T>& p, int n, int m, const T* v, const ThreeBodyPad<T>& pad) {
+  if (p.table == nullptr || p.quintic != nullptr) return false;
+  T longest = 0;
+  bool number = true;
+  for (int j = 0; j < n; ++j) {
+    const T square = v[j] * v[j] + v[m + j] * v[m + j] + v[2 * m + j] * v[2 * m + j];
+    longest = square > longest ? square : longest;
+    number = number && square >= T(0);
+  }
+  const T square = pad.v[0] * pad.v[0] + pad.v[1] * pad.v[1] + pad.v[2] * pad.v[2];
+  if (pad.multiplicity != T(0) && square > longest) longest = square;
+  return number && static_cast<double>(longest) * (1.0 + 1e-5) < p.table->hi;
+}
+
+/// Walks over all pairs and calls `run` on every full chunk; lanes beyond the last pair have weight 0. Where the two orders of the
+/// types are `alike`, a pair is listed once, with the smaller type first.
 template <class T, class Run>
-void for_chunks(const ThreeBodyParams<T>& p, int n, int m, const T* v, const T* sw, const int* types, const ThreeBodyPad<T>& pad,
-                Pairs<T>& pairs, Run run) {
+void for_chunks(const ThreeBodyParams<T>& p, bool alike, int n, int m, const T* v, const T* sw, const int* types,
+                const ThreeBodyPad<T>& pad, Pairs<T>& pairs, Run run) {
   const int last = pad.multiplicity != T(0) ? n : n - 1;
   const auto add = [&](int j, int k, T weight, int a, int b) {
     const int i = pairs.count++;
@@ -58,8 +75,8 @@ void for_chunks(const ThreeBodyParams<T>& p, int n, int m, const T* v, const T* 
     for (int k = j + 1; k <= last; ++k) {
       const int b = k < n ? types[k] : pad.type;
       const T w = wj * (k < n ? T(1) : pad.multiplicity);
-      if (a == b || p.gate != nullptr) {
-        add(j, k, T(2) * w, a, b);
+      if (a == b || alike) {
+        add(j, k, T(2) * w, a < b ? a : b, a < b ? b : a);
       } else {
         add(j, k, w, a, b);
         add(j, k, w, b, a);
@@ -81,13 +98,12 @@ DPA2_INLINE T gate_factor(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, in
   return p.gate_switch ? g * pairs.ss[i] : g;
 }
 
-/// The pairs of a chunk in the groups of the table; false when the network has to be evaluated.
+/// The pairs of a chunk, all of them within the series, in the groups of the table.
 template <class T, class Isa>
-bool tabulated(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, SeriesGroups<T>& groups, Arena& arena) {
-  if (p.table == nullptr) return false;
+void group(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, SeriesGroups<T>& groups, Arena& arena) {
   int* curve = arena.take<int>(pairs.count);
   for (int i = 0; i < pairs.count; ++i) curve[i] = p.net.typed ? pairs.combination[i] : 0;
-  return Tabulate<T, Isa>::group(*p.table, pairs.count, pairs.e, curve, pairs.combination, p.ntypes * p.ntypes, groups, arena);
+  Tabulate<T, Isa>::group(*p.table, pairs.count, pairs.e, curve, pairs.combination, p.ntypes * p.ntypes, groups, arena);
 }
 
 /// Q (n3) += sum of the pairs: per group, B (2, K) = sum of weight e (times ss for the gate) T_k, then one product with the series.
@@ -225,19 +241,20 @@ void ThreeBody<T, Isa>::forward(const ThreeBodyParams<T>& p, int n, int m, T* Q,
   EmbeddingTape<T> tape;
   EmbeddingNetOp<T, Isa>::layout(p.net, chunk, false, arena, tape);
   for (int c = 0; c < p.n3; ++c) Q[c] = T(0);
-  for_chunks(p, n, m, v, sw, types, pad, pairs, [&](int lanes) {
+  const bool series = within_series(p, n, m, v, pad);
+  for_chunks(p, series || p.gate != nullptr, n, m, v, sw, types, pad, pairs, [&](int lanes) {
     const Arena::Mark chunk_mark = arena.mark();
     if (p.quintic != nullptr) {
       add_quintic<T, Isa>(p, pairs, Q, arena);
       return;
     }
-    SeriesGroups<T> groups;
-    if (tabulated<T, Isa>(p, pairs, groups, arena)) {
+    if (series) {
+      SeriesGroups<T> groups;
+      group<T, Isa>(p, pairs, groups, arena);
       add_tabulated<T, Isa>(p, pairs, Q, groups, arena);
       arena.release(chunk_mark);
       return;
     }
-    arena.release(chunk_mark);
     EmbeddingNetOp<T, Isa>::forward(p.net, lanes, tape, false, pairs.e, pairs.combination);
     const T* net = tape.y[p.net.nlayers - 1];
     for (int c = 0; c < p.n3; ++c) {
@@ -269,21 +286,22 @@ void ThreeBody<T, Isa>::backward(const ThreeBodyParams<T>& p, int n, int m, T* d
   T* dnet = arena.take<T>(static_cast<long>(p.n3) * chunk);
   EmbeddingTape<T> tape;
   EmbeddingNetOp<T, Isa>::layout(p.net, chunk, true, arena, tape);
-  for_chunks(p, n, m, v, sw, types, pad, pairs, [&](int lanes) {
+  const bool series = within_series(p, n, m, v, pad);
+  for_chunks(p, series || p.gate != nullptr, n, m, v, sw, types, pad, pairs, [&](int lanes) {
     const Arena::Mark chunk_mark = arena.mark();
     if (p.quintic != nullptr) {
       quintic_backward<T, Isa>(p, pairs, de, dss, dQ, arena);
       scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
       return;
     }
-    SeriesGroups<T> groups;
-    if (tabulated<T, Isa>(p, pairs, groups, arena)) {
+    if (series) {
+      SeriesGroups<T> groups;
+      group<T, Isa>(p, pairs, groups, arena);
       tabulated_backward<T, Isa>(p, pairs, de, dss, dQ, groups, arena);
       scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
       arena.release(chunk_mark);
       return;
     }
-    arena.release(chunk_mark);
     EmbeddingNetOp<T, Isa>::forward(p.net, lanes, tape, true, pairs.e, pairs.combination);
     const T* net = tape.y[p.net.nlayers - 1];
     for (int i = 0; i < lanes; ++i) de[i] = dss[i] = T(0);

@@ -15,8 +15,8 @@ struct ThreeBodyParams {
   T inv_nsel2 = 0;
   const T* gate = nullptr;   ///< strip mode: (ntypes*ntypes, n3), symmetrised over the two orders; null in concat mode
   bool gate_switch = false;  ///< the gate is multiplied by sw_j sw_k (smooth)
-  /// The network as series in e, one curve per row of its type tables, or null; chunks of pairs that leave its range use the
-  /// network.
+  /// The network as series in e, one curve per row of its type tables, the same for both orders of a pair, or null; a centre whose
+  /// pairs might leave its range uses the network.
   const SeriesTable<T>* table = nullptr;
   /// The network as the piecewise polynomials of a compressed model, one curve per row of its type tables; they replace it.
   const QuinticTable<T>* quintic = nullptr;

@@ -242,7 +242,8 @@ void Prepared<T>::prepare_three_body(const Config& c, const Weights& w) {
   Storage local;
   std::vector<EmbeddingLayer<double>> layers64;
   const EmbeddingNet<double> net64 = embedding_net<double>(local, layers64, w, three_name, o, te);
-  if (build_series(storage, three_table_, net64, r.strip ? 1 : ntypes * ntypes, -longest * longest, longest * longest)) three.table = &three_table_;
+  const double most = longest * longest;
+  if (build_series(storage, three_table_, net64, r.strip ? 1 : ntypes * ntypes, -most, most, r.strip ? 0 : ntypes)) three.table = &three_table_;
 }
 
 /// What the padded slots of a fixed-width list add (specification, P6 and P7): nothing unless the statistics have a mean.

@@ -32,8 +32,9 @@ class Fitter {
 
   int channels() const { return channels_; }
 
-  /// Fills interval.a; the return value is the largest of the coefficients that are left out, over the largest value.
-  double fit(Interval& interval, int curve) {
+  /// Fills interval.a with the mean of two curves; the return value is the largest of the coefficients that are left out, over the
+  /// largest value.
+  double fit(Interval& interval, int curve, int other) {
     const Kernels<double>& k = kernels<double>();
     const Arena::Mark mark = arena_.mark();
     const int m = padded<double>(nodes_);
@@ -43,10 +44,16 @@ class Fitter {
       s[j] = interval.centre + interval.half * std::cos(pi * (std::min(j, nodes_ - 1) + 0.5) / nodes_);
       combination[j] = curve;
     }
-    EmbeddingTape<double> tape;
+    EmbeddingTape<double> tape, second;
     k.embedding_layout(net_, m, false, arena_, tape);
     k.embedding(net_, m, tape, false, s, combination);
-    const double* y = tape.y[net_.nlayers - 1];
+    double* y = tape.y[net_.nlayers - 1];
+    if (other != curve) {
+      std::fill_n(combination, m, other);
+      k.embedding_layout(net_, m, false, arena_, second);
+      k.embedding(net_, m, second, false, s, combination);
+      for (std::ptrdiff_t i = 0; i < static_cast<std::ptrdiff_t>(channels_) * m; ++i) y[i] = 0.5 * (y[i] + second.y[net_.nlayers - 1][i]);
+    }
     interval.a.assign(static_cast<std::size_t>(terms_ * channels_), 0.0);
     double largest = 1e-300, rest = 0;
     for (int c = 0; c < channels_; ++c) {
@@ -81,7 +88,7 @@ bool series_wanted() {
 }
 
 template <class T>
-bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves, double lo, double hi) {
+bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves, double lo, double hi, int pair_types) {
   constexpr int K = series_terms<T>;
   constexpr double tolerance = sizeof(T) == 8 ? 4e-15 : 1e-9;
   if (!(hi > lo) || !std::isfinite(lo) || !std::isfinite(hi) || ncurves > max_curves) return false;
@@ -89,15 +96,21 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
   const int channels = fitter.channels(), nc = padded<T>(channels);
   const std::size_t per_interval = static_cast<std::size_t>(K) * static_cast<std::size_t>(nc);
   std::vector<Interval> intervals;
-  std::vector<std::size_t> first;
+  std::vector<std::size_t> first, last;  // of a curve
   int deepest = 0;
   for (int curve = 0; curve < ncurves; ++curve) {
+    const int other = pair_types > 0 ? curve % pair_types * pair_types + curve / pair_types : curve;
+    if (other < curve) {
+      first.push_back(first[static_cast<std::size_t>(other)]);
+      last.push_back(last[static_cast<std::size_t>(other)]);
+      continue;
+    }
     first.push_back(intervals.size());
     std::vector<Interval> open{{0, 0, 0.5 * (lo + hi), 0.5 * (hi - lo), {}}};
     while (!open.empty()) {
       Interval i = std::move(open.back());
       open.pop_back();
-      if (fitter.fit(i, curve) <= tolerance) {
+      if (fitter.fit(i, curve, other) <= tolerance) {
         deepest = std::max(deepest, i.level);
         intervals.push_back(std::move(i));
         if (intervals.size() * per_interval * 2 * sizeof(T) > max_bytes) return false;
@@ -108,8 +121,8 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
       open.push_back({i.level + 1, 2 * i.index + 1, i.centre + half, half, {}});
       open.push_back({i.level + 1, 2 * i.index, i.centre - half, half, {}});
     }
+    last.push_back(intervals.size());
   }
-  first.push_back(intervals.size());
 
   table.nc = nc;
   table.nintervals = static_cast<int>(intervals.size());
@@ -123,7 +136,7 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
   T* a = storage.take<T>(intervals.size() * per_interval);
   T* at = storage.take<T>(intervals.size() * per_interval);
   for (int curve = 0; curve < ncurves; ++curve)
-    for (std::size_t n = first[static_cast<std::size_t>(curve)]; n < first[static_cast<std::size_t>(curve) + 1]; ++n) {
+    for (std::size_t n = first[static_cast<std::size_t>(curve)]; n < last[static_cast<std::size_t>(curve)]; ++n) {
       const Interval& i = intervals[n];
       const int count = 1 << (deepest - i.level);
       std::fill_n(cells + static_cast<std::ptrdiff_t>(curve) * table.ncells + static_cast<std::ptrdiff_t>(i.index) * count, count,
@@ -145,7 +158,7 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
   return true;
 }
 
-template bool build_series(Storage&, SeriesTable<double>&, const EmbeddingNet<double>&, int, double, double);
-template bool build_series(Storage&, SeriesTable<float>&, const EmbeddingNet<double>&, int, double, double);
+template bool build_series(Storage&, SeriesTable<double>&, const EmbeddingNet<double>&, int, double, double, int);
+template bool build_series(Storage&, SeriesTable<float>&, const EmbeddingNet<double>&, int, double, double, int);
 
 }  // namespace dpa2

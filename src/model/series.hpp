@@ -9,9 +9,11 @@ namespace dpa2 {
 
 /// Replaces `net` on [lo, hi) by one curve per row of its type tables (one curve where it is not typed). Intervals are halved
 /// until the next terms of the series are below rounding (double: 4e-15 of the largest value, float: 1e-9). False when that
-/// is not reached, as for activations with kinks, or when the table would be large: then the network stays in use.
+/// is not reached, as for activations with kinks, or when the table would be large: then the network stays in use. With
+/// `pair_types`, the curve of a pair of types a*pair_types + b is the mean of its two orders.
 template <class T>
-bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves, double lo, double hi);
+bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves, double lo, double hi,
+                  int pair_types = 0);
 
 /// The environment variable DPA2_SERIES=off keeps the networks, to compare the two.
 bool series_wanted();
