@@ -65,20 +65,40 @@ void gram(const RepinitParams<T>& p, T* D, const T* M) {
     }
 }
 
+/// dM += what one vector of axes from a on gives: both factors of its entries, read once.
+template <class T>
+void add_gram_gradient(const RepinitParams<T>& p, int a, T* dM, const T* dD, const T* M) {
+  const int ngp = padded<T>(p.ng);
+  Vec<T> axes[4], acc[4] = {};
+  for (int x = 0; x < 4; ++x) axes[x] = load<T>(M + x * ngp + a);
+  for (int c = 0; c < p.ng; ++c) {
+    const Vec<T> g = load<T>(dD + static_cast<long>(c) * p.axis + a);
+#pragma GCC unroll 4
+    for (int x = 0; x < 4; ++x) {
+      acc[x] += g * M[x * ngp + c];
+      dM[x * ngp + c] += sum<T>(g * axes[x]);
+    }
+  }
+  for (int x = 0; x < 4; ++x) store<T>(dM + x * ngp + a, load<T>(dM + x * ngp + a) + acc[x]);
+}
+
 /// dM (4, ngp) = , given dD; zero in the padding.
 template <class T>
 void gram_backward(const RepinitParams<T>& p, T* dM, const T* dD, const T* M) {
   const int ngp = padded<T>(p.ng);
-  for (int x = 0; x < 4; ++x) {
-    for (int c = 0; c < p.ng; ++c) {
+  for (int i = 0; i < 4 * ngp; i += width<T>) store<T>(dM + i, Vec<T>{});
+  int a = 0;
+  for (; a + width<T> <= p.axis; a += width<T>) add_gram_gradient(p, a, dM, dD, M);
+  for (; a < p.axis; ++a)
+    for (int x = 0; x < 4; ++x) {
       T acc = 0;
-      for (int a = 0; a < p.axis; ++a) acc += dD[static_cast<long>(c) * p.axis + a] * M[x * ngp + a];
-      dM[x * ngp + c] = acc;
+      for (int c = 0; c < p.ng; ++c) {
+        const T g = dD[static_cast<long>(c) * p.axis + a];
+        acc += g * M[x * ngp + c];
+        dM[x * ngp + c] += g * M[x * ngp + a];
+      }
+      dM[x * ngp + a] += acc;
     }
-    for (int c = p.ng; c < ngp; ++c) dM[x * ngp + c] = T(0);
-    for (int c = 0; c < p.ng; ++c)
-      for (int a = 0; a < p.axis; ++a) dM[x * ngp + a] += dD[static_cast<long>(c) * p.axis + a] * M[x * ngp + c];
-  }
 }
 
 /// M (4, ngp) from plain sums over the edges to what `moments` gives.

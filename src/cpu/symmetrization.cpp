@@ -48,21 +48,44 @@ void Symmetrization<T, Isa>::gram(int nc, int axis, T* gram, const T* C) {
     }
 }
 
-template <class T, class Isa>
-void Symmetrization<T, Isa>::gram_backward(int nc, int axis, T* dC, const T* dgram, const T* C) {
+namespace {
+
+/// dC += what the rows a to a + NA of the Gram matrix give: both of their factors, read once.
+template <class T, int NA>
+void add_gram_gradient(int nc, int a, T* dC, const T* dgram, const T* C) {
   const T third = T(1) / T(3);
-  for (int d = 0; d < 3; ++d) {
-    for (int c = 0; c < nc; c += width<T>) {
-      Vec<T> acc{};
-      for (int a = 0; a < axis; ++a) acc += load<T>(dgram + a * nc + c) * C[d * nc + a];
-      store<T>(dC + d * nc + c, acc * third);
-    }
-    for (int a = 0; a < axis; ++a) {
-      Vec<T> acc{};
-      for (int c = 0; c < nc; c += width<T>) acc += load<T>(dgram + a * nc + c) * load<T>(C + d * nc + c);
-      dC[d * nc + a] += sum<T>(acc) * third;
+  T axes[3][NA];
+  for (int d = 0; d < 3; ++d)
+    for (int i = 0; i < NA; ++i) axes[d][i] = C[d * nc + a + i] * third;
+  Vec<T> acc[3][NA] = {};
+  for (int c = 0; c < nc; c += width<T>) {
+    Vec<T> g[NA];
+#pragma GCC unroll 4
+    for (int i = 0; i < NA; ++i) g[i] = load<T>(dgram + static_cast<long>(a + i) * nc + c);
+#pragma GCC unroll 3
+    for (int d = 0; d < 3; ++d) {
+      const Vec<T> own = load<T>(C + d * nc + c);
+      Vec<T> sum = load<T>(dC + d * nc + c);
+#pragma GCC unroll 4
+      for (int i = 0; i < NA; ++i) {
+        acc[d][i] += g[i] * own;
+        sum += g[i] * axes[d][i];
+      }
+      store<T>(dC + d * nc + c, sum);
     }
   }
+  for (int d = 0; d < 3; ++d)
+    for (int i = 0; i < NA; ++i) dC[d * nc + a + i] += sum<T>(acc[d][i]) * third;
+}
+
+}  // namespace
+
+template <class T, class Isa>
+void Symmetrization<T, Isa>::gram_backward(int nc, int axis, T* dC, const T* dgram, const T* C) {
+  for (int i = 0; i < 3 * nc; i += width<T>) store<T>(dC + i, Vec<T>{});
+  int a = 0;
+  for (; a + 4 <= axis; a += 4) add_gram_gradient<T, 4>(nc, a, dC, dgram, C);
+  for (; a < axis; ++a) add_gram_gradient<T, 1>(nc, a, dC, dgram, C);
 }
 
 template <class T, class Isa>

@@ -22,8 +22,22 @@ bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, con
   groups.order = arena.take<int>(most);
   groups.x = arena.take<T>(most);
   const Arena::Mark mark = arena.mark();
+  int* interval_of = arena.take<int>(n);
   int* group_of = arena.take<int>(n);
+  int* rank = arena.take<int>(n);  // within the group
   int* count = arena.take<int>(n + 1);
+  bool inside = true;
+  for (int e = 0; e < n; ++e) {
+    const double x = static_cast<double>(s[e]);
+    const bool here = x >= table.lo && x < table.hi;
+    inside = inside && here;
+    const int cell = static_cast<int>(((here ? x : table.lo) - table.lo) * table.inv_cell);
+    interval_of[e] = table.interval[static_cast<long>(curve[e]) * table.ncells + (cell < table.ncells ? cell : table.ncells - 1)];
+  }
+  if (!inside) {
+    arena.release(mark);
+    return false;
+  }
   // The group of an (interval, key): a table where it is small, else a search through the groups, newest first, because
   // neighbours come sorted by distance.
   constexpr int direct_limit = 1024;
@@ -32,14 +46,7 @@ bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, con
   int* slot = direct ? arena.take<int>(nslots) : nullptr;
   for (long i = 0; direct && i < nslots; ++i) slot[i] = -1;
   for (int e = 0; e < n; ++e) {
-    const double x = static_cast<double>(s[e]);
-    if (!(x >= table.lo && x < table.hi)) {
-      arena.release(mark);
-      return false;
-    }
-    int cell = static_cast<int>((x - table.lo) * table.inv_cell);
-    cell = cell < table.ncells ? cell : table.ncells - 1;
-    const int interval = table.interval[static_cast<long>(curve[e]) * table.ncells + cell];
+    const int interval = interval_of[e];
     int g = -1;
     if (direct) {
       g = slot[static_cast<long>(interval) * nkeys + key[e]];
@@ -55,21 +62,19 @@ bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, con
       if (direct) slot[static_cast<long>(interval) * nkeys + key[e]] = g;
     }
     group_of[e] = g;
-    ++count[g];
+    rank[e] = count[g]++;
   }
   int position = 0;
   for (int g = 0; g < groups.ngroups; ++g) {
     groups.first[g] = position;
-    const int end = position + count[g];
-    count[g] = position;
-    for (position = end; position % width<T> != 0; ++position) {
+    for (position += count[g]; position % width<T> != 0; ++position) {
       groups.order[position] = -1;
       groups.x[position] = T(0);
     }
   }
   groups.first[groups.ngroups] = groups.npositions = position;
   for (int e = 0; e < n; ++e) {
-    const int p = count[group_of[e]]++, interval = groups.interval[group_of[e]];
+    const int p = groups.first[group_of[e]] + rank[e], interval = interval_of[e];
     groups.order[p] = e;
     groups.x[p] = static_cast<T>((static_cast<double>(s[e]) - table.centre[interval]) * table.inv_half[interval]);
   }
