@@ -103,23 +103,31 @@ void add_sums(const SeriesGroups<T>& groups, int g, T* B, const T* f, long ld) {
     for (int k = 0; k < K; ++k) B[r * K + k] = sum<T>(acc[r][k]);
 }
 
+/// In polynomials of the second kind, T_k = (U_k - U_(k-2)) / 2 and T_k' = k U_(k-1): value and slope share one recurrence.
 template <class T, int NR>
 void evaluate(const SeriesGroups<T>& groups, int g, T inv_half, T* v, T* dv, long ld, const T* b) {
   constexpr int K = series_terms<T>;
+  T value_terms[NR][K], slope_terms[NR][K];
+  for (int r = 0; r < NR; ++r) {
+    const T* br = b + r * K;
+    for (int k = 0; k < K - 2; ++k) value_terms[r][k] = T(0.5) * (br[k] - br[k + 2]);
+    for (int k = K - 2; k < K; ++k) value_terms[r][k] = T(0.5) * br[k];
+    value_terms[r][0] += T(0.5) * br[0];
+    for (int k = 0; k < K - 1; ++k) slope_terms[r][k] = static_cast<T>(k + 1) * br[k + 1];
+    slope_terms[r][K - 1] = T(0);
+  }
   for (int p = groups.first[g]; p < groups.first[g + 1]; p += width<T>) {
     const Vec<T> x = load<T>(groups.x + p), two_x = x + x;
     Vec<T> value[NR] = {}, slope[NR] = {};
-    Vec<T> t0 = splat<T>(T(1)), t1 = x, d0{}, d1 = splat<T>(T(1));
+    Vec<T> u0 = splat<T>(T(1)), u1 = two_x;
     for (int k = 0; k < K; ++k) {
       for (int r = 0; r < NR; ++r) {
-        value[r] += t0 * b[r * K + k];
-        slope[r] += d0 * b[r * K + k];
+        value[r] += u0 * value_terms[r][k];
+        slope[r] += u0 * slope_terms[r][k];
       }
-      const Vec<T> t2 = two_x * t1 - t0, d2 = t1 + t1 + two_x * d1 - d0;
-      t0 = t1;
-      t1 = t2;
-      d0 = d1;
-      d1 = d2;
+      const Vec<T> u2 = two_x * u1 - u0;
+      u0 = u1;
+      u1 = u2;
     }
     for (int r = 0; r < NR; ++r) {
       store<T>(v + r * ld + p, value[r]);
