@@ -67,16 +67,51 @@ void for_chunks(const ThreeBodyParams<T>& p, bool alike, int n, int m, const T* 
       pairs.count = 0;
     }
   };
+  // The pairs of real neighbours whose orders are alike, as runs over k.
+  const auto add_row = [&](int j) {
+    const T v0 = v[j], v1 = v[m + j], v2 = v[2 * m + j], swj = sw[j];
+    const int a = types[j];
+    for (int k = j; k < n;) {
+      const int at = pairs.count, size = n - k < chunk - at ? n - k : chunk - at;
+      const T *x0 = v + k, *x1 = x0 + m, *x2 = x1 + m, *swk = sw + k;
+      T *e = pairs.e + at, *ss = pairs.ss + at, *weight = pairs.weight + at;
+      int *js = pairs.j + at, *ks = pairs.k + at, *combination = pairs.combination + at;
+#pragma GCC ivdep
+      for (int i = 0; i < size; ++i) {
+        e[i] = v0 * x0[i] + v1 * x1[i] + v2 * x2[i];
+        ss[i] = swj * swk[i];
+        weight[i] = T(2);
+      }
+#pragma GCC ivdep
+      for (int i = 0; i < size; ++i) {
+        const int b = types[k + i];
+        js[i] = j;
+        ks[i] = k + i;
+        combination[i] = a < b ? a * p.ntypes + b : b * p.ntypes + a;
+      }
+      if (k == j) weight[0] = T(1);
+      k += size;
+      pairs.count += size;
+      if (pairs.count < chunk) continue;
+      run(chunk);
+      pairs.count = 0;
+    }
+  };
   pairs.count = 0;
   for (int j = 0; j <= last; ++j) {
     const int a = j < n ? types[j] : pad.type;
     const T wj = j < n ? T(1) : pad.multiplicity;
+    if (alike && j < n) {
+      add_row(j);
+      if (last == n) add(j, n, T(2) * pad.multiplicity, a < pad.type ? a : pad.type, a < pad.type ? pad.type : a);
+      continue;
+    }
     add(j, j, wj * wj, a, a);
     for (int k = j + 1; k <= last; ++k) {
       const int b = k < n ? types[k] : pad.type;
       const T w = wj * (k < n ? T(1) : pad.multiplicity);
-      if (a == b || alike) {
-        add(j, k, T(2) * w, a < b ? a : b, a < b ? b : a);
+      if (a == b) {
+        add(j, k, T(2) * w, a, b);
       } else {
         add(j, k, w, a, b);
         add(j, k, w, b, a);
