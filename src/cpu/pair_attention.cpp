@@ -25,14 +25,21 @@ int lanes(int n) {
 /// y (columns, ldy) = x (rows, ldx)^T; lanes rows..m of y are zero.
 template <class T>
 void transpose(int rows, int columns, int m, T* y, long ldy, const T* x, long ldx) {
+  constexpr int W = width<T>;
   int r = 0;
-  for (; r + width<T> <= rows; r += width<T>)
-    for (int c = 0; c < columns; ++c) {
-      Vec<T> v{};
+  for (; r + W <= rows; r += W) {
+    int c = 0;
+    for (; c + W <= columns; c += W) {
+      Vec<T> square[W];
 #pragma GCC unroll 16
-      for (int i = 0; i < width<T>; ++i) v[i] = x[(r + i) * ldx + c];
-      store<T>(y + c * ldy + r, v);
+      for (int i = 0; i < W; ++i) square[i] = load<T>(x + (r + i) * ldx + c);
+      simd::transpose<T>(square);
+#pragma GCC unroll 16
+      for (int i = 0; i < W; ++i) store<T>(y + (c + i) * ldy + r, square[i]);
     }
+    for (; c < columns; ++c)
+      for (int i = 0; i < W; ++i) y[c * ldy + r + i] = x[(r + i) * ldx + c];
+  }
   for (int c = 0; c < columns; ++c)
     for (int i = r; i < m; ++i) y[c * ldy + i] = i < rows ? x[i * ldx + c] : T(0);
 }
@@ -107,9 +114,9 @@ void softmax(const PairAttentionInput<T>& in, T shift, long ld, const T* S, T* P
   if (j < in.n) strip(std::integral_constant<int, 1>(), j);
 }
 
-/// NV vectors of lanes of the softmax's backward, which begin at the pointers.
+/// NV vectors of lanes of the softmax's backward, which begin at the pointers; `first` writes dc1 and dc2 instead of adding to them.
 template <class T, bool gate, int NV>
-void softmax_backward_strip(int n, long m, long ld, T shift, const T* c1, const T* c2, T* dS, T* dc1, T* dc2, const T* S, const T* P,
+void softmax_backward_strip(bool first, int n, long m, long ld, T shift, const T* c1, const T* c2, T* dS, T* dc1, T* dc2, const T* S, const T* P,
                             const T* Rt) {
   Vec<T> inner[NV] = {};
   for (int k = 0; k < n; ++k)
@@ -130,16 +137,20 @@ void softmax_backward_strip(int n, long m, long ld, T shift, const T* c1, const 
         g2 = db * (s + shift);
         store<T>(dS + at, db * load<T>(c2 + pair));
       }
-      store<T>(dc1 + pair, load<T>(dc1 + pair) + g1);
-      store<T>(dc2 + pair, load<T>(dc2 + pair) + g2);
+      if (!first) {
+        g1 += load<T>(dc1 + pair);
+        g2 += load<T>(dc2 + pair);
+      }
+      store<T>(dc1 + pair, g1);
+      store<T>(dc2 + pair, g2);
     }
 }
 
-/// The backward of the softmax of one head: dS (n, ld) over dRt; dc1, dc2 (n, m) +=.
+/// The backward of the softmax of one head: dS (n, ld) over dRt; dc1, dc2 (n, m) = of the first head, += of the others.
 template <class T, bool gate>
-void softmax_backward(const PairAttentionInput<T>& in, T shift, long ld, T* dS, T* dc1, T* dc2, const T* S, const T* P, const T* Rt) {
+void softmax_backward(bool first, const PairAttentionInput<T>& in, T shift, long ld, T* dS, T* dc1, T* dc2, const T* S, const T* P, const T* Rt) {
   const auto strip = [&](auto vectors, int j) {
-    softmax_backward_strip<T, gate, vectors()>(in.n, in.m, ld, shift, in.c1 + j, in.c2 + j, dS + j, dc1 + j, dc2 + j, S + j, P + j, Rt + j);
+    softmax_backward_strip<T, gate, vectors()>(first, in.n, in.m, ld, shift, in.c1 + j, in.c2 + j, dS + j, dc1 + j, dc2 + j, S + j, P + j, Rt + j);
   };
   int j = 0;
   for (; j + width<T> < in.n; j += 2 * width<T>) strip(std::integral_constant<int, 2>(), j);
@@ -276,7 +287,6 @@ void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const Pair
   T* mapped = arena.take<T>(static_cast<long>(n2) * m);
   T* W = arena.take<T>(heads.rows());
   if (dz != nullptr) transpose(n, n2, m, dzt, m, dz, n2);
-  for (long i = 0; i < static_cast<long>(n) * m; ++i) dc1[i] = dc2[i] = T(0);
   for (int h = 0; h < nh; ++h) {
     heads.scores(h, P, Rt);
     if (dz != nullptr) {
@@ -303,9 +313,9 @@ void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const Pair
         for (int x = 0; x < 3; ++x) dh2[3 * k + x] += w * own[x];
       }
     if (p.gate)
-      softmax_backward<T, true>(in, p.shift, ld, dS, dc1, dc2, heads.S, P, Rt);
+      softmax_backward<T, true>(h == 0, in, p.shift, ld, dS, dc1, dc2, heads.S, P, Rt);
     else
-      softmax_backward<T, false>(in, p.shift, ld, dS, dc1, dc2, heads.S, P, Rt);
+      softmax_backward<T, false>(h == 0, in, p.shift, ld, dS, dc1, dc2, heads.S, P, Rt);
     Linear<T, Isa>::run(n, n2, n, dg2, n2, dS, 1, ld, heads.U, n2, pad<T>, nullptr, true);
     Linear<T, Isa>::run(n, n2, n, dU + h * static_cast<long>(n2), all, dS, ld, 1, in.g2, n2, pad<T>, nullptr, false);
   }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #ifndef DPA2_ISA
 #error "kernels are compiled with -DDPA2_ISA=<level>"
@@ -78,6 +79,35 @@ DPA2_INLINE T sum(Vec<T> v) {
   T s = v[0];
   for (int i = 1; i < width<T>; ++i) s += v[i];
   return s;
+}
+/// One round of a transposition of vectors that are D apart: lane by lane, what the first (or the second) becomes.
+template <class T, int D, bool second, int... lane>
+DPA2_INLINE Vec<T> exchanged(Vec<T> a, Vec<T> b, std::integer_sequence<int, lane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, ((lane & D) == 0 ? lane + second * D : width<T> + lane - !second * D)...);
+#else
+  return __builtin_shuffle(a, b, Int<T>{((lane & D) == 0 ? lane + second * D : width<T> + lane - !second * D)...});
+#endif
+}
+/// The odd groups of D lanes of the first vector change places with the even groups of the second.
+template <class T, int D>
+DPA2_INLINE void exchange_lanes(Vec<T> (&x)[width<T>]) {
+  constexpr std::make_integer_sequence<int, width<T>> lanes;
+#pragma GCC unroll 16
+  for (int i = 0; i < width<T>; ++i) {
+    if ((i & D) != 0) continue;
+    const Vec<T> a = x[i], b = x[i + D];
+    x[i] = exchanged<T, D, false>(a, b, lanes);
+    x[i + D] = exchanged<T, D, true>(a, b, lanes);
+  }
+}
+/// Transposes a square of as many vectors as they have lanes.
+template <class T>
+DPA2_INLINE void transpose(Vec<T> (&x)[width<T>]) {
+  exchange_lanes<T, 1>(x);
+  if constexpr (width<T> > 2) exchange_lanes<T, 2>(x);
+  if constexpr (width<T> > 4) exchange_lanes<T, 4>(x);
+  if constexpr (width<T> > 8) exchange_lanes<T, 8>(x);
 }
 template <class T>
 DPA2_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {

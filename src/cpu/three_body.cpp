@@ -247,12 +247,38 @@ void quintic_backward(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* de,
   arena.release(mark);
 }
 
+/// The pairs of j with `run` neighbours from k on, whole vectors of them.
+template <class T>
+void scatter_run(int run, int j, int k, int m, T* dv, T* dsw, const T* de, const T* dss, const T* v, const T* sw) {
+  Vec<T> own[3] = {}, own_switch{};
+  for (int i = 0; i < run; i += width<T>) {
+    const Vec<T> e = load<T>(de + i), s = load<T>(dss + i);
+    for (int x = 0; x < 3; ++x) {
+      const long at = static_cast<long>(x) * m + k + i;
+      own[x] += e * load<T>(v + at);
+      store<T>(dv + at, load<T>(dv + at) + e * v[static_cast<long>(x) * m + j]);
+    }
+    own_switch += s * load<T>(sw + k + i);
+    store<T>(dsw + k + i, load<T>(dsw + k + i) + s * sw[j]);
+  }
+  for (int x = 0; x < 3; ++x) dv[static_cast<long>(x) * m + j] += sum<T>(own[x]);
+  dsw[j] += sum<T>(own_switch);
+}
+
 /// Adds the gradients of the pairs' products and switches to those of the neighbours.
 template <class T>
 void scatter_pairs(const Pairs<T>& pairs, int n, int m, T* dv, T* dsw, const T* de, const T* dss, const T* v, const T* sw,
                    const ThreeBodyPad<T>& pad) {
-  for (int i = 0; i < pairs.count; ++i) {
+  for (int i = 0, run = 0; i < pairs.count; i += run) {
     const int j = pairs.j[i], k = pairs.k[i];
+    run = 1;
+    while (i + run < pairs.count && pairs.j[i + run] == j && pairs.k[i + run] == k + run && k + run < n) ++run;
+    run -= run % width<T>;
+    if (run > 0) {
+      scatter_run(run, j, k, m, dv, dsw, de + i, dss + i, v, sw);
+      continue;
+    }
+    run = 1;
     for (int x = 0; x < 3; ++x) {
       const T vj = j < n ? v[x * m + j] : pad.v[x];
       const T vk = k < n ? v[x * m + k] : pad.v[x];

@@ -148,9 +148,22 @@ void test_precision(double exp_bound, double tanh_bound, T lowest, T highest, co
   CHECK(lanes);
 }
 
+template <class T>
+void test_transpose() {
+  constexpr int w = simd::width<T>;
+  simd::Vec<T> x[w];
+  for (int r = 0; r < w; ++r)
+    for (int c = 0; c < w; ++c) x[r][c] = static_cast<T>(100 * r + c);
+  simd::transpose<T>(x);
+  for (int r = 0; r < w; ++r)
+    for (int c = 0; c < w; ++c) CHECK(x[r][c] == static_cast<T>(100 * c + r));
+}
+
 }  // namespace
 
 int test_simd() {
+  test_transpose<double>();
+  test_transpose<float>();
   test_precision<double>(2.0, 3.0, -708.0, 709.0, "double");
   test_precision<float>(2.0, 4.0, -87.0f, 88.0f, "float");
   return check::finish();
