@@ -24,7 +24,7 @@ import numpy as np
 from common import Service, Structure, add_structure_options, default_build, machine, read_structure, write_csv
 from dpa2 import _native
 
-#: Seconds before every timed evaluation: idle threads of the program that was called before wait actively for a while.
+#: Seconds before every turn: idle threads of the program that was called before wait actively for a while.
 PAUSE = 0.5
 
 
@@ -37,8 +37,8 @@ def parse_arguments() -> argparse.Namespace:
     add_structure_options(parser)
     parser.add_argument("--precision", choices=("float64", "float32"), default="float64", help="of dpa2")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=7, help="timed evaluations of each (default: 7)")
-    parser.add_argument("--warmup", type=int, default=2, help="evaluations before the first timed one (default: 2)")
+    parser.add_argument("--runs", type=int, default=7, help="timed evaluations of each, one per turn (default: 7)")
+    parser.add_argument("--warmup", type=int, default=2, help="turns before the first timed one (default: 2)")
     parser.add_argument("--build", default=default_build(), help="build folder with bench/peak, for the FMA peak")
     parser.add_argument("--csv", help="append a row to this file")
     return parser.parse_args()
@@ -78,6 +78,7 @@ def measure(args: argparse.Namespace, services: dict[str, Service]) -> dict[str,
         service.close()
     found: dict[str, Any] = {"load": loaded, "memory": {name: answers[name][-1]["memory"] for name in timed}}
     found["seconds"] = {name: statistics.median(a["seconds"] for a in answers[name]) for name in timed}
+    found["cold"] = {name: statistics.median(a["cold"] for a in answers[name]) for name in timed}
     found["fastest"] = {name: min(a["seconds"] for a in answers[name]) for name in timed}
     found["peak"] = statistics.median(a["gflops"] for a in answers["peak"]) if "peak" in answers else None
     if "peer" in services:
@@ -124,6 +125,7 @@ def main() -> None:
         here = name in found["seconds"]
         rate = work * natoms / found["seconds"][name] / 1e9 if here else float("nan")
         rows[f"{name}_ms_per_atom"] = f"{found['seconds'][name] / natoms * 1e3:.5g}" if here else ""
+        rows[f"{name}_cold_ms_per_atom"] = f"{found['cold'][name] / natoms * 1e3:.5g}" if here else ""
         rows[f"{name}_fastest_ms_per_atom"] = f"{found['fastest'][name] / natoms * 1e3:.5g}" if here else ""
         rows[f"{name}_gflops"] = f"{rate:.4g}" if here else ""
         rows[f"{name}_fraction_of_peak"] = f"{rate / found['peak']:.4g}" if here and found["peak"] else ""
@@ -145,6 +147,7 @@ def report(row: dict[str, Any]) -> None:
     print(f"useful work {row['mflop_per_atom']} MFLOP per atom, FMA peak {row['peak_gflops'] or '-'} GFLOP/s\n")
     columns = {
         "ms_per_atom": "ms/atom",
+        "cold_ms_per_atom": "cold",
         "fastest_ms_per_atom": "fastest",
         "gflops": "GFLOP/s",
         "fraction_of_peak": "of peak",

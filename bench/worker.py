@@ -1,6 +1,9 @@
-"""One side of bench/peer.py: loads a model, then evaluates a structure once per line that it reads.
+"""One side of bench/peer.py: loads a model, then evaluates a structure twice per line that it reads.
 
     python worker.py deepmd|dpa2 MODEL STRUCTURE.npz PRECISION THREADS
+
+Of a turn's two evaluations the second counts, as a step among others in a simulation: the first finds the caches full of the
+other program's data and its own threads asleep; its time is given apart.
 
 Needs NumPy and either deepmd-kit or dpa2, nothing of the source tree: it runs in the other program's environment.
 """
@@ -84,11 +87,13 @@ def main() -> None:
     print(json.dumps({"load": load, "first": first, "energy": energy}), file=replies, flush=True)
     rng = np.random.default_rng(0)
     for _ in sys.stdin:
-        moved = coords + rng.normal(size=coords.shape) * SHIFT
-        start = time.perf_counter()
-        energy, forces, _ = evaluate(moved)
-        seconds = time.perf_counter() - start
-        answer = {"seconds": seconds, "energy": energy, "memory": peak_memory()}
+        seconds = []
+        for _ in range(2):
+            moved = coords + rng.normal(size=coords.shape) * SHIFT
+            start = time.perf_counter()
+            energy, forces, _ = evaluate(moved)
+            seconds.append(time.perf_counter() - start)
+        answer = {"cold": seconds[0], "seconds": seconds[1], "energy": energy, "memory": peak_memory()}
         print(json.dumps(answer), file=replies, flush=True)
 
 
