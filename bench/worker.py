@@ -2,8 +2,8 @@
 
     python worker.py deepmd|dpa2 MODEL STRUCTURE.npz PRECISION THREADS
 
-Of a turn's two evaluations the second counts, as a step among others in a simulation: the first finds the caches full of the
-other program's data and its own threads asleep; its time is given apart.
+Of a turn's two evaluations the second counts, as a step among others in a simulation: the first finds the caches full
+of the other program's data and its own threads asleep; its time is given apart.
 
 Needs NumPy and either deepmd-kit or dpa2, nothing of the source tree: it runs in the other program's environment.
 """
