@@ -41,8 +41,8 @@ struct PairAttention {
                                Arena& arena);
   /// z (n, n2) = attention output before LayerNorm (B given), dh (n, 3) = update of h2 (h2_weight given); null: not wanted
   static void forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* z, T* dh, Arena& arena);
-  /// dg2 (n, n2) +=, dh2 (n, 3) += (the values of the h2 update), dc1, dc2 (n, m) = on the lanes in use, given dz (n, n2), ddh (n, 3), either of them null
-  /// where there is no such update
+  /// dg2 (n, n2) +=, dh2 (n, 3) += (the values of the h2 update), dc1, dc2 (n, m) = on the lanes in use, given dz (n, n2),
+  /// ddh (n, 3), either of them null where there is no such update
   static void backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* dg2, T* dh2, T* dc1, T* dc2, const T* dz,
                        const T* ddh, Arena& arena);
 };

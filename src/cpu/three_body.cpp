@@ -43,7 +43,8 @@ bool within_series(const ThreeBodyParams<T>& p, int n, int m, const T* v, const 
   }
   const T square = pad.v[0] * pad.v[0] + pad.v[1] * pad.v[1] + pad.v[2] * pad.v[2];
   if (pad.multiplicity != T(0) && square > longest) longest = square;
-  return number && static_cast<double>(longest) * (1.0 + 1e-5) < p.table->hi;
+  const double most = static_cast<double>(longest) * (1.0 + 1e-5);  // beyond what the products round
+  return number && most < p.table->hi && -most >= p.table->lo;
 }
 
 /// Walks over all pairs and calls `run` on every full chunk; lanes beyond the last pair have weight 0. Where the two orders of the

@@ -137,19 +137,21 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
   T* at = storage.take<T>(intervals.size() * per_interval);
   for (int curve = 0; curve < ncurves; ++curve)
     for (std::size_t n = first[static_cast<std::size_t>(curve)]; n < last[static_cast<std::size_t>(curve)]; ++n) {
-      const Interval& i = intervals[n];
-      const int count = 1 << (deepest - i.level);
-      std::fill_n(cells + static_cast<std::ptrdiff_t>(curve) * table.ncells + static_cast<std::ptrdiff_t>(i.index) * count, count,
+      const int count = 1 << (deepest - intervals[n].level);
+      std::fill_n(cells + static_cast<std::ptrdiff_t>(curve) * table.ncells + static_cast<std::ptrdiff_t>(intervals[n].index) * count, count,
                   static_cast<int>(n));
-      centre[n] = i.centre;
-      inv_half[n] = 1.0 / i.half;
-      for (int k = 0; k < K; ++k)
-        for (int c = 0; c < channels; ++c) {
-          const T v = static_cast<T>(i.a[static_cast<std::size_t>(k * channels + c)]);
-          a[n * per_interval + static_cast<std::size_t>(k * nc + c)] = v;
-          at[n * per_interval + static_cast<std::size_t>(c * K + k)] = v;
-        }
     }
+  for (std::size_t n = 0; n < intervals.size(); ++n) {
+    const Interval& i = intervals[n];
+    centre[n] = i.centre;
+    inv_half[n] = 1.0 / i.half;
+    for (int k = 0; k < K; ++k)
+      for (int c = 0; c < channels; ++c) {
+        const T v = static_cast<T>(i.a[static_cast<std::size_t>(k * channels + c)]);
+        a[n * per_interval + static_cast<std::size_t>(k * nc + c)] = v;
+        at[n * per_interval + static_cast<std::size_t>(c * K + k)] = v;
+      }
+  }
   table.interval = cells;
   table.centre = centre;
   table.inv_half = inv_half;
