@@ -18,7 +18,8 @@ bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, con
   groups.key = arena.take<int>(n);
   groups.interval = arena.take<int>(n);
   groups.ngroups = groups.npositions = 0;
-  const long most = static_cast<long>(n) + static_cast<long>(n < table.nintervals * static_cast<long>(nkeys) ? n : table.nintervals * static_cast<long>(nkeys)) * width<T>;
+  const long kinds = table.nintervals * static_cast<long>(nkeys);
+  const long most = static_cast<long>(n) + (n < kinds ? n : kinds) * width<T>;
   groups.order = arena.take<int>(most);
   groups.x = arena.take<T>(most);
   const Arena::Mark mark = arena.mark();
@@ -41,10 +42,9 @@ bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, con
   // The group of an (interval, key): a table where it is small, else a search through the groups, newest first, because
   // neighbours come sorted by distance.
   constexpr int direct_limit = 1024;
-  const long nslots = static_cast<long>(table.nintervals) * nkeys;
-  const bool direct = nslots <= direct_limit;
-  int* slot = direct ? arena.take<int>(nslots) : nullptr;
-  for (long i = 0; direct && i < nslots; ++i) slot[i] = -1;
+  const bool direct = kinds <= direct_limit;
+  int* slot = direct ? arena.take<int>(kinds) : nullptr;
+  for (long i = 0; direct && i < kinds; ++i) slot[i] = -1;
   for (int e = 0; e < n; ++e) {
     const int interval = interval_of[e];
     int g = -1;

@@ -44,8 +44,8 @@ class Evaluator {
   /// Energy, and forces and virials where `out` asks for them.
   void evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, Outputs& out);
 
-  /// From the next evaluation on keeps pair features for the backward before every `layers`-th layer at most, and nothing to spare work, as an
-  /// evaluation does by itself when memory is short (workspace.hpp). Results are the same bits.
+  /// From the next evaluation on keeps pair features for the backward before every `layers`-th layer at most, and nothing to spare
+  /// work, as an evaluation does by itself when memory is short (workspace.hpp). Results are the same bits.
   void keep_every(int layers) {
     keep_ = layers;
     generous_ = false;
