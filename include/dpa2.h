@@ -57,9 +57,19 @@ DPA2_API const char *dpa2_isa(void);
  * @since 1 */
 DPA2_API const char *dpa2_last_error(void);
 
-/* What the last evaluation of this thread has to say although it succeeded: atoms with more neighbours than the model's sel,
- * of which only the nearest are kept. "" where there is nothing to say. Valid until the next call of this thread. @since 1 */
+/* What an evaluation has to say although it succeeded. @since 1 */
+typedef enum dpa2_warning {
+  DPA2_WARNING_OVERFLOW = 1,  /* atoms with more neighbours than the model's sel, of which only the nearest are kept */
+  DPA2_WARNING_CLOSE_PAIR = 2 /* a pair closer than half of the least distance in the model's training data where that is known,
+                                 else than 0.5 angstrom: coordinates in another unit than angstrom, or atoms that overlap */
+} dpa2_warning;
+
+/* All that the last evaluation of this thread has to say, one on a line; "" where there is nothing. Valid until the next call of
+ * this thread. @since 1 */
 DPA2_API const char *dpa2_last_warning(void);
+
+/* The same of one kind. @since 1 */
+DPA2_API const char *dpa2_last_warning_of(dpa2_warning kind);
 
 /* ---- models ----------------------------------------------------------------------------------------------------------- */
 
@@ -71,7 +81,7 @@ typedef struct dpa2_model dpa2_model;
  *   path       name of the file
  *   precision  "float64", "float32", or NULL for the file's own
  *   skin       angstrom; with more than 0, dpa2_evaluate reuses neighbour lists until an atom has moved by skin / 2; the
- *              results are the same
+ *              results are the same bits
  *   model      out: free it with dpa2_model_free; NULL where loading failed
  * @since 1 */
 DPA2_API dpa2_status dpa2_model_load(const char *path, const char *precision, double skin, dpa2_model **model);
@@ -124,20 +134,21 @@ DPA2_API int dpa2_model_exchange_width(const dpa2_model *model);
 DPA2_API const char *dpa2_model_config(const dpa2_model *model);
 
 /* Bytes that a first evaluation with forces takes: natoms atoms with on average `neighbors` others within the cutoff, with
- * atomic virials if `atomic` is not 0. Less than 0 for senseless arguments. @since 1 */
+ * atomic virials if `atomic` is not 0. INT64_MAX stands for more than that; less than 0 for senseless arguments. @since 1 */
 DPA2_API int64_t dpa2_model_memory_estimate(const dpa2_model *model, int64_t natoms, double neighbors, int atomic, int threads);
 
 /* ---- whole systems ---------------------------------------------------------------------------------------------------- */
 
 /* Energy, forces and virial of one structure, with the library's own neighbour search.
  *   natoms       number of atoms
- *   coords       (natoms, 3) angstrom, inside of the box or not
+ *   coords       (natoms, 3) angstrom, inside of the box or not, none beyond 1e7
  *   types        (natoms) indices into the type map; less than 0: an atom that takes no part
  *   box          (3, 3) cell vectors as rows, angstrom; NULL: open boundaries
  *   pbc          (3) 0 or 1 per cell vector; NULL: periodic along all of them if there is a box
  *   fparam       (fparam_dim), or NULL where the model has none or a default
  *   aparam       (natoms, aparam_dim), or NULL where the model has none
- *   threads      threads to use; less than 1 means 1
+ *   threads      threads to use; less than 1 means 1, more than 4096 is an error. Where the system has no more threads, fewer are
+ *                used: the results are the same
  *   energy       out: (1) eV
  *   forces       out: (natoms, 3) eV/angstrom, or NULL; without it virial and atom_virial must be NULL as well
  *   virial       out: (3, 3) eV, or NULL
@@ -198,7 +209,8 @@ DPA2_API dpa2_status dpa2_domain_set_atoms(dpa2_domain *domain, int nlocal, int 
  *   fparam       (fparam_dim), or NULL where the model has none or a default
  *   aparam       (nlocal, aparam_dim), or NULL where the model has none
  *   exchange     NULL where no neighbour is a ghost (it is an error where one is)
- *   threads      threads to use; less than 1 means 1
+ *   threads      threads to use; less than 1 means 1, more than 4096 is an error. Where the system has no more threads, fewer are
+ *                used: the results are the same
  *   energy       out: (1) eV, of the local atoms
  *   forces       out: (nall, 3) eV/angstrom, or NULL. What the local atoms' energies do to ghosts stands in the ghosts' rows, to
  *                be added to the owners' by the caller. All processes have to agree on NULL or not: without forces there

@@ -18,6 +18,9 @@ enum class Status {
   exchange,       // a communication callback of the caller failed
 };
 
+// What std::bad_alloc means to a caller.
+inline constexpr const char* no_memory = "there is not enough memory: evaluate fewer atoms at once, with fewer threads, or where there is more";
+
 class Error : public std::runtime_error {
  public:
   Error(Status status, const std::string& message) : std::runtime_error(message), status_(status) {}

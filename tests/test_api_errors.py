@@ -112,7 +112,7 @@ class Overflown:
     """A core whose numbers left their range."""
 
     def evaluate(self, coords: np.ndarray, *_: object) -> dict[str, Any]:
-        return {"energy": 1.0, "forces": np.full_like(coords, np.inf), "overflow": []}
+        return {"energy": 1.0, "forces": np.full_like(coords, np.inf), "remarks": ([], None)}
 
     def descriptor(self, coords: np.ndarray, *_: object) -> tuple[Any, ...]:
         return np.nan, None, []

@@ -156,7 +156,7 @@ def test_load(device: str, model_file: Path) -> None:
         ({"device": "tpu"}, "device must be one of 'cpu', 'cuda', 'reference', got 'tpu'$"),
         ({"precision": "float16"}, "precision must be one of 'float64', 'float32', got 'float16'"),
         ({"device": "reference", "precision": "float32"}, "the reference computes in float64 only"),
-        ({"threads": 0}, "threads must be a positive integer or None, got 0"),
+        ({"threads": 0}, "threads must be a positive integer up to 4096, or None, got 0"),
         ({"threads": 1.5}, "threads must be"),
         ({"threads": True}, "threads must be"),
         ({"on_overflow": "raise"}, "on_overflow must be one of 'warn', 'error', 'ignore', got 'raise'"),
@@ -200,6 +200,23 @@ def test_default_number_of_threads(monkeypatch: pytest.MonkeyPatch, value: str, 
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     available = len(os.sched_getaffinity(0))
     assert Model(model_data(), device="reference").threads == (threads or available)
+
+
+@pytest.mark.parametrize("value", ["99999999999", "4097", "²", "1" * 6000])
+def test_senseless_number_of_threads_in_the_environment(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    with pytest.raises(
+        dpa2.InputError, match=rf"OMP_NUM_THREADS is '{value[:40]}.*', not a number of threads up to 4096"
+    ):
+        Model(model_data())
+    assert Model(model_data(), threads=2).threads == 2
+
+
+@every_device
+@pytest.mark.parametrize("threads", [4097, 2**31, 2**64, np.uint64(2**63)])
+def test_more_threads_than_any_machine_has(device: str, threads: Any) -> None:
+    with pytest.raises(dpa2.InputError, match="threads must be a positive integer up to 4096, or None"):
+        Model(model_data(), threads=threads, device=device)
 
 
 @every_device

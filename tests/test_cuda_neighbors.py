@@ -68,8 +68,8 @@ def test_random_boxes(part: int) -> None:
         frame = random_frame(seed)
         got = assert_same_lists(device, *frame)
         if seed % 4 == 0:
-            worst = {entry[0]: entry for entry in reference.build(*frame).overflow}
-            assert {entry[0]: entry for entry in got.overflow} == worst
+            worst = {entry[0]: entry for entry in reference.build(*frame).remarks.overflow}
+            assert {entry[0]: entry for entry in got.remarks.overflow} == worst
 
 
 @pytest.mark.parametrize("edge", [1.9, 2.5, 3.2])

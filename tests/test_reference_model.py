@@ -207,11 +207,11 @@ def test_only_the_nearest_neighbours_are_kept() -> None:
     rng, model = build(13, repinit={"nsel": 9}, repformer={"nsel": 4})
     model.config["descriptor"]["repinit"]["three_body_sel"] = 4
     coords, types, box, pbc = random_structure(rng, 3, 8, "cubic")
-    _, _, overflow = model.descriptor(coords, types, box, pbc)
-    assert [entry[0] for entry in overflow] == ["repinit", "three_body", "repformer"]
-    assert all(count > sel for _, _, count, sel in overflow)
+    _, _, remarks = model.descriptor(coords, types, box, pbc)
+    assert [entry[0] for entry in remarks.overflow] == ["repinit", "three_body", "repformer"]
+    assert all(count > sel for _, _, count, sel in remarks.overflow)
     result = model.evaluate(coords, types, box, pbc)
-    assert result["overflow"] == overflow
+    assert result["remarks"] == remarks
     assert np.isfinite(result["forces"]).all()
 
 
@@ -394,11 +394,11 @@ def test_interface() -> None:
     assert model.precision == "float64"
     assert json.loads(model.config_json) == model.config
     coords, types, box, pbc = random_structure(rng, 3, 5, "cubic")
-    descriptor, rotation, overflow = model.descriptor(coords, types, box, pbc)
+    descriptor, rotation, remarks = model.descriptor(coords, types, box, pbc)
     assert descriptor.shape == (5, model.descriptor_dim)
     assert descriptor.dtype == np.float64
     assert rotation is None
-    assert overflow == []
+    assert remarks.overflow == []
     result = model.evaluate(coords, types, box, pbc)
     assert isinstance(result["energy"], float)
     assert_close(result["atom_energy"].sum(), result["energy"])

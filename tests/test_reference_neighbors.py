@@ -92,7 +92,7 @@ def assert_reference_lists(coords: Any, types: Any, box: Any, pbc: Any, config: 
         count = [sum(r <= rcut for r, _, _ in found) for found in lists]
         if count and max(count) > nsel:
             worst[name] = (name, count.index(max(count)), max(count), nsel)
-    assert {entry[0]: entry for entry in edges.overflow} == worst
+    assert {entry[0]: entry for entry in edges.remarks.overflow} == worst
     shift = edges.image @ box if box is not None else np.zeros((len(edges.j), 3))
     np.testing.assert_allclose(edges.d, coords[edges.j] + shift - coords[edges.centre], rtol=0, atol=1e-12)
     np.testing.assert_allclose(edges.r, np.linalg.norm(edges.d, axis=1), rtol=1e-14)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
+    ClosePairWarning,
     Error,
     EvaluationError,
     InputError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ClosePairWarning",
     "Error",
     "EvaluationError",
     "InputError",

@@ -5,12 +5,17 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from .remarks import RemarksTuple
+
+LARGEST_LENGTH: float  # angstrom
+MOST_THREADS: int
+
 class _EvaluationBase(TypedDict):
     energy: float
     forces: NDArray[np.float64]  # (natoms, 3) eV/angstrom
     virial: NDArray[np.float64]  # (3, 3) eV
     atom_energy: NDArray[np.float64]  # (natoms,) eV
-    overflow: list[tuple[str, int, int, int]]  # (block, atom, neighbours found, sel)
+    remarks: RemarksTuple
 
 class _Evaluation(_EvaluationBase, total=False):
     atom_virial: NDArray[np.float64]  # (natoms, 3, 3) eV, with atomic != 0
@@ -46,7 +51,7 @@ class NativeModel:
         pbc: tuple[bool, bool, bool],
         rot_mat: bool,
         threads: int,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, list[tuple[str, int, int, int]]]: ...
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, RemarksTuple]: ...
     def memory_estimate(self, natoms: int, neighbors: float, atomic: int, threads: int) -> int: ...
 
 def neighbors(

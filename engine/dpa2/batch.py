@@ -36,20 +36,38 @@ def run_frames(
     called in the caller's thread and in the order of the frames. The first exception in that order ends everything;
     when one leaves this function, also ``KeyboardInterrupt``, no other thread is at work any more.
     """
-    together = frames_side_by_side(nframes, natoms, threads)
-    if together:
-        waiting: deque[Future[R]] = deque()
-        with ThreadPoolExecutor(threads, thread_name_prefix="dpa2") as pool:
-            try:
-                submitted = 0
-                for frame in range(together):
-                    while submitted < min(together, frame + AHEAD * threads):
+    together, done, workers = frames_side_by_side(nframes, natoms, threads), 0, threads
+    while done < together and workers > 1:
+        done, workers = _side_by_side(evaluate, finish, done, together, workers)
+    for frame in range(done, nframes):
+        finish(frame, evaluate(frame, 1 if frame < together else threads))
+
+
+def _side_by_side(
+    evaluate: Callable[[int, int], R], finish: Callable[[int, R], None], begin: int, end: int, workers: int
+) -> tuple[int, int]:
+    """The frame up to which all are done, and with how many threads to go on.
+
+    Those are fewer where the system has no more (memory for their stacks, a limit on processes): half of what there
+    were, for whatever the last of them would lack.
+    """
+    waiting: deque[Future[R]] = deque()
+    submitted = begin
+    with ThreadPoolExecutor(workers, thread_name_prefix="dpa2") as pool:
+        try:
+            for frame in range(begin, end):
+                while submitted < min(end, frame + AHEAD * workers):
+                    try:
                         waiting.append(pool.submit(evaluate, submitted, 1))
-                        submitted += 1
-                    finish(frame, waiting.popleft().result())
-            except BaseException:
-                for future in waiting:
-                    future.cancel()
-                raise
-    for frame in range(together, nframes):
-        finish(frame, evaluate(frame, threads))
+                    except RuntimeError:  # a thread cannot be started: what was submitted is done by those before it
+                        end, workers = submitted, min(workers, submitted - begin) // 2
+                        break
+                    submitted += 1
+                if frame == end:
+                    break
+                finish(frame, waiting.popleft().result())
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            raise
+    return end, workers

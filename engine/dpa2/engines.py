@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .inputs import Float, Int, Pbc
+from .remarks import RemarksTuple
 
 if TYPE_CHECKING:
     from .files import ModelData
-
-Overflow: TypeAlias = Sequence[tuple[str, int, int, int]]
 
 
 class Engine(Protocol):
@@ -30,7 +28,7 @@ class Engine(Protocol):
 
     def descriptor(
         self, coords: Float, types: Int, box: Float | None, pbc: Pbc, rot_mat: bool, threads: int
-    ) -> tuple[Float, Float | None, Overflow]: ...
+    ) -> tuple[Float, Float | None, RemarksTuple]: ...
 
 
 def make_engine(data: ModelData, precision: str, device: str, skin: float) -> Engine:

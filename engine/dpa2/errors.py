@@ -25,5 +25,9 @@ class OutOfMemoryError(Error, MemoryError):
     """An evaluation that needs more memory than there is; the message says how much, and what to do."""
 
 
+class ClosePairWarning(UserWarning):
+    """Two atoms are so close that no training data knows them: coordinates in another unit, or atoms that overlap."""
+
+
 class NeighborOverflowWarning(UserWarning):
     """An atom has more neighbours within the cutoff than the model's ``sel``: only the nearest ones were kept."""

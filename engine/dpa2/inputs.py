@@ -20,7 +20,8 @@ Float: TypeAlias = NDArray[np.float64]
 Int: TypeAlias = NDArray[np.int32]
 Pbc: TypeAlias = tuple[bool, bool, bool]
 
-# Farther out than this (a millimetre) a double no longer resolves a bond to the precision that is promised.
+# Farther out than this (a millimetre) a double no longer resolves a bond to the precision that is promised. It is
+# the limit of the compiled core, too.
 LARGEST_LENGTH = 1.0e7
 # A periodic cell is refused when its volume is below this fraction of the box with the same edge lengths.
 FLATTEST_CELL = 1.0e-10
@@ -187,6 +188,21 @@ def _cross(a: list[float], b: list[float]) -> list[float]:
     return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 
 
+def _images(heights: list[float], rcut: float) -> float:
+    """How many periodic copies of a cell lie within the cutoff, at most."""
+    return math.prod(2.0 * math.ceil(rcut / max(height, 1e-300)) + 1.0 for height in heights)
+
+
+def _reduced_heights(box: Float, pbc: Pbc, where: str) -> list[float]:
+    from .reference.lattice import reduced
+
+    try:
+        lattice = reduced(np.where(np.asarray(pbc)[:, None], box, 0.0), pbc)
+    except InputError as error:
+        raise InputError(f"box{where}: {error}; lattice vectors are rows, in angstrom:\n{box}") from error
+    return _extent([lattice.rows[a].tolist() for a in range(3) if pbc[a]])[2]
+
+
 def _checked_cell(box: Float, pbc: Pbc, rcut: float, where: str) -> Float | None:
     """None for a good cell; a flat one with open directions comes back with unit normals as the open vectors."""
     rows = box.tolist()
@@ -199,7 +215,10 @@ def _checked_cell(box: Float, pbc: Pbc, rcut: float, where: str) -> Float | None
             f"box{where} is singular: its periodic lattice vectors are zero or linearly dependent:\n{box}\n"
             "Pass box=None for an open system, or pbc= to open single directions"
         )
-    images = math.prod(2.0 * math.ceil(rcut / max(height, 1e-300)) + 1.0 for height in heights)
+    images = _images(heights, rcut)
+    if images > MOST_IMAGES:
+        # Those of the vectors as given. The search goes by the reduced lattice, which has fewer where these are skewed.
+        images = _images(_reduced_heights(box, pbc, where), rcut)
     if images > MOST_IMAGES:
         raise InputError(
             f"box{where} is too small: {images:.1e} periodic copies of it lie within the model's cutoff of {rcut:g} "

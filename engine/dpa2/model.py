@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-import warnings
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .batch import run_frames
-from .engines import Overflow, make_engine
-from .errors import InputError, NeighborOverflowWarning, OutOfMemoryError
+from .engines import make_engine
+from .errors import InputError, OutOfMemoryError
 from .inputs import Batch, Float, check_input
+from .remarks import Remarks, Reporter
+from .threads import checked_threads
 
 if TYPE_CHECKING:
     from .files import ModelData
@@ -51,16 +53,6 @@ class Result:
     virial: Float
     atom_energy: Float
     atom_virial: Float | None = None
-
-
-def _available_threads() -> int:
-    """``OMP_NUM_THREADS``, else the cores that this process may use."""
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if first.isdigit() and int(first) > 0:
-        return int(first)
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def _choice(value: Any, allowed: Sequence[str], name: str, hint: str = "") -> str:
@@ -94,6 +86,13 @@ def _refuse_overflown_numbers(values: float | Float, what: str) -> None:
         )
 
 
+def _checked_amount(value: Any, name: str) -> float:
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not (number and 0 <= value <= sys.float_info.max):
+        raise InputError(f"{name} must be a number that is finite and not negative, got {value!r}")
+    return float(value)
+
+
 def _checked_skin(skin: Any, rcut: float) -> float:
     number = isinstance(skin, (int, float, np.integer, np.floating)) and not isinstance(skin, bool)
     if not (number and 0.0 <= skin <= rcut):
@@ -120,17 +119,14 @@ class Model:
         self._on_overflow = _choice(on_overflow, ("warn", "error", "ignore"), "on_overflow")
         if precision is not None:
             _choice(precision, ("float64", "float32"), "precision")
-        integer = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
-        if threads is not None and not (integer and threads >= 1):
-            raise InputError(f"threads must be a positive integer or None, got {threads!r}")
-        self._requested = (precision, None if threads is None else int(threads))
+        self._threads = checked_threads(threads)
+        self._requested = (precision, None if threads is None else self._threads)
         if device == "reference" and precision == "float32":
             raise InputError('the reference computes in float64 only; leave precision out, or use device="cpu"')
         own = "float64" if device == "reference" else str(data.config["precision"])
         self._precision = precision or own
-        self._threads = _available_threads() if threads is None else int(threads)
         self._data = data
-        self._warned = False
+        self._reporter = Reporter(data.config, on_overflow)
         self._skin = _checked_skin(skin, self.rcut)
         self._engine = make_engine(data, self._precision, self._device, self._skin)
 
@@ -181,6 +177,8 @@ class Model:
     ) -> int:
         """The memory that :meth:`evaluate` takes for one structure, on top of what the process already holds, in bytes.
 
+        2**63 - 1 stands for all that is more.
+
         Small systems take more memory per atom than large ones, to compute nothing twice. An evaluation that finds
         less memory than this computes again in the backward pass what it does not keep: the same bits in down to
         four tenths of the memory, and up to half more time.
@@ -194,14 +192,17 @@ class Model:
         Raises:
             InputError: wrong arguments, or a model that is not on the CPU.
         """
-        if not isinstance(natoms, (int, np.integer)) or isinstance(natoms, bool) or natoms < 0:
-            raise InputError(f"natoms must be a number of atoms, got {natoms!r}")
+        integer = isinstance(natoms, (int, np.integer)) and not isinstance(natoms, bool)
+        if not (integer and 0 <= natoms < 2**63):
+            raise InputError(f"natoms must be a number of atoms, from 0 to 2**63 - 1, got {natoms!r}")
         if density is not None and neighbors is not None:
             raise InputError("give density or neighbors, not both")
         if neighbors is None:
-            neighbors = (0.1 if density is None else density) * 4.0 / 3.0 * math.pi * self.rcut**3
-        if not (math.isfinite(neighbors) and neighbors >= 0.0):
-            raise InputError("density and neighbors must be finite and not negative")
+            given = 0.1 if density is None else _checked_amount(density, "density")
+            neighbors = given * (4.0 / 3.0 * math.pi * self.rcut**3)
+            if not math.isfinite(neighbors):
+                raise InputError(f"density is too large: {given:g} atoms per cubic angstrom")
+        neighbors = _checked_amount(neighbors, "neighbors")
         if self._device != "cpu":
             raise InputError('only the compiled core knows its memory: load the model with device="cpu"')
         engine: Any = self._engine
@@ -275,20 +276,20 @@ class Model:
         out = np.empty((nframes, natoms, self.descriptor_dim))
         rotations = np.empty((nframes, natoms, g2_dim, 3)) if rot_mat else None
 
-        def work(f: int, threads: int) -> tuple[Float | None, Overflow]:
+        def work(f: int, threads: int) -> tuple[Float | None, Remarks]:
             box_f = None if batch.boxes is None else batch.boxes[f]
             with _naming_frame(batch, f):
-                out[f], rotation, overflow = self._engine.descriptor(
+                out[f], rotation, remarks = self._engine.descriptor(
                     batch.coords[f], batch.types[f], box_f, batch.pbc, bool(rot_mat), threads
                 )
                 _refuse_overflown_numbers(out[f], "the descriptor")
-            return rotation, overflow
+            return rotation, Remarks(*remarks)
 
-        def finish(f: int, done: tuple[Float | None, Overflow]) -> None:
-            rotation, overflow = done
+        def finish(f: int, done: tuple[Float | None, Remarks]) -> None:
+            rotation, remarks = done
             if rotations is not None:
                 rotations[f] = rotation
-            self._report_overflow(overflow, batch, f)
+            self._reporter.report(remarks, batch, f)
             if progress is not None:
                 progress(f + 1, nframes)
 
@@ -338,6 +339,8 @@ class Model:
 
         Warns:
             NeighborOverflowWarning: once per model, when an atom has more neighbours than ``sel``.
+            ClosePairWarning: once per model, when two atoms that interact are closer than half of the least distance
+                in the model's training data, or than 0.5 angstrom where the model does not know it.
         """
         mode = _atomic_mode(atomic)
         if frames := self._on_device(coords, types, box, pbc):
@@ -367,7 +370,7 @@ class Model:
             return found
 
         def finish(f: int, found: Any) -> None:
-            self._report_overflow(found["overflow"], batch, f)
+            self._reporter.report(Remarks(*found["remarks"]), batch, f)
             energy[f] = found["energy"]
             forces[f] = found["forces"]
             virial[f] = found["virial"]
@@ -390,23 +393,7 @@ class Model:
             return None
         from .cuda.arrays import device_frames
 
-        return device_frames(self._engine, self._data.config, self._report_overflow, *frames)
-
-    def _report_overflow(self, overflow: Overflow, batch: Batch, frame: int) -> None:
-        if not overflow or self._on_overflow == "ignore" or self._warned:
-            return
-        block, atom, count, sel = max(overflow, key=lambda entry: entry[2] - entry[3])
-        symbol = self.type_map[int(batch.types[frame, atom])]
-        where = f"atom {atom} ({symbol})" + (f" of frame {frame}" if batch.has_frame_axis else "")
-        message = (
-            f"{where} has {count} neighbours within the cutoff of the model's {block} block, more than its sel of "
-            f"{sel}: only the nearest {sel} are kept, so energies jump when their order changes. The structure is "
-            "denser than the model was made for"
-        )
-        if self._on_overflow == "error":
-            raise InputError(f'{message}. Load the model with on_overflow="warn" to evaluate it all the same')
-        self._warned = True
-        warnings.warn(f"{message}. Warned once per model", NeighborOverflowWarning, stacklevel=5)
+        return device_frames(self._engine, self._data.config, self._reporter.report, *frames)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to ``path`` in the native format (``.safetensors``), weights as they were in its file.
@@ -467,7 +454,7 @@ def load(
         on_overflow: what to do when an atom has more neighbours than the model's ``sel``: "warn" (once), "error",
             "ignore".
         skin: for molecular dynamics, angstrom: neighbours are looked for up to the cutoff + skin and remembered until
-            an atom has moved by half the skin, or the atoms, types or box are others. Results are the same.
+            an atom has moved by half the skin, or the atoms, types or box are others. Results are the same bits.
         compress: None: tables in place of embedding networks where the file has them, from ``dpa2 compress`` or
             deepmd-kit's ``dp compress``. False: the networks all the same. True or a number: tables made now, with
             errors of values and slopes of at most that number (1e-8).

@@ -1,4 +1,6 @@
 // The gate to C: exceptions become status codes, and pointers are looked at before they are used.
+#include <cxxabi.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -28,7 +30,7 @@ namespace {
 using dpa2::invalid_input;
 
 struct Messages {
-  std::string error, warning;
+  std::string error, overflow, close_pair, warnings;  // the last: both, one on a line
 };
 Messages& messages() {
   thread_local Messages m;
@@ -58,18 +60,22 @@ dpa2_status status_of(dpa2::Status status) {
 }
 
 template <class F>
-dpa2_status guarded(F f) noexcept {
+dpa2_status guarded(F f) {
   try {
     f();
     return DPA2_OK;
   } catch (const dpa2::Error& e) {
     return fail(status_of(e.status()), e.what());
   } catch (const std::bad_alloc&) {
-    return fail(DPA2_OUT_OF_MEMORY, "there is not enough memory: evaluate fewer atoms at once, or where there is more");
+    return fail(DPA2_OUT_OF_MEMORY, dpa2::no_memory);
   } catch (const std::length_error&) {  // what a container says to a size that no memory could hold
     return fail(DPA2_OUT_OF_MEMORY, "the arrays would be larger than any memory");
   } catch (const std::exception& e) {
     return fail(DPA2_INTERNAL, e.what());
+#if defined(__GLIBCXX__)
+  } catch (const abi::__forced_unwind&) {
+    throw;  // a callback of the caller has ended its thread, as Python does to daemon threads at exit: no error of ours
+#endif
   } catch (...) {
     return fail(DPA2_INTERNAL, "an exception of an unknown kind");
   }
@@ -77,8 +83,9 @@ dpa2_status guarded(F f) noexcept {
 
 /// The same for what has a status: the warning of the call before is forgotten.
 template <class F>
-dpa2_status gate(F f) noexcept {
-  messages().warning.clear();
+dpa2_status gate(F f) {
+  Messages& m = messages();
+  for (std::string* text : {&m.overflow, &m.close_pair, &m.warnings}) text->clear();
   return guarded(f);
 }
 
@@ -94,7 +101,7 @@ const dpa2::Config& config(const dpa2_model* model) { return model->model->confi
 
 /// f(model), or what stands for no answer: questions have no status, but a NULL must not end the program.
 template <class R, class F>
-R ask(const dpa2_model* model, R none, F f) noexcept {
+R ask(const dpa2_model* model, R none, F f) {
   R answer = none;
   guarded([&] {
     need(model, "model");
@@ -146,15 +153,31 @@ double cutoff(const dpa2::Model& model, dpa2::Block block) {
   return block == dpa2::Block::repinit ? s.repinit.rcut : block == dpa2::Block::three_body ? s.three.rcut : s.rep.rcut;
 }
 
-void set_warning(const dpa2::Model& model, const std::vector<dpa2::Overflow>& overflow) {
+std::string overflow_text(const dpa2::Model& model, const std::vector<dpa2::Overflow>& overflow) {
   const dpa2::Overflow* worst = nullptr;
   for (const dpa2::Overflow& o : overflow)
     if (worst == nullptr || o.count - o.sel > worst->count - worst->sel) worst = &o;
-  if (worst == nullptr) return;
-  messages().warning =
-      dpa2::text("atom ", worst->atom, " has ", worst->count, " neighbours within the cutoff of the model's ", dpa2::block_name(worst->block),
-                 " block (", cutoff(model, worst->block), " angstrom), more than its sel of ", worst->sel, ": only the nearest ", worst->sel,
-                 " are kept, so energies jump when their order changes");
+  if (worst == nullptr) return {};
+  return dpa2::text("atom ", worst->atom, " has ", worst->count, " neighbours within the cutoff of the model's ", dpa2::block_name(worst->block),
+                    " block (", cutoff(model, worst->block), " angstrom), more than its sel of ", worst->sel, ": only the nearest ", worst->sel,
+                    " are kept, so energies jump when their order changes");
+}
+
+std::string close_pair_text(const dpa2::Model& model, const dpa2::ClosestPair& closest) {
+  const double least = model.least_distance();
+  if (!(closest.r < least)) return {};
+  const std::string pair = closest.i == closest.j ? dpa2::text("atom ", closest.i, " and its own periodic image")
+                                                  : dpa2::text("atoms ", closest.i, " and ", closest.j);
+  const char* of = model.knows_least_distance() ? ", half of the least distance in the model's training data" : "";
+  return dpa2::text(pair, " are ", closest.r, " angstrom from each other, closer than ", least, " angstrom", of,
+                    ": the energy of such a pair means nothing. Coordinates and cells are in angstrom: are these in nm, or do atoms overlap?");
+}
+
+void set_warnings(const dpa2::Model& model, const dpa2::Remarks& remarks) {
+  Messages& m = messages();
+  m.overflow = overflow_text(model, remarks.overflow);
+  m.close_pair = close_pair_text(model, remarks.closest);
+  m.warnings = m.overflow + (m.overflow.empty() || m.close_pair.empty() ? "" : "\n") + m.close_pair;
 }
 
 /// Makes a model of what read() gives; errors of the file name it.
@@ -246,7 +269,14 @@ const char* dpa2_isa(void) {
   return name;
 }
 const char* dpa2_last_error(void) { return messages().error.c_str(); }
-const char* dpa2_last_warning(void) { return messages().warning.c_str(); }
+const char* dpa2_last_warning(void) { return messages().warnings.c_str(); }
+const char* dpa2_last_warning_of(dpa2_warning kind) {
+  switch (kind) {
+    case DPA2_WARNING_OVERFLOW: return messages().overflow.c_str();
+    case DPA2_WARNING_CLOSE_PAIR: return messages().close_pair.c_str();
+  }
+  return "";
+}
 
 dpa2_status dpa2_model_load(const char* path, const char* precision, double skin, dpa2_model** model) {
   return gate([&] {
@@ -335,11 +365,11 @@ dpa2_status dpa2_evaluate(const dpa2_model* model, int natoms, const double* coo
     out.force = forces;
     out.atom_energy = atom_energy;
     out.atom_virial = atom_virial;
-    std::vector<dpa2::Overflow> overflow;
-    model->model->evaluate(s, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, threads, out, overflow);
+    dpa2::Remarks remarks;
+    model->model->evaluate(s, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, threads, out, remarks);
     require_finite(out, natoms);
     copy_out(out, energy, virial);
-    set_warning(*model->model, overflow);
+    set_warnings(*model->model, remarks);
   });
 }
 
@@ -352,10 +382,10 @@ dpa2_status dpa2_descriptor(const dpa2_model* model, int natoms, const double* c
     dpa2::Outputs out;
     out.descriptor = descriptor;
     out.rot_mat = rot_mat;
-    std::vector<dpa2::Overflow> overflow;
-    model->model->descriptor(s, threads, out, overflow);
+    dpa2::Remarks remarks;
+    model->model->descriptor(s, threads, out, remarks);
     require_finite_rows(out, config(model), natoms);
-    set_warning(*model->model, overflow);
+    set_warnings(*model->model, remarks);
   });
 }
 
@@ -391,15 +421,15 @@ dpa2_status dpa2_domain_evaluate(dpa2_domain* domain, const dpa2_model* model, c
     out.force = forces;
     out.atom_energy = atom_energy;
     out.atom_virial = atom_virial;
-    std::vector<dpa2::Overflow> overflow;
+    dpa2::Remarks remarks;
     with_exchange(exchange, [&](dpa2::Exchange* e) {
       dpa2::DomainFrame frame = domain_frame(domain, model, types, pad_type, threads, e);
       set_parameters(frame, config(model), fparam, aparam, domain->domain.atoms().nlocal);
-      domain->domain.evaluate(model->model, frame, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, out, overflow);
+      domain->domain.evaluate(model->model, frame, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, out, remarks);
     });
     require_finite(out, domain->domain.atoms().nall);
     copy_out(out, energy, virial);
-    set_warning(*model->model, overflow);
+    set_warnings(*model->model, remarks);
   });
 }
 
@@ -412,11 +442,11 @@ dpa2_status dpa2_domain_descriptor(dpa2_domain* domain, const dpa2_model* model,
     dpa2::Outputs out;
     out.descriptor = descriptor;
     out.rot_mat = rot_mat;
-    std::vector<dpa2::Overflow> overflow;
+    dpa2::Remarks remarks;
     with_exchange(exchange, [&](dpa2::Exchange* e) {
-      domain->domain.descriptor(model->model, domain_frame(domain, model, types, pad_type, threads, e), out, overflow);
+      domain->domain.descriptor(model->model, domain_frame(domain, model, types, pad_type, threads, e), out, remarks);
     });
     require_finite_rows(out, config(model), domain->domain.atoms().nlocal);
-    set_warning(*model->model, overflow);
+    set_warnings(*model->model, remarks);
   });
 }

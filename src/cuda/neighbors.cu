@@ -9,6 +9,7 @@
 //   numbers and images alone.
 // - Double precision whatever `real` is: equal distances must be seen as equal.
 #include "cuda/portable.cuh"
+#include "math/limits.hpp"
 
 using namespace dpa2;
 
@@ -143,13 +144,18 @@ __device__ __forceinline__ void note(unsigned long long* worst, int i, int count
   if (count > sel) atomicMax(worst, static_cast<unsigned long long>(count) << 32 | (0xffffffffu - static_cast<unsigned>(i)));
 }
 
+/// The least distance r >= 0 to a stored neighbour, and the atom: of equal ones the first. The bits of such numbers are in their order.
+__device__ __forceinline__ void note_pair(unsigned long long* closest, int i, float r) {
+  atomicMin(closest, static_cast<unsigned long long>(__float_as_uint(r)) << 32 | static_cast<unsigned>(i));
+}
+
 }  // namespace neighbors
 }  // namespace dpa2
 
 using namespace dpa2::neighbors;
 
 // One thread per atom. wrapped (natoms, 3) =, shift (natoms, 3) = with wrapped = x - shift box, bin (natoms) = (-1 for types < 0),
-// count (bins) +=; status (3): the first atom that is not finite, of an unknown type, or too far away.
+// count (bins) +=; status (3): the first atom that is not finite or too far out, of an unknown type, or too far away.
 extern "C" __global__ void __launch_bounds__(128) wrap_atoms(int natoms, double* wrapped, int* shift, int* bin, int* count, int* status, const double* x,
                                       const int* types, int ntypes, const double* geometry, const int* layout) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -159,7 +165,7 @@ extern "C" __global__ void __launch_bounds__(128) wrap_atoms(int natoms, double*
   bool finite = true, near = true;
   for (int c = 0; c < 3; ++c) {
     w[c] = x[3LL * i + c];
-    finite = finite && w[c] - w[c] == 0.0;
+    finite = finite && fabs(w[c]) <= largest_length;  // false for NaN
   }
   bin[i] = -1;
   if (!finite) atomicMin(status, i);
@@ -281,7 +287,7 @@ extern "C" __global__ void __launch_bounds__(128, 8) count_neighbors(int natoms,
 
 // One warp per centre. Rows from[i]..from[i + 1] of the scratch arrays belong to centre i: j, code, r (unsorted candidates) =, sorted
 // and order (numbers of candidates) =; at the end order has those that are stored. Per centre: stored, n_three, n_rep, pad1, pad3 =.
-// worst (3), coinciding (1): see note(); the first centre with a neighbour at distance 0. capacity: distances per centre that
+// worst (4), coinciding (1): see note() and note_pair(); the first centre with a neighbour at distance 0. capacity: distances per centre that
 // the shared memory holds, twice (unsorted and sorted); beyond it the scratch arrays do, with their sorted distances in `spare`.
 extern "C" __global__ void __launch_bounds__(128) sort_neighbors(int natoms, int capacity, int* stored, int* n_three, int* n_rep, int* pad1, int* pad3,
                                           unsigned long long* worst, int* coinciding, int* j, long long* code, double* r, double* spare,
@@ -374,8 +380,12 @@ extern "C" __global__ void __launch_bounds__(128) sort_neighbors(int natoms, int
   note(worst, i, n, nsel);
   note(worst + 2, i, within_rep, rep_nsel);
   if (use_three != 0) note(worst + 1, i, within_three, three_nsel);
-  double d[3];
-  if (coincide != 0 && left > 0 && displacement(d, lattice, wrapped, i, all.image(order[0])) <= tolerance) atomicMin(coinciding, i);
+  if (left > 0) {
+    double d[3];
+    const double nearest = displacement(d, lattice, wrapped, i, all.image(order[0]));
+    if (coincide != 0 && nearest <= tolerance) atomicMin(coinciding, i);
+    note_pair(worst + 3, i, static_cast<float>(nearest));
+  }
   stored[i] = left;
   n_three[i] = left_three;
   n_rep[i] = left_rep;

@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "error.hpp"
+#include "threads.hpp"
 
 namespace dpa2 {
 
@@ -57,7 +58,9 @@ Domain::Work& Domain::work(const std::shared_ptr<const Model>& model) {
 }
 
 template <class F>
-void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& domain, std::vector<Overflow>& overflow, F f) {
+void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& asked, Remarks& remarks, F f) {
+  DomainFrame domain = asked;
+  domain.threads = checked_threads(asked.threads);
   Frame frame;
   frame.edges = &lists(*model, domain);
   if (domain.exchange == nullptr) require_no_ghosts(*frame.edges);
@@ -66,9 +69,10 @@ void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& d
   frame.fparam = domain.fparam;
   frame.aparam = domain.aparam;
   frame.pad_type = domain.pad_type;
-  overflow = frame.edges->overflow;
+  remarks.overflow = frame.edges->overflow;
+  remarks.closest = frame.edges->closest;
   try {
-    w.evaluator->with([&](auto& evaluator) { f(evaluator, frame); });
+    w.evaluator->with([&](auto& evaluator) { f(evaluator, frame, domain.threads); });
   } catch (...) {
     work_.remove_if([&](const Work& o) { return o.model == model; });  // its buffers may be half filled
     throw;
@@ -76,18 +80,18 @@ void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& d
 }
 
 void Domain::evaluate(const std::shared_ptr<const Model>& model, const DomainFrame& domain, AtomVirial atom_virial, Outputs& out,
-                      std::vector<Overflow>& overflow) {
+                      Remarks& remarks) {
   // The wrapped positions that deepmd-kit's kind refers to are the whole system's, not a part's.
   if (atom_virial == AtomVirial::deepmd) throw invalid_input("the atomic virial of deepmd-kit is not defined for a part of a system");
   model->check_parameters(domain.fparam != nullptr, domain.aparam != nullptr || atoms_.nlocal == 0);
-  run(model, domain, overflow,
-      [&](auto& evaluator, const Frame& frame) { evaluator.evaluate(frame, domain.threads, domain.exchange, atom_virial, out); });
+  run(model, domain, remarks,
+      [&](auto& evaluator, const Frame& frame, int threads) { evaluator.evaluate(frame, threads, domain.exchange, atom_virial, out); });
 }
 
 void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& domain, Outputs& out,
-                        std::vector<Overflow>& overflow) {
-  run(model, domain, overflow,
-      [&](auto& evaluator, const Frame& frame) { evaluator.descriptor(frame, domain.threads, domain.exchange, out); });
+                        Remarks& remarks) {
+  run(model, domain, remarks,
+      [&](auto& evaluator, const Frame& frame, int threads) { evaluator.descriptor(frame, threads, domain.exchange, out); });
 }
 
 }  // namespace dpa2

@@ -43,8 +43,8 @@ class Domain {
 
   /// As Model::evaluate and Model::descriptor; arrays of `out` have rows for ghosts where evaluate.hpp says so.
   void evaluate(const std::shared_ptr<const Model>& model, const DomainFrame& frame, AtomVirial atom_virial, Outputs& out,
-                std::vector<Overflow>& overflow);
-  void descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& frame, Outputs& out, std::vector<Overflow>& overflow);
+                Remarks& remarks);
+  void descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& frame, Outputs& out, Remarks& remarks);
 
  private:
   struct Lists {
@@ -62,7 +62,7 @@ class Domain {
   void require_no_ghosts(const Edges& edges) const;
   Work& work(const std::shared_ptr<const Model>& model);
   template <class F>
-  void run(const std::shared_ptr<const Model>& model, const DomainFrame& frame, std::vector<Overflow>& overflow, F f);
+  void run(const std::shared_ptr<const Model>& model, const DomainFrame& frame, Remarks& remarks, F f);
 
   DomainAtoms atoms_;
   std::list<Lists> lists_;

@@ -23,7 +23,7 @@ void Evaluator<T>::for_tiles(F f) {
 }
 
 template <class T>
-Extent Evaluator<T>::extent(std::int64_t nlocal, std::int64_t nedge, std::int64_t nedge2, bool gradient, AtomVirial atom_virial) const {
+Extent Evaluator<T>::extent(Count nlocal, Count nedge, Count nedge2, bool gradient, AtomVirial atom_virial) const {
   Extent e;
   e.nlocal = e.nall = nlocal;
   e.nedge = nedge;
@@ -35,7 +35,7 @@ Extent Evaluator<T>::extent(std::int64_t nlocal, std::int64_t nedge, std::int64_
   e.gradient = gradient;
   e.pair_att = m_.has_pair_att;
   e.self = m_.has_self;
-  e.generous = gradient && (e.nlayers - 1) * nedge2 * m_.n2 * (e.pair_att ? 2 : 1) * static_cast<std::int64_t>(sizeof(T)) <= generous_limit;
+  e.generous = gradient && nedge2 * (e.nlayers - 1) * m_.n2 * (e.pair_att ? 2 : 1) * static_cast<std::int64_t>(sizeof(T)) <= generous_limit;
   e.atom_virial = atom_virial == AtomVirial::edge;
   e.deepmd_virial = gradient && atom_virial == AtomVirial::deepmd;
   return e;
@@ -70,7 +70,7 @@ void Evaluator<T>::prepare_step(const Frame& frame, int threads, bool gradient, 
   }
   keep_ = ws_.extent.keep;
   require_memory(ws_.growth(ws_.extent), edges.nlocal);
-  ws_.table(ws_.extent, [](auto& buffer, std::int64_t n) { buffer.resize(static_cast<std::size_t>(n)); });
+  ws_.table(ws_.extent, [](auto& buffer, Count n) { buffer.resize(static_cast<std::size_t>(n.value())); });
 }
 
 template <class T>
@@ -85,13 +85,14 @@ std::int64_t Evaluator<T>::memory_estimate(const MemoryQuestion& q) const {
   Extent e = extent(q.natoms, q.nedge, q.nedge2, q.gradient, q.atom_virial);
   const std::int64_t threads = std::max<std::int64_t>(1, std::min<std::int64_t>(q.threads, q.natoms));
   // A thread sums into its own atoms and their neighbours outside: all atoms, if they are in no spatial order.
-  e.rows.assign(static_cast<std::size_t>(threads), threads == 1 ? q.natoms : std::min(q.natoms, q.natoms / threads + q.nedge / threads));
+  e.rows.assign(static_cast<std::size_t>(threads), threads == 1 ? q.natoms : std::min(q.natoms, (Count(q.natoms / threads) + q.nedge / threads).value()));
   Workspace<T> empty;
-  std::int64_t bytes = empty.growth(e) + partition_bytes(q) + neighbor_bytes(q) + result_bytes(q);
+  const Count bytes = Count(empty.growth(e)) + partition_bytes(q) + neighbor_bytes(q) + result_bytes(q);
   // Scratch of a thread: the dense products of a tile, and the pair maps of one centre.
-  const std::int64_t n1 = m_.n1, n2 = m_.n2, most = padded<T>(m_.nsel2);
-  const std::int64_t dense = tile_size * (2 * m_.nd + n1 * (12 + 3 * m_.nh1) + 2 * m_.fitting.in), pairs = most * (16 * n2 + (m_.needs_pair_map ? 16 * most : 0));
-  return bytes + threads * (dense + pairs) * static_cast<std::int64_t>(sizeof(T));
+  const Count n1 = m_.n1, n2 = m_.n2, most = padded<T>(m_.nsel2);
+  const Count dense = (Count(2) * m_.nd + n1 * (Count(12) + Count(3) * m_.nh1) + Count(2) * m_.fitting.in) * tile_size;
+  const Count pairs = most * (n2 * 16 + (m_.needs_pair_map ? most * 16 : 0));
+  return (bytes + (dense + pairs) * threads * static_cast<std::int64_t>(sizeof(T))).value();
 }
 
 template <class T>
@@ -225,7 +226,7 @@ template <class T>
 std::size_t Evaluator<T>::bytes() {
   std::size_t bytes = 0;
   for (const auto& arena : ws_.arenas) bytes += arena->capacity();
-  ws_.table(ws_.extent, [&](auto& buffer, std::int64_t) { bytes += buffer.bytes(); });
+  ws_.table(ws_.extent, [&](auto& buffer, Count) { bytes += buffer.bytes(); });
   return bytes;
 }
 

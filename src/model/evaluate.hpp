@@ -71,7 +71,7 @@ class Evaluator {
   };
   int type(int row) const { return frame_->types[row] < 0 ? 0 : frame_->types[row]; }
   int n_rep(int i) const { return frame_->edges->n_rep[static_cast<std::size_t>(i)]; }
-  Extent extent(std::int64_t nlocal, std::int64_t nedge, std::int64_t nedge2, bool gradient, AtomVirial atom_virial) const;
+  Extent extent(Count nlocal, Count nedge, Count nedge2, bool gradient, AtomVirial atom_virial) const;
   void prepare_step(const Frame& frame, int threads, bool gradient, AtomVirial atom_virial);
   void dense(int n, T* y, const T* x, long ldx, const Packed<T>& w, const T* bias, bool accumulate) const;
   template <class F>

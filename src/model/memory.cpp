@@ -14,6 +14,7 @@
 #endif
 
 #include "error.hpp"
+#include "model/count.hpp"
 #include "neighbors/order.hpp"
 
 namespace dpa2 {
@@ -119,6 +120,14 @@ std::int64_t parse_bytes(const std::string& text) {
   return value * scale < 9e18 ? static_cast<std::int64_t>(value * scale) : -1;
 }
 
+std::int64_t memory_limit() {
+  const char* text = std::getenv("DPA2_MEMORY_LIMIT");
+  if (text == nullptr || *text == '\0') return -1;
+  const std::int64_t most = parse_bytes(text);
+  if (most < 0) throw invalid_input("DPA2_MEMORY_LIMIT is '", text, "', not a number of bytes such as 4000000000 or 4G");
+  return most;
+}
+
 AvailableMemory available_memory() {
   AvailableMemory memory;
   const std::int64_t kib = value_of("/proc/meminfo", "MemAvailable:");
@@ -130,11 +139,7 @@ AvailableMemory available_memory() {
   if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
     lower(memory, static_cast<std::int64_t>(std::min<rlim_t>(limit.rlim_cur, INT64_MAX)) - process.address_space, "RLIMIT_AS (ulimit -v)");
 #endif
-  if (const char* text = std::getenv("DPA2_MEMORY_LIMIT"); text != nullptr && *text != '\0') {
-    const std::int64_t most = parse_bytes(text);
-    if (most < 0) throw invalid_input("DPA2_MEMORY_LIMIT is '", text, "', not a number of bytes such as 4000000000 or 4G");
-    lower(memory, most - process.resident, "DPA2_MEMORY_LIMIT");
-  }
+  if (const std::int64_t most = memory_limit(); most >= 0) lower(memory, most - process.resident, "DPA2_MEMORY_LIMIT");
   return memory;
 }
 
@@ -149,7 +154,8 @@ void require_memory(std::int64_t bytes, std::int64_t natoms) {
 }
 
 std::int64_t partition_bytes(const MemoryQuestion& q) {
-  return q.nedge * static_cast<std::int64_t>(sizeof(int)) + (q.threads > 1 ? 2 : 1) * q.threads * q.natoms * static_cast<std::int64_t>(sizeof(int));
+  const Count numbers = Count(q.nedge) + Count(q.natoms) * q.threads * (q.threads > 1 ? 2 : 1);
+  return (numbers * static_cast<std::int64_t>(sizeof(int))).value();
 }
 
 std::int64_t neighbor_bytes(const MemoryQuestion& q) {
@@ -161,12 +167,12 @@ std::int64_t neighbor_bytes(const MemoryQuestion& q) {
   const double lists = static_cast<double>(q.candidates) * 8.0 + (q.candidates > 0 ? natoms * (24 + 12 + 4 + 12) : 0.0);
   // Atoms in spatial order: their numbers and the keys of the sort, coordinates and types.
   const double order = q.natoms >= SpatialOrder::smallest ? natoms * (4 + 16 + 24 + 4 + 1) : 0.0;
-  return static_cast<std::int64_t>(edges + search + lists + order);
+  return Count::of(edges + search + lists + order).value();
 }
 
 std::int64_t result_bytes(const MemoryQuestion& q) {
   const std::int64_t atom_virial = q.atom_virial == AtomVirial::none ? 0 : 9;
-  return q.natoms * 8 * (q.gradient ? 4 + atom_virial + (q.atom_virial == AtomVirial::deepmd ? 3 : 0) : 0);
+  return (Count(q.natoms) * 8 * (q.gradient ? 4 + atom_virial + (q.atom_virial == AtomVirial::deepmd ? 3 : 0) : 0)).value();
 }
 
 }  // namespace dpa2

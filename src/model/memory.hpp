@@ -28,6 +28,9 @@ bool fits(std::int64_t bytes);
 /// Throws out_of_memory, with both numbers and what to do, when `bytes` more do not fit.
 void require_memory(std::int64_t bytes, std::int64_t natoms);
 
+/// DPA2_MEMORY_LIMIT in bytes, or a negative number where it is not set. Throws invalid_input for anything else than a size.
+std::int64_t memory_limit();
+
 /// Bytes meant by "123", "16G", "1.5 GiB"; negative for anything else.
 std::int64_t parse_bytes(const std::string& text);
 

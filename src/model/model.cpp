@@ -6,7 +6,10 @@
 #include <utility>
 
 #include "error.hpp"
+#include "model/count.hpp"
+#include "model/series.hpp"
 #include "neighbors/order.hpp"
+#include "threads.hpp"
 
 namespace dpa2 {
 
@@ -25,27 +28,48 @@ struct Model::Session {
   }
   Session(const Session&) = delete;  // the guard points to this one
   Session& operator=(const Session&) = delete;
-  /// The structure in the order of this session: copies, valid until the next call.
-  Structure ordered(const Structure& structure) {
-    if (!order.active()) return structure;
-    Structure s = structure;
-    coords.resize(3 * static_cast<std::size_t>(s.natoms));
-    types.resize(static_cast<std::size_t>(s.natoms));
-    order.gather(coords.data(), structure.coords, 3);
-    order.gather(types.data(), structure.types, 1);
-    s.coords = coords.data();
-    s.types = types.data();
-    return s;
-  }
+
+  /// The atoms in another order: copies, valid until the next call.
+  struct Ordered {
+    SpatialOrder order;
+    std::vector<double> coords;
+    std::vector<int> types;
+    Structure of(const Structure& structure) {
+      if (!order.active()) return structure;
+      Structure s = structure;
+      coords.resize(3 * static_cast<std::size_t>(s.natoms));
+      types.resize(static_cast<std::size_t>(s.natoms));
+      order.gather(coords.data(), structure.coords, 3);
+      order.gather(types.data(), structure.types, 1);
+      s.coords = coords.data();
+      s.types = types.data();
+      return s;
+    }
+  };
   bool holds(const Structure& structure, const NeighborSettings& settings) {
-    if (order.active() && order.natoms() != structure.natoms) return false;
-    const Structure s = ordered(structure);
+    if (listed.order.active() && listed.order.natoms() != structure.natoms) return false;
+    const Structure s = listed.of(structure);
     return builder.holds(s.coords, s.types, s.natoms, s.box, settings);
   }
+  /// The lists from the candidates of an earlier step, of the atoms as they are ordered now.
+  bool refresh(const Structure& structure, const NeighborSettings& settings, int threads) {
+    const Structure s = listed.of(structure);
+    const int *then = listed.order.atoms(), *today = now.order.atoms(), *atoms = nullptr;
+    if (then != nullptr && !std::equal(then, then + s.natoms, today)) {
+      const std::size_t n = static_cast<std::size_t>(s.natoms);
+      place.resize(n);
+      rows.resize(n);
+      for (int k = 0; k < s.natoms; ++k) place[static_cast<std::size_t>(then[k])] = k;
+      for (std::size_t k = 0; k < n; ++k) rows[k] = place[static_cast<std::size_t>(today[k])];
+      atoms = rows.data();
+    }
+    return builder.refresh(s.coords, s.types, s.natoms, s.box, settings, atoms, threads, edges);
+  }
+
   int natoms = 0;
-  SpatialOrder order;
-  std::vector<double> coords, aparam;
-  std::vector<int> types;
+  Ordered now, listed;  ///< for this step, and when the candidates were looked for
+  std::vector<int> place, rows;
+  std::vector<double> aparam;
   NeighborBuilder builder;
   Edges edges;
   std::vector<double> wrapped;
@@ -94,6 +118,12 @@ Vec3 wrap(const Box& box, const Vec3& x) {
   return box.cartesian(f);
 }
 
+/// Throws invalid_input for variables that make no sense: before an evaluation relies on them.
+void check_environment() {
+  static_cast<void>(memory_limit());
+  static_cast<void>(series_wanted());
+}
+
 }  // namespace
 
 Model::Model(Config config, const Weights& weights, const std::string& precision, double skin)
@@ -104,6 +134,7 @@ Model::Model(Config config, const Weights& weights, const std::string& precision
       pool_(std::make_unique<Pool>()) {
   if (!(skin >= 0.0 && skin <= config_.repinit.rcut))
     throw invalid_input("skin must be between 0 and the cutoff of the model, ", config_.repinit.rcut, " angstrom, not ", skin);
+  check_environment();
   check_weights(config_, weights);
   if (precision_ == "float64")
     f64_ = std::make_unique<Prepared<double>>(config_, weights);
@@ -133,40 +164,46 @@ std::unique_ptr<Model::Session> Model::take_session(const Structure& structure) 
 }
 
 template <class F>
-void Model::run(const Structure& structure, int threads, bool gradient, AtomVirial atom_virial, std::vector<Overflow>& overflow,
-                const Results& results, F f) const {
+void Model::run(const Structure& structure, int threads, bool gradient, AtomVirial atom_virial, Remarks& remarks, const Results& results,
+                F f) const {
+  threads = checked_threads(threads);
   std::unique_ptr<Session> session = take_session(structure);
   if (!session) session = std::make_unique<Session>(*this);
   Session& s = *session;
   s.natoms = structure.natoms;
   s.evaluator.with([&](auto& evaluator) { evaluator.require(structure.natoms, gradient, atom_virial); });
   NeighborBuilder& builder = s.builder;
-  if (skin_ == 0.0 || !s.holds(structure, settings_)) {
-    check_atoms(structure.coords, structure.types, structure.natoms, settings_.ntypes, nullptr);  // the order wants finite numbers
-    if (structure.natoms < SpatialOrder::smallest)
-      s.order.clear();
-    else
-      s.order.choose(structure.coords, structure.natoms, structure.box, settings_.rep.rcut);
-    builder.name_atoms(s.order.atoms());
-    const Structure now = s.ordered(structure);
-    if (skin_ > 0.0)
+  SpatialOrder& order = s.now.order;
+  check_atoms(structure.coords, structure.types, structure.natoms, settings_.ntypes, nullptr);  // the order wants finite numbers
+  // Chosen from the atoms of this step alone: sums, and with them the last bits, do not depend on steps before.
+  if (structure.natoms < SpatialOrder::smallest)
+    order.clear();
+  else
+    order.choose(structure.coords, structure.natoms, structure.box, settings_.rep.rcut);
+  const Structure now = s.now.of(structure);
+  if (skin_ == 0.0) {
+    builder.name_atoms(order.atoms());
+    builder.build(now.coords, now.types, now.natoms, now.box, settings_, threads, s.edges);
+  } else {
+    if (!s.holds(structure, settings_)) {
+      s.listed.order.copy(order);
+      builder.name_atoms(s.listed.order.atoms());
       builder.build_candidates(now.coords, now.types, now.natoms, now.box, settings_, skin_, threads);
-    else
-      builder.build(now.coords, now.types, now.natoms, now.box, settings_, threads, s.edges);
+    }
+    if (!s.refresh(structure, settings_, threads))
+      throw internal_error("new neighbour candidates do not fit the structure that they were made from");
   }
-  const Structure now = s.ordered(structure);
-  if (skin_ > 0.0 && !builder.refresh(now.coords, now.types, now.natoms, now.box, settings_, threads, s.edges))
-    throw internal_error("new neighbour candidates do not fit the structure that they were made from");
-  overflow = s.edges.overflow;
+  remarks.overflow = s.edges.overflow;
+  remarks.closest = s.edges.closest;
   Frame frame;
   frame.edges = &s.edges;
   frame.types = now.types;
   frame.fparam = structure.fparam;
   frame.aparam = structure.aparam;
-  if (s.order.active() && structure.aparam != nullptr) {
+  if (order.active() && structure.aparam != nullptr) {
     const int width = config_.fitting.numb_aparam;
     s.aparam.resize(static_cast<std::size_t>(structure.natoms) * static_cast<std::size_t>(width));
-    s.order.gather(s.aparam.data(), structure.aparam, width);
+    order.gather(s.aparam.data(), structure.aparam, width);
     frame.aparam = s.aparam.data();
   }
   frame.pad_type = structure.natoms > 0 ? structure.types[0] : 0;
@@ -178,13 +215,18 @@ void Model::run(const Structure& structure, int threads, bool gradient, AtomViri
     }
     frame.wrapped = s.wrapped.data();
   }
-  s.evaluator.with([&](auto& evaluator) { f(evaluator, frame); });
-  if (s.order.active())
+  s.evaluator.with([&](auto& evaluator) { f(evaluator, frame, threads); });
+  if (order.active())
     for (const Rows& r : results)
-      if (r.data != nullptr) s.order.restore(r.data, r.width);
+      if (r.data != nullptr) order.restore(r.data, r.width);
   // An exception drops the session: its buffers may be half filled.
   const std::lock_guard<std::mutex> lock(pool_->mutex);
   pool_->idle.push_back(std::move(session));
+}
+
+double Model::least_distance() const {
+  constexpr double unknown = 0.5;  // angstrom: shorter than any bond, longer than bonds in nanometres
+  return knows_least_distance() ? 0.5 * *config_.min_nbor_dist : unknown;
 }
 
 void Model::check_parameters(bool has_fparam, bool has_aparam) const {
@@ -195,17 +237,17 @@ void Model::check_parameters(bool has_fparam, bool has_aparam) const {
     throw invalid_input("the model needs aparam (", fitting.numb_aparam, " values per atom)");
 }
 
-void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int threads, Outputs& out, std::vector<Overflow>& overflow) const {
+void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int threads, Outputs& out, Remarks& remarks) const {
   check_parameters(structure.fparam != nullptr, structure.aparam != nullptr);
   const Results results{{{out.atom_energy, 1}, {out.force, 3}, {atom_virial != AtomVirial::none ? out.atom_virial : nullptr, 9}}};
-  run(structure, threads, out.force != nullptr, atom_virial, overflow, results,
-      [&](auto& evaluator, const Frame& frame) { evaluator.evaluate(frame, threads, nullptr, atom_virial, out); });
+  run(structure, threads, out.force != nullptr, atom_virial, remarks, results,
+      [&](auto& evaluator, const Frame& frame, int n) { evaluator.evaluate(frame, n, nullptr, atom_virial, out); });
 }
 
-void Model::descriptor(const Structure& structure, int threads, Outputs& out, std::vector<Overflow>& overflow) const {
+void Model::descriptor(const Structure& structure, int threads, Outputs& out, Remarks& remarks) const {
   const Results results{{{out.descriptor, config_.descriptor_dim()}, {out.rot_mat, 3 * config_.repformer.g2_dim}, {}}};
-  run(structure, threads, false, AtomVirial::none, overflow, results,
-      [&](auto& evaluator, const Frame& frame) { evaluator.descriptor(frame, threads, nullptr, out); });
+  run(structure, threads, false, AtomVirial::none, remarks, results,
+      [&](auto& evaluator, const Frame& frame, int n) { evaluator.descriptor(frame, n, nullptr, out); });
 }
 
 std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const {
@@ -213,16 +255,16 @@ std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool 
   if (!(neighbors >= 0.0) || !std::isfinite(neighbors)) throw invalid_input("the number of neighbours is ", neighbors);
   const double rcut = settings_.repinit.rcut, n = static_cast<double>(natoms), volume = 4.0 / 3.0 * std::acos(-1.0) * rcut * rcut * rcut;
   const auto edges = [&](const ListSpec& list) {
-    return static_cast<std::int64_t>(n * std::min<double>(list.nsel, neighbors * std::pow(list.rcut / rcut, 3)));
+    return Count::of(n * std::min<double>(list.nsel, neighbors * std::pow(list.rcut / rcut, 3))).value();
   };
   MemoryQuestion q;
   q.natoms = natoms;
   q.nedge = edges(settings_.repinit);
   q.nedge2 = std::min(q.nedge, edges(settings_.rep));
-  if (skin_ > 0.0) q.candidates = static_cast<std::int64_t>(n * neighbors * std::pow((rcut + skin_) / rcut, 3));
+  if (skin_ > 0.0) q.candidates = Count::of(n * neighbors * std::pow((rcut + skin_) / rcut, 3)).value();
   if (neighbors > 0.0 && natoms > 0) q.images = std::pow(1.0 + 2.0 * (rcut + skin_) / std::cbrt(n * volume / neighbors), 3);
   q.images = std::min(q.images, 1000.0);
-  q.threads = std::max(1, threads);
+  q.threads = checked_threads(threads);
   q.gradient = gradient;
   q.atom_virial = atom_virial;
   return f64_ ? Evaluator<double>(*f64_).memory_estimate(q) : Evaluator<float>(*f32_).memory_estimate(q);

@@ -50,7 +50,7 @@ class AnyEvaluator {
 class Model {
  public:
   /// `precision` "float64" or "float32"; empty: the configuration's own. With a `skin` (angstrom) neighbours within the cutoff
-  /// + skin are looked for once and reused until an atom has moved by half the skin; results are the same. Throws Error.
+  /// + skin are looked for once and reused until an atom has moved by half the skin; results are the same bits. Throws Error.
   Model(Config config, const Weights& weights, const std::string& precision, double skin = 0.0);
   ~Model();
   Model(const Model&) = delete;
@@ -62,12 +62,15 @@ class Model {
   double skin() const noexcept { return skin_; }
   /// The widest rows that an evaluation exchanges, in numbers of the model's precision.
   int exchange_width() const noexcept { return f64_ ? f64_->n1 : f32_->n1; }
+  /// Angstrom: a pair closer than this is a mistake. Half of the least distance in the training data, where the model knows it.
+  double least_distance() const;
+  bool knows_least_distance() const { return config_.min_nbor_dist && *config_.min_nbor_dist > 0.0; }
   /// Throws invalid_input where a parameter is missing that the model has no default for.
   void check_parameters(bool has_fparam, bool has_aparam) const;
 
-  /// Fills `out` (see evaluate.hpp; nall == natoms) and reports neighbours beyond sel.
-  void evaluate(const Structure& structure, AtomVirial atom_virial, int threads, Outputs& out, std::vector<Overflow>& overflow) const;
-  void descriptor(const Structure& structure, int threads, Outputs& out, std::vector<Overflow>& overflow) const;
+  /// Fills `out` (see evaluate.hpp; nall == natoms) and remarks: neighbours beyond sel, the closest pair. `threads` below 1 are 1.
+  void evaluate(const Structure& structure, AtomVirial atom_virial, int threads, Outputs& out, Remarks& remarks) const;
+  void descriptor(const Structure& structure, int threads, Outputs& out, Remarks& remarks) const;
 
   /// Bytes that a first evaluation takes, of `natoms` atoms with on average `neighbors` others within repinit's cutoff. With
   /// `gradient` forces as well.
@@ -84,8 +87,8 @@ class Model {
   };
   using Results = std::array<Rows, 3>;
   template <class F>
-  void run(const Structure& structure, int threads, bool gradient, AtomVirial atom_virial, std::vector<Overflow>& overflow,
-           const Results& results, F f) const;
+  void run(const Structure& structure, int threads, bool gradient, AtomVirial atom_virial, Remarks& remarks, const Results& results,
+           F f) const;
 
   Config config_;
   std::string precision_;

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "error.hpp"
+
 namespace dpa2 {
 
 namespace {
@@ -84,7 +86,9 @@ class Fitter {
 
 bool series_wanted() {
   const char* value = std::getenv("DPA2_SERIES");
-  return value == nullptr || std::string(value) != "off";
+  const std::string text = value == nullptr || *value == '\0' ? "on" : value;
+  if (text != "on" && text != "off") throw invalid_input("DPA2_SERIES is '", text, "': it can be 'on', the default, or 'off'");
+  return text == "on";
 }
 
 template <class T>

@@ -30,6 +30,7 @@
 
 #include "cpu/arena.hpp"
 #include "model/buffer.hpp"
+#include "model/count.hpp"
 #include "model/parallel.hpp"
 
 namespace dpa2 {
@@ -39,7 +40,7 @@ inline constexpr std::int64_t generous_limit = std::int64_t{1} << 30;
 
 /// What the sizes depend on.
 struct Extent {
-  std::int64_t nlocal = 0, nall = 0, nedge = 0, nedge2 = 0;  ///< nedge2: of the repformer lists
+  Count nlocal, nall, nedge, nedge2;  ///< nedge2: of the repformer lists
   int nlayers = 0, n1 = 0, n2 = 0;
   int keep = 1;             ///< of g2: every how many layers it is kept for the backward
   bool generous = false;    ///< whether memory is taken to spare work
@@ -58,12 +59,12 @@ class Layers {
     U* first;
     U* data() const noexcept { return first; }
   };
-  void shape(int layers, int copies, std::int64_t size) noexcept {
+  void shape(int layers, int copies, Count size) noexcept {
     layers_ = layers;
     copies_ = std::max(1, std::min(layers, copies));
-    size_ = size;
+    size_ = size.value();
   }
-  std::int64_t total() const noexcept { return layers_ == 0 ? 0 : copies_ * size_; }
+  Count total() const noexcept { return layers_ == 0 ? Count() : Count(copies_) * size_; }
   Slice<T> operator[](std::size_t l) noexcept { return {memory.data() + offset(l)}; }
   Slice<const T> operator[](std::size_t l) const noexcept { return {memory.data() + offset(l)}; }
   Slice<T> back() noexcept { return (*this)[static_cast<std::size_t>(layers_ - 1)]; }
@@ -104,9 +105,9 @@ struct Workspace {
   /// f(buffer, elements) for every buffer that an evaluation of this extent uses.
   template <class F>
   void table(const Extent& e, F f) {
-    const std::int64_t atoms = e.nlocal * e.n1, rows = e.nall * e.n1, g = e.gradient ? 1 : 0;
+    const Count atoms = e.nlocal * e.n1, rows = e.nall * e.n1, g = e.gradient ? 1 : 0;
     const int last = e.nlayers - 1;
-    const auto layers = [&](Layers<T>& l, int number, int copies, std::int64_t size) {
+    const auto layers = [&](Layers<T>& l, int number, int copies, Count size) {
       l.shape(number, copies, size);
       f(l.memory, l.total());
     };
@@ -131,23 +132,25 @@ struct Workspace {
     for (auto* list : {&force, &atom_virial, &virial}) list->resize(std::max(list->size(), threads));
     acc.resize(std::max(acc.size(), threads));
     for (std::size_t t = 0; t < threads; ++t) {
-      f(acc[t], e.rows[t] * e.n1 * g);
-      f(force[t], e.rows[t] * 3 * g);
+      const Count mine = e.rows[t];
+      f(acc[t], mine * e.n1 * g);
+      f(force[t], mine * 3 * g);
       f(virial[t], 9 * g);
-      f(atom_virial[t], e.atom_virial ? e.rows[t] * 9 * g : 0);
+      f(atom_virial[t], e.atom_virial ? mine * 9 * g : 0);
     }
-    for (auto& b : gamma) f(b, e.deepmd_virial ? 3 * e.nedge + 1 : 0);
+    for (auto& b : gamma) f(b, e.deepmd_virial ? e.nedge * 3 + 1 : 0);
     f(seed, e.deepmd_virial ? e.nlocal : 0);
   }
 
   /// Bytes that the buffers have to grow by for this extent.
   std::int64_t growth(const Extent& e) {
-    std::int64_t bytes = 0;
-    table(e, [&](auto& b, std::int64_t n) {
-      const std::int64_t needed = n * static_cast<std::int64_t>(sizeof(*b.data())), held = static_cast<std::int64_t>(b.bytes());
-      if (needed > held) bytes += needed - held;
+    Count bytes;
+    table(e, [&](auto& b, Count n) {
+      const Count needed = n * static_cast<std::int64_t>(sizeof(*b.data()));
+      const std::int64_t held = static_cast<std::int64_t>(b.bytes());
+      if (needed.value() > held) bytes = bytes + (needed.value() - held);
     });
-    return bytes;
+    return bytes.value();
   }
 };
 

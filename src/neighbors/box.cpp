@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "error.hpp"
+#include "math/limits.hpp"
 
 namespace dpa2 {
 namespace {
@@ -71,8 +72,9 @@ Box::Box(const double* rows, const std::array<bool, 3>& pbc) : Box() {
   for (std::size_t a = 0; a < 3; ++a) {
     for (std::size_t c = 0; c < 3; ++c) {
       rows_[a][c] = rows[3 * a + c];
-      if (!std::isfinite(rows_[a][c]))
-        throw invalid_input("the box entry (", a, ", ", c, ") is not finite: ", rows_[a][c]);
+      if (!(std::abs(rows_[a][c]) <= largest_length))
+        throw invalid_input("the box entry (", a, ", ", c, ") is ", std::isfinite(rows_[a][c]) ? "too large; lengths are in angstrom: " : "not finite: ",
+                            rows_[a][c]);
     }
     missing[a] = rows_[a][0] == 0.0 && rows_[a][1] == 0.0 && rows_[a][2] == 0.0;
     if (missing[a] && pbc[a]) throw invalid_input("the box is singular: vector ", a, " is zero, but its direction is periodic");

@@ -15,8 +15,8 @@ class Box {
   Box() noexcept;
 
   // rows: (3, 3) row-major, or null for an open system. A zero vector along a direction that is not periodic is replaced by
-  // a unit vector orthogonal to the others. Throws invalid_input for entries that are not finite, a singular box, or a
-  // periodic direction without a box.
+  // a unit vector orthogonal to the others. Throws invalid_input for entries that are not finite or too large, a singular
+  // box, or a periodic direction without a box.
   Box(const double* rows, const std::array<bool, 3>& pbc);
 
   [[nodiscard]] const Mat3& rows() const noexcept { return rows_; }

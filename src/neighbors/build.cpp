@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "error.hpp"
+#include "math/limits.hpp"
 #include "neighbors/cells.hpp"
 #include "neighbors/finish.hpp"
 #include "threads.hpp"
@@ -44,6 +45,16 @@ void prepare(Edges& edges, int nlocal, int nall) {
   edges.pad1.resize(size(nlocal));
   edges.pad3.resize(size(nlocal));
   edges.overflow.clear();
+  edges.closest = {};
+}
+
+// How many threads share the centres: fewer than there are, where each would have little to do.
+int shares([[maybe_unused]] int threads, [[maybe_unused]] int centres) {
+#ifdef _OPENMP
+  return std::max(1, std::min(threads, centres / 16));
+#else
+  return 1;
+#endif
 }
 
 std::size_t bytes_per_edge(const Edges& edges) { return (edges.keep_image ? 4 : 1) * sizeof(int) + 4 * sizeof(double); }
@@ -64,7 +75,8 @@ void check_atoms(const double* x, const int* types, int natoms, int ntypes, cons
     if (types[i] >= ntypes)
       throw invalid_input("atom ", name(i), " has type ", types[i], ", but the model has ", ntypes, " types");
     for (std::ptrdiff_t c = 0; c < 3; ++c)
-      if (!std::isfinite(x[3 * i + c])) throw invalid_input("coordinate ", c, " of atom ", name(i), " is not finite: ", x[3 * i + c]);
+      if (const double v = x[3 * i + c]; !(std::abs(v) <= largest_length))
+        throw invalid_input("coordinate ", c, " of atom ", name(i), std::isfinite(v) ? " is too large; coordinates are in angstrom: " : " is not finite: ", v);
   }
 }
 
@@ -74,6 +86,7 @@ struct NeighborBuilder::Scratch {
   std::vector<std::exception_ptr> failures;
   std::function<void(std::int64_t)> guard;
   const int* names = nullptr;
+  std::vector<int> row_of;  // (natoms) in the lists, where another order is asked for
 
   // The candidates of centre i: count[i] images from first[i] of lists[i / block].
   struct Verlet {
@@ -88,25 +101,26 @@ struct NeighborBuilder::Scratch {
   } verlet;
 
   template <class Candidates>
-  void run(int nlocal, const int* types, const NeighborSettings& settings, int threads, Edges& edges, Candidates candidates);
+  void run(int nlocal, const int* types, const NeighborSettings& settings, const int* atoms, int threads, Edges& edges, Candidates candidates);
 
  private:
   template <class Candidates>
-  void run_block(std::size_t worker, int begin, int end, const int* types, Edges& edges, Candidates& candidates) noexcept;
+  void run_block(std::size_t worker, int begin, int end, const int* types, const int* atoms, Edges& edges, Candidates& candidates) noexcept;
   void check_workers(int threads) const;
 };
 
 template <class Candidates>
-void NeighborBuilder::Scratch::run_block(std::size_t worker, int begin, int end, const int* types, Edges& edges,
+void NeighborBuilder::Scratch::run_block(std::size_t worker, int begin, int end, const int* types, const int* atoms, Edges& edges,
                                          Candidates& candidates) noexcept {
   try {
     Finisher& finisher = workers[worker];
     finisher.begin_block();
-    for (int i = begin; i < end; ++i) {
+    for (int row = begin; row < end; ++row) {
+      const int i = atoms != nullptr ? atoms[row] : row;
       if (types[i] < 0)
-        finisher.finish_empty(i, edges);
+        finisher.finish_empty(row, edges);
       else
-        finisher.finish(i, candidates(i, finisher), types, edges);
+        finisher.finish(i, row, candidates(i, finisher), types, edges);
     }
   } catch (...) {
     failures[worker] = std::current_exception();  // must not leave a parallel region
@@ -125,25 +139,26 @@ void NeighborBuilder::Scratch::check_workers(int threads) const {
                         " are at the same place: the model is not defined at distance 0");
 }
 
-// candidates(i, finisher) writes the candidates of centre i to finisher.room(...) and returns their number.
+// candidates(i, finisher) writes the candidates of atom i to finisher.room(...) and returns their number. atoms: see refresh().
 template <class Candidates>
-void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborSettings& settings, int threads, Edges& edges,
+void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborSettings& settings, const int* atoms, int threads, Edges& edges,
                                    Candidates candidates) {
-#ifdef _OPENMP
-  threads = std::max(1, std::min(threads, nlocal / 16));
-#else
-  threads = 1;
-#endif
+  if (atoms != nullptr) {
+    row_of.resize(size(nlocal));
+    for (int row = 0; row < nlocal; ++row) row_of[size(atoms[row])] = row;
+  }
+  const int team = std::min(threads, nlocal);
+  threads = shares(threads, nlocal);
   if (workers.size() < size(threads)) workers.resize(size(threads));
   failures.assign(size(threads), nullptr);
-  for (std::size_t t = 0; t < size(threads); ++t) workers[t].begin(settings, names);
+  for (std::size_t t = 0; t < size(threads); ++t) workers[t].begin(settings, names, atoms != nullptr ? row_of.data() : nullptr);
 
   const int block = std::min(block_size, (nlocal + threads - 1) / std::max(1, threads));
   std::int64_t total = 0;
   for (int done = 0; done < nlocal;) {
     const int first = done;
     const auto begin = [=](int t) { return std::min(nlocal, first + t * block); };
-    parallel(threads, [&](int t) { run_block(size(t), begin(t), begin(t + 1), types, edges, candidates); });
+    parallel(threads, team, [&](int t) { run_block(size(t), begin(t), begin(t + 1), types, atoms, edges, candidates); });
     check_workers(threads);
     done = begin(threads);
 
@@ -162,7 +177,7 @@ void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborS
       }
       resize_edges(edges, rows);
     }
-    parallel(threads, [&](int t) {
+    parallel(threads, team, [&](int t) {
       std::int64_t at = total;
       for (int before = 0; before < t; ++before) at += workers[size(before)].edge_count();
       workers[size(t)].copy_to(edges, at);
@@ -176,6 +191,8 @@ void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborS
   for (std::size_t t = 0; t < size(threads); ++t) workers[t].merge_overflow(worst);
   for (const Overflow& w : worst)
     if (w.sel > 0) edges.overflow.push_back(w);
+  for (std::size_t t = 0; t < size(threads); ++t)
+    if (workers[t].closest().before(edges.closest)) edges.closest = workers[t].closest();
 }
 
 NeighborBuilder::NeighborBuilder() : scratch_(std::make_unique<Scratch>()) {}
@@ -192,7 +209,7 @@ void NeighborBuilder::build(const double* x, const int* types, int natoms, const
     ImageCells& cells = scratch_->cells;
     scratch_->verlet.valid = false;
     cells.prepare(x, types, natoms, box, settings.repinit.rcut + distance_tolerance, false, scratch_->names);
-    scratch_->run(natoms, types, settings, threads, edges, [&cells](int i, Finisher& finisher) {
+    scratch_->run(natoms, types, settings, nullptr, threads, edges, [&cells](int i, Finisher& finisher) {
       cells.locate(i, finisher.search);
       return cells.gather(i, finisher.search, finisher.room(finisher.search.total + 1));
     });
@@ -211,7 +228,7 @@ void NeighborBuilder::build_from_list(const double* x_all, const int* types_all,
     if (nlocal < 0 || nlocal > nall) throw invalid_input(nlocal, " centres among ", nall, " atoms");
     prepare(edges, nlocal, nall);
     const double radius = settings.repinit.rcut + distance_tolerance;
-    scratch_->run(nlocal, types_all, settings, threads, edges, [=](int i, Finisher& finisher) {
+    scratch_->run(nlocal, types_all, settings, nullptr, threads, edges, [=](int i, Finisher& finisher) {
       Candidate* out = finisher.room(numneigh[i] + 1);
       const double* xi = x_all + 3 * static_cast<std::ptrdiff_t>(i);
       int n = 0;
@@ -259,15 +276,12 @@ void NeighborBuilder::build_candidates(const double* x, const int* types, int na
   list.types.assign(types, types + natoms);
   list.first.assign(size(natoms), 0);
   list.count.assign(size(natoms), 0);
-#ifdef _OPENMP
-  threads = std::max(1, std::min(threads, natoms / 16));
-#else
-  threads = 1;
-#endif
+  const int team = std::min(threads, natoms);
+  threads = shares(threads, natoms);
   list.block = std::max(1, (natoms + threads - 1) / threads);
   if (list.lists.size() < size(threads)) list.lists.resize(size(threads));
   if (scratch_->workers.size() < size(threads)) scratch_->workers.resize(size(threads));
-  parallel(threads, [&](int t) {
+  parallel(threads, team, [&](int t) {
     std::vector<ImageCells::Image>& out = list.lists[size(t)];
     ImageCells::Search& search = scratch_->workers[size(t)].search;
     out.clear();
@@ -291,17 +305,17 @@ bool NeighborBuilder::holds(const double* x, const int* types, int natoms, const
 }
 
 bool NeighborBuilder::refresh(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings,
-                              int threads, Edges& edges) {
+                              const int* atoms, int threads, Edges& edges) {
   const Scratch::Verlet& list = scratch_->verlet;
   if (!holds(x, types, natoms, box, settings)) return false;
   check_settings(settings);
   check_atoms(x, types, natoms, settings.ntypes, scratch_->names);
   try {
     ImageCells& cells = scratch_->cells;
-    if (!cells.follow(x, types, 0.5 * list.skin)) return false;
+    if (!cells.follow(x, types, 0.5 * list.skin, scratch_->names)) return false;
     prepare(edges, natoms, natoms);
     const double radius = settings.repinit.rcut + distance_tolerance;
-    scratch_->run(natoms, types, settings, threads, edges, [&cells, &list, radius](int i, Finisher& finisher) {
+    scratch_->run(natoms, types, settings, atoms, threads, edges, [&cells, &list, radius](int i, Finisher& finisher) {
       const int count = list.count[size(i)];
       const ImageCells::Image* images = list.lists[size(i / list.block)].data() + list.first[size(i)];
       return cells.measure(i, images, count, radius, finisher.search, finisher.room(count + 1));

@@ -42,7 +42,7 @@ struct NeighborSettings {
   }
 };
 
-// Throws invalid_input for coordinates that are not finite and types >= ntypes, naming the first such atom: names (natoms) or,
+// Throws invalid_input for coordinates that are not finite or too large and types >= ntypes, naming the first such atom: names (natoms) or,
 // where that is null, its row.
 void check_atoms(const double* x, const int* types, int natoms, int ntypes, const int* names);
 
@@ -55,7 +55,9 @@ class NeighborBuilder {
   NeighborBuilder(NeighborBuilder&&) noexcept;
   NeighborBuilder& operator=(NeighborBuilder&&) noexcept;
 
-  // x: (natoms, 3) angstrom, anywhere in space; types: (natoms). `threads` < 1 means 1; the result does not depend on it.
+  // x: (natoms, 3) angstrom, anywhere in space; types: (natoms). `threads` < 1 means 1; the result does not depend on it. OpenMP
+  // gets as many threads as it will have in regions over all centres, even where there is less to do: to change their number it ends
+  // some and creates others.
   // Throws invalid_input, naming the atoms, for coordinates that are not finite, types >= ntypes, and neighbours at distance
   // zero when env_protection is 0.
   void build(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings, int threads,
@@ -73,10 +75,10 @@ class NeighborBuilder {
                         double skin, int threads);
   // Whether refresh() would succeed: same number of atoms, types, box and settings as in build_candidates, no atom too far.
   [[nodiscard]] bool holds(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings) const;
-  // As build(), from the candidates; vectors of atoms that left the cell since build_candidates may differ in the last bit.
-  // False, and `edges` stays as it is, where the candidates do not hold.
-  bool refresh(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings, int threads,
-               Edges& edges);
+  // As build(), bit by bit, from the candidates. False, and `edges` stays as it is, where the candidates do not hold.
+  // atoms (natoms, null: the same order): the atom of x that each row of the lists is about.
+  bool refresh(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings, const int* atoms,
+               int threads, Edges& edges);
 
   // names (natoms or nall, null: row numbers; not copied): numbers of the atoms that decide between equal distances and that
   // messages and overflow name, for callers that keep the atoms in another order. From the next call on.

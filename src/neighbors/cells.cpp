@@ -103,50 +103,70 @@ void ImageCells::reduce(const Box& box) {
   lattice_ = Box(rows, pbc);
 }
 
-void ImageCells::wrap(const double* x, const int* types, int natoms, const Box& box, const int* names) {
-  const std::array<bool, 3>& pbc = box.periodic();
-  wrapped_.resize(size(natoms) * 3);
-  frac_.resize(size(natoms) * 3);
-  shift_.resize(size(natoms) * 3);
-  for (Index i = 0; i < natoms; ++i) {
-    Vec3 w{x[3 * i], x[3 * i + 1], x[3 * i + 2]};
-    Vec3 f{};
-    double shift[3] = {0.0, 0.0, 0.0}, cell[3] = {0.0, 0.0, 0.0};
-    if (!box.open() && types[i] >= 0) {
-      f = lattice_.fractional(w);
-      double(&k)[3] = cell;
-      for (std::size_t a = 0; a < 3; ++a)
-        if (pbc[a]) k[a] = std::floor(f[a]);
-      for (std::size_t c = 0; c < 3; ++c) {
-        const Mat3& b = lattice_.rows();
-        w[c] -= k[0] * b[0][c] + k[1] * b[1][c] + k[2] * b[2][c];
-        for (std::size_t a = 0; a < 3; ++a) shift[c] += k[a] * static_cast<double>(t_[a][c]);
-      }
-      for (const double s : shift)
-        if (!(std::abs(s) < image_limit))
-          throw invalid_input("atom ", names != nullptr ? names[i] : static_cast<int>(i), " is too far from the periodic cell: ", s, " cell vectors away");
-      f = lattice_.fractional(w);
-    }
-    for (Index c = 0; c < 3; ++c) {
-      wrapped_[size(3 * i + c)] = w[size(c)];
-      frac_[size(3 * i + c)] = f[size(c)];
-      shift_[size(3 * i + c)] = static_cast<int>(shift[c]);
-    }
-    if (cell_.empty()) continue;
-    for (Index c = 0; c < 3; ++c) cell_[size(3 * i + c)] = static_cast<int>(cell[size(c)]);
+// x moved by whole cells of the lattice.
+Vec3 ImageCells::moved(const double* x, const double (&cells)[3]) const {
+  const Mat3& b = lattice_.rows();
+  Vec3 w{x[0], x[1], x[2]};
+  if (lattice_.open()) return w;
+  for (std::size_t c = 0; c < 3; ++c) w[c] -= cells[0] * b[0][c] + cells[1] * b[1][c] + cells[2] * b[2][c];
+  return w;
+}
+
+// Moves atom i from x into the cell, by `cells`.
+void ImageCells::wrap_atom(int i, const double* x, double (&cells)[3], const int* names) {
+  double shift[3] = {0.0, 0.0, 0.0};
+  const Vec3 f = lattice_.fractional({x[0], x[1], x[2]});
+  for (std::size_t a = 0; a < 3; ++a) cells[a] = lattice_.periodic()[a] ? std::floor(f[a]) : 0.0;
+  for (std::size_t c = 0; c < 3; ++c)
+    for (std::size_t a = 0; a < 3; ++a) shift[c] += cells[a] * static_cast<double>(t_[a][c]);
+  for (const double s : shift)
+    if (!(std::abs(s) < image_limit))
+      throw invalid_input("atom ", names != nullptr ? names[i] : i, " is too far from the periodic cell: ", s, " cell vectors away");
+  const Vec3 w = moved(x, cells);
+  for (std::size_t c = 0; c < 3; ++c) {
+    wrapped_[3 * size(i) + c] = w[c];
+    shift_[3 * size(i) + c] = static_cast<int>(shift[c]);
   }
 }
 
-// The number of the translation by m reduced lattice vectors.
-int ImageCells::add_shift(int m0, int m1, int m2) {
-  if (m0 == 0 && m1 == 0 && m2 == 0) return 0;
+void ImageCells::wrap(const double* x, const int* types, int natoms, bool keep, const int* names) {
+  wrapped_.assign(x, x + 3 * static_cast<Index>(natoms));
+  frac_.assign(size(natoms) * 3, 0.0);
+  shift_.assign(size(natoms) * 3, 0);
+  cell_.assign(keep ? size(natoms) * 3 : 0, 0);
+  if (lattice_.open()) return;
+  for (int i = 0; i < natoms; ++i) {
+    if (types[i] < 0) continue;
+    double cells[3];
+    wrap_atom(i, x + 3 * static_cast<Index>(i), cells, names);
+    const double* w = &wrapped_[3 * size(i)];
+    const Vec3 f = lattice_.fractional({w[0], w[1], w[2]});
+    for (std::size_t c = 0; c < 3; ++c) {
+      frac_[3 * size(i) + c] = f[c];
+      if (keep) cell_[3 * size(i) + c] = static_cast<int>(cells[c]);
+    }
+  }
+}
+
+// The translation by m reduced lattice vectors.
+ImageCells::Shift ImageCells::translation(int m0, int m1, int m2) const {
+  Shift shift{};
+  if (m0 == 0 && m1 == 0 && m2 == 0) return shift;
   const Mat3& b = lattice_.rows();
-  Shift shift;
   for (std::size_t c = 0; c < 3; ++c) {
     shift.v[c] = m0 * b[0][c] + m1 * b[1][c] + m2 * b[2][c];
     shift.n[c] = static_cast<int>(m0 * t_[0][c] + m1 * t_[1][c] + m2 * t_[2][c]);
   }
-  shifts_.push_back(shift);
+  shift.m[0] = m0;
+  shift.m[1] = m1;
+  shift.m[2] = m2;
+  return shift;
+}
+
+// The number of that translation in shifts_.
+int ImageCells::add_shift(int m0, int m1, int m2) {
+  if (m0 == 0 && m1 == 0 && m2 == 0) return 0;
+  shifts_.push_back(translation(m0, m1, m2));
   return static_cast<int>(shifts_.size()) - 1;
 }
 
@@ -305,9 +325,8 @@ void ImageCells::sort_into_cells() {
 void ImageCells::prepare(const double* x, const int* types, int natoms, const Box& box, double radius, bool keep, const int* names) {
   radius_ = radius;
   dims_ = {0, 0, 0};
-  cell_.resize(keep ? size(natoms) * 3 : 0);
   reduce(box);
-  wrap(x, types, natoms, box, names);
+  wrap(x, types, natoms, keep, names);
   start_.assign(x, x + (keep ? 3 * static_cast<Index>(natoms) : 0));
   make_images(types, natoms);
   sort_into_cells();
@@ -371,18 +390,25 @@ int ImageCells::hit(int i, Search& search) const {
 }
 
 // From the wrapped atoms and not from the image: then the edges (i, j) and (j, i) are exact negatives.
-Candidate ImageCells::candidate(int i, const Image& image) const {
-  const double *w = &wrapped_[3 * size(i)], *wj = &wrapped_[3 * size(image.j)];
-  const int *ki = &shift_[3 * size(i)], *kj = &shift_[3 * size(image.j)];
-  const Shift& shift = shifts_[size(image.shift)];
+Candidate ImageCells::candidate(int i, int j, const Shift& shift) const {
+  const double *w = &wrapped_[3 * size(i)], *wj = &wrapped_[3 * size(j)];
+  const int *ki = &shift_[3 * size(i)], *kj = &shift_[3 * size(j)];
   Candidate c;
   for (std::size_t a = 0; a < 3; ++a) {
     c.d[a] = (wj[a] - w[a]) + shift.v[a];
     c.n[a] = shift.n[a] - kj[a] + ki[a];
   }
   c.r = std::sqrt(c.d[0] * c.d[0] + c.d[1] * c.d[1] + c.d[2] * c.d[2]);
-  c.j = image.j;
+  c.j = j;
   return c;
+}
+
+// The same image after follow(): as many cells away as the two atoms have crossed more or less.
+Candidate ImageCells::moved_candidate(int i, const Image& image) const {
+  const Shift& shift = shifts_[size(image.shift)];
+  const std::array<int, 3>&ei = crossed_[size(i)], &ej = crossed_[size(image.j)];
+  if (ei == ej) return candidate(i, image.j, shift);
+  return candidate(i, image.j, translation(shift.m[0] + ej[0] - ei[0], shift.m[1] + ej[1] - ei[1], shift.m[2] + ej[2] - ei[2]));
 }
 
 int ImageCells::gather(int i, Search& search, Candidate* out) const {
@@ -392,7 +418,7 @@ int ImageCells::gather(int i, Search& search, Candidate* out) const {
   for (int h = 0; h < nhit; ++h) {
     const Image image = simage_[size(search.hits[size(h)])];
     if (image.j == i && image.shift == 0) continue;
-    out[n] = candidate(i, image);
+    out[n] = candidate(i, image.j, shifts_[size(image.shift)]);
     farthest = std::max(farthest, out[n++].r);
   }
   // Rarely a hit is just outside. Removing it in the loop would make every step wait for the square root before it.
@@ -436,47 +462,49 @@ bool ImageCells::close_to(const double* x, const int* types, double most) const 
   return true;
 }
 
-bool ImageCells::follow(const double* x, const int* types, double most) {
+bool ImageCells::follow(const double* x, const int* types, double most, const int* names) {
   if (!close_to(x, types, most)) return false;
   const int natoms = static_cast<int>(start_.size() / 3);
-  const Mat3& b = lattice_.rows();
+  near_.resize(3 * size(natoms));
+  crossed_.resize(size(natoms));
   for (int i = 0; i < natoms; ++i) {
     const double* xi = x + 3 * static_cast<Index>(i);
-    double k[3] = {0.0, 0.0, 0.0}, shift[3] = {0.0, 0.0, 0.0};
+    double then[3] = {0.0, 0.0, 0.0}, now[3] = {0.0, 0.0, 0.0};
     if (!lattice_.open() && types[i] >= 0) {
-      (void)displacement(i, xi, most, k);
-      for (std::size_t a = 0; a < 3; ++a) k[a] += cell_[3 * size(i) + a];
-      for (std::size_t c = 0; c < 3; ++c)
-        for (std::size_t a = 0; a < 3; ++a) shift[c] += k[a] * static_cast<double>(t_[a][c]);
+      (void)displacement(i, xi, most, then);
+      for (std::size_t a = 0; a < 3; ++a) then[a] += cell_[3 * size(i) + a];
+      wrap_atom(i, xi, now, names);
+    } else {
+      std::copy_n(xi, 3, &wrapped_[3 * size(i)]);
     }
+    const Vec3 place = moved(xi, then);
     for (std::size_t c = 0; c < 3; ++c) {
-      // The same operations as in wrap(): an atom that crossed no border has the same wrapped place, bit by bit.
-      wrapped_[3 * size(i) + c] = lattice_.open() ? xi[c] : xi[c] - (k[0] * b[0][c] + k[1] * b[1][c] + k[2] * b[2][c]);
-      shift_[3 * size(i) + c] = static_cast<int>(shift[c]);
+      near_[3 * size(i) + c] = place[c];
+      crossed_[size(i)][c] = static_cast<int>(now[c] - then[c]);
     }
   }
   return true;
 }
 
 int ImageCells::measure(int i, const Image* images, int count, double radius, Search& search, Candidate* out) const {
-  const double* w = &wrapped_[3 * size(i)];
+  const double* w = &near_[3 * size(i)];
   const double xi = w[0], yi = w[1], zi = w[2];
   const double limit = radius * radius * (1.0 + 1e-9);
-  const double* wrapped = wrapped_.data();
+  const double* near = near_.data();
   const Shift* shifts = shifts_.data();
   // Without a branch, as in hit(): which candidates are near is in no predictable order.
   if (search.hits.size() < size(count)) search.hits.resize(2 * size(count));
   int* hits = search.hits.data();
   int nhit = 0;
   for (int k = 0; k < count; ++k) {
-    const double *wj = wrapped + 3 * static_cast<Index>(images[k].j), *v = shifts[images[k].shift].v;
+    const double *wj = near + 3 * static_cast<Index>(images[k].j), *v = shifts[images[k].shift].v;
     const double x = (wj[0] - xi) + v[0], y = (wj[1] - yi) + v[1], z = (wj[2] - zi) + v[2];
     hits[nhit] = k;
     nhit += static_cast<int>(x * x + y * y + z * z <= limit);
   }
   double farthest = 0.0;
   for (int h = 0; h < nhit; ++h) {
-    out[h] = candidate(i, images[hits[h]]);
+    out[h] = moved_candidate(i, images[hits[h]]);
     farthest = std::max(farthest, out[h].r);
   }
   if (farthest <= radius) return nhit;

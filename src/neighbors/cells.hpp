@@ -53,24 +53,29 @@ class ImageCells {
 
   // Moves the atoms of prepare() on to x: the same atom numbers, types and box. False, and nothing is changed, when an atom is
   // farther than `most` from where it was then, lattice vectors not counted: callers wrap atoms as they like.
-  bool follow(const double* x, const int* types, double most);
+  bool follow(const double* x, const int* types, double most, const int* names);
   [[nodiscard]] bool close_to(const double* x, const int* types, double most) const;
-  // From a list to the candidates of centre i within `radius` of where the atoms are now.
+  // From a list to the candidates of centre i within `radius` of where the atoms are now: bit by bit those of a new search.
   int measure(int i, const Image* images, int count, double radius, Search& search, Candidate* out) const;
 
  private:
   struct Shift {
     double v[3];  // a lattice vector ...
-    int n[3];     // ... in units of the box as given
+    int m[3];     // ... in units of the reduced lattice
+    int n[3];     // ... of the box as given
   };
   using Cell = std::array<std::int32_t, 3>;
 
   int hit(int i, Search& search) const;
-  [[nodiscard]] Candidate candidate(int i, const Image& image) const;
+  [[nodiscard]] Candidate candidate(int i, int j, const Shift& shift) const;
+  [[nodiscard]] Candidate moved_candidate(int i, const Image& image) const;
   [[nodiscard]] bool displacement(int i, const double* x, double most, double (&cells)[3]) const;
   void reduce(const Box& box);
-  void wrap(const double* x, const int* types, int natoms, const Box& box, const int* names);
+  void wrap(const double* x, const int* types, int natoms, bool keep, const int* names);
+  [[nodiscard]] Vec3 moved(const double* x, const double (&cells)[3]) const;
+  void wrap_atom(int i, const double* x, double (&cells)[3], const int* names);
   void make_images(const int* types, int natoms);
+  [[nodiscard]] Shift translation(int m0, int m1, int m2) const;
   int add_shift(int m0, int m1, int m2);
   void sort_into_cells();
   [[nodiscard]] Cell cell_of(const double* p) const noexcept;
@@ -85,6 +90,9 @@ class ImageCells {
   std::vector<int> shift_;                         // (natoms, 3) wrapped = x - shift B, in units of the box as given
   std::vector<double> start_;                      // (natoms, 3) x of prepare()
   std::vector<int> cell_;                          // (natoms, 3) wrapped = x - cell * lattice, then
+  // Of follow(): where the atoms are, seen from where they were, and by how many cells farther they would be wrapped now.
+  std::vector<double> near_;                  // (natoms, 3)
+  std::vector<std::array<int, 3>> crossed_;   // (natoms) wrapped = near - crossed * lattice
 
   std::vector<Shift> shifts_;  // every translation that occurs; the first is zero
   std::vector<int> shift_of_;  // scratch: number of a translation, or -1

@@ -5,6 +5,7 @@
 // what the padded slots of a fixed-width list would add is expressed by pad1, pad3 and the model's nsel.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -30,6 +31,20 @@ struct Overflow {
   int sel = 0;
 };
 
+// The two atoms nearest to each other among those that interact: angstrom, numbers as in Overflow. No pair within the cutoff: i < 0.
+struct ClosestPair {
+  double r = HUGE_VAL;
+  int i = -1, j = -1;
+  // Of equally close ones the first: the pair does not depend on who looked for it.
+  [[nodiscard]] bool before(const ClosestPair& o) const noexcept { return r != o.r ? r < o.r : i != o.i ? i < o.i : j < o.j; }
+};
+
+// What there is to say about lists that were made.
+struct Remarks {
+  std::vector<Overflow> overflow;
+  ClosestPair closest;
+};
+
 struct Edges {
   int nlocal = 0;                   // centres
   int nall = 0;                     // rows that j can point to (== nlocal without ghosts)
@@ -42,6 +57,7 @@ struct Edges {
   std::vector<int> n_three, n_rep;  // (nlocal)    prefix lengths of the three-body and repformer lists
   std::vector<int> pad1, pad3;      // (nlocal)    padded-slot counts of repinit and three-body (0 without three-body)
   std::vector<Overflow> overflow;   // at most one entry per block
+  ClosestPair closest;
 
   [[nodiscard]] std::int64_t nedge() const noexcept { return start.empty() ? 0 : start.back(); }
   [[nodiscard]] int count(int i) const noexcept {
@@ -61,6 +77,7 @@ struct Edges {
     pad1.clear();
     pad3.clear();
     overflow.clear();
+    closest = {};
   }
 };
 

@@ -18,9 +18,11 @@ Candidate* Finisher::room(int n) {
   return candidates_.data();
 }
 
-void Finisher::begin(const NeighborSettings& settings, const int* names) {
+void Finisher::begin(const NeighborSettings& settings, const int* names, const int* rows) {
   settings_ = settings;
   names_ = names;
+  rows_ = rows;
+  closest_ = {};
   for (Overflow& worst : worst_) worst = {};
   coincidence_ = {};
   begin_block();
@@ -114,16 +116,16 @@ void Finisher::merge_overflow(Overflow (&worst)[3]) const {
   }
 }
 
-void Finisher::finish_empty(int i, Edges& edges) const {
-  edges.start[size(i) + 1] = 0;
-  edges.n_three[size(i)] = edges.n_rep[size(i)] = 0;
-  edges.pad1[size(i)] = settings_.repinit.nsel;
-  edges.pad3[size(i)] = settings_.use_three ? settings_.three.nsel : 0;
+void Finisher::finish_empty(int row, Edges& edges) const {
+  edges.start[size(row) + 1] = 0;
+  edges.n_three[size(row)] = edges.n_rep[size(row)] = 0;
+  edges.pad1[size(row)] = settings_.repinit.nsel;
+  edges.pad3[size(row)] = settings_.use_three ? settings_.three.nsel : 0;
 }
 
-void Finisher::finish(int i, int n, const int* types, Edges& edges) {
+void Finisher::finish(int i, int row, int n, const int* types, Edges& edges) {
   if (n == 0) {
-    finish_empty(i, edges);
+    finish_empty(row, edges);
     return;
   }
   const NeighborSettings& s = settings_;
@@ -158,7 +160,13 @@ void Finisher::finish(int i, int n, const int* types, Edges& edges) {
     if (descr_excluded != nullptr && descr_excluded[types[c.j]] != 0) continue;
     stored_three += static_cast<int>(k < three);
     stored_rep += static_cast<int>(k < rep);
-    j[stored] = c.j;
+    j[stored] = rows_ != nullptr ? rows_[c.j] : c.j;
+    if (stored == 0) {
+      const ClosestPair nearest{c.r, name(i), name(c.j)};
+      if (nearest.before(closest_)) closest_ = nearest;
+      if (s.env_protection == 0.0 && c.r <= distance_tolerance && (coincidence_.centre < 0 || name(i) < coincidence_.centre))
+        coincidence_ = {name(i), name(c.j)};
+    }
     r[stored] = c.r;
     for (int a = 0; a < 3; ++a) {
       d[3 * stored + a] = c.d[a];
@@ -166,14 +174,12 @@ void Finisher::finish(int i, int n, const int* types, Edges& edges) {
     }
     ++stored;
   }
-  if (s.env_protection == 0.0 && stored > 0 && r[0] <= distance_tolerance && (coincidence_.centre < 0 || name(i) < coincidence_.centre))
-    coincidence_ = {name(i), name(j[0])};
   count_ += stored;
-  edges.start[size(i) + 1] = stored;
-  edges.n_three[size(i)] = stored_three;
-  edges.n_rep[size(i)] = stored_rep;
-  edges.pad1[size(i)] = s.repinit.nsel - used;
-  edges.pad3[size(i)] = s.use_three ? s.three.nsel - used_three : 0;
+  edges.start[size(row) + 1] = stored;
+  edges.n_three[size(row)] = stored_three;
+  edges.n_rep[size(row)] = stored_rep;
+  edges.pad1[size(row)] = s.repinit.nsel - used;
+  edges.pad3[size(row)] = s.use_three ? s.three.nsel - used_three : 0;
 }
 
 void Finisher::copy_to(Edges& edges, std::int64_t first) const {

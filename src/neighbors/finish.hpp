@@ -16,20 +16,23 @@ class Finisher {
   // The buffer that the candidates of the next centre are written to, with room for n.
   [[nodiscard]] Candidate* room(int n);
 
-  void begin(const NeighborSettings& settings, const int* names);  // a frame; names as in NeighborBuilder::name_atoms
+  // A frame; names as in NeighborBuilder::name_atoms, rows: that of each atom in the lists, or null where atoms are rows.
+  void begin(const NeighborSettings& settings, const int* names, const int* rows);
   void begin_block();                            // drops the edges appended so far, keeps overflow and error
 
-  // Appends the list of centre i made from the first n candidates in room(). types: of all rows. Counts go to
-  // edges.start[i + 1] (number of edges), n_three, n_rep, pad1, pad3; distinct centres may be finished concurrently.
-  void finish(int i, int n, const int* types, Edges& edges);
+  // Appends the list of atom i, which is centre `row`, made from the first n candidates in room(). types: of all atoms. Counts go
+  // to edges.start[row + 1] (number of edges), n_three, n_rep, pad1, pad3; distinct centres may be finished concurrently.
+  void finish(int i, int row, int n, const int* types, Edges& edges);
   // A centre without neighbours.
-  void finish_empty(int i, Edges& edges) const;
+  void finish_empty(int row, Edges& edges) const;
 
   [[nodiscard]] int edge_count() const noexcept { return count_; }
   // Copies the appended edges to edge number `first` of `edges`.
   void copy_to(Edges& edges, std::int64_t first) const;
   // Adds this thread's worst atoms to `worst` (one entry per Block; sel == 0: none).
   void merge_overflow(Overflow (&worst)[3]) const;
+
+  [[nodiscard]] const ClosestPair& closest() const noexcept { return closest_; }
 
   // The first pair at distance zero, or centre -1.
   struct Coincidence {
@@ -53,7 +56,7 @@ class Finisher {
   [[nodiscard]] int name(int atom) const { return names_ != nullptr ? names_[atom] : atom; }
 
   NeighborSettings settings_;
-  const int* names_ = nullptr;
+  const int *names_ = nullptr, *rows_ = nullptr;
   std::vector<Candidate> candidates_;
   std::vector<Key> keys_, sorted_;
   std::vector<int> bucket_;
@@ -61,6 +64,7 @@ class Finisher {
   std::vector<int> j_, image_;
   std::vector<double> d_, r_;
   Overflow worst_[3];
+  ClosestPair closest_;
   Coincidence coincidence_;
 };
 

@@ -19,6 +19,8 @@ class SpatialOrder {
   /// Orders the atoms along a Morton curve through cubes of the given edge (angstrom); within a cube they keep their order.
   /// x: (natoms, 3) finite, anywhere in space.
   void choose(const double* x, int natoms, const Box& box, double edge);
+  /// The order that another one has chosen.
+  void copy(const SpatialOrder& other) { atom_ = other.atom_; }
   /// Every atom stays where it is.
   void clear() noexcept { atom_.clear(); }
 

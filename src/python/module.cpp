@@ -2,15 +2,19 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <unistd.h>
 
+#include <exception>
 #include <memory>
 #include <new>
 #include <optional>
 #include <stdexcept>
 
 #include "error.hpp"
+#include "math/limits.hpp"
 #include "model/model.hpp"
 #include "model/safetensors.hpp"
+#include "threads.hpp"
 
 namespace py = pybind11;
 
@@ -36,10 +40,37 @@ int checked_natoms(const Doubles& coords, const Ints& types) {
   return static_cast<int>(coords.shape(0));
 }
 
-OverflowList overflow_list(const std::vector<dpa2::Overflow>& overflow) {
+/// What dpa2.engines.Remarks is made of.
+py::tuple to_tuple(const dpa2::Remarks& remarks) {
   OverflowList list;
-  for (const dpa2::Overflow& o : overflow) list.emplace_back(dpa2::block_name(o.block), o.atom, o.count, o.sel);
-  return list;
+  for (const dpa2::Overflow& o : remarks.overflow) list.emplace_back(dpa2::block_name(o.block), o.atom, o.count, o.sel);
+  const dpa2::ClosestPair& pair = remarks.closest;
+  return py::make_tuple(list, pair.i < 0 ? py::object(py::none()) : py::make_tuple(pair.i, pair.j, pair.r));
+}
+
+/// Takes the interpreter's lock back. An interpreter that ends has Python 3.13 and older end a thread that asks for it, by an
+/// unwinding of the stack that no frame of C++ may stop or outlive: the thread waits for the end of the process, as Python 3.14
+/// has it do.
+void take_lock(PyThreadState* state) {
+  try {
+    PyEval_RestoreThread(state);
+  } catch (...) {
+    for (;;) pause();
+  }
+}
+
+/// Runs f, which knows nothing of Python, while other threads of Python run.
+template <class F>
+void without_lock(F f) {
+  std::exception_ptr error;
+  PyThreadState* const state = PyEval_SaveThread();
+  try {
+    f();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  take_lock(state);
+  if (error) std::rethrow_exception(error);
 }
 
 dpa2::Weights make_weights(const py::dict& arrays) {
@@ -99,11 +130,8 @@ class NativeModel {
     out.force = forces.mutable_data();
     out.atom_energy = atom_energy.mutable_data();
     if (atom_virial) out.atom_virial = atom_virial->mutable_data();
-    std::vector<dpa2::Overflow> overflow;
-    {
-      const py::gil_scoped_release release;
-      model_->evaluate(s, static_cast<dpa2::AtomVirial>(atomic), threads, out, overflow);
-    }
+    dpa2::Remarks remarks;
+    without_lock([&] { model_->evaluate(s, static_cast<dpa2::AtomVirial>(atomic), threads, out, remarks); });
     std::copy(out.virial, out.virial + 9, virial.mutable_data());
     py::dict result;
     result["energy"] = out.energy;
@@ -111,7 +139,7 @@ class NativeModel {
     result["virial"] = virial;
     result["atom_energy"] = atom_energy;
     if (atom_virial) result["atom_virial"] = *atom_virial;
-    result["overflow"] = overflow_list(overflow);
+    result["remarks"] = to_tuple(remarks);
     return result;
   }
 
@@ -125,12 +153,9 @@ class NativeModel {
     dpa2::Outputs out;
     out.descriptor = desc.mutable_data();
     if (rotation) out.rot_mat = rotation->mutable_data();
-    std::vector<dpa2::Overflow> overflow;
-    {
-      const py::gil_scoped_release release;
-      model_->descriptor(s, threads, out, overflow);
-    }
-    return py::make_tuple(desc, rotation, overflow_list(overflow));
+    dpa2::Remarks remarks;
+    without_lock([&] { model_->descriptor(s, threads, out, remarks); });
+    return py::make_tuple(desc, rotation, to_tuple(remarks));
   }
 
  private:
@@ -164,10 +189,7 @@ py::dict neighbors(const Doubles& coords, const Ints& types, const std::optional
   const dpa2::Box cell = make_box(box, pbc);
   dpa2::Edges edges;
   dpa2::NeighborBuilder builder;
-  {
-    const py::gil_scoped_release release;
-    builder.build(coords.data(), types.data(), n, cell, settings, 1, edges);
-  }
+  without_lock([&] { builder.build(coords.data(), types.data(), n, cell, settings, 1, edges); });
   const py::ssize_t ne = edges.nedge();
   py::dict result;
   result["start"] = to_array(edges.start, {n + 1});
@@ -208,13 +230,15 @@ void raise(const dpa2::Error& e) {
 
 PYBIND11_MODULE(_native, m) {
   m.doc() = "The compiled core of dpa2.";
+  m.attr("LARGEST_LENGTH") = dpa2::largest_length;
+  m.attr("MOST_THREADS") = dpa2::most_threads;
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
     } catch (const dpa2::Error& e) {
       raise(e);
     } catch (const std::bad_alloc&) {
-      raise(dpa2::out_of_memory("there is not enough memory: evaluate fewer atoms at once, or where there is more"));
+      raise(dpa2::out_of_memory(dpa2::no_memory));
     } catch (const std::length_error&) {  // what a container says to a size that no memory could hold
       raise(dpa2::out_of_memory("the arrays would be larger than any memory"));
     }

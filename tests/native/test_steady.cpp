@@ -61,21 +61,21 @@ struct Water {
 struct Results {
   explicit Results(std::size_t n, int descriptor) : energies(n), forces(3 * n), virials(9 * n), rows(n * static_cast<std::size_t>(descriptor)) {}
   std::vector<double> energies, forces, virials, rows;
-  std::vector<Overflow> overflow;
+  Remarks remarks;
 };
 
 void test_steady(const SafetensorsFile& file, const char* precision, int threads, double skin) {
   const Model model(parse_config(file.config_json), file.weights, precision, skin);
   Water water(2);
   Results results(water.types.size(), model.config().descriptor_dim());
-  results.overflow.reserve(3);
+  results.remarks.overflow.reserve(3);
   Outputs out;
   out.atom_energy = results.energies.data();
   out.force = results.forces.data();
   out.atom_virial = results.virials.data();
   const auto step = [&](AtomVirial virial) {
     water.move(0.01);
-    model.evaluate(water.structure(), virial, threads, out, results.overflow);
+    model.evaluate(water.structure(), virial, threads, out, results.remarks);
   };
   const std::string name = std::string(precision) + ", " + std::to_string(threads) + " threads, skin " + std::to_string(skin);
   for (const AtomVirial virial : {AtomVirial::none, AtomVirial::edge, AtomVirial::deepmd}) {
@@ -88,7 +88,7 @@ void test_steady(const SafetensorsFile& file, const char* precision, int threads
   rows.descriptor = results.rows.data();
   const auto describe = [&] {
     water.move(0.01);
-    model.descriptor(water.structure(), threads, rows, results.overflow);
+    model.descriptor(water.structure(), threads, rows, results.remarks);
   };
   for (int k = 0; k < 3; ++k) describe();
   const long before = allocations;
@@ -102,7 +102,7 @@ void test_skin(const SafetensorsFile& file) {
   CHECK(plain.skin() == 0.0 && skinned.skin() == 1.0);
   Water first(2), second(2);
   second.move(0.3);
-  std::vector<Overflow> overflow;
+  Remarks remarks;
   for (int k = 0; k < 12; ++k) {
     Water& water = k % 2 == 0 ? first : second;
     water.move(0.08);
@@ -110,8 +110,8 @@ void test_skin(const SafetensorsFile& file) {
     Outputs out_a, out_b;
     out_a.force = a.forces.data();
     out_b.force = b.forces.data();
-    plain.evaluate(water.structure(), AtomVirial::none, 1, out_a, overflow);
-    skinned.evaluate(water.structure(), AtomVirial::none, 1, out_b, overflow);
+    plain.evaluate(water.structure(), AtomVirial::none, 1, out_a, remarks);
+    skinned.evaluate(water.structure(), AtomVirial::none, 1, out_b, remarks);
     CHECK_NEAR(out_a.energy, out_b.energy, 1e-9);
     double worst = 0.0;
     for (std::size_t i = 0; i < a.forces.size(); ++i) worst = std::max(worst, std::abs(a.forces[i] - b.forces[i]));
@@ -142,7 +142,7 @@ void test_limits(const SafetensorsFile& file) {
   Outputs out;
   out.force = results.forces.data();
   CHECK(model.memory_estimate(water.structure().natoms, 90.0, true, AtomVirial::none, 1) > unchecked_growth);
-  CHECK_THROWS(model.evaluate(water.structure(), AtomVirial::none, 1, out, results.overflow), Status::out_of_memory, "evaluate fewer atoms");
+  CHECK_THROWS(model.evaluate(water.structure(), AtomVirial::none, 1, out, results.remarks), Status::out_of_memory, "evaluate fewer atoms");
   setenv("DPA2_MEMORY_LIMIT", "much", 1);
   CHECK_THROWS(available_memory(), Status::invalid_input, "DPA2_MEMORY_LIMIT is 'much'");
   unsetenv("DPA2_MEMORY_LIMIT");

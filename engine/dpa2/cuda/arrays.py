@@ -9,12 +9,13 @@ import numpy as np
 
 from dpa2.errors import InputError
 from dpa2.inputs import Batch, Pbc, check_aparam, check_box, check_fparam, check_types
+from dpa2.remarks import Remarks
 
 from .engine import CudaEngine
 
 _CUDA_DEVICE_TYPES = (2, 13)  # DLPack: kDLCUDA and kDLCUDAManaged
 
-Report = Callable[[Any, Batch, int], None]
+Report = Callable[[Remarks, Batch, int], None]
 
 
 def on_device(value: Any) -> bool:
@@ -57,10 +58,10 @@ class DeviceFrames:
         coords, types = device.xp.ascontiguousarray(self.coords[f]), device.xp.ascontiguousarray(self.types[f])
         return coords, types, None if self.boxes is None else self.boxes[f], self.pbc
 
-    def _report(self, overflow: Any, f: int) -> None:
-        if overflow:
+    def _report(self, remarks: Remarks, f: int) -> None:
+        if remarks.overflow or remarks.closest is not None:
             types = self.engine.device.asnumpy(self.types)
-            self.report(overflow, Batch(types, types, None, self.pbc, None, None, self.framed), f)
+            self.report(remarks, Batch(types, types, None, self.pbc, None, None, self.framed), f)
 
     def _joined(self, frames: list[Any]) -> Any:
         """With a frame axis where the coordinates have one; copies, since the engine uses its arrays again."""
@@ -77,7 +78,7 @@ class DeviceFrames:
             one_aparam = None if atom_parameters is None else atom_parameters[f]
             with self.engine.lock:
                 answer = self.engine.evaluate_arrays(*self._frame(f), one_fparam, one_aparam, atomic)
-                self._report(answer.pop("overflow"), f)
+                self._report(answer.pop("remarks"), f)
                 answer["energy"] = answer["energy"][0]
                 for name, array in answer.items():
                     found.setdefault(name, []).append(array.copy())
@@ -88,8 +89,8 @@ class DeviceFrames:
         descriptors, rotations = [], []
         for f in range(self.coords.shape[0]):
             with self.engine.lock:
-                descriptor, rotation, overflow = self.engine.descriptor_arrays(*self._frame(f), rot_mat)
-                self._report(overflow, f)
+                descriptor, rotation, remarks = self.engine.descriptor_arrays(*self._frame(f), rot_mat)
+                self._report(remarks, f)
                 descriptors.append(descriptor)
                 rotations.append(rotation)
         return self._joined(descriptors), self._joined(rotations) if rot_mat else None

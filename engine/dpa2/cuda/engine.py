@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpa2.inputs import Float, Int, Pbc
+from dpa2.remarks import Remarks
 
 from .device import Array, Device
 from .entry import backward_entry, forward_entry
 from .fitting import Fitting
-from .geometry import Geometry, ListSource, Overflow, make_geometry
+from .geometry import Geometry, ListSource, make_geometry
 from .launcher import Launcher
 from .neighbors import NeighborSearch
 from .prepared import Prepared
@@ -50,24 +51,24 @@ class CudaEngine:
         atomic: int,
         threads: int,
     ) -> dict[str, Any]:
-        """Energy, forces, virial, atomic energies and overflow records of a frame, as NumPy arrays.
+        """Energy, forces, virial, atomic energies and remarks of a frame, as NumPy arrays.
 
         ``atomic``: 0, or the definition of the atomic virial, 1 "edge" or 2 "deepmd". ``threads`` means nothing here.
         """
         with self.lock:
             found = self.evaluate_arrays(coords, types, box, pbc, fparam, aparam, atomic)
-            overflow = found.pop("overflow")
+            remarks = found.pop("remarks")
             host = {name: self.device.asnumpy(array) for name, array in found.items()}
-        return {**host, "energy": float(host["energy"][0]), "overflow": overflow}
+        return {**host, "energy": float(host["energy"][0]), "remarks": remarks}
 
     def descriptor(
         self, coords: Float, types: Int, box: Float | None, pbc: Pbc, rot_mat: bool, threads: int
-    ) -> tuple[Float, Float | None, Overflow]:
-        """Descriptors (n, dim), rotation matrices (n, n2, 3) where asked for, and overflow records."""
+    ) -> tuple[Float, Float | None, Remarks]:
+        """Descriptors (n, dim), rotation matrices (n, n2, 3) where asked for, and remarks."""
         with self.lock:
-            descriptor, rotation, overflow = self.descriptor_arrays(coords, types, box, pbc, rot_mat)
+            descriptor, rotation, remarks = self.descriptor_arrays(coords, types, box, pbc, rot_mat)
             host = self._float64(descriptor)
-            return host, None if rotation is None else self._float64(rotation), overflow
+            return host, None if rotation is None else self._float64(rotation), remarks
 
     def _float64(self, array: Array) -> NDArray[np.float64]:
         return self.device.asnumpy(array).astype(np.float64)
@@ -84,7 +85,7 @@ class CudaEngine:
         aparam: Any = None,
         atomic: int = 0,
     ) -> dict[str, Any]:
-        """The same with arrays of the device, valid until the next call: nothing but sizes and ``overflow`` of the
+        """The same with arrays of the device, valid until the next call: nothing but sizes and ``remarks`` of the
         neighbour lists comes to the host, where the lists are made on the device.
 
         coords (n, 3) angstrom and types (n) may be arrays of the host or of any library that speaks DLPack.
@@ -124,7 +125,7 @@ class CudaEngine:
             "forces": forces,
             "virial": virial.reshape(3, 3),
             "atom_energy": atom_energy,
-            "overflow": lists.overflow,
+            "remarks": lists.remarks,
         }
         if atom_virial is not None:
             found["atom_virial"] = atom_virial.reshape(n, 3, 3)
@@ -132,19 +133,19 @@ class CudaEngine:
 
     def descriptor_arrays(
         self, coords: Any, types: Any, box: Any, pbc: Pbc, rot_mat: bool = False
-    ) -> tuple[Array, Array | None, Overflow]:
+    ) -> tuple[Array, Array | None, Remarks]:
         """The descriptor as arrays of the device, in the precision of the model."""
         x, kinds = self._atoms(coords, types)
         model, run = self.model, self.run
         if kinds.shape[0] == 0:
             empty = self.device.zeros((0, model.descriptor_dim), run.real)
-            return empty, self.device.zeros((0, model.n2, 3), run.real) if rot_mat else None, []
+            return empty, self.device.zeros((0, model.n2, 3), run.real) if rot_mat else None, Remarks()
         geometry = self._geometry(x, kinds, box, pbc)
         frame = _Frame(model, run, geometry, gradient=False)
         parts = [frame.g1, model.tebd[geometry.types]] if model.concat_tebd else [frame.g1]
         descriptor = self.device.xp.concatenate(parts, axis=1)
         rotation = frame.layers.rotation(frame.g2, frame.h2) if rot_mat else None
-        return descriptor, rotation, geometry.lists.overflow
+        return descriptor, rotation, geometry.lists.remarks
 
     def _atoms(self, coords: Any, types: Any) -> tuple[Array, Array]:
         return self.device.asarray(coords, np.float64), self.device.asarray(types, np.int32)
@@ -160,7 +161,7 @@ class CudaEngine:
         }  # fmt: skip
         if atomic:
             shapes["atom_virial"] = (0, 3, 3)
-        return {name: self.device.zeros(shape, np.float64) for name, shape in shapes.items()} | {"overflow": []}
+        return {name: self.device.zeros(shape, np.float64) for name, shape in shapes.items()} | {"remarks": Remarks()}
 
 
 class _Frame:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 
 from dpa2.inputs import Pbc
+from dpa2.remarks import Remarks
 
 from .device import Array, Device
-
-Overflow: TypeAlias = list[tuple[str, int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Lists:
     n_rep: Array  # (n) int32     edges in the list of the repformer
     pad1: Array  # (n) int32      padded slots of the repinit list
     pad3: Array  # (n) int32      padded slots of the three-body list
-    overflow: Overflow
+    remarks: Remarks
     centre: Array  # (ne) int32
     incoming: Incoming
 
@@ -68,7 +67,7 @@ class ListSource(Protocol):
 
 
 class HostLists:
-    """Lists from the compiled core, on the host; copied to the device. For comparison: overflow is not reported."""
+    """Lists from the compiled core, on the host; copied to the device. For comparison: remarks are not made."""
 
     def __init__(self, device: Device, config: dict[str, Any]) -> None:
         self._device, self._config_json = device, json.dumps(config)
@@ -83,7 +82,7 @@ class HostLists:
         lists |= {name: device.asarray(found[name]) for name in ("d", "r")}
         centre = np.repeat(np.arange(natoms, dtype=np.int32), np.diff(found["start"]))
         incoming = _incoming(device.xp, lists["j"], natoms)
-        return Lists(**lists, overflow=[], centre=device.asarray(centre), incoming=incoming)
+        return Lists(**lists, remarks=Remarks(), centre=device.asarray(centre), incoming=incoming)
 
     def block(self, lists: Lists, count: Array) -> tuple[BlockList, Incoming]:
         xp = self._device.xp

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpa2.errors import InputError
+from dpa2.reference.lattice import Lattice, reduced
 from dpa2.reference.neighbors import DISTANCE_TOLERANCE, check_atoms, exclusion_mask
+from dpa2.remarks import Remarks, least_distance
 
 from .device import Array, Device
-from .geometry import BlockList, Incoming, Lists, Overflow
-from .lattice import Bins, Lattice, bins_of, reduced
+from .geometry import BlockList, Incoming, Lists
+from .lattice import Bins, bins_of
 
 SOURCE = "neighbors.cu"
 DEFINES = {"real": "double"}  # nothing here is of the model's precision
@@ -27,6 +29,7 @@ WARPS = 4  # centres of a block
 THREADS = 32 * WARPS
 SCAN_THREADS = 1024
 NONE = np.iinfo(np.int32).max
+NO_PAIR = 2**64 - 1
 BLOCKS = ("repinit", "three_body", "repformer")
 
 
@@ -58,6 +61,7 @@ class NeighborSearch:
         self.rep = (float(repformer["rcut"]), int(repformer["nsel"]))
         three = (repinit["three_body_rcut"], repinit["three_body_sel"]) if self.use_three else (0.0, 0)
         self.three = (float(three[0]), int(three[1]))
+        self.least = least_distance(config)[0]
         self.coincide = float(option["env_protection"]) == 0.0
         by_model = exclusion_mask(config["pair_exclude_types"], self.ntypes)
         by_descriptor = exclusion_mask(option["exclude_types"], self.ntypes)
@@ -108,7 +112,7 @@ class NeighborSearch:
         scratch_j, code = device.empty(total, np.int32), device.empty(total, np.int64)
         order = device.empty(total, np.int32)
         stored, n_three, n_rep, pad1, pad3 = (device.empty(n, np.int32) for _ in range(5))
-        worst = device.zeros(3, np.uint64)
+        worst = device.asarray(np.array([0, 0, 0, NO_PAIR], dtype=np.uint64))
         places = (wrapped, shift, bin_of, first, atoms, begin)
         self._sort(
             n,
@@ -130,8 +134,8 @@ class NeighborSearch:
         self._launch("store_edges", _blocks(n, WARPS), THREADS, (_int(n), *args))
         self._check_coincidence(status, start, j)
         rows = self._transposed(incoming, j, nedge)
-        overflow = self._overflow(worst)
-        return DeviceLists(start, j, d, r, n_three, n_rep, pad1, pad3, overflow, centre, rows, image)
+        remarks = self._remarks(worst, start, j, r)
+        return DeviceLists(start, j, d, r, n_three, n_rep, pad1, pad3, remarks, centre, rows, image)
 
     def block(self, lists: Lists, count: Array) -> tuple[BlockList, Incoming]:
         """The first count[i] (n) int32 edges of each centre as a list: ``lists.n_rep`` or ``lists.n_three``."""
@@ -239,18 +243,24 @@ class NeighborSearch:
         other = int(self.device.asnumpy(j)[int(self.device.asnumpy(start)[atom])])
         raise InputError(f"atoms {atom} and {other} are at the same place: the model is not defined at distance 0")
 
-    def _overflow(self, worst: Array) -> Overflow:
-        """The atom with the most neighbours beyond each block's sel."""
-        found: Overflow = []
+    def _remarks(self, worst: Array, start: Array, j: Array, r: Array) -> Remarks:
+        """The atom with the most neighbours beyond each block's sel; the closest pair, if it is too close."""
+        device, found = self.device, []
         sel = (self.nsel, self.three[1], self.rep[1])
-        for name, code, limit in zip(BLOCKS, self.device.asnumpy(worst), sel, strict=True):
-            if int(code) != 0:
-                found.append((name, 0xFFFFFFFF - (int(code) & 0xFFFFFFFF), int(code) >> 32, limit))
-        return found
+        *counts, nearest = (int(code) for code in device.asnumpy(worst))
+        for name, code, limit in zip(BLOCKS, counts, sel, strict=True):
+            if code != 0:
+                found.append((name, 0xFFFFFFFF - (code & 0xFFFFFFFF), code >> 32, limit))
+        distance, atom = np.array([nearest >> 32], dtype=np.uint32).view(np.float32)[0], nearest & 0xFFFFFFFF
+        if nearest == NO_PAIR or not distance < self.least * (1.0 + 1e-6):
+            return Remarks(found)
+        edge = int(device.asnumpy(start[atom : atom + 1])[0])
+        other, exact = device.asnumpy(j[edge : edge + 1])[0], device.asnumpy(r[edge : edge + 1])[0]
+        return Remarks(found, (atom, int(other), float(exact)))
 
     def _empty(self, images: bool) -> DeviceLists:
         device = self.device
         none, start = device.zeros(0, np.int32), device.zeros(1, np.int32)
         d, r = device.zeros((0, 3), np.float64), device.zeros(0, np.float64)
         image = device.zeros((0, 3), np.int32) if images else None
-        return DeviceLists(start, none, d, r, none, none, none, none, [], none, Incoming(start, none), image)
+        return DeviceLists(start, none, d, r, none, none, none, none, Remarks(), none, Incoming(start, none), image)

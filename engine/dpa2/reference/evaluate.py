@@ -19,14 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpa2.errors import InputError
+from dpa2.remarks import Remarks
 
 from . import derivatives, neighbors
 from .activation import activation
 from .common import Array, Config, Weights
 from .fitting import fitting
 from .g2_embed import g2_embed
+from .lattice import check_box
 from .linear import linear
-from .neighbors import Edges, Overflow, block_list
+from .neighbors import Edges, block_list
 from .repformer_layer import repformer_layer
 from .repinit import repinit
 from .symmetrization import contract
@@ -72,7 +74,7 @@ class ReferenceModel:
         atomic: int = 0,
         threads: int = 1,
     ) -> dict[str, Any]:
-        """Energy (eV), forces (n, 3) eV/angstrom, virial (3, 3) eV, atom_energy (n) of one frame; overflow records.
+        """Energy (eV), forces (n, 3) eV/angstrom, virial (3, 3) eV, atom_energy (n) of one frame; remarks.
 
         The derivatives come from complex-step differentiation (see ``derivatives``), exact to rounding, for the price
         of 3 n + 9 energies. ``atomic`` adds ``atom_virial`` (n, 3, 3): 1 that which gives half of every edge to each of
@@ -86,7 +88,7 @@ class ReferenceModel:
             "forces": forces,
             "virial": virial,
             "atom_energy": atom_energy,
-            "overflow": frame.edges.overflow,
+            "remarks": frame.edges.remarks,
         }
         if atomic == 1:
             out["atom_virial"] = derivatives.symmetric_atom_virial(frame.atom_energy, frame.edges)
@@ -117,11 +119,11 @@ class ReferenceModel:
         pbc: Pbc = (False, False, False),
         rot_mat: bool = False,
         threads: int = 1,
-    ) -> tuple[Array, Array | None, list[Overflow]]:
-        """Descriptors (n, descriptor_dim), rotation matrices (n, g2_dim, 3) if wanted, and overflow records."""
+    ) -> tuple[Array, Array | None, Remarks]:
+        """Descriptors (n, descriptor_dim), rotation matrices (n, g2_dim, 3) if wanted, and remarks."""
         edges = neighbors.build(coords, types, box, pbc, self.config)
         out, rotation = self.descriptor_from_edges(edges, np.maximum(types, 0))
-        return out, (rotation if rot_mat else None), edges.overflow
+        return out, (rotation if rot_mat else None), edges.remarks
 
     def descriptor_from_edges(self, edges: Edges, types: Array, d: Array | None = None) -> tuple[Array, Array]:
         """Descriptors and rotation matrices; types (n) >= 0; other edge vectors ``d`` (ne, 3) keep the lists."""
@@ -167,7 +169,7 @@ class Frame:
         self.model, config = model, model.config
         coords, types = np.asarray(coords, dtype=np.float64), np.asarray(types)
         self.edges = neighbors.build(coords, types, box, pbc, config)
-        rows = neighbors.check_box(box, pbc)
+        rows = check_box(box, pbc)
         self.wrapped = coords - np.floor(coords @ np.linalg.inv(rows)) * np.asarray(pbc, dtype=bool) @ rows
         self.types = np.maximum(types, 0)
         self.active = np.where((types < 0) | np.isin(types, config["atom_exclude_types"]), 0.0, 1.0)

@@ -19,19 +19,20 @@ The handedness of the box does not matter; atoms may lie anywhere.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpa2.errors import InputError
+from dpa2.inputs import LARGEST_LENGTH
+from dpa2.remarks import Remarks
 
 from .common import Array, EdgeList, IntArray
+from .lattice import face_distances, reduced
 
 DISTANCE_TOLERANCE = 1e-10  # angstrom: distances closer than this are equal up to rounding
-
-Overflow = tuple[str, int, int, int]  # (block, atom, neighbours within the cutoff, sel)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Edges:
     n_rep: IntArray  # (n)       stored edges of the repformer list
     pad1: IntArray  # (n)        padded slots of the repinit list
     pad3: IntArray  # (n)        padded slots of the three-body list (0 without three-body block)
-    overflow: list[Overflow] = field(default_factory=list)  # the worst atom of each block whose list was cut
+    remarks: Remarks  #          the worst atom of each block whose list was cut, and the closest pair of all
 
     @property
     def centre(self) -> IntArray:
@@ -74,7 +75,6 @@ def build(
     """
     coords, types, ntypes = np.asarray(coords, dtype=np.float64), np.asarray(types), len(config["type_map"])
     check_atoms(coords, types, ntypes)
-    rows = check_box(box, pbc)
     option = config["descriptor"]
     repinit, repformer = option["repinit"], option["repformer"]
     blocks = {"repinit": (repinit["rcut"], repinit["nsel"])}
@@ -84,7 +84,7 @@ def build(
     by_model = exclusion_mask(config["pair_exclude_types"], ntypes)
     by_descriptor = exclusion_mask(option["exclude_types"], ntypes)
 
-    centre, j, image, d, r, shell = candidates(coords, types, rows, pbc, repinit["rcut"])
+    centre, j, image, d, r, shell = candidates(coords, types, box, pbc, repinit["rcut"])
     n = len(coords)
     first = np.searchsorted(centre, np.arange(n + 1))
     rank = np.arange(len(centre)) - first[centre]
@@ -123,18 +123,27 @@ def build(
         n_rep=number(member["repformer"] & stored),
         pad1=pad1,
         pad3=pad3,
-        overflow=overflow,
+        remarks=Remarks(overflow, _closest(centre[stored], j[stored], r[stored])),
     )
 
 
+def _closest(centre: IntArray, j: IntArray, r: Array) -> tuple[int, int, float] | None:
+    if not len(r):
+        return None
+    pair = int(np.argmin(r))  # of equal ones the first: edges are sorted by their centres
+    return int(centre[pair]), int(j[pair]), float(r[pair])
+
+
 def candidates(
-    coords: Array, types: IntArray, rows: Array, pbc: tuple[bool, bool, bool], rcut: float
+    coords: Array, types: IntArray, box: Array | None, pbc: tuple[bool, bool, bool], rcut: float
 ) -> tuple[IntArray, IntArray, IntArray, Array, Array, Array]:
     """All pairs within rcut in the final order: centre, neighbour, image (., 3), displacement (., 3), distance, shell.
 
-    The shell is the smallest of the distances that are equal to this one up to rounding.
+    The shell is the smallest of the distances that are equal to this one up to rounding. Images are counted in vectors
+    of the box, and looked for in those of the reduced lattice: a skewed cell has no more of them than an upright one.
     """
-    periodic = np.asarray(pbc, dtype=bool)
+    lattice = reduced(box, pbc)
+    rows, periodic = lattice.rows, np.asarray(pbc, dtype=bool)
     wrap = np.floor(coords @ np.linalg.inv(rows)).astype(np.int64) * periodic  # the cell that each atom lies in
     # Between wrapped atoms an image shift m reaches at least (|m_a| - 1) face distances along direction a.
     reach = np.where(periodic, np.ceil(rcut / face_distances(rows)), 0).astype(np.int64)
@@ -152,7 +161,7 @@ def candidates(
         i, j = np.nonzero(close)
         r = np.sqrt((d[i, j] ** 2).sum(axis=1))
         keep = r <= rcut + DISTANCE_TOLERANCE
-        found.append((i[keep], j[keep], image[i, j][keep], d[i, j][keep], r[keep]))
+        found.append((i[keep], j[keep], image[i, j][keep] @ lattice.transform, d[i, j][keep], r[keep]))
     centre, j, image, d, r = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.lexsort((r, centre))
     # Runs of distances that follow each other within the tolerance are one shell, in which (j, image) decides.
@@ -181,44 +190,19 @@ def exclusion_mask(pairs: list[list[int]], ntypes: int) -> NDArray[np.bool_]:
     return mask
 
 
-def face_distances(rows: Array) -> Array:
-    """(3) distances between opposite faces of the cell, angstrom."""
-    out: Array = 1.0 / np.linalg.norm(np.linalg.inv(rows), axis=0)
-    return out
-
-
 def check_atoms(coords: Array, types: IntArray, ntypes: int) -> None:
-    """Raises InputError unless coords (n, 3) are finite and types (n) are integers below ntypes."""
+    """Raises InputError unless coords (n, 3) are finite, not too large, and types (n) are integers below ntypes."""
     if coords.ndim != 2 or coords.shape[1] != 3:
         raise InputError(f"coords has the shape {coords.shape}; wanted is (natoms, 3)")
     if types.shape != (len(coords),) or not np.issubdtype(types.dtype, np.integer):
         raise InputError(f"types has the shape {types.shape} and type {types.dtype}; wanted are {len(coords)} integers")
-    finite = np.isfinite(coords).all(axis=1)
-    if not finite.all():
-        raise InputError(f"coords of atom {int(np.argmin(finite))} are not finite")
+    if not (np.abs(coords) <= LARGEST_LENGTH).all():
+        atom = int(np.argmin((np.abs(coords) <= LARGEST_LENGTH).all(axis=1)))
+        what = "are too large, in angstrom" if np.isfinite(coords[atom]).all() else "are not finite"
+        raise InputError(f"coords of atom {atom} {what}: {coords[atom].tolist()}")
     if (types >= ntypes).any():
         atom = int(np.argmax(types >= ntypes))
         raise InputError(f"type {types[atom]} of atom {atom} is unknown: the model has {ntypes} types")
-
-
-def check_box(box: Array | None, pbc: tuple[bool, bool, bool]) -> Array:
-    """(3, 3) regular cell vectors; those that an open direction leaves out are replaced by orthogonal unit vectors."""
-    if box is None:
-        if any(pbc):
-            raise InputError("a periodic direction needs a box")
-        return np.eye(3)
-    rows = np.array(box, dtype=np.float64)
-    if rows.shape != (3, 3):
-        raise InputError(f"box has the shape {rows.shape}; wanted is (3, 3)")
-    if not np.isfinite(rows).all():
-        raise InputError("box has entries that are not finite")
-    for a in range(3):
-        if not pbc[a] and not rows[a].any():
-            rows[a] = np.linalg.svd(rows)[2][-1]  # orthogonal to all rows: one of them is zero
-    lengths = np.linalg.norm(rows, axis=1)
-    if not lengths.all() or abs(np.linalg.det(rows / lengths[:, None])) < 1e-10:
-        raise InputError(f"box is singular: {rows.tolist()}")
-    return rows
 
 
 def block_list(edges: Edges, block: str, d: Array | None = None) -> EdgeList:
