@@ -2,6 +2,7 @@
 // take no memory.
 #include <algorithm>
 #include <array>
+#include <climits>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -25,10 +26,12 @@ struct Free {
 using Handle = std::unique_ptr<dpa2_model, Free>;
 using Part = std::unique_ptr<dpa2_domain, Free>;
 
-/// A native file of the small model with random weights; `nsel` of repinit.
+/// A native file of the small model with random weights; `nsel` of repinit, and of the others less than that.
 std::string file(int nsel = 80, unsigned seed = 5) {
   Json j = small_config();
   j["descriptor"]["repinit"]["nsel"] = nsel;
+  for (const auto& [block, key] : {std::pair("repinit", "three_body_sel"), std::pair("repformer", "nsel")})
+    j["descriptor"][block][key] = std::min(nsel - 1, j["descriptor"][block][key].get<int>());
   return sample::content(random_weights(parse_config(j.dump()), seed, false), j.dump(), false).bytes();
 }
 
@@ -225,6 +228,39 @@ void test_parts(const std::string& bytes, const char* precision, int threads, do
   }
 }
 
+std::string last_warning_of(dpa2_warning kind) { return dpa2_last_warning_of(kind); }
+
+/// Two kinds of warnings, each by itself, and both in one text. The model knows of 0.9 angstrom in its training data.
+void test_warnings() {
+  const Handle model = load(file(), nullptr), few = load(file(8), nullptr);
+  System s(24, 3);
+  const auto evaluate = [&](const Handle& m) {
+    double energy = 0.0;
+    CHECK_CASE(dpa2_evaluate(m.get(), s.n(), s.x.data(), s.types.data(), s.box.data(), nullptr, nullptr, s.aparam.data(), 2, &energy, nullptr,
+                             nullptr, nullptr, nullptr) == DPA2_OK,
+               dpa2_last_error());
+  };
+  evaluate(model);
+  CHECK(std::strcmp(dpa2_last_warning(), "") == 0 && last_warning_of(DPA2_WARNING_CLOSE_PAIR).empty());
+  int pair[2] = {-1, -1};
+  for (int i = 0, found = 0; i < s.n() && found < 2; ++i)
+    if (s.types[at(i)] >= 0) pair[found++] = i;
+  for (int c = 0; c < 3; ++c) s.x[at(3L * pair[1] + c)] = s.x[at(3L * pair[0] + c)] + (c == 0 ? 0.449 : 0.0) + (c == 2 ? 7.0 : 0.0);
+  s.x[at(3L * pair[1])] -= 0.4;
+  s.x[at(3L * pair[1] + 1)] += 0.9;
+  evaluate(model);
+  const std::string close = last_warning_of(DPA2_WARNING_CLOSE_PAIR);
+  CHECK(dpa2_last_warning() == close && last_warning_of(DPA2_WARNING_OVERFLOW).empty());
+  const std::string expected = "atoms " + std::to_string(pair[0]) + " and " + std::to_string(pair[1]) + " are 0.449 angstrom from each other";
+  CHECK_CASE(close.find(expected) == 0 && close.find("0.45 angstrom, half of the least distance in the model's training data") != close.npos, close);
+  CHECK_CASE(close.find("in nm") != close.npos, close);
+  evaluate(few);
+  CHECK(last_warning_of(DPA2_WARNING_OVERFLOW).find("more than its sel of 8") != std::string::npos);
+  CHECK(last_warning_of(DPA2_WARNING_CLOSE_PAIR) == close);
+  CHECK(dpa2_last_warning() == last_warning_of(DPA2_WARNING_OVERFLOW) + "\n" + close);
+  CHECK(std::strcmp(dpa2_last_warning_of(static_cast<dpa2_warning>(0)), "") == 0);
+}
+
 void test_errors(const std::string& bytes) {
   dpa2_model* none = reinterpret_cast<dpa2_model*>(&none);
   refused(dpa2_model_load_buffer(bytes.data(), bytes.size() - 1, "the buffer", nullptr, 0.0, &none), DPA2_MODEL_FILE, "the buffer");
@@ -245,8 +281,18 @@ void test_errors(const std::string& bytes) {
   s.aparam[3] = NAN;
   refused(evaluate(s.aparam.data()), DPA2_INVALID_INPUT, "number 3 of aparam is not finite");
   s.aparam[3] = 0.5;
+  const double place = s.x[3];
   s.x[3] = INFINITY;
   refused(evaluate(s.aparam.data()), DPA2_INVALID_INPUT, "coordinate 0 of atom 1 is not finite");
+  s.x[3] = -1.1e7;
+  refused(evaluate(s.aparam.data()), DPA2_INVALID_INPUT, "coordinate 0 of atom 1 is too large; coordinates are in angstrom: -1.1e+07");
+  s.x[3] = place;
+  for (const int threads : {4097, INT_MAX})
+    refused(dpa2_evaluate(model.get(), s.n(), s.x.data(), s.types.data(), s.box.data(), nullptr, nullptr, s.aparam.data(), threads, &a.energy, nullptr,
+                          nullptr, nullptr, nullptr),
+            DPA2_INVALID_INPUT, "threads must be between 1 and 4096");
+  CHECK(dpa2_model_memory_estimate(model.get(), 10, 50.0, 0, INT_MAX) == -1);
+  CHECK(dpa2_model_memory_estimate(model.get(), INT64_MAX, 50.0, 1, 4096) == INT64_MAX);
 
   const System fine(24, 3);
   Parts parts(fine, 4.3);
@@ -341,6 +387,7 @@ int main() {
     test_steady(bytes, "float64", threads);
     test_steady(bytes, "float32", threads);
   }
+  test_warnings();
   test_errors(bytes);
   test_sharing();
   test_empty(bytes);

@@ -101,6 +101,7 @@ bool compare(const System& s, const Edges& e, double tolerance) {
                                 e.r.size() == e.j.size() && e.image.size() == 3 * e.j.size(),
                             s.name);
   int worst[3] = {0, 0, 0}, who[3] = {-1, -1, -1};
+  double closest = HUGE_VAL;
   for (int i = 0; good && i < s.natoms(); ++i) {
     const std::size_t ui = static_cast<std::size_t>(i);
     const int ti = s.types[ui];
@@ -131,6 +132,7 @@ bool compare(const System& s, const Edges& e, double tolerance) {
       three += in_three;
       rep += in_rep;
     }
+    if (!stored.empty()) closest = std::min(closest, stored[0].r);
     good = CHECK_CASE(e.count(i) == int(stored.size()), s.name) && CHECK_CASE(e.n_three[ui] == three, s.name) &&
            CHECK_CASE(e.n_rep[ui] == rep, s.name) && CHECK_CASE(e.pad1[ui] == pad1, s.name) &&
            CHECK_CASE(e.pad3[ui] == pad3, s.name);
@@ -142,6 +144,13 @@ bool compare(const System& s, const Edges& e, double tolerance) {
         good = CHECK_CASE(std::abs(e.d[3 * at + c] - p.d[c]) <= tolerance, s.name) &&
                CHECK_CASE(e.image[3 * at + c] == p.n[c], s.name);
     }
+  }
+  if (good && std::isfinite(closest)) {
+    good = CHECK_CASE(std::abs(e.closest.r - closest) <= tolerance && e.closest.i >= 0 && e.closest.i < s.natoms(), s.name) &&
+           CHECK_CASE(e.j[std::size_t(e.start[std::size_t(e.closest.i)])] == e.closest.j, s.name) &&
+           CHECK_CASE(e.r[std::size_t(e.start[std::size_t(e.closest.i)])] == e.closest.r, s.name);
+  } else if (good) {
+    good = CHECK_CASE(e.closest.i == -1 && e.closest.r == HUGE_VAL, s.name);
   }
   std::size_t entries = 0;
   for (int b = 0; good && b < 3; ++b) {
@@ -330,7 +339,7 @@ void test_small_systems() {
   NeighborSettings s = settings(6.0, 20, 10, 5);
   builder.build(nullptr, nullptr, 0, Box(), s, 4, e);
   CHECK(e.nlocal == 0 && e.start.size() == 1 && e.nedge() == 0);
-  const double origin[3] = {1e6, -2e7, 3.0};
+  const double origin[3] = {1e6, -7e6, 3.0};
   const int type = 0, ghost = -1;
   builder.build(origin, &type, 1, Box(), s, 4, e);
   CHECK(e.nedge() == 0 && e.pad1[0] == 20 && e.pad3[0] == 5 && e.overflow.empty());
@@ -355,7 +364,7 @@ void test_far_atoms() {
     for (int c = 0; c < 3; ++c) s.x.push_back(uniform(rng, 0.0, 15.0));
     s.types.push_back(0);
   }
-  const double far[4][3] = {{1e8, 0.0, 0.0}, {1e8, 1.0, 0.0}, {-1e300, 1e300, 1e300}, {1.7e308, -1.7e308, 1e308}};
+  const double far[4][3] = {{1e7, 0.0, 0.0}, {1e7, 1.0, 0.0}, {-1e7, 1e7, 1e7}, {9.9e6, -1e7, 1e7}};
   for (const auto& p : far) {
     s.x.insert(s.x.end(), p, p + 3);
     s.types.push_back(1);
@@ -453,8 +462,14 @@ void test_errors() {
   const Box box(cube, {true, true, true});
   for (int c = 6; c < 9; ++c) x[c] = 51.0;  // the same place in another cell
   CHECK_THROWS(builder.build(x, types, 3, box, s, 1, e), Status::invalid_input, "atoms 1 and 2");
-  x[6] = 1e300;
-  CHECK_THROWS(builder.build(x, types, 3, box, s, 1, e), Status::invalid_input, "atom 2 is too far");
+  for (const double far : {1.0000001e7, -1e300, 1.7e308}) {
+    x[6] = far;
+    CHECK_THROWS(builder.build(x, types, 3, box, s, 1, e), Status::invalid_input, "coordinate 0 of atom 2 is too large; coordinates are in angstrom");
+    CHECK_THROWS(builder.build(x, types, 3, Box(), s, 1, e), Status::invalid_input, "coordinate 0 of atom 2 is too large");
+  }
+  x[6] = 1e7;
+  const double thin[9] = {0.01, 0, 0, 0, 5, 0, 0, 0, 5};
+  CHECK_THROWS(builder.build(x, types, 3, Box(thin, {true, true, true}), s, 1, e), Status::invalid_input, "atom 2 is too far");
   const double dot[9] = {1e-3, 0, 0, 0, 1e-3, 0, 0, 0, 1e-3};
   CHECK_THROWS(builder.build(x, types, 1, Box(dot, {true, true, true}), s, 1, e), Status::invalid_input, "too small");
 
@@ -464,7 +479,8 @@ void test_errors() {
   CHECK_THROWS(make({0, 0, 0, 0, 0, 0, 0, 0, 0}, true, true, true), Status::invalid_input, "vector 0 is zero");
   CHECK_THROWS(make({1, 0, 0, 2, 0, 0, 0, 0, 0}, true, true, false), Status::invalid_input, "singular");
   CHECK_THROWS(Box(nullptr, {true, false, false}), Status::invalid_input, "no box");
-  CHECK_THROWS(make({1e200, 0, 0, 0, 1, 0, 0, 0, 1}, true, true, true), Status::invalid_input, "vector 0");
+  CHECK_THROWS(make({1e200, 0, 0, 0, 1, 0, 0, 0, 1}, true, true, true), Status::invalid_input, "(0, 0) is too large; lengths are in angstrom");
+  CHECK_THROWS(make({1, 0, 0, 0, -1.0000001e7, 0, 0, 0, 1}, true, true, true), Status::invalid_input, "(1, 1) is too large");
 }
 
 void test_box() {

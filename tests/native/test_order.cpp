@@ -136,7 +136,7 @@ void test_names() {
   shuffled[at(3 * place_of(33))] = NAN;
   CHECK_THROWS(builder.build(shuffled.data(), shuffled_types.data(), n, box, settings(), 1, named), Status::invalid_input, "coordinate 0 of atom 33 is not finite");
   shuffled[at(3 * place_of(33))] = 1e300;
-  CHECK_THROWS(builder.build(shuffled.data(), shuffled_types.data(), n, box, settings(), 1, named), Status::invalid_input, "atom 33 is too far");
+  CHECK_THROWS(builder.build(shuffled.data(), shuffled_types.data(), n, box, settings(), 1, named), Status::invalid_input, "coordinate 0 of atom 33 is too large");
   builder.name_atoms(nullptr);
   CHECK_THROWS(check_atoms(x.data(), types.data(), n, 1, nullptr), Status::invalid_input, "atom 1 has type 1");
 }

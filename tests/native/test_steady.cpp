@@ -1,10 +1,14 @@
 // A step of molecular dynamics takes no memory: calls of the allocator are counted over evaluations of slightly moved atoms. And
 // the limits on memory.
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <filesystem>
+#include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -14,6 +18,7 @@
 #include "model/memory.hpp"
 #include "model/model.hpp"
 #include "model/safetensors.hpp"
+#include "threads.hpp"
 
 namespace {
 
@@ -96,26 +101,27 @@ void test_steady(const SafetensorsFile& file, const char* precision, int threads
   CHECK_CASE(allocations == before, name + ", descriptor");
 }
 
-/// With a skin the same results as without, also for two trajectories of the same atoms that take turns.
-void test_skin(const SafetensorsFile& file) {
+/// With a skin the same bits as without, also for two trajectories of the same atoms that take turns. With `molecules`^3 of water:
+/// large systems are evaluated in an order of their own.
+void test_skin(const SafetensorsFile& file, int molecules, int steps, int threads) {
   const Model plain(parse_config(file.config_json), file.weights, "float64"), skinned(parse_config(file.config_json), file.weights, "float64", 1.0);
   CHECK(plain.skin() == 0.0 && skinned.skin() == 1.0);
-  Water first(2), second(2);
+  Water first(molecules), second(molecules);
   second.move(0.3);
   Remarks remarks;
-  for (int k = 0; k < 12; ++k) {
+  for (int k = 0; k < steps; ++k) {
     Water& water = k % 2 == 0 ? first : second;
     water.move(0.08);
     Results a(water.types.size(), 1), b(water.types.size(), 1);
     Outputs out_a, out_b;
     out_a.force = a.forces.data();
     out_b.force = b.forces.data();
-    plain.evaluate(water.structure(), AtomVirial::none, 1, out_a, remarks);
-    skinned.evaluate(water.structure(), AtomVirial::none, 1, out_b, remarks);
-    CHECK_NEAR(out_a.energy, out_b.energy, 1e-9);
-    double worst = 0.0;
-    for (std::size_t i = 0; i < a.forces.size(); ++i) worst = std::max(worst, std::abs(a.forces[i] - b.forces[i]));
-    CHECK_NEAR(worst, 0.0, 1e-9);
+    out_a.atom_virial = a.virials.data();
+    out_b.atom_virial = b.virials.data();
+    plain.evaluate(water.structure(), AtomVirial::edge, threads, out_a, remarks);
+    skinned.evaluate(water.structure(), AtomVirial::edge, threads, out_b, remarks);
+    CHECK(out_a.energy == out_b.energy && std::equal(out_a.virial, out_a.virial + 9, out_b.virial));
+    CHECK(a.forces == b.forces && a.virials == b.virials);
   }
   for (const double bad : {-1.0, 1e9, std::nan("")})
     CHECK_THROWS(Model(parse_config(file.config_json), file.weights, "float64", bad), Status::invalid_input, "skin must be between 0");
@@ -156,6 +162,75 @@ void test_limits(const SafetensorsFile& file) {
   CHECK(estimate(1000, 50, false, AtomVirial::none, 1) < base);
   CHECK_THROWS(estimate(-1, 50, true, AtomVirial::none, 1), Status::invalid_input, "negative");
   CHECK_THROWS(estimate(1, std::nan(""), true, AtomVirial::none, 1), Status::invalid_input, "neighbours");
+  CHECK_THROWS(estimate(1, 50, true, AtomVirial::none, most_threads + 1), Status::invalid_input, "threads must be between 1 and 4096, not 4097");
+  CHECK_THROWS(estimate(1, 50, true, AtomVirial::none, INT_MAX), Status::invalid_input, "not 2147483647");
+  CHECK_THROWS(model.evaluate(water.structure(), AtomVirial::none, INT_MAX, out, results.remarks), Status::invalid_input, "threads must be");
+}
+
+/// Also for more atoms than there are numbers: the answer is then the largest one.
+void test_large_estimates(const SafetensorsFile& file) {
+  for (const double skin : {0.0, 1.0}) {
+    const Model model(parse_config(file.config_json), file.weights, "float64", skin);
+    for (const AtomVirial virial : {AtomVirial::none, AtomVirial::edge, AtomVirial::deepmd})
+      for (const int threads : {1, 7, most_threads})
+        for (const double neighbors : {0.0, 50.0, 1e6, 1e300}) {
+          std::int64_t last = 0;
+          for (int power = 32; power <= 63; ++power)
+            for (const std::int64_t n : {(std::int64_t{1} << (power - 1)) + 1, power < 63 ? std::int64_t{1} << power : INT64_MAX}) {
+              const std::int64_t bytes = model.memory_estimate(n, neighbors, true, virial, threads);
+              CHECK(bytes >= last && bytes > n / 2);
+              last = bytes;
+            }
+          CHECK(last == INT64_MAX);
+        }
+    // In proportion, as long as there are numbers.
+    const auto at = [&](double n) { return static_cast<double>(model.memory_estimate(static_cast<std::int64_t>(n), 50, true, AtomVirial::none, 1)); };
+    CHECK_NEAR(at(1e14) / at(1e12), 100.0, 1e-3);
+  }
+}
+
+/// Threads of this process.
+std::set<std::string> threads_now() {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) names.insert(entry.path().filename().string());
+  return names;
+}
+
+/// Steps neither end threads nor start others, also where the neighbour search has work for fewer of them.
+void test_threads_stay(const SafetensorsFile& file) {
+  if (!std::filesystem::exists("/proc/self/task")) return;
+  for (const double skin : {0.0, 1.0}) {
+    const Model model(parse_config(file.config_json), file.weights, "float32", skin);
+    Water water(3);
+    Results results(water.types.size(), 1);
+    Outputs out;
+    out.force = results.forces.data();
+    std::set<std::string> before;
+    for (int k = 0; k < 6; ++k) {
+      water.move(0.01);
+      model.evaluate(water.structure(), AtomVirial::none, 9, out, results.remarks);
+      if (k > 0) CHECK(threads_now() == before);
+      before = threads_now();
+    }
+    CHECK(before.size() >= 9);
+  }
+}
+
+/// A variable that makes no sense is found when a model is made.
+void test_environment(const SafetensorsFile& file) {
+  const auto make = [&] { return std::make_unique<Model>(parse_config(file.config_json), file.weights, "float32"); };
+  const struct {
+    const char *name, *bad, *good;
+  } variables[] = {{"DPA2_MEMORY_LIMIT", "much", "8G"}, {"DPA2_MEMORY_LIMIT", "-1", "0"}, {"DPA2_SERIES", "of", "off"}, {"DPA2_SERIES", "OFF", "on"}};
+  for (const auto& v : variables) {
+    setenv(v.name, v.bad, 1);
+    CHECK_THROWS(make(), Status::invalid_input, (std::string(v.name) + " is '" + v.bad + "'").c_str());
+    for (const char* good : {v.good, ""}) {
+      setenv(v.name, good, 1);
+      CHECK(make() != nullptr);
+    }
+    unsetenv(v.name);
+  }
 }
 
 }  // namespace
@@ -167,8 +242,12 @@ int main() {
     for (const int threads : {1, 2})
       test_steady(file, precision, threads, threads == 1 ? 0.0 : 1.0);
   test_steady(file, "float32", 2, 0.0);
-  test_skin(file);
+  test_skin(file, 2, 12, 1);
+  test_skin(file, 7, 10, 2);
   test_bytes();
   test_limits(file);
+  test_large_estimates(file);
+  test_environment(file);
+  test_threads_stay(file);
   return check::finish();
 }
