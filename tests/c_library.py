@@ -37,6 +37,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "isa": (c_char_p, []),
     "last_error": (c_char_p, []),
     "last_warning": (c_char_p, []),
+    "last_warning_of": (c_char_p, [c_int]),
     "model_load": (c_int, [c_char_p, c_char_p, c_double, c_void_p]),
     "model_load_buffer": (c_int, [c_char_p, c_size_t, c_char_p, c_char_p, c_double, c_void_p]),
     "model_free": (None, [c_void_p]),

@@ -115,7 +115,7 @@ class Overflown:
         return {"energy": 1.0, "forces": np.full_like(coords, np.inf), "remarks": ([], None)}
 
     def descriptor(self, coords: np.ndarray, *_: object) -> tuple[Any, ...]:
-        return np.nan, None, []
+        return np.nan, None, ([], None)
 
 
 def test_numbers_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:

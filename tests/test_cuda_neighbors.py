@@ -13,6 +13,7 @@ from dpa2 import _native
 from dpa2.cuda.neighbors import DeviceLists, NeighborSearch
 from dpa2.errors import InputError
 from dpa2.reference import neighbors as reference
+from dpa2.remarks import least_distance
 from random_model import STRUCTURES, draw_options, random_model, random_structure
 
 OPEN = (False, False, False)
@@ -72,6 +73,24 @@ def test_random_boxes(part: int) -> None:
             assert {entry[0]: entry for entry in got.remarks.overflow} == worst
 
 
+def test_closest_pair() -> None:
+    """That of the reference where it is too close, else none. Virtual atoms and excluded pairs are no pairs."""
+    close = 0
+    for seed in range(60):
+        coords, types, box, pbc, config = random_frame(seed)
+        config["min_nbor_dist"] = None if seed % 2 else 5.0
+        want = reference.build(coords, types, box, pbc, config).remarks.closest
+        got = NeighborSearch(EmulatedDevice(), config).build(coords, types, box, pbc).remarks.closest
+        if want is None or want[2] >= least_distance(config)[0]:
+            assert got is None
+        else:
+            close += 1
+            assert got is not None
+            assert got[2] == pytest.approx(want[2], abs=1e-12)
+            assert set(got[:2]) == set(want[:2])
+    assert close > 10
+
+
 @pytest.mark.parametrize("edge", [1.9, 2.5, 3.2])
 @pytest.mark.parametrize("max_shared", [65536, 512])
 def test_lattice_of_equal_distances(edge: float, max_shared: int) -> None:
@@ -97,7 +116,7 @@ def test_many_bins_and_sums_over_several_chunks() -> None:
 
 def test_far_atoms_cost_no_memory() -> None:
     config = random_model(np.random.default_rng(4), ntypes=3)[0]
-    coords = np.array([[0.0, 0, 0], [1e7, 0, 0], [1e7, 1, 1], [-3e8, 5e6, 1e7]])
+    coords = np.array([[0.0, 0, 0], [1e7, 0, 0], [1e7, 1, 1], [-9e6, 5e6, 1e7]])
     assert_same_lists(EmulatedDevice(), coords, np.array([0, 1, 2, 0], np.int32), None, OPEN, config)
 
 
@@ -134,7 +153,8 @@ BOX = np.eye(3) * 6.0
         (np.arange(6.0).reshape(2, 3), [0, 0], None, PERIODIC, "needs a box"),
         (np.arange(6.0).reshape(2, 3), [0, 0], np.zeros((3, 3)), PERIODIC, "singular"),
         (np.arange(6.0).reshape(2, 3), [0, 0], np.full((3, 3), np.inf), PERIODIC, "finite"),
-        (np.array([[0.0, 0, 0], [6e9, 1, 1]]), [0, 0], BOX, PERIODIC, "atom 1 is too far"),
+        (np.array([[0.0, 0, 0], [6e9, 1, 1]]), [0, 0], BOX, PERIODIC, "atom 1 are too large, in angstrom"),
+        (np.array([[0.0, 0, 0], [1, -1.1e7, 1]]), [0, 0], None, OPEN, "atom 1 are too large, in angstrom"),
         (np.arange(6.0).reshape(2, 3), [0, 0], np.diag([0.01, 0.01, 5.0]), PERIODIC, "too small for 2 atoms"),
         (np.arange(6.0).reshape(2, 3), [0, 0], np.array([[1.0, 0, 0], [1e9, 1, 0], [0, 0, 1]]), PERIODIC, "too skewed"),
         (np.ones((2, 3)), [0, 0], None, OPEN, "atoms 0 and 1 "),

@@ -35,10 +35,8 @@ def test_skin_changes_nothing_along_a_walk(wrap: str | None) -> None:
         types = TYPES[::-1] if step == 10 else TYPES
         a, b = (model.evaluate(coords, types, box, atomic=True) for model in (plain, skinned))
         for name in ("energy", "forces", "virial", "atom_energy", "atom_virial"):
-            np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=0, atol=1e-10)
-        np.testing.assert_allclose(
-            plain.descriptor(coords, types, box), skinned.descriptor(coords, types, box), atol=1e-10
-        )
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        np.testing.assert_array_equal(plain.descriptor(coords, types, box), skinned.descriptor(coords, types, box))
     assert pickle.loads(pickle.dumps(skinned)).skin == 0.8
 
 
@@ -78,11 +76,39 @@ def test_estimate_grows_with_everything() -> None:
         {"natoms": 10, "density": -1.0},
         {"natoms": 10, "neighbors": float("nan")},
         {"natoms": 10, "atomic": "edges"},
+        {"natoms": 2**63},
+        {"natoms": np.uint64(2**63)},
+        {"natoms": "10"},
+        {"natoms": True},
+        {"natoms": 10, "density": "x"},
+        {"natoms": 10, "density": True},
+        {"natoms": 10, "density": 1j},
+        {"natoms": 10, "density": [0.1]},
+        {"natoms": 10, "density": float("inf")},
+        {"natoms": 10, "density": 1.7e308},
+        {"natoms": 10, "density": 10**400},
+        {"natoms": 10, "neighbors": "x"},
+        {"natoms": 10, "neighbors": 10**400},
     ],
 )
 def test_estimate_checks_its_arguments(arguments: dict[str, Any]) -> None:
-    with pytest.raises(dpa2.InputError):
+    with pytest.raises(dpa2.InputError, match=r"natoms|density|neighbors|atomic"):
         Model(model_data()).memory_estimate(**arguments)
+
+
+@pytest.mark.parametrize("options", [{}, {"atomic": "deepmd"}, {"neighbors": 1e300}, {"density": 1e300}])
+@pytest.mark.parametrize("threads", [1, 4096])
+def test_estimates_beyond_all_numbers(options: dict[str, Any], threads: int) -> None:
+    model = Model(model_data(), threads=threads, skin=1.0)
+    last = 0
+    for n in [10**k for k in range(9, 19)] + [2**62, 2**63 - 1]:
+        estimate = model.memory_estimate(n, **options)
+        assert last <= estimate <= 2**63 - 1
+        assert estimate >= n
+        last = estimate
+    assert last == 2**63 - 1
+    plain = Model(model_data(), threads=1)
+    assert plain.memory_estimate(10**14) == pytest.approx(100 * plain.memory_estimate(10**12), rel=1e-6)
 
 
 def test_reference_has_no_estimate() -> None:
@@ -219,10 +245,27 @@ def test_too_little_memory_is_a_memory_error(call: Callable[..., Any], monkeypat
 
 
 def test_limit_must_be_a_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(model_data())
     monkeypatch.setenv("DPA2_MEMORY_LIMIT", "plenty")
     coords, types, box = lattice(25)
     with pytest.raises(dpa2.InputError, match="DPA2_MEMORY_LIMIT is 'plenty'"):
-        Model(model_data()).evaluate(coords, types, box)
+        model.evaluate(coords, types, box)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("DPA2_MEMORY_LIMIT", "plenty"), ("DPA2_MEMORY_LIMIT", "-1"), ("DPA2_SERIES", "maybe"), ("DPA2_SERIES", "0")],
+)
+def test_senseless_variables_are_found_when_a_model_is_loaded(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Model(model_data()).save(tmp_path / "model.safetensors")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(dpa2.InputError, match=f"{name} is '{value}'"):
+        dpa2.load(tmp_path / "model.safetensors")
+    for sensible in ("", "8G" if name == "DPA2_MEMORY_LIMIT" else "off"):
+        monkeypatch.setenv(name, sensible)
+        dpa2.load(tmp_path / "model.safetensors")
 
 
 RLIMIT = """
