@@ -115,6 +115,37 @@ def test_open_direction_needs_no_lattice_vector(device: str) -> None:
     assert thin.energy == pytest.approx(wide.energy, rel=1e-12)
 
 
+@pytest.mark.parametrize("times", [3, 40, 100, 300])
+@pytest.mark.parametrize("open_axis", [None, 0, 1, 2])
+def test_a_skewed_cell_is_the_same_lattice(device: str, times: int, open_axis: int | None) -> None:
+    """Periodic vectors plus multiples of others; an open one may be anything that is independent."""
+    model = make_model(device)
+    pbc = [axis != open_axis for axis in range(3)]
+    box, shear = np.diag([4.0, 4.0, 4.0]), np.array([[1, 0, 0], [times, 1, 0], [-times + 1, times, 1]])
+    if open_axis is not None:
+        shear[[a for a in range(3) if a != open_axis], open_axis] = 0
+    expected = model.evaluate(COORDS, TYPES, box, pbc=pbc, atomic=True)
+    for order in ([0, 1, 2], [1, 0, 2]):  # right-handed and left-handed
+        flags = [pbc[axis] for axis in order]
+        found = model.evaluate(COORDS, TYPES, (shear @ box)[order], pbc=flags, atomic=True)
+        for name in ("energy", "forces", "virial", "atom_energy", "atom_virial"):
+            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-9, err_msg=name)
+    # Also where atoms are many cells away.
+    moved = COORDS + np.array([[0, 0, 0], [1, 0, 0], [0, -3, 0], [0, 0, 2], [5, 5, 5]]) @ (box * np.array(pbc)[:, None])
+    found = model.evaluate(moved, TYPES, shear @ box, pbc=pbc)
+    np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-9)
+
+
+def test_a_cell_that_is_too_skewed_or_too_small_is_refused(device: str) -> None:
+    model = make_model(device)
+    for box, message in (
+        (np.array([[4.0, 0, 0], [2e6, 4, 0], [0, 0, 4]]), "box: the box is too skewed: .* pass those"),
+        (np.array([[4e-3, 0, 0], [0.4, 4e-3, 0], [0, 0.4, 4e-3]]), "box is too small"),
+    ):
+        with pytest.raises(dpa2.InputError, match=message):
+            model.evaluate(COORDS, TYPES, box)
+
+
 @pytest.mark.parametrize("atomic", [True, "edge", "deepmd"])
 def test_atomic_virial_sums_to_the_virial(device: str, atomic: bool | str) -> None:
     model = make_model(device)

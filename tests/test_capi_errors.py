@@ -141,6 +141,18 @@ def test_senseless_estimates(folder: Path) -> None:
     model = load(folder / "model.safetensors")
     for natoms, neighbors in ((-1, 10.0), (10, -1.0), (10, float("nan")), (10, float("inf"))):
         assert call("model_memory_estimate", model.address, natoms, neighbors, 0, 1) == -1
+    assert call("model_memory_estimate", model.address, 10, 10.0, 0, 4097) == -1
+    for natoms, neighbors in ((2**63 - 1, 10.0), (2**62, 1e300), (10**18, 0.0)):
+        assert call("model_memory_estimate", model.address, natoms, neighbors, 1, 4096) == 2**63 - 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("DPA2_MEMORY_LIMIT", "plenty"), ("DPA2_SERIES", "maybe")])
+def test_senseless_variables(name: str, value: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, place = folder / "model.safetensors", ctypes.c_void_p(1)
+    monkeypatch.setenv(name, value)
+    status = call("model_load", str(path).encode(), None, 0.0, ctypes.addressof(place))
+    assert_refused(status, INVALID_INPUT, f"{name} is '{value}'")
+    assert place.value is None
 
 
 # ------------------------------------------------------------------------------------------------ whole systems
@@ -174,6 +186,11 @@ WRONG = [
     ({"forces": None, "virial": None}, "virials are computed with forces only"),
     ({"coords": moved(3, np.nan)}, "coordinate 1 of atom 3 is not finite: nan"),
     ({"coords": moved(0, -np.inf)}, "coordinate 1 of atom 0 is not finite: -inf"),
+    ({"coords": moved(2, 1.0000001e7)}, "coordinate 1 of atom 2 is too large; coordinates are in angstrom: 1e+07"),
+    ({"coords": moved(4, -3e9)}, "coordinate 1 of atom 4 is too large; coordinates are in angstrom: -3e+09"),
+    ({"box": np.diag([5.0, 1.1e7, 5.0])}, "the box entry (1, 1) is too large; lengths are in angstrom: 1.1e+07"),
+    ({"threads": 4097}, "threads must be between 1 and 4096, not 4097"),
+    ({"threads": 2**31 - 1}, "threads must be between 1 and 4096, not 2147483647"),
     ({"types": typed(2, 3)}, "atom 2 has type 3, but the model has 3 types"),
     ({"box": FLAT}, "the box is singular"),
     ({"box": np.zeros((3, 3))}, "the box is singular: vector 0 is zero"),

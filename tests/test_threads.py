@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from api_models import BOX, HAS_NATIVE, TYPES, frames, model_data
 from c_library import needs_library
+from dpa2 import inputs
 from dpa2 import threads as limits
 from dpa2.files import write_safetensors
 from dpa2.model import Model
@@ -28,10 +29,10 @@ def run(script: str, *arguments: object, **environment: str) -> subprocess.Compl
     )
 
 
-def test_one_limit() -> None:
+def test_limits_are_those_of_the_core() -> None:
     from dpa2 import _native
 
-    assert limits.MOST_THREADS == _native.MOST_THREADS
+    assert _native.limits() == (inputs.LARGEST_LENGTH, limits.MOST_THREADS)
 
 
 # ------------------------------------------------------------------------------------- threads that cannot be had

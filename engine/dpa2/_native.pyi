@@ -7,9 +7,6 @@ from numpy.typing import NDArray
 
 from .remarks import RemarksTuple
 
-LARGEST_LENGTH: float  # angstrom
-MOST_THREADS: int
-
 class _EvaluationBase(TypedDict):
     energy: float
     forces: NDArray[np.float64]  # (natoms, 3) eV/angstrom
@@ -61,5 +58,6 @@ def neighbors(
     pbc: tuple[bool, bool, bool],
     config_json: str,
 ) -> dict[str, NDArray[Any]]: ...
+def limits() -> tuple[float, int]: ...  # the largest length in angstrom, the most threads
 def isa() -> str: ...
 def isa_levels() -> list[str]: ...

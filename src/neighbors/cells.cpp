@@ -20,6 +20,10 @@ double dot(const Vec3& a, const Vec3& b) { return a[0] * b[0] + a[1] * b[1] + a[
 
 std::size_t size(Index n) { return static_cast<std::size_t>(n); }
 
+Error too_skewed() {
+  return invalid_input("the box is too skewed: its vectors are sums of shorter ones that repeat the same atoms, with factors beyond 100000; pass those");
+}
+
 // A resize that leaves room: the number of images fluctuates from step to step.
 template <class T>
 void resize(std::vector<T>& v, std::size_t n) {
@@ -50,7 +54,7 @@ void ImageCells::reduce(const Box& box) {
       for (std::size_t k = 0; k < 3; ++k) v[a][x] += static_cast<double>(t_[a][k]) * box.rows()[k][x];
     }
     for (const std::int64_t k : t_[a])
-      if (std::abs(static_cast<double>(k)) > image_limit) throw invalid_input("the box is too skewed");
+      if (std::abs(static_cast<double>(k)) > image_limit) throw too_skewed();
     changed = true;
   };
   constexpr double margin = 1.0 + 1e-9;  // a tie is no improvement: guarantees an end
@@ -62,7 +66,7 @@ void ImageCells::reduce(const Box& box) {
         const double ab = dot(v[a], v[b]), bb = dot(v[b], v[b]);
         if (2.0 * std::abs(ab) <= margin * bb) continue;
         const double c = -std::round(ab / bb);
-        if (std::abs(c) > image_limit) throw invalid_input("the box is too skewed");
+        if (std::abs(c) > image_limit) throw too_skewed();
         add(a, b, c);
         again = true;
       }
@@ -88,7 +92,7 @@ void ImageCells::reduce(const Box& box) {
   }
   for (const auto& row : t_)
     for (const std::int64_t k : row)
-      if (std::abs(static_cast<double>(k)) > 1e5) throw invalid_input("the box is too skewed");
+      if (std::abs(static_cast<double>(k)) > 1e5) throw too_skewed();
   bool partial = false;
   for (std::size_t a = 0; a < 3; ++a) {
     if (pbc[a]) continue;
@@ -202,7 +206,7 @@ void ImageCells::make_images(const int* types, int natoms) {
                         " atoms: about ", expected / real, " images of each atom would be needed within ", radius_, " angstrom");
   for (const auto& row : t_)
     for (const std::int64_t k : row)
-      if (3.0 * largest * std::abs(static_cast<double>(k)) > image_limit) throw invalid_input("the box is too skewed");
+      if (3.0 * largest * std::abs(static_cast<double>(k)) > image_limit) throw too_skewed();
   for (std::size_t c = 0; c < 3; ++c) {
     lo[c] -= radius_;
     hi[c] += radius_;

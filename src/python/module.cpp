@@ -230,8 +230,6 @@ void raise(const dpa2::Error& e) {
 
 PYBIND11_MODULE(_native, m) {
   m.doc() = "The compiled core of dpa2.";
-  m.attr("LARGEST_LENGTH") = dpa2::largest_length;
-  m.attr("MOST_THREADS") = dpa2::most_threads;
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
@@ -257,6 +255,7 @@ PYBIND11_MODULE(_native, m) {
       .def("memory_estimate", &NativeModel::memory_estimate, py::arg("natoms"), py::arg("neighbors"), py::arg("atomic"),
            py::arg("threads"));
   m.def("neighbors", &neighbors, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"), py::arg("config_json"));
+  m.def("limits", []() { return py::make_tuple(dpa2::largest_length, dpa2::most_threads); });
   m.def("isa", []() { return std::string(dpa2::isa_name()); });
   m.def("isa_levels", []() {
     std::vector<std::string> names;

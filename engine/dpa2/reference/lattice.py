@@ -13,6 +13,10 @@ from .common import Array, IntArray
 
 MARGIN = 1.0 + 1e-9  # a tie is no improvement: guarantees an end of the reduction
 LARGEST_MULTIPLE = 1e5
+TOO_SKEWED = (
+    "the box is too skewed: its vectors are sums of shorter ones that repeat the same atoms, with factors beyond "
+    f"{LARGEST_MULTIPLE:.0f}; pass those"
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def reduced(box: Array | None, pbc: Sequence[bool]) -> Lattice:
         if not (_shorten_pairs(rows, transform, given, periodic) or _shorten_longest(rows, transform, given, periodic)):
             break
     if np.abs(transform).max() > LARGEST_MULTIPLE:
-        raise InputError("the box is too skewed")
+        raise InputError(TOO_SKEWED)
     for a in range(3):
         if not periodic[a]:
             rows[a] = 0.0
@@ -55,7 +59,7 @@ def reduced(box: Array | None, pbc: Sequence[bool]) -> Lattice:
 def _add(rows: Array, transform: IntArray, given: Array, a: int, b: int, times: float) -> None:
     """Vector a += times vector b, in exact integers; from the given box, so that rounding does not pile up."""
     if abs(times) > LARGEST_MULTIPLE:
-        raise InputError("the box is too skewed")
+        raise InputError(TOO_SKEWED)
     transform[a] += int(times) * transform[b]
     rows[a] = transform[a] @ given
 
