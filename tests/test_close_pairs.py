@@ -46,7 +46,7 @@ def test_one_warning_names_the_pair(device: str, method: str) -> None:
     silent(model, with_pair(0.501), TYPES, BOX)
     said = re.escape("atoms 1 (H) and 3 (C) are 0.499 angstrom from each other, closer than 0.5 angstrom: the energy")
     with pytest.warns(
-        dpa2.ClosePairWarning, match=f"^{said}.*in angstrom: are these in nm, .*once per model"
+        dpa2.ClosePairWarning, match=f"^{said}.* not in angstrom .in nm.*once per model"
     ) as record:
         getattr(model, method)(with_pair(0.499), TYPES, BOX)
     assert len(record) == 1

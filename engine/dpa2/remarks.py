@@ -94,6 +94,6 @@ class Reporter:
         of = ", half of the least distance in the model's training data" if self._known else ""
         return (
             f"{pair}{f' of frame {frame}' if batch.has_frame_axis else ''} are {distance:.6g} angstrom from each "
-            f"other, closer than {self._least:.6g} angstrom{of}: the energy of such a pair means nothing. Coordinates "
-            "and cells are in angstrom: are these in nm, or do atoms overlap?"
+            f"other, closer than {self._least:.6g} angstrom{of}: the energy of such a pair means nothing. Either atoms "
+            "overlap, or coordinates and cell are not in angstrom (in nm?)"
         )

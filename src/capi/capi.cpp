@@ -170,7 +170,7 @@ std::string close_pair_text(const dpa2::Model& model, const dpa2::ClosestPair& c
                                                   : dpa2::text("atoms ", closest.i, " and ", closest.j);
   const char* of = model.knows_least_distance() ? ", half of the least distance in the model's training data" : "";
   return dpa2::text(pair, " are ", closest.r, " angstrom from each other, closer than ", least, " angstrom", of,
-                    ": the energy of such a pair means nothing. Coordinates and cells are in angstrom: are these in nm, or do atoms overlap?");
+                    ": the energy of such a pair means nothing. Either atoms overlap, or coordinates and cell are not in angstrom (in nm?)");
 }
 
 void set_warnings(const dpa2::Model& model, const dpa2::Remarks& remarks) {
