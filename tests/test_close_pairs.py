@@ -45,9 +45,7 @@ def test_one_warning_names_the_pair(device: str, method: str) -> None:
     model = Model(data(), threads=1, device=device)
     silent(model, with_pair(0.501), TYPES, BOX)
     said = re.escape("atoms 1 (H) and 3 (C) are 0.499 angstrom from each other, closer than 0.5 angstrom: the energy")
-    with pytest.warns(
-        dpa2.ClosePairWarning, match=f"^{said}.* not in angstrom .in nm.*once per model"
-    ) as record:
+    with pytest.warns(dpa2.ClosePairWarning, match=f"^{said}.* not in angstrom .in nm.*once per model") as record:
         getattr(model, method)(with_pair(0.499), TYPES, BOX)
     assert len(record) == 1
     assert record[0].filename == __file__
