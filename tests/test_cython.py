@@ -227,6 +227,14 @@ def test_refusals_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for coords, types, box in [(COORDS.ravel(), TYPES, None), (COORDS, TYPES[:4], None), (COORDS, TYPES, BOX[:2])]:
         with pytest.raises(dpa2.InputError, match="coords must be"):
             model.evaluate(coords, types, box)
+    for threads in (0, 4097, 2**31, 2**64, "two"):
+        with pytest.raises(dpa2.InputError, match="threads must be a positive integer up to 4096"):
+            model.evaluate(COORDS, TYPES, threads=threads)  # type: ignore[arg-type]
+    for types in ([0, 1, 1, 2**32, 0], TYPES + 0.5, ["O"] * 5):
+        with pytest.raises(dpa2.InputError, match="types must be indices into"):
+            model.evaluate(COORDS, types)
+    with pytest.raises(dpa2.InputError, match="coordinate 0 of atom 0 is too large"):
+        model.evaluate(COORDS + 1.1e7, TYPES)
     with pytest.raises(dpa2.InputError, match="the model needs fparam"):
         ModelHandle("params.safetensors").evaluate(COORDS, TYPES)
     with pytest.raises(TypeError):

@@ -128,7 +128,7 @@ from api_models import model_data
 from test_memory import lattice
 coords, types, box = lattice(12)
 kind, path = sys.argv[2:4]
-model = Model(model_data(), threads=2 if kind == "two threads" else 1, skin=0.5)
+model = Model(model_data(), threads=2 if kind in ("two threads", "frames") else 1, skin=0.5)
 if kind == "cython":
     from dpa2.cython_api import ModelHandle
     handle = ModelHandle(path)

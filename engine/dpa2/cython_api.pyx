@@ -10,6 +10,8 @@ import os
 import numpy as np
 
 from .errors import Error, InputError, ModelFileError, OutOfMemoryError, UnsupportedModelError
+from .inputs import to_array, to_floats
+from .threads import checked_threads
 
 __all__ = ["DomainHandle", "ModelHandle"]
 
@@ -218,17 +220,21 @@ cdef class ModelHandle:
         """The widest row that an exchange is asked to send, in numbers of the model's precision."""
         return dpa2_model_exchange_width(self.ptr)
 
-    def evaluate(self, coords, types, box=None, int threads=1):
+    def evaluate(self, coords, types, box=None, threads=1):
         """Energy (eV), forces (natoms, 3) in eV/angstrom and virial (3, 3) in eV of one structure.
 
         ``coords`` is (natoms, 3) in angstrom, ``types`` (natoms,) indices into ``type_map``, ``box`` None or (3, 3) cell
         vectors as rows. Raises :class:`dpa2.InputError`. For a quick check: extensions call ``evaluate`` of the ``.pxd``.
         """
-        x = np.ascontiguousarray(coords, dtype=np.float64)
-        t = np.ascontiguousarray(types, dtype=np.intc)
-        b = None if box is None else np.ascontiguousarray(box, dtype=np.float64)
-        if x.ndim != 2 or x.shape[1] != 3 or t.shape != x.shape[:1] or (b is not None and b.shape != (3, 3)):
+        x, b = to_floats(coords, "coords"), None if box is None else to_floats(box, "box")
+        kinds = to_array(types, "types")
+        if x.ndim != 2 or x.shape[1] != 3 or kinds.shape != x.shape[:1] or (b is not None and b.shape != (3, 3)):
             raise InputError("coords must be (natoms, 3), types (natoms,), and box (3, 3) or None")
+        limits = np.iinfo(np.intc)
+        if kinds.size and (kinds.dtype.kind not in "iu" or kinds.max() > limits.max or kinds.min() < limits.min):
+            raise InputError(f"types must be indices into {self.type_map}")
+        t = np.ascontiguousarray(kinds, dtype=np.intc)
+        cdef int nthreads = checked_threads(threads)
         forces, virial = np.empty_like(x), np.empty((3, 3))
         cdef double energy = 0.0
         cdef int natoms = len(t)
@@ -238,7 +244,7 @@ cdef class ModelHandle:
         with nogil:
             evaluate(
                 self.ptr, natoms, <const double *>x_data, <const int *>t_data, <const double *>b_data, NULL, NULL, NULL,
-                threads, &energy, <double *>f_data, <double *>v_data, NULL, NULL,
+                nthreads, &energy, <double *>f_data, <double *>v_data, NULL, NULL,
             )
         return energy, forces, virial
 
