@@ -108,7 +108,8 @@ def test_estimates_beyond_all_numbers(options: dict[str, Any], threads: int) -> 
         last = estimate
     assert last == 2**63 - 1
     plain = Model(model_data(), threads=1)
-    assert plain.memory_estimate(10**14) == pytest.approx(100 * plain.memory_estimate(10**12), rel=1e-6)
+    # In proportion, but for the images at the faces of the cell.
+    assert plain.memory_estimate(10**14) == pytest.approx(100 * plain.memory_estimate(10**12), rel=1e-3)
 
 
 def test_reference_has_no_estimate() -> None:
