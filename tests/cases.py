@@ -284,6 +284,11 @@ MODELS: tuple[ModelCase, ...] = (
     ModelCase("atom_ener", SHALLOW | {
         "fitting.atom_ener": [-1.5, None, 0.25], "fitting.numb_fparam": 1, "fitting.dim_case_embd": 2,
     }, case_index=0),
+    ModelCase("linear_fitting", SHALLOW | {"fitting.neuron": []}),
+    ModelCase("linear_fitting_parameters", SHALLOW | {
+        "fitting.neuron": [], "fitting.numb_fparam": 2, "fitting.numb_aparam": 1, "fitting.dim_case_embd": 2,
+        "fitting.atom_ener": [None, 0.5, -1.0], "atom_exclude_types": [2],
+    }, case_index=1),
     # activations
     *(ModelCase(f"act_{name}", _activation(name)) for name in (
         "relu", "relu6", "softplus", "sigmoid", "gelu", "silu", "silut", "linear",

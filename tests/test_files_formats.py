@@ -421,53 +421,6 @@ def test_statistics_must_not_depend_on_the_slot(tmp_path: Path) -> None:
         files.read(mf.write_zip(tmp_path / "m.pt", {"model": content}))
 
 
-@pytest.mark.parametrize(
-    ("where", "value", "message"),
-    [
-        (("type_map",), ["O", "O", "H"], "twice"),
-        (("type_map",), [], "type_map"),
-        (("type_map",), [1, 2, 3], "type_map"),
-        (("descriptor", "repinit", "rcut"), None, "rcut"),
-        (("descriptor", "repinit", "rcut"), -1.0, "positive"),
-        (("descriptor", "repinit", "rcut"), float("nan"), "finite"),
-        (("descriptor", "repinit", "rcut"), True, "rcut"),
-        (("descriptor", "repinit", "nsel"), "auto", "nsel"),
-        (("descriptor", "repinit", "nsel"), 10**12, "nsel"),
-        (("descriptor", "repinit", "neuron"), [], "neuron"),
-        (("descriptor", "repinit", "axis_neuron"), 5, "axis_neuron"),
-        (("descriptor", "repinit", "tebd_input_mode"), "add", "concat"),
-        (("descriptor", "repinit", "rcut_smth"), 9.0, "rcut_smth"),
-        (("descriptor", "repformer", "nsel"), 900, "nsel"),
-        (("descriptor", "repformer", "nlayers"), 10**5, "nlayers"),
-        (("descriptor", "repformer", "g1_dim"), 10**6, "number of weights"),
-        (("descriptor", "repformer", "update_style"), "res_new", "res_avg"),
-        (("descriptor", "repformer", "activation_function"), "swoosh", "swoosh"),
-        (("descriptor", "repformer", "activation_function"), "tanh:2", "tanh"),
-        (("descriptor", "repformer", "activation_function"), "silut:x", "colon"),
-        (("descriptor", "smooth"), 1, "true or false"),
-        (("descriptor", "precision"), "float8", "float64"),
-        (("descriptor", "exclude_types"), [[0, 7]], "exclude_types"),
-        (("descriptor", "exclude_types"), [[0]], "exclude_types"),
-        (("descriptor",), [], "descriptor"),
-        (("descriptor", "repformer"), 3, "repformer"),
-        (("fitting_net", "numb_fparam"), -1, "numb_fparam"),
-        (("fitting_net", "default_fparam"), [1.0], "default_fparam"),
-        (("fitting_net", "atom_ener"), [1.0, 2.0, 3.0, 4.0], "atom_ener"),
-        (("atom_exclude_types",), [3], "atom_exclude_types"),
-        (("pair_exclude_types",), "all", "pair_exclude_types"),
-    ],
-)
-def test_options_are_checked(where: tuple[str, ...], value: Any, message: str, tmp_path: Path) -> None:
-    model = make()
-    params = mf.definition(model)
-    node = params
-    for key in where[:-1]:
-        node = node[key]
-    node[where[-1]] = value
-    with pytest.raises(ModelFileError, match=message):
-        files.read(mf.write_pt(tmp_path / "m.pt", model, params=params))
-
-
 def test_missing_files() -> None:
     with pytest.raises(ModelFileError, match="no such file"):
         files.read("nowhere.pt")

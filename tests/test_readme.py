@@ -9,6 +9,7 @@ from typing import Any
 
 import dpa2
 import pytest
+from cases import load_golden
 from dpa2.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +50,14 @@ def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert names["descriptor"].shape == (3, 72)
     assert names["result"].forces.shape == (3, 3)
     assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_the_number_of_cases_is_stated_once() -> None:
+    """The golden files themselves are counted."""
+    paths = sorted((ROOT / "tests" / "golden").glob("*.npz"))
+    frames = sum(len(system.coord) for path in paths for system in load_golden(path).systems)
+    assert re.findall(r"(\d+) model cases in `tests/golden`.* (\d+) frames", README) == [(str(len(paths)), str(frames))]
+    assert len(re.findall(r"\d+ (?:model |golden )?cases", README)) == 1
 
 
 def test_continuous_integration_runs_the_same_commands() -> None:

@@ -195,7 +195,8 @@ class DeepPot:
         descriptor = self._descriptor(batch)
         option = self._config["fitting_net"]
         weights = Weights(self._model._data.weights)
-        feature = np.empty((*batch.types.shape, option["neuron"][-1]))
+        last = f"fitting_net.filter_layers.networks.0.layers.{len(option['neuron'])}.matrix"
+        feature = np.empty((*batch.types.shape, weights[last].shape[0]))
         for f in range(len(feature)):
             frame = None if batch.fparam is None else batch.fparam[f]
             atoms = None if batch.aparam is None else batch.aparam[f]

@@ -67,9 +67,10 @@ ActivationConfig read_activation(JsonObject& o, const char* key) {
   return out;
 }
 
-std::vector<int> read_widths(JsonObject& o, const char* key) {
+std::vector<int> read_widths(JsonObject& o, const char* key, std::size_t fewest = 1) {
   std::vector<int> widths = o.integers(key, 1, max_size);
-  if (widths.empty() || widths.size() > max_depth) throw inconsistent(o.path(key), " must have 1 to ", max_depth, " layers");
+  if (widths.size() < fewest || widths.size() > max_depth)
+    throw inconsistent(o.path(key), " must have ", fewest, " to ", max_depth, " layers");
   return widths;
 }
 
@@ -162,7 +163,7 @@ FittingConfig read_fitting(JsonObject o, int ntypes) {
   if (type != "ener") throw unsupported("the fitting net is of type '", printable(type), "'; supported is ener");
   FittingConfig c;
   check_precision(o, "precision");
-  c.neuron = read_widths(o, "neuron");
+  c.neuron = read_widths(o, "neuron", 0);  // without hidden layers the net is linear in its input
   c.activation = read_activation(o, "activation_function");
   c.resnet_dt = o.boolean("resnet_dt");
   c.numb_fparam = o.integer("numb_fparam", 0, max_size);

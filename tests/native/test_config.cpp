@@ -36,6 +36,8 @@ void test_values() {
   j["fitting_net"]["atom_ener"] = Json::array({nullptr, nullptr});
   j["fitting_net"]["activation_function"] = "None";
   CHECK(!parse_config(j.dump()).fitting.has_atom_ener && parse_config(j.dump()).fitting.activation.kind == Activation::linear);
+  j["fitting_net"]["neuron"] = Json::array();  // no hidden layers: linear in the descriptor
+  CHECK(parse_config(j.dump()).fitting.neuron.empty());
 }
 
 void refuse(Status status, const char* part, const std::function<void(Json&)>& change) {

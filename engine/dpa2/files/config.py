@@ -80,7 +80,7 @@ _DESCRIPTOR: dict[str, _Spec] = {
     "use_tebd_bias": ("bool", False),
 }
 _FITTING: dict[str, _Spec] = {
-    "neuron": ("sizes", [120, 120, 120]),
+    "neuron": ("sizes?", [120, 120, 120]),
     "activation_function": ("activation", "tanh"),
     "resnet_dt": ("bool", True),
     "numb_fparam": ("count", 0),
@@ -166,9 +166,9 @@ def _check(kind: str, value: Any, where: str, ntypes: int) -> Any:
         if kind != "number" and number <= 0:
             raise _fail(where, value, "a positive number")
         return number
-    if kind == "sizes":
+    if kind in ("sizes", "sizes?"):
         sizes = [_integer(v, where, 1) for v in _list(value, where, 100)]
-        if not sizes:
+        if not sizes and kind == "sizes":  # a fitting net without hidden layers is linear in its input
             raise _fail(where, "[]", "a list of widths")
         return sizes
     if kind == "activation":
@@ -197,15 +197,33 @@ def _scalar(value: Any) -> Any:
     return value
 
 
+def _unused(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Beginnings of the names of options that the others switch off: nobody looks at their values."""
+    out: list[str] = []
+    if given.get("use_three_body", False) is False:
+        out.append("three_body_")
+    if given.get("update_g1_has_attn", True) is False:
+        out.append("attn1_")
+    if given.get("update_g2_has_attn", True) is False and given.get("update_h2", False) is False:
+        out.append("attn2_")
+    return tuple(out)
+
+
 def _section(spec: Mapping[str, _Spec], given: Mapping[str, Any], where: str, ntypes: int) -> dict[str, Any]:
     out: dict[str, Any] = {}
+    unused = _unused(given)
     for key, (kind, default) in spec.items():
         value = given.get(key, default)
         if value is _REQUIRED:
             raise ModelFileError(f"the model definition is incomplete: {where}.{key} is missing")
         if value is None and key in ("ln_eps", "exclude_types"):
             value = default
-        out[key] = _check(kind, value, f"{where}.{key}", ntypes)
+        try:
+            out[key] = _check(kind, value, f"{where}.{key}", ntypes)
+        except ModelFileError:
+            if not key.startswith(unused):
+                raise
+            out[key] = default
     return out
 
 

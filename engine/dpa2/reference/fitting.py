@@ -39,7 +39,7 @@ def fitting_input(
 
 
 def last_hidden(x: Array, option: Config, weights: Weights) -> Array:
-    """(n, neuron[-1]) what the last hidden layer makes of x (n, in)."""
+    """(n, neuron[-1]) what the last hidden layer makes of x (n, in); x itself if there is none."""
     phi = activation(option["activation_function"])
     return embedding_net(x, weights, _NET, len(option["neuron"]), phi, option["resnet_dt"])
 
