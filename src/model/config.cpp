@@ -16,8 +16,10 @@ namespace {
 constexpr int format_version = 1;
 constexpr int max_size = 1'000'000;        // of a width or a list
 constexpr std::int64_t max_product = 100'000'000;  // of two of them that make one dimension
+constexpr std::int64_t max_folded = std::int64_t{1} << 24;  // numbers of a table that is computed at load, from a file that may be small
 constexpr int max_types = 10'000, max_layers = 1000, max_depth = 100;
 constexpr double max_rcut = 1e4;           // angstrom
+constexpr std::size_t max_segments = 10'000;
 constexpr std::int64_t max_cells = 4'000'000, max_intervals = 1'000'000;  // of a table
 
 struct NamedActivation {
@@ -191,7 +193,8 @@ TableConfig read_table(JsonObject o) {
   const std::vector<int> flat = o.tuples("segments", 2, 1, static_cast<int>(max_cells));
   o.finish();
   for (std::size_t k = 0; k < flat.size(); k += 2) c.segments.emplace_back(flat[k], flat[k + 1]);
-  if (c.segments.empty()) throw inconsistent(o.path("segments"), " is empty");
+  if (c.segments.empty() || c.segments.size() > max_segments)
+    throw inconsistent(o.path("segments"), " must have 1 to ", max_segments, " entries");
   if (c.cells() > max_cells || c.intervals() > max_intervals)
     throw inconsistent(o.path("segments"), " has more than ", max_intervals, " intervals or ", max_cells, " steps");
   const double upper = c.lower + c.step * static_cast<double>(c.cells());
@@ -240,13 +243,18 @@ void check_widths(const Config& c) {
     throw inconsistent("repformer.axis_neuron ", rf.axis_neuron, " is above g1_dim ", rf.g1_dim, " or g2_dim ", rf.g2_dim);
   if (rf.g1_out_mlp && !(rf.update_g1_has_conv && !rf.g1_out_conv) && !rf.update_g1_has_grrg && !rf.update_g1_has_drrd)
     throw inconsistent("nothing enters linear1 of the repformer");
-  const auto product = [](const char* what, std::int64_t a, std::int64_t b) {
-    if (a * b > max_product) throw inconsistent(what, " is unreasonably large: ", a, " times ", b);
+  const auto product = [](const char* what, std::int64_t a, std::int64_t b, std::int64_t most = max_product) {
+    if (a > most / b) throw inconsistent(what, " is unreasonably large: ", a, " times ", b);
   };
   product("the width of repinit", ri.neuron.back(), ri.axis_neuron);
   product("the symmetrised width of the repformer", rf.axis_neuron, std::int64_t{rf.g1_dim} + rf.g2_dim);
   product("the width of the local attention", std::int64_t{rf.attn1_hidden} + rf.g1_dim, rf.attn1_nhead);
   product("the width of the pair attention", std::int64_t{2} * rf.attn2_hidden + rf.g2_dim, rf.attn2_nhead);
+  int widest = std::max(2 * ri.tebd_dim + 1, *std::max_element(ri.neuron.begin(), ri.neuron.end()));
+  if (ri.use_three_body) widest = std::max(widest, *std::max_element(ri.three_body_neuron.begin(), ri.three_body_neuron.end()));
+  product("the table of pairs of types", std::int64_t{c.ntypes()} * c.ntypes(), widest, max_folded);
+  if (rf.update_g2_has_attn || rf.update_h2)
+    product("the map of the pair attention", std::int64_t{rf.g2_dim} * rf.attn2_nhead, rf.g2_dim, max_folded);
 }
 
 }  // namespace

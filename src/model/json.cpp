@@ -2,15 +2,73 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
+#include <utility>
 
 #include "error.hpp"
 
 namespace dpa2 {
 namespace {
 
-constexpr int max_depth = 32;
-constexpr std::size_t max_list = 100'000'000 / sizeof(Json);
+constexpr std::size_t max_depth = 32;
+constexpr std::size_t max_values = 1'000'000;  // models have thousands; a value takes up to fifty times the memory of its text
+
+/// Builds a value from the events of the parser, in time and memory linear in the text. Of two equal keys the parser itself would
+/// keep the last one: two readers could then see two different models.
+class Builder {
+ public:
+  explicit Builder(const std::string& what) : what_(what) {}
+  Json root;
+
+  bool null() { return add(nullptr) != nullptr; }
+  bool boolean(bool value) { return add(value) != nullptr; }
+  bool number_integer(Json::number_integer_t value) { return add(value) != nullptr; }
+  bool number_unsigned(Json::number_unsigned_t value) { return add(value) != nullptr; }
+  bool number_float(Json::number_float_t value, const std::string&) { return add(value) != nullptr; }
+  bool string(std::string& value) { return add(std::move(value)) != nullptr; }
+  bool binary(Json::binary_t&) { return false; }
+  bool start_object(std::size_t) { return open(Json::object()); }
+  bool start_array(std::size_t) { return open(Json::array()); }
+  bool end_object() { return close(); }
+  bool end_array() { return close(); }
+  bool parse_error(std::size_t, const std::string&, const Json::exception&) { return false; }
+  bool key(std::string& name) {
+    const auto [slot, is_new] = open_.back()->get_ref<Json::object_t&>().emplace(std::move(name), nullptr);
+    if (!is_new) throw model_file_error("corrupt file: the key '", printable(slot->first), "' occurs twice in ", what_);
+    member_ = &slot->second;
+    return true;
+  }
+
+ private:
+  Json* add(Json value) {
+    if (++values_ > max_values) throw model_file_error("corrupt file: ", what_, " has more than ", max_values, " values");
+    if (open_.empty()) {
+      root = std::move(value);
+      return &root;
+    }
+    if (open_.back()->is_array()) {
+      Json::array_t& list = open_.back()->get_ref<Json::array_t&>();
+      list.push_back(std::move(value));
+      return &list.back();
+    }
+    *member_ = std::move(value);
+    return member_;
+  }
+  // A pointer to an open value holds: its parent does not grow before it is closed.
+  bool open(Json value) {
+    if (open_.size() > max_depth) throw model_file_error("corrupt file: ", what_, " is nested too deeply");
+    open_.push_back(add(std::move(value)));
+    return true;
+  }
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  const std::string& what_;
+  std::vector<Json*> open_;
+  Json* member_ = nullptr;
+  std::size_t values_ = 0;
+};
 
 int checked_integer(const Json& value, const std::string& path, int lowest, int highest) {
   bool good = value.is_number();
@@ -49,29 +107,10 @@ std::string shown(const Json& value) {
 }
 
 Json parse_json_object(std::string_view input, const std::string& what) {
-  // The parser keeps the last of two equal keys: two readers could then see two different models.
-  std::vector<std::set<std::string>> keys;
-  const auto callback = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > max_depth) throw model_file_error("corrupt file: ", what, " is nested too deeply");
-    if (event == Json::parse_event_t::object_start) {
-      keys.emplace_back();
-    } else if (event == Json::parse_event_t::object_end) {
-      keys.pop_back();
-    } else if (event == Json::parse_event_t::key) {
-      const std::string& key = parsed.get_ref<const std::string&>();
-      if (!keys.back().insert(key).second)
-        throw model_file_error("corrupt file: the key '", printable(key), "' occurs twice in ", what);
-    }
-    return true;
-  };
-  Json value;
-  try {
-    value = Json::parse(input.begin(), input.end(), callback);
-  } catch (const Json::exception&) {
-    throw model_file_error("corrupt file: ", what, " is not valid JSON");
-  }
-  if (!value.is_object()) throw model_file_error("corrupt file: ", what, " is not a JSON object");
-  return value;
+  Builder builder(what);
+  if (!Json::sax_parse(input.begin(), input.end(), &builder)) throw model_file_error("corrupt file: ", what, " is not valid JSON");
+  if (!builder.root.is_object()) throw model_file_error("corrupt file: ", what, " is not a JSON object");
+  return std::move(builder.root);
 }
 
 JsonObject::JsonObject(const Json& value, std::string where) : value_(&value), where_(std::move(where)) {
@@ -90,7 +129,7 @@ const Json& JsonObject::get(const char* key) {
 
 const Json& JsonObject::list(const char* key) {
   const Json& value = get(key);
-  if (!value.is_array() || value.size() > max_list)
+  if (!value.is_array())
     throw model_file_error("the configuration is inconsistent: ", path(key), " is ", shown(value), ", expected a list");
   return value;
 }

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <string_view>
 #include <utility>
 
@@ -195,6 +196,9 @@ SafetensorsFile read_from(Source& file) {
   for (const auto& [name, value] : header.items())
     if (name != "__metadata__") entries.push_back(read_entry(name, value, nbytes));
   check_layout(entries, nbytes);
+  std::map<std::string, std::vector<std::int64_t>> shapes;
+  for (const Entry& entry : entries) shapes.emplace(entry.name, entry.shape);
+  check_shapes(parse_config(model.config_json), shapes);
   for (const Entry& entry : entries) read_tensor(file, data, entry, model.weights[entry.name]);
   return model;
 }

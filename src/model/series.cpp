@@ -15,6 +15,7 @@ namespace {
 constexpr int max_level = 12;  // at most 4096 cells over the range
 constexpr std::size_t max_bytes = std::size_t{64} << 20;
 constexpr int max_curves = 256;
+constexpr double max_work = 2e10;  // multiplications: a few seconds; published models take a thousandth of it
 
 struct Interval {
   int level, index;
@@ -27,16 +28,20 @@ class Fitter {
  public:
   Fitter(const EmbeddingNet<double>& net, int terms) : net_(net), terms_(terms), nodes_(2 * terms), channels_(net.layers[net.nlayers - 1].out) {
     cosines_.resize(static_cast<std::size_t>(nodes_ * nodes_));
+    for (int l = 0; l < net.nlayers; ++l) node_work_ += static_cast<double>(net.layers[l].in) * net.layers[l].out;
     for (int k = 0; k < nodes_; ++k)
       for (int j = 0; j < nodes_; ++j)
         cosines_[static_cast<std::size_t>(k * nodes_ + j)] = std::cos(pi * k * (j + 0.5) / nodes_) * (k == 0 ? 1.0 : 2.0) / nodes_;
   }
 
   int channels() const { return channels_; }
+  /// Multiplications so far.
+  double work() const { return work_; }
 
   /// Fills interval.a with the mean of two curves; the return value is the largest of the coefficients that are left out, over the
   /// largest value.
   double fit(Interval& interval, int curve, int other) {
+    work_ += nodes_ * ((other != curve ? 2.0 : 1.0) * node_work_ + static_cast<double>(channels_) * nodes_);
     const Kernels<double>& k = kernels<double>();
     const Arena::Mark mark = arena_.mark();
     const int m = padded<double>(nodes_);
@@ -78,6 +83,7 @@ class Fitter {
   static constexpr double pi = 3.14159265358979323846;
   const EmbeddingNet<double>& net_;
   int terms_, nodes_, channels_;
+  double node_work_ = 0, work_ = 0;
   std::vector<double> cosines_;
   Arena arena_;
 };
@@ -114,6 +120,7 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
     while (!open.empty()) {
       Interval i = std::move(open.back());
       open.pop_back();
+      if (fitter.work() > max_work) return false;
       if (fitter.fit(i, curve, other) <= tolerance) {
         deepest = std::max(deepest, i.level);
         intervals.push_back(std::move(i));

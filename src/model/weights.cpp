@@ -182,7 +182,7 @@ bool ends_with(std::string_view name, std::string_view end) {
 
 Shapes expected_weights(const Config& config) { return Layout(config).shapes; }
 
-void check_weights(const Config& config, const Weights& weights) {
+void check_shapes(const Config& config, const std::map<std::string, Shape>& found) {
   const Shapes expected = expected_weights(config);
   double total = 0.0;
   for (const auto& item : expected) total += elements(item.second);
@@ -191,22 +191,29 @@ void check_weights(const Config& config, const Weights& weights) {
   std::set<std::string> names;
   for (const auto& [name, shape] : expected) {
     names.insert(name);
-    const auto found = weights.find(name);
-    if (found == weights.end()) throw model_file_error("the weight '", name, "' is missing; expected shape ", shape_text(shape));
-    const Tensor& tensor = found->second;
-    if (tensor.shape != shape)
-      throw model_file_error("the weight '", name, "' has shape ", shape_text(tensor.shape), ", expected ", shape_text(shape));
-    if (static_cast<double>(tensor.data.size()) != elements(shape))
-      throw model_file_error("the weight '", name, "' has ", tensor.data.size(), " values for the shape ", shape_text(shape));
+    const auto tensor = found.find(name);
+    if (tensor == found.end()) throw model_file_error("the weight '", name, "' is missing; expected shape ", shape_text(shape));
+    if (tensor->second != shape)
+      throw model_file_error("the weight '", name, "' has shape ", shape_text(tensor->second), ", expected ", shape_text(shape));
+  }
+  for (const auto& item : found)
+    if (names.count(item.first) == 0)
+      throw model_file_error("the weight '", printable(item.first), "' is not used with these options");
+}
+
+void check_weights(const Config& config, const Weights& weights) {
+  std::map<std::string, Shape> shapes;
+  for (const auto& [name, tensor] : weights) shapes.emplace(name, tensor.shape);
+  check_shapes(config, shapes);
+  for (const auto& [name, tensor] : weights) {
+    if (static_cast<double>(tensor.data.size()) != elements(tensor.shape))
+      throw model_file_error("the weight '", name, "' has ", tensor.data.size(), " values for the shape ", shape_text(tensor.shape));
     const bool divisor = ends_with(name, ".stddev");
     for (std::size_t k = 0; k < tensor.data.size(); ++k) {
       if (!std::isfinite(tensor.data[k])) throw model_file_error("the weight '", name, "' is not finite at element ", k);
       if (divisor && tensor.data[k] == 0.0) throw model_file_error("the weight '", name, "' is zero at element ", k);
     }
   }
-  for (const auto& item : weights)
-    if (names.count(item.first) == 0)
-      throw model_file_error("the weight '", printable(item.first), "' is not used with these options");
 }
 
 }  // namespace dpa2

@@ -82,6 +82,16 @@ void test_refused() {
     repinit(j)["neuron"] = {1000000};
     repinit(j)["axis_neuron"] = 1000000;
   });
+  // What a small file could make the preparation of a model compute and keep.
+  refuse(bad, "the table of pairs of types is unreasonably large: 360000 times 100", [&](Json& j) {
+    j["type_map"] = Json::array();
+    for (int t = 0; t < 600; ++t) j["type_map"].push_back("T" + std::to_string(t));
+    repinit(j)["neuron"] = {100};
+  });
+  refuse(bad, "the map of the pair attention is unreasonably large: 500000 times 100", [&](Json& j) {
+    repformer(j)["g2_dim"] = 100;
+    repformer(j)["attn2_nhead"] = 5000;
+  });
   refuse(bad, "unreasonably large", [&](Json& j) { repformer(j)["attn2_nhead"] = repformer(j)["attn2_hidden"] = 1000000; });
   refuse(bad, "descriptor.repformer.nlayers is 0", [&](Json& j) { repformer(j)["nlayers"] = 0; });
   refuse(bad, "descriptor.repformer.ln_eps is 0", [&](Json& j) { repformer(j)["ln_eps"] = 0; });

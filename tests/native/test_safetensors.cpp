@@ -44,17 +44,74 @@ void test_round_trip() {
     write(c.header.dump() + std::string(11, ' '), c.data);  // writers pad the header with spaces
     CHECK(read_safetensors(path).weights.size() == weights.size());
   }
-  // More than the reader converts at a time, a scalar and an empty tensor.
-  Weights odd;
-  odd["big"].shape = {3, 10007};
-  for (int k = 0; k < 3 * 10007; ++k) odd["big"].data.push_back(1.0 / (k + 1));
-  odd["empty"].shape = {0, 1000};
-  odd["scalar"].data = {-2.5};
-  const Content c = content(odd, "{}", false);
+  // More than the reader converts at a time.
+  Json wide = sample::config();
+  wide["fitting_net"]["neuron"] = {101, 103};
+  const Weights big = sample::weights(parse_config(wide.dump()));
+  const Content c = content(big, wide.dump(), false);
   write(c.header.dump(), c.data);
   const SafetensorsFile file = read_safetensors(path);
-  CHECK(file.weights.at("big").data == odd["big"].data && file.weights.at("scalar").data == odd["scalar"].data);
-  CHECK(file.weights.at("empty").data.empty() && file.weights.at("scalar").shape.empty());
+  const std::string name = "fitting_net.filter_layers.networks.0.layers.1.matrix";
+  CHECK(file.weights.at(name).data == big.at(name).data && file.weights.at(name).data.size() == 101 * 103);
+}
+
+void test_tensors_are_those_of_the_configuration() {
+  const std::string text = sample::config().dump();
+  const Content good = content(sample::weights(parse_config(text)), text, false);
+  const auto refuse_tensors = [&](const char* part, const std::function<void(Content&)>& change) {
+    Content c = good;
+    change(c);
+    write(c.header.dump(), c.data);
+    CHECK_THROWS(read_safetensors(path), Status::model_file, part);
+  };
+  refuse_tensors("'out_std' has shape (1, 1, 2), expected (1, 2, 1)", [](Content& c) { c.header["out_std"]["shape"] = {1, 1, 2}; });
+  refuse_tensors("'out_std' is missing", [](Content& c) {
+    c.header["more"] = c.header["out_std"];
+    c.header.erase("out_std");
+  });
+  refuse_tensors("'more' is not used", [](Content& c) {
+    c.header["more"] = {{"dtype", "F64"}, {"shape", {1}}, {"data_offsets", {c.data.size(), c.data.size() + 8}}};
+    c.data += std::string(8, '\0');
+  });
+  refuse_tensors("the configuration is incomplete", [](Content& c) { c.header["__metadata__"]["config"] = "{}"; });
+  refuse_tensors("unreasonable number of weights", [](Content& c) {
+    Json j = sample::config();
+    j["descriptor"]["repformer"]["g1_dim"] = 1000000;
+    c.header["__metadata__"]["config"] = j.dump();
+  });
+}
+
+/// Headers of many small values: the work is linear in their size, and what is no header of a model ends early.
+void test_large_headers() {
+  const std::string more = "has more than 1000000 values";
+  const auto list = [](const std::string& item, std::size_t count) {
+    std::string text = "{\"x\":[";
+    for (std::size_t k = 0; k < count; ++k) text += (k > 0 ? "," : "") + item;
+    return text + "]}";
+  };
+  const std::size_t many = 1'000'001;
+  for (const char* item : {"{}", "[]", "0", "null", "\"\"", "[[]]", "{\"a\":{}}"}) {
+    write(list(item, many), "");
+    CHECK_THROWS(read_safetensors(path), Status::model_file, more.c_str());
+    write(list(item, many / 3), "");  // below the limit, but no model
+    CHECK_THROWS(read_safetensors(path), Status::unsupported, "no dpa2 model");
+  }
+  std::string keys = "{";
+  for (std::size_t k = 0; k < many; ++k) keys += (k > 0 ? ",\"" : "\"") + std::to_string(k) + "\":0";
+  write(keys + "}", "");
+  CHECK_THROWS(read_safetensors(path), Status::model_file, more.c_str());
+  write("{\"x\": " + std::string(5'000'000, '9') + "}", "");  // a number without end
+  CHECK_THROWS(read_safetensors(path), Status::model_file, "not valid JSON");
+  write("{\"x\": 0." + std::string(5'000'000, '9') + "}", "");
+  CHECK_THROWS(read_safetensors(path), Status::unsupported, "no dpa2 model");
+  write("{\"x\": \"" + std::string(30'000'000, 'a') + "\"}", "");
+  CHECK_THROWS(read_safetensors(path), Status::unsupported, "no dpa2 model");
+  for (const char* part : {"[", "{\"a\":"}) {
+    std::string deep;
+    for (int k = 0; k < 1'000'000; ++k) deep += part;
+    write(deep, "");
+    CHECK_THROWS(read_safetensors(path), Status::model_file, "nested too deeply");
+  }
 }
 
 Content two_tensors() {
@@ -144,6 +201,8 @@ void test_hostile() {
 int main(int, char** argv) {
   path = argv[0] + std::string(".safetensors");
   test_round_trip();
+  test_tensors_are_those_of_the_configuration();
+  test_large_headers();
   test_hostile();
   std::remove(path.c_str());
   return check::finish();

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from dpa2.errors import Error, ModelFileError
+from dpa2.errors import Error, InputError, ModelFileError
 from dpa2.files._data import ModelData, assemble
 from dpa2.files.detect import FORMATS, detect
 
@@ -22,9 +22,22 @@ _Path = str | os.PathLike[str]
 _T = TypeVar("_T")
 
 
+def _checked_path(path: object) -> Path:
+    """The path of a model file. Raises :class:`InputError` for anything but a str or os.PathLike that can be one."""
+    try:
+        name = os.fspath(path)  # type: ignore[call-overload]
+    except TypeError:
+        name = path
+    if not isinstance(name, str):
+        raise InputError(f"the path of a model file must be a str or os.PathLike, got {type(name).__name__}")
+    if not name or "\0" in name:
+        raise InputError(f"the path of a model file must not be empty or hold a zero byte, got {name[:200]!r}")
+    return Path(name)
+
+
 def _guarded(path: _Path, action: Callable[[Path], _T]) -> _T:
     """Run a reader so that whatever a damaged file makes it trip over becomes a :class:`ModelFileError`."""
-    where = Path(path)
+    where = _checked_path(path)
     try:
         return action(where)
     except Error as err:
@@ -47,8 +60,10 @@ def read(path: _Path, head: str | None = None) -> ModelData:
     Raises:
         ModelFileError: the file is missing, damaged or hostile.
         UnsupportedModelError: it holds something that is not supported; the message says what is.
-        InputError: ``head`` is missing or unknown; the message lists the heads.
+        InputError: ``head`` is missing or unknown, and the message lists the heads; or an argument is of a wrong kind.
     """
+    if head is not None and not isinstance(head, str):
+        raise InputError(f"head must be the name of a model in a multi-task file or None, got {type(head).__name__}")
     return _guarded(path, lambda where: _read(where, head))
 
 
@@ -80,7 +95,8 @@ def _read(path: Path, head: str | None) -> ModelData:
     if kind == "safetensors":
         from dpa2.files import native
 
-        return assemble(native.read(path, head))
+        with native.NativeFile(path) as file:
+            return assemble(file.model(head))
     if kind in ("pt", "pth"):
         from dpa2.files import pt, pth
         from dpa2.files.torch_zip import TorchArchive

@@ -14,6 +14,8 @@ from dpa2.files import compression, econf, layout
 from dpa2.files import config as _config
 
 MAX_ELEMENTS = 2**30
+MAX_REPEATED = 2**20
+"""Numbers that a model may have beyond what its file can hold: views of a storage and references can repeat it."""
 
 
 class TensorLike(Protocol):
@@ -44,6 +46,8 @@ class RawModel:
     tensors: dict[str, Any]
     min_nbor_dist: float | None = None
     head: str | None = None
+    nbytes: int | None = None
+    """The size of the file, which bounds what its tensors may need; None for a model that is in memory already."""
     infer: bool = field(default=False)
     """Whether options that the definition omits are to be inferred from the tensors (files without versions)."""
 
@@ -86,6 +90,8 @@ def assemble(raw: RawModel) -> ModelData:
     if sum(_count(s) for s in shapes.values()) > MAX_ELEMENTS:
         raise ModelFileError("the model definition asks for an unreasonable number of weights")
     _refuse_superfluous(tensors, shapes)
+    if raw.nbytes is not None:
+        _refuse_expansion([_shape(tensors[name]) for name in shapes if name in tensors], raw.nbytes)
     weights: dict[str, NDArray[Any]] = {}
     for name, shape in shapes.items():
         weights[name] = _weight(name, shape, tensors, config)
@@ -124,6 +130,15 @@ def _refuse_superfluous(tensors: Mapping[str, Any], shapes: Mapping[str, Any]) -
             raise ModelFileError(
                 f"corrupt or inconsistent file: it holds the weight {name[:200]!r}, which these options do not use"
             )
+
+
+def _refuse_expansion(shapes: Iterable[tuple[int, ...]], nbytes: int) -> None:
+    """Before memory is taken: a number takes a byte at least, so that a file has no more numbers than bytes."""
+    numbers = sum(map(_count, shapes))
+    if numbers > nbytes + MAX_REPEATED:
+        raise ModelFileError(
+            f"hostile file: its weights are {numbers} numbers, and it has only {nbytes} bytes: they repeat each other"
+        )
 
 
 def _weight(name: str, shape: tuple[int, ...], tensors: Mapping[str, Any], config: Mapping[str, Any]) -> NDArray[Any]:

@@ -98,11 +98,17 @@ _TRAINING = {
     "repformer": {"set_davg_zero", "update_residual", "update_residual_init", "trainable_ln"},
 }
 _MAX_SIZE = 1_000_000
+_MAX_FOLDED = 2**24
+"""Numbers of a table that is computed at load, from a file that may be small."""
+
+
+def _shown(value: Any) -> str:
+    """A value for a message. Of containers the kind alone: they may repeat each other without end."""
+    return repr(value)[:60] if isinstance(value, (str, int, float, type(None))) else type(value).__name__
 
 
 def _fail(where: str, value: Any, want: str) -> ModelFileError:
-    shown = repr(value)[:60] if isinstance(value, (str, int, float, type(None))) else type(value).__name__
-    return ModelFileError(f"the model definition is inconsistent: {where} is {shown}, expected {want}")
+    return ModelFileError(f"the model definition is inconsistent: {where} is {_shown(value)}, expected {want}")
 
 
 def _integer(value: Any, where: str, low: int, high: int = _MAX_SIZE) -> int:
@@ -192,8 +198,9 @@ def _check(kind: str, value: Any, where: str, ntypes: int) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    while isinstance(value, (list, tuple)) and len(value) == 1:
-        value = value[0]
+    for _ in range(8):  # a list may hold itself
+        if isinstance(value, (list, tuple)) and len(value) == 1:
+            value = value[0]
     return value
 
 
@@ -251,11 +258,11 @@ def check_kind(params: Mapping[str, Any]) -> None:
         raise UnsupportedModelError(f"this model has a data modifier; {SUPPORTED}")
     kind = params.get("type", "standard")
     if kind not in ("standard", "ener", "energy"):
-        raise UnsupportedModelError(f"this is a model of type {str(kind)[:40]!r}; {SUPPORTED}")
+        raise UnsupportedModelError(f"this is a model of type {_shown(kind)}; {SUPPORTED}")
     descriptor = _mapping(params.get("descriptor", {}), "descriptor")
     kind = descriptor.get("type", "se_e2_a")
     if kind != "dpa2":
-        raise UnsupportedModelError(f"the descriptor is {str(kind)[:40]!r}; {SUPPORTED}")
+        raise UnsupportedModelError(f"the descriptor is {_shown(kind)}; {SUPPORTED}")
     if "repinit_rcut" in descriptor or "repinit_nsel" in descriptor:
         raise UnsupportedModelError(
             f"this file is of a 3.0.0 alpha of deepmd-kit (flat keys as repinit_rcut), another design; {SUPPORTED}"
@@ -263,7 +270,7 @@ def check_kind(params: Mapping[str, Any]) -> None:
     fitting = _mapping(params.get("fitting_net", {}), "fitting_net")
     kind = fitting.get("type", "ener")
     if kind != "ener":
-        raise UnsupportedModelError(f"the fitting net is of type {str(kind)[:40]!r}; {SUPPORTED}")
+        raise UnsupportedModelError(f"the fitting net is of type {_shown(kind)}; {SUPPORTED}")
 
 
 def normalise(params: Mapping[str, Any], min_nbor_dist: float | None, head: str | None) -> dict[str, Any]:
@@ -358,6 +365,15 @@ def _check_geometry(descriptor: Mapping[str, Any]) -> None:
 
 def _check_sizes(config: Mapping[str, Any]) -> None:
     fit, rf, ntypes = config["fitting_net"], config["descriptor"]["repformer"], len(config["type_map"])
+    ri = config["descriptor"]["repinit"]
+    widest = max(2 * ri["tebd_dim"] + 1, *ri["neuron"], *(ri["three_body_neuron"] if ri["use_three_body"] else ()))
+    heads = rf["attn2_nhead"] if rf["update_g2_has_attn"] or rf["update_h2"] else 0
+    for what, size in (
+        (f"the table of pairs of {ntypes} types with up to {widest} numbers each", ntypes**2 * widest),
+        (f"the map of the pair attention, g2_dim squared times {heads} heads,", rf["g2_dim"] ** 2 * heads),
+    ):
+        if size > _MAX_FOLDED:
+            raise ModelFileError(f"the model definition is inconsistent: {what} is unreasonably large")
     if rf["nlayers"] > 1000:
         raise _fail("descriptor.repformer.nlayers", rf["nlayers"], "at most 1000")
     if rf["axis_neuron"] > min(rf["g1_dim"], rf["g2_dim"]):

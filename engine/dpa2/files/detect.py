@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import zipfile
 from pathlib import Path
 
@@ -37,9 +39,7 @@ def detect(path: Path) -> str:
     if path.is_dir():
         what = _REFUSED.get(suffix, "a directory")
         raise UnsupportedModelError(f"this is {what}, which cannot be read; {_HINT}; {_SUPPORTED}")
-    size = path.stat().st_size
-    with path.open("rb") as f:
-        head = f.read(4096)
+    size, head = _beginning(path)
     if size == 0:
         raise ModelFileError("the file is empty")
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -59,6 +59,23 @@ def detect(path: Path) -> str:
     if _is_text(head):
         return "yaml"
     raise ModelFileError(f"this is not a model file, or its beginning is damaged; {_SUPPORTED}")
+
+
+def _beginning(path: Path) -> tuple[int, bytes]:
+    """The size of a regular file and its first bytes. Nothing else is waited for: opening a pipe would block."""
+    _refuse_irregular(os.stat(path).st_mode)
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as f:
+        found = os.fstat(f.fileno())  # a path may lead elsewhere by now
+        _refuse_irregular(found.st_mode)
+        return found.st_size, f.read(4096)
+
+
+def _refuse_irregular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        what = "a pipe (FIFO)" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise ModelFileError(
+            f"this is {what}, no regular file: models are read in pieces, so copy it into a file first"
+        )
 
 
 def _is_text(head: bytes) -> bool:

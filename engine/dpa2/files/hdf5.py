@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpa2.errors import Error, ModelFileError
+from dpa2.files.hdf5_attribute import variable_text
 from dpa2.files.nested import load_json
 from dpa2.files.torch_zip import widen_bfloat16
 
@@ -53,8 +54,8 @@ class TreeFile:
     def __init__(self, path: Path) -> None:
         import h5py
 
-        self._h5py = h5py
-        self._size = path.stat().st_size
+        self._h5py, self._path = h5py, path
+        self.size = path.stat().st_size
         with _damage():
             self._file = h5py.File(path, "r", locking=False)
 
@@ -72,12 +73,13 @@ class TreeFile:
     def _tree(self) -> dict[str, Any]:
         if "json" not in self._file.attrs:
             raise ModelFileError("this HDF5 file holds no model: it has no attribute 'json'")
+        h5py = self._h5py
         attribute = self._file.attrs.get_id("json")
-        if attribute.shape != () or attribute.get_storage_size() > self._size:
+        single = attribute.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
+        kind = attribute.get_type()
+        if not single or not isinstance(kind, h5py.h5t.TypeStringID) or attribute.get_storage_size() > self.size:
             raise ModelFileError("corrupt file: its attribute 'json' is not a string")
-        text = self._file.attrs["json"]
-        if not isinstance(text, (str, bytes)):
-            raise ModelFileError("corrupt file: its attribute 'json' is not a string")
+        text = variable_text(self._path, "json") if kind.is_variable_str() else self._file.attrs["json"]
         return load_json(text, "the attribute 'json'")
 
     def resolve(self, value: Any, name: str) -> H5Tensor:
@@ -106,6 +108,6 @@ class TreeFile:
         count = 1
         for n in dataset.shape:
             count *= int(n)
-        if count * dtype.itemsize > self._size or dataset.id.get_storage_size() != count * dtype.itemsize:
+        if count * dtype.itemsize > self.size or dataset.id.get_storage_size() != count * dtype.itemsize:
             raise ModelFileError(f"truncated or corrupt file: {value[:60]!r} claims more values than the file holds")
         return H5Tensor(dataset)

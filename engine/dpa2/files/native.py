@@ -8,11 +8,13 @@ touched: no duplicate keys, no overlaps, no gaps, sizes that agree with shapes.
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpa2.errors import ModelFileError, UnsupportedModelError
 from dpa2.files import config as _config
@@ -20,6 +22,7 @@ from dpa2.files._data import ModelData, RawModel, assemble
 from dpa2.files.pt import refuse_head
 
 MAX_HEADER = 32 * 2**20
+MAX_VALUES = 1_000_000
 _DTYPES: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}
 
 
@@ -46,19 +49,19 @@ def _json(text: bytes | str, what: str) -> dict[str, Any]:
     return value
 
 
-def _header(path: Path) -> tuple[dict[str, Any], int]:
+def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
     """The header and the position of the data behind it."""
-    size = path.stat().st_size
-    with path.open("rb") as f:
-        first = f.read(8)
-        if len(first) < 8:
-            raise ModelFileError("truncated file: no safetensors header")
-        length = int.from_bytes(first, "little")
-        if length > MAX_HEADER or length > size - 8:
-            raise ModelFileError(f"corrupt file: the safetensors header claims {length} bytes, the file has {size}")
-        text = f.read(length)
+    first = file.read(8)
+    if len(first) < 8:
+        raise ModelFileError("truncated file: no safetensors header")
+    length = int.from_bytes(first, "little")
+    if length > MAX_HEADER or length > size - 8:
+        raise ModelFileError(f"corrupt file: the safetensors header claims {length} bytes, the file has {size}")
+    text = file.read(length)
     if len(text) != length or not text.startswith(b"{"):
         raise ModelFileError("corrupt file: the safetensors header is not a JSON object")
+    if sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES:  # each takes much more memory than its text
+        raise ModelFileError(f"corrupt file: the safetensors header has more than {MAX_VALUES} values")
     return _json(text, "the safetensors header"), 8 + length
 
 
@@ -107,25 +110,53 @@ def _config_of(header: dict[str, Any]) -> dict[str, Any]:
     return _json(text, "the configuration")
 
 
-def read(path: Path, head: str | None) -> RawModel:
-    """The model of a native file, tensors mapped into memory until they are checked and copied."""
-    header, start = _header(path)
-    config = _config_of(header)
-    own = config.get("head")
-    if own is not None and not isinstance(own, str):
-        raise ModelFileError("corrupt file: the head in the configuration is not a name")
-    refuse_head(head, own)
-    layout = _layout(header, path.stat().st_size - start)
-    raw = np.memmap(path, np.uint8, "r")
-    tensors = {}
-    for name, (dtype, shape, offset) in layout.items():
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        block = raw[start + offset : start + offset + nbytes]
-        tensors[name] = np.array(np.frombuffer(block.tobytes(), dtype), dtype=dtype.newbyteorder("=")).reshape(shape)
-    distance = config.get("min_nbor_dist")
-    if distance is not None and (isinstance(distance, bool) or not isinstance(distance, (int, float))):
-        raise ModelFileError("corrupt file: min_nbor_dist is not a number")
-    return RawModel(config, tensors, distance, own)
+class FileTensor:
+    """A tensor of a native file, read on demand."""
+
+    __slots__ = ("_at", "_dtype", "_file", "shape")
+
+    def __init__(self, file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...], at: int) -> None:
+        self._file, self._dtype, self.shape, self._at = file, dtype, shape, at
+
+    def numpy(self) -> NDArray[Any]:
+        """The values in native byte order."""
+        count = math.prod(self.shape)
+        self._file.seek(self._at)
+        values = np.fromfile(self._file, self._dtype, count)
+        if len(values) != count:  # read, not mapped: a file that shrinks would end the process
+            raise ModelFileError("truncated file: it has become shorter while it was read")
+        return values.astype(self._dtype.newbyteorder("="), copy=False).reshape(self.shape)
+
+
+class NativeFile:
+    """A native file, opened read-only; use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+
+    def __enter__(self) -> NativeFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def model(self, head: str | None) -> RawModel:
+        """The model, its tensors unread."""
+        size = os.fstat(self._file.fileno()).st_size
+        header, start = _header(self._file, size)
+        config = _config_of(header)
+        own = config.get("head")
+        if own is not None and not isinstance(own, str):
+            raise ModelFileError("corrupt file: the head in the configuration is not a name")
+        refuse_head(head, own)
+        tensors = {
+            name: FileTensor(self._file, dtype, shape, start + offset)
+            for name, (dtype, shape, offset) in _layout(header, size - start).items()
+        }
+        distance = config.get("min_nbor_dist")
+        if distance is not None and (isinstance(distance, bool) or not isinstance(distance, (int, float))):
+            raise ModelFileError("corrupt file: min_nbor_dist is not a number")
+        return RawModel(config, tensors, distance, own, size)
 
 
 def write(path: Path, data: ModelData) -> None:

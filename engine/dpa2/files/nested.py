@@ -43,8 +43,9 @@ class NestedTensor:
     __slots__ = ("_budget", "_dtype", "_name", "_value", "shape")
 
     def __init__(self, value: Any, dtype: Any, budget: Budget, name: str) -> None:
-        if dtype not in ("float64", "float32", "float16", "bfloat16"):
-            raise ModelFileError(f"corrupt file: {name!r} is of dtype {str(dtype)[:20]!r}, not floating point")
+        if not isinstance(dtype, str) or dtype not in ("float64", "float32", "float16", "bfloat16"):
+            shown = repr(dtype[:20]) if isinstance(dtype, str) else type(dtype).__name__
+            raise ModelFileError(f"corrupt file: {name!r} is of dtype {shown}, not floating point")
         shape: list[int] = []
         level = value
         while isinstance(level, list):
@@ -60,7 +61,7 @@ class NestedTensor:
         """The array; float32 for the half-precision types."""
         count = 1
         for n in self.shape:
-            count *= n
+            count *= max(n, 1)  # empty lists may be repeated as well
         self._budget.spend(count)
         flat: list[Any] = [self._value]
         for n in self.shape:

@@ -4,7 +4,7 @@ Nothing is imported and nothing is called but the constructors that the caller l
 (:class:`Global`), an instance of a permitted foreign class stays an inert record (:class:`Instance`). The work is
 linear in the length of the stream: constructors that copy their arguments are charged against a budget, and
 dictionary keys are limited to strings and small integers, so that neither shared sub-graphs nor crafted hashes can
-make it grow.
+make it grow. What takes much more memory than its opcode, containers, memo entries and marks, is counted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from dpa2.errors import ModelFileError
 MAX_BYTES = 32 * 2**20
 MAX_MEMO = 50_000_000
 MAX_COPIED = 10_000_000
+MAX_OBJECTS = 2_000_000
+MAX_MARKS = 10_000
 MAX_LONG_BYTES = 1024
 
 
@@ -86,6 +88,7 @@ class Reader:
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
         self._copied = 0
+        self._made = 0
         self._constructors = constructors
         self._names = names
         self._inert = inert
@@ -156,6 +159,13 @@ class Reader:
     def _push(self, value: Any) -> None:
         self._stack.append(value)
 
+    def _make(self, value: Any) -> None:
+        """Push a container or an object."""
+        self._made += 1
+        if self._made > MAX_OBJECTS:
+            raise ModelFileError(f"hostile pickle: it makes more than {MAX_OBJECTS} objects, which no model has")
+        self._push(value)
+
     def _charge(self, n: int) -> None:
         self._copied += n
         if self._copied > MAX_COPIED:
@@ -174,6 +184,8 @@ class Reader:
     def _put(self, index: int) -> None:
         if index >= MAX_MEMO:
             raise ModelFileError("corrupt pickle: memo index out of range")
+        if len(self._memo) >= MAX_OBJECTS:
+            raise ModelFileError(f"hostile pickle: it remembers more than {MAX_OBJECTS} objects, which no model has")
         self._memo[index] = self._top()
 
     def _get(self, index: int) -> None:
@@ -210,7 +222,7 @@ class Reader:
         self._push(self._take(self._uint(width)).decode("utf-8"))
 
     def _tuple(self, n: int) -> None:
-        self._push(tuple(reversed([self._pop() for _ in range(n)])))
+        self._make(tuple(reversed([self._pop() for _ in range(n)])))
 
     def _extend_list(self, items: list[Any]) -> None:
         target = self._top()
@@ -235,7 +247,7 @@ class Reader:
 
     def _dict(self) -> None:
         items = self._pop_mark()
-        self._push({})
+        self._make({})
         self._set_items(items)
 
     def _resolve(self, module: Any, name: Any) -> None:
@@ -244,7 +256,7 @@ class Reader:
         ref = Global(module, name)
         if (module, name) not in self._constructors and (module, name) not in self._names and not self._inert(module):
             raise ModelFileError(f"hostile or foreign pickle: it refers to {str(ref)!r}, which a model never needs")
-        self._push(ref)
+        self._make(ref)
 
     def _global(self) -> None:
         module = self._line()
@@ -262,13 +274,13 @@ class Reader:
         if make is None:
             raise ModelFileError(f"hostile pickle: a call of {str(func)!r}, which is not a listed constructor")
         self._charge(sum(len(a) for a in args if isinstance(a, (list, tuple, dict, str, bytes))))
-        self._push(make(args))
+        self._make(make(args))
 
     def _newobj(self) -> None:
         args, cls = self._pop(), self._pop()
         if not isinstance(cls, Global) or not isinstance(args, tuple) or not self._inert(cls.module):
             raise ModelFileError("hostile pickle: an object of a class that a model never needs")
-        self._push(Instance(cls, args))
+        self._make(Instance(cls, args))
 
     def _build(self) -> None:
         state, target = self._pop(), self._top()
@@ -280,9 +292,11 @@ class Reader:
     def _persid(self) -> None:
         if self._persistent is None:
             raise ModelFileError("corrupt pickle: a persistent id where none is expected")
-        self._push(self._persistent(self._pop()))
+        self._make(self._persistent(self._pop()))
 
     def _mark(self) -> None:
+        if len(self._marks) >= MAX_MARKS:
+            raise ModelFileError("hostile pickle: it nests too deeply")
         self._marks.append(len(self._stack))
 
     def _pop_any(self) -> None:
@@ -295,7 +309,7 @@ class Reader:
         self._pop_mark()
 
     def _list(self) -> None:
-        self._push(self._pop_mark())
+        self._make(self._pop_mark())
 
 
 _OPS: dict[int, Callable[[Reader], None]] = {
@@ -327,15 +341,15 @@ _OPS: dict[int, Callable[[Reader], None]] = {
     ord("C"): lambda r: r._push(r._take(r._uint(1))),
     0x8E: lambda r: r._push(r._take(r._uint(8))),
     ord(")"): lambda r: r._push(()),
-    ord("t"): lambda r: r._push(tuple(r._pop_mark())),
+    ord("t"): lambda r: r._make(tuple(r._pop_mark())),
     0x85: lambda r: r._tuple(1),
     0x86: lambda r: r._tuple(2),
     0x87: lambda r: r._tuple(3),
-    ord("]"): lambda r: r._push([]),
+    ord("]"): lambda r: r._make([]),
     ord("l"): Reader._list,
     ord("a"): Reader._append,
     ord("e"): lambda r: r._extend_list(r._pop_mark()),
-    ord("}"): lambda r: r._push({}),
+    ord("}"): lambda r: r._make({}),
     ord("d"): Reader._dict,
     ord("s"): Reader._set_item,
     ord("u"): lambda r: r._set_items(r._pop_mark()),

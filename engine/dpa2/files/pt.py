@@ -11,6 +11,7 @@ from dpa2.files._data import RawModel, number_of
 from dpa2.files.torch_zip import LazyTensor, TorchArchive
 
 DEFAULT_BRANCH = "Default"
+MAX_HEADS, MAX_NAME = 10_000, 1000
 
 
 def choose_head(head: str | None, available: Mapping[str, list[str]]) -> str:
@@ -20,7 +21,8 @@ def choose_head(head: str | None, available: Mapping[str, list[str]]) -> str:
         head: what the caller asked for.
         available: branch name -> its aliases.
     """
-    listing = ", ".join(n + (f" (alias {', '.join(a)})" if a else "") for n, a in available.items())[:4000]
+    listing = ", ".join(n + (f" (alias {', '.join(a)})" if a else "") for n, a in available.items())
+    listing = listing if len(listing) <= 4000 else f"{listing[:4000]} ..."
     if head is None:
         raise InputError(f"this file holds several models: choose one with head=...; it has {listing}")
     if head in available:
@@ -54,10 +56,14 @@ def _branches(params: Mapping[str, Any]) -> dict[str, list[str]]:
     if not isinstance(branches, Mapping) or not branches:
         raise ModelFileError("corrupt file: model_dict is not a dictionary of models")
     out: dict[str, list[str]] = {}
+    total = 0
     for name, branch in branches.items():
         alias = branch.get("model_branch_alias", []) if isinstance(branch, Mapping) else None
         if not isinstance(name, str) or not isinstance(alias, (list, tuple)):
             raise ModelFileError("corrupt file: a malformed entry of model_dict")
+        total += 1 + len(alias)
+        if total > MAX_HEADS or any(isinstance(a, str) and len(a) > MAX_NAME for a in (name, *alias)):
+            raise ModelFileError("hostile file: the heads of model_dict are too many, or their names too long")
         out[name] = [a for a in alias if isinstance(a, str)]
     return out
 
@@ -104,7 +110,7 @@ def read(archive: TorchArchive, head: str | None) -> RawModel:
         raise ModelFileError(f"corrupt file: there are no weights under {prefix!r}")
     named = canonical_names(tensors)
     distance = number_of(named.get("min_nbor_dist"), "min_nbor_dist")
-    return RawModel(dict(params), named, distance, own, infer=True)
+    return RawModel(dict(params), named, distance, own, archive.size, infer=True)
 
 
 def _resolve_shared(params: Mapping[str, Any], shared: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dpa2.files.torch_zip import LazyTensor, TorchArchive
 
 MAX_DEPTH = 60
 MAX_OBJECTS = 500_000
+MAX_NAME = 1000
 
 
 def _tensors(root: Instance) -> dict[str, LazyTensor]:
@@ -28,7 +29,7 @@ def _tensors(root: Instance) -> dict[str, LazyTensor]:
             if not isinstance(name, str):
                 continue
             seen += 1
-            if seen > MAX_OBJECTS or depth > MAX_DEPTH:
+            if seen > MAX_OBJECTS or depth > MAX_DEPTH or len(prefix) + len(name) > MAX_NAME:
                 raise ModelFileError("hostile file: its object graph has cycles or is unreasonably large")
             if isinstance(value, LazyTensor):
                 found[prefix + name] = value
@@ -52,4 +53,4 @@ def read(archive: TorchArchive, head: str | None) -> RawModel:
     params = load_json(text, "model_def_script")
     tensors: dict[str, Any] = dict(_tensors(root))
     distance = number_of(tensors.get("min_nbor_dist"), "min_nbor_dist")
-    return RawModel(params, canonical_names(tensors), distance, None, infer=True)
+    return RawModel(params, canonical_names(tensors), distance, None, archive.size, infer=True)

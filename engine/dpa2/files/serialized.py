@@ -185,8 +185,8 @@ def _output_statistics(mapper: _Mapper, model: Mapping[str, Any]) -> None:
             mapper.tensors[key] = np.full((1, len(types), 1), default)
 
 
-def raw_model(root: Mapping[str, Any], resolve: Resolve) -> RawModel:
-    """The model of a serialized tree."""
+def raw_model(root: Mapping[str, Any], resolve: Resolve, nbytes: int) -> RawModel:
+    """The model of a serialized tree from a file of ``nbytes``."""
     model = root.get("model")
     if not isinstance(model, dict):
         raise ModelFileError("this file holds no model: it has no entry 'model'")
@@ -220,7 +220,7 @@ def raw_model(root: Mapping[str, Any], resolve: Resolve) -> RawModel:
     distance = mapper.variables(root).get("min_nbor_dist", root.get("min_nbor_dist"))
     if distance is not None and not isinstance(distance, (int, float)):
         distance = resolve(distance, "min_nbor_dist")
-    return RawModel(params, mapper.tensors, number_of(distance, "min_nbor_dist"), None)
+    return RawModel(params, mapper.tensors, number_of(distance, "min_nbor_dist"), None, nbytes)
 
 
 def resolve_nested(budget: Budget) -> Resolve:
@@ -242,7 +242,7 @@ def read(path: Path, kind: str, head: str | None) -> ModelData:
         from dpa2.files import hdf5
 
         with hdf5.TreeFile(path) as file:
-            raw = raw_model(file.tree(), file.resolve)
+            raw = raw_model(file.tree(), file.resolve, file.size)
             refuse_head(head, None)
             return assemble(raw)
     size = path.stat().st_size
@@ -254,7 +254,7 @@ def read(path: Path, kind: str, head: str | None) -> ModelData:
         root = yaml_tree.load(path)
     else:
         root = _read_archive(path)
-    raw = raw_model(root, resolve_nested(Budget(size)))
+    raw = raw_model(root, resolve_nested(Budget(size)), size)
     refuse_head(head, None)
     return assemble(raw)
 

@@ -19,6 +19,7 @@ from dpa2.files import pickle_reader
 from dpa2.files.pickle_reader import Global, Instance
 
 MAX_TEXT_BYTES = 2**31
+MAX_ENTRIES = 200_000
 MAX_OVERLAPPED = 2**22
 """Elements a tensor may have beyond those of its storage (strides of zero make that possible)."""
 
@@ -194,11 +195,14 @@ class TorchArchive:
     def __init__(self, path: Path) -> None:
         self.size = path.stat().st_size
         self.byteorder: Literal["<", ">"] = "<"
+        self._unread = self.size
         self._storages: dict[str, bytes] = {}
         try:
             self._zip = zipfile.ZipFile(path)
         except Exception as err:
             raise ModelFileError(f"the zip archive is truncated or corrupt ({err})") from None
+        if len(self._zip.infolist()) > MAX_ENTRIES:
+            raise ModelFileError(f"the zip archive has more than {MAX_ENTRIES} entries, which no model has")
         self._entries = {info.filename: info for info in self._zip.infolist()}
         self.root = ""
         for name in self._entries:
@@ -252,7 +256,11 @@ class TorchArchive:
         """The bytes of a storage, read once."""
         key = storage.key
         if key not in self._storages:
-            data = self.read(f"{self.root}data/{key}", limit=self.size)
+            name = f"{self.root}data/{key}"
+            self._unread -= self.entry_size(name)
+            if self._unread < 0:
+                raise ModelFileError("hostile file: the entries of its archive overlap: together they exceed the file")
+            data = self.read(name, limit=self.size)
             if len(data) != storage.numel * item_size(storage.dtype):
                 raise ModelFileError(f"the storage {key!r} has {len(data)} bytes, not those of {storage.numel} numbers")
             self._storages[key] = data

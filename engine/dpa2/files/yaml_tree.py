@@ -12,6 +12,7 @@ from dpa2.errors import ModelFileError
 MAX_DEPTH = 100
 _INT = re.compile(r"[-+]?[0-9]{1,300}")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_DIRECTIVE = re.compile(rb"(?:[\r\n]|\xc2\x85|\xe2\x80[\xa8\xa9])%")
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -34,9 +35,20 @@ def _plain(text: str) -> Any:
     return text
 
 
+def _refuse_directives(path: Path) -> None:
+    """No model has them, and the parser compares each with all others: a small file could keep it busy for hours."""
+    with path.open("rb") as stream:
+        tail = b"\n"
+        while block := stream.read(2**20):
+            if _DIRECTIVE.search(tail + block.removeprefix(b"\xef\xbb\xbf")):
+                raise ModelFileError("hostile file: a line of the YAML begins with %")
+            tail = block[-3:]
+
+
 def _events(path: Path) -> Iterator[Any]:
     import yaml
 
+    _refuse_directives(path)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     with path.open("rb") as stream:
         try:
