@@ -61,7 +61,8 @@ class Pickle:
         if value is None or isinstance(value, bool):
             return {None: b"N", True: b"\x88", False: b"\x89"}[value]
         if isinstance(value, int):
-            return b"\x8a\x08" + struct.pack("<q", value)
+            size = max(8, value.bit_length() // 8 + 1)
+            return b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True)
         if isinstance(value, float):
             return b"G" + struct.pack(">d", value)
         if isinstance(value, str):

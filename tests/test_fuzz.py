@@ -1,11 +1,14 @@
 """Random models in random options on random structures: the compiled core against the NumPy reference.
 
-The reference differentiates by complex steps, so that its forces and virials are exact to rounding.
+The reference differentiates by complex steps, so that its forces and virials are exact to rounding. And mutated model
+files: `fuzz_models` makes as many as one likes, here are a few.
 """
 
 from __future__ import annotations
 
 import dpa2
+import fuzz_models
+import fuzzing
 import numpy as np
 import pytest
 from cases import TOLERANCE
@@ -54,3 +57,11 @@ def test_float32_stays_near_float64(seed: int) -> None:
     )
     for field in ("energy", "atom_energy", "forces", "virial"):
         assert relative(getattr(low, field), getattr(high, field)) <= TOLERANCE["float32"], field
+
+
+def test_mutated_model_files_do_no_harm() -> None:
+    """Read or refused: no crash, no wait, no error of another kind, no gigabyte of memory."""
+    report = fuzzing.fuzz("fuzz_models:read", fuzz_models.make, range(200), fuzz_models.ALLOWED)
+    assert report.wrong == []
+    outcomes = [outcome for _, outcome in report.counts.elements()]
+    assert min(outcomes.count("read"), outcomes.count("refused")) > 40

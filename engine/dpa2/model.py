@@ -399,16 +399,16 @@ class Model:
         """Write the model to ``path`` in the native format (``.safetensors``), weights as they were in its file.
 
         Raises:
-            InputError: ``path`` does not end in ``.safetensors``. OSError: it cannot be written.
+            InputError: ``path`` is no path, or does not end in ``.safetensors``. OSError: it cannot be written.
         """
-        name = os.fspath(path)
-        if not name.endswith(".safetensors"):
-            raise InputError(
-                f"models are saved in the native format, under a name ending in .safetensors, got {name!r}"
-            )
-        from .files import write_safetensors
+        from .files import checked_path, write_safetensors
 
-        write_safetensors(path, self._data)
+        where = checked_path(path)
+        if where.suffix != ".safetensors":
+            raise InputError(
+                f"models are saved in the native format, under a name ending in .safetensors, got {str(where)!r}"
+            )
+        write_safetensors(where, self._data)
 
     def __repr__(self) -> str:
         types = " ".join(self.type_map[:8]) + (f" ... ({len(self.type_map)} types)" if len(self.type_map) > 8 else "")

@@ -88,6 +88,10 @@ void test_refused() {
     for (int t = 0; t < 600; ++t) j["type_map"].push_back("T" + std::to_string(t));
     repinit(j)["neuron"] = {100};
   });
+  refuse(bad, "segments must have 1 to 10000 entries", [&](Json& j) {
+    j["compression"]["repinit"] = {{"lower", 0.0}, {"step", 1.0}, {"segments", Json::array()}};
+    for (int k = 0; k < 10001; ++k) j["compression"]["repinit"]["segments"].push_back({4000000, 4000000});
+  });
   refuse(bad, "the map of the pair attention is unreasonably large: 500000 times 100", [&](Json& j) {
     repformer(j)["g2_dim"] = 100;
     repformer(j)["attn2_nhead"] = 5000;

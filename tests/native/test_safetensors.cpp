@@ -1,4 +1,6 @@
 // The native file: a round trip, and files made to do harm.
+#include <sys/stat.h>
+
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -128,6 +130,13 @@ void refuse(Status status, const char* part, const std::function<void(Content&)>
   CHECK_THROWS(read_safetensors(path), status, part);
 }
 
+void test_regular_files_only() {
+  CHECK(mkfifo((path + ".pipe").c_str(), 0600) == 0);
+  for (const std::string& name : {path + ".pipe", std::string("/dev/zero"), std::string("/")})
+    CHECK_THROWS(read_safetensors(name), Status::model_file, "not a readable file");  // and none is waited for
+  std::remove((path + ".pipe").c_str());
+}
+
 void test_hostile() {
   const Status bad = Status::model_file, unknown = Status::unsupported;
   const Content good = two_tensors();
@@ -203,6 +212,7 @@ int main(int, char** argv) {
   test_round_trip();
   test_tensors_are_those_of_the_configuration();
   test_large_headers();
+  test_regular_files_only();
   test_hostile();
   std::remove(path.c_str());
   return check::finish();

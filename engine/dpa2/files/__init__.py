@@ -16,13 +16,13 @@ from dpa2.errors import Error, InputError, ModelFileError
 from dpa2.files._data import ModelData, assemble
 from dpa2.files.detect import FORMATS, detect
 
-__all__ = ["FORMATS", "ModelData", "detect", "heads", "read", "write_safetensors"]
+__all__ = ["FORMATS", "ModelData", "checked_path", "detect", "heads", "read", "write_safetensors"]
 
 _Path = str | os.PathLike[str]
 _T = TypeVar("_T")
 
 
-def _checked_path(path: object) -> Path:
+def checked_path(path: object) -> Path:
     """The path of a model file. Raises :class:`InputError` for anything but a str or os.PathLike that can be one."""
     try:
         name = os.fspath(path)  # type: ignore[call-overload]
@@ -30,20 +30,26 @@ def _checked_path(path: object) -> Path:
         name = path
     if not isinstance(name, str):
         raise InputError(f"the path of a model file must be a str or os.PathLike, got {type(name).__name__}")
-    if not name or "\0" in name:
-        raise InputError(f"the path of a model file must not be empty or hold a zero byte, got {name[:200]!r}")
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        encoded = b""
+    if not encoded or b"\0" in encoded:
+        raise InputError(f"the path of a model file is empty or not one that a file can have: {name[:200]!r}")
     return Path(name)
 
 
 def _guarded(path: _Path, action: Callable[[Path], _T]) -> _T:
     """Run a reader so that whatever a damaged file makes it trip over becomes a :class:`ModelFileError`."""
-    where = _checked_path(path)
+    where = checked_path(path)
     try:
         return action(where)
     except Error as err:
         raise type(err)(f"{where}: {err}") from None
     except FileNotFoundError:
         raise ModelFileError(f"{where}: there is no such file") from None
+    except OSError as err:
+        raise ModelFileError(f"{where}: the file cannot be read: {err.strerror or str(err)[:300]}") from None
     except (MemoryError, RecursionError):
         raise ModelFileError(f"{where}: the file asks for more memory than there is, or nests too deeply") from None
     except Exception as err:
