@@ -244,7 +244,7 @@ void test_tables() {
   refuse_table("compression.repinit.step", "step", 1e308);
   refuse_table("too small or too large", "lower", 1e30);
   refuse_table("compression.repinit.lower", "lower", "0");
-  refuse_table("segments is empty", "segments", Json::array());
+  refuse_table("segments must have 1 to 10000 entries", "segments", Json::array());
   refuse_table("expected lists of 2", "segments", {{1, 2, 3}});
   refuse_table("segments", "segments", {{0, 1}});
   refuse_table("segments", "segments", {{1, -1}});
