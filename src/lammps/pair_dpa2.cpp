@@ -16,6 +16,7 @@
 #include <lammps/memory.h>
 #include <lammps/neigh_list.h>
 #include <lammps/neighbor.h>
+#include <lammps/universe.h>
 #include <lammps/update.h>
 #include <lammps/utils.h>
 
@@ -24,6 +25,9 @@ using namespace LAMMPS_NS;
 namespace {
 // Boltzmann's constant of LAMMPS's metal units, eV/K: the ratio to that of another unit style converts energies.
 constexpr double metal_boltz = 8.617343e-5;
+
+// Of pair styles that come from a restart file: the LAMMPS whose next styles take their place.
+const LAMMPS *successor_of_restored = nullptr;
 
 std::size_t at(std::ptrdiff_t i) { return static_cast<std::size_t>(i); }
 
@@ -45,15 +49,18 @@ PairDPA2::PairDPA2(LAMMPS *lammps)
   if (dpa2_abi_version() < DPA2_ABI_VERSION)
     error->all(FLERR, "dpa2: libdpa2 has interface version {}, the plugin needs {}", dpa2_abi_version(), DPA2_ABI_VERSION);
   single_enable = 0;
-  restartinfo = 0;
   writedata = 0;
   one_coeff = 1;
   manybody_flag = 1;
   no_virial_fdotr_compute = 1;
   centroidstressflag = CENTROID_AVAIL;
+  restored = successor_of_restored == lammps;
 }
 
 PairDPA2::~PairDPA2() {
+  // Where the script gives pair_style again after read_restart, hybrid styles make new ones; where all is cleared, the style
+  // is no longer known when we end.
+  if (restored) successor_of_restored = force != nullptr && force->pair_map != nullptr && force->pair_map->count("dpa2") > 0 ? lmp : nullptr;
   if (allocated) {
     memory->destroy(setflag);
     memory->destroy(cutsq);
@@ -81,16 +88,10 @@ void PairDPA2::init_style() {
   if (atom->tag_enable == 0) error->all(FLERR, "pair_style dpa2 requires atom IDs");
   length = force->angstrom;
   energy_unit = std::strcmp(update->unit_style, "metal") == 0 ? 1.0 : force->boltz / metal_boltz;
-  refuse_special_neighbors();
+  restore();
+  warn_of_masses();
+  begin_deviations();
   neighbor->add_request(this, NeighConst::REQ_FULL);
-}
-
-// Bonded pairs with a factor of 0 are not in the neighbour lists at all: the model would not see them.
-void PairDPA2::refuse_special_neighbors() const {
-  if (atom->molecular == Atom::ATOMIC || atom->nbonds == 0) return;
-  for (int k = 1; k < 4; k++)
-    if (force->special_lj[k] != 1.0 || force->special_coul[k] != 1.0)
-      error->all(FLERR, "pair_style dpa2 needs all neighbors, also bonded ones: use 'special_bonds lj/coul 1.0 1.0 1.0', or delete the bonds");
 }
 
 double PairDPA2::init_one(int i, int j) {
@@ -114,52 +115,14 @@ double PairDPA2::memory_usage() {
   for (const auto &m : members)
     bytes += 8.0 * static_cast<double>(m->forces.capacity() + m->atom_energy.capacity() + m->atom_virial.capacity()) +
              4.0 * static_cast<double>(m->types.capacity());
-  return bytes;
-}
-
-// LAMMPS type of the atom with the smallest number, the first of the system: padded slots of models that are not smooth have it.
-int PairDPA2::first_type_of_all() const {
-  struct {
-    int tag, type;
-  } mine{MAXSMALLINT, 1}, first{MAXSMALLINT, 1};
-  for (int i = 0; i < atom->nlocal; i++) {
-    const int tag = static_cast<int>(atom->tag[i] & MAXSMALLINT);
-    if (tag < mine.tag) mine = {tag, atom->type[i]};
-  }
-  MPI_Allreduce(&mine, &first, 1, MPI_2INT, MPI_MINLOC, world);
-  return first.type;
-}
-
-// Atoms and lists in the form that the engine takes. Atoms of types without a model may be missing in LAMMPS's list.
-void PairDPA2::gather_lists() {
-  const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
-  if (neighbor->ago == 0) pad_type = first_type_of_all();
-
-  numneigh.assign(at(nlocal), 0);
-  firstneigh.assign(at(nlocal), nullptr);
-  for (int ii = 0; ii < list->inum; ii++) {
-    const int i = list->ilist[ii];
-    numneigh[at(i)] = list->numneigh[i];
-    firstneigh[at(i)] = list->firstneigh[i];
-  }
-  names.resize(at(nall));
-  for (int i = 0; i < nall; i++) names[at(i)] = static_cast<int>(atom->tag[i] & MAXSMALLINT);
-
-  const double *x = nall > 0 ? atom->x[0] : nullptr;
-  if (length != 1.0) {
-    coords.resize(at(3 * static_cast<std::ptrdiff_t>(nall)));
-    for (std::size_t k = 0; k < coords.size(); k++) coords[k] = x[k] / length;
-    x = coords.data();
-  }
-  const dpa2_status status = dpa2_domain_set_atoms(domain.handle(), nlocal, nall, x, names.data(), numneigh.data(), firstneigh.data(), NEIGHMASK);
-  if (status != DPA2_OK) fail_here(dpa2_last_error());
+  return bytes + 4.0 * static_cast<double>(completed.capacity()) + static_cast<double>(absent.capacity());
 }
 
 // One model on the atoms of the step. Forces on ghosts go to their owners only where LAMMPS does not see to that.
 void PairDPA2::evaluate(Member &m, bool with_virial, bool with_atom_virial) {
   const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
   m.types.resize(at(nall));
-  for (int i = 0; i < nall; i++) m.types[at(i)] = m.type_of[at(atom->type[i])];
+  for (int i = 0; i < nall; i++) m.types[at(i)] = !absent.empty() && absent[at(i)] ? -1 : m.type_of[at(atom->type[i])];
   // Never null pointers: a rank without atoms takes part in the same exchanges as the others.
   m.forces.resize(at(3 * std::max(nall, 1)));
   m.atom_energy.resize(at(std::max(nlocal, 1)));
@@ -176,14 +139,18 @@ void PairDPA2::evaluate(Member &m, bool with_virial, bool with_atom_virial) {
   report_warning(m);
 }
 
-// Ends the run because of something that only this process knows. What it prints travels through the launcher, which may be
-// ended first: the message goes out early, and is given a moment.
+// What ends a run of several processes travels through the launcher, which may be ended first: the message goes out early, and
+// is given a moment.
+void PairDPA2::announce(const std::string &what) const {
+  if (universe->nprocs == 1) return;
+  std::fprintf(stderr, "ERROR on proc %d: pair_style dpa2: %s\n", universe->me, what.c_str());
+  std::fflush(stderr);
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+}
+
+// Ends the run because of something that only this process knows.
 void PairDPA2::fail_here(const std::string &what) const {
-  if (comm->nprocs > 1) {
-    std::fprintf(stderr, "ERROR on proc %d: pair_style dpa2: %s\n", comm->me, what.c_str());
-    std::fflush(stderr);
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  }
+  announce(what);
   error->one(FLERR, "pair_style dpa2: {}", what);
 }
 
@@ -256,8 +223,8 @@ void PairDPA2::write_deviation() {
     MPI_Allreduce(mine.data(), all.data(), 9, MPI_DOUBLE, MPI_SUM, world);
     virials.push_back(all);
   }
-  // Extrema are taken of (value, -value): one reduction for both.
-  double extreme[2] = {0.0, -1e300}, sums[2] = {0.0, 0.0}, extremes[2], totals[2];
+  // Extrema are taken of (value, -value), and of the forces squared: one reduction for all.
+  double extreme[3] = {0.0, -1e300, 0.0}, sums[2] = {0.0, 0.0}, extremes[3], totals[2];
   std::vector<double> mine;
   std::vector<const double *> forces(members.size());
   const double to_lammps = energy_unit / length;
@@ -273,10 +240,11 @@ void PairDPA2::write_deviation() {
     mine.push_back(d);
     extreme[0] = std::max(extreme[0], d);
     extreme[1] = std::max(extreme[1], -d);
+    for (int c = 0; c < 3; c++) extreme[2] = std::max(extreme[2], forces[0][c] * forces[0][c]);
     sums[0] += d;
     sums[1] += 1.0;
   }
-  MPI_Reduce(extreme, extremes, 2, MPI_DOUBLE, MPI_MAX, 0, world);
+  MPI_Reduce(extreme, extremes, 3, MPI_DOUBLE, MPI_MAX, 0, world);
   MPI_Reduce(sums, totals, 2, MPI_DOUBLE, MPI_SUM, 0, world);
 
   std::vector<double> per_atom;
@@ -297,12 +265,30 @@ void PairDPA2::write_deviation() {
     std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return all_tags[a] < all_tags[b]; });
     for (std::size_t k : order) per_atom.push_back(values[k]);
   }
-  int written = 1;
+  bool written = true;
   if (comm->me == 0) {
     const double count = std::max(totals[1], 1.0);
-    const dpa2_lammps::Spread f{extremes[0], totals[1] > 0.0 ? -extremes[1] : 0.0, totals[0] / count};
-    written = deviation.write(update->ntimestep, dpa2_lammps::virial_deviation(virials, deviation.relative_v), f, per_atom);
+    dpa2_lammps::Row row;
+    row.step = update->ntimestep;
+    row.virial = dpa2_lammps::virial_deviation(virials, deviation.relative_v);
+    row.force = {extremes[0], totals[1] > 0.0 ? -extremes[1] : 0.0, totals[0] / count};
+    const double rounding = members.front()->model.precision() == "float32" ? 1e-5 : 1e-11;
+    row.force_noise = rounding * (deviation.relative < 0.0 ? std::sqrt(extremes[2]) * to_lammps : 1.0);
+    for (double v : virials.front()) row.virial_noise = std::max(row.virial_noise, rounding * std::fabs(v));
+    if (deviation.relative_v >= 0.0) row.virial_noise = rounding;
+    written = deviation.write(row, per_atom);
   }
+  require_written(written);
+}
+
+void PairDPA2::begin_deviations() {
+  if (members.size() < 2 || out_freq == 0) return;
+  require_written(comm->me != 0 || deviation.begin_run());
+}
+
+// What the first process has seen of the file, for all.
+void PairDPA2::require_written(bool mine) const {
+  int written = mine ? 1 : 0;
   MPI_Bcast(&written, 1, MPI_INT, 0, world);
   if (!written) error->all(FLERR, "pair_style dpa2: cannot write the model deviation to '{}'", deviation.file);
 }

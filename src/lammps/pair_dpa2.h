@@ -31,6 +31,10 @@ class PairDPA2 : public Pair {
   void unpack_reverse_comm(int, int *, double *) override;
   void *extract(const char *, int &) override;
   double memory_usage() override;
+  void write_restart(FILE *) override;
+  void read_restart(FILE *) override;
+  void write_restart_settings(FILE *) override;
+  void read_restart_settings(FILE *) override;
 
  private:
   struct Member {
@@ -56,9 +60,20 @@ class PairDPA2 : public Pair {
   void load(const std::vector<std::string> &, const std::string &);
   std::string read_and_share(const std::string &) const;
   void allocate();
-  void map_types(int, char **);
-  void refuse_special_neighbors() const;
+  void map_types();
+  void open_deviation_file();
+  void begin_deviations();
+  void require_written(bool) const;
+  void restore();
+  std::string read_words(FILE *) const;
+  void warn_of_masses();
+  std::vector<double> masses() const;
+  bool takes_part(int) const;
   int first_type_of_all() const;
+  void look_at_lists();
+  void find_absent_atoms();
+  void refuse_missing_pairs() const;
+  void complete_lists();
   void gather_lists();
   Parameters &source(const std::string &);
   void gather_parameters();
@@ -70,6 +85,7 @@ class PairDPA2 : public Pair {
   void tally(Member &);
   void write_deviation();
   void report_warning(Member &);
+  void announce(const std::string &) const;
   [[noreturn]] void fail_here(const std::string &) const;
 
   // What forward_comm and reverse_comm move at the moment: rows of `width` numbers of `size` bytes.
@@ -93,8 +109,21 @@ class PairDPA2 : public Pair {
   std::vector<double> coords;                    // (nall, 3) angstrom, where LAMMPS has another unit
   std::vector<int> names, numneigh;
   std::vector<const int *> firstneigh;
+  // Lists with more neighbours than LAMMPS's: of which atom, and where in `completed`.
+  struct Completed {
+    int atom, count;
+    std::size_t first;
+  };
+  std::vector<Completed> completed_atoms;
+  std::vector<int> completed;
+  std::vector<char> absent;                      // (nall) or empty: atoms that a Monte Carlo fix tries to do without
   dpa2_lammps::Deviation deviation;
   int out_freq = 100;
+  // The words of the input script, or of a restart file.
+  std::vector<std::string> style_words, elements;
+  bool mapped = false;                           // there was a pair_coeff
+  bool restored = false;                         // by read_restart: the deviation file is continued
+  std::string mass_warning;                      // the last one, not to repeat it
 };
 
 }  // namespace LAMMPS_NS

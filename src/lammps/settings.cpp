@@ -15,6 +15,7 @@
 #include <lammps/fix.h>
 #include <lammps/force.h>
 #include <lammps/modify.h>
+#include <lammps/universe.h>
 #include <lammps/update.h>
 #include <lammps/utils.h>
 
@@ -81,15 +82,29 @@ void PairDPA2::settings(int narg, char **arg) {
   deviation.atomic = false;
   deviation.relative = deviation.relative_v = -1.0;
   for (int k = first; k < narg; k++) k = keyword(k, narg, arg);
-  if (members.size() > 1 && out_freq > 0) {
-    int opened = comm->me == 0 ? deviation.open() : 1;
-    MPI_Bcast(&opened, 1, MPI_INT, 0, world);
-    if (!opened) error->all(FLERR, "pair_style dpa2: cannot write '{}'", deviation.file);
-  }
+  open_deviation_file();
+  style_words.assign(arg, arg + narg);
+  if (mapped) map_types();  // a pair_coeff of before is still in force
 
   int widest = 9;  // atomic virials, with newton off
   for (const auto &m : members) widest = std::max(widest, (m->model.exchange_width() * (m->model.precision() == "float32" ? 4 : 8) + 7) / 8);
   comm_forward = comm_reverse = comm_reverse_off = widest;
+}
+
+// Nothing is written before the first run, so that a file that belongs to another writer stays as it is.
+void PairDPA2::open_deviation_file() {
+  using Opened = dpa2_lammps::Deviation::Opened;
+  deviation.close();
+  if (members.size() < 2 || out_freq == 0) return;
+  int opened = static_cast<int>(comm->me == 0 ? deviation.open(restored, universe->nworlds > 1) : Opened::yes);
+  MPI_Bcast(&opened, 1, MPI_INT, 0, world);
+  if (opened == static_cast<int>(Opened::taken)) {
+    const std::string what = "another pair style, partition or program is writing '" + deviation.file +
+                             "'. Give every one a file of its own: out_file NAME (with -partition, a variable of style world or uloop in it)";
+    if (comm->me == 0 && universe->nworlds > 1) announce(what);  // the others of the universe do not wait for us
+    error->all(FLERR, "pair_style dpa2: {}", what);
+  }
+  if (opened == static_cast<int>(Opened::no)) error->all(FLERR, "pair_style dpa2: cannot write '{}'", deviation.file);
 }
 
 // The keyword at arg[k]; returns the place of its last value.
@@ -142,7 +157,9 @@ std::string PairDPA2::read_and_share(const std::string &path) const {
     if (file && !file.bad() && !bytes.empty()) size = static_cast<bigint>(bytes.size());
   }
   MPI_Bcast(&size, 1, MPI_LMP_BIGINT, 0, world);
-  if (size < 0) error->all(FLERR, "pair_style dpa2: cannot read the model file '{}'", path);
+  if (size < 0)
+    error->all(FLERR, "pair_style dpa2: cannot read the model file '{}'{}", path,
+               restored ? ". If the restart file names it, it has to be where it was, or pair_style and pair_coeff have to be given again" : "");
   bytes.resize(static_cast<std::size_t>(size));
   constexpr bigint chunk = 1 << 30;
   for (bigint done = 0; done < size; done += chunk)
@@ -175,17 +192,20 @@ void PairDPA2::load(const std::vector<std::string> &paths, const std::string &pr
 
 // pair_coeff * * O H NULL, or pair_coeff * * for the model's own order. LAMMPS sees to the stars: one_coeff.
 void PairDPA2::coeff(int narg, char **arg) {
+  restore();
   if (!allocated) allocate();
-  map_types(narg - 2, arg + 2);
+  elements.assign(arg + 2, arg + narg);
+  map_types();
+  mapped = true;
   // Under hybrid only the pairs of mapped types are ours; alone the rest must be set as well, and does nothing.
   const bool hybrid = utils::strmatch(force->pair_style, "^hybrid");
-  const std::vector<int> &type_of = members.front()->type_of;
   for (int i = 1; i <= atom->ntypes; i++)
-    for (int j = i; j <= atom->ntypes; j++)
-      setflag[i][j] = !hybrid || (type_of[static_cast<std::size_t>(i)] >= 0 && type_of[static_cast<std::size_t>(j)] >= 0) ? 1 : 0;
+    for (int j = i; j <= atom->ntypes; j++) setflag[i][j] = !hybrid || (takes_part(i) && takes_part(j)) ? 1 : 0;
 }
 
-void PairDPA2::map_types(int nnames, char **names_of) {
+// The elements of pair_coeff as types of the models.
+void PairDPA2::map_types() {
+  const int nnames = static_cast<int>(elements.size());
   if (nnames > 0 && nnames != atom->ntypes)
     error->all(FLERR, "pair_style dpa2: pair_coeff names {} elements for {} atom types", nnames, atom->ntypes);
   for (const auto &m : members) {
@@ -199,9 +219,10 @@ void PairDPA2::map_types(int nnames, char **names_of) {
     for (int t = 0; t < atom->ntypes; t++) {
       int type = t;
       if (nnames > 0) {
-        type = m->model.type_index(names_of[t]);
-        if (type < 0 && std::strcmp(names_of[t], "NULL") != 0)
-          error->all(FLERR, "pair_style dpa2: the model {} does not know the element {} of pair_coeff; it knows{}", m->path, names_of[t], known);
+        const std::string &element = elements[static_cast<std::size_t>(t)];
+        type = m->model.type_index(element);
+        if (type < 0 && element != "NULL")
+          error->all(FLERR, "pair_style dpa2: the model {} does not know the element {} of pair_coeff; it knows{}", m->path, element, known);
       }
       m->type_of.push_back(type);
     }

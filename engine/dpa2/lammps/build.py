@@ -24,7 +24,8 @@ def command(lammps: Lammps, include: Path, output: Path) -> list[str]:
     if lammps.old_abi:
         flags.append("-D_GLIBCXX_USE_CXX11_ABI=0")
     sources = [str(path) for path in sorted(SOURCES.glob("*.cpp"))]
-    return [*compiler, *flags, *sources, "-o", str(output), *installation.link_flags()]
+    # clear unloads plugins, but which files the process has written is to be known until its end
+    return [*compiler, *flags, "-Wl,-z,nodelete", *sources, "-o", str(output), *installation.link_flags()]
 
 
 def build(lammps: Lammps, output: Path) -> Path:
