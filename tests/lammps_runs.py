@@ -25,6 +25,8 @@ NKTV2P = 1.6021765e6
 SYMBOLS = ["O", "H", "C"]
 #: pair_coeff for the three types of the systems
 COEFF = "pair_coeff * * O H C"
+#: where xx yy zz xy xz yz are in a virial, whose first index is that of the force
+ORDER = [(0, 0), (1, 1), (2, 2), (1, 0), (2, 0), (2, 1)]
 
 
 def _has_lammps() -> bool:
@@ -181,6 +183,27 @@ def answer(folder: Path, name: str) -> Answer:
     return Answer(
         numbers[0], numbers[1], np.array(numbers[2:]), rows[:, 2:5], rows[:, 5], rows[:, 6:12], rows[:, 12:21]
     )
+
+
+def difference(a: np.ndarray | float, b: np.ndarray | float) -> float:
+    return float(np.abs(np.asarray(a) - b).max() / max(1.0, float(np.abs(b).max())))
+
+
+def assert_python_engine(found: Answer, system: str) -> None:
+    (atoms,) = [s for s in systems() if s.name == system]
+    expected = python_model().evaluate(atoms.coords, atoms.types, atoms.box, atomic=True)
+    assert expected.atom_virial is not None
+    assert difference(found.energy, expected.energy) < 1e-10
+    assert difference(found.forces, expected.forces) < 1e-10
+    assert difference(found.atom_energy, expected.atom_energy) < 1e-10
+    pressure = expected.virial * NKTV2P / found.volume
+    assert difference(found.pressure, np.array([pressure[index] for index in ORDER])) < 1e-10
+    # the stress of an atom is minus its virial; the first index of ours is that of the force
+    virial = -expected.atom_virial * NKTV2P
+    centroid = np.stack([virial[:, row, column] for row, column in [*ORDER, (0, 1), (0, 2), (1, 2)]], axis=1)
+    assert difference(found.centroid, centroid) < 1e-10
+    symmetric = 0.5 * (virial + virial.transpose(0, 2, 1))
+    assert difference(found.stress, np.stack([symmetric[:, row, column] for row, column in ORDER], axis=1)) < 1e-10
 
 
 def prepare(folder: Path) -> None:

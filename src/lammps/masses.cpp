@@ -101,7 +101,7 @@ void PairDPA2::warn_of_masses() {
     const char *like = nearest(mass[t]);
     if (symbol == "H" && mass[t] > 1.8 && mass[t] < 3.3) like = "deuterium or tritium";
     for (const std::string &other : symbols)  // rather one that the model has
-      if (mass_of(other) > 0.0 && !differs(mass[t], mass_of(other)) && differs(mass_of(like), mass_of(other))) like = other.c_str();
+      if (std::fabs(mass_of(other) - mass[t]) < 0.05 * mass[t]) like = other.c_str();
     char text[200];
     std::snprintf(text, sizeof text, "%s type %d is %.60s (%g g/mol) but has a mass of %g, that of %.60s", found.empty() ? "" : ";", static_cast<int>(t),
                   symbol.c_str(), expected, mass[t], like);

@@ -58,9 +58,9 @@ PairDPA2::PairDPA2(LAMMPS *lammps)
 }
 
 PairDPA2::~PairDPA2() {
-  // Where the script gives pair_style again after read_restart, hybrid styles make new ones; where all is cleared, the style
-  // is no longer known when we end.
-  if (restored) successor_of_restored = force != nullptr && force->pair_map != nullptr && force->pair_map->count("dpa2") > 0 ? lmp : nullptr;
+  // Where the script gives pair_style again after read_restart, styles may be made anew. Where all is cleared, much of LAMMPS is
+  // gone before its styles are.
+  if (restored) successor_of_restored = update != nullptr && force->pair_map->count("dpa2") > 0 ? lmp : nullptr;
   if (allocated) {
     memory->destroy(setflag);
     memory->destroy(cutsq);

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lammps_runs import NKTV2P, Answer, Setup, answer, measure, needs_lammps, prepare, python_model, succeed, systems
+from lammps_runs import (
+    Answer,
+    Setup,
+    answer,
+    assert_python_engine,
+    difference,
+    measure,
+    needs_lammps,
+    prepare,
+    succeed,
+    systems,
+)
 
 pytestmark = needs_lammps
 
@@ -25,8 +36,6 @@ DIVISIONS: dict[str, tuple[int, str, list[str], list[str]]] = {
     "tiled, newton off": (2, "off", ["comm_style tiled"], ["balance 1.0 rcb"]),
     "map": (2, "on", ["atom_modify map yes"], []),
 }
-# where xx yy zz xy xz yz are in a virial, whose first index is that of the force
-ORDER = [(0, 0), (1, 1), (2, 2), (1, 0), (2, 0), (2, 1)]
 
 
 def systems_of(division: str) -> list[str]:
@@ -51,27 +60,6 @@ def measured(folder: Path, division: str) -> dict[str, Answer]:
 @pytest.fixture(scope="module")
 def one_rank(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
     return measured(tmp_path_factory.mktemp("one"), "1 rank")
-
-
-def difference(a: np.ndarray | float, b: np.ndarray | float) -> float:
-    return float(np.abs(np.asarray(a) - b).max() / max(1.0, float(np.abs(b).max())))
-
-
-def assert_python_engine(found: Answer, system: str) -> None:
-    (atoms,) = [s for s in systems() if s.name == system]
-    expected = python_model().evaluate(atoms.coords, atoms.types, atoms.box, atomic=True)
-    assert expected.atom_virial is not None
-    assert difference(found.energy, expected.energy) < 1e-10
-    assert difference(found.forces, expected.forces) < 1e-10
-    assert difference(found.atom_energy, expected.atom_energy) < 1e-10
-    pressure = expected.virial * NKTV2P / found.volume
-    assert difference(found.pressure, np.array([pressure[index] for index in ORDER])) < 1e-10
-    # the stress of an atom is minus its virial; the first index of ours is that of the force
-    virial = -expected.atom_virial * NKTV2P
-    centroid = np.stack([virial[:, row, column] for row, column in [*ORDER, (0, 1), (0, 2), (1, 2)]], axis=1)
-    assert difference(found.centroid, centroid) < 1e-10
-    symmetric = 0.5 * (virial + virial.transpose(0, 2, 1))
-    assert difference(found.stress, np.stack([symmetric[:, row, column] for row, column in ORDER], axis=1)) < 1e-10
 
 
 def assert_one_rank(found: Answer, one: Answer) -> None:

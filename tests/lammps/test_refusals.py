@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from dpa2.files import write_safetensors
-from lammps_runs import Cluster, Setup, model_data, needs_lammps, prepare, refusal, run, succeed, systems
+from lammps_runs import Cluster, Setup, model_data, needs_lammps, prepare, refusal, run, systems
 
 pytestmark = needs_lammps
 
@@ -82,35 +81,6 @@ def test_more_types_than_the_model_has(folder: Path) -> None:
 
 def test_units_without_angstrom(folder: Path) -> None:
     assert "'units lj' has no angstrom" in refusal(folder, [*Setup("orthogonal", units="lj").lines(), "run 0"])
-
-
-@pytest.mark.parametrize("factors", ["lj/coul 0.0 0.0 0.0", "lj 1.0 1.0 1.0", "coul 1.0 0.5 1.0"])
-def test_bonded_neighbors(folder: Path, factors: str) -> None:
-    (folder / "bonded.data").write_text(
-        "bonded\n\n3 atoms\n2 bonds\n3 atom types\n1 bond types\n\n0 9 xlo xhi\n0 9 ylo yhi\n0 9 zlo zhi\n\n"
-        "Masses\n\n1 16\n2 1\n3 12\n\nAtoms # bond\n\n1 1 1 4 4 4\n2 1 2 5 4 4\n3 1 2 4 5 4\n\n"
-        "Bonds\n\n1 1 1 2\n2 1 1 3\n",
-        encoding="ascii",
-    )
-
-    def lines(words: str) -> list[str]:
-        setup = [line.replace("atomic", "bond") for line in Setup("bonded").lines()]
-        return [
-            *setup,
-            "bond_style zero",
-            "bond_coeff * 1.0",
-            f"special_bonds {words}",
-            "run 0",
-            'print "$(pe:%.17g)" file energy',
-        ]
-
-    assert "needs all neighbors, also bonded ones" in refusal(folder, lines(factors))
-    succeed(folder, lines("lj/coul 1.0 1.0 1.0"))
-    free = [line for line in lines("lj/coul 1 1 1") if "bond_" not in line and "special" not in line]
-    energy = float((folder / "energy").read_text())
-    Cluster("bonded", 9 * np.eye(3), np.array([[4.0, 4, 4], [5, 4, 4], [4, 5, 4]]), np.array([0, 1, 1])).write(folder)
-    succeed(folder, [line.replace("atom_style bond", "atom_style atomic") for line in free])
-    assert float((folder / "energy").read_text()) == pytest.approx(energy, rel=1e-13)
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
