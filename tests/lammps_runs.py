@@ -44,12 +44,14 @@ needs_lammps = pytest.mark.skipif(
 
 
 @functools.cache
-def model_data(seed: int = 7, nf: int = 0, na: int = 0, softness: float = 1.0, nsel: int = 80) -> ModelData:
+def model_data(
+    seed: int = 7, nf: int = 0, na: int = 0, softness: float = 1.0, nsel: int = 80, g1_dim: int = 6
+) -> ModelData:
     """A random, rotationally invariant model of O, H and C, all terms on; ``softness`` scales its energies."""
     config, weights = random_model(
         np.random.default_rng(seed),
         repinit={"neuron": [3, 6], "nsel": nsel, "three_body_sel": min(40, nsel - 1)},
-        repformer={"nlayers": 2, "g1_dim": 6, "g2_dim": 4, "nsel": min(40, nsel - 1)},
+        repformer={"nlayers": 2, "g1_dim": g1_dim, "g2_dim": 4, "nsel": min(40, nsel - 1)},
         fitting={"neuron": [5, 5], "numb_fparam": nf, "numb_aparam": na},
     )
     weights = {name: array.copy() for name, array in weights.items()}

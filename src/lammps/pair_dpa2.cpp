@@ -91,6 +91,7 @@ void PairDPA2::init_style() {
   restore();
   warn_of_masses();
   begin_deviations();
+  comm_forward = comm_reverse = comm_reverse_off = widest;  // LAMMPS makes room for it now; the last exchange was another
   neighbor->add_request(this, NeighConst::REQ_FULL);
 }
 

@@ -95,6 +95,7 @@ class PairDPA2 : public Pair {
     int doubles() const { return (width * size + 7) / 8; }
     char *row(int i) const { return data + static_cast<std::ptrdiff_t>(i) * width * size; }
   } rows;
+  int widest = 0;  // doubles of the widest row of all exchanges
   void move_rows(bool, void *, int, int);
 
   std::vector<std::unique_ptr<Member>> members;  // the first drives the dynamics

@@ -8,6 +8,7 @@
 #include <lammps/atom.h>
 #include <lammps/comm.h>
 #include <lammps/error.h>
+#include <lammps/force.h>
 #include <lammps/utils.h>
 
 using namespace LAMMPS_NS;
@@ -46,14 +47,14 @@ std::string PairDPA2::read_words(FILE *fp) const {
 void PairDPA2::write_restart_settings(FILE *fp) {
   write_words(fp, style_words);
   // how wide exchanges are: hybrid styles ask before there is a model
-  std::fwrite(&comm_forward, sizeof comm_forward, 1, fp);
+  std::fwrite(&widest, sizeof widest, 1, fp);
 }
 
 void PairDPA2::read_restart_settings(FILE *fp) {
   style_words = split(read_words(fp));
-  if (comm->me == 0) utils::sfread(FLERR, &comm_forward, sizeof comm_forward, 1, fp, nullptr, error);
-  MPI_Bcast(&comm_forward, 1, MPI_INT, 0, world);
-  comm_reverse = comm_reverse_off = comm_forward;
+  if (comm->me == 0) utils::sfread(FLERR, &widest, sizeof widest, 1, fp, nullptr, error);
+  MPI_Bcast(&widest, 1, MPI_INT, 0, world);
+  comm_forward = comm_reverse = comm_reverse_off = widest;
   restored = true;
 }
 
@@ -89,5 +90,8 @@ void PairDPA2::restore() {
   std::vector<std::string> words = style_words;  // settings() writes to these
   std::vector<char *> pointers;
   for (std::string &word : words) pointers.push_back(&word[0]);
+  const int room = widest;
   settings(static_cast<int>(pointers.size()), pointers.data());
+  if (widest > room && utils::strmatch(force->pair_style, "^hybrid"))
+    error->all(FLERR, "pair_style dpa2: the model files are not those that the restart file was written with: give the pair_style line again");
 }

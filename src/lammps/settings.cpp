@@ -86,7 +86,7 @@ void PairDPA2::settings(int narg, char **arg) {
   style_words.assign(arg, arg + narg);
   if (mapped) map_types();  // a pair_coeff of before is still in force
 
-  int widest = 9;  // atomic virials, with newton off
+  widest = 9;  // atomic virials, with newton off
   for (const auto &m : members) widest = std::max(widest, (m->model.exchange_width() * (m->model.precision() == "float32" ? 4 : 8) + 7) / 8);
   comm_forward = comm_reverse = comm_reverse_off = widest;
 }

@@ -170,6 +170,21 @@ def test_atoms_without_a_model_take_no_part(folder: Path, ranks: int, newton: st
         )
 
 
+@pytest.mark.parametrize("newton", ["on", "off"])
+def test_a_system_that_grows_between_runs(folder: Path, newton: str) -> None:
+    """Exchanges of the second run are wider than the last of the first was: LAMMPS has to have room for them."""
+    write_safetensors(folder / "wide.safetensors", model_data(g1_dim=64))
+    grown = ["lattice sc 2.0", "region r block 20 120 0 9 0 9 units box", "create_atoms 2 region r"]
+    lines = [*Setup("empty", newton, style="dpa2 wide.safetensors overflow ignore").lines(), "run 0", *grown]
+    lines += ["run 0", 'print "$(pe:%.17g)" file energy', "write_dump all custom end.dump id type x y z modify sort id"]
+    succeed(folder, [*lines[:-1], f"{lines[-1]} format float %.17g"], ranks=2)
+    rows = table(folder / "end.dump")
+    assert len(rows) > 1000
+    box = np.diag([120.0, 9.0, 9.0])
+    expected = python_model(g1_dim=64).evaluate(rows[:, 2:], rows[:, 1].astype(int) - 1, box).energy
+    assert float((folder / "energy").read_text()) == pytest.approx(float(expected), rel=1e-10)
+
+
 def test_minimisation(folder: Path) -> None:
     system = scattered("few", np.diag([9.0, 9.0, 9.0]).tolist(), 12, 5, 2.0)
     system.write(folder)
