@@ -90,7 +90,7 @@ void PairDPA2::init_style() {
   energy_unit = std::strcmp(update->unit_style, "metal") == 0 ? 1.0 : force->boltz / metal_boltz;
   restore();
   warn_of_masses();
-  begin_deviations();
+  run_begins = true;
   comm_forward = comm_reverse = comm_reverse_off = widest;  // LAMMPS makes room for it now; the last exchange was another
   neighbor->add_request(this, NeighConst::REQ_FULL);
 }
@@ -167,6 +167,7 @@ void PairDPA2::compute(int eflag, int vflag) {
   ev_init(eflag, vflag);
   gather_lists();
   gather_parameters();
+  begin_deviations();
   const bool deviate = members.size() > 1 && out_freq > 0 && update->ntimestep % out_freq == 0;
   const bool per_atom = vflag_atom != 0 || cvflag_atom != 0;
   evaluate(*members.front(), vflag_global != 0 || deviate, per_atom);
@@ -282,8 +283,10 @@ void PairDPA2::write_deviation() {
   require_written(written);
 }
 
+// At the first evaluation, when nothing else of LAMMPS has refused the run.
 void PairDPA2::begin_deviations() {
-  if (members.size() < 2 || out_freq == 0) return;
+  if (!run_begins || members.size() < 2 || out_freq == 0) return;
+  run_begins = false;
   require_written(comm->me != 0 || deviation.begin_run());
 }
 

@@ -122,6 +122,7 @@ class PairDPA2 : public Pair {
   int out_freq = 100;
   // The words of the input script, or of a restart file.
   std::vector<std::string> style_words, elements;
+  bool run_begins = false;                       // there was no evaluation since init_style
   bool mapped = false;                           // there was a pair_coeff
   bool restored = false;                         // by read_restart: the deviation file is continued
   std::string mass_warning;                      // the last one, not to repeat it

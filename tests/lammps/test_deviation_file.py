@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,7 @@ def test_the_file_of_an_earlier_program_is_replaced_when_the_first_run_begins(fo
     file = folder / "model_devi.out"
     file.write_text("mine\n", encoding="ascii")
     succeed(folder, start())
+    refusal(folder, [*start(), "pair_coeff * * O H C", "neigh_modify exclude type 1 2", "run 0"])
     assert file.read_text(encoding="ascii") == "mine\n"
     succeed(folder, [*start(), "run 0", *start(), "run 0"])
     assert steps_of(file) == [0]
@@ -146,6 +148,14 @@ def test_two_styles_do_not_share_a_file(folder: Path) -> None:
     succeed(folder, [*Setup("orthogonal", style=OVERLAY.format("a.out", "c.out"), coeff=BOTH).lines(), "run 0"])
     assert (folder / "a.out").read_text() == (folder / "c.out").read_text()
     assert steps_of(file) == [0]
+
+
+def test_another_program_has_the_file(folder: Path) -> None:
+    file = folder / "model_devi.out"
+    with file.open("w", encoding="ascii") as mine:
+        fcntl.flock(mine, fcntl.LOCK_EX)
+        assert "program is writing 'model_devi.out'" in refusal(folder, [*start(), "run 0"], ranks=2)
+    succeed(folder, [*start(), "run 0"])
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
