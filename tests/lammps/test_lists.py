@@ -262,9 +262,9 @@ def test_pairs_that_no_model_sees_may_be_left_out(folder: Path) -> None:
     succeed(folder, [*lines, "neigh_modify include with_model", *measure("a")], ranks=2)
     types = np.where(SYSTEM.types == 2, -1, SYSTEM.types)
     expected = python_model().evaluate(SYSTEM.coords, types, SYSTEM.box)
-    found = answer(folder, "a")
+    found, seen = answer(folder, "a"), types >= 0  # LAMMPS does not clear forces outside of an included group
     assert difference(found.energy, expected.energy) < 1e-10
-    assert difference(found.forces, expected.forces) < 1e-10
+    assert difference(found.forces[seen], expected.forces[seen]) < 1e-10
 
 
 def test_a_trial_deletion_leaves_no_free_atom_behind(folder: Path) -> None:
