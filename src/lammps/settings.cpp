@@ -59,6 +59,7 @@ void PairDPA2::numbers(int &k, int narg, char **words, int expected, std::vector
 // pair_style dpa2 model.safetensors [more models] [keyword value ...]
 void PairDPA2::settings(int narg, char **arg) {
   if (narg < 1) error->all(FLERR, "pair_style dpa2 needs a model file: pair_style dpa2 model.safetensors [more models] [keyword value ...]");
+  style_words.clear();  // where this fails, nothing of before is left to go on with
   std::vector<std::string> paths;
   int first = 0;
   for (; first < narg && !is_keyword(arg[first]); first++) paths.emplace_back(arg[first]);
