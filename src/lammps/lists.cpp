@@ -149,8 +149,9 @@ void PairDPA2::complete_lists() {
     if (!takes_part(atom->type[i])) continue;
     wanted.clear();
     const auto want = [&](tagint tag) {  // the atom and all its images
-      if (tag < 1 || tag > atom->map_tag_max) return;
+      if (tag < 1 || tag > atom->map_tag_max || tag == atom->tag[i]) return;
       for (int j = atom->map(tag); j >= 0; j = atom->sametag[j]) {
+        if (wanted_by[at(j)] == i) continue;  // named twice
         wanted_by[at(j)] = i;
         wanted.push_back(j);
       }
@@ -161,8 +162,7 @@ void PairDPA2::complete_lists() {
         for (int t = s; flag[k] == 0 && t < end[k - 1]; t++) want(atom->special[i][t]);
     } else if (atom->molindex[i] >= 0) {
       const tagint first = atom->tag[i] - atom->molatom[i];
-      for (tagint t = first; t <= first + last_of_molecule; t++)
-        if (t != atom->tag[i]) want(t);
+      for (tagint t = first; t <= first + last_of_molecule; t++) want(t);
     }
     if (wanted.empty()) continue;
 

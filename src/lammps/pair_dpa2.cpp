@@ -89,6 +89,7 @@ void PairDPA2::init_style() {
   length = force->angstrom;
   energy_unit = std::strcmp(update->unit_style, "metal") == 0 ? 1.0 : force->boltz / metal_boltz;
   restore();
+  if (!mapped) error->all(FLERR, "pair_style dpa2 needs a pair_coeff line: pair_coeff * * and an element for every atom type");
   warn_of_masses();
   run_begins = true;
   comm_forward = comm_reverse = comm_reverse_off = widest;  // LAMMPS makes room for it now; the last exchange was another
