@@ -141,7 +141,7 @@ def test_plot_without_matplotlib(
         (2, ["-s", "open", "-d", "no/detail"], "the folder of the detail files does not exist: no"),
         (2, ["-s", "open", "--plot", "parity.txt"], "must end in .png or .pdf or .svg"),
         (2, ["-s", "open", "-a"], "open, frame 0: there are no energies of atoms to compare with (atom_ener.npy)"),
-        (2, ["-s", "nothing"], "nothing: there are no frames to test with"),
+        (2, ["-s", "nothing"], "nothing: no frames in this system: its arrays have no rows"),
         (1, ["-s", "far"], "far, frame 1: coords of atom 2: y = nan is not finite"),
         (1, ["-s", "xenon"], "xenon, frame 0: atom 1 is 'Xe', which the model does not know"),
     ],

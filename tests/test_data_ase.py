@@ -43,9 +43,9 @@ def test_molecule_without_cell(tmp_path: Path) -> None:
 
 def test_unreadable_file(tmp_path: Path) -> None:
     pytest.importorskip("ase")
-    (tmp_path / "POSCAR").write_text("this is no structure\n")
-    (source,) = read_structures(tmp_path / "POSCAR")
-    with pytest.raises(dpa2.InputError, match="POSCAR: ASE cannot read frame 0"):
+    (tmp_path / "some.cif").write_text("data_x\nloop_\n_cell_length_a\n")
+    (source,) = read_structures(tmp_path / "some.cif")
+    with pytest.raises(dpa2.InputError, match=r"some\.cif: ASE cannot read frame 0"):
         list(source)
 
 

@@ -190,4 +190,5 @@ def test_zero_frames(tmp_path: Path) -> None:
     write_set(tmp_path, "set.0", 0)
     (source,) = read_structures(tmp_path)
     assert source.count() == 0
-    assert list(source) == []
+    with pytest.raises(dpa2.InputError, match="no frames in this system: its arrays have no rows"):
+        list(source)

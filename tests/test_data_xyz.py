@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from dpa2.data import read_structures, write_frame
 from dpa2.data.frames import Frame
-from dpa2.data.xyz import XyzFile, parse_comment
+from dpa2.data.xyz import XyzFile
+from dpa2.data.xyz_comment import comment_pairs
 from hypothesis import given, settings
 
 
@@ -74,7 +75,8 @@ def test_lattice_with_open_boundaries(tmp_path: Path) -> None:
 
 
 def test_comment_pairs() -> None:
-    assert parse_comment("""a=1 b = 2 "long key"="x y" c='p "q"' d={1 2} e=[1, 2] flag  f=""") == {
+    found = comment_pairs("""a=1 b = 2 "long key"="x y" c='p "q"' d={1 2} e=[1, 2] flag  f=""")
+    assert dict(found) == {
         "a": "1",
         "b": "2",
         "long key": "x y",
@@ -102,8 +104,8 @@ def test_comment_pairs() -> None:
         ('1\nLattice="1 2 3 4 5 6 7 8 x"\nO 0 0 0\n', "Lattice must be numbers"),
         ("1\nProperties=species:S:1:pos:R\nO 0 0 0\n", "Properties must be triples name:kind:columns"),
         ("1\nProperties=species:S:1:pos:R:x\nO 0 0 0\n", "Properties must be triples"),
-        ("1\nProperties=pos:R:3\n0 0 0\n", "Properties needs species:S:1 and pos:R:3"),
-        ("1\nProperties=species:S:1:pos:R:2\nO 0 0\n", "Properties needs species:S:1 and pos:R:3"),
+        ("1\nProperties=pos:R:3\n0 0 0\n", r"Properties needs species:S:1 \(or Z:I:1\) and pos:R:3"),
+        ("1\nProperties=species:S:1:pos:R:2\nO 0 0\n", r"Properties needs species:S:1 \(or Z:I:1\) and pos:R:3"),
         ("1\nProperties=species:S:1:pos:R:3\nO 0 0 0 0\n", "line 3: 4 columns expected, found 5"),
         ('1\npbc="T T T"\nO 0 0 0\n', "pbc is 'T T T', but there is no Lattice"),
         ('1\nLattice="5 0 0 0 5 0 0 0 5" pbc="T maybe F"\nO 0 0 0\n', "pbc must be like"),

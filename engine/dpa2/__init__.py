@@ -23,6 +23,7 @@ from .errors import (
     ModelFileError,
     NeighborOverflowWarning,
     OutOfMemoryError,
+    ReadingWarning,
     UnsupportedModelError,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "ModelFileError",
     "NeighborOverflowWarning",
     "OutOfMemoryError",
+    "ReadingWarning",
     "Result",
     "UnsupportedModelError",
     "__version__",

@@ -53,25 +53,24 @@ def deviation(
     Args:
         results: one per model, without a frame axis.
         frame: the structure; virtual atoms count as atoms in what is per atom, as in deepmd-kit.
-        real_error: the root mean square over the models of the errors to the labels of ``frame``.
+        real_error: the root mean square over the models of the errors to the labels of ``frame``; NaN for a label
+            that it lacks.
         relative: divide the deviation of a force by the norm of the models' mean (or the label) plus this, eV/angstrom.
         relative_v: the same for the virial per atom, eV.
 
     Raises:
-        InputError: ``real_error`` without labels.
+        InputError: ``real_error`` without any label.
     """
     natoms = max(1, len(frame))
     energies = np.array([float(result.energy) for result in results]) / natoms
     forces = np.stack([result.forces for result in results])
     virials = np.stack([result.virial.ravel() for result in results]) / natoms
     if real_error:
-        missing = [name for name in ("energy", "forces", "virial") if getattr(frame, name) is None]
-        if missing:
-            raise InputError(f"{frame.where}: there is no {' and no '.join(missing)} to compare with")
-        assert frame.energy is not None
-        assert frame.forces is not None
-        assert frame.virial is not None
-        middle_e, middle_f, middle_v = frame.energy / natoms, frame.forces, frame.virial.ravel() / natoms
+        if frame.energy is None and frame.forces is None and frame.virial is None:
+            raise InputError(f"{frame.where}: there are no labels to compare with: no energy, forces or virial")
+        middle_e = np.nan if frame.energy is None else frame.energy / natoms
+        middle_f = np.full_like(forces[0], np.nan) if frame.forces is None else frame.forces
+        middle_v = np.full(9, np.nan) if frame.virial is None else frame.virial.ravel() / natoms
     else:
         middle_e, middle_f, middle_v = float(energies.mean()), forces.mean(axis=0), virials.mean(axis=0)
     of_forces: Float = np.linalg.norm(np.sqrt(np.mean((forces - middle_f) ** 2, axis=0)), axis=-1)

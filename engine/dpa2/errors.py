@@ -31,3 +31,7 @@ class ClosePairWarning(UserWarning):
 
 class NeighborOverflowWarning(UserWarning):
     """An atom has more neighbours within the cutoff than the model's ``sel``: only the nearest ones were kept."""
+
+
+class ReadingWarning(UserWarning):
+    """A structure file was read with something taken for granted or left aside; the message says what."""

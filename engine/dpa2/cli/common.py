@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -22,8 +22,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 STRUCTURE_HELP = (
-    "structures: deepmd systems (npy, raw, file.hdf5#/group) or folders of them, extended or plain XYZ "
-    "(.xyz, .extxyz), any other format through ASE if it is installed"
+    "structures: deepmd systems (npy, raw, file.hdf5#/group) or folders of them, XYZ (extended, plain, i-PI's), "
+    "LAMMPS dumps and data files, PDB, .gro, any other format through ASE if it is installed"
 )
 
 
@@ -199,12 +199,21 @@ class Walk:
         paths: as :func:`dpa2.data.read_structures` takes them.
         most: frames of each file or system; None: all.
         skip: frames, from the first one on, that are only counted.
+        reading: further keywords of :func:`dpa2.data.read_structures`.
     """
 
-    def __init__(self, paths: Sequence[str], most: int | None = None, skip: int = 0) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        most: int | None = None,
+        skip: int = 0,
+        reading: Mapping[str, Any] | None = None,
+    ) -> None:
         from ..data import read_structures
 
-        self.sources: list[Structures] = [source for path in paths for source in read_structures(path)]
+        self.sources: list[Structures] = [
+            source for path in paths for source in read_structures(path, **(reading or {}))
+        ]
         self.most = most
         self.skip = skip
         counts = [source.count() for source in self.sources]

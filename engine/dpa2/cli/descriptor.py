@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EvaluationError, InputError
 from . import common
+from .reading import add_reading_options, reading_options
 
 if TYPE_CHECKING:
     from ..data.unfinished import Unfinished
@@ -64,6 +65,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--restart", action="store_true", help="do not go on with an interrupted run")
     common.add_model_options(parser)
     common.add_worker_option(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -82,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         from ..maps import check_map
 
         check_map(args.map)
-    walk = common.Walk(paths)
+    walk = common.Walk(paths, reading=reading_options(args))
     model = common.load_model(args)
     for name in args.map_types or ():
         if name not in model.type_map:

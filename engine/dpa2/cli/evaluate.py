@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import InputError
 from . import common
+from .reading import add_reading_options, reading_options
 
 if TYPE_CHECKING:
     from ..data import Frame
@@ -62,6 +63,7 @@ def add_command(commands: Any) -> None:
     )
     common.add_model_options(parser)
     common.add_parameter_options(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
         args.output, (".extxyz", ".xyz", ".npz"), [*args.structures, *([args.model] if args.model else [])]
     )
     _check_folder(args.save_deepmd)
-    walk = common.Walk(args.structures)
+    walk = common.Walk(args.structures, reading=reading_options(args))
     model = common.load_model(args)
     parameters = Parameters.of(model, args.fparam, args.aparam)
     report = _Report(args, model, walk)

@@ -7,8 +7,9 @@ import itertools
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, ReadingWarning
 from . import common
+from .reading import add_reading_options, reading_options
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -52,6 +53,7 @@ def add_command(commands: Any) -> None:
     )
     common.add_model_options(parser, several=True)
     common.add_worker_option(parser)
+    add_reading_options(parser, labels=True)
     parser.set_defaults(run=run)
 
 
@@ -63,24 +65,26 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("a deviation needs two models at least; one is enough with --real_error")
     paths = common.system_paths(args)
     common.check_output(args.output, ("",), [*paths, *args.model])
-    walk = common.Walk(paths)
+    walk = common.Walk(paths, reading=reading_options(args))
     models = [common.load_model(argparse.Namespace(**{**vars(args), "model": path})) for path in args.model]
     with ExitStack() as stack:
         executor = common.worker_pool(args, stack)
         handle = stack.enter_context(open(args.output, "w", encoding="utf-8"))
         for system, frames in walk.by_source():
             handle.write(header(system, args.atomic))
-            largest, count = 0.0, 0
-            for text, force in _rows(args, models, frames, executor):
+            largest, count, missing = 0.0, 0, set[str]()
+            for text, force, lacks in _rows(args, models, frames, executor):
                 handle.write(text)
                 handle.flush()
-                largest, count = max(largest, force), count + 1
+                largest, count, missing = max(largest, force), count + 1, missing | lacks
+            if args.real_error and missing:
+                _say_missing(system, sorted(missing))
             walk.print(f"{system}: {count} frames, largest max_devi_f {largest:.6e}")
     print(f"written     {args.output}")
 
 
 def _rows(args: argparse.Namespace, models: list[Model], frames: Any, executor: Executor | None) -> Any:
-    """The line of each frame, and its largest deviation of a force."""
+    """The line of each frame, its largest deviation of a force, and the labels that it lacks."""
     from ..deviation import deviation, line
     from ..streams import evaluate_frames
 
@@ -95,4 +99,13 @@ def _rows(args: argparse.Namespace, models: list[Model], frames: Any, executor: 
             relative=args.relative,
             relative_v=args.relative_v,
         )
-        yield line(k * args.frequency, devi, args.atomic), float(devi.forces.max(initial=0.0))
+        lacks = {name for name in ("energy", "forces", "virial") if getattr(frame, name) is None}
+        yield line(k * args.frequency, devi, args.atomic), float(devi.forces.max(initial=0.0)), lacks
+
+
+def _say_missing(system: str, missing: list[str]) -> None:
+    import warnings
+
+    words = " and no ".join(missing)
+    message = f"{system}: some frames have no {words} to compare with: the columns of it are nan there"
+    warnings.warn(message, ReadingWarning, stacklevel=2)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 from . import common
+from .reading import add_reading_options, reading_options
 
 EPILOG = """\
 examples:
@@ -39,6 +40,7 @@ def add_command(commands: Any) -> None:
         "-m", "--model", metavar="MODEL", help="model file (default: the embedded model of water: O, H)"
     )
     parser.add_argument("--head", help="which model of a multi-task file")
+    add_reading_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from ..neighbors import NeighborStatistics, cutoffs
 
-    walk = common.Walk(common.system_paths(args))
+    walk = common.Walk(common.system_paths(args), reading=reading_options(args))
     blocks: list[tuple[str, float, int | None]] = []
     type_map = args.type_map
     if args.rcut is None or args.model is not None:

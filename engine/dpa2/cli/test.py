@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, ReadingWarning
 from . import common
+from .reading import add_reading_options, reading_options
 
 if TYPE_CHECKING:
     from ..accuracy import Accuracy, DetailFiles
@@ -48,6 +50,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--plot", metavar="PNG", help="predictions over labels as a picture: .png, .pdf or .svg")
     common.add_model_options(parser)
     common.add_worker_option(parser)
+    add_reading_options(parser, labels=True)
     parser.set_defaults(run=run)
 
 
@@ -63,8 +66,8 @@ def run(args: argparse.Namespace) -> None:
         from ..plots import Parity
 
         parity = Parity()
-    walk = common.Walk(common.system_paths(args), most=args.numb_test or None)
-    whole, tested = Accuracy(), 0
+    walk = common.Walk(common.system_paths(args), most=args.numb_test or None, reading=reading_options(args))
+    whole, tested, unlabelled = Accuracy(), 0, list[str]()
     model = common.load_model(args)
     with ExitStack() as stack:
         executor = common.worker_pool(args, stack)
@@ -77,8 +80,11 @@ def run(args: argparse.Namespace) -> None:
             for line in found.lines():
                 walk.print(line)
             walk.print("# ----------------------------------------------- ")
+            if not found.errors:
+                unlabelled.append(f"{system} ({found.frames} frame{'' if found.frames == 1 else 's'})")
             whole.merge(found)
             tested += 1
+    _check_labels(unlabelled, tested)
     print("# ----------weighted average of errors----------- ")
     print(f"# number of systems : {tested}")
     for line in whole.lines():
@@ -86,6 +92,19 @@ def run(args: argparse.Namespace) -> None:
     print("# ----------------------------------------------- ")
     if parity is not None:
         parity.draw(args.plot, common.model_name(args))
+
+
+def _check_labels(unlabelled: list[str], tested: int) -> None:
+    """Say which systems had nothing to be tested against; an error if that is all of them."""
+    if not unlabelled:
+        return
+    message = (
+        f"no labels to test against, neither energy nor forces, virial or stress: {', '.join(unlabelled)}; labels "
+        "under other names are read with --energy-key NAME, --forces-key, --virial-key, --stress-key"
+    )
+    if len(unlabelled) == tested:
+        raise InputError(message)
+    warnings.warn(message, ReadingWarning, stacklevel=2)
 
 
 def _test(
@@ -98,16 +117,20 @@ def _test(
     parity: Parity | None,
 ) -> Accuracy:
     from ..accuracy import Accuracy
+    from ..data.labels import look_alikes
     from ..streams import evaluate_frames
 
-    found = Accuracy()
+    found, others = Accuracy(), set[str]()
     frame: Frame
     for frame, result in evaluate_frames(model, frames, executor=executor):
         found.add(frame, result, args.atomic)
+        others.update(look_alikes(frame))
         if details is not None:
             details.add(system, frame, result)
         if parity is not None:
             parity.add(frame, result)
-    if found.frames == 0:
-        raise InputError(f"{system}: there are no frames to test with")
+    if others and len({"energy", "force", "virial"} & found.errors.keys()) < 3:
+        said = f"{system}: not read as labels: {', '.join(sorted(others)[:12])}"
+        message = f"{said} (--energy-key NAME, --forces-key, --virial-key and --stress-key choose labels)"
+        warnings.warn(message, ReadingWarning, stacklevel=2)
     return found

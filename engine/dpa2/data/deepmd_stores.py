@@ -1,27 +1,23 @@
 """Where the arrays of a deepmd system lie: in folders of .npy files, in an HDF5 file, or in .raw text files.
 
 A store knows files and how to open them; what must be in them is the business of :mod:`.deepmd_system`. Arrays are
-opened without reading them: .npy files are mapped into memory, of HDF5 and text files single rows are read.
+opened without reading them, and rows are read as they are needed. HDF5 files are in :mod:`.deepmd_hdf5`.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+import re
+from contextlib import AbstractContextManager, nullcontext
+from typing import IO, Any, Protocol
 
 import numpy as np
-from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..inputs import Float
-
-if TYPE_CHECKING:
-    import h5py
-
-HDF5_SUFFIXES = (".h5", ".hdf5")
+from .text import brief, check_regular, natural, real
 
 
 class Rows(Protocol):
@@ -76,6 +72,7 @@ def read_words(path: str) -> list[str]:
     Raises:
         InputError: it is none.
     """
+    check_regular(path)
     try:
         with open(path, encoding="utf-8") as handle:
             return handle.read().split()
@@ -83,33 +80,89 @@ def read_words(path: str) -> list[str]:
         raise InputError(f"{path}: not a text file ({error})") from error
 
 
-def open_npy(path: str) -> NDArray[Any]:
-    """A .npy file, mapped into memory; never a pickle, never an archive.
+# The header is a Python dictionary. It is taken apart by patterns, since nothing else than this may stand in it.
+_DESCR = re.compile(r"'descr'\s{0,9}:\s{0,9}'([<>|=]?[a-zA-Z]\w{0,9}(?:\[\w{1,9}\])?)'")
+_ORDER = re.compile(r"'fortran_order'\s{0,9}:\s{0,9}(True|False)")
+_SHAPE = re.compile(r"'shape'\s{0,9}:\s{0,9}\(([\d\s,L]{0,400})\)")
+_MAGIC = b"\x93NUMPY"
+_BLOCK = 2**20
+
+
+class NpyRows:
+    """A .npy file of which rows are read as they are asked for; never a pickle, never an archive.
+
+    Nothing is mapped into memory: a file that becomes shorter while it is read would end the process.
 
     Raises:
-        InputError: it is missing, or no such file.
+        InputError: it is missing, no such file, or shorter than it says; also later, from reading.
     """
-    try:
-        mapped: NDArray[Any] = npy_format.open_memmap(path, mode="r")
-        return mapped
-    except FileNotFoundError:
-        raise InputError(f"{path}: this file is missing") from None
-    except (ValueError, EOFError, SyntaxError, OverflowError) as error:
-        empty = _empty_npy(path)  # a file of no rows cannot be mapped
-        if empty is None:
-            raise InputError(f"{path}: not a readable .npy file: {error}") from error
-        return empty
 
-
-def _empty_npy(path: str) -> NDArray[Any] | None:
-    try:
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            check_regular(path)
+        except FileNotFoundError:
+            raise InputError(f"{path}: this file is missing") from None
         with open(path, "rb") as handle:
-            version = npy_format.read_magic(handle)
-            read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-            shape, _, dtype = read_header(handle)
-    except (ValueError, EOFError, SyntaxError):
-        return None
-    return np.empty(shape, dtype) if 0 in shape and not dtype.hasobject else None
+            header, self._start = self._header(handle)
+        descr, order, shape = _DESCR.search(header), _ORDER.search(header), _SHAPE.search(header)
+        if descr is None or order is None or shape is None:
+            raise self._bad(f"its header is no description of a plain array: {brief(header.strip())}")
+        try:
+            self.dtype: np.dtype[Any] = np.dtype(descr[1])
+        except TypeError:
+            raise self._bad(f"its elements are of the unknown type {brief(descr[1])}") from None
+        sizes = [natural(word.strip().removesuffix("L")) for word in shape[1].split(",") if word.strip()]
+        self.shape: tuple[int, ...] = tuple(-1 if size is None else size for size in sizes)
+        if self.dtype.hasobject or min(self.shape, default=0) < 0 or len(self.shape) > 16:
+            what = "objects of Python" if self.dtype.hasobject else f"an array of shape ({brief(shape[1])})"
+            raise self._bad(f"it holds {what}")
+        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        claimed = math.prod(self.shape) * self.dtype.itemsize
+        there = os.path.getsize(path) - self._start
+        if claimed > there:
+            raise self._bad(f"its header says {claimed} bytes of numbers, but there are {max(0, there)}")
+        self._fortran = order[1] == "True" and len(self.shape) > 1
+        self._first, self._block = 0, np.empty((0, *self.shape[1:]), self.dtype) if claimed else None
+
+    def _bad(self, what: str) -> InputError:
+        return InputError(f"{self.path}: not a readable .npy file: {what}")
+
+    def _header(self, handle: IO[bytes]) -> tuple[str, int]:
+        """The header, and where the numbers begin."""
+        start = handle.read(8)
+        width = 2 if start[6:7] == b"\x01" else 4
+        length = int.from_bytes(handle.read(width), "little")
+        if start[:6] != _MAGIC or start[6:7] not in (b"\x01", b"\x02", b"\x03") or length > 2**16:
+            raise self._bad("it does not begin as one")
+        header = handle.read(length)
+        if len(header) < length:
+            raise self._bad("it ends within its header")
+        return header.decode("latin-1"), 8 + width + length
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        if index is Ellipsis or self._fortran or not self.shape:
+            flat = self._read(0, math.prod(self.shape))
+            whole = flat.reshape(self.shape, order="F" if self._fortran else "C")
+            return whole if index is Ellipsis else np.ascontiguousarray(whole[index])
+        if self._block is None:  # rows of no bytes
+            return np.empty(self.shape[1:], self.dtype)
+        if not self._first <= index < self._first + len(self._block):
+            count = min(self.shape[0] - index, max(1, _BLOCK // self._row_bytes))
+            width = math.prod(self.shape[1:])
+            self._block = self._read(index * width, count * width).reshape(count, *self.shape[1:])
+            self._first = index
+        row: NDArray[Any] = self._block[index - self._first]
+        return row
+
+    def _read(self, first: int, count: int) -> NDArray[Any]:
+        size = count * self.dtype.itemsize
+        with open(self.path, "rb") as handle:
+            handle.seek(self._start + first * self.dtype.itemsize)
+            data = handle.read(size)
+        if len(data) < size:
+            raise self._bad("it has become shorter while it was read")
+        return np.frombuffer(data, self.dtype)
 
 
 class NpyStore:
@@ -139,7 +192,7 @@ class NpyStore:
         return os.path.join(self.path, folder, f"{key}.npy")
 
     def rows(self, folder: str, key: str) -> Rows:
-        return open_npy(self.name_of(folder, key))
+        return NpyRows(self.name_of(folder, key))
 
 
 class TextRows:
@@ -152,14 +205,15 @@ class TextRows:
         self.offsets: list[int] = []
         columns, offset = 0, 0
         try:
-            with open(path, "rb") as handle:
-                for line in handle:
-                    if line.strip():
-                        columns = columns or len(line.split())
-                        self.offsets.append(offset)
-                    offset += len(line)
+            check_regular(path)
         except FileNotFoundError:
             raise InputError(f"{path}: this file is missing") from None
+        with open(path, "rb") as handle:
+            for line in handle:
+                if line.strip():
+                    columns = columns or len(line.split())
+                    self.offsets.append(offset)
+                offset += len(line)
         self.shape: tuple[int, ...] = (len(self.offsets), columns)
 
     def __getitem__(self, index: int) -> Float:
@@ -170,7 +224,7 @@ class TextRows:
         if len(words) != self.shape[1]:
             raise InputError(f"{where}: {self.shape[1]} numbers expected as in the first row, found {len(words)}")
         try:
-            return np.array([float(word) for word in words])
+            return np.array([real(word.decode("latin-1")) for word in words])
         except ValueError as error:
             raise InputError(f"{where}: {error}") from None
 
@@ -190,108 +244,3 @@ class RawStore(NpyStore):
 
     def rows(self, folder: str, key: str) -> Rows:
         return TextRows(self.name_of(folder, key))
-
-
-@contextmanager
-def open_hdf5(path: str) -> Iterator[h5py.File]:
-    """An HDF5 file for reading.
-
-    Raises:
-        InputError: no such file, or none of HDF5; also for what goes wrong inside it while it is open.
-    """
-    import h5py
-
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no such HDF5 file: {path}")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except InputError:
-        raise
-    except (OSError, RuntimeError, KeyError) as error:
-        raise InputError(f"{path}: not a readable HDF5 file: {error}") from error
-
-
-class Hdf5Store:
-    """deepmd/hdf5: a group of an HDF5 file that has the layout of a deepmd/npy folder, named ``file.hdf5#/group``."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.file_path, _, group = path.partition("#")
-        self.group_name = "/" + group.strip("/")
-        self.group: Any = None
-        self._users = 0
-        self._file = ExitStack()
-
-    @contextmanager
-    def opened(self) -> Iterator[None]:
-        import h5py
-
-        if self.group is None:
-            file = self._file.enter_context(open_hdf5(self.file_path))
-            group = file.get(self.group_name)
-            if not isinstance(group, h5py.Group):
-                self._file.close()
-                raise InputError(f"{self.path}: there is no group {self.group_name!r} in this file")
-            self.group = group
-        self._users += 1
-        try:
-            yield
-        except (OSError, RuntimeError, KeyError) as error:
-            raise InputError(f"{self.path}: this part of the file cannot be read: {error}") from error
-        finally:
-            self._users -= 1
-            if self._users == 0:
-                self.group = None
-                self._file.close()
-
-    def has(self, name: str) -> bool:
-        return name in self.group
-
-    def words(self, name: str) -> list[str]:
-        values = np.asarray(self.group[name]).ravel().tolist()
-        return [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values]
-
-    def sets(self) -> list[str]:
-        import h5py
-
-        return sorted(
-            name for name in self.group if name.startswith("set.") and isinstance(self.group[name], h5py.Group)
-        )
-
-    def keys(self, folder: str) -> list[str]:
-        return sorted(name.removesuffix(".npy") for name in self.group[folder] if name.endswith(".npy"))
-
-    def name_of(self, folder: str, key: str) -> str:
-        return f"{self.file_path}#{self.group_name.rstrip('/')}/{folder}/{key}.npy"
-
-    def rows(self, folder: str, key: str) -> Rows:
-        import h5py
-
-        found = self.group[folder].get(f"{key}.npy")
-        if not isinstance(found, h5py.Dataset):
-            raise InputError(f"{self.name_of(folder, key)}: this dataset is missing")
-        rows: Rows = found
-        return rows
-
-
-def find_hdf5_groups(path: str) -> list[str]:
-    """The systems in an HDF5 file, or in the group of one that ``file#/group`` names; those inside of others first."""
-    import h5py
-
-    file_path, _, group = path.partition("#")
-    found: list[str] = []
-    with open_hdf5(file_path) as file:
-        top = file.get("/" + group.strip("/"))
-        if not isinstance(top, h5py.Group):
-            raise InputError(f"{path}: there is no group '/{group.strip('/')}' in this file")
-
-        def visit(name: str, item: object) -> None:
-            if isinstance(item, h5py.Group) and "type.raw" in item:
-                found.append(str(item.name))
-
-        top.visititems(visit)
-        found.sort()
-        if "type.raw" in top:
-            found.append(str(top.name))
-    return [f"{file_path}#{name}" for name in found]

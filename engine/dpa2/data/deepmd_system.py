@@ -11,6 +11,7 @@ A set of a single frame may lack the axis of frames.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -20,8 +21,11 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..inputs import Float, Int
-from .deepmd_stores import Hdf5Store, NpyStore, RawStore, Rows, Store, find_hdf5_groups
+from .deepmd_hdf5 import Hdf5Store, find_hdf5_groups
+from .deepmd_stores import NpyStore, RawStore, Rows, Store
 from .frames import Frame
+from .labels import Reading
+from .text import brief, first_twice, real
 
 # arrays that have fields of their own in a frame, or are none of its properties
 _FIELDS = {"coord", "box", "energy", "force", "virial", "fparam", "aparam", "real_atom_types"}
@@ -45,7 +49,7 @@ def find_systems(path: str) -> list[str]:
         seen.add(real)
         if "type.raw" in files and where != path:
             found.append(where)
-    itself = [path] if os.path.isfile(os.path.join(path, "type.raw")) else []
+    itself = [path] if os.path.lexists(os.path.join(path, "type.raw")) else []
     return sorted(found) + itself
 
 
@@ -58,7 +62,7 @@ def _store(path: str) -> Store:
 
 def _integer(word: str) -> int | None:
     try:
-        number = float(word)
+        number = real(word)
     except ValueError:
         return None
     return int(number) if number.is_integer() and -(2**31) <= number < 2**31 else None
@@ -78,7 +82,7 @@ class _Table:
     @property
     def width(self) -> int:
         shape = self.rows.shape if self.single else self.rows.shape[1:]
-        return int(np.prod(shape, dtype=int))
+        return math.prod(shape)
 
     def row(self, f: int, *shape: int) -> Float:
         row = self.rows[...] if self.single else self.rows[f]
@@ -86,7 +90,9 @@ class _Table:
 
     def types(self, f: int) -> Int:
         row = self.row(f, -1)
-        types = row.astype(np.int32)
+        types = np.where(np.abs(row) < 2.0**31, row, 0.5).astype(
+            np.int32
+        )  # what is no number of that size is not equal
         if (types != row).any():
             atom = int(np.argmax(types != row))
             raise InputError(f"{self.name}, row {f}: the type of atom {atom} must be an integer, found {row[atom]:g}")
@@ -101,14 +107,20 @@ class DeepmdSystem:
             file, the array and its shape.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, reading: Reading | None = None) -> None:
         self.path = path
+        reading = reading or Reading()
+        self._names = self._label_names(reading)
         self.store = _store(path)
         with self.store.opened():
             self.types = self._read_types()
-            self.names: tuple[str, ...] | None = None
-            if self.store.has("type_map.raw"):
+            self.names = reading.types
+            self.has_names = self.store.has("type_map.raw")
+            if self.has_names:
                 self.names = tuple(self.store.words("type_map.raw"))
+                twice = first_twice(self.names)
+                if twice is not None:
+                    raise InputError(f"{os.path.join(path, 'type_map.raw')}: the name {brief(twice)} is there twice")
             self.periodic = not self.store.has("nopbc")
             self.sets = self.store.sets()
             if not self.sets:
@@ -125,6 +137,14 @@ class DeepmdSystem:
         self.mixed = bool(mixed)
         self._check_types(self.types, os.path.join(path, "type.raw"))
 
+    def _label_names(self, reading: Reading) -> dict[str, str]:
+        """The arrays of labels: their own names, and others that the user gave."""
+        if reading.stress_key is not None:
+            raise InputError(f"{self.path}: a deepmd system has virials and no stresses: leave --stress-key out")
+        given = {"energy": reading.energy_key, "force": reading.forces_key, "virial": reading.virial_key}
+        self._given = {name: key for name, key in given.items() if key is not None}
+        return {name: key or name for name, key in given.items()}
+
     def _read_types(self) -> Int:
         where = os.path.join(self.path, "type.raw")
         if not self.store.has("type.raw"):
@@ -133,7 +153,7 @@ class DeepmdSystem:
         for k, word in enumerate(self.store.words("type.raw")):
             number = _integer(word)
             if number is None:
-                raise InputError(f"{where}: the type of atom {k} must be an integer, found {word!r}")
+                raise InputError(f"{where}: the type of atom {k} must be an integer, found {brief(word)}")
             types.append(number)
         return np.array(types, dtype=np.int32)
 
@@ -144,9 +164,10 @@ class DeepmdSystem:
                 f"{where}: atom {index} has type {types[index]}; the only negative type is -1, a virtual atom"
             )
         if self.names is not None and types.size and int(types.max()) >= len(self.names):
+            said = "type_map.raw" if self.has_names else "--types"
             index = int(np.argmax(types >= len(self.names)))
             raise InputError(
-                f"{where}: atom {index} has type {types[index]}, but type_map.raw has {len(self.names)} names "
+                f"{where}: atom {index} has type {types[index]}, but {said} has {len(self.names)} names "
                 f"({' '.join(self.names)})"
             )
 
@@ -160,13 +181,15 @@ class DeepmdSystem:
         name = self.store.name_of(folder, file or key)
         rows = self.store.rows(folder, file or key)
         shape = tuple(rows.shape)
-        if rows.dtype.kind not in "fiub":
+        if rows.dtype.kind not in "fiu":
             raise InputError(f"{name}: {key} must be an array of numbers, found elements of type {rows.dtype}")
-        columns = int(np.prod(shape[1:], dtype=int)) if shape else 0
+        columns = math.prod(shape[1:]) if shape else 0
         as_many = nframes is None or (bool(shape) and shape[0] == nframes)
         if len(shape) == 1 and width in (1, -1) and as_many:
             return _Table(rows, name, single=False)
         if len(shape) == 1 and width in (-1, shape[0]) and nframes in (None, 1):
+            return _Table(rows, name, single=True)
+        if not shape and width in (1, -1) and nframes == 1:
             return _Table(rows, name, single=True)
         if len(shape) < 2 or width not in (-1, columns) or not as_many:
             wanted = f"({'nframes' if nframes is None else nframes}, {'any number of columns' if width < 0 else width})"
@@ -176,11 +199,18 @@ class DeepmdSystem:
     def __iter__(self) -> Iterator[Frame]:
         k = 0
         with self.store.opened():
+            keys = {key for folder in self.sets for key in self.store.keys(folder)}
+            for name, key in self._given.items():
+                if key not in keys:
+                    option = {"force": "forces"}.get(name, name)
+                    raise InputError(f"{self.path}: no set has an array {key!r}, which --{option}-key names")
             for folder in self.sets:
                 for frame in self._frames(folder):
                     frame.where = f"{self.path}, frame {k}"
                     k += 1
                     yield frame
+        if k == 0:
+            raise InputError(f"{self.path}: no frames in this system: its arrays have no rows")
 
     def _frames(self, folder: str) -> Iterator[Frame]:
         natoms = len(self.types)
@@ -192,7 +222,8 @@ class DeepmdSystem:
             return self._table(folder, key, width, nframes, present[key]) if key in present else None
 
         box = self._table(folder, "box", 9, nframes) if self.periodic else None
-        energy, force, virial = optional("energy", 1), optional("force", 3 * natoms), optional("virial", 9)
+        energy, force = optional(self._names["energy"], 1), optional(self._names["force"], 3 * natoms)
+        virial = optional(self._names["virial"], 9)
         fparam, aparam = optional("fparam", -1), optional("aparam", -1)
         if aparam is not None and natoms and aparam.width % natoms:
             raise InputError(
@@ -229,7 +260,7 @@ class DeepmdSystem:
     def _others(self, folder: str, present: dict[str, str], nframes: int) -> dict[str, NDArray[Any] | Rows]:
         """Labels that dpa2 knows nothing about, as they are; those that are no rows of numbers are left out."""
         found: dict[str, NDArray[Any] | Rows] = {}
-        for key in present.keys() - _FIELDS - set(_PER_ATOM):
+        for key in present.keys() - _FIELDS - set(_PER_ATOM) - set(self._names.values()):
             rows = self.store.rows(folder, present[key])
             if rows.shape and rows.shape[0] == nframes and rows.dtype.kind in "fiub":
                 found[key] = rows

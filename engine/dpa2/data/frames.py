@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..inputs import Float, Int, Pbc
+from .text import brief
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Frame:
         fparam (numb_fparam,), aparam (natoms, numb_aparam): if the file has them.
         labels: further arrays of a deepmd system under their names: ``atom_ener`` (natoms,) eV, ``atom_pref``
             (natoms,), and any other, with the axis of frames gone.
-        info: other entries of the file's comment line.
+        info: other entries of the file's comment line. ``unread``: names of what else the file has.
         where: file and frame, for messages.
     """
 
@@ -43,6 +44,7 @@ class Frame:
     aparam: Float | None = None
     labels: dict[str, NDArray[Any]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
     where: str = ""
 
     def __len__(self) -> int:
@@ -73,9 +75,11 @@ class Frame:
         types = lookup[np.maximum(self.types, -1)]
         if (types == -2).any():
             atom = int(np.argmax(types == -2))
+            name = names[self.types[atom]]
+            hint = "; if that is a number of a type, name the elements of the types with --types"
             raise InputError(
-                f"{self.where}: atom {atom} is {names[self.types[atom]]!r}, which the model does not know; "
-                f"its type_map is {' '.join(type_map)}"
+                f"{self.where}: atom {atom} is {brief(name)}, which the model does not know; "
+                f"its type_map is {' '.join(type_map)}{hint if name.isdecimal() else ''}"
             )
         return types
 

@@ -3,64 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-
-import numpy as np
+from collections.abc import Sequence
 
 from ..errors import InputError
-from .deepmd_stores import HDF5_SUFFIXES
+from .ase_files import AseFile
+from .biomolecules import GroFile, PdbFile, looks_like_pdb
+from .deepmd_hdf5 import HDF5_SUFFIXES
 from .deepmd_system import DeepmdSystem, find_systems
-from .frames import Frame, Structures, index_names
-from .xyz import XyzFile
-
-
-class AseFile:
-    """Any format that ASE reads."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        try:
-            import ase.io  # noqa: F401
-        except ImportError:
-            raise InputError(
-                f"{path}: only extended XYZ files (.xyz, .extxyz) and deepmd/npy folders are read without ASE; "
-                "install it with: pip install 'dpa2[ase]'"
-            ) from None
-
-    def count(self) -> int | None:
-        return None
-
-    def __iter__(self) -> Iterator[Frame]:
-        import ase.io
-
-        k = 0
-        try:
-            for atoms in ase.io.iread(self.path, index=":"):
-                yield self._frame(atoms, k)
-                k += 1
-        except (InputError, OSError, MemoryError):
-            raise
-        except Exception as error:  # ASE's readers raise whatever comes
-            raise InputError(f"{self.path}: ASE cannot read frame {k}: {error or type(error).__name__}") from error
-
-    def _frame(self, atoms: object, k: int) -> Frame:
-        from ase import Atoms
-
-        assert isinstance(atoms, Atoms)
-        types, names = index_names([str(atom.symbol) for atom in atoms])
-        x, y, z = (bool(flag) for flag in atoms.pbc)
-        results = dict(atoms.calc.results) if atoms.calc is not None else {}
-        forces = results.get("forces")
-        return Frame(
-            coords=np.ascontiguousarray(atoms.positions, dtype=np.float64),
-            types=types,
-            names=names,
-            box=np.array(atoms.cell, dtype=np.float64) if x or y or z else None,
-            pbc=(x, y, z),
-            energy=float(results["energy"]) if "energy" in results else None,
-            forces=None if forces is None else np.array(forces, dtype=np.float64),
-            where=f"{self.path}, frame {k}",
-        )
+from .frames import Structures
+from .labels import Reading
+from .lammps_data import LammpsData, looks_like_data
+from .lammps_dump import LammpsDump, looks_like_dump
+from .text import check_regular, head
+from .xyz import XyzFile, looks_like_xyz
 
 
 def _is_hdf5(path: str) -> bool:
@@ -69,32 +24,73 @@ def _is_hdf5(path: str) -> bool:
     return file.lower().endswith(HDF5_SUFFIXES) or (bool(hash_sign) and not os.path.exists(path))
 
 
-def read_structures(path: str | os.PathLike[str]) -> list[Structures]:
+def read_structures(
+    path: str | os.PathLike[str],
+    *,
+    types: Sequence[str] | None = None,
+    atom_style: str | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    virial_key: str | None = None,
+    stress_key: str | None = None,
+) -> list[Structures]:
     """The structures of a file or folder: one entry per file, and one per deepmd system of a folder or HDF5 file.
 
     A folder is a deepmd/npy or deepmd/raw system (it has ``type.raw``) or holds such systems at any depth; so does a
-    file ``.hdf5`` or ``.h5``, or its part ``file.hdf5#/group``. Files ending in ``.xyz`` or ``.extxyz`` are read by
-    dpa2, others by ASE.
+    file ``.hdf5`` or ``.h5``, or its part ``file.hdf5#/group``. Other files are recognised by their content: XYZ,
+    LAMMPS's dumps and data files, PDB; or by their name: ``.xyz``, ``.extxyz``, ``.pdb``, ``.gro``. The rest is read
+    by ASE.
+
+    Args:
+        path: the file or folder.
+        types: the elements of type numbers 1, 2, ..., for files that have numbers in place of elements.
+        atom_style: of a LAMMPS data file that does not say it.
+        energy_key, forces_key, virial_key, stress_key: the names of labels in the file, where they are not the usual
+            ones (see docs/data.md). A virial from a stress is -volume times it.
 
     Raises:
         InputError: nothing to read, or a format that needs ASE without ASE. FileNotFoundError: no such path.
+        Walking through the structures raises InputError for what is wrong with them, no frames included.
     """
     path = os.fspath(path)
+    reading = Reading(
+        None if types is None else tuple(types), atom_style, energy_key, forces_key, virial_key, stress_key
+    )
     if os.path.isdir(path):
         systems = find_systems(path)
         if not systems:
             raise InputError(f"{path}: no deepmd/npy system in this folder (no type.raw in it or below it)")
-        return [DeepmdSystem(system) for system in systems]
-    if not os.path.exists(path.partition("#")[0] if _is_hdf5(path) else path):
+        return [DeepmdSystem(system, reading) for system in systems]
+    if not os.path.lexists(path.partition("#")[0] if _is_hdf5(path) else path):
         raise FileNotFoundError(f"no such structure file or folder: {path}")
     if _is_hdf5(path):
         systems = find_systems(path)
         if not systems:
             raise InputError(f"{path}: no deepmd system in this file (no group with a dataset type.raw)")
-        return [DeepmdSystem(system) for system in systems]
-    if path.lower().endswith((".xyz", ".extxyz")):
-        return [XyzFile(path)]
-    return [AseFile(path)]
+        return [DeepmdSystem(system, reading) for system in systems]
+    check_regular(path)
+    return [_reader(path)(path, reading)]
+
+
+def _reader(path: str) -> type[XyzFile | LammpsDump | LammpsData | PdbFile | GroFile | AseFile]:
+    """Who reads a file that is no deepmd system."""
+    name = path.lower()
+    for suffix in (".gz", ".bz2", ".xz"):
+        name = name.removesuffix(suffix)
+    text = head(path)
+    if name.endswith((".xyz", ".extxyz")):
+        return XyzFile
+    if looks_like_dump(text):
+        return LammpsDump
+    if looks_like_data(text):
+        return LammpsData
+    if name.endswith(".gro"):
+        return GroFile
+    if looks_like_xyz(text):
+        return XyzFile
+    if name.endswith((".pdb", ".ent")) or looks_like_pdb(text):
+        return PdbFile
+    return AseFile
 
 
 def read_list(path: str | os.PathLike[str]) -> list[str]:
@@ -104,6 +100,7 @@ def read_list(path: str | os.PathLike[str]) -> list[str]:
         InputError: no path in it, or no text file. FileNotFoundError: no such file.
     """
     path = os.fspath(path)
+    check_regular(path)
     try:
         with open(path, encoding="utf-8") as handle:
             found = [line.strip() for line in handle if line.strip()]

@@ -1,0 +1,193 @@
+"""What users say about files, and labels under the names that they have in them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, ReadingWarning
+from ..inputs import Float
+from .frames import Frame
+
+#: the names under which labels are found, the first one that is there: ASE's and dpdata's, then those of references
+_PREFIXES = ("", "ref_", "reference_", "dft_")
+_NAMES = {
+    "energy": ("energy", "free_energy"),
+    "forces": ("forces", "force"),
+    "virial": ("virial", "virials"),
+    "stress": ("stress", "stresses"),
+}
+NAMES = {what: tuple(prefix + name for prefix in _PREFIXES for name in names) for what, names in _NAMES.items()}
+_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # xx yy zz yz xz xy
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What users say about structure files beyond their paths.
+
+    Attributes:
+        types: the elements of type numbers 1, 2, ... in files that have numbers in place of elements, and of 0, 1, ...
+            in deepmd systems without ``type_map.raw``.
+        atom_style: the one of a LAMMPS data file that does not say it.
+        energy_key, forces_key, virial_key, stress_key: the names of labels, where they are not the usual ones.
+    """
+
+    types: tuple[str, ...] | None = None
+    atom_style: str | None = None
+    energy_key: str | None = None
+    forces_key: str | None = None
+    virial_key: str | None = None
+    stress_key: str | None = None
+
+    def key(self, what: str) -> str | None:
+        """The name of a label (energy, forces, virial, stress), if the user gave one."""
+        key: str | None = getattr(self, f"{what}_key")
+        return key
+
+
+class Labels:
+    """Finds the labels of frames of one file among its entries, whatever the reader of the format calls them.
+
+    Warnings are said once per file.
+    """
+
+    def __init__(self, path: str, reading: Reading) -> None:
+        self.path = path
+        self.reading = reading
+        self.given = {what: key for what in NAMES if (key := reading.key(what)) is not None}
+        self._seen: set[str] = set()
+        self._said: set[str] = set()
+
+    def warn(self, subject: str, message: str) -> None:
+        """A warning, if there was none on this subject for this file."""
+        if subject not in self._said:
+            self._said.add(subject)
+            warnings.warn(message, ReadingWarning, stacklevel=2)
+
+    def find(self, what: str, names: Iterable[str]) -> list[str]:
+        """Those of the names that hold a label, the preferred one first."""
+        key = self.given.get(what)
+        if key is not None:
+            exact = [name for name in names if name == key] or [name for name in names if name.lower() == key.lower()]
+            self._seen.update([what] if exact else [])
+            return exact[:1]
+        lower: dict[str, str] = {}
+        for name in names:
+            lower.setdefault(name.lower(), name)
+        return [lower[name] for name in NAMES[what] if name in lower]
+
+    def fill(self, frame: Frame, entries: Mapping[str, Any], columns: Mapping[str, Float]) -> set[str]:
+        """Give a frame its labels.
+
+        Args:
+            frame: with its box.
+            entries: by name, of the frame as a whole: text, numbers, arrays.
+            columns: by name, (natoms, k) each.
+
+        Returns:
+            The names in ``entries`` that were taken.
+        """
+        energies = {name: self._array(frame, name, entries[name], (1,)) for name in self.find("energy", entries)}
+        frame.energy = next((float(value[0]) for value in energies.values()), None)
+        plain = {name: value for name, value in energies.items() if not name.lower().endswith("free_energy")}
+        self._compare(frame, plain, "energy")
+        forces = {name: columns[name] for name in self.find("forces", columns)}
+        for name, values in forces.items():
+            if values.shape != (len(frame), 3):
+                raise InputError(f"{frame.where}: {name} must have 3 columns, found shape {values.shape}")
+        frame.forces = next(iter(forces.values()), None)
+        self._compare(frame, forces, "forces")
+        virials = {name: self._array(frame, name, entries[name], (9,)) for name in self.find("virial", entries)}
+        stresses = self.find("stress", entries)
+        frame.virial = next((value.reshape(3, 3) for value in virials.values()), None)
+        self._compare(frame, virials, "virial")
+        used = not stresses or self._stress(frame, stresses, entries)
+        return {*energies, *virials, *(stresses if used else [])}
+
+    def _stress(self, frame: Frame, names: list[str], entries: Mapping[str, Any]) -> bool:
+        """Take the virial from a stress; False where there is a virial already, beside which it stands."""
+        values = {name: self._array(frame, name, entries[name], (6, 9)) for name in names}
+        self._compare(frame, values, "stress")
+        name, stress = next(iter(values.items()))
+        if frame.volume is None:
+            self.warn("open", f"{frame.where}: {name} is not read: a stress needs a box that is periodic all around")
+            return True
+        tensor = stress[_VOIGT] if stress.size == 6 else stress.reshape(3, 3)
+        virial: Float = -frame.volume * tensor
+        if frame.virial is None or ("stress" in self.given and "virial" not in self.given):
+            frame.virial = virial
+            return True
+        size = max(np.abs(virial).max(), np.abs(frame.virial).max())
+        difference = float(np.abs(virial - frame.virial).max())
+        if not difference <= 0.01 * size + 0.01:
+            self.warn(
+                "virial",
+                f"{frame.where}: the virial and -volume * {name} differ by up to {difference:g} eV; the virial is "
+                f"taken (--stress-key {name} takes the other)",
+            )
+        return False
+
+    def _array(self, frame: Frame, name: str, value: Any, sizes: tuple[int, ...]) -> Float:
+        """An entry as a flat array of one of these sizes."""
+        where = f"{frame.where}: {name}"
+        if isinstance(value, str):
+            value = numbers(value, where)
+        try:
+            array = np.asarray(value, dtype=np.float64).ravel()
+        except (TypeError, ValueError):
+            raise InputError(f"{where} must be numbers, found {str(value)[:60]!r}") from None
+        if array.size not in sizes:
+            wanted = " or ".join(map(str, sizes))
+            plural = "s" if sizes != (1,) else ""
+            raise InputError(f"{where} must be {wanted} number{plural}, found {array.size}")
+        return array
+
+    def _compare(self, frame: Frame, found: Mapping[str, NDArray[Any]], what: str) -> None:
+        """Say it if a file has a label twice, and the two are not the same."""
+        names = list(found)
+        for other in names[1:]:
+            first, second = found[names[0]], found[other]
+            if first.shape != second.shape or not np.allclose(first, second, rtol=1e-6, atol=1e-6):
+                self.warn(
+                    what,
+                    f"{frame.where}: {names[0]} and {other} differ; {names[0]} is taken "
+                    f"(--{what}-key {other} takes the other)",
+                )
+
+    def finish(self) -> None:
+        """After the last frame.
+
+        Raises:
+            InputError: a name that the user gave was in no frame.
+        """
+        for what, key in self.given.items():
+            if what not in self._seen:
+                raise InputError(f"{self.path}: no frame has {key!r}, which --{what}-key names")
+
+
+def numbers(text: str, where: str) -> Float:
+    """The numbers of a text, separated by blanks, commas or brackets.
+
+    Raises:
+        InputError: it has something else.
+    """
+    from .text import brief, real
+
+    for separator in ",[]{}()":
+        text = text.replace(separator, " ")
+    try:
+        return np.array([real(word) for word in text.split()], dtype=np.float64)
+    except ValueError:
+        raise InputError(f"{where} must be numbers, found {brief(text)}") from None
+
+
+def look_alikes(frame: Frame) -> list[str]:
+    """Entries and columns of a frame that may be labels under other names."""
+    words = ("energ", "force", "virial", "stress")
+    names = [*frame.info, *frame.unread]
+    return sorted({str(name) for name in names if any(word in str(name).lower() for word in words)})

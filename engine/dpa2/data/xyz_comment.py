@@ -1,0 +1,207 @@
+"""The second line of an XYZ frame: ``key=value`` pairs, i-PI's cell and units, or free text."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+from ..inputs import Float
+from .labels import numbers
+from .text import brief
+
+_BRACKETS = {'"': '"', "'": "'", "{": "}", "[": "]"}
+
+
+def _unquote(text: str) -> str:
+    if len(text) > 1 and _BRACKETS.get(text[0]) == text[-1]:
+        return text[1:-1].replace('\\"', '"').replace("\\'", "'") if text[0] in "\"'" else text[1:-1]
+    return text
+
+
+class _Scanner:
+    """Walks over a line once; what has no end is never searched for twice, so that time grows with the length."""
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+        self.at = 0
+        self.last = {closing: line.rfind(closing) for closing in set(_BRACKETS.values())}
+        self.endless: set[str] = set()  # brackets without an end, from some place on
+
+    def skip(self) -> None:
+        while self.at < len(self.line) and self.line[self.at].isspace():
+            self.at += 1
+
+    def bare(self, ends: str) -> str:
+        """Up to a blank or one of ``ends``."""
+        start, size = self.at, len(self.line)
+        while self.at < size and not self.line[self.at].isspace() and self.line[self.at] not in ends:
+            self.at += 1
+        return self.line[start : self.at]
+
+    def key(self) -> str:
+        opening = self.line[self.at]
+        if opening in "\"'":
+            end = self.line.find(opening, self.at + 1) if self.last[opening] > self.at else -1
+            if end >= 0:
+                start, self.at = self.at, end + 1
+                return self.line[start : self.at]
+        return self.bare("=")
+
+    def value(self) -> str:
+        opening = self.line[self.at : self.at + 1]
+        closing = _BRACKETS.get(opening)
+        if closing is not None and self.last[closing] > self.at and opening not in self.endless:
+            end = self._quote_end(opening) if opening == closing else self._bracket_end(opening, closing)
+            if end is not None:
+                start, self.at = self.at, end + 1
+                return self.line[start : self.at]
+            self.endless.add(opening)
+        return self.bare("")
+
+    def _quote_end(self, quote: str) -> int | None:
+        at, size = self.at + 1, len(self.line)
+        while at < size:
+            if self.line[at] == "\\":
+                at += 2
+            elif self.line[at] == quote:
+                return at
+            else:
+                at += 1
+        return None
+
+    def _bracket_end(self, opening: str, closing: str) -> int | None:
+        depth = 0
+        for at in range(self.at, self.last[closing] + 1):
+            depth += (self.line[at] == opening) - (self.line[at] == closing)
+            if depth == 0:
+                return at
+        return None
+
+
+def comment_pairs(line: str) -> list[tuple[str, str]]:
+    """The ``key=value`` pairs of a comment line, as text; a key alone has the value ``"T"``."""
+    pairs: list[tuple[str, str]] = []
+    scanner = _Scanner(line)
+    while True:
+        scanner.skip()
+        if scanner.at >= len(line):
+            return pairs
+        if line[scanner.at] == "=":  # without a key
+            scanner.at += 1
+            continue
+        key = _unquote(scanner.key())
+        scanner.skip()
+        if line[scanner.at : scanner.at + 1] != "=":
+            pairs.append((key, "T"))
+            continue
+        scanner.at += 1
+        scanner.skip()
+        pairs.append((key, _unquote(scanner.value())))
+
+
+# -------------------------------------------------------------------------------- i-PI
+
+BOHR = 0.529177210903  # angstrom, CODATA 2018
+_LENGTHS = {
+    "atomic_unit": BOHR,
+    "bohr": BOHR,
+    "angstrom": 1.0,
+    "ase": 1.0,
+    "nanometer": 10.0,
+    "picometer": 0.01,
+    "meter": 1e10,
+}
+_CELL = re.compile(r"\bCELL[(\[{](abcABC|H|GENH)[)\]}]:\s*([-+0-9.Ee ]{0,400})")
+_UNIT = re.compile(r"\b([A-Za-z_]{1,40})\{([^{}]{0,40})\}")
+_POSITIONS = ("positions", "x_centroid")
+
+
+@dataclass(frozen=True)
+class IpiComment:
+    """What i-PI says of a frame: its box, angstrom, and how many angstrom a unit of its coordinates is."""
+
+    box: Float
+    unit: float
+
+
+def _length(unit: str, where: str) -> float:
+    if unit.strip().lower() not in _LENGTHS:
+        raise InputError(f"{where}: the unit of length {brief(unit)} is not known; {', '.join(_LENGTHS)} are")
+    return _LENGTHS[unit.strip().lower()]
+
+
+def ipi_units(line: str, where: str, default: str) -> tuple[float, float]:
+    """How many angstrom the units of the coordinates and of the cell are, which i-PI writes in braces.
+
+    Raises:
+        InputError: another quantity than positions, or an unknown unit.
+    """
+    units: dict[str, str] = dict(_UNIT.findall(line))
+    cell = _length(units.pop("cell", default), where)
+    others = [name for name in units if name not in _POSITIONS]
+    if others:
+        raise InputError(f"{where}: i-PI wrote {others[0]} to this file, and no positions: there is no structure in it")
+    return _length(next(iter(units.values()), default), where), cell
+
+
+def ipi_comment(line: str, where: str) -> IpiComment | None:
+    """What a comment of i-PI says; None if it is none of i-PI's.
+
+    Cells are ``CELL(abcABC)``: lengths and angles, ``CELL(H)`` and ``CELL(GENH)``: a matrix whose columns are the
+    lattice vectors. Lengths are in bohr where no unit stands in braces.
+
+    Raises:
+        InputError: as :func:`ipi_units`; also numbers that make no cell.
+    """
+    found = _CELL.search(line)
+    if found is None:
+        return None
+    kind = found[1]
+    unit, cell_unit = ipi_units(line, where, "atomic_unit")
+    count = 6 if kind == "abcABC" else 9
+    values = numbers(" ".join(found[2].split()[:count]), f"{where}: CELL({kind})")
+    if len(values) < count:
+        raise InputError(f"{where}: CELL({kind}) must be {count} numbers, found {len(values)}")
+    box = cell_from_lengths(values, where) if kind == "abcABC" else values.reshape(3, 3).T
+    return IpiComment(np.ascontiguousarray(box * cell_unit), unit)
+
+
+def cell_from_lengths(values: Float, where: str) -> Float:
+    """Lattice vectors as rows from three lengths and three angles in degrees: the first along x, the second in xy.
+
+    Raises:
+        InputError: they make no cell.
+    """
+    a, b, c = (float(x) for x in values[:3])
+    alpha, beta, gamma = (math.radians(float(x)) for x in values[3:6])
+    cos_a, cos_b, cos_c = (0.0 if x == 90.0 else math.cos(math.radians(x)) for x in map(float, values[3:6]))
+    sin_c = math.sin(gamma)
+    square = 1.0 - cos_a**2 - cos_b**2 - cos_c**2 + 2.0 * cos_a * cos_b * cos_c
+    sound = all(math.isfinite(x) for x in (a, b, c, alpha, beta, gamma)) and min(a, b, c) > 0.0 and sin_c > 0.0
+    if not sound or square <= 0.0:
+        raise InputError(f"{where}: no cell has these lengths and angles: {' '.join(f'{x:g}' for x in values[:6])}")
+    along = (cos_a - cos_b * cos_c) / sin_c
+    rows = [[a, 0.0, 0.0], [b * cos_c, b * sin_c, 0.0], [c * cos_b, c * along, c * math.sqrt(square) / sin_c]]
+    return np.array(rows)
+
+
+# -------------------------------------------------------------------------------- cells that are not read
+
+_CELL_WORDS = re.compile(r"cell|lattice|box|cryst|pbc|abc|period|vec[123]", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eEdD][-+]?\d{1,3})?(?![\w.])")
+
+
+def unread_cell(line: str) -> str | None:
+    """A piece of a comment that looks like a cell, for a warning; None where nothing does."""
+    line = line[:4096]
+    word = _CELL_WORDS.search(line)
+    if word is not None and len(_NUMBER.findall(line, max(0, word.start() - 1))) >= 3:
+        return brief(line[word.start() :].strip(), 80)
+    bare = line.replace(",", " ").split()
+    if len(bare) in (3, 6, 9) and all(_NUMBER.fullmatch(item) for item in bare):
+        return brief(line.strip(), 80)
+    return None

@@ -1,0 +1,57 @@
+"""Extended XYZ, written so that every number reads back exactly."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..inputs import Float, Pbc
+
+
+def _row(values: NDArray[Any]) -> str:
+    return " ".join(repr(float(value)) for value in values.ravel())
+
+
+def _quoted(value: object) -> str:
+    text = _row(value) if isinstance(value, np.ndarray) else str(value)
+    escaped = text.replace('"', '\\"').replace("\n", " ")
+    return f'"{escaped}"' if not escaped or re.search(r'[\s="\'{}\[\],]', escaped) else escaped
+
+
+def write_frame(
+    handle: TextIO,
+    coords: Float,
+    symbols: Sequence[str],
+    box: Float | None = None,
+    pbc: Pbc | None = None,
+    arrays: Mapping[str, Float] | None = None,
+    info: Mapping[str, object] | None = None,
+) -> None:
+    """Append a frame of extended XYZ; every number is written so that it reads back exactly.
+
+    Args:
+        handle: an open text file.
+        coords: (natoms, 3), angstrom.
+        symbols: one per atom.
+        box: (3, 3) or None. ``pbc``: all True with a box by default.
+        arrays: further columns, (natoms,) or (natoms, k) each, like ``forces``.
+        info: further pairs for the comment line, like ``energy``; arrays are written flat.
+    """
+    columns = [("pos", np.asarray(coords, dtype=np.float64).reshape(len(symbols), 3))]
+    for name, array in (arrays or {}).items():
+        values = np.asarray(array, dtype=np.float64)
+        columns.append((name, values.reshape(len(symbols), math.prod(values.shape[1:]))))
+    pairs = [] if box is None else [f'Lattice="{_row(np.asarray(box))}"']
+    pairs.append("Properties=species:S:1:" + ":".join(f"{name}:R:{array.shape[1]}" for name, array in columns))
+    pairs += [f"{key}={_quoted(value)}" for key, value in (info or {}).items()]
+    flags = (box is not None,) * 3 if pbc is None else pbc
+    pairs.append('pbc="{}"'.format(" ".join("T" if flag else "F" for flag in flags)))
+    handle.write(f"{len(symbols)}\n{' '.join(pairs)}\n")
+    table = np.concatenate([array for _, array in columns], axis=1)
+    for symbol, values in zip(symbols, table.tolist(), strict=True):
+        handle.write(f"{symbol} {' '.join(map(repr, values))}\n")
