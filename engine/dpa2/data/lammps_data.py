@@ -194,7 +194,8 @@ class LammpsData:
         widths = {len(row) for row in rows}
         width = widths.pop() if len(widths) == 1 else 0
         if width >= 8 and all(integer(word) is not None for row in rows for word in row[-3:]):
-            width -= 3
+            width -= 3  # image flags, unless what stands before them is no coordinate either
+            width = 0 if all(integer(row[width - 1]) is not None for row in rows) else width
         special = any(header.counts.get(name) for name in ("ellipsoids", "lines", "triangles", "bodies"))
         found = None if special else _style_of(width, rows, header.counts.get("atom types", 0))
         if rows and found is None:

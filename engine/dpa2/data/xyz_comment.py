@@ -176,14 +176,15 @@ def cell_from_lengths(values: Float, where: str) -> Float:
     Raises:
         InputError: they make no cell.
     """
-    a, b, c = (float(x) for x in values[:3])
-    alpha, beta, gamma = (math.radians(float(x)) for x in values[3:6])
-    cos_a, cos_b, cos_c = (0.0 if x == 90.0 else math.cos(math.radians(x)) for x in map(float, values[3:6]))
-    sin_c = math.sin(gamma)
+    text = " ".join(f"{x:g}" for x in values[:6])
+    a, b, c, *angles = (float(x) for x in values[:6])
+    if not np.isfinite(values[:6]).all() or min(a, b, c) <= 0.0 or not all(0.0 < x < 180.0 for x in angles):
+        raise InputError(f"{where}: no cell has these lengths and angles: {text}")
+    cos_a, cos_b, cos_c = (0.0 if x == 90.0 else math.cos(math.radians(x)) for x in angles)
+    sin_c = math.sin(math.radians(angles[2]))
     square = 1.0 - cos_a**2 - cos_b**2 - cos_c**2 + 2.0 * cos_a * cos_b * cos_c
-    sound = all(math.isfinite(x) for x in (a, b, c, alpha, beta, gamma)) and min(a, b, c) > 0.0 and sin_c > 0.0
-    if not sound or square <= 0.0:
-        raise InputError(f"{where}: no cell has these lengths and angles: {' '.join(f'{x:g}' for x in values[:6])}")
+    if square <= 0.0:
+        raise InputError(f"{where}: no cell has these lengths and angles: {text}")
     along = (cos_a - cos_b * cos_c) / sin_c
     rows = [[a, 0.0, 0.0], [b * cos_c, b * sin_c, 0.0], [c * cos_b, c * along, c * math.sqrt(square) / sin_c]]
     return np.array(rows)
