@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import dpa2
@@ -111,6 +112,20 @@ def test_comment_pairs() -> None:
         ('1\nLattice="5 0 0 0 5 0 0 0 5" pbc="T maybe F"\nO 0 0 0\n', "pbc must be like"),
         ('1\nLattice="5 0 0 0 5 0 0 0 5" energy=low\nO 0 0 0\n', "energy must be numbers, found 'low'"),
         ("1\n\nO 0 0 0\n1\n\nO a 0 0\n", "line 6: pos must be numbers"),
+        ("9" * 5000 + "\n\nO 0 0 0\n", "line 1: the number of atoms of the next frame expected, found '9999"),
+        ("\u0663\n\nO 0 0 0\n", "line 1: the number of atoms"),
+        ("1\n\nO 1_0 0 0\n", "line 3: pos must be numbers, found '1_0'"),
+        ("1\n\nO \u0661 0 0\n", "line 3: pos must be numbers"),
+        ("1\nProperties=species:S:1:pos:R:3:pos:R:3\nO 0 0 0 1 1 1\n", "Properties has the column 'pos' twice"),
+        ("1\nProperties=species:S:2:pos:R:3\nO a 0 0 0\n", "Properties needs species:S:1"),
+        ("1\nProperties=species:S:1:symbol:S:1:pos:R:3\nO H 0 0 0\n", "has species and symbol: which are the"),
+        ("1\nProperties=species:S:1:pos:S:3\nO 0 0 0\n", "Properties needs species:S:1"),
+        ("1\nProperties=species:S:1:pos:R:\u0663\nO 0 0 0\n", "Properties must be triples"),
+        ("1\nProperties=species:S:1:Z:I:1:pos:R:3\nO 1 0 0 0\n", "line 3: the atom is O, but its atomic number Z is 1"),
+        ("1\nProperties=Z:I:1:pos:R:3\n119 0 0 0\n", "line 3: an atomic number from 1 to 118 expected, found 119"),
+        ("1\nProperties=Z:I:1:pos:R:3\n8.0 0 0 0\n", "line 3: Z must be an atomic number, found '8.0'"),
+        ('1\nLattice="5 0 0 0 5 0 0 0 5" lattice="6 0 0 0 6 0 0 0 6"\nO 0 0 0\n', "has 'Lattice' twice"),
+        ("1\nProperties=species:S:1:pos:R:3 energy=1 energy=2\nO 0 0 0\n", "has 'energy' twice"),
     ],
 )
 def test_malformed(tmp_path: Path, content: str, message: str) -> None:
@@ -118,6 +133,75 @@ def test_malformed(tmp_path: Path, content: str, message: str) -> None:
     path.write_text(content)
     with pytest.raises(dpa2.InputError, match=message):
         list(XyzFile(str(path)))
+
+
+def test_atomic_numbers(tmp_path: Path) -> None:
+    (frame,) = read(tmp_path, "3\nProperties=Z:I:1:pos:R:3\n8 0 0 0\n1 1 0 0\n29 0 1 0\n")
+    assert frame.names == ("O", "H", "Cu")
+    assert frame.types.tolist() == [0, 1, 2]
+    (frame,) = read(tmp_path, "1\nProperties=pos:R:3:z:I:1:species:S:1\n0 0 0 8 O\n")
+    assert frame.names == ("O",)
+
+
+def test_symbols_of_a_model_of_its_own_need_no_numbers(tmp_path: Path) -> None:
+    (frame,) = read(tmp_path, "2\nProperties=species:S:1:Z:I:1:pos:R:3\nOW 8 0 0 0\nX 0 1 1 1\n")
+    assert frame.names == ("OW", "X")
+
+
+def test_type_numbers_as_symbols(tmp_path: Path) -> None:
+    """What LAMMPS's dump xyz writes: numbers, which become names or are refused by models with a hint."""
+    path = tmp_path / "dump.xyz"
+    path.write_text("3\nAtoms. Timestep: 0\n1 0 0 0\n2 1 0 0\n2 0 1 0\n")
+    ((frame,),) = read_structures(path, types=("O", "H"))
+    assert [frame.names[t] for t in frame.types] == ["O", "H", "H"]
+    ((frame,),) = read_structures(path)
+    with pytest.raises(dpa2.InputError, match=r"atom 0 is '1', .* name the elements of the types with --types"):
+        frame.types_in(["O", "H"])
+    with pytest.raises(dpa2.InputError, match="an atom of type 2, but --types has 1 name"):
+        list(read_structures(path, types=("O",))[0])
+
+
+def test_xyz_by_content(tmp_path: Path) -> None:
+    """Names that ASE would take for formats in which it finds 0 atoms, or none."""
+    for name in ("water.pdb", "water.txt", "water", "water.data"):
+        path = tmp_path / name
+        path.write_text("2\nwater\nO 0 0 0\nH 1 0 0\n")
+        ((frame,),) = read_structures(path)
+        assert frame.coords.tolist() == [[0, 0, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("comment", ['a="', "a={ ", "a=[", '"', "'", '="', "a=\\", "a" + " " * 40, '="a\\"', "x"])
+def test_long_comments_take_time_in_proportion(comment: str) -> None:
+    """Counted in steps of the interpreter, not in seconds: twice the length takes about twice the steps."""
+
+    def steps(size: int) -> int:
+        count = 0
+
+        def trace(*_: object) -> object:
+            nonlocal count
+            count += 1
+            return trace
+
+        line = comment * (size // len(comment))
+        previous = sys.gettrace()
+        sys.settrace(trace)  # type: ignore[arg-type]
+        try:
+            comment_pairs(line)
+        finally:
+            sys.settrace(previous)
+        return count
+
+    assert steps(4000) < 2.6 * steps(2000) + 2000
+
+
+def test_brackets_within_brackets(tmp_path: Path) -> None:
+    (frame,) = read(
+        tmp_path,
+        '1\nLattice="[[8, 0, 0], [1, 9, 0], [0, 0, 7]]" virial=[[1,2,3],[4,5,6],[7,8,9]] '
+        "Properties=species:S:1:pos:R:3\nO 0 0 0\n",
+    )
+    assert frame.box.tolist() == [[8, 0, 0], [1, 9, 0], [0, 0, 7]]
+    assert frame.virial.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 
 
 def test_binary_file(tmp_path: Path) -> None:

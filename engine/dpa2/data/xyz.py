@@ -132,7 +132,10 @@ class _Comment:
         for name, value in comment_pairs(line):
             self.entries[name] = value
             self._names.setdefault(name.lower(), []).append(name)
-        self.extended = "properties" in self._names or "lattice" in self._names
+        # a word alone is free text; pairs of other names may be as well
+        self.extended = any(
+            self.entries[name] != "T" for key in ("properties", "lattice") for name in self._names.get(key, [])
+        )
 
     def take(self, key: str) -> str | None:
         """An entry, which is no longer there afterwards."""
@@ -154,7 +157,7 @@ def _make_frame(comment: str, lines: Sequence[str], first_line: int, labels: Lab
     said = _Comment("" if ipi is not None else comment, where)
     if said.extended:
         said.check_once(labels)
-    columns = _Columns(said.take("properties"), where)
+    columns = _Columns(said.take("properties") if said.extended else None, where)
     rows = _fields(columns, lines, first_line, path)
     types, names = index_names(_symbols(columns, rows, first_line, path, labels.reading.types))
     box, flags = _box(said, ipi)
@@ -194,7 +197,7 @@ def _box(said: _Comment, ipi: IpiComment | None) -> tuple[Float | None, Pbc]:
     """The box, and which of its directions are periodic."""
     if ipi is not None:
         return ipi.box, (True, True, True)
-    lattice, pbc = said.take("lattice"), said.take("pbc")
+    lattice, pbc = said.take("lattice") if said.extended else None, said.take("pbc")
     if pbc is not None and not said.extended and len(pbc.split()) != 3:
         pbc = None  # a word of free text
     box = None

@@ -142,17 +142,17 @@ def ipi_units(line: str, where: str, default: str) -> tuple[float, float]:
     """
     units: dict[str, str] = dict(_UNIT.findall(line))
     cell = _length(units.pop("cell", default), where)
-    others = [name for name in units if name not in _POSITIONS]
+    others = [name for name in units if name not in (*_POSITIONS, "CELL")]
     if others:
         raise InputError(f"{where}: i-PI wrote {others[0]} to this file, and no positions: there is no structure in it")
-    return _length(next(iter(units.values()), default), where), cell
+    return _length(next((unit for name, unit in units.items() if name in _POSITIONS), default), where), cell
 
 
 def ipi_comment(line: str, where: str) -> IpiComment | None:
     """What a comment of i-PI says; None if it is none of i-PI's.
 
-    Cells are ``CELL(abcABC)``: lengths and angles, ``CELL(H)`` and ``CELL(GENH)``: a matrix whose columns are the
-    lattice vectors. Lengths are in bohr where no unit stands in braces.
+    Cells are ``CELL(abcABC)``: lengths and angles; ``CELL(H)``: a matrix whose columns are the lattice vectors;
+    ``CELL(GENH)``: one whose rows are. Lengths are in bohr where no unit stands in braces.
 
     Raises:
         InputError: as :func:`ipi_units`; also numbers that make no cell.
@@ -166,7 +166,8 @@ def ipi_comment(line: str, where: str) -> IpiComment | None:
     values = numbers(" ".join(found[2].split()[:count]), f"{where}: CELL({kind})")
     if len(values) < count:
         raise InputError(f"{where}: CELL({kind}) must be {count} numbers, found {len(values)}")
-    box = cell_from_lengths(values, where) if kind == "abcABC" else values.reshape(3, 3).T
+    matrix = values.reshape(3, 3) if count == 9 else cell_from_lengths(values, where)
+    box = matrix.T if kind == "H" else matrix
     return IpiComment(np.ascontiguousarray(box * cell_unit), unit)
 
 
