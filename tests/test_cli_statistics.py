@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import dpa2
@@ -71,6 +72,24 @@ def test_relative_deviation_of_the_virial(here: Path) -> None:
     np.testing.assert_array_equal(relative.forces, plain.forces)
 
 
+@pytest.mark.filterwarnings("default::dpa2.ReadingWarning")
+@pytest.mark.parametrize("missing", ["virial", "energy", "force"])
+def test_errors_to_the_labels_that_are_there(missing: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A label that is not there leaves its columns nan, and the others as deepmd-kit has them."""
+    for path in Path("standard").glob(f"set.*/{missing}.npy"):
+        path.unlink()
+    args = ["model-devi", "-m", *MODELS, "-s", "standard", "-o", "devi.out", "--real_error", "--relative", "0.5"]
+    assert main(args) == 0
+    name = {"force": "forces"}.get(missing, missing)
+    said = f"dpa2: warning: standard: some frames have no {name} to compare with: the columns of it are nan there\n"
+    assert capsys.readouterr().err == said
+    ours, theirs = np.loadtxt("devi.out"), np.loadtxt(ANSWERS / "devi_real_standard.out")
+    nan = {"virial": slice(1, 4), "force": slice(4, 7), "energy": slice(7, 8)}[missing]
+    assert np.isnan(ours[:, nan]).all()
+    ours[:, nan] = theirs[:, nan]
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_several_systems_and_interrupt(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,12 +109,19 @@ def test_several_systems_and_interrupt(
     ("args", "message"),
     [
         (["-m", MODELS[0], "-s", "standard"], "a deviation needs two models at least; one is enough with --real_error"),
-        (["-m", *MODELS, "-s", "open", "--real_error"], "open, frame 0: there is no virial to compare with"),
+        (
+            ["-m", *MODELS, "-s", "bare", "--real_error"],
+            "bare, frame 0: there are no labels to compare with: no energy,",
+        ),
         (["-m", MODELS[0], "none.pth", "-s", "standard"], "none.pth"),
         (["-m", *MODELS, "-s", "standard", "-o", "no/devi.out"], "the folder of the output does not exist: no"),
     ],
 )
 def test_failures_of_model_devi(args: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("open", "bare")
+    for name in ("energy", "force"):
+        for path in Path("bare").glob(f"set.*/{name}.npy"):
+            path.unlink()
     assert main(["model-devi", *args]) == 2
     assert message in capsys.readouterr().err
 

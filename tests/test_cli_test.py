@@ -197,3 +197,32 @@ def test_frames_without_a_label_are_not_counted() -> None:
     accuracy.add(frame, result)
     assert accuracy.frames == 2
     assert accuracy.lines()[:2] == ["Energy MAE         : 2.000000e+00 eV", "Energy RMSE        : 2.000000e+00 eV"]
+
+
+@pytest.mark.parametrize("kind", ["deepmd", "xyz", "dump"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["eval", "-m", MODEL, "{}"],
+        ["eval", "-m", MODEL, "{}", "-o", "out.extxyz"],
+        ["eval", "-m", MODEL, "{}", "--save-deepmd", "saved"],
+        ["descriptor", "-m", MODEL, "{}", "-o", "out.npy"],
+        ["test", "-m", MODEL, "-s", "{}"],
+        ["model-devi", "-m", MODEL, MODEL, "-s", "{}"],
+        ["neighbor-stat", "-m", MODEL, "-s", "{}"],
+    ],
+)
+def test_no_frames_are_an_error_of_every_command(
+    command: list[str], kind: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("open", "deepmd", ignore=shutil.ignore_patterns("set.001"))
+    for path in Path("deepmd/set.000").iterdir():
+        np.save(path, np.load(path)[:0])
+    Path("none.xyz").write_text("\n\n")
+    Path("none.dump").write_text("ITEM: UNITS\nmetal\n")
+    name = {"deepmd": "deepmd", "xyz": "none.xyz", "dump": "none.dump"}[kind]
+    assert cli.main([word.format(name) for word in command]) == 2
+    assert f"dpa2: error: {name}: no frames in this" in capsys.readouterr().err
+    assert not Path("out.extxyz").exists()
+    assert not Path("out.npy").exists()
+    assert not Path("saved").exists()

@@ -43,10 +43,124 @@ def test_molecule_without_cell(tmp_path: Path) -> None:
 
 def test_unreadable_file(tmp_path: Path) -> None:
     pytest.importorskip("ase")
-    (tmp_path / "some.cif").write_text("data_x\nloop_\n_cell_length_a\n")
-    (source,) = read_structures(tmp_path / "some.cif")
-    with pytest.raises(dpa2.InputError, match=r"some\.cif: ASE cannot read frame 0"):
+    (tmp_path / "some.json").write_text("{")
+    (source,) = read_structures(tmp_path / "some.json")
+    with pytest.raises(dpa2.InputError, match=r"some\.json: ASE cannot read frame 0"):
         list(source)
+    (tmp_path / "some.cif").write_text("data_x\nloop_\n_cell_length_a\n")
+    with pytest.raises(
+        dpa2.InputError, match=r"some\.cif: no frames in this file, which ASE took for the format 'cif'"
+    ):
+        list(read_structures(tmp_path / "some.cif")[0])
+
+
+POSCAR = "{title}\n1.0\n8 0 0\n0 8 0\n0 0 8\n1 2\nCartesian\n0 0 0\n1 0 0\n0 1 0\n"
+
+
+def test_poscar_without_a_line_of_elements(tmp_path: Path) -> None:
+    """ASE takes any word of the title that could be a formula: "No" is nobelium, "In" indium."""
+    pytest.importorskip("ase")
+    path = tmp_path / "POSCAR"
+    path.write_text(POSCAR.format(title="O H"))
+    ((frame,),) = read_structures(path)
+    assert [frame.names[t] for t in frame.types] == ["O", "H", "H"]
+    path.write_text(POSCAR.format(title="No H In this cell"))
+    with pytest.raises(dpa2.InputError, match=r"there are no elements above the numbers of atoms .* with --types"):
+        list(read_structures(path)[0])
+    ((frame,),) = read_structures(path, types=("Cu", "O"))
+    assert [frame.names[t] for t in frame.types] == ["Cu", "O", "O"]
+    assert frame.coords.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
+
+
+def test_poscar_of_more_atoms_than_lines(tmp_path: Path) -> None:
+    pytest.importorskip("ase")
+    (tmp_path / "POSCAR").write_text(POSCAR.format(title="O H").replace("1 2", "1 999999999"))
+    with pytest.raises(dpa2.InputError, match="1000000000 atoms are stated, but the file has 12 lines"):
+        list(read_structures(tmp_path / "POSCAR")[0])
+
+
+def test_at_sign_in_a_name(tmp_path: Path) -> None:
+    """ASE takes what follows it for the number of a frame."""
+    ase = pytest.importorskip("ase")
+    from ase import io
+
+    io.write(tmp_path / "md.traj", [ase.Atoms("O"), ase.Atoms("H")])
+    (tmp_path / "md.traj").rename(tmp_path / "md@1.traj")
+    assert [frame.names for frame in read_structures(tmp_path / "md@1.traj")[0]] == [("O",), ("H",)]
+
+
+def test_atoms_without_elements(tmp_path: Path) -> None:
+    ase = pytest.importorskip("ase")
+    from ase import io
+
+    io.write(tmp_path / "some.json", ase.Atoms("OX", [[0, 0, 0], [1, 0, 0]]))
+    with pytest.raises(dpa2.InputError, match="the file does not say which element atom 1 is"):
+        list(read_structures(tmp_path / "some.json")[0])
+    io.write(tmp_path / "none.json", ase.Atoms())
+    with pytest.raises(dpa2.InputError, match="no atoms; ASE took the file for the format 'json'"):
+        list(read_structures(tmp_path / "none.json")[0])
+
+
+CFG = """Number of particles = 1
+A = 1.0 Angstrom
+H0(1,1) = 8 A
+H0(2,2) = 8 A
+H0(3,3) = 8 A
+.NO_VELOCITY.
+entry_count = 3
+{mass}
+C
+0.5 0.5 0.5
+"""
+
+
+def test_elements_that_are_not_those_of_the_masses(tmp_path: Path) -> None:
+    """LAMMPS writes C for every type into .cfg files unless it is told the elements."""
+    pytest.importorskip("ase")
+    path = tmp_path / "some.cfg"
+    path.write_text(CFG.format(mass="12.011"))
+    ((frame,),) = read_structures(path)
+    assert frame.names == ("C",)
+    path.write_text(CFG.format(mass="15.999"))
+    with pytest.raises(dpa2.InputError, match=r"an atom is C, but its mass is 15\.999"):
+        list(read_structures(path)[0])
+
+
+CIF = """data_x
+_cell_length_a 4
+_cell_length_b 4
+_cell_length_c 4
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Cu1 Cu 0 0 0 {share}
+"""
+
+
+def test_sites_that_are_occupied_in_part(tmp_path: Path) -> None:
+    pytest.importorskip("ase")
+    path = tmp_path / "some.cif"
+    path.write_text(CIF.format(share="1.0"))
+    ((frame,),) = read_structures(path)
+    assert frame.names == ("Cu",)
+    path.write_text(CIF.format(share="0.5"))
+    with pytest.raises(dpa2.InputError, match=r"a site is occupied in part \(Cu 0\.5\)"):
+        list(read_structures(path)[0])
+
+
+def test_names_that_ase_takes_for_data_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ase")
+    monkeypatch.chdir(tmp_path)
+    Path("postgres.out").write_text("x")
+    with pytest.raises(dpa2.InputError, match=r"ASE takes this name for the address of a data base; write \./postgres"):
+        list(read_structures("postgres.out")[0])
 
 
 def test_without_ase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,7 +187,8 @@ def numbers(text: str, where: str) -> Float:
 
 
 def look_alikes(frame: Frame) -> list[str]:
-    """Entries and columns of a frame that may be labels under other names."""
-    words = ("energ", "force", "virial", "stress")
-    names = [*frame.info, *frame.unread]
-    return sorted({str(name) for name in names if any(word in str(name).lower() for word in words)})
+    """Entries and columns of a frame that may be the labels that it lacks, under other names."""
+    wanted = {"energ": frame.energy, "force": frame.forces, "virial": frame.virial, "stress": frame.virial}
+    words = [word for word, label in wanted.items() if label is None]
+    names = [name for name in (*frame.info, *frame.unread) if not name.lower().startswith(("atom", "local", "site"))]
+    return sorted({name for name in names if any(word in name.lower() for word in words)})
