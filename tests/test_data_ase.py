@@ -126,6 +126,39 @@ def test_elements_that_are_not_those_of_the_masses(tmp_path: Path) -> None:
         list(read_structures(path)[0])
 
 
+def dl_poly(*names: str) -> str:
+    """A CONFIG file of DL_POLY."""
+    return "title\n0 1\n8 0 0\n0 8 0\n0 0 8\n" + "".join(f"{name} {k}\n{k} 0 0\n" for k, name in enumerate(names, 1))
+
+
+def test_elements_from_names_of_dl_poly(tmp_path: Path) -> None:
+    """ASE takes CL for carbon."""
+    pytest.importorskip("ase")
+    path = tmp_path / "CONFIG"
+    path.write_text(dl_poly("O", "H", "H"))
+    ((frame,),) = read_structures(path)
+    assert [frame.names[t] for t in frame.types] == ["O", "H", "H"]
+    path.write_text(dl_poly("OW", "HW1"))
+    with pytest.warns(dpa2.ReadingWarning, match="told by masses or names: OW is O, HW1 is H"):
+        ((frame,),) = read_structures(path)
+    path.write_text(dl_poly("O", "CL"))
+    with pytest.raises(dpa2.InputError, match="the name CL does not tell an element"):
+        list(read_structures(path)[0])
+
+
+def test_elements_from_masses_of_gpumd(tmp_path: Path) -> None:
+    pytest.importorskip("ase")
+    path = tmp_path / "xyz.in"
+    text = "2 100 5.0 0 0 0\n1 1 1 8 8 8\n0 0 0 0 {}\n1 1 0 0 1.008\n"
+    path.write_text(text.format(15.999))
+    with pytest.warns(dpa2.ReadingWarning, match=r"told by masses or names: O \(15\.999\), H \(1\.008\)"):
+        ((frame,),) = read_structures(path)
+    assert [frame.names[t] for t in frame.types] == ["O", "H"]
+    path.write_text(text.format(40))
+    with pytest.raises(dpa2.InputError, match="the mass 40 does not tell an element"):
+        list(read_structures(path)[0])
+
+
 CIF = """data_x
 _cell_length_a 4
 _cell_length_b 4

@@ -24,9 +24,12 @@ _NOT_THROUGH_ASE = {
     "lammps-dump-binary": "binary dumps of LAMMPS have no elements: write a text dump",
     "lammps-data": "a LAMMPS data file has a title, then a header with 'atoms' and 'xlo xhi'",
     "bundletrajectory": "folders of ASE are not read",
+    "gromos": "its atoms have names and no elements: write PDB with columns 77 and 78, or extended XYZ",
 }
 # formats whose elements and masses are stated apart from each other, and may not agree
 _MASSES = ("cfg", "gpumd")
+# where ASE keeps what follows the element in a name of DL_POLY
+_LABELS = "dlp4_labels"
 _POSCAR_BYTES = 2**28
 
 
@@ -117,6 +120,7 @@ class AseFile:
                 "write extended XYZ, or another format with elements"
             )
         self._check_sites(atoms, symbols, kind, where)
+        self._check_guesses(atoms, symbols, kind, labels, where)
         types, names = index_names(symbols)
         x, y, z = (bool(flag) for flag in atoms.pbc)
         box = np.array(atoms.cell, dtype=np.float64) if x or y or z else None
@@ -149,3 +153,22 @@ class AseFile:
                     raise InputError(
                         f"{where}: an atom is {symbol}, but its mass is {mass:g}; write extended XYZ with the elements"
                     )
+
+    def _check_guesses(self, atoms: Any, symbols: list[str], kind: str, labels: Labels, where: str) -> None:
+        """Elements that ASE tells by masses or by the names of atoms: refused where that is not certain, else said."""
+        if kind == "gpumd":
+            by_mass = dict(zip(symbols, atoms.get_masses().tolist(), strict=True))
+            doubtful = [f"mass {mass:g}" for symbol, mass in by_mass.items() if elements.of_mass(mass) != symbol]
+            said = ", ".join(f"{symbol} ({mass:g})" for symbol, mass in by_mass.items())
+        elif _LABELS in atoms.arrays:
+            names = {symbol + str(rest): symbol for symbol, rest in zip(symbols, atoms.arrays[_LABELS], strict=True)}
+            doubtful = [f"name {name}" for name, symbol in names.items() if elements.of_label(name, "") != symbol]
+            said = ", ".join(f"{name} is {symbol}" for name, symbol in names.items() if name != symbol)
+        else:
+            return
+        if doubtful:
+            raise InputError(
+                f"{where}: the {doubtful[0]} does not tell an element; write extended XYZ with the elements"
+            )
+        if said:
+            labels.warn("guess", f"{self.path}: elements as they were told by masses or names: {said}")

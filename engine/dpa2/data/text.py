@@ -187,7 +187,10 @@ def reals(rows: Sequence[Sequence[str]]) -> Float:
     Raises:
         ValueError: one is no number.
     """
-    return np.array([[real(word) for word in row] for row in rows], dtype=np.float64)
+    text = "".join([word for row in rows for word in row])
+    if "_" in text or not text.isascii():
+        raise ValueError("a number has digits that are none")
+    return np.array(rows, dtype=np.float64)
 
 
 def brief(text: str, most: int = 60) -> str:
