@@ -8,6 +8,8 @@ from pathlib import Path
 import dpa2
 import numpy as np
 import pytest
+from cli_runs import interrupt
+from dpa2 import streams
 from dpa2.cli import main
 from dpa2.data import Frame, read_structures
 
@@ -298,3 +300,19 @@ def test_commands_take_types(
     assert capsys.readouterr().out.replace("t.xyz", "t.dump") == shown
     for command in (["descriptor", "t.dump", "-o", "t.npy"], ["neighbor-stat", "-s", "t.dump"]):
         assert main([*command, "--types", "O", "H"]) == 0
+
+
+def test_interrupted_work_does_not_go_on_with_other_elements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = dump("id type x y z", "1 1 1 2 3\n2 2 1.9 2 3\n3 2 1 2.9 3\n")
+    Path("t.dump").write_text(frame * 3)
+    monkeypatch.setattr(streams, "TASK_ATOMS", 3)
+    command = ["descriptor", "t.dump", "-o", "t.npy", "--types"]
+    interrupt(monkeypatch, "descriptor", call=2)
+    assert main([*command, "O", "H"]) == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "H", "O"]) == 2
+    assert "--restart" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EvaluationError, InputError
 from . import common
+from .reading import add_reading_options, reading_options
 
 if TYPE_CHECKING:
     from ..data import Frame
@@ -62,6 +63,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     common.add_model_options(parser)
     common.add_parameter_options(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -140,7 +142,7 @@ def peak_memory() -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    frame = _read(args.structure)
+    frame = _read(args.structure, reading_options(args))
     start = time.perf_counter()
     model = common.load_model(args)
     load_time = time.perf_counter() - start
@@ -159,12 +161,12 @@ def run(args: argparse.Namespace) -> None:
         )
 
 
-def _read(path: str | None) -> Frame:
+def _read(path: str | None, reading: dict[str, Any]) -> Frame:
     from ..data import read_structures
 
     if path is None:
         return water_box()
-    frame = next((frame for source in read_structures(path) for frame in source), None)
+    frame = next((frame for source in read_structures(path, **reading) for frame in source), None)
     if frame is None or len(frame) == 0:
         raise InputError(f"{path}: no atoms")
     if frame.box is None or not all(frame.pbc):

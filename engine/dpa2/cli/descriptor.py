@@ -148,6 +148,7 @@ def _job(args: argparse.Namespace, model: Model, walk: common.Walk) -> dict[str,
         "device": model.device,
         "pooling": args.pooling,
         "dtype": args.dtype,
+        "reading": reading_options(args),
         "structures": [fingerprint(source.path) for source in walk.sources],
     }
 
