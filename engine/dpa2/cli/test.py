@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
             walk.print(f"# testing system : {system}")
             found = _test(args, model, system, frames, executor, details, parity)
             walk.print(f"# number of test data : {found.frames} ")
-            for line in found.lines():
+            for line in found.lines() or ["# no labels to test against"]:
                 walk.print(line)
             walk.print("# ----------------------------------------------- ")
             if not found.errors:

@@ -7,8 +7,7 @@
 
 from .deepmd_writer import DeepmdWriter
 from .frames import Frame, Structures
-from .labels import Reading
 from .reader import read_list, read_structures
 from .xyz_writer import write_frame
 
-__all__ = ["DeepmdWriter", "Frame", "Reading", "Structures", "read_list", "read_structures", "write_frame"]
+__all__ = ["DeepmdWriter", "Frame", "Structures", "read_list", "read_structures", "write_frame"]

@@ -170,6 +170,11 @@ class Labels:
                 raise InputError(f"{self.path}: no frame has {key!r}, which --{what}-key names")
 
 
+def is_reference(name: str) -> bool:
+    """Whether a label says by its name that it is a reference, so that results can stand beside it."""
+    return name.lower().startswith(tuple(filter(None, _PREFIXES)))
+
+
 def numbers(text: str, where: str) -> Float:
     """The numbers of a text, separated by blanks, commas or brackets.
 
@@ -190,5 +195,6 @@ def look_alikes(frame: Frame) -> list[str]:
     """Entries and columns of a frame that may be the labels that it lacks, under other names."""
     wanted = {"energ": frame.energy, "force": frame.forces, "virial": frame.virial, "stress": frame.virial}
     words = [word for word, label in wanted.items() if label is None]
-    names = [name for name in (*frame.info, *frame.unread) if not name.lower().startswith(("atom", "local", "site"))]
+    of_atoms = ("atom", "local", "site")
+    names = [name for name in (*frame.info, *frame.unread) if not name.lower().startswith(of_atoms)]
     return sorted({name for name in names if any(word in name.lower() for word in words)})

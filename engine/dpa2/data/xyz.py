@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..inputs import Float, Pbc
 from . import elements
 from .frames import Frame, index_names
-from .labels import Labels, Reading, numbers
+from .labels import Labels, Reading, is_reference, numbers
 from .text import Lines, brief, integer, natural, real, reals
 from .xyz_comment import IpiComment, comment_pairs, ipi_comment, unread_cell
 
@@ -188,7 +188,7 @@ def _make_frame(comment: str, lines: Sequence[str], first_line: int, labels: Lab
         frame.where = where  # for the messages of labels
         taken = labels.fill(frame, said.entries, blocks)
         frame.where = f"{path}, frame {k}"
-        frame.info = {name: value for name, value in said.entries.items() if name not in taken}
+        frame.info = {name: value for name, value in said.entries.items() if name not in taken or is_reference(name)}
         frame.unread = tuple(columns.names[name] for name in columns.slices if columns.names[name] not in blocks)
     return frame
 
