@@ -88,7 +88,9 @@ class _Atoms:
         self.rows = [row.split() for row in rows]
         for k, row in enumerate(self.rows):
             if len(row) != len(columns):
-                raise InputError(f"{where}: {len(columns)} columns expected, found {len(row)}: {brief(rows[k])}")
+                raise InputError(
+                    f"{where}: {len(columns)} columns expected, found {len(row)}: {brief(rows[k].strip())}"
+                )
 
     def words(self, name: str) -> list[str]:
         return [row[self.index[name]] for row in self.rows]

@@ -14,9 +14,16 @@ import numpy as np
 from ..errors import InputError
 from ..inputs import Float
 
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python without that library
+    LZMAError = EOFError  # type: ignore[misc, assignment]
+
 T = TypeVar("T")
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "lzma"}
+# what the modules raise for damaged files; of an OSError only if it is none of the system
+_ERRORS = (EOFError, zlib.error, LZMAError, OSError)
 _LONGEST_LINE = 2**25
 # a frame of a compressed file may have so many bytes, and so many more for every byte of the file
 _FRAME_BYTES, _EXPANSION = 2**24, 200
@@ -55,22 +62,23 @@ def compression(path: str) -> str | None:
 
 def head(path: str, size: int = 65536) -> str:
     """The text at the beginning of a file, expanded; what is no text is replaced."""
-    with _damage(path), _opened(path) as handle:
+    with _reading(path), _opened(path) as handle:
         return handle.read(size).decode("utf-8", "replace")
 
 
-@contextmanager
-def _damage(path: str) -> Iterator[None]:
-    import lzma
+def _damage(path: str, error: Exception) -> InputError | Exception:
+    """What an error of reading means: damage to a compressed file, unless it is one of the system."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    return InputError(f"{path}: the compressed file is truncated or corrupt ({error})")
 
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
     try:
         yield
-    except (EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{path}: the compressed file is truncated or corrupt ({error})") from error
-    except OSError as error:
-        if error.errno is None:  # of the modules for compressed files
-            raise InputError(f"{path}: the compressed file is corrupt ({error})") from error
-        raise
+    except _ERRORS as error:
+        raise _damage(path, error) from error
 
 
 def _opened(path: str) -> IO[bytes]:
@@ -89,7 +97,7 @@ def expanded_size(path: str) -> int:
         InputError: a small file that expands to a very large one.
     """
     allowed, size = _FRAME_BYTES + _EXPANSION * os.path.getsize(path), 0
-    with _damage(path), _opened(path) as handle:
+    with _reading(path), _opened(path) as handle:
         while part := handle.read(2**20):
             size += len(part)
             if size > allowed:
@@ -125,24 +133,36 @@ class Lines:
         """What follows is counted anew."""
         self._bytes = 0
 
+    def _next(self) -> bytes:
+        assert self._handle is not None
+        try:
+            line = self._handle.readline(_LONGEST_LINE)
+        except _ERRORS as error:
+            raise _damage(self.path, error) from error
+        if not line:
+            return line
+        self.number += 1
+        if len(line) == _LONGEST_LINE:
+            raise InputError(f"{self.path}, line {self.number}: a line of more than {_LONGEST_LINE - 1} bytes")
+        if self._limit is not None:
+            self._bytes += len(line)
+            if self._bytes > self._limit:
+                where = f"{self.path}, line {self.number}"
+                raise InputError(f"{where}: a small file expands to a frame of {self._bytes} bytes")
+        return line
+
     def next(self) -> str | None:
         """The next line without its end; None after the last one.
 
         Raises:
             InputError: a line, or a frame of a compressed file, longer than any structure needs.
         """
-        assert self._handle is not None
-        with _damage(self.path):
-            line = self._handle.readline(_LONGEST_LINE)
-        if not line:
-            return None
-        self.number += 1
-        self._bytes += len(line)
-        if len(line) == _LONGEST_LINE:
-            raise InputError(f"{self.path}, line {self.number}: a line of more than {_LONGEST_LINE - 1} bytes")
-        if self._limit is not None and self._bytes > self._limit:
-            raise InputError(f"{self.path}, line {self.number}: a small file expands to a frame of {self._bytes} bytes")
-        return line.decode("utf-8", "replace").rstrip("\r\n")
+        line = self._next()
+        return line.decode("utf-8", "replace").rstrip("\r\n") if line else None
+
+    def skip(self, count: int) -> bool:
+        """Pass over lines; False if the file ends before."""
+        return all(self._next() for _ in range(count))
 
     def take(self, count: int, what: str) -> list[str]:
         """The next ``count`` lines.
@@ -151,11 +171,11 @@ class Lines:
             InputError: the file ends before.
         """
         lines: list[str] = []
-        while len(lines) < count:
-            line = self.next()
-            if line is None:
+        for _ in range(count):
+            line = self._next()
+            if not line:
                 raise InputError(f"{self.path}: {what} has {count} atoms, but the file ends after {len(lines)}")
-            lines.append(line)
+            lines.append(line.decode("utf-8", "replace"))
         return lines
 
 

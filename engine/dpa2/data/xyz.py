@@ -237,9 +237,8 @@ class XyzFile:
                 natoms = natural(line.strip())
                 if natoms is None:
                     return None  # malformed; reading it says where
-                for _ in range(natoms + 1):
-                    if lines.next() is None:
-                        return None
+                if not lines.skip(natoms + 1):
+                    return None
                 frames += 1
         return frames
 
