@@ -161,7 +161,9 @@ def test_labels_through_ase(suffix: str, tmp_path: Path) -> None:
     from ase.calculators.singlepoint import SinglePointCalculator
 
     atoms = ase.Atoms("OH", [[0, 0, 0], [1, 0, 0]], cell=[[5, 0, 0], [1, 6, 0], [0, 2, 8]], pbc=True)
-    atoms.calc = SinglePointCalculator(atoms, energy=-2.5, free_energy=-2.75, forces=np.eye(3)[:2], stress=VOIGT)
+    results = {"energy": -2.5, "free_energy": -2.75, "forces": np.eye(3)[:2], "stress": VOIGT}
+    of_atoms = {"energies": np.ones(2), "stresses": np.ones((2, 6)), "charges": np.ones(2)}
+    atoms.calc = SinglePointCalculator(atoms, **results, **of_atoms)
     io.write(tmp_path / f"some.{suffix}", atoms)
     ((found,),) = read_structures(tmp_path / f"some.{suffix}")
     assert found.energy == -2.5

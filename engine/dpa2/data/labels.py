@@ -20,7 +20,7 @@ _NAMES = {
     "energy": ("energy", "free_energy"),
     "forces": ("forces", "force"),
     "virial": ("virial", "virials"),
-    "stress": ("stress", "stresses"),
+    "stress": ("stress",),  # ASE's stresses are those of the atoms
 }
 NAMES = {what: tuple(prefix + name for prefix in _PREFIXES for name in names) for what, names in _NAMES.items()}
 _VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # xx yy zz yz xz xy
