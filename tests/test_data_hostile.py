@@ -78,6 +78,27 @@ def test_headers_of_npy_files(content: bytes, message: str, system: Path, monkey
     assert not Path("PWNED").exists()
 
 
+def test_any_number_of_frames_without_atoms(system: Path) -> None:
+    """They take no room, and going through them would take for ever."""
+    (system / "type.raw").write_text("")
+    (system / "nopbc").touch()
+    (system / "set.000" / "coord.npy").write_bytes(npy(header("(1000000000000000, 0)")))
+    with pytest.raises(dpa2.InputError, match=r"coord\.npy: 1000000000000000 frames of no atoms"):
+        walk(system)
+    (system / "set.000" / "coord.npy").write_bytes(npy(header("(2, 0)")))
+    assert [len(frame) for frame in walk(system)] == [0, 0]
+
+
+def test_columns_first_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.asfortranarray(np.arange(50.0).reshape(10, 5))
+    np.save(tmp_path / "a.npy", array)
+    reads, read = [], NpyRows._read
+    monkeypatch.setattr(NpyRows, "_read", lambda *args: reads.append(args) or read(*args))
+    rows = NpyRows(str(tmp_path / "a.npy"))
+    np.testing.assert_array_equal([rows[k] for k in range(10)], array)
+    assert len(reads) == 1
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["<f8", ">f4", "<f2", "<i4", "u1"])
 @pytest.mark.parametrize("shape", [(5, 6), (5, 2, 3), (1, 7), (4, 0), (3,), (0, 5), (2, 50000)])

@@ -123,6 +123,7 @@ class NpyRows:
         if claimed > there:
             raise self._bad(f"its header says {claimed} bytes of numbers, but there are {max(0, there)}")
         self._fortran = order[1] == "True" and len(self.shape) > 1
+        self._whole: NDArray[Any] | None = None  # of arrays whose rows do not lie together
         self._first, self._block = 0, np.empty((0, *self.shape[1:]), self.dtype) if claimed else None
 
     def _bad(self, what: str) -> InputError:
@@ -142,9 +143,10 @@ class NpyRows:
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         if index is Ellipsis or self._fortran or not self.shape:
-            flat = self._read(0, math.prod(self.shape))
-            whole = flat.reshape(self.shape, order="F" if self._fortran else "C")
-            return whole if index is Ellipsis else np.ascontiguousarray(whole[index])
+            if self._whole is None:
+                flat = self._read(0, math.prod(self.shape))
+                self._whole = flat.reshape(self.shape, order="F" if self._fortran else "C")
+            return self._whole if index is Ellipsis else np.ascontiguousarray(self._whole[index])
         if self._block is None:  # rows of no bytes
             return np.empty(self.shape[1:], self.dtype)
         if not self._first <= index < self._first + len(self._block):

@@ -32,6 +32,9 @@ _FIELDS = {"coord", "box", "energy", "force", "virial", "fparam", "aparam", "rea
 # the widths of further labels; those that are not here are passed on as they are
 _PER_ATOM = ("atom_ener", "atom_pref")
 
+# frames without atoms take no room in a file, so that it may claim any number
+_MOST_OF_NOTHING = 2**16
+
 
 def find_systems(path: str) -> list[str]:
     """The systems below a folder, in a file ``.hdf5`` or in its group ``file.hdf5#/group``.
@@ -174,7 +177,13 @@ class DeepmdSystem:
     def count(self) -> int:
         """The number of frames."""
         with self.store.opened():
-            return sum(len(self._table(folder, "coord", 3 * len(self.types))) for folder in self.sets)
+            return sum(len(self._coord(folder)) for folder in self.sets)
+
+    def _coord(self, folder: str) -> _Table:
+        coord = self._table(folder, "coord", 3 * len(self.types))
+        if len(self.types) == 0 and len(coord) > _MOST_OF_NOTHING:
+            raise InputError(f"{coord.name}: {len(coord)} frames of no atoms")
+        return coord
 
     def _table(self, folder: str, key: str, width: int, nframes: int | None = None, file: str = "") -> _Table:
         """The array ``key`` of a set as (nframes, width); width -1: any. ``file``: its name, if it is another."""
@@ -214,7 +223,7 @@ class DeepmdSystem:
 
     def _frames(self, folder: str) -> Iterator[Frame]:
         natoms = len(self.types)
-        coord = self._table(folder, "coord", 3 * natoms)
+        coord = self._coord(folder)
         nframes = len(coord)
         present = {name.replace("atomic_", "atom_"): name for name in self.store.keys(folder)}
 

@@ -13,6 +13,7 @@ from ..inputs import Float
 from .labels import numbers
 from .text import brief
 
+_BLANKS, _KEY, _WORD = re.compile(r"\s*"), re.compile(r"[^\s=]*"), re.compile(r"\S*")
 _BRACKETS = {'"': '"', "'": "'", "{": "}", "[": "]"}
 
 
@@ -32,15 +33,13 @@ class _Scanner:
         self.endless: set[str] = set()  # brackets without an end, from some place on
 
     def skip(self) -> None:
-        while self.at < len(self.line) and self.line[self.at].isspace():
-            self.at += 1
+        self._match(_BLANKS)
 
-    def bare(self, ends: str) -> str:
-        """Up to a blank or one of ``ends``."""
-        start, size = self.at, len(self.line)
-        while self.at < size and not self.line[self.at].isspace() and self.line[self.at] not in ends:
-            self.at += 1
-        return self.line[start : self.at]
+    def _match(self, pattern: re.Pattern[str]) -> str:
+        found = pattern.match(self.line, self.at)
+        assert found is not None  # patterns match the empty text
+        self.at = found.end()
+        return found[0]
 
     def key(self) -> str:
         opening = self.line[self.at]
@@ -49,7 +48,7 @@ class _Scanner:
             if end >= 0:
                 start, self.at = self.at, end + 1
                 return self.line[start : self.at]
-        return self.bare("=")
+        return self._match(_KEY)
 
     def value(self) -> str:
         opening = self.line[self.at : self.at + 1]
@@ -60,7 +59,7 @@ class _Scanner:
                 start, self.at = self.at, end + 1
                 return self.line[start : self.at]
             self.endless.add(opening)
-        return self.bare("")
+        return self._match(_WORD)
 
     def _quote_end(self, quote: str) -> int | None:
         at, size = self.at + 1, len(self.line)
