@@ -277,6 +277,17 @@ def test_malformed_data_files(text: str, message: str, tmp_path: Path) -> None:
         read(tmp_path, text, "x.data")
 
 
+def test_example_is_the_water_that_it_was_made_from() -> None:
+    examples = Path(__file__).parent.parent / "examples"
+    with pytest.warns(dpa2.ReadingWarning, match="elements from the masses"):
+        ((ours,),) = read_structures(examples / "lammps" / "water.data")
+    ((theirs,),) = read_structures(examples / "water_192.extxyz")
+    assert ours.types_in(["O", "H"]).tolist() == theirs.types_in(["O", "H"]).tolist()
+    np.testing.assert_allclose(ours.box, theirs.box, rtol=0, atol=1e-12)
+    away = (ours.coords - theirs.coords) @ np.linalg.inv(ours.box)
+    np.testing.assert_allclose(away, np.round(away), rtol=0, atol=1e-9)
+
+
 def test_a_name_in_data_is_no_format(tmp_path: Path) -> None:
     """ASE takes any .data for RuNNer's format, and finds no frames in it."""
     pytest.importorskip("ase")

@@ -43,7 +43,9 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "-f", "--frequency", type=common.positive, default=1, metavar="N", help="steps between frames (default: 1)"
     )
-    parser.add_argument("--real_error", "--real-error", action="store_true", help="errors to the labels")
+    parser.add_argument(
+        "--real_error", "--real-error", action="store_true", help="errors to the labels; nan where there is none"
+    )
     parser.add_argument("--atomic", action="store_true", help="also the force deviation of every atom")
     parser.add_argument(
         "--relative", type=float, metavar="LEVEL", help="forces: divided by their size plus this, eV/angstrom"
