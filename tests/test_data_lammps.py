@@ -157,6 +157,10 @@ def test_no_atoms_is_a_frame_and_no_frames_an_error(tmp_path: Path) -> None:
         (dump("element x y z", "O 0 0 0\n", natoms=1).replace("ATOMS element", "ENTRIES element"), "not of 'ENTRIES"),
         ("ITEM: UNITS\nlj\n" + dump("element x y z", "O 0 0 0\n", natoms=1), "lengths in units 'lj' are not angstrom"),
         (dump("id type mass x y z", "1 1 3.024 0 0 0\n", natoms=1), r"the mass 3.024 of type 1 does not tell"),
+        (
+            dump("id type mass x y z", "1 1 16 0 0 0\n2 1 1 1 0 0\n", natoms=2),
+            "atoms of type 1 have the masses 16 and 1; name the elements",
+        ),
         (dump("id type mass x y z", "1 1 40 0 0 0\n", natoms=1), "the mass 40 of type 1 does not tell its element"),
     ],
 )

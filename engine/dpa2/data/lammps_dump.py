@@ -232,13 +232,14 @@ class LammpsDump:
             return atoms.words("typelabel")
         if "mass" in atoms.index:
             masses = atoms.floats(["mass"])[:, 0].tolist()
-            if "type" not in atoms.index:
-                distinct = {mass: n for n, mass in enumerate(sorted(set(masses)), 1)}
-                numbers = [distinct[mass] for mass in masses]
-            else:
-                numbers = atoms.integers("type")
-            found = elements_by_mass(dict(zip(numbers, masses, strict=True)), labels, where)
-            return symbols_of(numbers, found, where)
+            distinct = {mass: n for n, mass in enumerate(sorted(set(masses)), 1)}
+            numbers = atoms.integers("type") if "type" in atoms.index else [distinct[mass] for mass in masses]
+            of_types = dict(zip(numbers, masses, strict=True))
+            for number, mass in zip(numbers, masses, strict=True):
+                if of_types[number] != mass:
+                    both = f"{mass:g} and {of_types[number]:g}"
+                    raise InputError(f"{where}: atoms of type {number} have the masses {both}; {elements.HINT}")
+            return symbols_of(numbers, elements_by_mass(of_types, labels, where), where)
         raise InputError(
             f"{where}: the dump has type numbers and no elements; {elements.HINT} "
             "(or write a column 'element' with LAMMPS's dump custom and dump_modify ... element)"

@@ -66,10 +66,12 @@ def head(path: str, size: int = 65536) -> str:
         return handle.read(size).decode("utf-8", "replace")
 
 
-def _damage(path: str, error: Exception) -> InputError | Exception:
-    """What an error of reading means: damage to a compressed file, unless it is one of the system."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error
+def _of_the_system(error: Exception) -> bool:
+    """Whether an error of reading is one of the system, such as a lack of permission, and no damage to the file."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
+def _damage(path: str, error: Exception) -> InputError:
     return InputError(f"{path}: the compressed file is truncated or corrupt ({error})")
 
 
@@ -78,6 +80,8 @@ def _reading(path: str) -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
+        if _of_the_system(error):
+            raise
         raise _damage(path, error) from error
 
 
@@ -138,6 +142,8 @@ class Lines:
         try:
             line = self._handle.readline(_LONGEST_LINE)
         except _ERRORS as error:
+            if _of_the_system(error):
+                raise
             raise _damage(self.path, error) from error
         if not line:
             return line
