@@ -113,6 +113,12 @@ def test_refused(comment: str, message: str, tmp_path: Path) -> None:
         "unit_cell=[[10,0,0],[0,10,0],[0,0,10]] Properties=species:S:1:pos:R:3",
         "%PBC a 10.0 b 10.0 c 10.0",
         "vec1 10 0 0 vec2 0 10 0 vec3 0 0 10",
+        "a=10.0 b=10.0 c=10.0 alpha=90",
+        "A 10.0 B 10.0 C 10.0",
+        "frame 3 L = 10.0",
+        "boxsize=10.0",
+        "dimensions 10.0 10.0 10.0",
+        "10.0 10.0 10.0 90.0 90.0 90.0 P1",
     ],
 )
 def test_cells_that_are_not_read_are_said(comment: str, tmp_path: Path) -> None:
@@ -131,6 +137,9 @@ def test_cells_that_are_not_read_are_said(comment: str, tmp_path: Path) -> None:
         "Atoms. Timestep: 0",
         "energy: -5.1 gnorm: 0.0004 xtb: 6.5.1 (579679a)",
         "a box of water, 64 molecules",
+        "0 1",
+        "-76.4 0.2 after 5 steps",
+        "charge=0 spin=1 cell_id=5",
         'Properties=species:S:1:pos:R:3 energy=2 pbc="F F F" config_type=cell',
     ],
 )

@@ -192,17 +192,23 @@ def cell_from_lengths(values: Float, where: str) -> Float:
 
 # -------------------------------------------------------------------------------- cells that are not read
 
-_CELL_WORDS = re.compile(r"cell|lattice|box|cryst|pbc|abc|period|vec[123]", re.IGNORECASE)
+_CELL_WORDS = re.compile(r"cell|lattice|box|cryst|pbc|abc|period|vec|dimension|size|edge", re.IGNORECASE)
+_CUBE = re.compile(
+    r"\b(?:unit_?cell|cell|lattice|box|boxsize|box_size|length|edge|l)\s{0,4}[=:]\s{0,4}\d", re.IGNORECASE
+)
+_EDGES = re.compile(r"\ba\s{0,4}[=:]?\s{0,4}\d[^a-z]{0,40}\bb\s{0,4}[=:]?\s{0,4}\d", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eEdD][-+]?\d{1,3})?(?![\w.])")
 
 
 def unread_cell(line: str) -> str | None:
     """A piece of a comment that looks like a cell, for a warning; None where nothing does."""
     line = line[:4096]
-    word = _CELL_WORDS.search(line)
-    if word is not None and len(_NUMBER.findall(line, max(0, word.start() - 1))) >= 3:
-        return brief(line[word.start() :].strip(), 80)
-    bare = line.replace(",", " ").split()
-    if len(bare) in (3, 6, 9) and all(_NUMBER.fullmatch(item) for item in bare):
-        return brief(line.strip(), 80)
-    return None
+    found = _CUBE.search(line) or _EDGES.search(line)
+    if found is None:
+        word = _CELL_WORDS.search(line)
+        found = word if word is not None and len(_NUMBER.findall(line, max(0, word.start() - 1))) >= 3 else None
+    if found is not None:
+        return brief(line[found.start() :].strip(), 80)
+    words = line.replace(",", " ").split()
+    leading = next((k for k, word in enumerate(words) if not _NUMBER.fullmatch(word)), len(words))
+    return brief(line.strip(), 80) if leading >= 6 or leading == len(words) == 3 else None
