@@ -306,7 +306,14 @@ REFUSED = {
     ),
     "partly written": (replaced("coord.npy", partly), "was not written, or in part only"),
     "more atoms than bytes": (replaced("type.raw", wide), "10000000 entries cannot be in a system of a file of"),
-    "long names": (replaced("type_map.raw", heaps), "these words are too long for names of types"),
+    "long names": (replaced("type_map.raw", heaps), "these words are too many or too long for names of types"),
+    "many names": (
+        replaced(
+            "type_map.raw",
+            lambda parent, path: parent.create_dataset("type_map.raw", data=np.full(30_000, b"O"), chunks=(1000,)),
+        ),
+        "these words are too many or too long for names of types",
+    ),
     "names twice": (
         replaced("type_map.raw", lambda parent, path: parent.update({"type_map.raw": np.array([b"O", b"O"])})),
         "the name 'O' is there twice",

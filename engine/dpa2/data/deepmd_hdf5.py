@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HDF5_SUFFIXES = (".h5", ".hdf5")
 # a row, or a chunk of a compressed dataset, may be so large, and so much larger for every byte of the file
 _ROW_BYTES, _EXPANSION = 2**20, 200
-_WORD_BYTES = 2**20
+_WORD_BYTES, _MOST_WORDS = 2**20, 10_000
 _MOST_LINKS = 16
 
 
@@ -169,15 +169,19 @@ class Hdf5Store:
             raise InputError(f"{label}: {dataset.size} entries cannot be in a system of a file of {self._size} bytes")
         if dataset.dtype.kind in "fiub":
             return [str(value) for value in np.asarray(dataset[()]).ravel().tolist()]
-        if dataset.dtype.kind == "O" and h5py.check_string_dtype(dataset.dtype) is None:
+        text = dataset.dtype.kind == "S" or h5py.check_string_dtype(dataset.dtype) is not None
+        if not text:
             raise InputError(f"{label}: words or numbers expected, found elements of type {dataset.dtype}")
+        too_long = InputError(f"{label}: these words are too many or too long for names of types")
+        if dataset.size * dataset.dtype.itemsize > _WORD_BYTES or dataset.size > _MOST_WORDS:
+            raise too_long
         words, length = [], 0
         for index in np.ndindex(dataset.shape):  # one by one, since many may refer to one long string
             value = dataset[index]
             word = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
             length += len(word)
             if length > _WORD_BYTES:
-                raise InputError(f"{label}: these words are too long for names of types")
+                raise too_long
             words.append(word)
         return words
 
