@@ -7,14 +7,17 @@ working. Per atom means divided by the number of atoms of a frame, virtual ones 
 
 from __future__ import annotations
 
+import io
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import InputError
+from .errors import Error, InputError
+from .outputs import Blocks, check_writable, replacing
 
 if TYPE_CHECKING:
     from .data import Frame
@@ -152,19 +155,21 @@ class DetailFiles:
     virials. As with deepmd-kit, what follows the last dot of the prefix is replaced, labels that a data set lacks are
     zeros, and the line of words at the top names the first system.
 
-    Use it in a ``with`` statement; rows are written as they come.
+    Use it in a ``with`` statement. Files get their names in the end, also with what had been finished when Ctrl-C or
+    an error of a frame ended it.
     """
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self._files: dict[str, TextIO] = {}
+        check_writable(self._path("e"))
+        self._files: dict[str, Blocks] = {}
+        self._stack = ExitStack()
 
     def __enter__(self) -> DetailFiles:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for handle in self._files.values():
-            handle.close()
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     def add(self, system: str, frame: Frame, result: Result) -> None:
         """Write the rows of a frame of ``system``."""
@@ -182,8 +187,13 @@ class DetailFiles:
             self._write("s", f"{system} (eV/Å³): {_columns('s', _COMPONENTS)}", -virial / frame.volume)
 
     def _write(self, name: str, header: str, rows: NDArray[np.float64]) -> None:
+        text = io.StringIO()
         if name not in self._files:
-            path = Path(self.prefix).with_suffix(f".{name}.out")
-            self._files[name] = path.open("w", encoding="utf-8")
-            self._files[name].write(f"# {header}\n")
-        np.savetxt(self._files[name], rows)
+            part = self._stack.enter_context(replacing(self._path(name), keep=(KeyboardInterrupt, Error)))
+            self._files[name] = self._stack.enter_context(Blocks(part))
+            text.write(f"# {header}\n")
+        np.savetxt(text, rows)
+        self._files[name].add(text.getvalue())
+
+    def _path(self, name: str) -> Path:
+        return Path(self.prefix).with_suffix(f".{name}.out")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
+from .outputs import replacing
 
 if TYPE_CHECKING:
     from .data import Frame
@@ -125,7 +126,8 @@ class Parity:
             axes.ticklabel_format(useOffset=False)
             axes.tick_params(labelsize=8)
             axes.tick_params(axis="x", rotation=30)
-        figure.savefig(path, dpi=150)
+        with replacing(path) as part:
+            figure.savefig(part, dpi=150, format=path.rpartition(".")[2])
 
 
 def draw_map(

@@ -15,11 +15,11 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import signal
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -31,6 +31,7 @@ from .data import Frame
 from .errors import Error, EvaluationError, InputError, OutOfMemoryError
 from .inputs import Float
 from .model import Atomic, Model, Result
+from .workers import WorkerPool
 
 T = TypeVar("T")
 Pooling = Literal["none", "mean", "mean+std"]
@@ -40,6 +41,10 @@ Pooling = Literal["none", "mean", "mean+std"]
 TASK_ATOMS = 4096
 TASK_FRAMES = 256
 _MODELS_KEPT = 4
+# How often the processes of an executor are looked at while a task is waited for, seconds, and how many looks in a row
+# at one that has ended it gets to say so itself.
+_LOOK_EVERY = 1.0
+_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -122,23 +127,14 @@ def descriptor_frames(
     return _stream(model, frames, partial(_descriptor_task, pooling=pooling), executor, ahead)
 
 
-def process_pool(workers: int) -> ProcessPoolExecutor:
+def process_pool(workers: int) -> WorkerPool:
     """A pool of processes for :func:`evaluate_frames`, to be used in a ``with`` statement.
 
     The processes are started afresh, share the cores between them unless ``OMP_NUM_THREADS`` says otherwise, and
-    leave Ctrl-C to their parent.
+    leave Ctrl-C and SIGTERM to their parent. One that is killed is an error, never a wait without end.
     """
-    import multiprocessing
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _prepare_worker, (max(1, cores // workers),)
-    )
-
-
-def _prepare_worker(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    return WorkerPool(workers, max(1, cores // max(1, workers)))
 
 
 # ------------------------------------------------------------------------------------------------ models on workers
@@ -257,17 +253,27 @@ def _elsewhere(
     executor: Executor,
     ahead: int,
 ) -> Iterator[tuple[Frame, T]]:
-    """As :func:`_here`, with at most ``ahead`` tasks handed out."""
+    """As :func:`_here`, with at most ``ahead`` tasks handed out. An error comes after the results before it."""
     waiting: deque[tuple[list[Frame], Future[list[T]]]] = deque()
     tasks = _tasks(frames)
+    failure: Exception | None = None
     try:
         while True:
-            while len(waiting) < ahead and (task := next(tasks, None)) is not None:
-                waiting.append((task, executor.submit(work, ticket, task)))
+            while failure is None and len(waiting) < ahead:
+                try:
+                    task = next(tasks, None)
+                    if task is None:
+                        break
+                    waiting.append((task, executor.submit(work, ticket, task)))
+                except Exception as error:
+                    failure = error
             if not waiting:
+                if failure is not None:
+                    raise failure
                 return
             done, future = waiting.popleft()
-            yield from zip(done, future.result(), strict=True)
+            found = _result(executor, future)
+            yield from zip(done, found, strict=True)
     except BrokenExecutor as error:
         raise EvaluationError(
             f"a worker ended while it was at work ({error}); if memory ran out, use fewer workers"
@@ -275,6 +281,23 @@ def _elsewhere(
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+def _result(executor: Executor, future: Future[T]) -> T:
+    """The result of a task; an executor that does not notice that one of its processes ended is not waited for."""
+    looks = 0
+    while True:
+        try:
+            return future.result(timeout=_LOOK_EVERY)
+        except FutureTimeoutError:
+            if future.done():
+                return future.result()
+        processes = list((getattr(executor, "_processes", None) or {}).values())
+        looks = looks + 1 if any(process.exitcode for process in processes) else 0
+        if looks == _LOOKS:
+            for process in processes:
+                process.kill()
+            raise BrokenExecutor("its executor did not notice")
 
 
 def _together(frames: Sequence[Frame], key: Callable[[Frame], object]) -> Iterator[list[Frame]]:

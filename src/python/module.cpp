@@ -12,6 +12,7 @@
 
 #include "error.hpp"
 #include "math/limits.hpp"
+#include "model/memory.hpp"
 #include "model/model.hpp"
 #include "model/safetensors.hpp"
 #include "threads.hpp"
@@ -256,6 +257,10 @@ PYBIND11_MODULE(_native, m) {
            py::arg("threads"));
   m.def("neighbors", &neighbors, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"), py::arg("config_json"));
   m.def("limits", []() { return py::make_tuple(dpa2::largest_length, dpa2::most_threads); });
+  m.def("available_memory", []() {
+    const dpa2::AvailableMemory memory = dpa2::available_memory();
+    return py::make_tuple(memory.bytes, memory.limit);
+  });
   m.def("isa", []() { return std::string(dpa2::isa_name()); });
   m.def("isa_levels", []() {
     std::vector<std::string> names;

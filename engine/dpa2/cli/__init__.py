@@ -1,20 +1,24 @@
 """The ``dpa2`` command: one file per subcommand; what they share is in ``common``.
 
-Exit status: 0; 1 if an evaluation failed; 2 for wrong arguments or unreadable files; 130 after Ctrl-C.
+Exit status: 0; 1 if an evaluation failed; 2 for wrong arguments, unreadable files and outputs that cannot be written;
+130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP: these three leave what was finished.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import Error, EvaluationError
 from . import bench, compress, convert, descriptor, evaluate, info, lammps, model_devi, neighbor_stat, test
-from .common import HelpFormatter
+from .common import HelpFormatter, say, stdout_named
 
 EPILOG = """\
 examples:
@@ -60,28 +64,82 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"dpa2: warning: {message}", file=sys.stderr)
+    say(f"warning: {message}")
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal that asks the process to end: what Ctrl-C finishes, it finishes too."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise :class:`_Ended`, once, unless the caller has made other arrangements for them."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, _: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)  # systems send them twice, to the process and to its group
+        raise _Ended(number)
+
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    args = make_parser().parse_args(argv)
     try:
-        with warnings.catch_warnings():
+        with _ended_by_signals(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            args = make_parser().parse_args(argv)
             args.run(args)
-            sys.stdout.flush()
+            with stdout_named():
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+    except _Ended as ended:
+        say(f"ended by {signal.Signals(ended.number).name}")
+        return 128 + ended.number
     except KeyboardInterrupt:
-        print("dpa2: interrupted", file=sys.stderr)
+        say("interrupted")
         return 130
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) went away; keep the interpreter from complaining when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of a pipe (head, less) went away
         return 141
     except (EvaluationError, MemoryError) as error:
-        print(f"dpa2: error: {error or 'out of memory'}", file=sys.stderr)
+        say(f"error: {error or 'out of memory'}")
         return 1
-    except (Error, OSError, ImportError) as error:
-        print(f"dpa2: error: {error}", file=sys.stderr)
+    except OSError as error:
+        if error.filename is not None and error.strerror is not None:
+            say(f"error: {os.fsdecode(error.filename)}: {error.strerror}")
+        else:
+            say(f"error: {error}")
         return 2
+    except (Error, ImportError) as error:
+        say(f"error: {error}")
+        return 2
+    finally:
+        _give_up_stdout()
     return 0
+
+
+def _give_up_stdout() -> None:
+    """Keep the interpreter from complaining about a stdout that cannot be written when it flushes in the end."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ValueError:  # closed
+        pass

@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EvaluationError, InputError
+from ..errors import EvaluationError, InputError, OutOfMemoryError
 from . import common
 from .reading import add_reading_options, reading_options
 
@@ -26,6 +26,10 @@ SECONDS, MOST_STEPS = 10.0, 20  # without --steps: until either is reached
 # What copies may differ by: the mean energy of an atom relative to the largest one, forces in eV/angstrom (relative to
 # the largest one where that is larger than 1).
 TOLERANCE = {"float64": (1e-10, 1e-8), "float32": (1e-6, 1e-4)}
+
+# Bytes per atom of the arrays here, and the least share of Model.memory_estimate that an evaluation can do with.
+ARRAYS = 100
+LEAST_SHARE = 0.4
 
 EPILOG = """\
 examples:
@@ -107,7 +111,9 @@ def copies_for(atoms: int, natoms: int) -> tuple[int, int, int]:
     No direction gets more than three times the copies of another.
     """
     wanted = max(1, -(-atoms // natoms))
-    root = next(x for x in range(1, wanted + 1) if x**3 >= wanted)
+    root = max(1, round(wanted ** (1 / 3)) - 1)
+    while root**3 < wanted:
+        root += 1
     best = (root**3, 0, (root, root, root))
     for x in range(1, root + 1):
         for y in range(x, 3 * x + 1):
@@ -115,6 +121,32 @@ def copies_for(atoms: int, natoms: int) -> tuple[int, int, int]:
             if z <= 3 * x:
                 best = min(best, (x * y * z, z - x, (x, y, z)))
     return best[2]
+
+
+def require_memory(model: Model, frame: Frame, atoms: int) -> None:
+    """Refuse a box that cannot fit into memory, before anything of its size is made.
+
+    Raises:
+        OutOfMemoryError: with what it needs at least, and what there is.
+    """
+    from .. import _native
+
+    per_atom = float(ARRAYS)
+    if model.device == "cpu":
+        sample = min(atoms, 10**8)  # from there on memory is proportional to the atoms
+        density = len(frame) / frame.volume if frame.volume else None
+        per_atom += LEAST_SHARE * model.memory_estimate(sample, density) / sample
+    needed = atoms * int(per_atom)
+    available, limit = _native.available_memory()
+    if needed > available:
+        raise OutOfMemoryError(
+            f"a box of {atoms:,} atoms needs at least {_gib(needed)} of memory ({int(per_atom):,} bytes per atom), but "
+            f"{limit or 'an address space'} leaves {_gib(available)}: give fewer --atoms"
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.4g} GiB" if size < 2**200 else "more than any machine's"
 
 
 def replicate(coords: Float, box: Float, copies: tuple[int, int, int]) -> tuple[Float, Float]:
@@ -186,6 +218,7 @@ def measure(model: Model, frame: Frame, name: str, args: argparse.Namespace, loa
     small_types = frame.types_in(model.type_map)
     parameters = Parameters.of(model, args.fparam, args.aparam).keywords(frame)
     small = common.attempt(frame, model.evaluate, frame.coords, small_types, frame.box, **parameters)
+    require_memory(model, frame, max(args.atoms or natoms, natoms))
     copies = copies_for(args.atoms or natoms, natoms)
     count = math.prod(copies)
     coords, box = replicate(frame.coords, frame.box, copies)

@@ -113,7 +113,7 @@ def worker_pool(args: argparse.Namespace, stack: ExitStack) -> Executor | None:
     from ..streams import process_pool
 
     pool = process_pool(args.workers)
-    stack.callback(pool.shutdown, cancel_futures=True)
+    stack.callback(pool.kill_workers)
     return pool
 
 
@@ -151,8 +151,11 @@ def check_output(path: str | None, suffixes: Sequence[str], inputs: Sequence[str
     """Refuse an output that could not be written, before hours of work.
 
     Raises:
-        InputError: an unknown suffix, a missing folder, or a file that is an input as well.
+        InputError: an unknown suffix, a missing folder, or a file that is an input as well. OSError: it cannot be
+            written.
     """
+    from ..outputs import check_writable
+
     if path is None:
         return
     if not path.endswith(tuple(suffixes)):
@@ -165,25 +168,44 @@ def check_output(path: str | None, suffixes: Sequence[str], inputs: Sequence[str
     for name in inputs:
         if os.path.exists(path) and os.path.exists(name) and os.path.samefile(path, name):
             raise InputError(f"the output would overwrite the input {name}")
+    check_writable(path)
+
+
+def job_of(command: str, model: Model, walk: Walk) -> dict[str, Any]:
+    """What the results of a command depend on, but for its own options."""
+    import hashlib
+    import json
+
+    from ..data.unfinished import fingerprint
+
+    data = model._data
+    digest = hashlib.sha256(json.dumps(data.config, sort_keys=True).encode())
+    for name in sorted(data.weights):
+        digest.update(name.encode() + data.weights[name].tobytes())
+    return {
+        "command": command,
+        "model": digest.hexdigest(),
+        "precision": model.precision,
+        "device": model.device,
+        "reading": walk.reading,
+        "structures": [fingerprint(source.path) for source in walk.sources],
+    }
 
 
 @contextmanager
-def replacing(path: str, keep: bool = False) -> Iterator[str]:
-    """A name to write to; the file moves to ``path`` when all went well, and vanishes otherwise.
-
-    With ``keep`` also what was written before Ctrl-C moves there.
-    """
-    part = f"{path}.{os.getpid()}.part"
+def stdout_named() -> Iterator[None]:
+    """Errors of printing say that they are about stdout."""
     try:
-        yield part
-        os.replace(part, path)
-    except KeyboardInterrupt:
-        if keep and os.path.exists(part) and os.path.getsize(part):
-            os.replace(part, path)
-        raise
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(part)
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def say(text: str) -> None:
+    """A line on stderr, if there is one."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            print(f"dpa2: {text}", file=sys.stderr, flush=True)
 
 
 def source_name(path: str) -> str:
@@ -211,9 +233,8 @@ class Walk:
     ) -> None:
         from ..data import read_structures
 
-        self.sources: list[Structures] = [
-            source for path in paths for source in read_structures(path, **(reading or {}))
-        ]
+        self.reading = dict(reading or {})
+        self.sources: list[Structures] = [source for path in paths for source in read_structures(path, **self.reading)]
         self.most = most
         self.skip = skip
         counts = [source.count() for source in self.sources]
@@ -248,10 +269,11 @@ class Walk:
 
     def print(self, line: str) -> None:
         """A line on stdout that does not tear the progress bar."""
-        if self.bar is None or self.bar.disable:
-            print(line, flush=True)
-        else:
-            self.bar.write(line, file=sys.stdout)
+        with stdout_named():
+            if self.bar is None or self.bar.disable:
+                print(line, flush=True)
+            else:
+                self.bar.write(line, file=sys.stdout)
 
 
 def attempt(frame: Frame, action: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T:

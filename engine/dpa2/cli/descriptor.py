@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import errno
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,9 @@ An .npz or .h5 output has descriptor, natoms (nframes), types, type_map, source 
 sources a frame is from); descriptor and types have a frame axis if every frame has as many atoms,
 else all atoms one after the other. Mean and standard deviation are over real atoms.
 
-Finished frames are kept in the folder OUT.part, also if the process is killed; the same command
-goes on from there and ends with the same file. --restart begins anew.
+Finished frames are kept in the folder OUT.part until the output is in place, also if the process
+is killed or the disk is full; the same command goes on from there and ends with the same file.
+--restart begins anew.
 
 A map shows atoms (pooled: structures) in the plane of the two largest principal components.
 """
@@ -100,9 +101,9 @@ def run(args: argparse.Namespace) -> None:
         "types": ("int32", ()),
         "source": ("int32", ()),
     }
-    store = Unfinished(args.output, _job(args, model, walk), arrays, args.restart)
-    finished = False
-    try:
+    job = {**common.job_of("descriptor", model, walk), "pooling": args.pooling, "dtype": args.dtype}
+    store = Unfinished(args.output, job, arrays, args.restart)
+    with store.until_complete(common.say):
         if store.frames:
             print(f"{args.output}: going on after {store.frames} frames", flush=True)
         _compute(args, model, walk, store)
@@ -111,46 +112,9 @@ def run(args: argparse.Namespace) -> None:
         shape = _write(args, model, walk, store)
         if args.map is not None:
             _map(args, model, walk, store)
-        finished = True
-    except (KeyboardInterrupt, EvaluationError, MemoryError):
-        finished = store.frames == 0
-        if not finished:
-            note = f"{store.frames} frames are kept in {store.folder}; the same command goes on from there"
-            print(f"dpa2: {note}", file=sys.stderr)
-        raise
-    except BaseException:
-        finished = True  # what is there can never become this output
-        raise
-    finally:
-        if finished:
-            store.remove()
-        else:
-            store.close()
     print(f"{args.output}: descriptor {shape}, {common.model_name(args)}, {model.precision}")
     if args.map is not None:
         print(f"{args.map}: written")
-
-
-def _job(args: argparse.Namespace, model: Model, walk: common.Walk) -> dict[str, Any]:
-    """What the output depends on."""
-    import hashlib
-    import json
-
-    from ..data.unfinished import fingerprint
-
-    data = model._data
-    digest = hashlib.sha256(json.dumps(data.config, sort_keys=True).encode())
-    for name in sorted(data.weights):
-        digest.update(name.encode() + data.weights[name].tobytes())
-    return {
-        "model": digest.hexdigest(),
-        "precision": model.precision,
-        "device": model.device,
-        "pooling": args.pooling,
-        "dtype": args.dtype,
-        "reading": reading_options(args),
-        "structures": [fingerprint(source.path) for source in walk.sources],
-    }
 
 
 def _compute(args: argparse.Namespace, model: Model, walk: common.Walk, store: Unfinished) -> None:
@@ -160,31 +124,40 @@ def _compute(args: argparse.Namespace, model: Model, walk: common.Walk, store: U
     from ..streams import TaskEnds, descriptor_frames
 
     index = {source.path: k for k, source in enumerate(walk.sources)}
-    walk.skip = done = store.frames
-    natoms = int(store.array("natoms")[0]) if done else None
+    walk.skip = store.frames
+    natoms = int(store.array("natoms")[0]) if store.frames else None
     ends = TaskEnds()
     with ExitStack() as stack:
         executor = common.worker_pool(args, stack)
         for frame, descriptor in descriptor_frames(model, walk, executor=executor, pooling=args.pooling):
+            if len(frame) == 0:
+                raise EvaluationError(f"{frame.where} has no atoms, and so no descriptor: remove it")
             if natoms is not None and natoms != len(frame) and args.pooling == "none" and args.output.endswith(".npy"):
+                store.remove()  # what is there can never become this output
                 raise InputError(
                     f"{frame.where} has {len(frame)} atoms, the frames before it {natoms}: "
                     "a .npy file needs equal numbers; write an .npz file, or use --pooling mean"
                 )
             natoms = len(frame)
-            store.add("descriptor", descriptor if args.pooling == "none" else descriptor[None])
-            store.add("natoms", np.array([natoms]))
-            store.add("types", frame.types_in(model.type_map))
-            store.add("source", np.array([index[frame.where.rpartition(", frame ")[0]]]))
-            done += 1
+            store.add(
+                {
+                    "descriptor": descriptor if args.pooling == "none" else descriptor[None],
+                    "natoms": np.array([natoms]),
+                    "types": frame.types_in(model.type_map),
+                    "source": np.array([index[frame.where.rpartition(", frame ")[0]]]),
+                }
+            )
             if ends.after(frame):
-                store.commit(done)
-    store.commit(done)
+                store.commit()
+    store.commit()
 
 
 def _write(args: argparse.Namespace, model: Model, walk: common.Walk, store: Unfinished) -> tuple[int, ...]:
     """The output from the complete store; the shape of the descriptors."""
     import numpy as np
+
+    from ..data.npy_writer import write_npy
+    from ..outputs import replacing
 
     natoms = store.array("natoms")
     descriptor, types = store.array("descriptor"), store.array("types")
@@ -199,30 +172,41 @@ def _write(args: argparse.Namespace, model: Model, walk: common.Walk, store: Unf
         "types": types,
         "source": store.array("source"),
     }
-    with common.replacing(args.output) as path:
+    with replacing(args.output) as path:
         if args.output.endswith(".npy"):
-            with open(path, "wb") as handle:
-                np.lib.format.write_array(handle, descriptor)
+            write_npy(path, descriptor)
         elif args.output.endswith(".npz"):
             with open(path, "wb") as handle:  # a handle, so that NumPy does not append a suffix
                 np.savez(handle, **arrays, type_map=np.array(model.type_map), sources=np.array(names))
         else:
-            import h5py
-
-            with h5py.File(path, "w") as file:
-                for name, array in arrays.items():
-                    file[name] = array
-                for name, words in (("type_map", list(model.type_map)), ("sources", names)):
-                    file.create_dataset(name, data=np.array(words, dtype=object), dtype=h5py.string_dtype())
-                file.attrs.update({"pooling": args.pooling, "precision": model.precision})
+            _write_hdf5(path, arrays, {"type_map": list(model.type_map), "sources": names}, args, model)
     shape: tuple[int, ...] = descriptor.shape
     return shape
 
 
+def _write_hdf5(
+    path: str, arrays: dict[str, Any], words: dict[str, list[str]], args: argparse.Namespace, model: Model
+) -> None:
+    import h5py
+    import numpy as np
+
+    try:
+        with h5py.File(path, "w", locking=False) as file:  # it is locked already, which HDF5 would take for another's
+            for name, array in arrays.items():
+                file[name] = array
+            for name, texts in words.items():
+                file.create_dataset(name, data=np.array(texts, dtype=object), dtype=h5py.string_dtype())
+            file.attrs.update({"pooling": args.pooling, "precision": model.precision})
+            file.flush()
+    except RuntimeError as error:  # HDF5 does not always say why: most often the disk is full
+        raise OSError(errno.EIO, str(error), path) from error
+
+
 def _map(args: argparse.Namespace, model: Model, walk: common.Walk, store: Unfinished) -> None:
     from ..maps import write_map
+    from ..outputs import replacing
 
-    with common.replacing(args.map) as path:
+    with replacing(args.map) as path:
         write_map(
             path,
             store.array("descriptor"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
-import sys
 from abc import ABC, abstractmethod
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from . import common
@@ -15,12 +16,15 @@ from .reading import add_reading_options, reading_options
 
 if TYPE_CHECKING:
     from ..data import Frame
+    from ..data.unfinished import Unfinished
     from ..inputs import Float
     from ..model import Model, Result
     from ..streams import Parameters
 
 EV_PER_ANGSTROM3_IN_GPA = 160.2176634  # CODATA 2018: the elementary charge is exact
 EV_PER_ANGSTROM3_IN_BAR = 1.602176634e6
+
+SECONDS = 1.0  # how often what is finished is made permanent
 
 EPILOG = """\
 examples:
@@ -38,7 +42,11 @@ An .extxyz output has energy, virial and stress (-W/V, eV/angstrom^3) of each fr
 atom_energy of each atom. An .npz output has energy (nframes), virial (nframes, 3, 3), natoms
 (nframes), and forces, atom_energy, types with a frame axis if every frame has as many atoms,
 else with all atoms one after the other. --save-deepmd makes a folder per composition, such as
-O64H128, or with --mixed-type per number of atoms. After Ctrl-C outputs hold the finished frames.
+O64H128, or with --mixed-type per number of atoms.
+
+Until the outputs are complete, finished frames are kept in the folder OUT.part (of DIR, if there is
+no OUT), also if the process is killed or the disk is full; the same command goes on from there.
+--restart begins anew. After Ctrl-C or SIGTERM the outputs hold the finished frames as well.
 """
 
 
@@ -57,6 +65,7 @@ def add_command(commands: Any) -> None:
         "--save-deepmd", metavar="DIR", help="write the results as deepmd/npy systems below this new folder"
     )
     parser.add_argument("--mixed-type", action="store_true", help="let these be of mixed type")
+    parser.add_argument("--restart", action="store_true", help="do not go on with an interrupted run")
     parser.add_argument("--descriptor", action="store_true", help="also the descriptors (written to .npz only)")
     parser.add_argument(
         "--atomic", choices=("edge", "deepmd"), help="also write the virial per atom, by this definition"
@@ -71,53 +80,179 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from ..streams import Parameters
 
+    outputs = [name for name in (args.output, args.save_deepmd) if name is not None]
     common.check_output(
         args.output, (".extxyz", ".xyz", ".npz"), [*args.structures, *([args.model] if args.model else [])]
     )
-    _check_folder(args.save_deepmd)
+    _check_folder(args.save_deepmd, outputs)
     walk = common.Walk(args.structures, reading=reading_options(args))
     model = common.load_model(args)
     parameters = Parameters.of(model, args.fparam, args.aparam)
     report = _Report(args, model, walk)
-    try:
-        with ExitStack() as stack:
-            sinks = _sinks(args, model, stack)
-            for frame in walk:
-                result, types, descriptor = common.attempt(frame, _evaluate, model, frame, args, parameters)
-                for sink in sinks:
-                    common.attempt(frame, sink.add, frame, types, result, descriptor)
-                report.add(frame, result, descriptor)
-    except KeyboardInterrupt:
-        names = [name for name in (args.output, args.save_deepmd) if name is not None]
-        if names and report.frames:
-            print(f"dpa2: {' and '.join(names)}: the {report.frames} finished frames", file=sys.stderr)
-        raise
+    if not outputs:
+        for frame in walk:
+            report.add(frame, *common.attempt(frame, _evaluate, model, frame, args, parameters)[::2])
+    else:
+        store = _store(args, model, walk, outputs[0])
+        with store.until_complete(common.say):
+            try:
+                _write(args, model, walk, parameters, report, store)
+            except BaseException:
+                store.commit()
+                raise
+    if report.frames == 0:
+        raise InputError("there are no frames in these structures")
     report.finish()
 
 
-def _sinks(args: argparse.Namespace, model: Model, stack: ExitStack) -> list[_Sink]:
-    """Where the options want the results."""
+def _store(args: argparse.Namespace, model: Model, walk: common.Walk, output: str) -> Unfinished:
+    """Where results are kept until the outputs are complete."""
+    from ..data.unfinished import Unfinished
+
+    arrays: dict[str, Any] = {
+        "energy": ("float64", ()),
+        "virial": ("float64", (3, 3)),
+        "natoms": ("int64", ()),
+        "types": ("int32", ()),
+        "forces": ("float64", (3,)),
+        "atom_energy": ("float64", ()),
+    }
+    if args.atomic:
+        arrays["atom_virial"] = ("float64", (3, 3))
+    if args.descriptor:
+        arrays["descriptor"] = ("float64", (model.descriptor_dim,))
+    job = common.job_of("eval", model, walk)
+    job |= {"fparam": args.fparam, "aparam": args.aparam, "atomic": args.atomic, "descriptor": args.descriptor}
+    store = Unfinished(output, job, arrays, args.restart)
+    if store.frames:
+        print(f"{output}: going on after {store.frames} frames", flush=True)
+    return store
+
+
+def _write(
+    args: argparse.Namespace,
+    model: Model,
+    walk: common.Walk,
+    parameters: Parameters,
+    report: _Report,
+    store: Unfinished,
+) -> None:
+    """Fill the store and the outputs: with what the store holds already, then with what is computed."""
+    import time
+
+    kept = _Kept(store)
+    try:
+        with ExitStack() as stack:
+            sinks = _sinks(args, model, stack, store)
+            stack.enter_context(_flagged(store))
+            last = time.monotonic()
+            for k, frame in enumerate(walk):
+                if k < kept.frames:
+                    result, types, descriptor = kept.next()
+                else:
+                    result, types, descriptor = common.attempt(frame, _evaluate, model, frame, args, parameters)
+                    store.add(_rows(result, types, descriptor))
+                for sink in sinks:
+                    common.attempt(frame, sink.add, frame, types, result, descriptor)
+                report.add(frame, result, descriptor)
+                if time.monotonic() - last > SECONDS:
+                    store.commit()
+                    last = time.monotonic()
+            store.commit()
+            if report.frames == 0:
+                raise InputError("there are no frames in these structures")
+            store.deliver()
+    except KeyboardInterrupt:
+        if report.frames:
+            store.deliver(report.frames)
+            names = " and ".join(name for name in (args.output, args.save_deepmd) if name is not None)
+            common.say(f"{names}: the {report.frames} finished frames")
+        raise
+
+
+@contextmanager
+def _flagged(store: Unfinished) -> Iterator[None]:
+    """Makes the store ready for the outputs to be delivered on Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        store.commit()
+        if store.frames:
+            store.deliver()
+        raise
+
+
+def _rows(result: Result, types: Any, descriptor: Float | None) -> dict[str, Any]:
+    """A frame as :class:`Unfinished` takes it."""
+    import numpy as np
+
+    return {
+        "energy": np.array([result.energy]),
+        "virial": result.virial[None],
+        "natoms": np.array([len(types)]),
+        "types": types,
+        "forces": result.forces,
+        "atom_energy": result.atom_energy,
+        "atom_virial": result.atom_virial,
+        "descriptor": descriptor,
+    }
+
+
+class _Kept:
+    """The results that an earlier run has left, frame by frame."""
+
+    def __init__(self, store: Unfinished) -> None:
+        self.frames = store.frames
+        self.arrays = {name: store.array(name) for name in store.names} if store.frames else {}
+        self.frame = self.atom = 0
+
+    def next(self) -> tuple[Result, Any, Float | None]:
+        import numpy as np
+
+        from ..model import Result
+
+        k, begin = self.frame, self.atom
+        self.frame, self.atom = k + 1, begin + int(self.arrays["natoms"][k])
+        of_atoms = {
+            name: np.array(self.arrays[name][begin : self.atom])
+            for name in ("types", "forces", "atom_energy", "atom_virial", "descriptor")
+            if name in self.arrays
+        }
+        energy, virial = float(self.arrays["energy"][k]), np.array(self.arrays["virial"][k])
+        result = Result(energy, of_atoms["forces"], virial, of_atoms["atom_energy"], of_atoms.get("atom_virial"))
+        return result, of_atoms["types"], of_atoms.get("descriptor")
+
+
+def _sinks(args: argparse.Namespace, model: Model, stack: ExitStack, store: Unfinished) -> list[_Sink]:
+    """Where the options want the results; on Ctrl-C they get what there is."""
+    from ..outputs import replacing, replacing_folder
+
     sinks: list[_Sink] = []
     if args.output is not None:
-        path = stack.enter_context(common.replacing(args.output, keep=True))
+        path = stack.enter_context(replacing(args.output, keep=KeyboardInterrupt))
         npz = args.output.endswith(".npz")
-        sinks.append(stack.enter_context(_NpzSink(path) if npz else _XyzSink(path, model.type_map)))
+        sinks.append(stack.enter_context(_NpzSink(path, store) if npz else _XyzSink(path, model.type_map)))
     if args.save_deepmd is not None:
-        from ..data.npy_writer import ReplacingFolder
-
-        folder = stack.enter_context(ReplacingFolder(args.save_deepmd))
+        folder = stack.enter_context(replacing_folder(args.save_deepmd, keep=KeyboardInterrupt))
         sinks.append(stack.enter_context(_DeepmdSink(folder, model.type_map, args.mixed_type)))
     return sinks
 
 
-def _check_folder(path: str | None) -> None:
-    """Refuse a folder that has something in it, or none to be made in."""
+def _check_folder(path: str | None, outputs: list[str]) -> None:
+    """Refuse a folder that cannot be made, or has something in it that is not of an interrupted run of this command."""
+    from ..data.unfinished import was_delivered
+    from ..outputs import check_writable
+
     if path is None:
         return
-    if os.path.exists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise InputError(f"the folder to save to is a file: {path}")
+    if os.path.isdir(path) and os.listdir(path) and not was_delivered(outputs[0]):
         raise InputError(f"the folder to save to exists and is not empty: {path}")
     if not os.path.isdir(os.path.dirname(os.path.normpath(path)) or "."):
         raise InputError(f"the folder of the output does not exist: {os.path.dirname(os.path.normpath(path))}")
+    if not os.path.isdir(path):
+        check_writable(path)
 
 
 def _evaluate(
@@ -228,11 +363,13 @@ class _XyzSink(_Sink):
         self.names = [*type_map, "X"]  # the last one for virtual atoms, type -1
 
     def __enter__(self) -> _XyzSink:
-        self.handle: TextIO = open(self.path, "w", encoding="utf-8")
+        from ..outputs import Blocks
+
+        self.blocks = Blocks(self.path)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.handle.close()
+        self.blocks.__exit__(*error)
 
     def add(self, frame: Frame, types: Any, result: Result, descriptor: Float | None) -> None:
         from ..data import write_frame
@@ -247,7 +384,9 @@ class _XyzSink(_Sink):
         if result.atom_virial is not None:
             arrays["atom_virial"] = result.atom_virial
         symbols = [self.names[max(int(t), -1)] for t in types]
-        write_frame(self.handle, frame.coords, symbols, frame.box, frame.pbc, arrays, info)
+        text = io.StringIO()
+        write_frame(text, frame.coords, symbols, frame.box, frame.pbc, arrays, info)
+        self.blocks.add(text.getvalue())
 
 
 class _DeepmdSink(_Sink):
@@ -275,29 +414,24 @@ class _DeepmdSink(_Sink):
 class _NpzSink(_Sink):
     """Arrays of all frames, written at the end."""
 
-    def __enter__(self) -> _NpzSink:
-        self.frames: list[dict[str, Any]] = []
-        return self
+    def __init__(self, path: str, store: Unfinished) -> None:
+        super().__init__(path)
+        self.store = store
 
     def add(self, frame: Frame, types: Any, result: Result, descriptor: Float | None) -> None:
-        entry = {"forces": result.forces, "atom_energy": result.atom_energy, "types": types}
-        entry |= {"energy": result.energy, "virial": result.virial, "natoms": len(frame)}
-        if result.atom_virial is not None:
-            entry["atom_virial"] = result.atom_virial
-        if descriptor is not None:
-            entry["descriptor"] = descriptor
-        self.frames.append(entry)
+        """The store has it."""
 
     def __exit__(self, *error: object) -> None:
         import numpy as np
 
-        if error[0] not in (None, KeyboardInterrupt) or (error[0] is not None and not self.frames):
+        if not (error[0] is None or (isinstance(error[1], KeyboardInterrupt) and self.store.added)):
             return
-        natoms = [entry["natoms"] for entry in self.frames]
-        arrays: dict[str, Any] = {}
-        for key in self.frames[0] if self.frames else ():
-            values = [entry[key] for entry in self.frames]
-            per_frame = key in ("energy", "virial", "natoms")
-            arrays[key] = np.array(values) if per_frame else common.stack(values, natoms)
+        arrays: dict[str, Any] = {name: self.store.array(name) for name in self.store.names}
+        natoms = arrays["natoms"]
+        if (natoms == natoms[:1]).all():
+            for name in ("forces", "atom_energy", "types", "atom_virial", "descriptor"):
+                if name in arrays:
+                    shape = len(natoms), int(natoms[0]) if len(natoms) else 0, *arrays[name].shape[1:]
+                    arrays[name] = arrays[name].reshape(shape)
         with open(self.path, "wb") as handle:  # a handle, so that NumPy does not append a suffix
             np.savez(handle, **arrays)

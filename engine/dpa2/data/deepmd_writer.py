@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class _System:
     rows: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     files: dict[str, NpyAppender] = field(default_factory=dict)
     held: int = 0
+    written: int = 0
 
 
 class DeepmdWriter:
@@ -104,9 +106,12 @@ class DeepmdWriter:
             self._write(system)
 
     def flush(self) -> None:
-        """Write all that is held. Call it at the end."""
+        """Write all that is held. Call it at the end, after an interrupted :meth:`add` too."""
         for system in self._systems.values():
             self._write(system)
+        whole = {system.folder for system in self._systems.values() if system.written}
+        for folder in {os.path.join(self.folder, name) for name in self._names} - whole:
+            shutil.rmtree(folder, ignore_errors=True)  # of a first frame that was interrupted
 
     def _make(self, types: Int, periodic: bool) -> _System:
         base = str(len(types)) if self.mixed else formula(types, self.type_map)
@@ -128,14 +133,17 @@ class DeepmdWriter:
         return _System(folder)
 
     def _write(self, system: _System) -> None:
+        """Write the frames that are held. What was interrupted may be done again: every file gets every row once."""
         for key, rows in system.rows.items():
             if key not in system.files:
                 path = os.path.join(system.folder, "set.000", f"{key}.npy")
                 # a label of one number per frame has no second axis
                 row = () if key == "energy" else rows[0].shape
                 system.files[key] = NpyAppender(path, rows[0].dtype, row)
-            system.files[key].append(np.stack(rows).reshape(len(rows), *system.files[key].row))
-        system.rows, system.held = {}, 0
+            file = system.files[key]
+            if system.held and file.count == system.written:
+                file.append(np.stack(rows[: system.held]).reshape(system.held, *file.row))
+        system.rows, system.held, system.written = {}, 0, system.written + system.held
 
 
 def _flags(pbc: Pbc) -> str:

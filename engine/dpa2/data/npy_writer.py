@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,14 @@ def npy_header(dtype: DTypeLike, shape: tuple[int, ...]) -> bytes:
     descr = npy_format.dtype_to_descr(np.dtype(dtype))
     text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}"
     return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + text.ljust(_HEADER - 11).encode() + b"\n"
+
+
+def write_npy(path: str, array: NDArray[Any]) -> None:
+    """Write a .npy file; errors say what they are, which those of ``numpy.save`` do not."""
+    plain = np.ascontiguousarray(array)
+    with open(path, "wb") as handle:
+        npy_format.write_array_header_1_0(handle, npy_format.header_data_from_array_1_0(plain))
+        handle.write(plain.data)
 
 
 class NpyAppender:
@@ -43,33 +49,11 @@ class NpyAppender:
         """
         if rows.shape[1:] != self.row:
             raise ValueError(f"rows of shape {self.row} expected, got {rows.shape[1:]}")
-        self.count += len(rows)
+        end = _HEADER + self.count * int(self.dtype.itemsize * np.prod(self.row, dtype=int))
         with open(self.path, "r+b") as handle:
-            handle.seek(0, os.SEEK_END)
+            handle.seek(end)
+            handle.truncate()  # what an append that was interrupted has left
             handle.write(np.ascontiguousarray(rows, dtype=self.dtype).data)
             handle.seek(0)
-            handle.write(npy_header(self.dtype, (self.count, *self.row)))
-
-
-class ReplacingFolder:
-    """A folder that is written under another name, and gets its own when all went well, or on Ctrl-C what is there."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.part = f"{path.rstrip(os.sep)}.{os.getpid()}.part"
-
-    def __enter__(self) -> str:
-        os.makedirs(self.part)
-        return self.part
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        import shutil
-
-        if kind is not None and not (issubclass(kind, KeyboardInterrupt) and os.listdir(self.part)):
-            shutil.rmtree(self.part, ignore_errors=True)
-            return
-        if os.path.isdir(self.path):
-            os.rmdir(self.path)  # an empty one, as was checked before
-        os.replace(self.part, self.path)
+            handle.write(npy_header(self.dtype, (self.count + len(rows), *self.row)))
+        self.count += len(rows)

@@ -20,6 +20,7 @@ from dpa2.errors import ModelFileError, UnsupportedModelError
 from dpa2.files import config as _config
 from dpa2.files._data import ModelData, RawModel, assemble
 from dpa2.files.pt import refuse_head
+from dpa2.outputs import replacing
 
 MAX_HEADER = 32 * 2**20
 MAX_VALUES = 1_000_000
@@ -171,9 +172,5 @@ def write(path: Path, data: ModelData) -> None:
         "config": json.dumps(checked.config),
     }
     blob = save(checked.weights, metadata)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(blob)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part:
+        Path(part).write_bytes(blob)

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from .. import installation
+from ..outputs import replacing
 from . import PLUGIN
 from .discover import Lammps, LammpsNotFound
 
@@ -42,16 +43,14 @@ def build(lammps: Lammps, output: Path) -> Path:
         LammpsNotFound: the compiler fails; the message holds what it says.
     """
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, replacing(output / PLUGIN) as made:
         (Path(scratch) / "lammps").symlink_to(lammps.headers)
-        made = output / f".{PLUGIN}.{os.getpid()}"
         try:
-            run = subprocess.run(command(lammps, Path(scratch), made), capture_output=True, text=True, check=False)
-            if run.returncode != 0:
-                raise LammpsNotFound(f"the plugin does not compile:\n{run.stderr.strip()[:4000]}")
-            made.replace(output / PLUGIN)
+            run = subprocess.run(
+                command(lammps, Path(scratch), Path(made)), capture_output=True, text=True, check=False
+            )
         except FileNotFoundError as error:
             raise LammpsNotFound(f"there is no C++ compiler '{error.filename}': install one, or set CXX") from None
-        finally:
-            made.unlink(missing_ok=True)
+        if run.returncode != 0:
+            raise LammpsNotFound(f"the plugin does not compile:\n{run.stderr.strip()[:4000]}")
     return output / PLUGIN
