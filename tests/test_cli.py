@@ -326,7 +326,8 @@ def test_interrupt_leaves_finished_frames(
     interrupt(monkeypatch, "evaluate", call=3)
     args = ["eval", "-m", "model.safetensors", "--device", "reference", "three.xyz", "-o", output]
     assert main([*args, "--save-deepmd", "saved"]) == 130
-    assert capsys.readouterr().err == f"dpa2: {output} and saved: the 2 finished frames\ndpa2: interrupted\n"
+    kept = f"dpa2: 2 frames are kept in {output}.part; the same command goes on from there"
+    assert capsys.readouterr().err == f"dpa2: {output} and saved: the 2 finished frames\n{kept}\ndpa2: interrupted\n"
     expected = make_model("reference").evaluate(frames(2), TYPES, BOX)
     for source in read_structures("saved"):
         assert [frame.energy for frame in source] == expected.energy.tolist()
@@ -335,6 +336,20 @@ def test_interrupt_leaves_finished_frames(
             np.testing.assert_array_equal(npz["energy"], expected.energy)
     else:
         assert Path(output).read_text().count("Lattice=") == 2
+    assert [name for name in os.listdir() if "part" in name] == [f"{output}.part"]
+    # Then the same command goes on, also over the folder that it has left; it prints and writes what a whole run does.
+    calls: list[object] = []
+    original = dpa2.Model.evaluate
+    monkeypatch.setattr(dpa2.Model, "evaluate", lambda *a, **k: (calls.append(None), original(*a, **k))[1])
+    out = run(capsys, *args, "--save-deepmd", "saved")
+    assert len(calls) == 1
+    assert out.startswith(f"{output}: going on after 2 frames\n")
+    assert [line.split()[0] for line in out.splitlines() if line.strip()[:1].isdigit()] == ["0", "1", "2"]
+    run(capsys, *args[:-1], f"whole{output}", "--save-deepmd", "wholesaved")
+    assert Path(output).read_bytes() == Path(f"whole{output}").read_bytes()
+    for name in ("coord", "box", "energy", "force", "virial", "atom_ener"):
+        (found,), (whole,) = (list(Path(top).rglob(f"{name}.npy")) for top in ("saved", "wholesaved"))
+        assert found.read_bytes() == whole.read_bytes()
     assert not [name for name in os.listdir() if "part" in name]
 
 

@@ -164,14 +164,14 @@ def test_unfinished_work(tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     arrays = {"a": ("float32", (2,)), "b": ("int64", ())}
     store = Unfinished(output, {"k": 1}, arrays)
-    store.add("a", np.ones((3, 2)))
-    store.add("b", np.arange(3))
-    store.commit(3)
-    store.add("a", np.zeros((1, 2)))
+    for k in range(3):
+        store.add({"a": np.ones((1, 2)), "b": np.array([k])})
+    store.commit()
+    store.add({"a": np.zeros((1, 2)), "b": np.array([7])})
     with pytest.raises(dpa2.InputError, match="another process is at work on this output"):
         Unfinished(output, {"k": 1}, arrays)
     with pytest.raises(ValueError, match=r"a: rows of shape \(2,\) expected, got \(3,\)"):
-        store.add("a", np.zeros((1, 3)))
+        store.add({"a": np.zeros((1, 3)), "b": np.array([7])})
     store.close()
     again = Unfinished(output, {"k": 1}, arrays)
     assert again.frames == 3

@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 # Errors of writing that do not say which file they are about.
@@ -104,6 +104,33 @@ def replacing_folder(
                 os.close(lock)
 
 
+def finish(action: Callable[[], object], spoil: Callable[[], object]) -> None:
+    """``action``, again if a Ctrl-C comes in between; ``spoil`` if it cannot be done: what is empty is not kept."""
+    try:
+        action()
+    except KeyboardInterrupt:
+        try:
+            action()
+        except BaseException:
+            spoil()
+            raise
+        raise
+
+
+def reserve(path: str, size: int) -> None:
+    """Find out now whether a file of so many bytes fits, for writers that do not take it well."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with open(path, "r+b") as handle:
+        try:
+            os.posix_fallocate(handle.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            handle.truncate(0)
+
+
 class Blocks:
     """A text file that grows by whole blocks: half a one, after an interrupt, is cut off when the file is closed."""
 
@@ -115,8 +142,15 @@ class Blocks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._handle:
+        def cut() -> None:
+            self._handle.flush()
             self._handle.truncate(self._size)
+
+        try:
+            finish(cut, lambda: os.ftruncate(self._handle.fileno(), 0))
+        finally:
+            with suppress(OSError):
+                self._handle.close()
 
     def add(self, text: str) -> None:
         """Append a block."""

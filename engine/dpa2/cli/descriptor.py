@@ -190,6 +190,10 @@ def _write_hdf5(
     import h5py
     import numpy as np
 
+    from ..outputs import reserve
+
+    texts_size = sum(len(text.encode()) + 32 for texts in words.values() for text in texts)
+    reserve(path, sum(array.nbytes for array in arrays.values()) + texts_size + 2**15)
     try:
         with h5py.File(path, "w", locking=False) as file:  # it is locked already, which HDF5 would take for another's
             for name, array in arrays.items():

@@ -346,13 +346,23 @@ class _Sink(ABC):
     def __enter__(self) -> _Sink:
         return self
 
-    @abstractmethod
     def __exit__(self, *error: object) -> None:
-        """Finish the file; not after an error where that would leave a wrong one."""
+        from ..outputs import finish
+
+        if error[0] is None or isinstance(error[1], KeyboardInterrupt):
+            finish(self.finish, self.spoil)
 
     @abstractmethod
     def add(self, frame: Frame, types: Any, result: Result, descriptor: Float | None) -> None:
         """One frame more."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Write what is left to be written; called again where it was interrupted."""
+
+    def spoil(self) -> None:
+        """Empty the output."""
+        os.truncate(self.path, 0)
 
 
 class _XyzSink(_Sink):
@@ -370,6 +380,9 @@ class _XyzSink(_Sink):
 
     def __exit__(self, *error: object) -> None:
         self.blocks.__exit__(*error)
+
+    def finish(self) -> None:
+        """Closing the blocks does it."""
 
     def add(self, frame: Frame, types: Any, result: Result, descriptor: Float | None) -> None:
         from ..data import write_frame
@@ -398,8 +411,14 @@ class _DeepmdSink(_Sink):
 
         self.writer = DeepmdWriter(path, type_map, mixed)
 
-    def __exit__(self, *error: object) -> None:
+    def finish(self) -> None:
         self.writer.flush()
+
+    def spoil(self) -> None:
+        import shutil
+
+        for name in os.listdir(self.path):
+            shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
 
     def add(self, frame: Frame, types: Any, result: Result, descriptor: Float | None) -> None:
         labels: dict[str, Any] = {"energy": result.energy, "virial": result.virial}
@@ -421,10 +440,10 @@ class _NpzSink(_Sink):
     def add(self, frame: Frame, types: Any, result: Result, descriptor: Float | None) -> None:
         """The store has it."""
 
-    def __exit__(self, *error: object) -> None:
+    def finish(self) -> None:
         import numpy as np
 
-        if not (error[0] is None or (isinstance(error[1], KeyboardInterrupt) and self.store.added)):
+        if not self.store.added:
             return
         arrays: dict[str, Any] = {name: self.store.array(name) for name in self.store.names}
         natoms = arrays["natoms"]
