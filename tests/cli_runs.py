@@ -1,7 +1,8 @@
-"""Commands in this process: run, interrupted."""
+"""Commands in this process: run, interrupted; and the signals of those in processes of their own."""
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import dpa2
@@ -29,3 +30,9 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> None:
         return original(model, *args, **keywords)
 
     monkeypatch.setattr(dpa2.Model, method, interrupted)
+
+
+def ordinary_signals() -> None:
+    """For ``preexec_fn``: a process of a script's background inherits that Ctrl-C is ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)

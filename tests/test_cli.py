@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,9 +16,9 @@ import dpa2
 import numpy as np
 import pytest
 from api_models import BOX, COORDS, DEVICES, SYMBOLS, TYPES, frames, make_model, model_data, work_in
-from cli_runs import interrupt, run_command
+from cli_runs import interrupt, ordinary_signals, run_command
 from dpa2 import embedded
-from dpa2.cli import main
+from dpa2.cli import common, main
 from dpa2.data import read_structures, write_frame
 from dpa2.files import read, write_safetensors
 
@@ -378,25 +379,122 @@ def test_saved_data_set_reads_back(mixed: bool, here: Path, capsys: pytest.Captu
     assert "does not exist: no" in fail(capsys, 2, *args, "--save-deepmd", "no/saved")
 
 
-def test_module_runs_and_ctrl_c_leaves_finished_frames(here: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGHUP, 129, "ended by SIGHUP"),
+    ],
+)
+def test_signals_leave_finished_frames(number: signal.Signals, status: int, words: str, here: Path) -> None:
     with open("long.xyz", "w") as handle:
         for coords in frames(20000):
             write_frame(handle, coords, SYMBOLS, BOX)
     args = [sys.executable, "-m", "dpa2", "descriptor", "-m", "model.safetensors", "--device", "reference", "long.xyz"]
-    process = subprocess.Popen([*args, "-o", "out.npy"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*args, "-o", "out.npy"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=ordinary_signals,
+    )
     journal = Path("out.npy.part/journal")
     for _ in range(600):
         if journal.is_file() and journal.stat().st_size:
             break
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status
     count = json.loads(journal.read_text().splitlines()[-1])["frames"]
     assert count > 0
     note = f"dpa2: {count} frames are kept in out.npy.part; the same command goes on from there\n"
-    assert err == f"{note}dpa2: interrupted\n"
+    assert err == f"{note}dpa2: {words}\n"
     assert not Path("out.npy").exists()
+
+
+def test_unwritable_outputs_are_found_before_anything_is_computed(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(*_: object, **__: object) -> None:
+        raise AssertionError("evaluated")
+
+    monkeypatch.setattr(dpa2.Model, "evaluate", computed)
+    monkeypatch.setattr(dpa2.Model, "descriptor", computed)
+    base = ["-m", "model.safetensors", "--device", "reference", "three.xyz"]
+    for args in (["eval", *base, "-o", "/proc/out.npz"], ["descriptor", *base, "-o", "/proc/out.npz"]):
+        assert fail(capsys, 2, *args) == "dpa2: error: /proc/out.npz: No such file or directory\n"
+    assert "/proc/saved: " in fail(capsys, 2, "eval", *base, "--save-deepmd", "/proc/saved")
+    long = "x" * 300 + ".npz"
+    assert fail(capsys, 2, "eval", *base, "-o", long) == f"dpa2: error: {long}: File name too long\n"
+    assert "the folder to save to is a file" in fail(capsys, 2, "eval", *base, "--save-deepmd", "one.xyz")
+
+
+def test_full_disk_is_an_error_that_names_the_output(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def full(handle: int) -> None:
+        if ".part/" not in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    base = ["eval", "-m", "model.safetensors", "--device", "reference", "three.xyz"]
+    for name, options in (("out.npz", ["-o", "out.npz"]), ("saved", ["--save-deepmd", "saved"])):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            assert main([*base, *options]) == 2
+        assert capsys.readouterr().err == (
+            f"dpa2: 3 frames are kept in {name}.part; the same command goes on from there\n"
+            f"dpa2: error: {name}: No space left on device\n"
+        )
+        assert not Path(name).exists()
+        assert run(capsys, *base, *options).startswith(f"{name}: going on after 3 frames\n")
+
+
+def test_full_stdout(here: Path) -> None:
+    command = f"{sys.executable} -m dpa2 eval -m model.safetensors --device reference three.xyz > /dev/full"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == "dpa2: error: standard output: No space left on device\n"
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("closed", ["1", "2", "0"])
+def test_closed_standard_streams(closed: str, here: Path) -> None:
+    command = f"{sys.executable} -m dpa2 eval -m model.safetensors --device reference three.xyz -o out.npz {closed}>&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    with np.load("out.npz") as npz:
+        assert npz["natoms"].tolist() == [5, 5, 5]
+
+
+def test_no_frames_is_an_error(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common.Walk, "by_source", lambda self: iter([("x", iter([]))]))
+    base = ["-m", "model.safetensors", "--device", "reference", "three.xyz"]
+    for options in ([], ["-o", "o.npz"], ["-o", "o.xyz"], ["--save-deepmd", "o"]):
+        assert "there are no frames in these structures" in fail(capsys, 2, "eval", *base, *options)
+    assert "there are no frames in these structures" in fail(capsys, 2, "descriptor", *base, "-o", "o.npz")
+    assert not [name for name in os.listdir() if name.startswith("o.") or name == "o"]
+
+
+def test_unfinished_work_of_another_job(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = ["eval", "-m", "model.safetensors", "--device", "reference", "-o", "out.npz"]
+    with monkeypatch.context() as patch:
+        interrupt(patch, "evaluate", call=3)
+        assert main([*base, "three.xyz"]) == 130
+    run(capsys, *base, "one.xyz")  # what was finished is in the output: that may be replaced as ever
+    with open("bad.xyz", "w") as handle:
+        write_frame(handle, COORDS, SYMBOLS, BOX)
+        write_frame(handle, COORDS, ["Xe", *SYMBOLS[1:]], BOX)
+    assert main([*base, "bad.xyz"]) == 1
+    assert "1 frames are kept in out.npz.part" in capsys.readouterr().err
+    assert "of another run (other structures): give --restart" in fail(capsys, 2, *base, "one.xyz")
+    run(capsys, *base, "one.xyz", "--restart")
+    assert not Path("out.npz.part").exists()
 
 
 def test_reader_of_a_pipe_may_go_away(here: Path) -> None:

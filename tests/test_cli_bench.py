@@ -135,6 +135,17 @@ def test_copies(atoms: int) -> None:
         assert count * 192 < 1.01 * atoms
 
 
+@pytest.mark.parametrize("atoms", [10**11, 10**16, 10**30, 10**300, 10**4000])
+def test_boxes_that_fit_nowhere_are_refused_at_once(
+    atoms: int, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DPA2_MEMORY_LIMIT", "4G")
+    message = fail(capsys, 1, "-m", "model.safetensors", "one.xyz", "--atoms", str(atoms))
+    assert f"a box of {atoms:,} atoms needs at least " in message
+    assert "but DPA2_MEMORY_LIMIT leaves " in message
+    assert "GiB: give fewer --atoms" in message
+
+
 def test_replicate_keeps_the_neighbourhood() -> None:
     box = np.array([[4.0, 0.5, 0.0], [0.0, 5.0, 0.2], [0.3, 0.0, 6.0]])
     coords = np.random.default_rng(1).uniform(0, 4, (3, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import h5py
 import numpy as np
 import pytest
 from api_models import BOX, HAS_NATIVE, SYMBOLS, TYPES, frames, make_model, work_in
-from cli_runs import interrupt, run_command
+from cli_runs import interrupt, ordinary_signals, run_command
 from datasets import write_all
 from dpa2 import streams
 from dpa2.cli import main
@@ -185,6 +186,97 @@ def test_unfinished_work(tmp_path: Path) -> None:
     assert fresh.frames == len(fresh.array("a")) == 0
     fresh.remove()
     assert not os.path.exists(f"{output}.part")
+
+
+@pytest.mark.parametrize("text", ["[]", "nonsense", "[" * 5000, "7"])
+def test_damaged_job(text: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out.npz.part").mkdir()
+    Path("out.npz.part/journal").write_text("")
+    Path("out.npz.part/job.json").write_text(text)
+    assert "out.npz.part/job.json is damaged: give --restart" in fail(capsys, "long.xyz", "-o", "out.npz")
+    run(capsys, "long.xyz", "-o", "out.npz", "--restart")
+
+
+@pytest.mark.parametrize("line", ["[]", "x", '{"frames": 1}', '{"frames": -1, "a": 0}', '{"frames": "1", "a": 1}'])
+def test_damaged_journal(line: str, tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    Unfinished(output, {"k": 1}, {"a": ("float32", ())}).close()
+    Path(f"{output}.part/journal").write_text(f"{line}\n")
+    with pytest.raises(dpa2.InputError, match="journal is damaged: give --restart to begin anew"):
+        Unfinished(output, {"k": 1}, {"a": ("float32", ())})
+
+
+def test_what_is_in_the_way(tmp_path: Path) -> None:
+    output, arrays = str(tmp_path / "out"), {"a": ("float32", ())}
+    Path(f"{output}.part").write_text("mine")
+    with pytest.raises(dpa2.InputError, match=r"out\.part is in the way"):
+        Unfinished(output, {}, arrays)
+    os.unlink(f"{output}.part")
+    Path(f"{output}.part").mkdir()
+    Path(f"{output}.part/mine").write_text("mine")
+    with pytest.raises(dpa2.InputError, match=r"out\.part holds other files"):
+        Unfinished(output, {}, arrays, restart=True)
+    assert Path(f"{output}.part/mine").read_text() == "mine"
+
+
+def test_frame_without_atoms(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("zero.xyz").write_text("0\n\n")
+    for name in ("out.npz", "out.npy", "out.h5"):
+        assert "zero.xyz, frame 0 has no atoms, and so no descriptor" in fail(capsys, "zero.xyz", "-o", name)
+
+
+def test_full_disk_keeps_finished_frames(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        message = fail(capsys, "long.xyz", "-o", "out.npz")
+    assert "40 frames are kept in out.npz.part" in message
+    assert message.endswith("dpa2: error: out.npz: No space left on device\n")
+    assert run(capsys, "long.xyz", "-o", "out.npz").startswith("out.npz: going on after 40 frames\n")
+
+
+def processes_below(parent: int) -> list[int]:
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    names = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    return [pid for pid, name in names.items() if b"spawn_main" in name]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the workers in /proc")
+@pytest.mark.parametrize("victim", ["worker", "parent by SIGTERM", "parent by SIGKILL"])
+def test_workers_that_are_killed(victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_in(tmp_path, monkeypatch)
+    write_long("long.xyz", 20000)
+    command = [sys.executable, "-m", "dpa2", *BASE, "long.xyz", "--workers", "2", "-o", "out.npz"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=ordinary_signals)
+    journal = Path("out.npz.part/journal")
+    for _ in range(6000):
+        if journal.is_file() and journal.stat().st_size:
+            break
+        time.sleep(0.01)
+    workers = processes_below(process.pid)
+    assert len(workers) == 2
+    if victim == "worker":
+        os.kill(workers[1], signal.SIGKILL)
+    else:
+        process.send_signal(signal.SIGTERM if "TERM" in victim else signal.SIGKILL)
+    err = process.communicate(timeout=120)[1]
+    done = json.loads(journal.read_text().splitlines()[-1])["frames"]
+    assert 0 < done < 20000
+    if victim == "worker":
+        assert process.returncode == 1
+        assert f"{done} frames are kept in out.npz.part" in err
+        assert "a worker ended while it was at work (it was ended by SIGKILL); if memory ran out" in err
+    else:
+        assert process.returncode == (143 if "TERM" in victim else -signal.SIGKILL)
+    for _ in range(6000):
+        if not any(os.path.exists(f"/proc/{pid}") for pid in workers):
+            break
+        time.sleep(0.01)
+    assert not [pid for pid in workers if os.path.exists(f"/proc/{pid}")]
 
 
 # -------------------------------------------------------------------------------- maps

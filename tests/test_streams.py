@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import ClassVar
 
 import dpa2
 import numpy as np
@@ -17,6 +19,7 @@ from api_models import BOX, COORDS, HAS_NATIVE, TYPES, frames, make_model, model
 from dpa2 import streams
 from dpa2.data import Frame
 from dpa2.streams import descriptor_frames, evaluate_frames, process_pool
+from dpa2.workers import WorkerEnded
 
 DEVICE = "cpu" if HAS_NATIVE else "reference"
 MODEL = make_model(DEVICE)
@@ -188,6 +191,60 @@ def test_worker_that_dies_is_an_error() -> None:
             process.kill()
         with pytest.raises(dpa2.EvaluationError, match="a worker ended while it was at work"):
             list(evaluate_frames(MODEL, stream(), executor=executor))
+
+
+def test_results_before_a_dead_worker_come_out() -> None:
+    """Also where the next task cannot be handed out any more."""
+
+    class Dies(Immediate):
+        def submit(self, fn: Callable[..., object], /, *args: object, **keywords: object) -> Future[object]:
+            if self.most == 3:
+                raise BrokenExecutor("gone")
+            return super().submit(fn, *args, **keywords)
+
+    found = []
+    with pytest.raises(dpa2.EvaluationError, match=r"a worker ended while it was at work \(gone\)"):
+        found.extend(evaluate_frames(MODEL, stream(20), executor=Dies(), ahead=8))
+    assert len(found) >= 6
+
+
+def test_executor_that_does_not_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_LOOK_EVERY", 0.01)
+    killed = []
+
+    class Dead:
+        exitcode = -9
+
+        def kill(self) -> None:
+            killed.append(self)
+
+    class Unaware(Executor):
+        _processes: ClassVar = {1: Dead()}
+
+        def submit(self, fn: Callable[..., object], /, *args: object, **keywords: object) -> Future[object]:
+            return Future()
+
+    with pytest.raises(dpa2.EvaluationError, match="its executor did not notice"):
+        list(evaluate_frames(MODEL, stream(), executor=Unaware()))
+    assert killed
+
+
+def test_pool_reports_what_tasks_raise_and_how_workers_end() -> None:
+    with process_pool(1) as pool:
+        with pytest.raises(ZeroDivisionError):
+            pool.submit(divmod, 1, 0).result()
+        with pytest.raises(WorkerEnded, match="it ended with status 3"):
+            pool.submit(os._exit, 3).result()
+        with pytest.raises(WorkerEnded, match="it ended with status 3"):
+            pool.submit(abs, 1)
+    with pytest.raises(dpa2.InputError, match="the number of workers must be from 1 to 1024, got 9999"):
+        process_pool(9999)
+
+
+def test_pool_that_nobody_ends_does_not_keep_the_interpreter() -> None:
+    script = "import time\nfrom dpa2.streams import process_pool\nprocess_pool(1).submit(time.sleep, 1000)\n"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_parameters_are_the_frames_own_or_given() -> None:
