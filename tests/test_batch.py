@@ -123,6 +123,15 @@ def test_nothing_runs_any_more_when_an_exception_leaves(error: type[BaseExceptio
 
 
 def test_interrupt() -> None:
+    # In the background of a script it is ignored from the start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupt_in_the_middle()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def interrupt_in_the_middle() -> None:
     many = np.concatenate([frames(COUNT)] * 2000)
     start = time.perf_counter()
     told: list[int] = []

@@ -240,7 +240,8 @@ def test_full_disk_keeps_finished_frames(
 
 
 def processes_below(parent: int) -> list[int]:
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    tasks = Path(f"/proc/{parent}/task").iterdir()  # a child is one of the thread that has started it
+    children = [pid for task in tasks for pid in (task / "children").read_text().split()]
     names = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
     return [pid for pid, name in names.items() if b"spawn_main" in name]
 

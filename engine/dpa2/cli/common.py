@@ -253,7 +253,7 @@ class Walk:
         from tqdm import tqdm
 
         # disable=None: only on a terminal
-        hidden = True if self.total is not None and self.total < 2 else None
+        hidden = True if sys.stderr is None or (self.total is not None and self.total < 2) else None
         with tqdm(total=self.total, unit="frame", disable=hidden, leave=False, initial=self.skip) as self.bar:
             left = self.skip
             for source in self.sources:
