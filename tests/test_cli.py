@@ -244,6 +244,7 @@ def test_embedded_model_is_the_default(
         (2, ["convert", "model.safetensors", "model.safetensors"], "would overwrite the input"),
         (2, ["info", "none.pth"], "none.pth"),
         (2, ["info", "."], "."),
+        (2, ["eval", "-m", "model.safetensors", "one.xyz", "--threads", "9999999999"], "positive integer up to 4096"),
     ],
 )
 def test_failures(status: int, args: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,7 +138,7 @@ void PairDPA2::evaluate(Member &m, bool with_virial, bool with_atom_virial) {
   } catch (const dpa2::Error &e) {
     fail_here("model " + m.path + ": " + e.what());
   }
-  report_warning(m);
+  report_warnings(m);
 }
 
 // What ends a run of several processes travels through the launcher, which may be ended first: the message goes out early, and
@@ -156,12 +156,16 @@ void PairDPA2::fail_here(const std::string &what) const {
   error->one(FLERR, "pair_style dpa2: {}", what);
 }
 
-void PairDPA2::report_warning(Member &m) {
-  const std::string warning = dpa2_last_warning();
-  if (warning.empty() || overflow == "ignore") return;
-  if (overflow == "error") fail_here("model " + m.path + ": " + warning);
-  if (!m.warned) error->warning(FLERR, "pair_style dpa2, model {}: {}. Said once per model and process", m.path, warning);
-  m.warned = true;
+// The keyword `overflow` is about full lists alone: atoms that are too close are always worth a warning.
+void PairDPA2::report_warnings(Member &m) {
+  const std::string full = overflow == "ignore" ? "" : dpa2_last_warning_of(DPA2_WARNING_OVERFLOW);
+  if (!full.empty() && overflow == "error") fail_here("model " + m.path + ": " + full);
+  const auto say = [&](const std::string &warning, bool &said) {
+    if (!warning.empty() && !said) error->warning(FLERR, "pair_style dpa2, model {}: {}. Said once per model and process", m.path, warning);
+    said = said || !warning.empty();
+  };
+  say(full, m.said_full);
+  say(dpa2_last_warning_of(DPA2_WARNING_CLOSE_PAIR), m.said_close);
 }
 
 void PairDPA2::compute(int eflag, int vflag) {

@@ -45,7 +45,7 @@ class PairDPA2 : public Pair {
     std::vector<double> forces, atom_energy, atom_virial;  // eV and angstrom
     double energy = 0.0, virial[9] = {};
     bool folded = false;                        // the ghosts' forces of this step are with their owners
-    bool warned = false;
+    bool said_full = false, said_close = false;  // warnings that were given
   };
   // Parameters of the model: numbers of the input script, or of a compute or fix that is asked at every evaluation.
   struct Parameters {
@@ -84,7 +84,7 @@ class PairDPA2 : public Pair {
   void fold_forces(Member &);
   void tally(Member &);
   void write_deviation();
-  void report_warning(Member &);
+  void report_warnings(Member &);
   void announce(const std::string &) const;
   [[noreturn]] void fail_here(const std::string &) const;
 

@@ -153,6 +153,16 @@ def test_more_neighbors_than_sel(folder: Path) -> None:
     )
 
 
+def test_close_atoms_are_a_warning_whatever_overflow_says(folder: Path) -> None:
+    write_safetensors(folder / "small.safetensors", model_data())
+    x, y, z = (float(value) for value in SYSTEM.coords[0] + [0.3, 0.0, 0.0])
+    for overflow in ("ignore", "error"):
+        lines = Setup("orthogonal", style=f"dpa2 small.safetensors overflow {overflow}").lines()
+        shown = succeed(folder, [*lines, f"create_atoms 2 single {x} {y} {z} units box", "run 1"])
+        assert shown.count("are 0.3 angstrom from each other") == 1  # once, in two evaluations
+        assert "more than its sel" not in shown
+
+
 def deviations(file: Path) -> tuple[list[str], np.ndarray]:
     lines = file.read_text(encoding="ascii").splitlines()
     return lines[0].lstrip("#").split(), np.array([line.split() for line in lines[1:]], dtype=float)
