@@ -164,7 +164,7 @@ class _SearchedDevice(PlannedDevice):
             return np.array(self._totals.pop(0))
         if array.dtype == np.int32:
             return np.full(array.shape, np.iinfo(np.int32).max, np.int32)  # nothing is wrong
-        return np.zeros(array.shape, array.dtype)
+        return np.array(array)  # remarks: none, as they were when the search began
 
 
 def planned_search(model: ModelData, structure: Structure) -> list[Planned]:
