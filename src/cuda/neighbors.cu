@@ -380,17 +380,16 @@ extern "C" __global__ void __launch_bounds__(128) sort_neighbors(int natoms, int
   note(worst, i, n, nsel);
   note(worst + 2, i, within_rep, rep_nsel);
   if (use_three != 0) note(worst + 1, i, within_three, three_nsel);
-  if (left > 0) {
-    double d[3];
-    const double nearest = displacement(d, lattice, wrapped, i, all.image(order[0]));
-    if (coincide != 0 && nearest <= tolerance) atomicMin(coinciding, i);
-    note_pair(worst + 3, i, static_cast<float>(nearest));
-  }
   stored[i] = left;
   n_three[i] = left_three;
   n_rep[i] = left_rep;
   pad1[i] = nsel - used;
   pad3[i] = use_three != 0 ? three_nsel - used_three : 0;
+  if (left == 0) return;
+  double d[3];
+  const double nearest = displacement(d, lattice, wrapped, i, all.image(order[0]));
+  if (coincide != 0 && nearest <= tolerance) atomicMin(coinciding, i);
+  note_pair(worst + 3, i, static_cast<float>(nearest));
 }
 
 // One warp per centre: the edges start[i]..start[i + 1] from the scratch arrays of sort_neighbors. centre, neighbor, r (nedge) =,
