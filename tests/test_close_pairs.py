@@ -32,7 +32,7 @@ def with_pair(distance: float, first: int = 1, second: int = 3) -> np.ndarray:
     return coords
 
 
-def silent(model: Model, *structure: Any) -> None:
+def assert_silent(model: Model, *structure: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.evaluate(*structure)
@@ -43,13 +43,13 @@ def silent(model: Model, *structure: Any) -> None:
 @pytest.mark.parametrize("method", ["evaluate", "descriptor"])
 def test_one_warning_names_the_pair(device: str, method: str) -> None:
     model = Model(data(), threads=1, device=device)
-    silent(model, with_pair(0.501), TYPES, BOX)
+    assert_silent(model, with_pair(0.501), TYPES, BOX)
     said = re.escape("atoms 1 (H) and 3 (C) are 0.499 angstrom from each other, closer than 0.5 angstrom: the energy")
     with pytest.warns(dpa2.ClosePairWarning, match=f"^{said}.* not in angstrom .in nm.*once per model") as record:
         getattr(model, method)(with_pair(0.499), TYPES, BOX)
     assert len(record) == 1
     assert record[0].filename == __file__
-    silent(model, with_pair(0.3), TYPES, BOX)
+    assert_silent(model, with_pair(0.3), TYPES, BOX)
 
 
 @every_device
@@ -67,11 +67,11 @@ def test_frames_are_named_and_images_found(device: str) -> None:
 @every_device
 def test_half_of_what_the_training_data_had(device: str) -> None:
     model = Model(data(1.6), threads=1, device=device)
-    silent(model, with_pair(0.81, 0, 4), TYPES, BOX)
+    assert_silent(model, with_pair(0.81, 0, 4), TYPES, BOX)
     said = "0.79 angstrom from each other, closer than 0.8 angstrom, half of the least distance in the model's training"
     with pytest.warns(dpa2.ClosePairWarning, match=re.escape(said)):
         model.evaluate(with_pair(0.79, 0, 4), TYPES, BOX)
-    silent(Model(data(0.5), threads=1, device=device), with_pair(0.26), TYPES, BOX)
+    assert_silent(Model(data(0.5), threads=1, device=device), with_pair(0.26), TYPES, BOX)
 
 
 @every_device
@@ -93,13 +93,13 @@ def test_nanometres(device: str) -> None:
 def test_atoms_that_do_not_interact_may_be_close(device: str) -> None:
     kinds = TYPES.copy()
     kinds[3] = -1
-    silent(Model(data(), threads=1, device=device), with_pair(0.2), kinds, BOX)
-    silent(Model(data(pair_exclude_types=[[1, 2]]), threads=1, device=device), with_pair(0.2), TYPES, BOX)
+    assert_silent(Model(data(), threads=1, device=device), with_pair(0.2), kinds, BOX)
+    assert_silent(Model(data(pair_exclude_types=[[1, 2]]), threads=1, device=device), with_pair(0.2), TYPES, BOX)
 
 
 def test_with_a_skin_as_without() -> None:
     model = Model(data(), threads=2, skin=1.0)
-    silent(model, with_pair(0.6), TYPES, BOX)
+    assert_silent(model, with_pair(0.6), TYPES, BOX)
     with pytest.warns(dpa2.ClosePairWarning, match=r"atoms 1 \(H\) and 3 \(C\) are 0.4 "):
         model.evaluate(with_pair(0.4), TYPES, BOX)
 
