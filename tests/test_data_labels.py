@@ -197,6 +197,21 @@ def test_what_ase_writes_of_a_calculation(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.virial, VIRIAL, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "value"), [("virials", VIRIAL), ("REF_virial", VIRIAL), ("dft_stress", STRESS)])
+def test_matrices_that_ase_writes_as_json(name: str, value: object, tmp_path: Path) -> None:
+    """ASE writes a 3 x 3 array of ``info`` as ``name="_JSON [[...], ...]"``, except under the names that it knows."""
+    ase = pytest.importorskip("ase")
+    from ase.io import write
+
+    atoms = ase.Atoms("OH", [[0, 0, 0], [1, 0, 0]], cell=[[5, 0, 0], [1, 6, 0], [0, 2, 8]], pbc=True)
+    atoms.info[name] = value
+    write(tmp_path / "some.extxyz", atoms)
+    assert "_JSON [[" in (tmp_path / "some.extxyz").read_text()
+    (source,) = read_structures(tmp_path / "some.extxyz")
+    (found,) = source
+    np.testing.assert_allclose(found.virial, VIRIAL, rtol=1e-12)
+
+
 def test_arrays_of_deepmd_systems_by_key(tmp_path: Path) -> None:
     folder = tmp_path / "set.000"
     folder.mkdir()

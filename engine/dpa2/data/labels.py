@@ -176,13 +176,14 @@ def is_reference(name: str) -> bool:
 
 
 def numbers(text: str, where: str) -> Float:
-    """The numbers of a text, separated by blanks, commas or brackets.
+    """The numbers of a text, separated by blanks, commas or brackets; ASE writes ``_JSON`` before its nested lists.
 
     Raises:
         InputError: it has something else.
     """
     from .text import brief, real
 
+    text = text.removeprefix("_JSON ")
     for separator in ",[]{}()":
         text = text.replace(separator, " ")
     try:
