@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import dpa2
@@ -237,3 +238,20 @@ def test_what_ase_writes_is_read(tmp_path: Path) -> None:
         np.testing.assert_allclose(frame.forces, COORDS, atol=1e-8)
         np.testing.assert_allclose(frame.box, BOX, atol=1e-8)
         assert frame.energy == -2.5
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".con", "eon"), (".traj", "traj")])
+def test_cells_that_a_reader_leaves_aside_are_said(suffix: str, kind: str, tmp_path: Path) -> None:
+    """EON's files are periodic in their cells; ASE reads them as open structures. A .traj says so itself."""
+    ase = pytest.importorskip("ase")
+    from ase.io import write
+
+    path = tmp_path / f"some{suffix}"
+    write(path, ase.Atoms("OH", [[0, 0, 0], [1, 0, 0]], cell=[5, 6, 8]), format=kind)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        (source,) = read_structures(path)
+        assert [frame.box for frame in source] == [None]
+    messages = [str(one.message) for one in said if issubclass(one.category, dpa2.ReadingWarning)]
+    assert len(messages) == (kind == "eon")
+    assert all("the file has a cell, but ASE's reader of eon takes it for an open structure" in m for m in messages)

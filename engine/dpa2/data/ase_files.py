@@ -26,6 +26,8 @@ _NOT_THROUGH_ASE = {
     "bundletrajectory": "folders of ASE are not read",
     "gromos": "its atoms have names and no elements: write PDB with columns 77 and 78, or extended XYZ",
 }
+# formats that say in which directions a structure is periodic
+_PERIODICITY = ("traj", "json", "db", "extxyz", "gpumd")
 # formats whose elements and masses are stated apart from each other, and may not agree
 _MASSES = ("cfg", "gpumd")
 # where ASE keeps what follows the element in a name of DL_POLY
@@ -124,6 +126,11 @@ class AseFile:
         types, names = index_names(symbols)
         x, y, z = (bool(flag) for flag in atoms.pbc)
         box = np.array(atoms.cell, dtype=np.float64) if x or y or z else None
+        if box is None and kind not in _PERIODICITY and np.any(atoms.cell):
+            message = (
+                f"{where}: the file has a cell, but ASE's reader of {kind} takes it for an open structure; so it is"
+            )
+            labels.warn("open cell", f"{message} here: write extended XYZ with the cell where it is periodic")
         coords = np.ascontiguousarray(atoms.positions, dtype=np.float64)
         frame = Frame(coords, types, names, box, (x, y, z), where=where)
         results = dict(atoms.calc.results) if atoms.calc is not None else {}
