@@ -62,7 +62,7 @@ class Case:
                 return min(len(npz["natoms"]), *(len(npz[name]) for name in npz.files if name not in _ONCE))
         if output.suffix == ".xyz":
             return sum(1 for source in read_structures(output) for _ in source)
-        if output.name.endswith(".e.out"):
+        if output.name == "devi.out" or output.name.endswith(".e.out"):
             return len(np.loadtxt(output, ndmin=2))
         if output.name.endswith(".f.out"):
             rows = len(np.loadtxt(output, ndmin=2))
@@ -87,6 +87,20 @@ CASES = {
         ["eval", *_MODEL, "../long.xyz", "-o", "o.npz", "--save-deepmd", "saved"], ("o.npz", "saved"), True, False
     ),
     "test": Case(["test", *_MODEL, "-s", "../long.xyz", "-d", "d"], ("d.e.out", "d.f.out")),
+    "model-devi": Case(
+        [
+            "model-devi",
+            *_MODEL,
+            "-m",
+            "../model.safetensors",
+            "../model.safetensors",
+            "-s",
+            "../long.xyz",
+            "-o",
+            "devi.out",
+        ],
+        ("devi.out",),
+    ),
     "convert": Case(["convert", "../model.safetensors", "o.safetensors"], ("o.safetensors",)),
     "compress": Case(["compress", "../model.safetensors", "-o", "o.safetensors"], ("o.safetensors",)),
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from cases import GOLDEN
 from cli_runs import interrupt, run_command
 from datasets import BOX, write_all
+from dpa2 import outputs
 from dpa2.cli import main
 from dpa2.data import Frame, read_structures, write_frame
 from dpa2.deviation import deviation
@@ -103,6 +106,26 @@ def test_several_systems_and_interrupt(
     kept = Path("devi.out").read_text()
     assert whole.startswith(kept)
     assert len(kept.splitlines()) == 8  # all of the first system, the head of the second
+
+
+def test_an_older_file_stays_until_the_new_one_is_whole(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ["model-devi", "-m", *MODELS[:2], "-s", "standard", "-o", "devi.out"]
+    Path("devi.out").write_text("old\n")
+    seen: list[str] = []
+
+    def full(blocks: outputs.Blocks, text: str) -> None:
+        seen.append(Path("devi.out").read_text())
+        if len(seen) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(outputs.Blocks, "add", full)
+    assert main(args) != 0
+    assert capsys.readouterr().err == "dpa2: error: devi.out: No space left on device\n"
+    assert seen == ["old\n"] * 3
+    assert Path("devi.out").read_text() == "old\n"
+    assert not list(here.glob(".devi.out*"))
 
 
 @pytest.mark.parametrize(

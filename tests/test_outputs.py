@@ -118,6 +118,27 @@ def test_links_stay_links_and_devices_are_written_to(here: Path) -> None:
     assert not stat.S_ISREG(os.stat(os.devnull).st_mode)
 
 
+def test_blocks_go_into_pipes(here: Path) -> None:
+    os.mkfifo("pipe.xyz")
+    got: list[str] = []
+    reader = threading.Thread(target=lambda: got.append(Path("pipe.xyz").read_text()))
+    reader.start()
+    with replacing("pipe.xyz") as part, Blocks(part) as blocks:
+        blocks.add("first\n")
+        blocks.add("second\n")
+    reader.join()
+    assert got == ["first\nsecond\n"]
+
+
+@pytest.mark.skipif(not os.path.islink("/dev/stdout"), reason="a system without /dev/stdout")
+def test_the_standard_output_is_not_replaced(here: Path) -> None:
+    code = "from dpa2.outputs import *\nwith replacing('/dev/stdout') as part, Blocks(part) as blocks: blocks.add('it')"
+    with open("log", "w") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
+        assert outputs.same_file("log", log.fileno())
+    assert Path("log").read_text() == "it"
+
+
 def test_left_over_files_are_removed_unless_somebody_is_at_work_on_them(here: Path) -> None:
     names = [".out.0123456789abcdef.part", ".out.0123456789abcde0.part", ".other.0123456789abcdef.part", ".out.part"]
     for name in names[1:]:

@@ -132,10 +132,14 @@ def reserve(path: str, size: int) -> None:
 
 
 class Blocks:
-    """A text file that grows by whole blocks: half a one, after an interrupt, is cut off when the file is closed."""
+    """A text file that grows by whole blocks: half a one, after an interrupt, is cut off when the file is closed.
+
+    From pipes and devices nothing can be cut off.
+    """
 
     def __init__(self, path: str) -> None:
         self._handle = open(path, "wb")  # noqa: SIM115
+        self._regular = stat.S_ISREG(os.fstat(self._handle.fileno()).st_mode)
         self._size = 0
 
     def __enter__(self) -> Blocks:
@@ -144,10 +148,15 @@ class Blocks:
     def __exit__(self, *_: object) -> None:
         def cut() -> None:
             self._handle.flush()
-            self._handle.truncate(self._size)
+            if self._regular:
+                self._handle.truncate(self._size)
+
+        def spoil() -> None:
+            if self._regular:
+                os.ftruncate(self._handle.fileno(), 0)
 
         try:
-            finish(cut, lambda: os.ftruncate(self._handle.fileno(), 0))
+            finish(cut, spoil)
         finally:
             with suppress(OSError):
                 self._handle.close()
@@ -156,6 +165,8 @@ class Blocks:
         """Append a block."""
         data = text.encode()
         self._handle.write(data)
+        if not self._regular:
+            self._handle.flush()
         self._size += len(data)
 
 
@@ -221,7 +232,9 @@ def same_file(path: str, handle: int) -> bool:
 
 
 def _target(path: str) -> str | None:
-    """The file that ``path`` leads to; None if it is a pipe or a device."""
+    """The file that ``path`` leads to; None if it is a pipe, a device or a file that is open (``/dev/stdout``)."""
+    if os.path.islink(path) and os.readlink(path).startswith("/proc/"):
+        return None
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

@@ -7,7 +7,7 @@ import itertools
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, ReadingWarning
+from ..errors import Error, InputError, ReadingWarning
 from . import common
 from .reading import add_reading_options, reading_options
 
@@ -25,7 +25,8 @@ examples:
 The columns are those of "dp model-devi" of deepmd-kit 3.2.0: step, max_devi_v, min_devi_v,
 avg_devi_v (virial per atom, eV), max_devi_f, min_devi_f, avg_devi_f (eV/angstrom), devi_e (energy
 per atom, eV).
-Rows are written as they come: after Ctrl-C the file ends with the last finished frame.
+The file is there when all frames are finished. After Ctrl-C, SIGTERM or a frame that cannot be
+evaluated it ends with the last finished frame; a full disk leaves an older file as it was.
 """
 
 
@@ -62,6 +63,7 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from ..deviation import header
+    from ..outputs import Blocks, replacing
 
     if len(args.model) < 2 and not args.real_error:
         raise InputError("a deviation needs two models at least; one is enough with --real_error")
@@ -71,13 +73,13 @@ def run(args: argparse.Namespace) -> None:
     models = [common.load_model(argparse.Namespace(**{**vars(args), "model": path})) for path in args.model]
     with ExitStack() as stack:
         executor = common.worker_pool(args, stack)
-        handle = stack.enter_context(open(args.output, "w", encoding="utf-8"))
+        part = stack.enter_context(replacing(args.output, keep=(KeyboardInterrupt, Error)))
+        blocks = stack.enter_context(Blocks(part))
         for system, frames in walk.by_source():
-            handle.write(header(system, args.atomic))
+            blocks.add(header(system, args.atomic))
             largest, count, missing = 0.0, 0, set[str]()
             for text, force, lacks in _rows(args, models, frames, executor):
-                handle.write(text)
-                handle.flush()
+                blocks.add(text)
                 largest, count, missing = max(largest, force), count + 1, missing | lacks
             if args.real_error and missing:
                 _say_missing(system, sorted(missing))
