@@ -377,3 +377,26 @@ def test_memory_of_hostile_files(tmp_path: Path) -> None:
     names = sorted(str(path) for path in tmp_path.iterdir())
     done = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, text=True, check=False)
     assert done.stdout.split() == names, done.stderr
+
+
+def test_texts_in_a_damaged_heap(tmp_path: Path) -> None:
+    """The HDF5 library walks for ever over a heap whose first object claims to be of no use and no size."""
+    path = tmp_path / "words.hdf5"
+    with h5py.File(path, "w") as file:
+        file["type.raw"] = np.zeros(2, dtype=int)
+        file.create_dataset("type_map.raw", data=["Oxygen", "H"], dtype=h5py.string_dtype())
+        file["set.000/coord.npy"] = np.array([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
+        file["set.000/box.npy"] = np.eye(3).reshape(1, 9) * 9.0
+    (system,) = read_structures(path)
+    (frame,) = system
+    assert [frame.names[t] for t in frame.types] == ["Oxygen", "Oxygen"]
+    data = path.read_bytes()
+    heap = data.index(b"GCOL")
+    for damaged in (
+        data[: heap + 16] + b"\0" * 16 + data[heap + 32 :],
+        data[:heap] + b"X" + data[heap + 1 :],
+        data[: heap + 16] + b"\x07" + data[heap + 17 :],
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(dpa2.InputError, match=r"type_map.raw: damaged: a text is not where"):
+            read_structures(path)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import Error, InputError
+from ..errors import Error, InputError, ModelFileError
+from ..files.hdf5_attribute import heap_object
 from .deepmd_stores import Rows
 from .text import check_regular
 
@@ -176,14 +178,31 @@ class Hdf5Store:
         if dataset.size * dataset.dtype.itemsize > _WORD_BYTES or dataset.size > _MOST_WORDS:
             raise too_long
         words, length = [], 0
-        for index in np.ndindex(dataset.shape):  # one by one, since many may refer to one long string
-            value = dataset[index]
-            word = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-            length += len(word)
+        variable = dataset.dtype.kind == "O"
+        for value in self._texts(dataset, label) if variable else np.asarray(dataset[()]).ravel().tolist():
+            length += len(value)
             if length > _WORD_BYTES:
                 raise too_long
-            words.append(word)
+            words.append(value.decode("utf-8", "replace"))
         return words
+
+    def _texts(self, dataset: Any, label: str) -> Iterator[bytes]:
+        """Texts of variable length, one by one; not by the HDF5 library, which a damaged heap keeps busy for ever."""
+        offset, base = dataset.id.get_offset(), dataset.file.userblock_size
+        if offset is None:
+            raise InputError(
+                f"{label}: texts of variable length must be stored in one piece (without chunks), or as type 'S'"
+            )
+        with open(self.file_path, "rb") as file:
+            file.seek(base + offset)
+            entries = file.read(16 * dataset.size)
+            for size, address, index in struct.iter_unpack("<IQI", entries[: len(entries) // 16 * 16]):
+                if size > _WORD_BYTES:
+                    raise InputError(f"{label}: a word of {size} bytes is no name of a type")
+                try:
+                    yield heap_object(file, base + address, index, size).rstrip(b"\0") if size else b""
+                except ModelFileError:
+                    raise InputError(f"{label}: damaged: a text is not where the dataset says") from None
 
     def sets(self) -> list[str]:
         import h5py

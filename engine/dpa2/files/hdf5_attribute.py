@@ -92,7 +92,7 @@ def _value(body: bytes, name: bytes) -> bytes | None:
     return body[pos + sum(padded) :]
 
 
-def _heap_object(file: BinaryIO, address: int, index: int, size: int) -> bytes:
+def heap_object(file: BinaryIO, address: int, index: int, size: int) -> bytes:
     """The first ``size`` bytes of an object of a global heap collection."""
     start = _at(file, address, 16)
     end = address + int.from_bytes(start[8:16], "little")
@@ -125,7 +125,7 @@ def variable_text(path: Path, name: str) -> bytes:
                 length, address, index = struct.unpack_from("<IQI", value)
                 if length > size:
                     raise ModelFileError(f"corrupt file: its attribute {name!r} claims {length} bytes of {size}")
-                return _heap_object(file, address, index, length)
+                return heap_object(file, address, index, length)
     raise ModelFileError(
         f"corrupt file: its attribute {name!r} is not in the header of the root, as with more than 8 attributes"
     )
