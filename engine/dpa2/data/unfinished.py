@@ -115,10 +115,13 @@ class Unfinished:
         sync(self.folder)
 
     def _clear(self) -> None:
-        """Remove what is there. Without its job the folder holds nothing, so that this goes first and comes last."""
+        """Remove what is there. Without its job the folder holds nothing, so that this goes first and comes last.
+
+        That outputs were delivered stays true: they may be replaced until the folder is gone.
+        """
         names = sorted(os.listdir(self.folder), key=lambda name: name != _JOB)
         for name in names:
-            if name != _JOURNAL:
+            if name not in (_JOURNAL, _DELIVERED):
                 os.unlink(self._path(name))
         self._journal.truncate(0)
 
@@ -212,6 +215,7 @@ class Unfinished:
             return
         self.frames = self.added = 0
         with suppress(OSError):
+            self._clear()
             remove_folder(self.folder, self.output)
         self.close()
 
