@@ -77,6 +77,8 @@ def test_set_of_one_frame_without_an_axis_of_frames(here: Path) -> None:
     assert last.energy == float(np.load("open/set.001/energy.npy")[0])
     assert last.box is None
     assert last.coords.dtype == np.float64
+    np.save("open/set.001/energy.npy", np.float64(-1.25))  # one number, without any axis
+    assert frames_of("open")[-1].energy == -1.25
 
 
 def test_mixed_type(here: Path) -> None:
