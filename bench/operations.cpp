@@ -192,15 +192,15 @@ class Tile : public Bench {
     }
     T *cat = random(static_cast<long>(centres) * ncat), *dcat = array(static_cast<long>(centres) * ncat);
     double bytes = of(ncat + n1_ + weights(layer_.w1) / centres);
-    if (p_.has_self) bytes += of(2.0 * n1_ + weights(layer_.self) / centres);
+    if (p_.has().self) bytes += of(2.0 * n1_ + weights(layer_.self) / centres);
     add("linear",
         [=] {
           dense(centres, y, cat, layer_.w1, layer_.b1, false);
-          if (p_.has_self) dense(centres, S, own, layer_.self, layer_.self_b, false);
+          if (p_.has().self) dense(centres, S, own, layer_.self, layer_.self_b, false);
         },
         [=] {
           dense(centres, dcat, own, layer_.w1t, nullptr, false);
-          if (p_.has_self) dense(centres, S, own, layer_.self_t, nullptr, true);
+          if (p_.has().self) dense(centres, S, own, layer_.self_t, nullptr, true);
         },
         bytes, bytes);
     const long size = static_cast<long>(centres) * n1_;
@@ -227,21 +227,21 @@ class Tile : public Bench {
     add("linear2", each([=](Centre<T>& c) { dense(n_, out, c.g2, layer_.w2, layer_.b2, false); }),
         each([=](Centre<T>&) { dense(n_, dg2, dout, layer_.w2t, nullptr, true); }), of(2 * rows + weights(layer_.w2) / centres),
         of(3 * rows + weights(layer_.w2) / centres));
-    if (p_.has_g1g1) {
+    if (p_.has().g1g1) {
       T *own = array(n1_), *dw = array(n_);
       add("g1g1", each([=](Centre<T>& c) { k_.g1g1(n_, out, g1_, g1_, c.j, layer_.gg, c.w, arena_); }),
           each([=](Centre<T>& c) { k_.g1g1_backward(n_, own, dg1_, c.j, dw, dout, g1_, g1_, c.j, layer_.ggt, c.w, arena_); }),
           of(rows + static_cast<double>(n_) * n1_ + weights(layer_.gg) / centres),
           of(rows + 3.0 * n_ * n1_ + weights(layer_.gg) / centres));
     }
-    if (!p_.has_pair_att) return;
+    if (!p_.has().pair_attention) return;
     T *dz = array(size), *dh = array(3L * n_), *ddh = array(3L * n_), *dh2 = array(3L * n_), *dw = array(n_);
     T *dc1 = array(static_cast<long>(n_) * m_), *dc2 = array(static_cast<long>(n_) * m_);
     const double factors = 2.0 * n_ * n_, matrices = (weights(layer_.pair.A) + weights(layer_.pair.B)) / centres;
     add("attention_factors", each([=](Centre<T>& c) { k_.attention_factors(n_, m_, p_.smooth, c.c1, c.c2, c.h2, c.w, arena_); }),
         each([=](Centre<T>& c) { k_.attention_factors_backward(n_, m_, p_.smooth, dh2, dw, dc1, dc2, c.h2, c.w, arena_); }), of(factors + 4.0 * n_),
         of(factors + 12.0 * n_));
-    if (!p_.update_h2) dh = ddh = nullptr;
+    if (!p_.has().update_h2) dh = ddh = nullptr;
     add("pair_attention", each([=](Centre<T>& c) { k_.pair_attention(layer_.pair, input(c), out, dh, arena_); }), each([=](Centre<T>& c) {
           k_.pair_attention_backward(layer_.pair, input(c), dg2, dh2, dc1, dc2, dout, ddh, arena_);
         }),
@@ -258,7 +258,7 @@ class Tile : public Bench {
   void messages() {
     const double pair_rows = static_cast<double>(n_) * n2_, node_rows = static_cast<double>(n_) * n1_;
     T *out = array(n1_), *dout = random(n1_), *dg2 = array(static_cast<long>(n_) * n2_), *ds = array(n_), *df = array(3L * n_);
-    if (p_.has_conv && p_.out_conv)
+    if (p_.has().out_conv)
       add("conv",
           each([=](Centre<T>& c) { k_.conv(n_, out, {c.g2, n2_, nullptr}, {g1_, n1_, c.j}, layer_.P, c.s, arena_); }),
           each([=](Centre<T>& c) {
@@ -283,7 +283,7 @@ class Tile : public Bench {
           k_.sym_moments_backward(n_, n1_, df, dg1_, n1_, c.j, dC, c.f, {g1_, n1_, c.j});
         }),
         of(pair_rows + node_rows + p_.axis * (n1_ + n2_)), of(3 * pair_rows + 3 * node_rows + p_.axis * (n1_ + n2_)));
-    if (p_.has_att) {
+    if (p_.has().local_attention) {
       const int nh = p_.nh1;
       T *tq = random(static_cast<long>(nh) * n1_), *dtq = array(static_cast<long>(nh) * n1_), *o = array(static_cast<long>(nh) * n1_);
       T *d_o = random(static_cast<long>(nh) * n1_), *dw = array(n_);

@@ -31,10 +31,10 @@ Extent Evaluator<T>::extent(Count nlocal, Count nedge, Count nedge2, bool gradie
   e.nlayers = static_cast<int>(m_.layers.size());
   e.n1 = m_.n1;
   e.n2 = m_.n2;
-  e.update_h2 = m_.update_h2;
+  e.update_h2 = m_.has().update_h2;
   e.gradient = gradient;
-  e.pair_att = m_.has_pair_att;
-  e.self = m_.has_self;
+  e.pair_att = m_.has().pair_attention;
+  e.self = m_.has().self;
   e.generous = gradient && nedge2 * (e.nlayers - 1) * m_.n2 * (e.pair_att ? 2 : 1) * static_cast<std::int64_t>(sizeof(T)) <= generous_limit;
   e.atom_virial = atom_virial == AtomVirial::edge;
   e.deepmd_virial = gradient && atom_virial == AtomVirial::deepmd;
@@ -91,7 +91,7 @@ std::int64_t Evaluator<T>::memory_estimate(const MemoryQuestion& q) const {
   // Scratch of a thread: the dense products of a tile, and the pair maps of one centre.
   const Count n1 = m_.n1, n2 = m_.n2, most = padded<T>(m_.nsel2);
   const Count dense = (Count(2) * m_.nd + n1 * (Count(12) + Count(3) * m_.nh1) + Count(2) * m_.fitting.in) * tile_size;
-  const Count pairs = most * (n2 * 16 + (m_.needs_pair_map ? most * 16 : 0));
+  const Count pairs = most * (n2 * 16 + (m_.has().pair_map() ? most * 16 : 0));
   return (bytes + (dense + pairs) * threads * static_cast<std::int64_t>(sizeof(T))).value();
 }
 
@@ -100,7 +100,7 @@ typename Evaluator<T>::Tile Evaluator<T>::tile_of(int layer, int i0, int i1) {
   const std::size_t l = static_cast<std::size_t>(layer);
   const std::ptrdiff_t row0 = static_cast<std::ptrdiff_t>(i0) * m_.n1;
   return {i0, i1, ws_.g1[l + 1].data() + row0, ws_.extent.gradient ? ws_.dphi_lin[l].data() + row0 : nullptr,
-          ws_.extent.generous && m_.has_self ? ws_.dphi_self[l].data() + row0 : nullptr};
+          ws_.extent.generous && m_.has().self ? ws_.dphi_self[l].data() + row0 : nullptr};
 }
 
 /// Up to the last layer; where a backward follows, up to the one before.

@@ -90,7 +90,7 @@ class Evaluator {
   T kappa_n(int n) const;
   T kappa_h(int n) const;
   T pad2(int n) const { return m_.smooth ? static_cast<T>(m_.nsel2 - n) : T(0); }
-  const T* h2(int layer) const { return ws_.h2[m_.update_h2 ? static_cast<std::size_t>(layer) : 0].data(); }
+  const T* h2(int layer) const { return ws_.h2[m_.has().update_h2 ? static_cast<std::size_t>(layer) : 0].data(); }
   void edge_factors(int i, T* s, T* f, const T* h2) const;
   const T* pairs(int layer, int i, Arena& arena);
   T* pairs_place(int layer, int i);

@@ -299,7 +299,7 @@ void Prepared<T>::prepare_entry(const Config& c, const Weights& w) {
   nd_repinit = repinit.ng * repinit.axis;
   nd = padded<T>(width);
   const std::string name = "descriptor.g1_shape_tranform.matrix";
-  shape_identity = !has(w, name);
+  shape_identity = !dpa2::has(w, name);
   if (!shape_identity) {
     const Matrix m = padded_to(matrix(w, name), nd, n1);
     shape = pack<T>(storage, m);

@@ -81,7 +81,7 @@ void pair_attention(Storage& storage, const Weights& w, const std::string& layer
     place(A, product(columns(qk, nh + h, 2 * nh, nd), transposed(columns(qk, h, 2 * nh, nd))), 0, h * n2, 1.0 / std::sqrt(static_cast<double>(nd)));
   pack_both(storage, A, p.pair.A, p.pair.At);
   const double inv_sqrt3 = 1.0 / std::sqrt(3.0);
-  if (r.update_g2_has_attn) {
+  if (p.has.pair_attention) {
     const Matrix v = matrix(w, layer + "attn2_mh_apply.mapv.matrix"), o = matrix(w, layer + "attn2_mh_apply.head_map.matrix");
     Matrix B(n2, nh * n2), Bt(nh * n2, n2);
     for (int h = 0; h < nh; ++h) {
@@ -98,7 +98,7 @@ void pair_attention(Storage& storage, const Weights& w, const std::string& layer
     p.ln_gamma = flat<T>(storage, matrix(w, layer + "attn2_lm.matrix"), n2);
     p.ln_beta = flat<T>(storage, matrix(w, layer + "attn2_lm.bias"), n2);
   }
-  if (r.update_h2) {
+  if (p.has.update_h2) {
     Matrix ev = matrix(w, layer + "attn2_ev_apply.head_map.matrix");
     for (double& x : ev.a) x *= inv_sqrt3;
     p.pair.h2_weight = flat<T>(storage, ev);
@@ -128,16 +128,6 @@ void Prepared<T>::prepare_layers(const Config& c, const Weights& w) {
   smooth = c.smooth;
   direct_dist = r.direct_dist;
   use_sqrt_nnei = r.use_sqrt_nnei;
-  out_conv = r.g1_out_conv;
-  update_h2 = r.update_h2;
-  has_conv = r.update_g1_has_conv;
-  has_grrg = r.update_g1_has_grrg;
-  has_drrd = r.update_g1_has_drrd;
-  has_att = r.update_g1_has_attn;
-  has_self = r.g1_out_mlp;
-  has_g1g1 = r.update_g2_has_g1g1;
-  has_pair_att = r.update_g2_has_attn;
-  needs_pair_map = has_pair_att || update_h2;
   axis = r.axis_neuron;
   nh1 = r.attn1_nhead;
   ln_eps = static_cast<T>(r.ln_eps);
@@ -145,11 +135,11 @@ void Prepared<T>::prepare_layers(const Config& c, const Weights& w) {
   for (int l = 0; l < r.nlayers; ++l) {
     LayerParams<T>& p = layers[static_cast<std::size_t>(l)];
     const std::string name = "descriptor.repformers.layers." + std::to_string(l) + ".";
-    p.last = l == r.nlayers - 1;
-    if (has_self) dense_layer(storage, w, name + "g1_self_mlp", n1, n1, p.self, p.self_t, p.self_b);
-    if (has_conv) {
+    const LayerFeatures has = p.has = layer_features(r, l);
+    if (has.self) dense_layer(storage, w, name + "g1_self_mlp", n1, n1, p.self, p.self_t, p.self_b);
+    if (has.conv) {
       const Matrix P = matrix(w, name + "proj_g1g2.matrix");
-      pack_both(storage, out_conv ? padded_to(P, n2, n1) : padded_to(P, n1, n2), p.P, p.Pt);
+      pack_both(storage, has.out_conv ? padded_to(P, n2, n1) : padded_to(P, n1, n2), p.P, p.Pt);
     }
     // linear1 sees its inputs one after the other; here every piece begins at a padded column.
     const Matrix w1 = matrix(w, name + "linear1.matrix");
@@ -158,10 +148,10 @@ void Prepared<T>::prepare_layers(const Config& c, const Weights& w) {
       int repeat, real, width;
       int* at;
     };
-    const Piece pieces[] = {{!has_self, 1, n1_real, n1, &p.cat_g1},
-                            {has_conv && !out_conv, 1, n2_real, n2, &p.cat_conv},
-                            {has_grrg, axis, n2_real, n2, &p.cat_grrg},
-                            {has_drrd, axis, n1_real, n1, &p.cat_drrd}};
+    const Piece pieces[] = {{!has.self, 1, n1_real, n1, &p.cat_g1},
+                            {has.conv && !has.out_conv, 1, n2_real, n2, &p.cat_conv},
+                            {has.grrg, axis, n2_real, n2, &p.cat_grrg},
+                            {has.drrd, axis, n1_real, n1, &p.cat_drrd}};
     for (const Piece& piece : pieces)
       if (piece.present) {
         *piece.at = p.ncat;
@@ -174,24 +164,24 @@ void Prepared<T>::prepare_layers(const Config& c, const Weights& w) {
         place(w1p, rows(w1, source, 1, piece.real), *piece.at + k * piece.width, 0);
     pack_both(storage, w1p, p.w1, p.w1t);
     p.b1 = flat<T>(storage, matrix(w, name + "linear1.bias"), n1);
-    if (has_att) local_attention(storage, w, name, r, n1, p);
+    if (has.local_attention) local_attention(storage, w, name, r, n1, p);
 
     int k1 = 0, k2 = 0;
-    if (has_self) p.g1_self = k1++;
-    if (has_conv && out_conv) p.g1_conv = k1++;
+    if (has.self) p.g1_self = k1++;
+    if (has.out_conv) p.g1_conv = k1++;
     p.g1_linear1 = k1++;
-    if (has_att) p.g1_att = k1++;
+    if (has.local_attention) p.g1_att = k1++;
     p.res1 = residual<T>(storage, w, r.update_style, name + "g1_residual", k1, n1_real, n1);
-    if (p.last) continue;
+    if (has.last) continue;
 
     dense_layer(storage, w, name + "linear2", n2, n2, p.w2, p.w2t, p.b2);
-    if (has_g1g1) pack_both(storage, padded_to(matrix(w, name + "proj_g1g1g2.matrix"), n1, n2), p.gg, p.ggt);
-    if (needs_pair_map) pair_attention(storage, w, name, c, n2, p);
+    if (has.g1g1) pack_both(storage, padded_to(matrix(w, name + "proj_g1g1g2.matrix"), n1, n2), p.gg, p.ggt);
+    if (has.pair_map()) pair_attention(storage, w, name, c, n2, p);
     p.g2_linear2 = k2++;
-    if (has_g1g1) p.g2_g1g1 = k2++;
-    if (has_pair_att) p.g2_att = k2++;
+    if (has.g1g1) p.g2_g1g1 = k2++;
+    if (has.pair_attention) p.g2_att = k2++;
     p.res2 = residual<T>(storage, w, r.update_style, name + "g2_residual", k2, n2_real, n2);
-    if (update_h2) {
+    if (has.update_h2) {
       const Residual<T> h = residual<T>(storage, w, r.update_style, name + "h2_residual", 1, 1, 1);
       p.h2_a = h.a;
       p.h2_r = h.r[0][0];
@@ -229,7 +219,7 @@ void Prepared<T>::prepare_fitting(const Config& c, const Weights& w) {
     layer.out = m.cols;
     layer.skip = m.cols == m.rows ? 1 : m.cols == 2 * m.rows ? 2 : 0;
     dense_layer(storage, w, name, padded<T>(m.rows), padded<T>(m.cols), layer.w, layer.wt, layer.b);
-    if (has(w, name + ".idt")) layer.idt = flat<T>(storage, matrix(w, name + ".idt"), padded<T>(m.cols));
+    if (dpa2::has(w, name + ".idt")) layer.idt = flat<T>(storage, matrix(w, name + ".idt"), padded<T>(m.cols));
   }
   const std::string last = prefix + std::to_string(nhidden);
   const Matrix out = matrix(w, last + ".matrix");

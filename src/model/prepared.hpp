@@ -8,6 +8,7 @@
 
 #include "cpu/kernels.hpp"
 #include "model/config.hpp"
+#include "model/features.hpp"
 #include "model/weights.hpp"
 
 namespace dpa2 {
@@ -52,7 +53,7 @@ struct BlockParams {
 /// One layer of the repformer. Matrices that the options leave out are empty.
 template <class T>
 struct LayerParams {
-  bool last = false;
+  LayerFeatures has;
   Packed<T> w1, w1t, self, self_t, P, Pt, att_q, att_qt, att_o, att_ot, w2, w2t, gg, ggt;
   const T *b1 = nullptr, *self_b = nullptr, *att_b = nullptr, *b2 = nullptr;
   // Columns of the input of linear1; -1 where absent.
@@ -98,14 +99,14 @@ struct Prepared {
 
   // repformer
   BlockParams<T> stats2;
-  bool direct_dist = false, smooth = true, use_sqrt_nnei = true, out_conv = true, update_h2 = false;
-  bool has_conv = false, has_grrg = false, has_drrd = false, has_att = false, has_self = false;
-  bool has_g1g1 = false, has_pair_att = false, needs_pair_map = false;
+  bool direct_dist = false, smooth = true, use_sqrt_nnei = true;
   T inv_rcut2 = 0;
   int nsel2 = 0, n1 = 0, n2 = 0, n1_real = 0, n2_real = 0, axis = 0, nh1 = 0;
   T ln_eps = 0;
   const T *g2_w = nullptr, *g2_b = nullptr;
   std::vector<LayerParams<T>> layers;
+  /// What at least one layer has: the first has all that any has.
+  const LayerFeatures& has() const noexcept { return layers.front().has; }
 
   // fitting
   FittingParams<T> fitting;

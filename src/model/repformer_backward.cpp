@@ -19,7 +19,7 @@ void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* d
   T* terms[max_residual_terms] = {};
   for (int k = 0; k < p.res1.nterms; ++k) terms[k] = arena.take<T>(rows);
   k_.residual_backward(count, n1, p.res1, own, terms, dnext);
-  if (p.g1_self >= 0) {
+  if (p.has.self) {
     T* dS = terms[p.g1_self];
     T* dphi = tile.dphi_self;
     if (dphi == nullptr) {
@@ -36,7 +36,7 @@ void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* d
   k_.activate_backward(rows, dY, dY, tile.dphi_lin);
   dense(count, dcat, dY, n1, p.w1t, nullptr, false);
   T *tq = nullptr, *dtq = nullptr, *dout = nullptr;
-  if (p.g1_att >= 0) {
+  if (p.has.local_attention) {
     tq = arena.take<T>(rows * nh);
     dtq = arena.take<T>(rows * nh);
     dout = arena.take<T>(rows * nh);
@@ -64,7 +64,7 @@ void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* d
     T* C = arena.take<T>(3L * (n1 > n2 ? n1 : n2));
     T* dC = arena.take<T>(3L * (n1 > n2 ? n1 : n2));
     // First the updates of g2 and h2: they turn the gradients of the layer's output into those of its input.
-    if (p.last) {
+    if (p.has.last) {
       for (long c = 0; c < static_cast<long>(n) * n2; ++c) dg2[c] = T(0);
       for (int c = 0; c < 3 * n; ++c) dh[c] = T(0);
       for (int c = 0; c < n; ++c) dw[c] = T(0);
@@ -76,21 +76,21 @@ void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* d
     for (int e = 0; e < 3 * n; ++e) df[e] = T(0);
     const T* row = dcat + static_cast<long>(i - i0) * p.ncat;
     T* dg1_i = own + static_cast<long>(i - i0) * n1;
-    if (m_.has_conv) {
+    if (p.has.conv) {
       const ConvRows<T> pair{g2, n2, nullptr}, node{g1, n1, j};
-      if (m_.out_conv)
+      if (p.has.out_conv)
         k_.conv_backward(n, dg2, n2, nullptr, acc, n1, scatter, ds, terms[p.g1_conv] + static_cast<long>(i - i0) * n1, pair, node, p.P, p.Pt,
                          s, arena);
       else
         k_.conv_backward(n, acc, n1, scatter, dg2, n2, nullptr, ds, row + p.cat_conv, node, pair, p.P, p.Pt, s, arena);
     }
-    if (m_.has_grrg) {
+    if (p.has.grrg) {
       const EdgeRows<T> X{g2, n2, nullptr};
       k_.sym_moments(n, n2, C, f, X);
       k_.sym_gram_backward(n2, m_.axis, dC, row + p.cat_grrg, C);
       k_.sym_moments_backward(n, n2, df, dg2, n2, nullptr, dC, f, X);
     }
-    if (m_.has_drrd) {
+    if (p.has.drrd) {
       const EdgeRows<T> X{g1, n1, j};
       k_.sym_moments(n, n1, C, f, X);
       k_.sym_gram_backward(n1, m_.axis, dC, row + p.cat_drrd, C);
@@ -105,16 +105,16 @@ void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* d
       }
       dw[e] += kn * ds[e] + kh * along;
     }
-    if (p.cat_g1 >= 0)
+    if (!p.has.self)
       for (int c = 0; c < n1; ++c) dg1_i[c] += row[p.cat_g1 + c];
-    if (p.g1_att >= 0) {
+    if (p.has.local_attention) {
       const long at = static_cast<long>(i - i0) * n1 * nh;
       k_.local_attention_backward(n, n1, nh, dtq + at, acc, scatter, dw, dout + at, tq + at, g1, j, m_.smooth ? w : nullptr,
                                   m_.smooth ? T(20) : T(0), pad2(n), arena);
     }
     arena.release(mark);
   }
-  if (p.g1_att >= 0) dense(count, own, dtq, nh * n1, p.att_qt, nullptr, true);
+  if (p.has.local_attention) dense(count, own, dtq, nh * n1, p.att_qt, nullptr, true);
   arena.release(tile_mark);
 }
 
@@ -153,18 +153,18 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& a
   }
   k_.activate_backward(size, lin, terms[p.g2_linear2], dphi);
   dense(n, dg2, lin, n2, p.w2t, nullptr, true);
-  if (p.g2_g1g1 >= 0) {
+  if (p.has.g1g1) {
     T* acc = ws_.acc[static_cast<std::size_t>(t)].data();
     k_.g1g1_backward(n, acc + static_cast<long>(i - range.begin) * n1, acc, ws_.partition.local() + e0, dw, terms[p.g2_g1g1],
                      g1 + static_cast<long>(i) * n1, g1, j, p.ggt, w, arena);
   }
-  if (m_.needs_pair_map) {
+  if (p.has.pair_map()) {
     T* c1 = arena.take<T>(static_cast<long>(n) * m);
     T* c2 = arena.take<T>(static_cast<long>(n) * m);
     T* dc1 = arena.take<T>(static_cast<long>(n) * m);
     T* dc2 = arena.take<T>(static_cast<long>(n) * m);
-    T* ddh = m_.update_h2 ? arena.take<T>(3L * n) : nullptr;
-    const bool norm = p.g2_att >= 0, again = norm && !ws_.extent.generous;
+    T* ddh = p.has.update_h2 ? arena.take<T>(3L * n) : nullptr;
+    const bool norm = p.has.pair_attention, again = norm && !ws_.extent.generous;
     T* zh = again ? arena.take<T>(size) : norm ? ws_.norm[l].data() + f0 * n2 : nullptr;
     T* inv_sigma = again ? arena.take<T>(n) : norm ? ws_.inv_sigma[l].data() + f0 : nullptr;
     const PairAttentionInput<T> in{n, m, g2, h, c1, c2, pad2(n)};
@@ -175,7 +175,7 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& a
       k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, arena.take<T>(size), zh, inv_sigma, zh, p.ln_gamma, p.ln_beta);
     }
     if (norm) k_.layer_norm_backward(n, n2, m_.n2_real, dz, dz, zh, inv_sigma, p.ln_gamma);
-    if (m_.update_h2)
+    if (p.has.update_h2)
       for (int e = 0; e < 3 * n; ++e) {
         ddh[e] = p.h2_r * dh2[e];
         dh2[e] *= p.h2_a;

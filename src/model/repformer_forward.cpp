@@ -74,10 +74,10 @@ void Evaluator<T>::forward_layer(int layer, const Tile& tile, Arena& arena) {
   const T* g1 = ws_.g1[static_cast<std::size_t>(layer)].data();
   const T* own = g1 + static_cast<long>(i0) * n1;
   T* cat = arena.take<T>(static_cast<long>(count) * p.ncat);
-  T* conv = p.g1_conv >= 0 ? arena.take<T>(rows) : nullptr;
-  T* tq = m_.has_att ? arena.take<T>(rows * m_.nh1) : nullptr;
-  T* o = m_.has_att ? arena.take<T>(rows * m_.nh1) : nullptr;
-  if (m_.has_att) dense(count, tq, own, n1, p.att_q, nullptr, false);
+  T* conv = p.has.out_conv ? arena.take<T>(rows) : nullptr;
+  T* tq = p.has.local_attention ? arena.take<T>(rows * m_.nh1) : nullptr;
+  T* o = p.has.local_attention ? arena.take<T>(rows * m_.nh1) : nullptr;
+  if (p.has.local_attention) dense(count, tq, own, n1, p.att_q, nullptr, false);
   for (int i = i0; i < tile.i1; ++i) {
     const Arena::Mark mark = arena.mark();
     const int n = n_rep(i);
@@ -89,33 +89,33 @@ void Evaluator<T>::forward_layer(int layer, const Tile& tile, Arena& arena) {
     T* C = arena.take<T>(3L * (n1 > n2 ? n1 : n2));
     edge_factors(i, s, f, h2(layer) + 3 * f0);
     T* row = cat + static_cast<long>(i - i0) * p.ncat;
-    if (m_.has_conv) {
+    if (p.has.conv) {
       const ConvRows<T> pair{g2, n2, nullptr}, node{g1, n1, j};
-      if (m_.out_conv)
+      if (p.has.out_conv)
         k_.conv(n, conv + static_cast<long>(i - i0) * n1, pair, node, p.P, s, arena);
       else
         k_.conv(n, row + p.cat_conv, node, pair, p.P, s, arena);
     }
-    if (m_.has_grrg) {
+    if (p.has.grrg) {
       k_.sym_moments(n, n2, C, f, EdgeRows<T>{g2, n2, nullptr});
       k_.sym_gram(n2, m_.axis, row + p.cat_grrg, C);
     }
-    if (m_.has_drrd) {
+    if (p.has.drrd) {
       k_.sym_moments(n, n1, C, f, EdgeRows<T>{g1, n1, j});
       k_.sym_gram(n1, m_.axis, row + p.cat_drrd, C);
     }
-    if (p.cat_g1 >= 0)
+    if (!p.has.self)
       for (int c = 0; c < n1; ++c) row[p.cat_g1 + c] = g1[static_cast<long>(i) * n1 + c];
-    if (m_.has_att) {
+    if (p.has.local_attention) {
       const long at = static_cast<long>(i - i0) * n1 * m_.nh1;
       k_.local_attention(n, n1, m_.nh1, o + at, tq + at, g1, j, m_.smooth ? ws_.w.data() + f0 : nullptr, m_.smooth ? T(20) : T(0), pad2(n),
                          arena);
     }
-    if (!p.last) forward_pairs(layer, i, g2, pairs_place(layer + 1, i), arena);
+    if (!p.has.last) forward_pairs(layer, i, g2, pairs_place(layer + 1, i), arena);
     arena.release(mark);
   }
   const T* terms[max_residual_terms] = {};
-  if (p.g1_self >= 0) {
+  if (p.has.self) {
     T* S = arena.take<T>(rows);
     dense(count, S, own, n1, p.self, p.self_b, false);
     if (tile.dphi_self != nullptr)
@@ -124,7 +124,7 @@ void Evaluator<T>::forward_layer(int layer, const Tile& tile, Arena& arena) {
       k_.activate(m_.act, rows, S, S);
     terms[p.g1_self] = S;
   }
-  if (p.g1_conv >= 0) terms[p.g1_conv] = conv;
+  if (p.has.out_conv) terms[p.g1_conv] = conv;
   T* Y = arena.take<T>(rows);
   dense(count, Y, cat, p.ncat, p.w1, p.b1, false);
   if (tile.dphi_lin != nullptr)
@@ -132,7 +132,7 @@ void Evaluator<T>::forward_layer(int layer, const Tile& tile, Arena& arena) {
   else
     k_.activate(m_.act, rows, Y, Y);
   terms[p.g1_linear1] = Y;
-  if (p.g1_att >= 0) {
+  if (p.has.local_attention) {
     T* A = arena.take<T>(rows);
     dense(count, A, o, m_.nh1 * n1, p.att_o, p.att_b, false);
     terms[p.g1_att] = A;
@@ -162,28 +162,28 @@ void Evaluator<T>::forward_pairs(int layer, int i, const T* g2, T* next, Arena& 
   else
     k_.activate(m_.act, size, lin, lin);
   terms[p.g2_linear2] = lin;
-  if (p.g2_g1g1 >= 0) {
+  if (p.has.g1g1) {
     T* U = arena.take<T>(size);
     k_.g1g1(n, U, g1 + static_cast<long>(i) * n1, g1, j, p.gg, w, arena);
     terms[p.g2_g1g1] = U;
   }
-  if (m_.needs_pair_map) {
+  if (p.has.pair_map()) {
     T* c1 = arena.take<T>(static_cast<long>(n) * m);
     T* c2 = arena.take<T>(static_cast<long>(n) * m);
     T* out = arena.take<T>(size);
-    T* dh = m_.update_h2 ? arena.take<T>(3L * n) : nullptr;
+    T* dh = p.has.update_h2 ? arena.take<T>(3L * n) : nullptr;
     T *z = nullptr, *inv_sigma = nullptr;
-    if (p.g2_att >= 0) {
+    if (p.has.pair_attention) {
       z = ws_.extent.generous ? ws_.norm[l].data() + f0 * n2 : arena.take<T>(size);
       inv_sigma = ws_.extent.generous ? ws_.inv_sigma[l].data() + f0 : arena.take<T>(n);
     }
     k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
     k_.pair_attention(p.pair, {n, m, g2, h, c1, c2, pad2(n)}, z, dh, arena);
-    if (p.g2_att >= 0) {
+    if (p.has.pair_attention) {
       k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, out, z, inv_sigma, z, p.ln_gamma, p.ln_beta);
       terms[p.g2_att] = out;
     }
-    if (m_.update_h2) {
+    if (p.has.update_h2) {
       T* next_h = ws_.h2[l + 1].data() + 3 * f0;
       for (int e = 0; e < 3 * n; ++e) next_h[e] = p.h2_a * h[e] + p.h2_r * dh[e];
     }
