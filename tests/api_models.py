@@ -58,3 +58,11 @@ def work_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def frames(count: int, seed: int = 3) -> np.ndarray:
     """(count, 5, 3) distorted copies of ``COORDS``."""
     return COORDS + 0.1 * np.random.default_rng(seed).normal(size=(count, *COORDS.shape))
+
+
+def lattice(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """n^3 atoms on a distorted simple cubic lattice: 0.1 per cubic angstrom."""
+    a = 0.1 ** (-1 / 3)
+    grid = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    coords = a * grid + np.random.default_rng(1).normal(scale=0.1, size=grid.shape)
+    return coords, np.arange(len(grid)) % 2, np.eye(3) * n * a

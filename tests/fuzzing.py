@@ -1,6 +1,6 @@
 """Mutated files, read in a child process that is watched: what dies, hangs, raises foreign errors, takes memory.
 
-The child imports a reader by its name, ``module:function`` of this folder, and calls it with one path after the
+The child imports a reader by its name, ``module:function`` below this folder, and calls it with one path after the
 other. What becomes of a path is one of `OUTCOMES`; only "read" and "refused" are right. A reader returns, or raises
 one of `Reader.allowed`. Used by hand (see `main`) and, for a few files, by tests.
 """

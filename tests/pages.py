@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -14,3 +18,15 @@ def code_blocks(page: str, language: str) -> list[str]:
     found = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert found, f"no {language} in {page}"
     return found
+
+
+def run_page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run the Python blocks of a page where the files lie that they read; returns what they leave behind."""
+    shutil.copy(ROOT / "examples" / "water_192.extxyz", folder)
+    shutil.copy(ROOT / "tests" / "golden" / "files" / "trained" / "model.pth", folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    names: dict[str, Any] = {}
+    for block in code_blocks(f"docs/{name}", "python"):
+        exec(compile(block, name, "exec"), names)
+    return names

@@ -282,7 +282,7 @@ def test_malformed_data_files(text: str, message: str, tmp_path: Path) -> None:
 
 
 def test_example_is_the_water_that_it_was_made_from() -> None:
-    examples = Path(__file__).parent.parent / "examples"
+    examples = Path(__file__).parents[2] / "examples"
     with pytest.warns(dpa2.ReadingWarning, match="elements from the masses"):
         ((ours,),) = read_structures(examples / "lammps" / "water.data")
     ((theirs,),) = read_structures(examples / "water_192.extxyz")

@@ -14,7 +14,7 @@ from dpa2.cli import bench, main
 from dpa2.data import read_structures, write_frame
 from dpa2.embedded import default_model
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "water_192.extxyz"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "water_192.extxyz"
 
 
 @pytest.fixture

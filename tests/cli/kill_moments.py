@@ -1,7 +1,7 @@
 """Commands that are ended at many moments: nothing broken is visible, nothing finished is lost, every rerun ends well.
 
-By hand: ``python tests/kill_moments.py --moments 20``; as root with file systems in memory that fill up. It prints how
-often what was found; the status is 0 if nothing was wrong. ``tests/test_kill_moments.py`` runs a short slice of it.
+By hand: ``python tests/cli/kill_moments.py --moments 20``; as root with file systems in memory that fill up. It prints
+how often what was found; the status is 0 if nothing was wrong. ``test_kill_moments.py`` runs a short slice of it.
 
 A moment is an event of the file system that Python's audit hooks tell of (opening for writing, renaming, removing,
 making folders), an fsync, or a number of bytes in a file at which writing ends.
@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import h5py  # noqa: F401  (once, before the process is copied)
 import numpy as np

@@ -16,7 +16,7 @@ SCRIPT = """
 import sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
-from test_series import answers
+from model.test_series import answers
 np.savez(sys.argv[2], **answers(sys.argv[3]))
 """
 
@@ -51,7 +51,7 @@ def with_and_without(name: str, folder: Path) -> tuple[Any, Any]:
     for value in ("on", "off"):
         path = folder / f"{value}.npz"
         subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", SCRIPT, str(Path(__file__).parent), str(path), name],
+            [sys.executable, "-W", "ignore", "-c", SCRIPT, str(Path(__file__).parents[1]), str(path), name],
             env={**os.environ, "DPA2_SERIES": value},
             check=True,
             timeout=120,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cuda_emulator.sanitize import available, run
 
-SOURCES = Path(__file__).resolve().parent.parent / "src" / "cuda"
+SOURCES = Path(__file__).resolve().parents[2] / "src" / "cuda"
 # `only` a source is launched, or all: what the others would have computed is then not a number, and nothing needs it.
 EVALUATION = """
 from pathlib import Path

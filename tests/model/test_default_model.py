@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
 
-WATER = Path(__file__).parent.parent / "examples" / "water_192.extxyz"
+WATER = Path(__file__).parents[2] / "examples" / "water_192.extxyz"
 
 #: Physical ranges of liquid water at 300 K in the method that the model was trained on. Training frames have -155.967
 #: to -155.946 eV/atom, largest forces of 2.7 to 6.5 and rms components of about 0.8 eV/angstrom. They come from quantum

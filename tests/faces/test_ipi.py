@@ -23,7 +23,7 @@ import ase.io
 import ase.units
 from dpa2.ase import DPA2Calculator
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 WATER = EXAMPLES / "water_192.extxyz"
 LIMIT = 60.0  # seconds for everything that is waited for
 BEADS, STEPS = 4, 5

@@ -17,7 +17,7 @@ from dpa2.data import write_frame
 from dpa2.embedded import default_model
 from operations import OPERATIONS, Operation
 
-BENCH = Path(__file__).resolve().parent.parent / "bench"
+BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
 def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:

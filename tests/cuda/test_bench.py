@@ -14,7 +14,7 @@ import pytest
 from cuda_emulator import EmulatedDevice
 from dpa2.cuda.engine import CudaEngine
 
-BENCH = Path(__file__).resolve().parent.parent / "bench"
+BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import dpa2
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "engine" / "dpa2"
 FOLDERS = ("include", "src", "engine", "tests", "examples", "bench")
 LONGEST_FILE = 520

@@ -21,6 +21,6 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def test_child_of_a_threaded_parent_evaluates() -> None:
-    arguments = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(Path(__file__).parent), "act_gelu"]
+    arguments = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(Path(__file__).parents[1]), "act_gelu"]
     finished = subprocess.run(arguments, timeout=60, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr

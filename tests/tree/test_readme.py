@@ -12,7 +12,7 @@ import pytest
 from cases import load_golden
 from dpa2.cli import main
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NUMBER = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
 

@@ -13,7 +13,7 @@ from cuda_emulator.build import kernels_of
 from cuda_emulator.sanitize import available, run
 
 DEFINES = {"real": "double"}
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Bench:

@@ -113,10 +113,10 @@ def test_interface_of_mpi4py() -> None:
     """What MPIPoolExecutor is made of; without several MPI processes it runs its tasks in this one."""
     pytest.importorskip("mpi4py", reason="mpi4py is not installed")
     script = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from mpi4py.futures import MPICommExecutor
 from mpi4py import MPI
-from test_streams import MODEL, stream
+from model.test_streams import MODEL, stream
 from dpa2.streams import evaluate_frames
 with MPICommExecutor(MPI.COMM_WORLD, root=0) as executor:
     print(sum(result.energy for _, result in evaluate_frames(MODEL, stream(), executor=executor)))

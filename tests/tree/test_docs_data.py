@@ -13,7 +13,7 @@ import pytest
 from cases import GOLDEN
 from datasets import write_hdf5, write_mixed, write_standard
 from dpa2.cli import main
-from test_docs import ROOT, run_page
+from pages import ROOT, run_page
 
 MODEL = GOLDEN / "files" / "trained"
 

@@ -32,7 +32,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from ase.vibrations import Vibrations
 from dpa2.ase import DPA2Calculator
 
-WATER = Path(__file__).resolve().parent.parent / "examples" / "water_192.extxyz"
+WATER = Path(__file__).resolve().parents[2] / "examples" / "water_192.extxyz"
 MONOMER = Atoms("OH2", [[0.0, 0.0, 0.12], [0.0, 0.76, -0.47], [0.0, -0.76, -0.47]])
 PBC = [(True, True, True), (True, False, True), (False, True, False), (False, False, False)]
 
@@ -149,7 +149,7 @@ def test_options_reach_the_model(tmp_path: Path) -> None:
     model = DPA2Calculator(path, precision="float32", threads=2, skin=0.5, on_overflow="error").model
     assert (model.precision, model.threads, model.skin) == ("float32", 2, 0.5)
     assert DPA2Calculator(str(path), skin=0.0).model.skin == 0.0
-    multitask = Path(__file__).parent / "golden" / "files" / "multitask" / "model.pt"
+    multitask = Path(__file__).parents[1] / "golden" / "files" / "multitask" / "model.pt"
     assert DPA2Calculator(multitask, head="ice").model.config["head"] == "ice"
 
 

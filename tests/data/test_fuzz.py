@@ -56,7 +56,7 @@ def test_driver_sees_what_goes_wrong(tmp_path: Path) -> None:
         (folder / "x").write_text(word)
         return word, str(folder / "x")
 
-    report = fuzz("test_data_fuzz:misbehave", make, range(len(WRITTEN)), keep=tmp_path)
+    report = fuzz("data.test_fuzz:misbehave", make, range(len(WRITTEN)), keep=tmp_path)
     assert dict(report.counts) == {(word, word): 1 for word in WRITTEN}
     assert [outcome for _, outcome, _, _ in report.wrong] == ["foreign", "crash", "memory"]
     assert (tmp_path / "2" / "x").read_text() == "foreign"
@@ -71,7 +71,7 @@ def test_driver_sees_a_reader_that_hangs(monkeypatch: pytest.MonkeyPatch) -> Non
         return "hang", str(folder / "x")
 
     monkeypatch.setattr(fuzzing, "SECONDS", 0.2)
-    report = fuzz("test_data_fuzz:misbehave", make, [0])
+    report = fuzz("data.test_fuzz:misbehave", make, [0])
     assert dict(report.counts) == {("hang", "hang"): 1}
 
 

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from pages import code_blocks
 from random_model import random_model
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = GOLDEN / "compressed"
 MADE_BY_DEEPMD = ("smooth", "rough", "one_side", "single")
 

@@ -13,7 +13,7 @@ from typing import Any
 import dpa2
 import numpy as np
 import pytest
-from api_models import BOX, COORDS, HAS_NATIVE, TYPES, model_data
+from api_models import BOX, COORDS, HAS_NATIVE, TYPES, lattice, model_data
 from dpa2.model import Model
 
 pytestmark = pytest.mark.skipif(not HAS_NATIVE, reason="not installed: source tree only")
@@ -117,21 +117,12 @@ def test_reference_has_no_estimate() -> None:
         Model(model_data(), device="reference").memory_estimate(10)
 
 
-def lattice(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """n^3 atoms on a distorted simple cubic lattice: 0.1 per cubic angstrom."""
-    a = 0.1 ** (-1 / 3)
-    grid = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    coords = a * grid + np.random.default_rng(1).normal(scale=0.1, size=grid.shape)
-    return coords, np.arange(len(grid)) % 2, np.eye(3) * n * a
-
-
 MEASURE = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from dpa2.model import Model
-from api_models import model_data
-from test_memory import lattice
+from api_models import lattice, model_data
 model = Model(model_data(), threads=int(sys.argv[3]), precision=sys.argv[2])
 # Not ru_maxrss: a process starts with its parent's, which may be the larger one.
 peak = lambda: int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
@@ -149,7 +140,7 @@ print(peak() - resident, model.memory_estimate(len(coords), density=0.1))
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of the process from /proc")
 @pytest.mark.parametrize(("precision", "threads"), [("float64", 1), ("float32", 2)])
 def test_estimate_is_what_an_evaluation_takes(precision: str, threads: int) -> None:
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     command = [sys.executable, "-W", "ignore", "-c", MEASURE, here, precision, str(threads)]
     grown, estimate = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert 0.75 * grown < estimate < 1.35 * grown, (grown, estimate)
@@ -160,8 +151,7 @@ import hashlib, os, resource, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from dpa2.model import Model
-from api_models import model_data
-from test_memory import lattice
+from api_models import lattice, model_data
 coords, types, box = lattice(24)
 model = Model(model_data(), threads=1)
 status = lambda key: int(next(l for l in open("/proc/self/status") if l.startswith(key)).split()[1]) * 1024
@@ -180,7 +170,7 @@ def test_short_memory_is_made_up_for_and_changes_no_bit() -> None:
     """Pair features that do not fit are computed again in the backward."""
 
     def run(fraction: float) -> tuple[int, str]:
-        command = [sys.executable, "-W", "ignore", "-c", SHORT, str(Path(__file__).parent), str(fraction)]
+        command = [sys.executable, "-W", "ignore", "-c", SHORT, str(Path(__file__).parents[1]), str(fraction)]
         grown, digest = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         return int(grown), digest
 
@@ -198,7 +188,7 @@ import numpy as np
 from dpa2.files import ModelData
 from dpa2.model import Model
 from random_model import random_model
-from test_memory import lattice
+from api_models import lattice
 repformer = {
     "nlayers": 6, "g1_dim": 128, "g2_dim": 4, "nsel": 40, "axis_neuron": 2, "g1_out_mlp": True, "update_h2": False,
     "update_g1_has_attn": False, "update_g2_has_attn": False, "update_g2_has_g1g1": False}
@@ -223,7 +213,7 @@ except MemoryError:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of the process from /proc")
 def test_a_second_step_asks_for_no_more_than_the_first() -> None:
     """A workspace that was made small at the first step holds all that the next one needs."""
-    command = [sys.executable, "-W", "ignore", "-c", STEPS, str(Path(__file__).parent)]
+    command = [sys.executable, "-W", "ignore", "-c", STEPS, str(Path(__file__).parents[1])]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "a larger system does not fit\n", done.stderr
 
@@ -273,8 +263,7 @@ RLIMIT = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 from dpa2.model import Model
-from api_models import model_data
-from test_memory import lattice
+from api_models import lattice, model_data
 model = Model(model_data(), threads=1)
 coords, types, box = lattice(40)
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -290,7 +279,7 @@ except MemoryError as error:
 @pytest.mark.parametrize("megabytes", [20, 80, 160])
 def test_address_space_that_ends_anywhere_is_a_memory_error(megabytes: int) -> None:
     """Before the lists, in them, or after them."""
-    command = [sys.executable, "-W", "ignore", "-c", RLIMIT, str(Path(__file__).parent), str(megabytes)]
+    command = [sys.executable, "-W", "ignore", "-c", RLIMIT, str(Path(__file__).parents[1]), str(megabytes)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert "memory" in done.stdout

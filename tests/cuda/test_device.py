@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from cases import MODELS, load_golden
 from cuda_emulator import EmulatedDevice
+from device_lists import COMPARED, assert_same_lists, random_frame
 from dpa2.cuda.device import CupyDevice
 from dpa2.cuda.engine import CudaEngine
 from dpa2.cuda.neighbors import NeighborSearch
 from dpa2.errors import InputError
 from dpa2.files import ModelData
-from test_cuda_neighbors import COMPARED, assert_same_lists, random_frame
 
-BENCH = Path(__file__).resolve().parent.parent / "bench"
+BENCH = Path(__file__).resolve().parents[2] / "bench"
 CASES = {case.name: case for case in MODELS}
 
 

@@ -23,7 +23,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads t
 
 
 def run(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "ignore", "-c", script, str(Path(__file__).parent), *map(str, arguments)]
+    command = [sys.executable, "-W", "ignore", "-c", script, str(Path(__file__).parents[1]), *map(str, arguments)]
     return subprocess.run(
         command, timeout=120, capture_output=True, text=True, check=False, env={**os.environ, **environment}
     )
@@ -41,8 +41,7 @@ FEW = """
 import resource, sys, threading
 sys.path.insert(0, sys.argv[1])
 from dpa2.model import Model
-from api_models import model_data
-from test_memory import lattice
+from api_models import lattice, model_data
 model = Model(model_data(), threads=24)
 coords, types, box = lattice(4)
 expected = model.evaluate(coords, types, box)
@@ -72,8 +71,7 @@ MANY = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 from dpa2.model import Model
-from api_models import model_data
-from test_memory import lattice
+from api_models import lattice, model_data
 model = Model(model_data(), threads=192)
 coords, types, box = lattice(8)
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -124,8 +122,7 @@ import sys, threading, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from dpa2.model import Model
-from api_models import model_data
-from test_memory import lattice
+from api_models import lattice, model_data
 coords, types, box = lattice(12)
 kind, path = sys.argv[2:4]
 model = Model(model_data(), threads=2 if kind in ("two threads", "frames") else 1, skin=0.5)
@@ -191,7 +188,7 @@ def test_the_interpreter_ends_while_a_callback_of_an_exchange_wants_its_lock(tmp
 @pytest.mark.parametrize("natoms", [60, 1100])
 def test_bits_with_a_skin_do_not_depend_on_who_evaluated_before(natoms: int) -> None:
     """Trajectories of the same atoms, in threads that share a model: each finds lists that others have left."""
-    from test_memory import lattice
+    from api_models import lattice
 
     coords, types, box = lattice(11)
     coords, types = coords[:natoms], types[:natoms]

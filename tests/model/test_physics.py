@@ -330,7 +330,7 @@ def test_instruction_sets_change_rounding_only(tmp_path: Path) -> None:
     levels = _native.isa_levels()
     assert _native.isa() in levels
     results = {}
-    paths = os.pathsep.join([str(Path(__file__).parent), *(path for path in sys.path if path)])
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *(path for path in sys.path if path)])
     for level in levels:
         target = tmp_path / f"{level}.npz"
         environment = {**os.environ, "DPA2_ISA": level, "PYTHONPATH": paths}

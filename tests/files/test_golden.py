@@ -79,7 +79,7 @@ def test_answers(name: str, head: str | None, model: str, device: str) -> None:
     expected = golden_file(model)
     # deepmd-kit computed with the seven bits of the file's bfloat16
     tolerance = 0.3 if model == "bfloat16" else TOLERANCE["float64"]
-    # what a table evaluates to is the matter of test_compress.py
+    # what a table evaluates to is the matter of model/test_compress.py
     loaded = dpa2.load(FILES / name, head=head, precision="float64", threads=1, device=device, compress=False)
     for system in expected.systems:
         with warnings.catch_warnings():

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parent.parent
+SOURCE = Path(__file__).resolve().parents[2]
 PROGRAMS = sorted(path.stem for path in (SOURCE / "tests" / "native").glob("test_*.cpp"))
 LONGEST = 600  # seconds that a program may take
 SKIPPED = 77  # exit status of a program for processors of another kind

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,22 +13,7 @@ pytest.importorskip("ase", reason="ASE is not installed: pip install 'dpa2[ase]'
 
 from dpa2.ase import DPA2Calculator
 from dpa2.deepmd import DeepPot
-from pages import code_blocks
-
-ROOT = Path(__file__).resolve().parent.parent
-WATER = ROOT / "examples" / "water_192.extxyz"
-
-
-def run_page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Run the Python blocks of a page where the files lie that they read; returns what they leave behind."""
-    shutil.copy(WATER, folder)
-    shutil.copy(ROOT / "tests" / "golden" / "files" / "trained" / "model.pth", folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    names: dict[str, Any] = {}
-    for block in code_blocks(f"docs/{name}", "python"):
-        exec(compile(block, name, "exec"), names)
-    return names
+from pages import ROOT, run_page
 
 
 def test_ase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
