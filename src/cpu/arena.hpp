@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "padding.hpp"
+
 namespace dpa2 {
 
 /// Kernels take their temporaries from here and release them in reverse order. What is inline is always inlined, because the
@@ -19,10 +21,10 @@ class Arena {
   Arena& operator=(const Arena&) = delete;
   ~Arena();
 
-  /// Uninitialised, aligned to 64 bytes. Throws std::bad_alloc.
+  /// Uninitialised, aligned to pad_bytes. Throws std::bad_alloc.
   template <class T>
   inline __attribute__((always_inline)) T* take(long n) {
-    const std::size_t size = (static_cast<std::size_t>(n > 0 ? n : 0) * sizeof(T) + 63) / 64 * 64;
+    const std::size_t size = padded_bytes(static_cast<std::size_t>(n > 0 ? n : 0) * sizeof(T));
     if (used_ + size > bytes_) next_chunk(size);
     char* p = base_ + used_;
     used_ += size;

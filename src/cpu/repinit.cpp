@@ -14,11 +14,6 @@ using simd::width;
 
 namespace {
 
-template <class T>
-int padded(int n) {
-  return (n + simd::pad<T> - 1) / simd::pad<T> * simd::pad<T>;
-}
-
 /// G (ng, m) *= 1 + gate * c, c = sw or 1; `net_out` keeps the ungated value where it is wanted.
 template <class T>
 void apply_gate(const RepinitParams<T>& p, int m, T* G, const T* net, const T* sw, const int* combination) {

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "padding.hpp"
+
 #ifndef DPA2_ISA
 #error "kernels are compiled with -DDPA2_ISA=<level>"
 #endif
@@ -32,9 +34,6 @@ inline constexpr int vector_bytes = 32;
 inline constexpr int vector_bytes = 16;
 #endif
 
-/// Every channel and lane dimension is padded to this many bytes at every level, so that the data layout does not depend on it.
-inline constexpr int pad_bytes = 64;
-
 #define DPA2_INLINE inline __attribute__((always_inline))
 
 template <class T>
@@ -58,8 +57,9 @@ using Int = typename Types<T>::I;
 
 template <class T>
 inline constexpr int width = vector_bytes / static_cast<int>(sizeof(T));
+/// The unit of the padding, in numbers.
 template <class T>
-inline constexpr int pad = pad_bytes / static_cast<int>(sizeof(T));
+inline constexpr int pad = padded<T>(1);
 
 template <class T>
 DPA2_INLINE Vec<T> load(const T* p) {

@@ -120,7 +120,7 @@ void for_chunks(const ThreeBodyParams<T>& p, bool alike, int n, int m, const T* 
     }
   }
   if (pairs.count == 0) return;
-  const int lanes = (pairs.count + simd::pad<T> - 1) / simd::pad<T> * simd::pad<T>;
+  const int lanes = padded<T>(pairs.count);
   for (int i = pairs.count; i < lanes; ++i) {
     pairs.e[i] = pairs.weight[i] = pairs.ss[i] = T(0);
     pairs.combination[i] = 0;

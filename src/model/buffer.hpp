@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "allocate.hpp"
+#include "padding.hpp"
 
 namespace dpa2 {
 
@@ -33,7 +34,7 @@ class Buffer {
       std::free(data_);
       data_ = nullptr;
       capacity_ = 0;
-      const std::size_t bytes = ((n + n / slack) * sizeof(T) + 63) / 64 * 64;
+      const std::size_t bytes = padded_bytes((n + n / slack) * sizeof(T));
       data_ = static_cast<T*>(allocate(bytes));
       if (data_ == nullptr) throw std::bad_alloc();
       capacity_ = bytes / sizeof(T);

@@ -17,7 +17,7 @@ namespace dpa2 {
 void Storage::Free::operator()(void* p) const noexcept { std::free(p); }
 
 void* Storage::raw(std::size_t bytes) {
-  const std::size_t size = (bytes + 63) / 64 * 64 + 64;
+  const std::size_t size = padded_bytes(bytes) + pad_bytes;
   if (size > left_) {
     const std::size_t block = (size + huge_page - 1) / huge_page * huge_page;
     void* memory = allocate(block);

@@ -10,15 +10,9 @@
 #include "model/config.hpp"
 #include "model/features.hpp"
 #include "model/weights.hpp"
+#include "padding.hpp"
 
 namespace dpa2 {
-
-/// Channels and lanes are padded to 64 bytes.
-template <class T>
-constexpr int padded(int n) {
-  constexpr int p = 64 / static_cast<int>(sizeof(T));
-  return (n + p - 1) / p * p;
-}
 
 /// Owns the arrays that the parameter structures point into: 64-byte aligned, zero-initialised, never moved.
 class Storage {
