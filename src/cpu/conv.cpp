@@ -13,14 +13,9 @@ using simd::width;
 
 namespace {
 
-template <class T>
-DPA2_INLINE const T* row(const ConvRows<T>& r, int e) {
-  return r.rows + static_cast<long>(r.index != nullptr ? r.index[e] : e) * r.ld;
-}
-
 /// y (n, nb) = a P: indexed rows are gathered first, so that one product serves all edges.
 template <class T, class Isa>
-void project(int n, T* y, T* gathered, const ConvRows<T>& a, const Packed<T>& P) {
+void project(int n, T* y, T* gathered, const EdgeRows<T>& a, const Packed<T>& P) {
   const T* rows = a.rows;
   long ld = a.ld;
   if (a.index != nullptr) {
@@ -37,7 +32,7 @@ constexpr int wide = 8;
 
 /// out = sum over the edges of s y b, for NV vectors of channels from c on.
 template <int NV, class T>
-void message(int n, T* out, const T* y, const ConvRows<T>& b, const T* s, int nb, int c) {
+void message(int n, T* out, const T* y, const EdgeRows<T>& b, const T* s, int nb, int c) {
   Vec<T> acc[NV] = {};
   for (int e = 0; e < n; ++e) {
     const T *ye = y + static_cast<long>(e) * nb + c, *be = row(b, e) + c;
@@ -52,7 +47,7 @@ void message(int n, T* out, const T* y, const ConvRows<T>& b, const T* s, int nb
 }  // namespace
 
 template <class T, class Isa>
-void Conv<T, Isa>::forward(int n, T* out, const ConvRows<T>& a, const ConvRows<T>& b, const Packed<T>& P, const T* s, Arena& arena) {
+void Conv<T, Isa>::forward(int n, T* out, const EdgeRows<T>& a, const EdgeRows<T>& b, const Packed<T>& P, const T* s, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   const int nb = P.n;
   T* y = arena.take<T>(static_cast<long>(n) * nb);
@@ -66,7 +61,7 @@ void Conv<T, Isa>::forward(int n, T* out, const ConvRows<T>& a, const ConvRows<T
 
 template <class T, class Isa>
 void Conv<T, Isa>::backward(int n, T* da, long dald, const int* ascatter, T* db, long dbld, const int* bscatter, T* ds, const T* dout,
-                            const ConvRows<T>& a, const ConvRows<T>& b, const Packed<T>& P, const Packed<T>& Pt, const T* s, Arena& arena) {
+                            const EdgeRows<T>& a, const EdgeRows<T>& b, const Packed<T>& P, const Packed<T>& Pt, const T* s, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   const int nb = P.n, na = P.k;
   T* y = arena.take<T>(static_cast<long>(n) * nb);

@@ -2,26 +2,20 @@
 #pragma once
 
 #include "cpu/arena.hpp"
+#include "cpu/edge_rows.hpp"
 #include "cpu/linear.hpp"
 
 namespace dpa2 {
 
 /// conv_i = sum_e s_e (a_e P) * b_e with s_e = kappa_n w_e. With g1_out_conv the projected rows a are g2 and b are the
 /// neighbours' g1; without it the roles are exchanged. One operation serves both: `a` is what goes through P.
-template <class T>
-struct ConvRows {
-  const T* rows;     ///< row e, or row index[e]
-  long ld;
-  const int* index;  ///< null: rows of the edges themselves
-};
-
 template <class T, class Isa>
 struct Conv {
   /// out (nb) = ; P (na, nb) packed, s (n)
-  static void forward(int n, T* out, const ConvRows<T>& a, const ConvRows<T>& b, const Packed<T>& P, const T* s, Arena& arena);
+  static void forward(int n, T* out, const EdgeRows<T>& a, const EdgeRows<T>& b, const Packed<T>& P, const T* s, Arena& arena);
   /// da rows +=, db rows += (at the scatter positions where there is an index), ds (n) +=; Pt (nb, na) packed
   static void backward(int n, T* da, long dald, const int* ascatter, T* db, long dbld, const int* bscatter, T* ds, const T* dout,
-                       const ConvRows<T>& a, const ConvRows<T>& b, const Packed<T>& P, const Packed<T>& Pt, const T* s, Arena& arena);
+                       const EdgeRows<T>& a, const EdgeRows<T>& b, const Packed<T>& P, const Packed<T>& Pt, const T* s, Arena& arena);
 };
 
 }  // namespace dpa2

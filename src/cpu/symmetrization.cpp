@@ -18,7 +18,7 @@ void Symmetrization<T, Isa>::moments(int n, int nc, T* C, const T* f, const Edge
     if (nv == block) {
       Vec<T> acc[3][block] = {};
       for (int e = 0; e < n; ++e) {
-        const T* x = X.rows + static_cast<long>(X.index != nullptr ? X.index[e] : e) * X.ld + c;
+        const T* x = row(X, e) + c;
         for (int v = 0; v < block; ++v) {
           const Vec<T> xv = load<T>(x + v * width<T>);
           for (int d = 0; d < 3; ++d) acc[d][v] += xv * f[3 * e + d];
@@ -29,7 +29,7 @@ void Symmetrization<T, Isa>::moments(int n, int nc, T* C, const T* f, const Edge
     } else {
       Vec<T> acc[3] = {};
       for (int e = 0; e < n; ++e) {
-        const Vec<T> xv = load<T>(X.rows + static_cast<long>(X.index != nullptr ? X.index[e] : e) * X.ld + c);
+        const Vec<T> xv = load<T>(row(X, e) + c);
         for (int d = 0; d < 3; ++d) acc[d] += xv * f[3 * e + d];
       }
       for (int d = 0; d < 3; ++d) store<T>(C + d * nc + c, acc[d]);
@@ -92,13 +92,13 @@ template <class T, class Isa>
 void Symmetrization<T, Isa>::moments_backward(int n, int nc, T* df, T* dX, long dld, const int* scatter, const T* dC, const T* f,
                                               const EdgeRows<T>& X) {
   for (int e = 0; e < n; ++e) {
-    const T* x = X.rows + static_cast<long>(X.index != nullptr ? X.index[e] : e) * X.ld;
+    const T* x = row(X, e);
     T* dx = dX + static_cast<long>(scatter != nullptr ? scatter[e] : e) * dld;
     const T f0 = f[3 * e], f1 = f[3 * e + 1], f2 = f[3 * e + 2];
     Vec<T> acc[3] = {};
     for (int c = 0; c < nc; c += width<T>) {
-      const Vec<T> xv = load<T>(x + c);
       const Vec<T> d0 = load<T>(dC + c), d1 = load<T>(dC + nc + c), d2 = load<T>(dC + 2 * nc + c);
+      const Vec<T> xv = load<T>(x + c);
       acc[0] += d0 * xv;
       acc[1] += d1 * xv;
       acc[2] += d2 * xv;

@@ -1,15 +1,9 @@
 // grrg and drrd: the Gram matrix of the vector moments of a feature (specification, sections 8.8 and 12.5).
 #pragma once
 
-namespace dpa2 {
+#include "cpu/edge_rows.hpp"
 
-/// The features of a centre's edges: row e of `rows`, or row index[e] when there is an index; row stride ld.
-template <class T>
-struct EdgeRows {
-  const T* rows;
-  long ld;
-  const int* index;
-};
+namespace dpa2 {
 
 /// nc is padded to 64 bytes; f (n, 3) = kappa_h w_e h2_e.
 template <class T, class Isa>

@@ -77,7 +77,7 @@ void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* d
     const T* row = dcat + static_cast<long>(i - i0) * p.ncat;
     T* dg1_i = own + static_cast<long>(i - i0) * n1;
     if (p.has.conv) {
-      const ConvRows<T> pair{g2, n2, nullptr}, node{g1, n1, j};
+      const EdgeRows<T> pair{g2, n2, nullptr}, node{g1, n1, j};
       if (p.has.out_conv)
         k_.conv_backward(n, dg2, n2, nullptr, acc, n1, scatter, ds, terms[p.g1_conv] + static_cast<long>(i - i0) * n1, pair, node, p.P, p.Pt,
                          s, arena);

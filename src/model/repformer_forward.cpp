@@ -90,7 +90,7 @@ void Evaluator<T>::forward_layer(int layer, const Tile& tile, Arena& arena) {
     edge_factors(i, s, f, h2(layer) + 3 * f0);
     T* row = cat + static_cast<long>(i - i0) * p.ncat;
     if (p.has.conv) {
-      const ConvRows<T> pair{g2, n2, nullptr}, node{g1, n1, j};
+      const EdgeRows<T> pair{g2, n2, nullptr}, node{g1, n1, j};
       if (p.has.out_conv)
         k_.conv(n, conv + static_cast<long>(i - i0) * n1, pair, node, p.P, s, arena);
       else

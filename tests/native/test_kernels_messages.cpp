@@ -112,7 +112,7 @@ struct Conv {
     Guarded<T> s;
     Panels<T> P, Pt;
     Guarded<int> aindex, bindex;
-    dpa2::ConvRows<T> ar, br;
+    dpa2::EdgeRows<T> ar, br;
   };
   template <class T>
   Blocks forward(const Kernels<T>& k, const Blocks& x) const {
