@@ -2,6 +2,7 @@
 
 #include "cpu/linear.hpp"
 #include "cpu/simd.hpp"
+#include "cpu/skip.hpp"
 
 namespace dpa2 {
 
@@ -12,15 +13,6 @@ using simd::Vec;
 using simd::width;
 
 namespace {
-
-/// y (out, m) += the skip connection from x (in, m).
-template <class T>
-void add_skip(int skip, int in, int m, T* y, const T* x) {
-  for (int half = 0; half < skip; ++half) {
-    T* yh = y + static_cast<long>(half) * in * m;
-    for (long i = 0; i < static_cast<long>(in) * m; i += width<T>) store<T>(yh + i, load<T>(yh + i) + load<T>(x + i));
-  }
-}
 
 /// Applies the activation to z in place and the optional time step of every channel.
 template <class T, class Isa>
@@ -82,7 +74,7 @@ void EmbeddingNetOp<T, Isa>::forward(const EmbeddingNet<T>& net, int m, Embeddin
     finish_layer<T, Isa>(layer, net.act, m, y, grad ? tape.dphi[l] : nullptr);
     if (layer.skip == 0) continue;
     if (l > 0) {
-      add_skip(layer.skip, layer.in, m, y, tape.y[l - 1]);
+      add_skip(layer.skip, 1, static_cast<long>(layer.in) * m, y, 0, tape.y[l - 1], 0);
       continue;
     }
     for (int half = 0; half < layer.skip; ++half) {
@@ -107,8 +99,7 @@ void EmbeddingNetOp<T, Isa>::backward(const EmbeddingNet<T>& net, int m, T* ds, 
     if (l > 0) {
       T* other = dx[l & 1];
       Linear<T, Isa>::run(layer.in, m, layer.out, other, m, layer.wt, 1, layer.in, dz, m, simd::pad<T>, nullptr, false);
-      for (int half = 0; half < layer.skip; ++half)
-        add_skip(1, layer.in, m, other, dy + static_cast<long>(half) * layer.in * m);
+      add_skip_backward(layer.skip, 1, static_cast<long>(layer.in) * m, other, 0, dy, 0);
       dy = other;
       continue;
     }

@@ -1,6 +1,7 @@
 #include "cpu/fitting.hpp"
 
 #include "cpu/simd.hpp"
+#include "cpu/skip.hpp"
 
 namespace dpa2 {
 
@@ -10,21 +11,6 @@ using simd::store;
 using simd::sum;
 using simd::Vec;
 using simd::width;
-
-namespace {
-
-/// y (m, ldy) += x or [x, x], x (m, ldx) with `in` real channels: the halves follow each other without padding.
-template <class T>
-void add_skip(int skip, int m, int in, T* y, int ldy, const T* x, int ldx) {
-  for (int i = 0; i < m; ++i)
-    for (int half = 0; half < skip; ++half) {
-      T* yi = y + static_cast<long>(i) * ldy + half * in;
-      const T* xi = x + static_cast<long>(i) * ldx;
-      for (int c = 0; c < in; ++c) yi[c] += xi[c];
-    }
-}
-
-}  // namespace
 
 template <class T, class Isa>
 void Fitting<T, Isa>::run(const FittingParams<T>& p, int m, T* e, T* dx, const T* x, Arena& arena) {
@@ -50,7 +36,7 @@ void Fitting<T, Isa>::run(const FittingParams<T>& p, int m, T* e, T* dx, const T
           store<T>(out + at, load<T>(out + at) * f);
           store<T>(dphi[l] + at, load<T>(dphi[l] + at) * f);
         }
-    add_skip(layer.skip, m, layer.in, out, n, y[l], k);
+    add_skip(layer.skip, m, layer.in, out, n, y[l], k);  // the copies follow each other without padding
     y[l + 1] = out;
   }
   const int last = p.nlayers > 0 ? p.layers[p.nlayers - 1].w.n : p.in;
@@ -71,7 +57,7 @@ void Fitting<T, Isa>::run(const FittingParams<T>& p, int m, T* e, T* dx, const T
       Activate<T, Isa>::backward(static_cast<long>(m) * n, dz, dy, dphi[l]);
       T* out = l > 0 ? other : dx;
       Linear<T, Isa>::run(m, k, n, out, k, dz, n, 1, layer.wt.data, pad<T>, static_cast<long>(n) * pad<T>, nullptr, false);
-      for (int half = 0; half < layer.skip; ++half) add_skip(1, m, layer.in, out, k, dy + half * layer.in, n);
+      add_skip_backward(layer.skip, m, layer.in, out, k, dy, n);
       other = dy;
       dy = out;
     }
