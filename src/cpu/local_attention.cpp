@@ -1,6 +1,7 @@
 #include "cpu/local_attention.hpp"
 
 #include "cpu/simd.hpp"
+#include "math/attention.hpp"
 
 namespace dpa2 {
 
@@ -25,10 +26,10 @@ void probabilities(int n, int n1, int nh, T* S, T* P, const T* tq, const T* g1, 
   for (int h = 0; h < nh; ++h) {
     T* s = S + static_cast<long>(h) * n;
     T* p = P + static_cast<long>(h) * n;
-    T top = npad > T(0) ? -shift : T(-1e30);  // logits relative to the shift keep their digits
+    T top = math::least_logit(npad, shift);
     for (int e = 0; e < n; ++e) {
       s[e] = dot(n1, tq + static_cast<long>(h) * n1, g1 + static_cast<long>(j[e]) * n1);
-      p[e] = w != nullptr ? s[e] * w[e] + shift * (w[e] - T(1)) : s[e];
+      p[e] = w != nullptr ? math::logit(s[e], w[e], w[e], shift) : s[e];
       top = p[e] > top ? p[e] : top;
     }
     T total = npad * static_cast<T>(__builtin_exp(static_cast<double>(-shift - top)));
@@ -83,9 +84,14 @@ void LocalAttention<T, Isa>::backward(int n, int n1, int nh, T* dtq, T* dg1, con
     }
     for (int e = 0; e < n; ++e) {
       const T we = w != nullptr ? w[e] : T(1);
-      const T db = p[e] * (dA[e] * we - inner);
-      if (w != nullptr) dw[e] += dA[e] * p[e] + db * (s[e] + shift);
-      const T ds = db * we, a = p[e] * we;
+      T ds, d1, d2;  // of w as it multiplies the value, and the score
+      if (w != nullptr) {
+        math::logit_backward(false, dA[e], p[e], inner, s[e], we, we, shift, ds, d1, d2);
+        dw[e] += d1 + d2;
+      } else {
+        math::logit_backward(false, dA[e], p[e], inner, s[e], T(1), T(1), shift, ds, d1, d2);
+      }
+      const T a = p[e] * we;
       const T* gj = g1 + static_cast<long>(j[e]) * n1;
       T* dgj = dg1 + static_cast<long>(scatter[e]) * n1;
       for (int c = 0; c < n1; c += width<T>) {

@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "cpu/simd.hpp"
+#include "math/attention.hpp"
 
 namespace dpa2 {
 
@@ -69,16 +70,15 @@ DPA2_INLINE void raise(long ld, T* P, const Vec<T> (&top)[NV], Vec<T> (&total)[N
 template <class T, bool gate, int NV>
 void softmax_strip(int n, long m, long ld, T shift, T npad, const T* c1, const T* c2, const T* S, T* P, T* Rt) {
   Vec<T> top[NV], total[NV];
-  // Logits are taken relative to the shift: c2 - 1 is exact near the centre, where a logit of about 20 would lose digits.
 #pragma GCC unroll 2
-  for (int v = 0; v < NV; ++v) top[v] = splat<T>(npad > T(0) ? -shift : T(-1e30));
+  for (int v = 0; v < NV; ++v) top[v] = splat<T>(math::least_logit(npad, shift));
   for (int k = 0; k < n; ++k)
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) {
       const long pair = k * m + v * width<T>, at = k * ld + v * width<T>;
       const Vec<T> switched = load<T>(c2 + pair);
       const Vec<T> factor = gate ? load<T>(c1 + pair) : switched;
-      const Vec<T> b = load<T>(S + at) * factor + (switched - T(1)) * shift;
+      const Vec<T> b = math::logit(load<T>(S + at), factor, switched, shift);
       store<T>(P + at, b);
       top[v] = simd::max<T>(top[v], b);
     }
@@ -126,17 +126,10 @@ void softmax_backward_strip(bool first, int n, long m, long ld, T shift, const T
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) {
       const long pair = k * m + v * width<T>, at = k * ld + v * width<T>;
-      const Vec<T> factor = load<T>(c1 + pair), s = load<T>(S + at), probability = load<T>(P + at), drt = load<T>(dS + at);
-      const Vec<T> db = probability * (drt * factor - inner[v]);
-      Vec<T> g1 = drt * probability, g2;
-      if constexpr (gate) {
-        g1 += db * s;
-        g2 = db * shift;
-        store<T>(dS + at, db * factor);
-      } else {
-        g2 = db * (s + shift);
-        store<T>(dS + at, db * load<T>(c2 + pair));
-      }
+      Vec<T> ds, g1, g2;
+      math::logit_backward(gate, load<T>(dS + at), load<T>(P + at), inner[v], load<T>(S + at), load<T>(c1 + pair), load<T>(c2 + pair), shift, ds, g1,
+                           g2);
+      store<T>(dS + at, ds);
       if (!first) {
         g1 += load<T>(dc1 + pair);
         g2 += load<T>(dc2 + pair);

@@ -12,7 +12,7 @@ template <class T>
 struct PairAttentionParams {
   int nh = 0, n2 = 0;
   bool gate = false, smooth = true;
-  T shift = 0;                   ///< 20 when smooth, else 0
+  T shift = 0;                   ///< math::attention_shift when smooth, else 0
   Packed<T> A, At;               ///< (n2, nh*n2) block h = Wk_h Wq_h^T / sqrt(nd); its transpose
   Packed<T> B;                   ///< (n2, nh*n2), its blocks beside each other; empty without the g2 update
   const T* Bt = nullptr;         ///< (nh*n2, n2): the same blocks one below the other, row-major

@@ -1,6 +1,7 @@
 // Attention of a centre over the g1 of its neighbours (specification, sections 8.10, 12.11 and 11 S7): keys folded with queries
 // before (tq), values with the head map after (o). One block per centre; scores stay in shared memory.
 #include "cuda/block.cuh"
+#include "math/attention.hpp"
 
 using namespace dpa2;
 
@@ -18,14 +19,14 @@ __device__ void probabilities(int n, int n1, int nh, real* S, real* P, const rea
       acc = warp_sum(acc);
       if (lane == 0) {
         S[h * n + e] = acc;
-        P[h * n + e] = acc * w[e] + shift * (w[e] - real(1));  // relative to the shift, logits keep their digits
+        P[h * n + e] = math::logit(acc, w[e], w[e], shift);
       }
     }
   }
   __syncthreads();
   for (int h = warp; h < nh; h += warps) {
     real* p = P + h * n;
-    real top = npad > real(0) ? -shift : real(-1e30);
+    real top = math::least_logit(npad, shift);
     for (int e = lane; e < n; e += 32) top = p[e] > top ? p[e] : top;
     top = part_max(top, 32);
     real total = 0;
@@ -41,7 +42,7 @@ __device__ void probabilities(int n, int n1, int nh, real* S, real* P, const rea
 
 }  // namespace
 
-// o (n, nh * n1) = sum_e P_he w_e g1_j; tq (n, nh * n1); shift 20 and nsel where smooth, 0 and 0 else (and w = 1). Dynamic shared memory:
+// o (n, nh * n1) = sum_e P_he w_e g1_j; tq (n, nh * n1); attention_shift and nsel where smooth, 0 and 0 else (and w = 1). Dynamic shared memory:
 // 2 nh most.
 extern "C" __global__ void local_attention(int n1, int nh, real shift, int nsel, real* o, const real* tq, const real* g1, const real* w,
                                            const int* start, const int* j) {
@@ -86,9 +87,10 @@ extern "C" __global__ void local_attention_backward(int n1, int nh, real shift, 
     inner = warp_sum(inner);
     for (int e = lane; e < n; e += 32) {
       const int at = h * n + e;
-      const real dA = dP[at], db = P[at] * (dA * w[first + e] - inner);
-      S[at] = dA * P[at] + db * (S[at] + shift);
-      dP[at] = db * w[first + e];
+      real ds, d1, d2;  // of w as it multiplies the value, and the score
+      math::logit_backward(false, dP[at], P[at], inner, S[at], w[first + e], w[first + e], shift, ds, d1, d2);
+      S[at] = d1 + d2;
+      dP[at] = ds;
     }
   }
   __syncthreads();

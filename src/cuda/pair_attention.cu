@@ -4,6 +4,7 @@
 // Weights as folded when the model is prepared: query with key (A), value with head map, the mean over channels and 1/sqrt(3) (B). Keys are
 // rows of the score matrix and queries its columns: S[k][j] = (g2_k A_h) . g2_j. HH = h2_j . h2_k, c2 = w_j w_k, c1 = HH c2.
 #include "cuda/block.cuh"
+#include "math/attention.hpp"
 
 using namespace dpa2;
 
@@ -33,15 +34,14 @@ struct Softmax {
   real shift, npad;
   real top, total;
 
-  /// Logits are relative to the shift, so that they keep their digits: a padded slot has -shift.
   __device__ __forceinline__ real logit(real s, int k, real product) const {
     const real c2 = at.w[j] * at.w[k];
-    return (gate ? s * product : s) * c2 + shift * (c2 - real(1));
+    return math::logit(gate ? s * product : s, c2, c2, shift);
   }
 
   /// top and the normalisation, from the column j of S. All lanes of the warp take part; `there` false: without a query.
   __device__ void measure(const real* S, bool there) {
-    top = npad > real(0) ? -shift : real(-1e30);
+    top = math::least_logit(npad, shift);
     if (there)
       for (int k = part; k < at.n; k += PARTS) {
         const real b = logit(S[k * at.ld + j], k, at.product(j, k));
@@ -60,7 +60,7 @@ struct Softmax {
 }  // namespace
 
 // z (nedge, n2) = the update of g2 before LayerNorm where B is given, dh (nedge, 3) = that of h2 where h2_weight (nh) is; A, B (n2, nh * n2),
-// bias (n2); shift 20 and nsel where smooth, 0 and 0 else (and w = 1). ld, vd: leading dimensions for the edges of any centre (most) and for
+// bias (n2); attention_shift and nsel where smooth, 0 and 0 else (and w = 1). ld, vd: leading dimensions for the edges of any centre (most) and for
 // n2. Dynamic shared memory: 2 n2 ld + most (2 vd + ld) + 7 ld.
 extern "C" __global__ void pair_attention(int n2, int nh, int gate, real shift, int nsel, int most, int ld, int vd, real* z, real* dh,
                                           const real* g2, const real* h2, const real* w, const int* start, const real* A, const real* B,
@@ -174,15 +174,13 @@ extern "C" __global__ void pair_attention_backward(int n2, int nh, int gate, rea
           const int pair = k * ld + j;
           const real product = at.product(j, k), c2 = at.w[j] * at.w[k], c1 = product * c2;
           const real s = S[pair], probability = P[pair], given = D[pair];
-          const real db = probability * (given * c1 - inner);
-          real dc1 = given * probability, dc2;
-          if (gate != 0) {
-            dc1 += db * s;
-            dc2 = db * shift;
-            D[pair] = db * c1;
+          real ds, dc1, dc2;
+          if (gate != 0) {  // two calls: what the compiler fuses then does not hang on the branch
+            math::logit_backward(true, given, probability, inner, s, c1, c2, shift, ds, dc1, dc2);
+            D[pair] = ds;
           } else {
-            dc2 = db * (s + shift);
-            D[pair] = db * c2;
+            math::logit_backward(false, given, probability, inner, s, c1, c2, shift, ds, dc1, dc2);
+            D[pair] = ds;
           }
           const real dproduct = dc1 * c2, dweights = dc1 * product + dc2;
           S[pair] = dproduct;

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "error.hpp"
+#include "math/attention.hpp"
 #include "model/matrix.hpp"
 #include "model/prepared.hpp"
 
@@ -74,7 +75,7 @@ void pair_attention(Storage& storage, const Weights& w, const std::string& layer
   p.pair.n2 = n2;
   p.pair.gate = r.attn2_has_gate;
   p.pair.smooth = c.smooth;
-  p.pair.shift = c.smooth ? T(20) : T(0);
+  p.pair.shift = c.smooth ? T(math::attention_shift) : T(0);
   const Matrix qk = matrix(w, layer + "attn2g_map.mapqk.matrix");
   Matrix A(n2, nh * n2);
   for (int h = 0; h < nh; ++h)

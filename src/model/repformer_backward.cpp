@@ -1,4 +1,5 @@
 // One repformer layer, backward: gradients of the layer's output to its input (specification, section 12.3 to 12.11).
+#include "math/attention.hpp"
 #include "model/evaluate.hpp"
 
 namespace dpa2 {
@@ -110,7 +111,7 @@ void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* d
     if (p.has.local_attention) {
       const long at = static_cast<long>(i - i0) * n1 * nh;
       k_.local_attention_backward(n, n1, nh, dtq + at, acc, scatter, dw, dout + at, tq + at, g1, j, m_.smooth ? w : nullptr,
-                                  m_.smooth ? T(20) : T(0), pad2(n), arena);
+                                  m_.smooth ? T(math::attention_shift) : T(0), pad2(n), arena);
     }
     arena.release(mark);
   }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "math/attention.hpp"
 #include "model/evaluate.hpp"
 
 namespace dpa2 {
@@ -108,7 +109,7 @@ void Evaluator<T>::forward_layer(int layer, const Tile& tile, Arena& arena) {
       for (int c = 0; c < n1; ++c) row[p.cat_g1 + c] = g1[static_cast<long>(i) * n1 + c];
     if (p.has.local_attention) {
       const long at = static_cast<long>(i - i0) * n1 * m_.nh1;
-      k_.local_attention(n, n1, m_.nh1, o + at, tq + at, g1, j, m_.smooth ? ws_.w.data() + f0 : nullptr, m_.smooth ? T(20) : T(0), pad2(n),
+      k_.local_attention(n, n1, m_.nh1, o + at, tq + at, g1, j, m_.smooth ? ws_.w.data() + f0 : nullptr, m_.smooth ? T(math::attention_shift) : T(0), pad2(n),
                          arena);
     }
     if (!p.has.last) forward_pairs(layer, i, g2, pairs_place(layer + 1, i), arena);
