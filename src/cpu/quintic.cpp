@@ -35,8 +35,8 @@ template <class T, class Isa>
 void Quintic<T, Isa>::values(const QuinticTable<T>& table, int ng, int m, T* G, const QuinticArguments<T>& at) {
   for (int c = 0; c < ng; ++c)
     for (int e = 0; e < m; ++e) {
-      T value = at.a[e][5L * table.nc + c];
-      for (int k = 4; k >= 0; --k) value = value * at.x[e] + at.a[e][static_cast<long>(k) * table.nc + c];
+      T value, slope;
+      math::quintic(at.x[e], [&](int k) { return at.a[e][static_cast<long>(k) * table.nc + c]; }, value, slope);
       G[static_cast<long>(c) * m + e] = value;
     }
 }
@@ -66,6 +66,12 @@ DPA2_INLINE Argument<T, ROWS> argument(int e, int nc, const T* r, long ld, const
   return out;
 }
 
+/// The coefficients of a vector of channels from c on, for math::quintic.
+template <class T>
+DPA2_INLINE auto coefficients(const T* a, int nc, int c) {
+  return [=](int k) __attribute__((always_inline)) { return load<T>(a + static_cast<long>(k) * nc + c); };
+}
+
 template <class T, int ROWS, int NE, bool gated>
 void add_moments(int nc, T* Y, int e0, const T* r, long ld, const QuinticArguments<T>& at, const QuinticGate<T>& gate) {
   Argument<T, ROWS> in[NE];
@@ -74,9 +80,8 @@ void add_moments(int nc, T* Y, int e0, const T* r, long ld, const QuinticArgumen
     Vec<T> y[ROWS];
     for (int row = 0; row < ROWS; ++row) y[row] = load<T>(Y + static_cast<long>(row) * nc + c);
     for (int e = 0; e < NE; ++e) {
-      Vec<T> g = load<T>(in[e].a + 5L * nc + c);
-#pragma GCC unroll 5
-      for (int k = 4; k >= 0; --k) g = g * in[e].x + load<T>(in[e].a + static_cast<long>(k) * nc + c);
+      Vec<T> g, slope;
+      math::quintic(in[e].x, coefficients(in[e].a, nc, c), g, slope);
       if constexpr (gated) g *= load<T>(in[e].gate + c) * in[e].weight + T(1);
       for (int row = 0; row < ROWS; ++row) y[row] += g * in[e].r[row];
     }
@@ -101,13 +106,8 @@ void differentiate(int nc, T* dr, T* ds, T* dweight, const T* dY, int e0, const 
     Vec<T> dy[ROWS];
     for (int row = 0; row < ROWS; ++row) dy[row] = load<T>(dY + static_cast<long>(row) * nc + c);
     for (int e = 0; e < NE; ++e) {
-      Vec<T> slope = load<T>(in[e].a + 5L * nc + c);
-      Vec<T> g = slope * in[e].x + load<T>(in[e].a + 4L * nc + c);
-#pragma GCC unroll 4
-      for (int k = 3; k >= 0; --k) {
-        slope = slope * in[e].x + g;
-        g = g * in[e].x + load<T>(in[e].a + static_cast<long>(k) * nc + c);
-      }
+      Vec<T> g, slope;
+      math::quintic(in[e].x, coefficients(in[e].a, nc, c), g, slope);
       Vec<T> h = dy[0] * in[e].r[0];
       for (int row = 1; row < ROWS; ++row) h += dy[row] * in[e].r[row];
       if constexpr (gated) {

@@ -5,11 +5,9 @@
 #pragma once
 
 #include "cpu/arena.hpp"
+#include "math/quintic.hpp"
 
 namespace dpa2 {
-
-/// Coefficients of a polynomial of degree five.
-inline constexpr int quintic_terms = 6;
 
 /// Curves on common intervals between lo and hi. Outside they go on as straight lines, with the value and slope of the end.
 template <class T>

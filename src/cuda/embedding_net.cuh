@@ -6,6 +6,7 @@
 
 #include "cuda/activation.cuh"
 #include "cuda/block.cuh"
+#include "math/quintic.hpp"
 
 namespace dpa2 {
 
@@ -57,13 +58,10 @@ __device__ Embedded look_up(const EmbeddingNet& net, const real* s, const int* r
     const real within = s[e] < ends[0] ? ends[0] : s[e] > ends[intervals] ? ends[intervals] : s[e];
     const real u = (within - ends[n]) * inv_length, beyond = (s[e] - within) * inv_length;
     const int curve = net.layout[3] != 0 ? row[e] : 0;
-    const real* a = table + (static_cast<long long>(curve) * intervals + n) * 6 * channels;
+    const real* a = table + (static_cast<long long>(curve) * intervals + n) * quintic_terms * channels;
     for (int c = threadIdx.x % 32; c < channels; c += 32) {
-      real value = a[5 * channels + c], slope = 0;
-      for (int k = 4; k >= 0; --k) {
-        slope = slope * u + value;
-        value = value * u + a[k * channels + c];
-      }
+      real value, slope;
+      math::quintic(u, [&](int k) { return a[k * channels + c]; }, value, slope);
       work[c * LANE_ROW + e] = value + slope * beyond;
       if (tangent) slopes[c * LANE_ROW + e] = slope * inv_length;
     }
