@@ -1,6 +1,7 @@
 #include "cpu/layer_norm.hpp"
 
 #include "cpu/simd.hpp"
+#include "math/layer_norm.hpp"
 
 namespace dpa2 {
 
@@ -9,6 +10,17 @@ using simd::store;
 using simd::sum;
 using simd::Vec;
 using simd::width;
+
+namespace {
+
+struct Root {
+  template <class T>
+  static DPA2_INLINE T sqrt(T x) {
+    return static_cast<T>(__builtin_sqrt(static_cast<double>(x)));
+  }
+};
+
+}  // namespace
 
 template <class T, class Isa>
 void LayerNorm<T, Isa>::forward(int n, int nc, int channels, T eps, T* out, T* zh, T* inv_sigma, const T* z, const T* gamma,
@@ -20,7 +32,7 @@ void LayerNorm<T, Isa>::forward(int n, int nc, int channels, T eps, T* out, T* z
       const Vec<T> v = load<T>(z + row + c);
       acc += v * v;
     }
-    const T inv = T(1) / static_cast<T>(__builtin_sqrt(static_cast<double>(sum<T>(acc) / static_cast<T>(channels) + eps)));
+    const T inv = math::inverse_sigma<Root>(sum<T>(acc), static_cast<T>(channels), eps);
     inv_sigma[e] = inv;
     for (int c = 0; c < nc; c += width<T>) {
       const Vec<T> v = load<T>(z + row + c) * inv;
@@ -38,7 +50,8 @@ void LayerNorm<T, Isa>::backward(int n, int nc, int channels, T* dz, const T* do
     for (int c = 0; c < nc; c += width<T>) acc += load<T>(dout + row + c) * load<T>(gamma + c) * load<T>(zh + row + c);
     const T mean = sum<T>(acc) / static_cast<T>(channels);
     for (int c = 0; c < nc; c += width<T>)
-      store<T>(dz + row + c, (load<T>(dout + row + c) * load<T>(gamma + c) - load<T>(zh + row + c) * mean) * inv_sigma[e]);
+      store<T>(dz + row + c,
+               math::layer_norm_backward(load<T>(dout + row + c) * load<T>(gamma + c), load<T>(zh + row + c), mean, inv_sigma[e]));
   }
 }
 

@@ -5,9 +5,6 @@
 
 namespace dpa2 {
 
-__device__ __forceinline__ float root(float x) { return sqrtf(x); }
-__device__ __forceinline__ double root(double x) { return ::sqrt(x); }
-
 /// Element 0 of row `row` of an array with `width` columns: edges times channels exceed 32 bits in large systems.
 template <class T>
 __device__ __forceinline__ T* row_of(T* array, int row, int width) {

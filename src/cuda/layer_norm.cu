@@ -1,5 +1,6 @@
 // LayerNorm of rows whose mean was removed when the model was prepared (specification, sections 8.6, 12.8 and 11 S3). One warp per row.
 #include "cuda/block.cuh"
+#include "math/layer_norm.hpp"
 
 using namespace dpa2;
 
@@ -8,7 +9,7 @@ namespace {
 __device__ __forceinline__ real inverse_sigma(int nc, real eps, const real* z) {
   real acc = 0;
   for (int c = threadIdx.x % 32; c < nc; c += 32) acc += z[c] * z[c];
-  return real(1) / root(warp_sum(acc) / real(nc) + eps);
+  return math::inverse_sigma<DeviceMath>(warp_sum(acc), real(nc), eps);
 }
 
 }  // namespace
@@ -32,5 +33,5 @@ extern "C" __global__ void layer_norm_backward(int nrow, int nc, real eps, real*
   real acc = 0;
   for (int c = threadIdx.x % 32; c < nc; c += 32) acc += given[c] * gamma[c] * zr[c];
   const real along = warp_sum(acc) * inv * inv / real(nc);
-  for (int c = threadIdx.x % 32; c < nc; c += 32) row_of(dz, row, nc)[c] = (given[c] * gamma[c] - zr[c] * along) * inv;
+  for (int c = threadIdx.x % 32; c < nc; c += 32) row_of(dz, row, nc)[c] = math::layer_norm_backward(given[c] * gamma[c], zr[c], along, inv);
 }

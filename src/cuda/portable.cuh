@@ -32,7 +32,7 @@
 
 namespace dpa2 {
 
-/// The functions that math::activate asks for, of one scalar.
+/// The functions that src/math asks for, of one scalar.
 struct DeviceMath {
   static __device__ __forceinline__ float exp(float x) { return expf(x); }
   static __device__ __forceinline__ double exp(double x) { return ::exp(x); }
@@ -40,6 +40,8 @@ struct DeviceMath {
   static __device__ __forceinline__ double tanh(double x) { return ::tanh(x); }
   static __device__ __forceinline__ float log1p(float x) { return log1pf(x); }
   static __device__ __forceinline__ double log1p(double x) { return ::log1p(x); }
+  static __device__ __forceinline__ float sqrt(float x) { return sqrtf(x); }
+  static __device__ __forceinline__ double sqrt(double x) { return ::sqrt(x); }
 };
 
 }  // namespace dpa2
