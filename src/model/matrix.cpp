@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "error.hpp"
+#include "math/skip.hpp"
 
 namespace dpa2 {
 
@@ -110,7 +111,7 @@ Matrix hidden_layer(const Weights& weights, const std::string& prefix, const Act
   for (int r = 0; r < y.rows; ++r)
     for (int c = 0; c < y.cols; ++c) {
       y(r, c) = phi(act, y(r, c) + b(0, c)) * (scaled ? idt(0, c) : 1.0);
-      if (w.cols == w.rows || w.cols == 2 * w.rows) y(r, c) += x(r, c % w.rows);
+      if (math::skip_copies(w.rows, w.cols) != 0) y(r, c) += x(r, c % w.rows);
     }
   return y;
 }

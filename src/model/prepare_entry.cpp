@@ -7,6 +7,7 @@
 
 #include "allocate.hpp"
 #include "error.hpp"
+#include "math/skip.hpp"
 #include "model/matrix.hpp"
 #include "model/prepared.hpp"
 #include "model/series.hpp"
@@ -73,7 +74,7 @@ EmbeddingNet<T> embedding_net(Storage& storage, std::vector<EmbeddingLayer<T>>& 
     EmbeddingLayer<T>& layer = layers[l];
     layer.in = m.rows;
     layer.out = m.cols;
-    layer.skip = m.cols == m.rows ? 1 : m.cols == 2 * m.rows ? 2 : 0;
+    layer.skip = math::skip_copies(m.rows, m.cols);
     layer.w = flat<T>(storage, m);
     layer.wt = flat<T>(storage, transposed(m));
     layer.b = flat<T>(storage, matrix(w, name + ".bias"));
@@ -167,7 +168,7 @@ void Prepared<T>::prepare_type_embedding(const Config& c, const Weights& w) {
   for (int t = 0; t < ntypes; ++t)
     for (int k = 0; k < e.cols; ++k) {
       if (c.use_tebd_bias) e(t, k) += matrix(w, name + ".bias")(0, k);
-      if (e.cols == x.cols || e.cols == 2 * x.cols) e(t, k) += x(t, k % x.cols);
+      if (math::skip_copies(x.cols, e.cols) != 0) e(t, k) += x(t, k % x.cols);
     }
   tebd_dim = e.cols;
   tebd_ = e.a;

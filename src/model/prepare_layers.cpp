@@ -3,6 +3,7 @@
 
 #include "error.hpp"
 #include "math/attention.hpp"
+#include "math/skip.hpp"
 #include "model/matrix.hpp"
 #include "model/prepared.hpp"
 
@@ -218,7 +219,7 @@ void Prepared<T>::prepare_fitting(const Config& c, const Weights& w) {
     FittingLayer<T>& layer = fitting_layers_[l];
     layer.in = m.rows;
     layer.out = m.cols;
-    layer.skip = m.cols == m.rows ? 1 : m.cols == 2 * m.rows ? 2 : 0;
+    layer.skip = math::skip_copies(m.rows, m.cols);
     dense_layer(storage, w, name, padded<T>(m.rows), padded<T>(m.cols), layer.w, layer.wt, layer.b);
     if (dpa2::has(w, name + ".idt")) layer.idt = flat<T>(storage, matrix(w, name + ".idt"), padded<T>(m.cols));
   }

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "error.hpp"
+#include "math/skip.hpp"
 #include "model/json.hpp"
 
 namespace dpa2 {
@@ -42,7 +43,7 @@ class Layout {
       const std::string name = prefix + ".networks.0.layers." + std::to_string(l);
       const std::int64_t out = widths[l];
       linear(name, in, out);
-      if (resnet_dt && (out == in || out == 2 * in)) add(name + ".idt", {out});
+      if (resnet_dt && math::skip_copies(in, out) != 0) add(name + ".idt", {out});
       in = out;
     }
     return in;
