@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from dpa2.files import ModelData, write_safetensors
 from dpa2.model import Model
 from random_model import random_model
 
-HAS_NATIVE = importlib.util.find_spec("dpa2._native") is not None
 DEVICES = [
-    pytest.param("cpu", marks=pytest.mark.skipif(not HAS_NATIVE, reason="not installed: source tree only")),
+    pytest.param("cpu", marks=needs.native),
     "reference",
 ]
 TYPES = np.array([0, 1, 1, 2, 0])

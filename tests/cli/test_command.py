@@ -380,6 +380,7 @@ def test_saved_data_set_reads_back(mixed: bool, here: Path, capsys: pytest.Captu
     assert "does not exist: no" in fail(capsys, 2, *args, "--save-deepmd", "no/saved")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "words"),
     [

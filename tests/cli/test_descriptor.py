@@ -15,9 +15,10 @@ from pathlib import Path
 
 import dpa2
 import h5py
+import needs
 import numpy as np
 import pytest
-from api_models import BOX, HAS_NATIVE, SYMBOLS, TYPES, frames, make_model, work_in
+from api_models import BOX, SYMBOLS, TYPES, frames, make_model, work_in
 from cli_runs import interrupt, ordinary_signals, run_command
 from datasets import write_all
 from dpa2 import streams
@@ -26,7 +27,7 @@ from dpa2.data import write_frame
 from dpa2.data.unfinished import Unfinished
 from dpa2.maps import principal_components
 
-DEVICE = "cpu" if HAS_NATIVE else "reference"
+DEVICE = "cpu" if needs.HAS_NATIVE else "reference"
 BASE = ["descriptor", "-m", "model.safetensors", "--device", DEVICE]
 
 
@@ -98,6 +99,7 @@ def test_processes_write_the_same_file(here: Path, capsys: pytest.CaptureFixture
     assert Path("one.npz").read_bytes() == Path("two.npz").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["out.npz", "out.h5"])
 def test_killed_and_taken_up_again(output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real SIGKILL in the middle; the same command then ends with the same bytes, without doing all again."""
@@ -246,7 +248,8 @@ def processes_below(parent: int) -> list[int]:
     return [pid for pid, name in names.items() if b"spawn_main" in name]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the workers in /proc")
+@pytest.mark.slow
+@needs.linux
 @pytest.mark.parametrize("victim", ["worker", "parent by SIGTERM", "parent by SIGKILL"])
 def test_workers_that_are_killed(victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work_in(tmp_path, monkeypatch)
@@ -305,7 +308,7 @@ def dataset_of(page: str) -> dict[str, object]:
 
 
 def test_page_to_explore(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("chemiscope")
+    needs.package("chemiscope")
     out = run(capsys, "data/mixed", "long.xyz", "-o", "out.npz", "--map", "map.html", "--map-points", "120")
     assert out.endswith("map.html: written\n")
     data = dataset_of("map.html")
@@ -334,7 +337,7 @@ def test_page_to_explore(here: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_map_as_picture(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    image = pytest.importorskip("matplotlib.image")
+    image = needs.package("matplotlib.image")
     run(capsys, "long.xyz", "-o", "out.npy", "--map", "map.png")
     picture = image.imread("map.png")[:, :, :3]
     coloured = picture.max(axis=2) - picture.min(axis=2) > 0.3

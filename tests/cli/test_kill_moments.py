@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 from api_models import BOX, SYMBOLS, frames, work_in
 from dpa2.data import read_structures, write_frame
@@ -15,7 +16,8 @@ from dpa2.data import read_structures, write_frame
 SCRIPT = Path(__file__).resolve().parent / "kill_moments.py"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="copies of processes, signals and limits of Linux")
+@pytest.mark.slow
+@needs.linux
 @pytest.mark.parametrize("cases", [["descriptor npz", "descriptor h5", "convert"], ["eval both", "test"]])
 def test_commands_that_are_ended(cases: list[str]) -> None:
     modes = ["kill", "term", "write", "large"]
@@ -42,6 +44,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [1, 2, 4])
 def test_a_data_set_whose_run_was_killed_in_its_clean_up(
     moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

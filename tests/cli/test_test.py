@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import dpa2
+import needs
 import numpy as np
 import pytest
 from cases import GOLDEN
@@ -113,7 +114,7 @@ def test_prefix_of_detail_files_is_taken_as_deepmd_kit_takes_it(here: Path, caps
 
 
 def test_parity_plot(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    image = pytest.importorskip("matplotlib.image")
+    image = needs.package("matplotlib.image")
     run(capsys, "-s", "standard", "--plot", "parity.png")
     picture = image.imread("parity.png")
     assert picture.shape[0] > 400

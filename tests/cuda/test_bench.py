@@ -35,6 +35,7 @@ def small_model(plan: Any, everything: bool) -> Any:
     return plan.ModelData(*found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("everything", [False, True])
 def test_what_is_planned_is_what_is_launched(plan: Any, everything: bool) -> None:
     """Launch by launch: kernel, blocks, threads, shared memory. The plan takes its neighbour lists from the CPU."""

@@ -19,6 +19,7 @@ def resources(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("gpu_resources")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_compile_within_their_limits(resources: Any, architecture: str) -> None:
     assert resources.ARCHITECTURES == ARCHITECTURES

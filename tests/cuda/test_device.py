@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from cases import MODELS, load_golden
@@ -18,7 +19,6 @@ from device_lists import COMPARED, assert_same_lists, random_frame
 from dpa2.cuda.device import CupyDevice
 from dpa2.cuda.engine import CudaEngine
 from dpa2.cuda.neighbors import NeighborSearch
-from dpa2.errors import InputError
 from dpa2.files import ModelData
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -27,12 +27,7 @@ CASES = {case.name: case for case in MODELS}
 
 @pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.requires_gpu)])
 def device(request: pytest.FixtureRequest) -> Any:
-    if request.param == "emulated":
-        return EmulatedDevice()
-    try:
-        return CupyDevice()
-    except InputError as error:
-        pytest.skip(f"NOTHING WAS RUN ON A GPU: {error}")
+    return EmulatedDevice() if request.param == "emulated" else CupyDevice()
 
 
 def many(device: Any, emulated: int, real: int) -> int:
@@ -45,7 +40,7 @@ def test_neighbour_lists(device: Any) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-@pytest.mark.parametrize("name", ["base", "published_medium", "rough_strip"])
+@pytest.mark.parametrize("name", needs.mostly_slow(["base", "published_medium", "rough_strip"], {"rough_strip"}))
 def test_golden_models(device: Any, name: str, precision: str) -> None:
     golden = load_golden(CASES[name])
     engine = CudaEngine(ModelData(golden.config, golden.weights), precision, device)
@@ -113,11 +108,7 @@ def test_bench(
 
 
 def test_bench_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    try:
-        CupyDevice()
-    except InputError:
-        pass
-    else:
+    if needs.no_gpu() is None:
         pytest.skip("there is a GPU")
     monkeypatch.syspath_prepend(str(BENCH))
     monkeypatch.setattr(sys, "argv", ["gpu.py"])

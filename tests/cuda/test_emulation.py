@@ -6,11 +6,12 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from cuda_emulator import EmulatedDevice, EmulationError
 from cuda_emulator.build import kernels_of
-from cuda_emulator.sanitize import available, run
+from cuda_emulator.sanitize import run
 
 DEFINES = {"real": "double"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -307,11 +308,11 @@ def outcome(folder: Path, seed: int | None) -> str:
 
 
 def sanitized(folder: Path, sanitizer: str) -> Any:
-    if not available(sanitizer):
-        pytest.skip(f"Python does not run with the {sanitizer} sanitizer here: NOTHING WAS CHECKED")
+    needs.sanitizer(sanitizer)
     return run(f"{SUMS}\nmain({sanitizer!r}, {str(folder)!r})", sanitizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["", "address", "thread"])
 def test_the_kernel_as_it_is_passes(tmp_path: Path, sanitizer: str) -> None:
     mutate(tmp_path, None)
@@ -322,6 +323,7 @@ def test_the_kernel_as_it_is_passes(tmp_path: Path, sanitizer: str) -> None:
         assert {outcome(tmp_path, seed) for seed in (None, *range(20))} == {""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutation", ["read_after_write", "write_after_read"])
 def test_a_removed_barrier_is_a_race(tmp_path: Path, mutation: str) -> None:
     """The thread sanitizer names both lines, whatever the values are."""
@@ -331,6 +333,7 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, mutation: str) -> None:
     assert report.count("neighbors.cu:") >= 2
 
 
+@pytest.mark.slow
 def test_a_removed_barrier_shows_in_values(tmp_path: Path) -> None:
     """A read after a write in every schedule; a write after a read in random ones only: why races are looked for."""
     folder = mutate(tmp_path, "read_after_write")
@@ -349,6 +352,7 @@ EmulatedDevice(None, "thread", sources=Path({folder!r})).launch(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("barrier", "races"), [("__syncthreads();", False), ("", True), ("__syncwarp();", True)])
 def test_a_race_at_the_end_of_a_kernel(tmp_path: Path, barrier: str, races: bool) -> None:
     """Where threads run one after another to their end, that order must not hide anything."""
@@ -360,8 +364,7 @@ def test_a_race_at_the_end_of_a_kernel(tmp_path: Path, barrier: str, races: bool
       out[64 * blockIdx.x + threadIdx.x] = s[63 - threadIdx.x];
     }}"""
     (tmp_path / "r.cu").write_text(text, encoding="utf-8")
-    if not available("thread"):
-        pytest.skip("Python does not run with the thread sanitizer here: NOTHING WAS CHECKED")
+    needs.sanitizer("thread")
     done = run(RACE.format(folder=str(tmp_path)), "thread")
     assert ("data race" in done.stderr) == races, done.stderr[-3000:]
     assert (done.returncode != 0) == races

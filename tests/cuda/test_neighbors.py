@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from cuda_emulator import EmulatedDevice
-from cuda_emulator.sanitize import available, run
+from cuda_emulator.sanitize import run
 from device_lists import COMPARED, assert_same_lists, random_frame
 from dpa2.cuda.neighbors import NeighborSearch
 from dpa2.errors import InputError
@@ -19,7 +20,7 @@ OPEN = (False, False, False)
 PERIODIC = (True, True, True)
 
 
-@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("part", needs.mostly_slow(range(6), {0}))
 def test_random_boxes(part: int) -> None:
     """Cubic, triclinic, left-handed, tiny, partially periodic and open ones; fixed and random schedules."""
     device = EmulatedDevice()
@@ -138,9 +139,9 @@ for seed in range({boxes}):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sanitizer", "boxes"), [("address", 24), ("thread", 12)])
 def test_sanitizers_find_nothing(sanitizer: str, boxes: int) -> None:
-    if not available(sanitizer):
-        pytest.skip(f"Python does not run with the {sanitizer} sanitizer here: NOTHING WAS CHECKED")
+    needs.sanitizer(sanitizer)
     done = run(SANITIZED.format(sanitizer=sanitizer, boxes=boxes), sanitizer)
     assert done.returncode == 0, done.stderr[-6000:]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dpa2
+import needs
 import numpy as np
 import pytest
 from cases import GOLDEN, ModelCase, System, golden_cases
@@ -58,7 +59,15 @@ def assert_answers(engine: CudaEngine, system: System, tolerance: float, atomic:
     assert max(errors.values()) <= tolerance, f"{system.name}: {errors}"
 
 
-@pytest.mark.parametrize("case", golden_cases(), ids=lambda case: case.name)
+#: one of each way to give the types and to join the blocks; the long list is in what has the marker `slow`
+QUICK = {"base", "davg_strip", "one_side", "g1g1", "res_incr", "fparam_aparam_case", "random_07", "random_10"}
+
+
+@pytest.mark.parametrize(
+    "case",
+    needs.mostly_slow(golden_cases(), QUICK, lambda case: case.name),
+    ids=lambda case: case.name,
+)
 def test_parity_with_deepmd_kit(case: ModelCase) -> None:
     """A frame of each system; with the lists of the compiled core, whose search has tests of its own."""
     data = golden(case.name)
@@ -118,6 +127,7 @@ CROWDED = [("base", "float64", 1e-10), ("davg_strip", "float64", 1e-10), ("out_c
            ("base", "float32", 2e-4)]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "precision", "bound"), CROWDED)
 def test_crowded_atoms(name: str, precision: str, bound: float) -> None:
     """More neighbours than any tile of a kernel has room for, and than a block has threads for."""

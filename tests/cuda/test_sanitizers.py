@@ -9,8 +9,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
-from cuda_emulator.sanitize import available, run
+from cuda_emulator.sanitize import run
 
 SOURCES = Path(__file__).resolve().parents[2] / "src" / "cuda"
 # `only` a source is launched, or all: what the others would have computed is then not a number, and nothing needs it.
@@ -48,11 +49,11 @@ def evaluate(sanitizer, folder, only, seed=None, check=False):
 
 
 def sanitized(sanitizer: str, folder: Path, only: str = "", check: bool = False) -> Any:
-    if not available(sanitizer):
-        pytest.skip(f"Python does not run with the {sanitizer} sanitizer here: NOTHING WAS CHECKED")
+    needs.sanitizer(sanitizer)
     return run(f"{EVALUATION}\nevaluate({sanitizer!r}, {str(folder)!r}, {only!r}, check={check})", sanitizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
 def test_nothing_is_found(sanitizer: str) -> None:
     done = sanitized(sanitizer, SOURCES, check=True)
@@ -80,6 +81,7 @@ def mutate(folder: Path, source: str, old: str, new: str, occurrence: int = 0) -
 BARRIER = "__syncthreads();"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "occurrence"),
     [("conv.cu", 0), ("g1g1.cu", 0), ("local_attention.cu", 1), ("pair_attention.cu", 3), ("three_body.cu", 2)],
@@ -90,6 +92,7 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, occurrence: in
     assert f"{source}:" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "old", "new"),
     [

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import dpa2
+import needs
 import numpy as np
 import pytest
 from dpa2.data import read_structures, write_frame
@@ -17,7 +18,7 @@ SYMBOLS = ["O", "H", "H"]
 
 
 def test_any_format_through_ase(tmp_path: Path) -> None:
-    ase = pytest.importorskip("ase")
+    ase = needs.package("ase")
     from ase import io
 
     atoms = ase.Atoms(SYMBOLS, COORDS, cell=BOX, pbc=(True, False, True))
@@ -34,7 +35,7 @@ def test_any_format_through_ase(tmp_path: Path) -> None:
 
 
 def test_molecule_without_cell(tmp_path: Path) -> None:
-    ase = pytest.importorskip("ase")
+    ase = needs.package("ase")
     from ase import io
 
     io.write(tmp_path / "one.json", ase.Atoms(SYMBOLS, COORDS))
@@ -43,7 +44,7 @@ def test_molecule_without_cell(tmp_path: Path) -> None:
 
 
 def test_unreadable_file(tmp_path: Path) -> None:
-    pytest.importorskip("ase")
+    needs.package("ase")
     (tmp_path / "some.json").write_text("{")
     (source,) = read_structures(tmp_path / "some.json")
     with pytest.raises(dpa2.InputError, match=r"some\.json: ASE cannot read frame 0"):
@@ -60,7 +61,7 @@ POSCAR = "{title}\n1.0\n8 0 0\n0 8 0\n0 0 8\n1 2\nCartesian\n0 0 0\n1 0 0\n0 1 0
 
 def test_poscar_without_a_line_of_elements(tmp_path: Path) -> None:
     """ASE takes any word of the title that could be a formula: "No" is nobelium, "In" indium."""
-    pytest.importorskip("ase")
+    needs.package("ase")
     path = tmp_path / "POSCAR"
     path.write_text(POSCAR.format(title="O H"))
     ((frame,),) = read_structures(path)
@@ -74,7 +75,7 @@ def test_poscar_without_a_line_of_elements(tmp_path: Path) -> None:
 
 
 def test_poscar_of_more_atoms_than_lines(tmp_path: Path) -> None:
-    pytest.importorskip("ase")
+    needs.package("ase")
     (tmp_path / "POSCAR").write_text(POSCAR.format(title="O H").replace("1 2", "1 999999999"))
     with pytest.raises(dpa2.InputError, match="1000000000 atoms are stated, but the file has 12 lines"):
         list(read_structures(tmp_path / "POSCAR")[0])
@@ -82,7 +83,7 @@ def test_poscar_of_more_atoms_than_lines(tmp_path: Path) -> None:
 
 def test_at_sign_in_a_name(tmp_path: Path) -> None:
     """ASE takes what follows it for the number of a frame."""
-    ase = pytest.importorskip("ase")
+    ase = needs.package("ase")
     from ase import io
 
     io.write(tmp_path / "md.traj", [ase.Atoms("O"), ase.Atoms("H")])
@@ -91,7 +92,7 @@ def test_at_sign_in_a_name(tmp_path: Path) -> None:
 
 
 def test_atoms_without_elements(tmp_path: Path) -> None:
-    ase = pytest.importorskip("ase")
+    ase = needs.package("ase")
     from ase import io
 
     io.write(tmp_path / "some.json", ase.Atoms("OX", [[0, 0, 0], [1, 0, 0]]))
@@ -117,7 +118,7 @@ C
 
 def test_elements_that_are_not_those_of_the_masses(tmp_path: Path) -> None:
     """LAMMPS writes C for every type into .cfg files unless it is told the elements."""
-    pytest.importorskip("ase")
+    needs.package("ase")
     path = tmp_path / "some.cfg"
     path.write_text(CFG.format(mass="12.011"))
     ((frame,),) = read_structures(path)
@@ -134,7 +135,7 @@ def dl_poly(*names: str) -> str:
 
 def test_elements_from_names_of_dl_poly(tmp_path: Path) -> None:
     """ASE takes CL for carbon."""
-    pytest.importorskip("ase")
+    needs.package("ase")
     path = tmp_path / "CONFIG"
     path.write_text(dl_poly("O", "H", "H"))
     ((frame,),) = read_structures(path)
@@ -148,7 +149,7 @@ def test_elements_from_names_of_dl_poly(tmp_path: Path) -> None:
 
 
 def test_elements_from_masses_of_gpumd(tmp_path: Path) -> None:
-    pytest.importorskip("ase")
+    needs.package("ase")
     path = tmp_path / "xyz.in"
     text = "2 100 5.0 0 0 0\n1 1 1 8 8 8\n0 0 0 0 {}\n1 1 0 0 1.008\n"
     path.write_text(text.format(15.999))
@@ -179,7 +180,7 @@ Cu1 Cu 0 0 0 {share}
 
 
 def test_sites_that_are_occupied_in_part(tmp_path: Path) -> None:
-    pytest.importorskip("ase")
+    needs.package("ase")
     path = tmp_path / "some.cif"
     path.write_text(CIF.format(share="1.0"))
     ((frame,),) = read_structures(path)
@@ -190,7 +191,7 @@ def test_sites_that_are_occupied_in_part(tmp_path: Path) -> None:
 
 
 def test_names_that_ase_takes_for_data_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ase")
+    needs.package("ase")
     monkeypatch.chdir(tmp_path)
     Path("postgres.out").write_text("x")
     with pytest.raises(dpa2.InputError, match=r"ASE takes this name for the address of a data base; write \./postgres"):
@@ -205,7 +206,7 @@ def test_without_ase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ase_reads_what_is_written(tmp_path: Path) -> None:
-    pytest.importorskip("ase")
+    needs.package("ase")
     from ase import io
 
     forces = np.arange(9.0).reshape(3, 3) / 7
@@ -223,7 +224,7 @@ def test_ase_reads_what_is_written(tmp_path: Path) -> None:
 
 
 def test_what_ase_writes_is_read(tmp_path: Path) -> None:
-    ase = pytest.importorskip("ase")
+    ase = needs.package("ase")
     from ase import io
     from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -243,7 +244,7 @@ def test_what_ase_writes_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("suffix", "kind"), [(".con", "eon"), (".traj", "traj")])
 def test_cells_that_a_reader_leaves_aside_are_said(suffix: str, kind: str, tmp_path: Path) -> None:
     """EON's files are periodic in their cells; ASE reads them as open structures. A .traj says so itself."""
-    ase = pytest.importorskip("ase")
+    ase = needs.package("ase")
     from ase.io import write
 
     path = tmp_path / f"some{suffix}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import dpa2
 import h5py
+import needs
 import numpy as np
 import pytest
 from dpa2.data import read_list, read_structures
@@ -357,7 +358,7 @@ def test_hdf5_files_in_chunks_and_links_within_them(compression: str | None, tmp
 
 def test_memory_of_hostile_files(tmp_path: Path) -> None:
     """In a process that may take no more than 600 MB beyond what it has: errors of dpa2 and nothing else."""
-    pytest.importorskip("ase")
+    needs.package("ase")
     replaced("type.raw", wide)(tmp_path / "a.hdf5")
     replaced("type.raw", lambda parent, path: parent.create_dataset("type.raw", (2 * 10**9,), "i8"))(tmp_path / "b.h5")
     (tmp_path / "c.xyz").write_text("999999999999\n\nO 0 0 0\n")

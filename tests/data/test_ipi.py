@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import dpa2
+import needs
 import numpy as np
 import pytest
 from dpa2.data import Frame, read_structures
@@ -69,7 +70,7 @@ def test_matrices(brackets: str, tmp_path: Path) -> None:
 )
 def test_ipi_reads_the_same(cell: str, tmp_path: Path) -> None:
     """Distances between atoms and images are those that i-PI finds, which may turn the cell."""
-    io = pytest.importorskip("ipi.utils.io")
+    io = needs.package("ipi.utils.io")
     frame = read(tmp_path, f"# {cell} Step: 0 Bead: 0 positions{{angstrom}} cell{{atomic_unit}}")
     with open(tmp_path / "some.xyz") as handle:
         found = io.read_file("xyz", handle)

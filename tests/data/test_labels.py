@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import dpa2
+import needs
 import numpy as np
 import pytest
 from cli_runs import run_command
@@ -156,7 +157,7 @@ def test_forces_of_another_width(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["traj", "json", "db"])
 def test_labels_through_ase(suffix: str, tmp_path: Path) -> None:
-    ase = pytest.importorskip("ase")
+    ase = needs.package("ase")
     from ase import io
     from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -172,7 +173,7 @@ def test_labels_through_ase(suffix: str, tmp_path: Path) -> None:
 
 
 def test_labels_of_info_through_ase(tmp_path: Path) -> None:
-    ase = pytest.importorskip("ase")
+    ase = needs.package("ase")
     from ase import io
 
     atoms = ase.Atoms("OH", [[0, 0, 0], [1, 0, 0]], cell=[[5, 0, 0], [1, 6, 0], [0, 2, 8]], pbc=True)
@@ -185,7 +186,7 @@ def test_labels_of_info_through_ase(tmp_path: Path) -> None:
 
 def test_what_ase_writes_of_a_calculation(tmp_path: Path) -> None:
     """Extended XYZ of ASE has the stress, in Voigt's order or as nine numbers, and energy beside free_energy."""
-    ase = pytest.importorskip("ase")
+    ase = needs.package("ase")
     from ase import io
     from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -200,7 +201,7 @@ def test_what_ase_writes_of_a_calculation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "value"), [("virials", VIRIAL), ("REF_virial", VIRIAL), ("dft_stress", STRESS)])
 def test_matrices_that_ase_writes_as_json(name: str, value: object, tmp_path: Path) -> None:
     """ASE writes a 3 x 3 array of ``info`` as ``name="_JSON [[...], ...]"``, except under the names that it knows."""
-    ase = pytest.importorskip("ase")
+    ase = needs.package("ase")
     from ase.io import write
 
     atoms = ase.Atoms("OH", [[0, 0, 0], [1, 0, 0]], cell=[[5, 0, 0], [1, 6, 0], [0, 2, 8]], pbc=True)

@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 import dpa2
+import needs
 import numpy as np
 import pytest
 from cli_runs import interrupt
@@ -294,7 +295,7 @@ def test_example_is_the_water_that_it_was_made_from() -> None:
 
 def test_a_name_in_data_is_no_format(tmp_path: Path) -> None:
     """ASE takes any .data for RuNNer's format, and finds no frames in it."""
-    pytest.importorskip("ase")
+    needs.package("ase")
     with pytest.raises(dpa2.InputError, match="no frames in this file, which ASE took for the format 'runnerdata'"):
         read(tmp_path, "some text\nof nothing\n", "x.data")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dpa2
+import needs
 import numpy as np
 import pytest
 from api_models import BOX, COORDS, SYMBOLS, TYPES, make_model, model_data
@@ -19,7 +20,7 @@ from dpa2.files import ModelData, write_safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("ase", reason="ASE is not installed: pip install 'dpa2[ase]'")
+pytest.importorskip("ase", reason=needs.reason("ase"))
 
 import ase.io
 from ase import Atoms, units
@@ -397,6 +398,7 @@ def run_dynamics(atoms: Atoms, steps: int) -> np.ndarray:
     return np.array(energies)
 
 
+@pytest.mark.slow
 def test_dynamics_conserves_energy_and_a_skin_changes_nothing() -> None:
     """The skin holds for all of these steps; then a jump by more than it."""
     with_skin, without = water(1.0, "float64"), water(0.0, "float64")

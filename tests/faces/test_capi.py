@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dpa2
+import needs
 import numpy as np
 import pytest
 from c_library import (
@@ -28,14 +29,13 @@ from c_library import (
     evaluate,
     load,
     message,
-    needs_library,
     new_domain,
 )
 from cases import SAME
 from dpa2.files import ModelData, write_safetensors
 from helpers import CASES, case_system, golden, model_of, relative
 
-pytestmark = needs_library
+pytestmark = needs.library
 
 FIELDS = ("energy", "forces", "virial", "atom_energy", "atom_virial")
 

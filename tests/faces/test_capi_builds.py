@@ -13,15 +13,16 @@ from functools import cache
 from pathlib import Path
 
 import dpa2
+import needs
 import numpy as np
 import pytest
-from c_library import HEADER, LIBRARY, declared, needs_library
+from c_library import HEADER, LIBRARY, declared
 from cases import SAME
 from dpa2.files import ModelData, write_safetensors
 from helpers import case_system, golden, model_of, relative
 from pages import ROOT, code_blocks
 
-pytestmark = needs_library
+pytestmark = needs.library
 
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"]
 COMPILERS = {".c": ["cc", "-std=c11"], ".cpp": ["c++", "-std=c++17"]}
@@ -133,6 +134,7 @@ def example(request: pytest.FixtureRequest, folder: Path) -> Path:
     return build(EXAMPLES[request.param], folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "system"), [("base", "bulk"), ("base", "open"), ("rough_strip", "tiny")])
 def test_examples(name: str, system: str, example: Path, folder: Path) -> None:
     model, structure, expected = write_case(name, system, folder)
@@ -180,6 +182,7 @@ def test_examples_say_what_is_wrong(example: Path, folder: Path) -> None:
         assert done.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pkg-config") is None, reason="there is no pkg-config")
 @pytest.mark.parametrize("suffix", [".c", ".cpp"])
 def test_pkg_config(suffix: str, folder: Path, tmp_path: Path) -> None:

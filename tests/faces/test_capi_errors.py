@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from api_models import BOX, COORDS, TYPES, model_data
@@ -24,13 +25,12 @@ from c_library import (
     evaluate,
     load,
     message,
-    needs_library,
     new_domain,
 )
 from dpa2.files import ModelData, write_safetensors
 from safetensors.numpy import save_file
 
-pytestmark = needs_library
+pytestmark = needs.library
 
 KINDS = TYPES.astype(np.intc)
 

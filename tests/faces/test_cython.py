@@ -15,18 +15,19 @@ from types import ModuleType
 from typing import Any
 
 import dpa2
+import needs
 import numpy as np
 import pytest
 from api_models import BOX, COORDS, TYPES, model_data, work_in
-from c_library import Parts, needs_library
+from c_library import Parts
 from cases import SAME
 from dpa2.files import ModelData, write_safetensors
 from helpers import case_system, golden, model_of, relative
 from pages import ROOT, code_blocks
 
-pytest.importorskip("Cython", reason="Cython is not installed: pip install cython")
-pytest.importorskip("setuptools", reason="setuptools is not installed: pip install setuptools")
-pytestmark = needs_library
+pytest.importorskip("Cython", reason=needs.reason("Cython"))
+pytest.importorskip("setuptools", reason=needs.reason("setuptools"))
+pytestmark = [needs.library, pytest.mark.slow]  # an extension is compiled
 
 from dpa2.cython_api import DomainHandle, ModelHandle  # noqa: E402
 

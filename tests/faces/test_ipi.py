@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 
-pytest.importorskip("ase", reason="ASE is not installed: pip install 'dpa2[ase]'")
-pytest.importorskip("ipi", reason="i-PI is not installed: pip install ipi")
+pytest.importorskip("ase", reason=needs.reason("ase"))
+pytest.importorskip("ipi", reason=needs.reason("ipi"))
 
 import ase.io
 import ase.units

@@ -337,6 +337,7 @@ def test_truncated_files(kind: str, tmp_path: Path) -> None:
         assert len(str(caught.value)) > len(str(path)) + 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pt", "pth", "dp", "yaml", "pt2", "safetensors"])
 def test_flipped_bits_never_do_harm(kind: str, tmp_path: Path) -> None:
     """A flip that no checksum covers may go unnoticed; it must never raise anything else."""

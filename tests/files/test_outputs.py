@@ -13,12 +13,13 @@ import threading
 from pathlib import Path
 
 import dpa2
+import needs
 import pytest
-from api_models import HAS_NATIVE, make_model
+from api_models import make_model
 from dpa2 import outputs
 from dpa2.outputs import Blocks, check_writable, finish, replacing, replacing_folder
 
-MODEL = make_model("cpu" if HAS_NATIVE else "reference")
+MODEL = make_model("cpu" if needs.HAS_NATIVE else "reference")
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from lammps_runs import (
     Cluster,
     Setup,
     model_data,
-    needs_lammps,
     prepare,
     python_model,
     refusal,
@@ -21,7 +20,7 @@ from lammps_runs import (
     systems,
 )
 
-pytestmark = needs_lammps
+pytestmark = pytest.mark.slow
 
 SYSTEM = next(system for system in systems() if system.name == "orthogonal")
 FILES = "soft.safetensors other.safetensors"

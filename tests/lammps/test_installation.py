@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,18 +10,14 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+import needs
 import pytest
 from dpa2.cli import main
 from dpa2.lammps import PLUGIN, discover, plugin_directory
 from dpa2.lammps.build import build, command
-from lammps_runs import Setup, environment, needs_lammps, prepare, python_model, run, succeed, systems
-
-pytestmark = needs_lammps
+from lammps_runs import Setup, environment, prepare, python_model, run, succeed, systems
 
 ROOT = Path(__file__).resolve().parents[2]
-needs_compiler = pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "c++")) is None, reason="there is no C++ compiler"
-)
 SYSTEM = next(system for system in systems() if system.name == "triclinic")
 
 
@@ -61,7 +56,8 @@ def test_python_module_of_lammps(folder: Path) -> None:
     assert float(done.stdout.split()[-1]) == pytest.approx(float(expected), rel=1e-12)
 
 
-@needs_compiler
+@pytest.mark.slow
+@needs.compiler
 def test_building_for_the_lammps_of_this_environment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lammps", "build", "--output", str(folder / "plugins")]) == 0
     said = capsys.readouterr().out
@@ -87,7 +83,8 @@ def test_building_for_the_lammps_of_this_environment(folder: Path, capsys: pytes
     assert float((folder / "energy").read_text()) == pytest.approx(float(expected), rel=1e-12)
 
 
-@needs_compiler
+@pytest.mark.slow
+@needs.compiler
 def test_another_build_of_lammps_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = replace(discover.find(), build="stable_29Sep2021")
     made = build(wrong, folder / "plugins")

@@ -14,7 +14,6 @@ from lammps_runs import (
     assert_python_engine,
     difference,
     measure,
-    needs_lammps,
     prepare,
     python_model,
     refusal,
@@ -22,8 +21,6 @@ from lammps_runs import (
     systems,
     table,
 )
-
-pytestmark = needs_lammps
 
 SYSTEM = next(system for system in systems() if system.name == "orthogonal")
 
@@ -79,6 +76,7 @@ def folder(tmp_path: Path) -> Path:
 FACTORS = ["", "lj/coul 0 1 0.5", "lj 0 0 1 coul 0 1 0", "lj/coul 1e-50 1e-50 0.5"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "newton", "before"),
     [(1, "on", ()), (1, "off", ()), (2, "on", ("neighbor 1.0 nsq",)), (4, "off", ("atom_modify map hash",))],
@@ -124,6 +122,7 @@ def end_of(folder: Path) -> float:
     return difference(rows[:, 5:8], expected.forces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_bonds_that_are_made_on_the_way(folder: Path, ranks: int) -> None:
     data = folder / "orthogonal.data"
@@ -137,6 +136,7 @@ def test_bonds_that_are_made_on_the_way(folder: Path, ranks: int) -> None:
     assert end_of(folder) < 1e-10
 
 
+@pytest.mark.slow
 def test_molecules_that_are_deposited(folder: Path) -> None:
     (folder / "water.mol").write_text(
         "water\n\n3 atoms\n2 bonds\n\nCoords\n\n1 0 0 0\n2 0.9 0 0\n3 -0.3 0.9 0\n\n"
@@ -220,6 +220,7 @@ def test_a_force_field_on_top_keeps_its_factors(folder: Path, newton: str) -> No
 MISSING = "The model needs all neighbors of the atoms that it evaluates"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "named"),
     [

@@ -14,15 +14,12 @@ from lammps_runs import (
     answer,
     measure,
     model_data,
-    needs_lammps,
     prepare,
     python_model,
     refusal,
     succeed,
     systems,
 )
-
-pytestmark = needs_lammps
 
 SYSTEM = next(system for system in systems() if system.name == "orthogonal")
 STYLE = "dpa2 model.safetensors"
@@ -135,6 +132,7 @@ def test_scale_for_thermodynamic_integration(folder: Path) -> None:
     assert np.abs(half.pressure - 0.5 * full.pressure).max() < 1e-12 * np.abs(full.pressure).max()
 
 
+@pytest.mark.slow
 def test_more_neighbors_than_sel(folder: Path) -> None:
     write_safetensors(folder / "small.safetensors", model_data(nsel=12))
     shown = {}
@@ -168,6 +166,7 @@ def deviations(file: Path) -> tuple[list[str], np.ndarray]:
     return lines[0].lstrip("#").split(), np.array([line.split() for line in lines[1:]], dtype=float)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 4])
 @pytest.mark.parametrize("relative", [False, True])
 def test_model_deviation(folder: Path, ranks: int, relative: bool) -> None:

@@ -13,7 +13,6 @@ from lammps_runs import (
     answer,
     measure,
     model_data,
-    needs_lammps,
     prepare,
     python_model,
     scattered,
@@ -21,8 +20,6 @@ from lammps_runs import (
     systems,
     table,
 )
-
-pytestmark = needs_lammps
 
 TRICLINIC = next(system for system in systems() if system.name == "triclinic")
 
@@ -35,6 +32,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("newton", ["on", "off"])
 def test_forces_and_virial_are_differences_of_the_energy(folder: Path, newton: str) -> None:
     orders = {"c_p": (1, 2, 3, 6, 5, 4), "f_v": (1, 2, 3, 4, 5, 6)}  # the difference has xx yy zz yz xz xy
@@ -80,6 +78,7 @@ def dynamics(fix: str, steps: int, ranks: int, folder: Path) -> np.ndarray:
     )
 
 
+@pytest.mark.slow
 def test_constant_pressure_with_migrating_atoms_is_the_same_on_any_number_of_ranks(folder: Path) -> None:
     fix = "fix 1 all npt temp 900 900 0.1 tri 0.0 0.0 0.5"
     one = dynamics(fix, 200, 1, folder)
@@ -145,6 +144,7 @@ def test_with_another_style_on_top(folder: Path, newton: str) -> None:
     assert np.abs(c.pressure - a.pressure - b.pressure).max() < 1e-11 * np.abs(c.pressure).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 4])
 @pytest.mark.parametrize("newton", ["on", "off"])
 def test_atoms_without_a_model_take_no_part(folder: Path, ranks: int, newton: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from lammps_runs import (
@@ -14,13 +15,10 @@ from lammps_runs import (
     assert_python_engine,
     difference,
     measure,
-    needs_lammps,
     prepare,
     succeed,
     systems,
 )
-
-pytestmark = needs_lammps
 
 #: name -> (ranks, newton, lines before the box, lines after it)
 DIVISIONS: dict[str, tuple[int, str, list[str], list[str]]] = {
@@ -78,7 +76,7 @@ def assert_sums(found: Answer) -> None:
     assert np.abs(found.forces.sum(axis=0)).max() <= 1e-12 * max(1.0, np.abs(found.forces).sum())
 
 
-@pytest.mark.parametrize("division", list(DIVISIONS))
+@pytest.mark.parametrize("division", needs.mostly_slow(DIVISIONS, {"2 ranks"}))
 def test_division_of_space(tmp_path: Path, one_rank: dict[str, Answer], division: str) -> None:
     """Against the Python engine (1e-10), one rank (1e-12), and the sums over atoms (1e-12)."""
     answers = measured(tmp_path, division)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 from dpa2.files import write_safetensors
-from lammps_runs import Cluster, Setup, model_data, needs_lammps, prepare, refusal, run, systems
-
-pytestmark = needs_lammps
+from lammps_runs import Cluster, Setup, model_data, prepare, refusal, run, systems
 
 SYSTEM = next(system for system in systems() if system.name == "orthogonal")
 
@@ -88,9 +85,7 @@ def test_an_error_on_one_rank_ends_them_all(folder: Path, ranks: int) -> None:
     coords = SYSTEM.coords.copy()
     coords[7] = coords[3]
     Cluster("overlap", SYSTEM.box, coords, SYSTEM.types).write(folder)
-    start = time.monotonic()
     message = refusal(folder, [*Setup("overlap").lines(), "run 0"], ranks)
-    assert time.monotonic() - start < 5.0
     assert "are at the same place: the model is not defined at distance 0" in message
     assert "atoms 4 and 8 " in message or "atoms 8 and 4 " in message
 

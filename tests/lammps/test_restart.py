@@ -17,7 +17,6 @@ from lammps_runs import (
     difference,
     measure,
     model_data,
-    needs_lammps,
     prepare,
     python_model,
     refusal,
@@ -25,7 +24,7 @@ from lammps_runs import (
     systems,
 )
 
-pytestmark = needs_lammps
+pytestmark = pytest.mark.slow
 
 SYSTEM = next(system for system in systems() if system.name == "triclinic")
 STYLE = "dpa2 model.safetensors overflow error"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dpa2
+import needs
 import numpy as np
 import pytest
 from api_models import BOX, COORDS, DEVICES, SYMBOLS, TYPES, frames, make_model
@@ -115,7 +116,7 @@ def test_open_direction_needs_no_lattice_vector(device: str) -> None:
     assert thin.energy == pytest.approx(wide.energy, rel=1e-12)
 
 
-@pytest.mark.parametrize("times", [3, 40, 100, 300])
+@pytest.mark.parametrize("times", needs.mostly_slow([3, 40, 100, 300], [3, 100]))
 @pytest.mark.parametrize("open_axis", [None, 0, 1, 2])
 def test_a_skewed_cell_is_the_same_lattice(device: str, times: int, open_axis: int | None) -> None:
     """Periodic vectors plus multiples of others; an open one may be anything that is independent."""

@@ -29,6 +29,13 @@ def test_nothing_heavy_is_imported() -> None:
     assert found.strip() == "[]"
 
 
+def test_only_the_standard_library_is_imported() -> None:
+    code = "import sys; before = set(sys.modules); import dpa2; print(*(set(sys.modules) - before))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    packages = {name.partition(".")[0] for name in found.split()} - set(sys.stdlib_module_names)
+    assert packages == {"dpa2"}
+
+
 def test_evaluation_needs_numpy_only() -> None:
     names = ["h5py", "yaml", "tqdm", "ase", "dpa2.cli", "dpa2.data"]
     code = f"import sys, dpa2; dpa2.load; dpa2.compute_descriptor; print([n for n in {names} if n in sys.modules])"

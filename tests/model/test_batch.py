@@ -22,7 +22,7 @@ def model(threads: int, device: str = "cpu", **options: Any) -> Model:
     return Model(model_data(), threads=threads, device=device, **options)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", [DEVICES[0], pytest.param("reference", marks=pytest.mark.slow)])
 def test_results_are_those_of_one_frame_after_the_other(device: str) -> None:
     coords = frames(COUNT)
     coords[3] += 0.3  # frames differ
@@ -133,7 +133,6 @@ def test_interrupt() -> None:
 
 def interrupt_in_the_middle() -> None:
     many = np.concatenate([frames(COUNT)] * 2000)
-    start = time.perf_counter()
     told: list[int] = []
 
     def progress(done: int, _of: int) -> None:
@@ -144,4 +143,3 @@ def interrupt_in_the_middle() -> None:
     with pytest.raises(KeyboardInterrupt):
         model(2).evaluate(many, TYPES, BOX, progress=progress)
     assert 5 <= len(told) < len(many)
-    assert time.perf_counter() - start < 60

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import dpa2
+import needs
 import numpy as np
 import pytest
 from api_models import BOX, COORDS, DEVICES, TYPES, frames, model_data
-from c_library import Parts, assert_ok, call, evaluate, load, message, needs_library, new_domain
+from c_library import Parts, assert_ok, call, evaluate, load, message, new_domain
 from dpa2.files import ModelData, write_safetensors
 from dpa2.model import Model
 
@@ -112,7 +113,7 @@ def test_numbers_are_the_callers_in_large_systems() -> None:
         Model(data(), threads=2, on_overflow="ignore").descriptor(grid, np.zeros(len(grid), int))
 
 
-@needs_library
+@needs.library
 def test_c_interface(tmp_path: Path) -> None:
     def said() -> tuple[str, ...]:
         kinds = tuple(call("last_warning_of", kind).decode() for kind in (OVERFLOW, CLOSE_PAIR))

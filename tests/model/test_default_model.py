@@ -128,6 +128,7 @@ def test_single_precision_is_enough(water: Frame) -> None:
     assert np.abs(single.forces - double.forces).max() < 2e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "steps"), [("float32", 50), ("float64", 20)])
 def test_dynamics_conserve_energy(water: Frame, precision: str, steps: int) -> None:
     assert water.box is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dpa2
 import fuzz_models
 import fuzzing
+import needs
 import numpy as np
 import pytest
 from cases import TOLERANCE
@@ -17,7 +18,7 @@ from helpers import DEVICE, relative
 from random_model import draw_options, random_model, random_parameters, random_structure
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", needs.mostly_slow(range(60), range(20)))
 def test_core_agrees_with_reference(seed: int) -> None:
     rng = np.random.default_rng([77, seed])
     config, weights = random_model(rng, **draw_options(rng))
@@ -59,6 +60,7 @@ def test_float32_stays_near_float64(seed: int) -> None:
         assert relative(getattr(low, field), getattr(high, field)) <= TOLERANCE["float32"], field
 
 
+@pytest.mark.slow
 def test_mutated_model_files_do_no_harm() -> None:
     """Read or refused: no crash, no wait, no error of another kind, no gigabyte of memory."""
     report = fuzzing.fuzz("fuzz_models:read", fuzz_models.make, range(200), fuzz_models.ALLOWED)

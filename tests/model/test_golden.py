@@ -47,6 +47,7 @@ def test_energy_and_derivatives(case: ModelCase, tmp_path: Path) -> None:
             assert error <= case.tolerance, f"{system.name}: {quantity} is off by {error:.1e}"
 
 
+@pytest.mark.slow
 @ALL
 def test_reference_implementation(case: ModelCase) -> None:
     data = golden(case.name)

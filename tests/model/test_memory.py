@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import dpa2
+import needs
 import numpy as np
 import pytest
-from api_models import BOX, COORDS, HAS_NATIVE, TYPES, lattice, model_data
+from api_models import BOX, COORDS, TYPES, lattice, model_data
 from dpa2.model import Model
 
-pytestmark = pytest.mark.skipif(not HAS_NATIVE, reason="not installed: source tree only")
+pytestmark = needs.native
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [None, "into the cell", "anywhere"])
 def test_skin_changes_nothing_along_a_walk(wrap: str | None) -> None:
     plain, skinned = (Model(model_data(), threads=2, skin=skin) for skin in (0.0, 0.8))
@@ -137,7 +139,7 @@ print(peak() - resident, model.memory_estimate(len(coords), density=0.1))
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of the process from /proc")
+@needs.linux
 @pytest.mark.parametrize(("precision", "threads"), [("float64", 1), ("float32", 2)])
 def test_estimate_is_what_an_evaluation_takes(precision: str, threads: int) -> None:
     here = str(Path(__file__).parents[1])
@@ -165,7 +167,8 @@ print(status("VmHWM") - resident, hashlib.sha256(b"".join(a.tobytes() for a in a
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of the process from /proc")
+@pytest.mark.slow
+@needs.linux
 def test_short_memory_is_made_up_for_and_changes_no_bit() -> None:
     """Pair features that do not fit are computed again in the backward."""
 
@@ -210,7 +213,7 @@ except MemoryError:
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of the process from /proc")
+@needs.linux
 def test_a_second_step_asks_for_no_more_than_the_first() -> None:
     """A workspace that was made small at the first step holds all that the next one needs."""
     command = [sys.executable, "-W", "ignore", "-c", STEPS, str(Path(__file__).parents[1])]
@@ -275,7 +278,7 @@ except MemoryError as error:
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of the process from /proc")
+@needs.linux
 @pytest.mark.parametrize("megabytes", [20, 80, 160])
 def test_address_space_that_ends_anywhere_is_a_memory_error(megabytes: int) -> None:
     """Before the lists, in them, or after them."""

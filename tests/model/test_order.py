@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dpa2
+import needs
 import numpy as np
 import pytest
-from api_models import BOX, COORDS, HAS_NATIVE, TYPES, model_data
+from api_models import BOX, COORDS, TYPES, model_data
 from dpa2.model import Model
 
-pytestmark = pytest.mark.skipif(not HAS_NATIVE, reason="not installed: source tree only")
+pytestmark = needs.native
 
 RESULTS = ("energy", "forces", "virial", "atom_energy", "atom_virial")
 
@@ -22,7 +23,7 @@ def copies(smallest: int = 1100) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("skin", [0.0, 0.5])
-@pytest.mark.parametrize("atomic", [True, "deepmd"])
+@pytest.mark.parametrize("atomic", needs.mostly_slow([True, "deepmd"], [True]))
 @pytest.mark.parametrize("pbc", [True, (True, False, True), False])
 def test_order_of_the_atoms_is_that_of_the_caller(
     skin: float, atomic: bool | str, pbc: bool | tuple[bool, ...]

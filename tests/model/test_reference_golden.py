@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from cases import ModelCase, System, golden_cases, load_golden
 from dpa2.reference import ReferenceModel
 
 CASES = golden_cases()
+#: the derivatives of these alone are looked at in a quick run
+RANDOM = {case.name for case in CASES if case.name.startswith("random_")}
 
 
 def assert_same_result(got: Any, expected: Any, tolerance: float) -> None:
@@ -41,7 +44,9 @@ def test_descriptor_and_energy(case: ModelCase) -> None:
             assert_same_result(energy.sum(), system.expected["energy"][f], case.tolerance)
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+@pytest.mark.parametrize(
+    "case", needs.mostly_slow(CASES, RANDOM, lambda case: case.name), ids=[case.name for case in CASES]
+)
 def test_forces_and_virials_of_the_smallest_system(case: ModelCase) -> None:
     golden = load_golden(case)
     model = ReferenceModel(golden.config, golden.weights)

@@ -99,6 +99,7 @@ def assert_reference_lists(coords: Any, types: Any, box: Any, pbc: Any, config: 
     return edges
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(STRUCTURES), natoms=st.integers(1, 7), virtual=st.booleans()

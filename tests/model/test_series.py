@@ -60,6 +60,7 @@ def with_and_without(name: str, folder: Path) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_series_and_networks_agree(name: str, tmp_path: Path) -> None:
     series, exact = with_and_without(name, tmp_path)
@@ -67,6 +68,7 @@ def test_series_and_networks_agree(name: str, tmp_path: Path) -> None:
         assert np.abs(series[key] - exact[key]).max() <= 1e-11 * max(1.0, np.abs(exact[key]).max()), key
 
 
+@pytest.mark.slow
 def test_networks_that_would_take_too_long_are_evaluated(tmp_path: Path) -> None:
     """Files of some megabytes could ask for hours of fitting: the networks are used then, to the same bits."""
     series, exact = with_and_without("wide", tmp_path)

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import dpa2
+import needs
 import numpy as np
 import pytest
-from api_models import BOX, COORDS, HAS_NATIVE, TYPES, frames, make_model, model_data, work_in
+from api_models import BOX, COORDS, TYPES, frames, make_model, model_data, work_in
 from dpa2 import streams
 from dpa2.data import Frame
 from dpa2.streams import descriptor_frames, evaluate_frames, process_pool
 from dpa2.workers import WorkerEnded
 
-DEVICE = "cpu" if HAS_NATIVE else "reference"
+DEVICE = "cpu" if needs.HAS_NATIVE else "reference"
 MODEL = make_model(DEVICE)
 
 
@@ -74,7 +75,7 @@ class Immediate(Executor):
 
 
 def dask() -> Executor:
-    distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    distributed = needs.package("distributed")
     client = distributed.Client(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, set_as_default=False
     )
@@ -111,7 +112,7 @@ def test_executor_of_dask() -> None:
 
 def test_interface_of_mpi4py() -> None:
     """What MPIPoolExecutor is made of; without several MPI processes it runs its tasks in this one."""
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    needs.package("mpi4py")
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from mpi4py.futures import MPICommExecutor

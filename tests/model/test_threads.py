@@ -9,17 +9,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
-from api_models import BOX, HAS_NATIVE, TYPES, frames, model_data
-from c_library import needs_library
+from api_models import BOX, TYPES, frames, model_data
 from dpa2 import inputs
 from dpa2 import threads as limits
 from dpa2.files import write_safetensors
 from dpa2.model import Model
 
-pytestmark = pytest.mark.skipif(not HAS_NATIVE, reason="not installed: source tree only")
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of the process from /proc")
+pytestmark = needs.native
 
 
 def run(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -59,7 +58,7 @@ other.join()
 """
 
 
-@linux
+@needs.linux
 @pytest.mark.parametrize("megabytes", [100, 300, 900])
 def test_fewer_threads_where_there_is_no_room_for_their_stacks(megabytes: int) -> None:
     """Room for none, for one, and for some of 24 threads with stacks of 64 MB: OpenMP would end the process."""
@@ -84,7 +83,7 @@ print("goes on")
 """
 
 
-@linux
+@needs.linux
 def test_many_threads_in_little_address_space_never_end_the_process() -> None:
     done = run(MANY)
     assert done.returncode == 0, done.stderr
@@ -149,7 +148,8 @@ print("ends")
 """
 
 
-@needs_library
+@pytest.mark.slow
+@needs.library
 @pytest.mark.parametrize("kind", ["evaluate", "two threads", "descriptor", "frames", "cython"])
 def test_the_interpreter_ends_while_daemon_threads_evaluate(kind: str, tmp_path: Path) -> None:
     write_safetensors(tmp_path / "model.safetensors", model_data())
@@ -175,7 +175,7 @@ print("ends")
 """
 
 
-@needs_library
+@needs.library
 def test_the_interpreter_ends_while_a_callback_of_an_exchange_wants_its_lock(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "model.safetensors", model_data())
     done = run(CALLBACK, tmp_path / "model.safetensors")

@@ -20,6 +20,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 PROGRAMS = sorted(path.stem for path in (SOURCE / "tests" / "native").glob("test_*.cpp"))
 LONGEST = 600  # seconds that a program may take
 SKIPPED = 77  # exit status of a program for processors of another kind
+pytestmark = pytest.mark.slow  # a build of minutes
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 

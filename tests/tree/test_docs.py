@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 
-pytest.importorskip("ase", reason="ASE is not installed: pip install 'dpa2[ase]'")
+pytest.importorskip("ase", reason=needs.reason("ase"))
 
 from dpa2.ase import DPA2Calculator
 from dpa2.deepmd import DeepPot
@@ -34,6 +35,7 @@ def test_deepmd_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [name for name in public if f"`{name}`" not in text] == []
 
 
+@pytest.mark.slow
 def test_example_of_dynamics(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "examples" / "ase_md.py"), "--steps", "10", "--relax", "3"]
     printed = subprocess.run([*command, "--output", "md.extxyz"], cwd=tmp_path, capture_output=True, text=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 from cases import GOLDEN
 from datasets import write_hdf5, write_mixed, write_standard
@@ -33,7 +34,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("chemiscope")
+    needs.package("chemiscope")
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     lines = [
         line

