@@ -64,7 +64,7 @@ struct Factors {
   }
 };
 
-/// Sections 8.5 to 8.7 with the projections as they stand in the files; z without its mean, as LayerNorm wants it.
+/// The pair attention (theory 8.5-8.7) with the projections as they stand in the files; z without its mean, as LayerNorm wants it.
 struct PairAttention {
   int n, n2, nh, nd;
   bool gate, smooth, has_g2, has_h2;
