@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,6 @@ from dpa2.files import config as _config
 MAX_ELEMENTS = 2**30
 MAX_REPEATED = 2**20
 """Numbers that a model may have beyond what its file can hold: views of a storage and references can repeat it."""
-
-
-class TensorLike(Protocol):
-    """An array, or something that can become one: its shape is known before any memory is taken."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
 
 
 @dataclass
