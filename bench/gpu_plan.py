@@ -19,12 +19,12 @@ import numpy as np
 from common import ROOT, Structure
 from dpa2 import _native
 from dpa2.cuda.engine import CudaEngine
-from dpa2.cuda.geometry import HostLists
 from dpa2.cuda.neighbors import NeighborSearch
 from dpa2.files import ModelData
 from numpy.typing import DTypeLike, NDArray
 
 sys.path.insert(0, str(ROOT / "tests"))
+from host_lists import HostLists
 from random_model import random_model
 
 SOURCES = ROOT / "src" / "cuda"

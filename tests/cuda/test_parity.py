@@ -14,9 +14,9 @@ import pytest
 from cases import GOLDEN, ModelCase, System, golden_cases
 from cuda_emulator import EmulatedDevice
 from dpa2.cuda.engine import CudaEngine
-from dpa2.cuda.geometry import HostLists
 from dpa2.files import ModelData
 from helpers import CASES, golden, model_of, relative
+from host_lists import HostLists
 from pages import code_blocks
 
 QUANTITIES = {"energy": "energy", "atom_energy": "atom_energy", "force": "forces", "virial": "virial"}

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from cuda_emulator import EmulatedDevice
 from dpa2.cuda.engine import CudaEngine
-from dpa2.cuda.geometry import HostLists
 from dpa2.files import ModelData
+from host_lists import HostLists
 from random_model import random_model
 
 class Device(EmulatedDevice):

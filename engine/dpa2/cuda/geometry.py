@@ -1,20 +1,17 @@
 """Neighbour lists on the device: the master list of a frame, the lists of the blocks, and both by neighbour.
 
-The engine knows of their origin what :class:`ListSource` says: the search on the device, or one on the host.
+The engine knows of their origin what :class:`ListSource` says: a search on the device, or tests' lists from the host.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-import numpy as np
 
 from dpa2.inputs import Pbc
 from dpa2.remarks import Remarks
 
-from .device import Array, Device
+from .device import Array
 
 
 @dataclass(frozen=True)
@@ -64,40 +61,6 @@ class ListSource(Protocol):
 
     def block(self, lists: Any, count: Array) -> tuple[BlockList, Incoming]:
         """The list of the first count[i] edges of every centre i, and the same by neighbour."""
-
-
-class HostLists:
-    """Lists from the compiled core, on the host; copied to the device. For comparison: remarks are not made."""
-
-    def __init__(self, device: Device, config: dict[str, Any]) -> None:
-        self._device, self._config_json = device, json.dumps(config)
-
-    def build(self, coords: Array, types: Array, box: Any, pbc: Pbc) -> Lists:
-        from dpa2 import _native
-
-        device, natoms = self._device, len(types)
-        found = _native.neighbors(device.asnumpy(coords), device.asnumpy(types), box, pbc, self._config_json)
-        whole = ("start", "j", "n_three", "n_rep", "pad1", "pad3")
-        lists = {name: device.asarray(found[name].astype(np.int32)) for name in whole}
-        lists |= {name: device.asarray(found[name]) for name in ("d", "r")}
-        centre = np.repeat(np.arange(natoms, dtype=np.int32), np.diff(found["start"]))
-        incoming = _incoming(device.xp, lists["j"], natoms)
-        return Lists(**lists, remarks=Remarks(), centre=device.asarray(centre), incoming=incoming)
-
-    def block(self, lists: Lists, count: Array) -> tuple[BlockList, Incoming]:
-        xp = self._device.xp
-        rank = xp.arange(lists.j.shape[0], dtype=np.int32) - lists.start[lists.centre]
-        edge = xp.flatnonzero(rank < count[lists.centre]).astype(np.int32)
-        start = xp.zeros(count.shape[0] + 1, dtype=np.int32)
-        start[1:] = xp.cumsum(count)
-        j = xp.ascontiguousarray(lists.j[edge])
-        return BlockList(start, edge, j, int(count.max())), _incoming(xp, j, count.shape[0])
-
-
-def _incoming(xp: Any, j: Array, natoms: int) -> Incoming:
-    order = xp.argsort(j, kind="stable").astype(np.int32)
-    begin = xp.searchsorted(j[order], xp.arange(natoms + 1, dtype=np.int32), side="left").astype(np.int32)
-    return Incoming(begin, order)
 
 
 @dataclass(frozen=True)
