@@ -23,9 +23,11 @@ MAY_INCLUDE = {
     "neighbors": {"neighbors", "math"},
     "cpu": {"cpu", "math"},
     "cuda": {"cuda", "math"},
-    "model": {"model", "cpu", "neighbors", "math"},
-    "python": {"model", "cpu", "neighbors", "math"},
-    "capi": {"model", "cpu", "neighbors", "math"},
+    "graph": {"graph", "cpu", "neighbors", "math"},
+    "heads": {"heads", "graph", "cpu", "neighbors", "math"},
+    "model": {"model", "heads", "graph", "cpu", "neighbors", "math"},
+    "python": {"model", "heads", "graph", "cpu", "neighbors", "math"},
+    "capi": {"model", "heads", "graph", "cpu", "neighbors", "math"},
     "lammps": set(),
 }
 # the rooms that may include the public headers; LAMMPS's also compiles outside of the tree, with nothing but these
