@@ -3,10 +3,10 @@
 
 #include <vector>
 
-#include "model/exchange.hpp"
-#include "model/memory.hpp"
+#include "graph/exchange.hpp"
+#include "graph/memory.hpp"
 #include "model/prepared.hpp"
-#include "model/workspace.hpp"
+#include "graph/workspace.hpp"
 #include "neighbors/edges.hpp"
 
 namespace dpa2 {

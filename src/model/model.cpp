@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "error.hpp"
-#include "model/count.hpp"
+#include "graph/count.hpp"
 #include "model/series.hpp"
 #include "neighbors/order.hpp"
 #include "threads.hpp"

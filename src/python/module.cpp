@@ -12,7 +12,7 @@
 
 #include "error.hpp"
 #include "math/limits.hpp"
-#include "model/memory.hpp"
+#include "graph/memory.hpp"
 #include "model/model.hpp"
 #include "model/safetensors.hpp"
 #include "threads.hpp"

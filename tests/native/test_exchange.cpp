@@ -8,7 +8,7 @@
 
 #include "check.hpp"
 #include "model/evaluate.hpp"
-#include "model/exchange.hpp"
+#include "graph/exchange.hpp"
 #include "model/model.hpp"
 #include "neighbors/build.hpp"
 #include "small.hpp"

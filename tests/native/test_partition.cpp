@@ -8,8 +8,8 @@
 
 #include "check.hpp"
 #include "cpu/arena.hpp"
-#include "model/buffer.hpp"
-#include "model/parallel.hpp"
+#include "graph/buffer.hpp"
+#include "graph/parallel.hpp"
 
 namespace {
 

@@ -15,7 +15,7 @@
 #include "allocations.hpp"
 #include "check.hpp"
 #include "error.hpp"
-#include "model/memory.hpp"
+#include "graph/memory.hpp"
 #include "model/model.hpp"
 #include "model/safetensors.hpp"
 #include "threads.hpp"

@@ -1,4 +1,4 @@
-#include "model/memory.hpp"
+#include "graph/memory.hpp"
 
 #include <algorithm>
 #include <cctype>
@@ -14,7 +14,7 @@
 #endif
 
 #include "error.hpp"
-#include "model/count.hpp"
+#include "graph/count.hpp"
 #include "neighbors/order.hpp"
 
 namespace dpa2 {

@@ -1,4 +1,4 @@
-#include "model/parallel.hpp"
+#include "graph/parallel.hpp"
 
 #include <algorithm>
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/buffer.hpp"
+#include "graph/buffer.hpp"
 #include "neighbors/edges.hpp"
 #include "threads.hpp"
 

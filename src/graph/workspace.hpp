@@ -29,9 +29,9 @@
 #include <vector>
 
 #include "cpu/arena.hpp"
-#include "model/buffer.hpp"
-#include "model/count.hpp"
-#include "model/parallel.hpp"
+#include "graph/buffer.hpp"
+#include "graph/count.hpp"
+#include "graph/parallel.hpp"
 
 namespace dpa2 {
 
