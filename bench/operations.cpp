@@ -5,8 +5,8 @@
 #include <memory>
 #include <random>
 
+#include "graph/prepared.hpp"
 #include "math/attention.hpp"
-#include "model/prepared.hpp"
 
 namespace bench {
 

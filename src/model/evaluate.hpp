@@ -5,7 +5,7 @@
 
 #include "graph/exchange.hpp"
 #include "graph/memory.hpp"
-#include "model/prepared.hpp"
+#include "graph/prepared.hpp"
 #include "graph/workspace.hpp"
 #include "neighbors/edges.hpp"
 

@@ -7,7 +7,7 @@
 
 #include "error.hpp"
 #include "graph/count.hpp"
-#include "model/series.hpp"
+#include "graph/series.hpp"
 #include "neighbors/order.hpp"
 #include "threads.hpp"
 

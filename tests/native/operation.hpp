@@ -18,7 +18,7 @@
 
 #include "check.hpp"
 #include "cpu/kernels.hpp"
-#include "model/prepared.hpp"
+#include "graph/prepared.hpp"
 
 namespace operation {
 

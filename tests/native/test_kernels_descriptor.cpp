@@ -1,7 +1,7 @@
 // The first descriptor: repinit and the three-body sum, with their networks evaluated, as series and as tables.
 #include "network.hpp"
-#include "model/series.hpp"
-#include "model/table.hpp"
+#include "graph/series.hpp"
+#include "graph/table.hpp"
 
 namespace {
 

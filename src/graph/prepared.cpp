@@ -7,11 +7,11 @@
 
 #include "allocate.hpp"
 #include "error.hpp"
+#include "graph/packing.hpp"
+#include "graph/prepared.hpp"
+#include "graph/series.hpp"
+#include "graph/table.hpp"
 #include "math/skip.hpp"
-#include "model/matrix.hpp"
-#include "model/prepared.hpp"
-#include "model/series.hpp"
-#include "model/table.hpp"
 
 namespace dpa2 {
 

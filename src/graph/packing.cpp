@@ -1,4 +1,4 @@
-#include "model/matrix.hpp"
+#include "graph/packing.hpp"
 
 #include <cmath>
 

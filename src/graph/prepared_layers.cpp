@@ -2,10 +2,10 @@
 #include <cmath>
 
 #include "error.hpp"
+#include "graph/packing.hpp"
+#include "graph/prepared.hpp"
 #include "math/attention.hpp"
 #include "math/skip.hpp"
-#include "model/matrix.hpp"
-#include "model/prepared.hpp"
 
 namespace dpa2 {
 

@@ -3,7 +3,7 @@
 
 #include "cpu/embedding_net.hpp"
 #include "cpu/tabulate.hpp"
-#include "model/prepared.hpp"
+#include "graph/prepared.hpp"
 
 namespace dpa2 {
 

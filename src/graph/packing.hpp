@@ -7,7 +7,7 @@
 #include "cpu/linear.hpp"
 #include "math/activation.hpp"
 #include "model/config.hpp"
-#include "model/prepared.hpp"
+#include "graph/prepared.hpp"
 #include "model/weights.hpp"
 
 namespace dpa2 {

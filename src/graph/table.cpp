@@ -1,4 +1,4 @@
-#include "model/table.hpp"
+#include "graph/table.hpp"
 
 #include <array>
 #include <cstddef>

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "cpu/quintic.hpp"
-#include "model/prepared.hpp"
+#include "graph/prepared.hpp"
 
 namespace dpa2 {
 

@@ -1,4 +1,4 @@
-#include "model/series.hpp"
+#include "graph/series.hpp"
 
 #include <algorithm>
 #include <cmath>
