@@ -139,13 +139,14 @@ void require_finite(bool all_finite, const char* what) {
 
 /// `rows` is the number of rows of the forces.
 void require_finite(const dpa2::Outputs& out, int rows) {
-  require_finite(std::isfinite(out.energy) && finite(out.force, 3 * static_cast<std::ptrdiff_t>(rows)), "the energy or a force");
+  require_finite(finite(out.array("energy"), 1) && finite(out.array("force"), 3 * static_cast<std::ptrdiff_t>(rows)), "the energy or a force");
 }
 
 /// For `centres` atoms.
 void require_finite_rows(const dpa2::Outputs& out, const dpa2::Config& config, int centres) {
   const std::ptrdiff_t n = centres;
-  require_finite(finite(out.descriptor, n * config.descriptor_dim()) && finite(out.rot_mat, 3 * n * config.repformer.g2_dim), "the descriptor");
+  require_finite(finite(out.array("descriptor"), n * config.descriptor_dim()) && finite(out.array("rot_mat"), 3 * n * config.repformer.g2_dim),
+                 "the descriptor");
 }
 
 double cutoff(const dpa2::Model& model, dpa2::Block block) {
@@ -208,14 +209,16 @@ dpa2::Structure structure(int natoms, const double* coords, const int* types, co
   return s;
 }
 
-void check_outputs(const double* energy, const double* forces, const double* virial, const double* atom_virial) {
+dpa2::Outputs outputs(double* energy, double* forces, double* virial, double* atom_energy, double* atom_virial) {
   need(energy, "energy");
   if (forces == nullptr && (virial != nullptr || atom_virial != nullptr)) throw invalid_input("virials are computed with forces only: forces is NULL");
-}
-
-void copy_out(const dpa2::Outputs& out, double* energy, double* virial) {
-  *energy = out.energy;
-  if (virial != nullptr) std::copy_n(out.virial, 9, virial);
+  dpa2::Outputs out;
+  out.set("energy", energy);
+  out.set("force", forces);
+  out.set("virial", virial);
+  out.set("atom_energy", atom_energy);
+  out.set("atom_virial", atom_virial);
+  return out;
 }
 
 /// The callbacks of a caller as the engine's exchange.
@@ -358,17 +361,12 @@ dpa2_status dpa2_evaluate(const dpa2_model* model, int natoms, const double* coo
                           double* atom_energy, double* atom_virial) {
   return gate([&] {
     need(model, "model");
-    check_outputs(energy, forces, virial, atom_virial);
     dpa2::Structure s = structure(natoms, coords, types, box, pbc);
     set_parameters(s, config(model), fparam, aparam, natoms);
-    dpa2::Outputs out;
-    out.force = forces;
-    out.atom_energy = atom_energy;
-    out.atom_virial = atom_virial;
+    dpa2::Outputs out = outputs(energy, forces, virial, atom_energy, atom_virial);
     dpa2::Remarks remarks;
     model->model->evaluate(s, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, threads, out, remarks);
     require_finite(out, natoms);
-    copy_out(out, energy, virial);
     set_warnings(*model->model, remarks);
   });
 }
@@ -380,8 +378,8 @@ dpa2_status dpa2_descriptor(const dpa2_model* model, int natoms, const double* c
     const dpa2::Structure s = structure(natoms, coords, types, box, pbc);
     need_rows(descriptor, natoms, "descriptor");
     dpa2::Outputs out;
-    out.descriptor = descriptor;
-    out.rot_mat = rot_mat;
+    out.set("descriptor", descriptor);
+    out.set("rot_mat", rot_mat);
     dpa2::Remarks remarks;
     model->model->descriptor(s, threads, out, remarks);
     require_finite_rows(out, config(model), natoms);
@@ -416,11 +414,7 @@ dpa2_status dpa2_domain_evaluate(dpa2_domain* domain, const dpa2_model* model, c
   return gate([&] {
     need(domain, "domain");
     need(model, "model");
-    check_outputs(energy, forces, virial, atom_virial);
-    dpa2::Outputs out;
-    out.force = forces;
-    out.atom_energy = atom_energy;
-    out.atom_virial = atom_virial;
+    dpa2::Outputs out = outputs(energy, forces, virial, atom_energy, atom_virial);
     dpa2::Remarks remarks;
     with_exchange(exchange, [&](dpa2::Exchange* e) {
       dpa2::DomainFrame frame = domain_frame(domain, model, types, pad_type, threads, e);
@@ -428,7 +422,6 @@ dpa2_status dpa2_domain_evaluate(dpa2_domain* domain, const dpa2_model* model, c
       domain->domain.evaluate(model->model, frame, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, out, remarks);
     });
     require_finite(out, domain->domain.atoms().nall);
-    copy_out(out, energy, virial);
     set_warnings(*model->model, remarks);
   });
 }
@@ -440,8 +433,8 @@ dpa2_status dpa2_domain_descriptor(dpa2_domain* domain, const dpa2_model* model,
     need(model, "model");
     need_rows(descriptor, domain->domain.atoms().nlocal, "descriptor");
     dpa2::Outputs out;
-    out.descriptor = descriptor;
-    out.rot_mat = rot_mat;
+    out.set("descriptor", descriptor);
+    out.set("rot_mat", rot_mat);
     dpa2::Remarks remarks;
     with_exchange(exchange, [&](dpa2::Exchange* e) {
       domain->domain.descriptor(model->model, domain_frame(domain, model, types, pad_type, threads, e), out, remarks);

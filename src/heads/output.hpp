@@ -1,8 +1,14 @@
 // What a head computes, said before it is computed: names and units for every interface, shapes for those who give the arrays.
 #pragma once
 
+#include <algorithm>
+#include <array>
+#include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "error.hpp"
 
 namespace dpa2 {
 
@@ -24,6 +30,41 @@ struct OutputSpec {
     for (const int extent : shape) n *= extent;
     return n;
   }
+};
+
+/// Where the outputs of one evaluation go: the caller's arrays by name. What has no array, or null, is not computed. A name is
+/// looked up once per evaluation. A rank without atoms also names what its peers name, with pointers that are not null, or they
+/// would wait for exchanges that it does not take part in.
+///
+///   energy       (1) eV                       virial       (9) eV, row-major, first index the force component
+///   atom_energy  (nlocal) eV                  atom_virial  (nall, 9) eV
+///   force        (nall, 3) eV/angstrom
+///   descriptor   (nlocal, descriptor_dim)     rot_mat      (nlocal, g2_dim, 3)
+class Outputs {
+ public:
+  /// The name has to live as long as this.
+  void set(std::string_view name, double* array) {
+    Array* at = std::find_if(arrays_.data(), arrays_.data() + number_, [&](const Array& a) { return a.name == name; });
+    if (at == arrays_.data() + number_) {
+      if (number_ == arrays_.size()) throw internal_error("more outputs than there is room for, ", number_);
+      ++number_;
+    }
+    *at = {name, array};
+  }
+  /// Null where the output is not wanted.
+  [[nodiscard]] double* array(std::string_view name) const {
+    for (std::size_t k = 0; k < number_; ++k)
+      if (arrays_[k].name == name) return arrays_[k].array;
+    return nullptr;
+  }
+
+ private:
+  struct Array {
+    std::string_view name;
+    double* array = nullptr;
+  };
+  std::array<Array, 16> arrays_;  // more than any model has; an evaluation takes no memory for them
+  std::size_t number_ = 0;
 };
 
 }  // namespace dpa2

@@ -79,7 +79,7 @@ void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& a
   }
 }
 
-void Domain::evaluate(const std::shared_ptr<const Model>& model, const DomainFrame& domain, AtomVirial atom_virial, Outputs& out,
+void Domain::evaluate(const std::shared_ptr<const Model>& model, const DomainFrame& domain, AtomVirial atom_virial, const Outputs& out,
                       Remarks& remarks) {
   // The wrapped positions that deepmd-kit's kind refers to are the whole system's, not a part's.
   if (atom_virial == AtomVirial::deepmd) throw invalid_input("the atomic virial of deepmd-kit is not defined for a part of a system");
@@ -88,7 +88,7 @@ void Domain::evaluate(const std::shared_ptr<const Model>& model, const DomainFra
       [&](auto& evaluator, const Frame& frame, int threads) { evaluator.evaluate(frame, threads, domain.exchange, atom_virial, out); });
 }
 
-void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& domain, Outputs& out,
+void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& domain, const Outputs& out,
                         Remarks& remarks) {
   run(model, domain, remarks,
       [&](auto& evaluator, const Frame& frame, int threads) { evaluator.descriptor(frame, threads, domain.exchange, out); });

@@ -42,9 +42,9 @@ class Domain {
   [[nodiscard]] const DomainAtoms& atoms() const noexcept { return atoms_; }
 
   /// As Model::evaluate and Model::descriptor; arrays of `out` have rows for ghosts where evaluate.hpp says so.
-  void evaluate(const std::shared_ptr<const Model>& model, const DomainFrame& frame, AtomVirial atom_virial, Outputs& out,
+  void evaluate(const std::shared_ptr<const Model>& model, const DomainFrame& frame, AtomVirial atom_virial, const Outputs& out,
                 Remarks& remarks);
-  void descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& frame, Outputs& out, Remarks& remarks);
+  void descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& frame, const Outputs& out, Remarks& remarks);
 
  private:
   struct Lists {

@@ -119,7 +119,7 @@ void Evaluator<T>::forward(Exchange* exchange) {
 /// The last layer, the energies, and the gradient of sum_i seed_i E_i (seed null: of the energy): forces and virial into the
 /// threads' buffers and `out`, or the gradients of the edge vectors into gamma_out (nedge, 3).
 template <class T>
-void Evaluator<T>::backward(Exchange* exchange, const double* seed, double* gamma_out, Outputs& out, bool atom_virial) {
+void Evaluator<T>::backward(Exchange* exchange, const double* seed, double* gamma_out, const Outputs& out, bool atom_virial) {
   const int threads = ws_.partition.threads();
   const std::size_t nt = static_cast<std::size_t>(threads);
   const std::size_t n1 = static_cast<std::size_t>(m_.n1);
@@ -152,22 +152,24 @@ void Evaluator<T>::backward(Exchange* exchange, const double* seed, double* gamm
   }
   for_tiles([&](int t, int i0, int i1, Arena& arena) { backward_entry(t, i0, i1, arena, gamma_out); });
   if (gamma_out != nullptr) return;
-  ws_.partition.merge(ws_.force, 3, out.force);
-  if (atom_virial) ws_.partition.merge(ws_.atom_virial, 9, out.atom_virial);
-  for (int k = 0; k < 9; ++k) {
-    out.virial[k] = 0;
-    for (std::size_t s = 0; s < nt; ++s) out.virial[k] += ws_.virial[s].data()[k];
+  ws_.partition.merge(ws_.force, 3, out.array("force"));
+  if (atom_virial) ws_.partition.merge(ws_.atom_virial, 9, out.array("atom_virial"));
+  double* virial = out.array("virial");
+  for (int k = 0; virial != nullptr && k < 9; ++k) {
+    virial[k] = 0;
+    for (std::size_t s = 0; s < nt; ++s) virial[k] += ws_.virial[s].data()[k];
   }
 }
 
 /// deepmd-kit's atomic virial (specification, 9.3): the share of dE_a/dX_I goes to the displaced atom, with the arm from
 /// the displaced position to the wrapped position of a. Three more backward passes, seeded with the wrapped coordinates.
 template <class T>
-void Evaluator<T>::deepmd_virial(Exchange* exchange, Outputs& out) {
+void Evaluator<T>::deepmd_virial(Exchange* exchange, const Outputs& out) {
   const Edges& edges = *frame_->edges;
   const std::size_t ne = static_cast<std::size_t>(edges.nedge()), n = static_cast<std::size_t>(edges.nlocal);
   const double* x = frame_->wrapped;
-  std::fill_n(out.atom_virial, 9 * static_cast<std::size_t>(edges.nall), 0.0);
+  double* virial = out.array("atom_virial");
+  std::fill_n(virial, 9 * static_cast<std::size_t>(edges.nall), 0.0);
   if (ne == 0 && exchange == nullptr) return;  // with others, also a rank without edges takes part in every exchange
   double* seed = ws_.seed.data();
   Outputs unused;
@@ -181,32 +183,33 @@ void Evaluator<T>::deepmd_virial(Exchange* exchange, Outputs& out) {
       for (std::size_t k = 0; k < 3; ++k)
         for (std::size_t l = 0; l < 3; ++l) {
           const double seeded = ws_.gamma[l].data()[3 * e + k], plain = ws_.gamma[3].data()[3 * e + k];
-          out.atom_virial[9 * j + 3 * k + l] += seeded - (x[3 * i + l] + edges.d[3 * e + l]) * plain;
-          out.atom_virial[9 * i + 3 * k + l] -= seeded - x[3 * i + l] * plain;
+          virial[9 * j + 3 * k + l] += seeded - (x[3 * i + l] + edges.d[3 * e + l]) * plain;
+          virial[9 * i + 3 * k + l] -= seeded - x[3 * i + l] * plain;
         }
     }
 }
 
 template <class T>
-void Evaluator<T>::descriptor(const Frame& frame, int threads, Exchange* exchange, Outputs& out) {
+void Evaluator<T>::descriptor(const Frame& frame, int threads, Exchange* exchange, const Outputs& out) {
+  double *const descriptor = out.array("descriptor"), *const rot_mat = out.array("rot_mat");
   prepare_step(frame, threads, false, AtomVirial::none);
   forward(exchange);
   for_tiles([&](int, int i0, int i1, Arena& arena) {
     for (int i = i0; i < i1; ++i) {
-      if (out.descriptor != nullptr) {
-        double* row = out.descriptor + static_cast<std::ptrdiff_t>(i) * m_.descriptor_dim;
+      if (descriptor != nullptr) {
+        double* row = descriptor + static_cast<std::ptrdiff_t>(i) * m_.descriptor_dim;
         for (int c = 0; c < m_.n1_real; ++c) row[c] = static_cast<double>(ws_.g1.back().data()[static_cast<std::ptrdiff_t>(i) * m_.n1 + c]);
         if (m_.concat_tebd)
           for (int c = 0; c < m_.tebd_dim; ++c) row[m_.n1_real + c] = static_cast<double>(m_.tebd[static_cast<std::ptrdiff_t>(type(i)) * m_.tebd_dim + c]);
       }
-      if (out.rot_mat != nullptr) rotation(i, arena, out.rot_mat + static_cast<std::ptrdiff_t>(i) * m_.n2_real * 3);
+      if (rot_mat != nullptr) rotation(i, arena, rot_mat + static_cast<std::ptrdiff_t>(i) * m_.n2_real * 3);
     }
   });
 }
 
 template <class T>
-void Evaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, Outputs& out) {
-  const bool gradient = out.force != nullptr;
+void Evaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, const Outputs& out) {
+  const bool gradient = out.array("force") != nullptr;
   prepare_step(frame, threads, gradient, atom_virial);
   const std::size_t nlocal = static_cast<std::size_t>(frame.edges->nlocal);
   forward(exchange);
@@ -216,9 +219,12 @@ void Evaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchange,
     for_tiles([&](int, int i0, int i1, Arena& arena) {
       fitting(i0, i1, ws_.g1.back().data() + static_cast<std::ptrdiff_t>(i0) * m_.n1, nullptr, arena);
     });
-  out.energy = 0;
-  for (std::size_t i = 0; i < nlocal; ++i) out.energy += ws_.atom_energy.data()[i];
-  if (out.atom_energy != nullptr) std::copy_n(ws_.atom_energy.data(), nlocal, out.atom_energy);
+  const double* energies = ws_.atom_energy.data();
+  if (double* energy = out.array("energy")) {
+    *energy = 0;
+    for (std::size_t i = 0; i < nlocal; ++i) *energy += energies[i];
+  }
+  if (double* atom_energy = out.array("atom_energy")) std::copy_n(energies, nlocal, atom_energy);
   if (gradient && atom_virial == AtomVirial::deepmd) deepmd_virial(exchange, out);
 }
 

@@ -7,6 +7,7 @@
 #include "graph/memory.hpp"
 #include "graph/prepared.hpp"
 #include "graph/workspace.hpp"
+#include "heads/output.hpp"
 #include "neighbors/edges.hpp"
 
 namespace dpa2 {
@@ -21,18 +22,6 @@ struct Frame {
   int pad_type = 0;                  ///< type of atom 0 of the frame: padded slots carry it (specification, Q4)
 };
 
-/// Where the results go; null pointers are not computed. A rank without atoms also passes what its peers pass, or they would
-/// wait for exchanges that it does not take part in.
-struct Outputs {
-  double energy = 0;                 ///< eV
-  double virial[9] = {};             ///< eV, row-major, first index the force component
-  double* atom_energy = nullptr;     ///< (nlocal) eV
-  double* force = nullptr;           ///< (nall, 3) eV/angstrom
-  double* atom_virial = nullptr;     ///< (nall, 9) eV
-  double* descriptor = nullptr;      ///< (nlocal, descriptor_dim)
-  double* rot_mat = nullptr;         ///< (nlocal, g2_dim, 3)
-};
-
 /// Evaluates one frame after the other with one workspace; one evaluator per thread of the caller, many on one model.
 template <class T>
 class Evaluator {
@@ -40,9 +29,9 @@ class Evaluator {
   explicit Evaluator(const Prepared<T>& model) : m_(model), k_(model.kernels) {}
 
   /// Descriptor (and rotation matrix) only: no fitting, no backward.
-  void descriptor(const Frame& frame, int threads, Exchange* exchange, Outputs& out);
-  /// Energy, and forces and virials where `out` asks for them.
-  void evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, Outputs& out);
+  void descriptor(const Frame& frame, int threads, Exchange* exchange, const Outputs& out);
+  /// Energies, and forces and virials where `out` asks for forces.
+  void evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, const Outputs& out);
 
   /// From the next evaluation on keeps pair features for the backward before every `layers`-th layer at most, and nothing to spare
   /// work, as an evaluation does by itself when memory is short (workspace.hpp). Results are the same bits.
@@ -106,8 +95,8 @@ class Evaluator {
 
   Tile tile_of(int layer, int i0, int i1);
   void forward(Exchange* exchange);
-  void backward(Exchange* exchange, const double* seed, double* gamma_out, Outputs& out, bool atom_virial);
-  void deepmd_virial(Exchange* exchange, Outputs& out);
+  void backward(Exchange* exchange, const double* seed, double* gamma_out, const Outputs& out, bool atom_virial);
+  void deepmd_virial(Exchange* exchange, const Outputs& out);
 
   const Prepared<T>& m_;
   const Kernels<T>& k_;

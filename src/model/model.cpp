@@ -237,15 +237,17 @@ void Model::check_parameters(bool has_fparam, bool has_aparam) const {
     throw invalid_input("the model needs aparam (", fitting.numb_aparam, " values per atom)");
 }
 
-void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int threads, Outputs& out, Remarks& remarks) const {
+void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int threads, const Outputs& out, Remarks& remarks) const {
   check_parameters(structure.fparam != nullptr, structure.aparam != nullptr);
-  const Results results{{{out.atom_energy, 1}, {out.force, 3}, {atom_virial != AtomVirial::none ? out.atom_virial : nullptr, 9}}};
-  run(structure, threads, out.force != nullptr, atom_virial, remarks, results,
+  const Results results{{{out.array("atom_energy"), 1},
+                          {out.array("force"), 3},
+                          {atom_virial != AtomVirial::none ? out.array("atom_virial") : nullptr, 9}}};
+  run(structure, threads, out.array("force") != nullptr, atom_virial, remarks, results,
       [&](auto& evaluator, const Frame& frame, int n) { evaluator.evaluate(frame, n, nullptr, atom_virial, out); });
 }
 
-void Model::descriptor(const Structure& structure, int threads, Outputs& out, Remarks& remarks) const {
-  const Results results{{{out.descriptor, config_.descriptor_dim()}, {out.rot_mat, 3 * config_.repformer.g2_dim}, {}}};
+void Model::descriptor(const Structure& structure, int threads, const Outputs& out, Remarks& remarks) const {
+  const Results results{{{out.array("descriptor"), config_.descriptor_dim()}, {out.array("rot_mat"), 3 * config_.repformer.g2_dim}, {}}};
   run(structure, threads, false, AtomVirial::none, remarks, results,
       [&](auto& evaluator, const Frame& frame, int n) { evaluator.descriptor(frame, n, nullptr, out); });
 }

@@ -69,8 +69,8 @@ class Model {
   void check_parameters(bool has_fparam, bool has_aparam) const;
 
   /// Fills `out` (see evaluate.hpp; nall == natoms) and remarks: neighbours beyond sel, the closest pair. `threads` below 1 are 1.
-  void evaluate(const Structure& structure, AtomVirial atom_virial, int threads, Outputs& out, Remarks& remarks) const;
-  void descriptor(const Structure& structure, int threads, Outputs& out, Remarks& remarks) const;
+  void evaluate(const Structure& structure, AtomVirial atom_virial, int threads, const Outputs& out, Remarks& remarks) const;
+  void descriptor(const Structure& structure, int threads, const Outputs& out, Remarks& remarks) const;
 
   /// Bytes that a first evaluation takes, of `natoms` atoms with on average `neighbors` others within repinit's cutoff. With
   /// `gradient` forces as well.

@@ -38,20 +38,20 @@ void evaluate(const Prepared<T>& model, const Frame& frame, int threads, Exchang
   if (keep > 0) evaluator.keep_every(keep);
   Outputs out;
   std::vector<double> unused(result.force.size());
-  out.descriptor = result.descriptor.data();
+  out.set("descriptor", result.descriptor.data());
   evaluator.descriptor(frame, threads, exchange, out);
-  out.force = result.force.data();
-  out.atom_virial = result.atom_virial.data();
-  out.atom_energy = result.atom_energy.data();
+  out.set("energy", &result.energy);
+  out.set("virial", result.virial.data());
+  out.set("force", result.force.data());
+  out.set("atom_virial", result.atom_virial.data());
+  out.set("atom_energy", result.atom_energy.data());
   evaluator.evaluate(frame, threads, exchange, AtomVirial::edge, out);
-  out.force = unused.data();
-  out.atom_virial = result.deepmd_virial.data();
+  out.set("force", unused.data());
+  out.set("atom_virial", result.deepmd_virial.data());
   evaluator.evaluate(frame, threads, exchange, AtomVirial::deepmd, out);
-  result.energy = out.energy;
   result.force.pop_back();
   result.atom_virial.pop_back();
   result.deepmd_virial.pop_back();
-  std::copy_n(out.virial, 9, result.virial.begin());
 }
 
 template <class T>

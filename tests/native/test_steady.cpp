@@ -1,6 +1,7 @@
 // A step of molecular dynamics takes no memory: calls of the allocator are counted over evaluations of slightly moved atoms. And
 // the limits on memory.
 #include <algorithm>
+#include <array>
 #include <climits>
 #include <cmath>
 #include <cstdint>
@@ -65,6 +66,15 @@ struct Water {
 
 struct Results {
   explicit Results(std::size_t n, int descriptor) : energies(n), forces(3 * n), virials(9 * n), rows(n * static_cast<std::size_t>(descriptor)) {}
+  void set(Outputs& out) {
+    out.set("energy", &energy);
+    out.set("virial", virial.data());
+    out.set("atom_energy", energies.data());
+    out.set("force", forces.data());
+    out.set("atom_virial", virials.data());
+  }
+  double energy = 0;
+  std::array<double, 9> virial{};
   std::vector<double> energies, forces, virials, rows;
   Remarks remarks;
 };
@@ -75,9 +85,7 @@ void test_steady(const SafetensorsFile& file, const char* precision, int threads
   Results results(water.types.size(), model.config().descriptor_dim());
   results.remarks.overflow.reserve(3);
   Outputs out;
-  out.atom_energy = results.energies.data();
-  out.force = results.forces.data();
-  out.atom_virial = results.virials.data();
+  results.set(out);
   const auto step = [&](AtomVirial virial) {
     water.move(0.01);
     model.evaluate(water.structure(), virial, threads, out, results.remarks);
@@ -90,7 +98,7 @@ void test_steady(const SafetensorsFile& file, const char* precision, int threads
     CHECK_CASE(allocations == before, name + ": " + std::to_string(allocations - before));
   }
   Outputs rows;
-  rows.descriptor = results.rows.data();
+  rows.set("descriptor", results.rows.data());
   const auto describe = [&] {
     water.move(0.01);
     model.descriptor(water.structure(), threads, rows, results.remarks);
@@ -114,13 +122,11 @@ void test_skin(const SafetensorsFile& file, int molecules, int steps, int thread
     water.move(0.08);
     Results a(water.types.size(), 1), b(water.types.size(), 1);
     Outputs out_a, out_b;
-    out_a.force = a.forces.data();
-    out_b.force = b.forces.data();
-    out_a.atom_virial = a.virials.data();
-    out_b.atom_virial = b.virials.data();
+    a.set(out_a);
+    b.set(out_b);
     plain.evaluate(water.structure(), AtomVirial::edge, threads, out_a, remarks);
     skinned.evaluate(water.structure(), AtomVirial::edge, threads, out_b, remarks);
-    CHECK(out_a.energy == out_b.energy && std::equal(out_a.virial, out_a.virial + 9, out_b.virial));
+    CHECK(a.energy == b.energy && a.virial == b.virial);
     CHECK(a.forces == b.forces && a.virials == b.virials);
   }
   for (const double bad : {-1.0, 1e9, std::nan("")})
@@ -146,7 +152,7 @@ void test_limits(const SafetensorsFile& file) {
   Water water(12);
   Results results(water.types.size(), 1);
   Outputs out;
-  out.force = results.forces.data();
+  out.set("force", results.forces.data());
   CHECK(model.memory_estimate(water.structure().natoms, 90.0, true, AtomVirial::none, 1) > unchecked_growth);
   CHECK_THROWS(model.evaluate(water.structure(), AtomVirial::none, 1, out, results.remarks), Status::out_of_memory, "evaluate fewer atoms");
   setenv("DPA2_MEMORY_LIMIT", "much", 1);
@@ -204,7 +210,7 @@ void test_threads_stay(const SafetensorsFile& file) {
     Water water(3);
     Results results(water.types.size(), 1);
     Outputs out;
-    out.force = results.forces.data();
+    out.set("force", results.forces.data());
     std::set<std::string> before;
     for (int k = 0; k < 6; ++k) {
       water.move(0.01);
