@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "allocate.hpp"
+#include "graph/count.hpp"
 #include "padding.hpp"
 
 namespace dpa2 {
@@ -55,5 +56,33 @@ class Buffer {
   T* data_ = nullptr;
   std::size_t capacity_ = 0;
 };
+
+/// Several arrays of one size in one piece of memory.
+template <class T>
+class Layers {
+ public:
+  /// Room for `copies` of n elements; their values are undefined afterwards.
+  void resize(Count n, int copies) {
+    memory_.resize(static_cast<std::size_t>((n * copies).value()));
+    size_ = static_cast<std::ptrdiff_t>(n.value());
+  }
+  T* operator[](int copy) noexcept { return data() + copy * size_; }
+  T* data() noexcept { return memory_.data(); }
+  std::size_t bytes() const noexcept { return memory_.bytes(); }
+
+ private:
+  Buffer<T> memory_;
+  std::ptrdiff_t size_ = 0;
+};
+
+/// Both kinds in one way, for the table of a workspace.
+template <class T>
+void resize(Buffer<T>& buffer, Count n, int copies) {
+  buffer.resize(static_cast<std::size_t>((n * copies).value()));
+}
+template <class T>
+void resize(Layers<T>& layers, Count n, int copies) {
+  layers.resize(n, copies);
+}
 
 }  // namespace dpa2

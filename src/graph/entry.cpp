@@ -1,11 +1,10 @@
-// From the environment of a centre to the first g1 and g2, and back to the gradients of its edge vectors.
-#include "model/evaluate.hpp"
+#include "graph/entry.hpp"
 
 namespace dpa2 {
 
 /// d (3, lanes) and r (lanes) of the first n edges of centre i; the other lanes are at a harmless place.
 template <class T>
-void Evaluator<T>::load_lanes(int i, int n, int lanes, T* d, T* r) const {
+void Entry<T>::load_lanes(int i, int n, int lanes, T* d, T* r) const {
   const Edges& edges = *frame_->edges;
   const std::size_t e0 = static_cast<std::size_t>(edges.start[static_cast<std::size_t>(i)]);
   for (int e = 0; e < n; ++e) {
@@ -21,7 +20,7 @@ void Evaluator<T>::load_lanes(int i, int n, int lanes, T* d, T* r) const {
 
 /// Rows of repinit's type tables for the edges of centre i.
 template <class T>
-int Evaluator<T>::combinations(int i, int n, int lanes, int* combination) const {
+int Entry<T>::combinations(int i, int n, int lanes, int* combination) const {
   const Edges& edges = *frame_->edges;
   const std::size_t e0 = static_cast<std::size_t>(edges.start[static_cast<std::size_t>(i)]);
   const int ti = type(i);
@@ -34,7 +33,7 @@ int Evaluator<T>::combinations(int i, int n, int lanes, int* combination) const 
 }
 
 template <class T>
-RepinitPad<T> Evaluator<T>::repinit_pad(int i) const {
+RepinitPad<T> Entry<T>::repinit_pad(int i) const {
   RepinitPad<T> pad;
   if (!m_.has_pad1) return pad;
   const int ti = type(i), t0 = frame_->pad_type < 0 ? 0 : frame_->pad_type;
@@ -45,7 +44,7 @@ RepinitPad<T> Evaluator<T>::repinit_pad(int i) const {
 }
 
 template <class T>
-ThreeBodyPad<T> Evaluator<T>::three_body_pad(int i) const {
+ThreeBodyPad<T> Entry<T>::three_body_pad(int i) const {
   ThreeBodyPad<T> pad;
   if (!m_.has_pad3) return pad;
   pad.multiplicity = static_cast<T>(frame_->edges->pad3[static_cast<std::size_t>(i)]);
@@ -55,7 +54,7 @@ ThreeBodyPad<T> Evaluator<T>::three_body_pad(int i) const {
 }
 
 template <class T>
-void Evaluator<T>::forward_entry(int i0, int i1, Arena& arena) {
+void Entry<T>::forward(int i0, int i1, Arena& arena) const {
   const Arena::Mark tile_mark = arena.mark();
   const Edges& edges = *frame_->edges;
   const int count = i1 - i0;
@@ -87,7 +86,7 @@ void Evaluator<T>::forward_entry(int i0, int i1, Arena& arena) {
     const std::int64_t f0 = ws_.start2.data()[i];
     T* x = ws_.x.data() + f0;
     T* w = ws_.w.data() + f0;
-    T* h = ws_.h2[0].data() + 3 * f0;
+    T* h = ws_.h2_before(0) + 3 * f0;
     load_lanes(i, n2, m2, d, r);
     k_.env_mat(n2, m2, R, sw, d, r, m_.stats2.cut, m_.stats2.mean + 4L * ti, m_.stats2.inv_std + 4L * ti);
     for (int e = 0; e < n2; ++e) {
@@ -97,7 +96,7 @@ void Evaluator<T>::forward_entry(int i0, int i1, Arena& arena) {
     }
     arena.release(mark);
   }
-  T* g1 = ws_.g1[0].data() + static_cast<long>(i0) * m_.n1;
+  T* g1 = ws_.g1_before(0) + static_cast<long>(i0) * m_.n1;
   const long size = static_cast<long>(count) * m_.n1;
   if (m_.shape_identity)
     for (long c = 0; c < size; ++c) g1[c] = D[c];
@@ -115,7 +114,7 @@ void Evaluator<T>::forward_entry(int i0, int i1, Arena& arena) {
 
 /// gamma (3, lanes) = gradient of the repformer's first g2, h2 and switch with respect to the first n_rep edge vectors of i.
 template <class T>
-void Evaluator<T>::backward_repformer_edges(int i, Arena& arena, int lanes, T* gamma) const {
+void Entry<T>::backward_repformer_edges(int i, Arena& arena, int lanes, T* gamma) const {
   const Arena::Mark mark = arena.mark();
   const int n = n_rep(i), m = padded<T>(n), ti = type(i);
   const std::int64_t f0 = ws_.start2.data()[i];
@@ -127,7 +126,7 @@ void Evaluator<T>::backward_repformer_edges(int i, Arena& arena, int lanes, T* g
   load_lanes(i, n, m, d, r);
   for (int e = 0; e < 4 * m; ++e) dR[e] = T(0);
   for (int e = 0; e < 3 * m; ++e) g[e] = T(0);
-  k_.g2_embed_backward(n, m_.n2, dR, ws_.dg2.data() + f0 * m_.n2, ws_.x.data() + f0, m_.g2_w, m_.g2_b, m_.act, arena);
+  k_.g2_embed_backward(n, m_.n2, dR, ws_.pairs.gradient(f0), ws_.x.data() + f0, m_.g2_w, m_.g2_b, m_.act, arena);
   const T* dh = ws_.dh2.data() + 3 * f0;
   for (int e = 0; e < n; ++e)
     for (int c = 0; c < 3; ++c) dR[(1 + c) * m + e] = dh[3 * e + c];
@@ -147,7 +146,7 @@ void Evaluator<T>::backward_repformer_edges(int i, Arena& arena, int lanes, T* g
 }
 
 template <class T>
-void Evaluator<T>::backward_entry(int t, int i0, int i1, Arena& arena, double* gamma_out) {
+void Entry<T>::backward(int t, int i0, int i1, double* gamma_out, bool atom_virial, Arena& arena) const {
   const Arena::Mark tile_mark = arena.mark();
   const Edges& edges = *frame_->edges;
   const int count = i1 - i0;
@@ -203,22 +202,14 @@ void Evaluator<T>::backward_entry(int t, int i0, int i1, Arena& arena, double* g
     } else {
       const std::size_t s = static_cast<std::size_t>(t);
       k_.assemble(n, m, ws_.force[s].data(), i - ws_.partition.range(t).begin, ws_.partition.local() + e0, ws_.virial[s].data(),
-                  ws_.atom_virial[s].data(), gamma, edges.d.data() + 3 * e0);
+                  atom_virial ? ws_.atom_virial[s].data() : nullptr, gamma, edges.d.data() + 3 * e0);
     }
     arena.release(mark);
   }
   arena.release(tile_mark);
 }
 
-#define DPA2_INSTANTIATE_FOR(T)                                              \
-  template void Evaluator<T>::load_lanes(int, int, int, T*, T*) const;       \
-  template int Evaluator<T>::combinations(int, int, int, int*) const;        \
-  template RepinitPad<T> Evaluator<T>::repinit_pad(int) const;               \
-  template ThreeBodyPad<T> Evaluator<T>::three_body_pad(int) const;          \
-  template void Evaluator<T>::forward_entry(int, int, Arena&);               \
-  template void Evaluator<T>::backward_entry(int, int, int, Arena&, double*); \
-  template void Evaluator<T>::backward_repformer_edges(int, Arena&, int, T*) const;
-DPA2_INSTANTIATE_FOR(double)
-DPA2_INSTANTIATE_FOR(float)
+template class Entry<double>;
+template class Entry<float>;
 
 }  // namespace dpa2

@@ -1,19 +1,17 @@
 // One repformer layer, backward: gradients of the layer's output to its input (specification, section 12.3 to 12.11).
+#include "graph/repformer.hpp"
 #include "math/attention.hpp"
-#include "model/evaluate.hpp"
 
 namespace dpa2 {
 
-/// dnext (count, n1): gradient of the output of the layer; the sums of thread t += that of its input.
 template <class T>
-void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* dnext, Arena& arena) {
+void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnext, const T* drot, Arena& arena) const {
   const Arena::Mark tile_mark = arena.mark();
-  const std::size_t l = static_cast<std::size_t>(layer);
-  const LayerParams<T>& p = m_.layers[l];
+  const LayerParams<T>& p = m_.layers[static_cast<std::size_t>(layer)];
   const Edges& edges = *frame_->edges;
   const int i0 = tile.i0, count = tile.count(), n1 = m_.n1, n2 = m_.n2, nh = m_.nh1;
   const long rows = static_cast<long>(count) * n1, row0 = static_cast<long>(i0) * n1;
-  const T* g1 = ws_.g1[l].data();
+  const T* g1 = ws_.g1_before(layer);
   T* acc = ws_.acc[static_cast<std::size_t>(t)].data();
   T* own = acc + static_cast<long>(i0 - ws_.partition.range(t).begin) * n1;
 
@@ -52,9 +50,9 @@ void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* d
     const std::int64_t e0 = edges.start[static_cast<std::size_t>(i)];
     const int* j = edges.j.data() + e0;
     const int* scatter = ws_.partition.local() + e0;
-    const T* g2 = pairs(layer, i, arena);
-    const T* h = h2(layer) + 3 * f0;
-    T* dg2 = ws_.dg2.data() + f0 * n2;
+    const T* g2 = forward_.pairs(layer, i, arena);
+    const T* h = ws_.h2_before(layer) + 3 * f0;
+    T* dg2 = ws_.pairs.gradient(f0);
     T* dh = ws_.dh2.data() + 3 * f0;
     T* dw = ws_.dw.data() + f0;
     const T* w = ws_.w.data() + f0;
@@ -70,7 +68,7 @@ void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* d
       for (int c = 0; c < 3 * n; ++c) dh[c] = T(0);
       for (int c = 0; c < n; ++c) dw[c] = T(0);
     } else {
-      backward_pairs(layer, t, i, g2, arena);
+      pairs(layer, t, i, g2, arena);
     }
     edge_factors(i, s, f, h);
     for (int e = 0; e < n; ++e) ds[e] = T(0);
@@ -97,6 +95,8 @@ void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* d
       k_.sym_gram_backward(n1, m_.axis, dC, row + p.cat_drrd, C);
       k_.sym_moments_backward(n, n1, df, acc, n1, scatter, dC, f, X);
     }
+    if (drot != nullptr)
+      k_.sym_moments_backward(n, n2, df, dg2, n2, nullptr, drot + static_cast<long>(i - i0) * 3 * n2, f, EdgeRows<T>{g2, n2, nullptr});
     const T kn = kappa_n(n), kh = kappa_h(n);
     for (int e = 0; e < n; ++e) {
       T along = 0;
@@ -121,19 +121,18 @@ void Evaluator<T>::backward_layer(int layer, int t, const Tile& tile, const T* d
 
 /// In place: dg2, dh2 of layer + 1 become those of `layer`; dw +=; the g1g1 term adds to dg1.
 template <class T>
-void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& arena) {
+void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena) const {
   const Arena::Mark mark = arena.mark();
-  const std::size_t l = static_cast<std::size_t>(layer);
-  const LayerParams<T>& p = m_.layers[l];
+  const LayerParams<T>& p = m_.layers[static_cast<std::size_t>(layer)];
   const ThreadRange& range = ws_.partition.range(t);
   const int n = n_rep(i), m = padded<T>(n), n1 = m_.n1, n2 = m_.n2;
   const std::int64_t f0 = ws_.start2.data()[i], e0 = frame_->edges->start[static_cast<std::size_t>(i)];
   const long size = static_cast<long>(n) * n2;
   const int* j = frame_->edges->j.data() + e0;
-  const T* g1 = ws_.g1[l].data();
-  const T* h = h2(layer) + 3 * f0;
+  const T* g1 = ws_.g1_before(layer);
+  const T* h = ws_.h2_before(layer) + 3 * f0;
   const T* w = ws_.w.data() + f0;
-  T* dg2 = ws_.dg2.data() + f0 * n2;
+  T* dg2 = ws_.pairs.gradient(f0);
   T* dh2 = ws_.dh2.data() + 3 * f0;
   T* dw = ws_.dw.data() + f0;
 
@@ -147,7 +146,7 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& a
   k_.residual_backward(n, n2, p.res2, dg2, terms, dout);
 
   T* lin = arena.take<T>(size);
-  T* dphi = ws_.extent.generous ? ws_.dphi_lin2[l].data() + f0 * n2 : arena.take<T>(size);
+  T* dphi = ws_.extent.generous ? ws_.dphi_lin2[layer] + f0 * n2 : arena.take<T>(size);
   if (!ws_.extent.generous) {
     dense(n, lin, g2, n2, p.w2, p.b2, false);
     k_.activate_grad(m_.act, size, lin, dphi, lin);
@@ -166,8 +165,8 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& a
     T* dc2 = arena.take<T>(static_cast<long>(n) * m);
     T* ddh = p.has.update_h2 ? arena.take<T>(3L * n) : nullptr;
     const bool norm = p.has.pair_attention, again = norm && !ws_.extent.generous;
-    T* zh = again ? arena.take<T>(size) : norm ? ws_.norm[l].data() + f0 * n2 : nullptr;
-    T* inv_sigma = again ? arena.take<T>(n) : norm ? ws_.inv_sigma[l].data() + f0 : nullptr;
+    T* zh = again ? arena.take<T>(size) : norm ? ws_.norm[layer] + f0 * n2 : nullptr;
+    T* inv_sigma = again ? arena.take<T>(n) : norm ? ws_.inv_sigma[layer] + f0 : nullptr;
     const PairAttentionInput<T> in{n, m, g2, h, c1, c2, pad2(n)};
     k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
     T* dz = norm ? terms[p.g2_att] : nullptr;
@@ -187,10 +186,7 @@ void Evaluator<T>::backward_pairs(int layer, int t, int i, const T* g2, Arena& a
   arena.release(mark);
 }
 
-#define DPA2_INSTANTIATE_FOR(T)                                       \
-  template void Evaluator<T>::backward_layer(int, int, const Tile&, const T*, Arena&); \
-  template void Evaluator<T>::backward_pairs(int, int, int, const T*, Arena&);
-DPA2_INSTANTIATE_FOR(double)
-DPA2_INSTANTIATE_FOR(float)
+template class LayerBackward<double>;
+template class LayerBackward<float>;
 
 }  // namespace dpa2

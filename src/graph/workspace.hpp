@@ -15,12 +15,12 @@
 //   LayerNorm's output and 1/sigma                                  (nlayers - 1) (n2 + 1)
 //
 // Everything else (repinit's activations, attention scores, moments, projections, the first g2) is recomputed per centre in
-// the backward from these, in the scratch memory of the thread; what the last layer and the fitting leave is used up tile by
+// the backward from these, in the scratch memory of the thread; what the last layer and the heads leave is used up tile by
 // tile. `generous` spares the backward products that it would have to repeat; it is for systems so small that nobody will
 // miss the memory (generous_limit). `keep` is 1 where that fits into the memory there is, and else the smallest interval that
-// does: the g2 between are computed again from the kept ones, to the same bits. Without a backward nothing is kept: g1 takes
-// turns in the memory of two layers and g2 is updated in place. `Workspace::table` below is the one place that states the
-// sizes; buffers are made from it, and the memory that an evaluation will need is counted by it.
+// does (pair_features.hpp, plan.hpp). Without a backward nothing is kept: g1 takes turns in the memory of two layers and g2 is
+// updated in place. `Workspace::table` below is the one place that states the sizes; buffers are made from it, and the memory
+// that an evaluation will need is counted by it.
 #pragma once
 
 #include <algorithm>
@@ -30,52 +30,11 @@
 
 #include "cpu/arena.hpp"
 #include "graph/buffer.hpp"
-#include "graph/count.hpp"
+#include "graph/extent.hpp"
+#include "graph/pair_features.hpp"
 #include "graph/parallel.hpp"
 
 namespace dpa2 {
-
-/// The most bytes that may be taken for what `generous` keeps per edge.
-inline constexpr std::int64_t generous_limit = std::int64_t{1} << 30;
-
-/// What the sizes depend on.
-struct Extent {
-  Count nlocal, nall, nedge, nedge2;  ///< nedge2: of the repformer lists
-  int nlayers = 0, n1 = 0, n2 = 0;
-  int keep = 1;             ///< of g2: every how many layers it is kept for the backward
-  bool generous = false;    ///< whether memory is taken to spare work
-  bool pair_att = false, self = false;  ///< whether there is a LayerNorm, a self MLP
-  bool update_h2 = false;
-  bool gradient = false, atom_virial = false, deepmd_virial = false;
-  std::vector<std::int64_t> rows;  ///< per thread: rows of its sums
-};
-
-/// One array per layer in one piece of memory; with fewer copies than layers, they take turns.
-template <class T>
-class Layers {
- public:
-  template <class U>
-  struct Slice {
-    U* first;
-    U* data() const noexcept { return first; }
-  };
-  void shape(int layers, int copies, Count size) noexcept {
-    layers_ = layers;
-    copies_ = std::max(1, std::min(layers, copies));
-    size_ = size.value();
-  }
-  Count total() const noexcept { return layers_ == 0 ? Count() : Count(copies_) * size_; }
-  Slice<T> operator[](std::size_t l) noexcept { return {memory.data() + offset(l)}; }
-  Slice<const T> operator[](std::size_t l) const noexcept { return {memory.data() + offset(l)}; }
-  Slice<T> back() noexcept { return (*this)[static_cast<std::size_t>(layers_ - 1)]; }
-
-  Buffer<T> memory;
-
- private:
-  std::int64_t offset(std::size_t l) const noexcept { return static_cast<std::int64_t>(l) % copies_ * size_; }
-  int layers_ = 0, copies_ = 1;
-  std::int64_t size_ = 0;
-};
 
 template <class T>
 struct Workspace {
@@ -85,73 +44,84 @@ struct Workspace {
   Buffer<std::int64_t> start2;                 ///< (nlocal + 1): first repformer edge of a centre
 
   // kept between forward and backward
-  Layers<T> g1;                                ///< [nlayers] (nall, n1); without a backward [nlayers + 1]
+  Layers<T> g1;                                ///< [nlayers or 2] (nall, n1), see `g1_before`
   Buffer<T> dphi_entry;                        ///< (nlocal, n1)
   Layers<T> dphi_lin;                          ///< [nlayers - 1] (nlocal, n1)
-  Layers<T> g2;                                ///< [(nlayers - 1) / keep] (nedge2, n2): of the layers keep, 2 keep, ...
+  PairFeatures<T> pairs;                       ///< g2 and its gradient
   Layers<T> dphi_self, dphi_lin2;              ///< [nlayers - 1] (nlocal, n1), (nedge2, n2), if `generous`
   Layers<T> norm, inv_sigma;                   ///< [nlayers - 1] (nedge2, n2), (nedge2), if `generous`
-  Layers<T> h2;                                ///< [nlayers or 1] (nedge2, 3)
+  Layers<T> h2;                                ///< [nlayers or 2 or 1] (nedge2, 3), see `h2_before`
   Buffer<T> w, x;                              ///< (nedge2): switch or 1; input of the g2 embedding
-  Buffer<double> atom_energy;                  ///< (nlocal)
 
   // the backward
-  Buffer<T> dg1, dg2, dh2, dw;                 ///< (nall, n1), (nedge2, n2), (nedge2, 3), (nedge2)
-                                               ///< dg2 holds the g2 that are not kept, one after the other, until it is needed
+  Buffer<T> dg1, dh2, dw;                      ///< (nall, n1), (nedge2, 3), (nedge2)
   std::vector<Buffer<T>> acc;                  ///< per thread (rows, n1): what the thread adds to dg1
   std::vector<Buffer<double>> force, atom_virial, virial;  ///< per thread (rows, 3), (rows, 9), (9)
+
+  // of those who use the descriptor
+  Buffer<double> values;                       ///< (nlocal, values): what is made of an atom's descriptor
   Buffer<double> gamma[4], seed;               ///< (nedge, 3), (nlocal), only for deepmd-kit's atomic virial
 
-  /// f(buffer, elements) for every buffer that an evaluation of this extent uses.
+  /// g1 before a layer: each has its own for a backward, else two take turns.
+  T* g1_before(int layer) noexcept { return g1[turn(layer)]; }
+  /// h2 before a layer: likewise, or the same for all layers where none updates it.
+  T* h2_before(int layer) noexcept { return h2[extent.update_h2 ? turn(layer) : 0]; }
+
+  /// f(array, elements, copies) for every array that an evaluation of this extent uses; a Buffer has one copy.
   template <class F>
   void table(const Extent& e, F f) {
     const Count atoms = e.nlocal * e.n1, rows = e.nall * e.n1, g = e.gradient ? 1 : 0;
-    const int last = e.nlayers - 1;
-    const auto layers = [&](Layers<T>& l, int number, int copies, Count size) {
-      l.shape(number, copies, size);
-      f(l.memory, l.total());
-    };
-    f(start2, e.nlocal + 1);
-    layers(g1, e.nlayers + 1, e.gradient ? e.nlayers : 2, rows);
-    f(dphi_entry, atoms * g);
-    layers(dphi_lin, last, last, atoms * g);
-    layers(g2, last / e.keep, last / e.keep, e.nedge2 * e.n2 * g);
-    layers(dphi_self, last, last, e.generous && e.self ? atoms : 0);
-    layers(dphi_lin2, last, last, e.generous ? e.nedge2 * e.n2 : 0);
-    layers(norm, last, last, e.generous && e.pair_att ? e.nedge2 * e.n2 : 0);
-    layers(inv_sigma, last, last, e.generous && e.pair_att ? e.nedge2 : 0);
-    layers(h2, e.update_h2 ? e.nlayers : 1, e.gradient ? e.nlayers : 2, e.nedge2 * 3);
-    f(w, e.nedge2);
-    f(x, e.nedge2);
-    f(atom_energy, e.nlocal);
-    f(dg1, rows * g);
-    f(dg2, e.nedge2 * e.n2);
-    f(dh2, e.nedge2 * 3 * g);
-    f(dw, e.nedge2 * g);
+    const int last = e.nlayers - 1, turns = e.gradient ? e.nlayers : std::min(e.nlayers, 2);
+    f(start2, e.nlocal + 1, 1);
+    f(g1, rows, turns);
+    f(dphi_entry, atoms * g, 1);
+    f(dphi_lin, atoms * g, last);
+    pairs.table(e, f);
+    f(dphi_self, e.generous && e.self ? atoms : 0, last);
+    f(dphi_lin2, e.generous ? e.nedge2 * e.n2 : 0, last);
+    f(norm, e.generous && e.pair_att ? e.nedge2 * e.n2 : 0, last);
+    f(inv_sigma, e.generous && e.pair_att ? e.nedge2 : 0, last);
+    f(h2, e.nedge2 * 3, e.update_h2 ? turns : 1);
+    f(w, e.nedge2, 1);
+    f(x, e.nedge2, 1);
+    f(dg1, rows * g, 1);
+    f(dh2, e.nedge2 * 3 * g, 1);
+    f(dw, e.nedge2 * g, 1);
     const std::size_t threads = e.rows.size();
     for (auto* list : {&force, &atom_virial, &virial}) list->resize(std::max(list->size(), threads));
     acc.resize(std::max(acc.size(), threads));
     for (std::size_t t = 0; t < threads; ++t) {
       const Count mine = e.rows[t];
-      f(acc[t], mine * e.n1 * g);
-      f(force[t], mine * 3 * g);
-      f(virial[t], 9 * g);
-      f(atom_virial[t], e.atom_virial ? mine * 9 * g : 0);
+      f(acc[t], mine * e.n1 * g, 1);
+      f(force[t], mine * 3 * g, 1);
+      f(virial[t], 9 * g, 1);
+      f(atom_virial[t], e.atom_virial ? mine * 9 * g : 0, 1);
     }
-    for (auto& b : gamma) f(b, e.deepmd_virial ? e.nedge * 3 + 1 : 0);
-    f(seed, e.deepmd_virial ? e.nlocal : 0);
+    f(values, e.nlocal * e.values, 1);
+    for (auto& b : gamma) f(b, e.deepmd_virial ? e.nedge * 3 + 1 : 0, 1);
+    f(seed, e.deepmd_virial ? e.nlocal : 0, 1);
   }
 
-  /// Bytes that the buffers have to grow by for this extent.
+  /// Bytes that the arrays have to grow by for this extent.
   std::int64_t growth(const Extent& e) {
     Count bytes;
-    table(e, [&](auto& b, Count n) {
-      const Count needed = n * static_cast<std::int64_t>(sizeof(*b.data()));
-      const std::int64_t held = static_cast<std::int64_t>(b.bytes());
+    table(e, [&](auto& array, Count n, int copies) {
+      const Count needed = n * copies * static_cast<std::int64_t>(sizeof(*array.data()));
+      const std::int64_t held = static_cast<std::int64_t>(array.bytes());
       if (needed.value() > held) bytes = bytes + (needed.value() - held);
     });
     return bytes.value();
   }
+  /// Bytes that the arrays and the threads' scratch memory hold.
+  std::size_t held() {
+    std::size_t bytes = 0;
+    for (const auto& arena : arenas) bytes += arena->capacity();
+    table(extent, [&](auto& array, Count, int) { bytes += array.bytes(); });
+    return bytes;
+  }
+
+ private:
+  int turn(int layer) const noexcept { return extent.gradient ? layer : layer % 2; }
 };
 
 }  // namespace dpa2

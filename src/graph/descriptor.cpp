@@ -1,0 +1,172 @@
+#include "graph/descriptor.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "graph/entry.hpp"
+#include "graph/repformer.hpp"
+#include "threads.hpp"
+
+namespace dpa2 {
+
+/// f(thread, first, last, arena) for every tile of centres.
+template <class T>
+template <class F>
+void Descriptor<T>::for_tiles(F f) {
+  parallel(ws_.partition.threads(), [&](int t) {
+    const ThreadRange& range = ws_.partition.range(t);
+    Arena& arena = *ws_.arenas[static_cast<std::size_t>(t)];
+    for (int i0 = range.begin; i0 < range.end; i0 += tile_size) f(t, i0, std::min(i0 + tile_size, range.end), arena);
+  });
+}
+
+template <class T>
+void Descriptor<T>::begin(const Frame& frame, int threads, const Task& task) {
+  frame_ = &frame;
+  const Edges& edges = *frame.edges;
+  // A range per thread needs centres: more threads than tiles would only widen the halos.
+  threads = std::max(1, std::min(threads, edges.nlocal));
+  while (static_cast<int>(ws_.arenas.size()) < threads) ws_.arenas.push_back(std::make_unique<Arena>());
+  for (auto& arena : ws_.arenas) arena->reset();
+  ws_.partition.build(edges, threads);
+
+  const std::size_t nlocal = static_cast<std::size_t>(edges.nlocal);
+  std::int64_t* start = ws_.start2.resize(nlocal + 1);
+  start[0] = 0;
+  for (std::size_t i = 0; i < nlocal; ++i) start[i + 1] = start[i] + edges.n_rep[i];
+  std::vector<std::int64_t> rows = std::move(ws_.extent.rows);  // keeps its memory
+  rows.clear();
+  for (int t = 0; t < threads; ++t) rows.push_back(ws_.partition.range(t).rows());
+  Extent extent = extent_of(m_, task, edges.nlocal, edges.nedge(), start[nlocal]);
+  extent.nall = edges.nall;
+  extent.rows = std::move(rows);
+  plan(ws_, std::move(extent), thrift_);
+}
+
+template <class T>
+void Descriptor<T>::require(std::int64_t natoms, const Task& task) {
+  Extent least = extent_of(m_, task, natoms, 0, 0);
+  least.generous = false;
+  require_memory(ws_.growth(least), natoms);
+}
+
+template <class T>
+void Descriptor<T>::forward(Exchange* exchange) {
+  const Pass<T> pass(m_, ws_, *frame_);
+  const Entry<T> entry(pass);
+  const LayerForward<T> layer(pass);
+  for_tiles([&](int, int i0, int i1, Arena& arena) { entry.forward(i0, i1, arena); });
+  for (int l = 0; l <= last(); ++l) {
+    ws_.pairs.enter(l);
+    if (exchange != nullptr) exchange->forward(ws_.g1_before(l), m_.n1);
+    if (l < last()) for_tiles([&](int, int i0, int i1, Arena& arena) { layer.tile(l, kept_tile(l, i0, i1), arena); });
+  }
+}
+
+/// The output of a layer before the last is the input of the next.
+template <class T>
+Tile<T> Descriptor<T>::kept_tile(int layer, int i0, int i1) {
+  const std::ptrdiff_t row0 = static_cast<std::ptrdiff_t>(i0) * m_.n1;
+  Tile<T> tile;
+  tile.i0 = i0;
+  tile.i1 = i1;
+  tile.g1 = ws_.g1_before(layer + 1) + row0;
+  if (ws_.extent.gradient) tile.dphi_lin = ws_.dphi_lin[layer] + row0;
+  if (ws_.extent.generous && m_.has().self) tile.dphi_self = ws_.dphi_self[layer] + row0;
+  return tile;
+}
+
+template <class T>
+void Descriptor<T>::read(Readout<T>& readout) {
+  const LayerForward<T> layer(Pass<T>(m_, ws_, *frame_));
+  for_tiles([&](int, int i0, int i1, Arena& arena) {
+    const Arena::Mark mark = arena.mark();
+    Tile<T> tile;
+    tile.i0 = i0;
+    tile.i1 = i1;
+    tile.g1 = arena.take<T>(static_cast<long>(i1 - i0) * m_.n1);
+    if (readout.rotation()) tile.rot = arena.take<T>(static_cast<long>(i1 - i0) * 3 * m_.n2);
+    layer.tile(last(), tile, arena);
+    readout.tile(i0, i1, {tile.g1, tile.rot}, nullptr, arena);
+    arena.release(mark);
+  });
+}
+
+/// The last layer and the readout of a tile, and back through the layer: nothing of a tile outlives it but what `keep` keeps.
+template <class T>
+void Descriptor<T>::last_tile(int t, int i0, int i1, Readout<T>& readout, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  const Pass<T> pass(m_, ws_, *frame_);
+  const long size = static_cast<long>(i1 - i0) * m_.n1, moments = static_cast<long>(i1 - i0) * 3 * m_.n2;
+  Tile<T> tile;
+  tile.i0 = i0;
+  tile.i1 = i1;
+  tile.g1 = arena.take<T>(size);
+  tile.dphi_lin = arena.take<T>(size);
+  tile.dphi_self = arena.take<T>(size);
+  Rows<T> gradient;
+  gradient.g1 = arena.take<T>(size);
+  if (readout.rotation()) {
+    tile.rot = arena.take<T>(moments);
+    gradient.rot = arena.take<T>(moments);
+  }
+  LayerForward<T>(pass).tile(last(), tile, arena);
+  readout.tile(i0, i1, {tile.g1, tile.rot}, &gradient, arena);
+  LayerBackward<T>(pass).tile(last(), t, tile, gradient.g1, gradient.rot, arena);
+  arena.release(mark);
+}
+
+/// Down to the gradient of the first g1, and of the first g2, h2 and switch of the edges.
+template <class T>
+void Descriptor<T>::layers_backward(Exchange* exchange, Readout<T>& readout) {
+  const LayerBackward<T> layer(Pass<T>(m_, ws_, *frame_));
+  const std::size_t n1 = static_cast<std::size_t>(m_.n1);
+  for (int l = last(); l >= 0; --l) {
+    parallel(ws_.partition.threads(),
+             [&](int t) { ws_.acc[static_cast<std::size_t>(t)].zeros(static_cast<std::size_t>(ws_.partition.range(t).rows()) * n1); });
+    for_tiles([&](int t, int i0, int i1, Arena& arena) {
+      if (l == last())
+        last_tile(t, i0, i1, readout, arena);
+      else
+        layer.tile(l, t, kept_tile(l, i0, i1), ws_.dg1.data() + static_cast<std::ptrdiff_t>(i0) * m_.n1, nullptr, arena);
+    });
+    ws_.pairs.leave();
+    ws_.partition.merge(ws_.acc, m_.n1, ws_.dg1.data());
+    if (exchange != nullptr) exchange->reverse(ws_.dg1.data(), m_.n1);
+  }
+}
+
+template <class T>
+void Descriptor<T>::backward(Exchange* exchange, Readout<T>& readout, const Forces& out) {
+  layers_backward(exchange, readout);
+  const std::size_t nt = static_cast<std::size_t>(ws_.partition.threads());
+  const bool atom_virial = out.atom_virial != nullptr;
+  for (std::size_t s = 0; s < nt; ++s) {
+    const std::size_t rows = static_cast<std::size_t>(ws_.partition.range(static_cast<int>(s)).rows());
+    ws_.force[s].zeros(3 * rows);
+    ws_.virial[s].zeros(9);
+    if (atom_virial) ws_.atom_virial[s].zeros(9 * rows);
+  }
+  const Entry<T> entry(Pass<T>(m_, ws_, *frame_));
+  for_tiles([&](int t, int i0, int i1, Arena& arena) { entry.backward(t, i0, i1, nullptr, atom_virial, arena); });
+  ws_.partition.merge(ws_.force, 3, out.force);
+  if (atom_virial) ws_.partition.merge(ws_.atom_virial, 9, out.atom_virial);
+  for (int k = 0; out.virial != nullptr && k < 9; ++k) {
+    out.virial[k] = 0;
+    for (std::size_t s = 0; s < nt; ++s) out.virial[k] += ws_.virial[s].data()[k];
+  }
+}
+
+template <class T>
+void Descriptor<T>::backward(Exchange* exchange, Readout<T>& readout, double* gamma) {
+  layers_backward(exchange, readout);
+  const Entry<T> entry(Pass<T>(m_, ws_, *frame_));
+  for_tiles([&](int t, int i0, int i1, Arena& arena) { entry.backward(t, i0, i1, gamma, false, arena); });
+}
+
+template class Descriptor<double>;
+template class Descriptor<float>;
+
+}  // namespace dpa2

@@ -1,0 +1,82 @@
+// The descriptor of one frame, and the way back from its gradient to the edges.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "graph/exchange.hpp"
+#include "graph/pass.hpp"
+#include "graph/plan.hpp"
+
+namespace dpa2 {
+
+/// The descriptors of a tile of centres, or their gradient.
+template <class T>
+struct Rows {
+  T* g1 = nullptr;   ///< (count, n1), zero in the padding of a gradient
+  T* rot = nullptr;  ///< (count, 3, n2), the rotation matrix with its columns first, zero in the padding of a gradient; null: not wanted
+};
+
+/// What is made of the descriptors of a tile, and how it depends on them. Tiles come in any order, from several threads at once.
+template <class T>
+class Readout {
+ public:
+  virtual ~Readout() = default;
+  /// Whether it wants the rotation matrix, or gives a gradient of it.
+  [[nodiscard]] virtual bool rotation() const { return false; }
+  /// The centres i0..i1 have the descriptors `rows`. Unless null, gradient = that of what is made of them.
+  virtual void tile(int i0, int i1, const Rows<const T>& rows, const Rows<T>* gradient, Arena& arena) = 0;
+};
+
+/// Where the negative gradient goes.
+struct Forces {
+  double* force = nullptr;        ///< (nall, 3)
+  double* virial = nullptr;       ///< (9), or null
+  double* atom_virial = nullptr;  ///< (nall, 9), or null
+};
+
+/// Frames, one after the other, in one workspace. Calls for a frame: begin, forward, and then either `read`, or `backward` as
+/// often as there are gradients, if `begin` was told of them. Nothing of the last layer's output outlives its tile.
+template <class T>
+class Descriptor {
+ public:
+  explicit Descriptor(const Prepared<T>& model) : m_(model) {}
+
+  /// Shares out the work and makes the buffers. The frame must stay where it is. Throws out_of_memory.
+  void begin(const Frame& frame, int threads, const Task& task);
+  /// Everything before the last layer.
+  void forward(Exchange* exchange);
+  /// The last layer, tile by tile; the task has no gradient.
+  void read(Readout<T>& readout);
+  /// The last layer, tile by tile, and all the way back. An atom's readout depends on no other atom's rows.
+  void backward(Exchange* exchange, Readout<T>& readout, const Forces& out);
+  /// Likewise; gamma (nedge, 3) = the gradients of the edge vectors.
+  void backward(Exchange* exchange, Readout<T>& readout, double* gamma);
+
+  /// For those who read: the workspace's `values`, `gamma` and `seed` are theirs.
+  Workspace<T>& workspace() noexcept { return ws_; }
+  [[nodiscard]] const Prepared<T>& model() const noexcept { return m_; }
+
+  /// Throws out_of_memory when the part of an evaluation that needs no neighbours does not fit; before anything is taken.
+  void require(std::int64_t natoms, const Task& task);
+  /// From the next frame on goes without this (an evaluation does by itself when memory is short). Results are the same bits.
+  void save(const Thrift& thrift) noexcept { thrift_ = thrift; }
+
+ private:
+  [[nodiscard]] int last() const noexcept { return static_cast<int>(m_.layers.size()) - 1; }
+  Tile<T> kept_tile(int layer, int i0, int i1);
+  void last_tile(int t, int i0, int i1, Readout<T>& readout, Arena& arena);
+  void layers_backward(Exchange* exchange, Readout<T>& readout);
+  template <class F>
+  void for_tiles(F f);
+
+  const Prepared<T>& m_;
+  Workspace<T> ws_;
+  Thrift thrift_;
+  const Frame* frame_ = nullptr;
+};
+
+extern template class Descriptor<double>;
+extern template class Descriptor<float>;
+
+}  // namespace dpa2

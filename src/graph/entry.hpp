@@ -1,0 +1,38 @@
+// From the environment of a centre to the first g1 and g2, and back to the gradients of its edge vectors.
+#pragma once
+
+#include "graph/pass.hpp"
+
+namespace dpa2 {
+
+template <class T>
+class Entry : Pass<T> {
+ public:
+  explicit Entry(const Pass<T>& pass) : Pass<T>(pass) {}
+
+  /// The first g1 of the centres i0..i1, and of their repformer edges the switch, h2 and the input of the g2 embedding.
+  void forward(int i0, int i1, Arena& arena) const;
+  /// From the gradients of those on thread t: what they add to its forces and virials, the atomic ones if wanted, or, unless null,
+  /// gamma_out (nedge, 3) = the gradients of the edge vectors.
+  void backward(int t, int i0, int i1, double* gamma_out, bool atom_virial, Arena& arena) const;
+
+ private:
+  using Pass<T>::type;
+  using Pass<T>::n_rep;
+  using Pass<T>::dense;
+  using Pass<T>::m_;
+  using Pass<T>::k_;
+  using Pass<T>::ws_;
+  using Pass<T>::frame_;
+
+  void load_lanes(int i, int n, int lanes, T* d, T* r) const;
+  int combinations(int i, int n, int lanes, int* combination) const;
+  RepinitPad<T> repinit_pad(int i) const;
+  ThreeBodyPad<T> three_body_pad(int i) const;
+  void backward_repformer_edges(int i, Arena& arena, int lanes, T* gamma) const;
+};
+
+extern template class Entry<double>;
+extern template class Entry<float>;
+
+}  // namespace dpa2

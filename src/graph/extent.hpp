@@ -1,0 +1,57 @@
+// What the sizes of an evaluation's buffers depend on.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "graph/count.hpp"
+#include "graph/memory.hpp"
+#include "graph/prepared.hpp"
+
+namespace dpa2 {
+
+/// What is wanted of an evaluation.
+struct Task {
+  bool gradient = false;
+  AtomVirial atom_virial = AtomVirial::none;
+  int values = 0;  ///< numbers per atom that are made of the descriptor
+};
+
+/// The most bytes that may be taken for what `generous` keeps per edge.
+inline constexpr std::int64_t generous_limit = std::int64_t{1} << 30;
+
+struct Extent {
+  Count nlocal, nall, nedge, nedge2;  ///< nedge2: of the repformer lists
+  int nlayers = 0, n1 = 0, n2 = 0;
+  int values = 0;
+  int keep = 1;             ///< of g2: every how many layers it is kept for the backward
+  bool generous = false;    ///< whether memory is taken to spare work
+  bool pair_att = false, self = false;  ///< whether there is a LayerNorm, a self MLP
+  bool update_h2 = false;
+  bool gradient = false, atom_virial = false, deepmd_virial = false;
+  std::vector<std::int64_t> rows;  ///< per thread: rows of its sums
+};
+
+/// Without ghosts, and with memory to spare; the threads' rows are left to the caller.
+template <class T>
+Extent extent_of(const Prepared<T>& m, const Task& task, Count nlocal, Count nedge, Count nedge2) {
+  Extent e;
+  e.nlocal = e.nall = nlocal;
+  e.nedge = nedge;
+  e.nedge2 = nedge2;
+  e.nlayers = static_cast<int>(m.layers.size());
+  e.n1 = m.n1;
+  e.n2 = m.n2;
+  e.values = task.values;
+  e.update_h2 = m.has().update_h2;
+  e.gradient = task.gradient;
+  e.pair_att = m.has().pair_attention;
+  e.self = m.has().self;
+  e.generous =
+      e.gradient && nedge2 * (e.nlayers - 1) * m.n2 * (e.pair_att ? 2 : 1) * static_cast<std::int64_t>(sizeof(T)) <= generous_limit;
+  e.atom_virial = task.atom_virial == AtomVirial::edge;
+  e.deepmd_virial = e.gradient && task.atom_virial == AtomVirial::deepmd;
+  return e;
+}
+
+}  // namespace dpa2

@@ -1,0 +1,18 @@
+// One frame as the engine sees it.
+#pragma once
+
+#include "neighbors/edges.hpp"
+
+namespace dpa2 {
+
+/// Arrays of nall rows cover local atoms, then ghosts (design, section 3).
+struct Frame {
+  const Edges* edges = nullptr;
+  const int* types = nullptr;        ///< (nall), < 0 for virtual atoms
+  const double* wrapped = nullptr;   ///< (nlocal, 3): coordinates inside the cell, only for AtomVirial::deepmd
+  const double* fparam = nullptr;    ///< (nfparam) or null for the model's default
+  const double* aparam = nullptr;    ///< (nlocal, naparam) or null
+  int pad_type = 0;                  ///< type of atom 0 of the frame: padded slots carry it (specification, Q4)
+};
+
+}  // namespace dpa2
