@@ -9,208 +9,159 @@
 
 #include "error.hpp"
 #include "model/json.hpp"
+#include "model/options.hpp"
 
 namespace dpa2 {
 namespace {
 
-constexpr int format_version = 1;
-constexpr int max_size = 1'000'000;        // of a width or a list
-constexpr std::int64_t max_product = 100'000'000;  // of two of them that make one dimension
+constexpr std::int64_t max_product = 100'000'000;  // of two widths that make one dimension
 constexpr std::int64_t max_folded = std::int64_t{1} << 24;  // numbers of a table that is computed at load, from a file that may be small
-constexpr int max_types = 10'000, max_layers = 1000, max_depth = 100;
-constexpr double max_rcut = 1e4;           // angstrom
-constexpr std::size_t max_segments = 10'000;
 constexpr std::int64_t max_cells = 4'000'000, max_intervals = 1'000'000;  // of a table
-
-struct NamedActivation {
-  const char* name;
-  Activation kind;
-};
-constexpr std::array<NamedActivation, 12> activations{{{"tanh", Activation::tanh},
-                                                       {"relu", Activation::relu},
-                                                       {"relu6", Activation::relu6},
-                                                       {"sigmoid", Activation::sigmoid},
-                                                       {"softplus", Activation::softplus},
-                                                       {"gelu", Activation::gelu},
-                                                       {"gelu_tf", Activation::gelu},
-                                                       {"silu", Activation::silu},
-                                                       {"silut", Activation::silut},
-                                                       {"custom_silu", Activation::silut},
-                                                       {"linear", Activation::linear},
-                                                       {"none", Activation::linear}}};
 
 template <class... Args>
 Error inconsistent(const Args&... args) {
   return model_file_error("the configuration is inconsistent: ", args...);
 }
 
-ActivationConfig read_activation(JsonObject& o, const char* key) {
+std::string joined(const std::vector<const char*>& names) {
+  std::string out;
+  for (const char* name : names) out += (out.empty() ? "" : ", ") + std::string(name);
+  return out;
+}
+
+/// Reads the options of a section as their table says.
+class Reader {
+ public:
+  /// Its types are known by the time that an option asks for their number.
+  explicit Reader(const Config& config) : config_(config) {}
+
+  template <class Section>
+  void read(JsonObject& o, const Options<Section>& options, Section& out) const {
+    for (const Option<Section>& option : options) {
+      if (option.presence == Presence::optional && !o.has(option.key)) continue;
+      std::visit([&](auto member) { value(o, option.key, option.values, out.*member); }, option.member);
+    }
+  }
+
+ private:
+  void value(JsonObject& o, const char* key, const Values& v, bool& out) const {
+    out = v.choices.empty() ? o.boolean(key) : choice(o, key, v) == 1;
+  }
+  void value(JsonObject& o, const char* key, const Values& v, int& out) const { out = o.integer(key, lowest(v), highest(v)); }
+  void value(JsonObject& o, const char* key, const Values& v, double& out) const {
+    out = v.positive ? o.positive(key) : o.number(key);
+    if (v.lowest && out < *v.lowest) throw inconsistent(o.path(key), " is ", out, ", expected at least ", *v.lowest);
+    if (v.highest && out > *v.highest) throw inconsistent(o.path(key), " is ", out, ", expected at most ", *v.highest);
+  }
+  void value(JsonObject& o, const char* key, const Values& v, std::string& out) const {
+    out = v.choices.empty() ? o.word(key) : v.choices[choice(o, key, v)];
+  }
+  void value(JsonObject& o, const char* key, const Values& v, UpdateStyle& out) const {
+    out = static_cast<UpdateStyle>(choice(o, key, v));
+  }
+  void value(JsonObject& o, const char* key, const Values&, ActivationConfig& out) const;
+  template <class T>
+  void value(JsonObject& o, const char* key, const Values& v, std::optional<T>& out) const {
+    if (o.is_null(key))
+      out.reset();
+    else
+      value(o, key, v, out.emplace());
+  }
+  void value(JsonObject& o, const char* key, const Values& v, std::vector<int>& out) const {
+    out = o.integers(key, lowest(v), highest(v));
+    check_entries(o, key, v, out.size());
+  }
+  void value(JsonObject& o, const char* key, const Values& v, std::vector<std::string>& out) const {
+    out = o.words(key);
+    check_entries(o, key, v, out.size());
+  }
+  void value(JsonObject& o, const char* key, const Values& v, std::vector<std::pair<int, int>>& out) const {
+    const std::vector<int> flat = o.tuples(key, 2, lowest(v), highest(v));
+    check_entries(o, key, v, flat.size() / 2);
+    out.clear();
+    for (std::size_t k = 0; k < flat.size(); k += 2) out.emplace_back(flat[k], flat[k + 1]);
+  }
+  void value(JsonObject& o, const char* key, const Values& v, std::vector<double>& out) const {
+    out = o.numbers(key);
+    check_entries(o, key, v, out.size());
+  }
+  void value(JsonObject& o, const char* key, const Values& v, std::vector<std::optional<double>>& out) const {
+    out = o.holes(key);
+    check_entries(o, key, v, out.size());
+  }
+
+  static std::size_t choice(JsonObject& o, const char* key, const Values& v) {
+    const std::string& word = o.word(key);
+    for (std::size_t k = 0; k < v.choices.size(); ++k)
+      if (word == v.choices[k]) return k;
+    throw unsupported(o.path(key), " is '", printable(word), "'; supported ", v.choices.size() == 1 ? "is " : "are ", joined(v.choices));
+  }
+  static void check_entries(const JsonObject& o, const char* key, const Values& v, std::size_t found) {
+    if (found < v.fewest || found > v.most) throw inconsistent(o.path(key), " must have ", v.fewest, " to ", v.most, " entries");
+  }
+  int lowest(const Values& v) const { return v.types ? 0 : static_cast<int>(v.lowest.value()); }
+  int highest(const Values& v) const { return v.types ? config_.ntypes() - 1 : static_cast<int>(v.highest.value()); }
+
+  const Config& config_;
+};
+
+void Reader::value(JsonObject& o, const char* key, const Values&, ActivationConfig& out) const {
   std::string name = o.word(key);
   for (char& c : name)
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   const std::size_t colon = name.find(':');
   const std::string base = name.substr(0, colon);
-  const auto found = std::find_if(activations.begin(), activations.end(), [&](const NamedActivation& a) { return base == a.name; });
-  if (found == activations.end() || (colon != std::string::npos && found->kind != Activation::silut)) {
-    std::string known;
-    for (const NamedActivation& a : activations) known += (known.empty() ? "" : ", ") + std::string(a.name);
-    throw unsupported(o.path(key), " is '", printable(name), "'; supported are ", known);
+  const std::vector<NamedActivation>& known = activations();
+  const auto found = std::find_if(known.begin(), known.end(), [&](const NamedActivation& a) { return base == a.name; });
+  if (found == known.end() || (colon != std::string::npos && found->kind != Activation::silut)) {
+    std::vector<const char*> names;
+    for (const NamedActivation& a : known) names.push_back(a.name);
+    throw unsupported(o.path(key), " is '", printable(name), "'; supported are ", joined(names));
   }
-  ActivationConfig out;
+  out = {};
   out.kind = found->kind;
-  if (colon != std::string::npos) {
-    std::istringstream in(name.substr(colon + 1));
-    in.imbue(std::locale::classic());  // a decimal point, whatever the caller's language
-    in >> out.threshold;
-    const bool complete = !in.fail() && (in >> std::ws).eof();
-    if (!complete || !std::isfinite(out.threshold))
-      throw inconsistent(o.path(key), " is '", printable(name), "', expected a number behind the colon");
-  }
-  return out;
+  if (colon == std::string::npos) return;
+  std::istringstream in(name.substr(colon + 1));
+  in.imbue(std::locale::classic());  // a decimal point, whatever the caller's language
+  in >> out.threshold;
+  const bool complete = !in.fail() && (in >> std::ws).eof();
+  if (!complete || !std::isfinite(out.threshold))
+    throw inconsistent(o.path(key), " is '", printable(name), "', expected a number behind the colon");
 }
 
-std::vector<int> read_widths(JsonObject& o, const char* key, std::size_t fewest = 1) {
-  std::vector<int> widths = o.integers(key, 1, max_size);
-  if (widths.size() < fewest || widths.size() > max_depth)
-    throw inconsistent(o.path(key), " must have ", fewest, " to ", max_depth, " layers");
-  return widths;
-}
-
-double read_rcut(JsonObject& o, const char* key) {
-  const double rcut = o.positive(key);
-  if (rcut > max_rcut) throw inconsistent(o.path(key), " is ", rcut, " angstrom, expected at most ", max_rcut);
-  return rcut;
-}
-
-std::vector<std::pair<int, int>> read_pairs(JsonObject& o, const char* key, int ntypes) {
-  const std::vector<int> flat = o.tuples(key, 2, 0, ntypes - 1);
-  std::vector<std::pair<int, int>> pairs;
-  for (std::size_t k = 0; k < flat.size(); k += 2) pairs.emplace_back(flat[k], flat[k + 1]);
-  return pairs;
-}
-
-void check_precision(JsonObject& o, const char* key) {
-  const std::string& name = o.word(key);
-  if (name != "float64" && name != "float32" && name != "float16" && name != "bfloat16")
-    throw unsupported(o.path(key), " is '", printable(name), "'; supported are float64, float32, float16, bfloat16");
-}
-
-RepinitConfig read_repinit(JsonObject o) {
-  RepinitConfig c;
-  c.rcut = read_rcut(o, "rcut");
-  c.rcut_smth = o.number("rcut_smth");
-  c.nsel = o.integer("nsel", 1, max_size);
-  c.neuron = read_widths(o, "neuron");
-  c.axis_neuron = o.integer("axis_neuron", 1, max_size);
-  c.tebd_dim = o.integer("tebd_dim", 1, max_size);
-  const std::string& mode = o.word("tebd_input_mode");
-  if (mode != "concat" && mode != "strip")
-    throw unsupported(o.path("tebd_input_mode"), " is '", printable(mode), "'; supported are concat, strip");
-  c.strip = mode == "strip";
-  c.activation = read_activation(o, "activation_function");
-  c.resnet_dt = o.boolean("resnet_dt");
-  c.type_one_side = o.boolean("type_one_side");
-  c.use_three_body = o.boolean("use_three_body");
-  c.three_body_neuron = read_widths(o, "three_body_neuron");
-  c.three_body_rcut = read_rcut(o, "three_body_rcut");
-  c.three_body_rcut_smth = o.number("three_body_rcut_smth");
-  c.three_body_sel = o.integer("three_body_sel", 1, max_size);
-  o.finish();
-  return c;
-}
-
-RepformerConfig read_repformer(JsonObject o) {
-  RepformerConfig c;
-  c.rcut = read_rcut(o, "rcut");
-  c.rcut_smth = o.number("rcut_smth");
-  c.nsel = o.integer("nsel", 1, max_size);
-  c.nlayers = o.integer("nlayers", 1, max_layers);
-  c.g1_dim = o.integer("g1_dim", 1, max_size);
-  c.g2_dim = o.integer("g2_dim", 1, max_size);
-  c.axis_neuron = o.integer("axis_neuron", 1, max_size);
-  c.direct_dist = o.boolean("direct_dist");
-  c.update_g1_has_conv = o.boolean("update_g1_has_conv");
-  c.update_g1_has_drrd = o.boolean("update_g1_has_drrd");
-  c.update_g1_has_grrg = o.boolean("update_g1_has_grrg");
-  c.update_g1_has_attn = o.boolean("update_g1_has_attn");
-  c.update_g2_has_g1g1 = o.boolean("update_g2_has_g1g1");
-  c.update_g2_has_attn = o.boolean("update_g2_has_attn");
-  c.update_h2 = o.boolean("update_h2");
-  c.attn1_hidden = o.integer("attn1_hidden", 1, max_size);
-  c.attn1_nhead = o.integer("attn1_nhead", 1, max_size);
-  c.attn2_hidden = o.integer("attn2_hidden", 1, max_size);
-  c.attn2_nhead = o.integer("attn2_nhead", 1, max_size);
-  c.attn2_has_gate = o.boolean("attn2_has_gate");
-  c.activation = read_activation(o, "activation_function");
-  const std::string& style = o.word("update_style");
-  if (style == "res_avg")
-    c.update_style = UpdateStyle::res_avg;
-  else if (style == "res_incr")
-    c.update_style = UpdateStyle::res_incr;
-  else if (style == "res_residual")
-    c.update_style = UpdateStyle::res_residual;
-  else
-    throw unsupported(o.path("update_style"), " is '", printable(style),
-                      "'; supported are res_avg, res_incr, res_residual");
-  c.use_sqrt_nnei = o.boolean("use_sqrt_nnei");
-  c.g1_out_conv = o.boolean("g1_out_conv");
-  c.g1_out_mlp = o.boolean("g1_out_mlp");
-  c.ln_eps = o.positive("ln_eps");
-  o.finish();
-  return c;
-}
-
-FittingConfig read_fitting(JsonObject o, int ntypes) {
-  const std::string& type = o.word("type");
-  if (type != "ener") throw unsupported("the fitting net is of type '", printable(type), "'; supported is ener");
-  FittingConfig c;
-  check_precision(o, "precision");
-  c.neuron = read_widths(o, "neuron", 0);  // without hidden layers the net is linear in its input
-  c.activation = read_activation(o, "activation_function");
-  c.resnet_dt = o.boolean("resnet_dt");
-  c.numb_fparam = o.integer("numb_fparam", 0, max_size);
-  c.numb_aparam = o.integer("numb_aparam", 0, max_size);
-  if (!o.is_null("default_fparam")) {
-    c.default_fparam = o.numbers("default_fparam");
-    if (c.default_fparam->size() != static_cast<std::size_t>(c.numb_fparam))
-      throw inconsistent(o.path("default_fparam"), " has ", c.default_fparam->size(), " entries, but numb_fparam is ",
-                         c.numb_fparam);
-  }
-  c.dim_case_embd = o.integer("dim_case_embd", 0, max_size);
-  c.use_aparam_as_mask = o.boolean("use_aparam_as_mask");
-  const std::vector<std::optional<double>> energies = o.holes("atom_ener");
-  if (energies.size() > static_cast<std::size_t>(ntypes))
-    throw inconsistent(o.path("atom_ener"), " has ", energies.size(), " entries, but there are ", ntypes, " types");
-  for (const std::optional<double>& e : energies) c.has_atom_ener = c.has_atom_ener || e.has_value();
-  o.finish();
-  return c;
-}
-
-TableConfig read_table(JsonObject o) {
-  TableConfig c;
-  c.lower = o.number("lower");
-  c.step = o.positive("step");
-  const std::vector<int> flat = o.tuples("segments", 2, 1, static_cast<int>(max_cells));
-  o.finish();
-  for (std::size_t k = 0; k < flat.size(); k += 2) c.segments.emplace_back(flat[k], flat[k + 1]);
-  if (c.segments.empty() || c.segments.size() > max_segments)
-    throw inconsistent(o.path("segments"), " must have 1 to ", max_segments, " entries");
+void check_table(const JsonObject& o, const TableConfig& c) {
   if (c.cells() > max_cells || c.intervals() > max_intervals)
     throw inconsistent(o.path("segments"), " has more than ", max_intervals, " intervals or ", max_cells, " steps");
   const double upper = c.lower + c.step * static_cast<double>(c.cells());
   if (!std::isfinite(upper) || !(c.step > 1e-10 * std::max(std::abs(c.lower), std::abs(upper))))
     throw inconsistent(o.path("step"), " is ", c.step, ", too small or too large for a table from ", c.lower);
-  return c;
 }
 
 void read_compression(Config& c, JsonObject o) {
-  if (o.has("max_error")) (void)o.positive("max_error");
-  if (o.has("repinit")) c.repinit_table = read_table(o.object("repinit"));
-  if (o.has("three_body")) {
-    if (!c.repinit.use_three_body) throw inconsistent(o.path("three_body"), " is a table of a block that the model does not have");
-    c.three_body_table = read_table(o.object("three_body"));
-  }
+  const Reader reader(c);
+  reader.read(o, compression_options(), c);
+  const auto table = [&](const char* key) {
+    std::optional<TableConfig> out;
+    if (!o.has(key)) return out;
+    JsonObject grid = o.object(key);
+    reader.read(grid, table_options(), out.emplace());
+    grid.finish();
+    check_table(grid, *out);
+    return out;
+  };
+  c.repinit_table = table("repinit");
+  if (o.has("three_body") && !c.repinit.use_three_body)
+    throw inconsistent(o.path("three_body"), " is a table of a block that the model does not have");
+  c.three_body_table = table("three_body");
   o.finish();
+}
+
+void check_fitting(FittingConfig& c, const JsonObject& o, int ntypes) {
+  if (c.default_fparam && c.default_fparam->size() != static_cast<std::size_t>(c.numb_fparam))
+    throw inconsistent(o.path("default_fparam"), " has ", c.default_fparam->size(), " entries, but numb_fparam is ", c.numb_fparam);
+  if (c.atom_ener.size() > static_cast<std::size_t>(ntypes))
+    throw inconsistent(o.path("atom_ener"), " has ", c.atom_ener.size(), " entries, but there are ", ntypes, " types");
+  for (const std::optional<double>& e : c.atom_ener) c.has_atom_ener = c.has_atom_ener || e.has_value();
 }
 
 void check_range(const char* block, double rcut_smth, double rcut) {
@@ -252,7 +203,7 @@ void check_widths(const Config& c) {
   product("the width of the pair attention", std::int64_t{2} * rf.attn2_hidden + rf.g2_dim, rf.attn2_nhead);
   int widest = std::max(2 * ri.tebd_dim + 1, *std::max_element(ri.neuron.begin(), ri.neuron.end()));
   if (ri.use_three_body) widest = std::max(widest, *std::max_element(ri.three_body_neuron.begin(), ri.three_body_neuron.end()));
-  product("the table of pairs of types", std::int64_t{c.ntypes()} * c.ntypes(), widest, max_folded);
+  product(text("the table of pairs of ", c.ntypes(), " types").c_str(), std::int64_t{c.ntypes()} * c.ntypes(), widest, max_folded);
   if (rf.update_g2_has_attn || rf.update_h2)
     product("the map of the pair attention", std::int64_t{rf.g2_dim} * rf.attn2_nhead, rf.g2_dim, max_folded);
 }
@@ -274,40 +225,30 @@ std::int64_t TableConfig::cells() const {
 Config parse_config(const std::string& json) {
   const Json root = parse_json_object(json, "the configuration");
   JsonObject o(root, "");
-  const int version = o.integer("format_version", 1, max_size);
+  const int version = o.integer("format_version", 1, 1'000'000);
   if (version > format_version)
     throw unsupported("the model has format version ", version, "; this library reads up to ", format_version);
 
   Config c;
+  const Reader reader(c);
   c.json = json;
-  c.type_map = o.words("type_map");
-  if (c.type_map.empty() || c.type_map.size() > max_types) throw inconsistent("type_map must have 1 to ", max_types, " entries");
+  reader.read(o, model_options(), c);
   if (std::set<std::string>(c.type_map.begin(), c.type_map.end()).size() != c.type_map.size())
     throw inconsistent("a type occurs twice in type_map");
-  c.precision = o.word("precision");
-  if (c.precision != "float64" && c.precision != "float32")
-    throw inconsistent("precision is '", printable(c.precision), "', expected float64 or float32");
-  c.pair_exclude_types = read_pairs(o, "pair_exclude_types", c.ntypes());
-  c.atom_exclude_types = o.integers("atom_exclude_types", 0, c.ntypes() - 1);
-  c.min_nbor_dist = o.optional_number("min_nbor_dist");
-  if (!o.is_null("head")) (void)o.word("head");
 
   JsonObject d = o.object("descriptor");
-  const std::string& type = d.word("type");
-  if (type != "dpa2") throw unsupported("the descriptor is '", printable(type), "'; supported is dpa2");
-  check_precision(d, "precision");
-  c.smooth = d.boolean("smooth");
-  c.exclude_types = read_pairs(d, "exclude_types", c.ntypes());
-  c.env_protection = d.number("env_protection");
-  if (c.env_protection < 0.0) throw inconsistent(d.path("env_protection"), " is ", c.env_protection, ", expected at least 0");
-  c.concat_output_tebd = d.boolean("concat_output_tebd");
-  c.add_tebd_to_repinit_out = d.boolean("add_tebd_to_repinit_out");
-  c.use_econf_tebd = d.boolean("use_econf_tebd");
-  c.use_tebd_bias = d.boolean("use_tebd_bias");
-  c.repinit = read_repinit(d.object("repinit"));
-  c.repformer = read_repformer(d.object("repformer"));
+  reader.read(d, descriptor_options(), c);
+  JsonObject repinit = d.object("repinit"), repformer = d.object("repformer");
+  reader.read(repinit, repinit_options(), c.repinit);
+  repinit.finish();
+  reader.read(repformer, repformer_options(), c.repformer);
+  repformer.finish();
   d.finish();
-  c.fitting = read_fitting(o.object("fitting_net"), c.ntypes());
+
+  JsonObject fitting = o.object("fitting_net");
+  reader.read(fitting, fitting_options(), c.fitting);
+  fitting.finish();
+  check_fitting(c.fitting, fitting, c.ntypes());
   if (o.has("compression")) read_compression(c, o.object("compression"));
   o.finish();
 

@@ -11,6 +11,9 @@
 
 namespace dpa2 {
 
+/// The version of the native format and of the configuration in it.
+inline constexpr int format_version = 1;
+
 /// An activation function by kind; the threshold belongs to silut.
 struct ActivationConfig {
   Activation kind = Activation::tanh;
@@ -19,29 +22,30 @@ struct ActivationConfig {
 
 enum class UpdateStyle { res_avg, res_incr, res_residual };
 
+/// Initial values are deepmd-kit's defaults; lengths and numbers of neighbours have none (options.cpp says which).
 struct RepinitConfig {
   double rcut = 0, rcut_smth = 0;  ///< angstrom
   int nsel = 0;
-  std::vector<int> neuron;
-  int axis_neuron = 0;
-  int tebd_dim = 0;
+  std::vector<int> neuron{25, 50, 100};
+  int axis_neuron = 16;
+  int tebd_dim = 8;
   bool strip = false;              ///< tebd_input_mode: "strip" or "concat"
   ActivationConfig activation;
   bool resnet_dt = false, type_one_side = false;
   bool use_three_body = false;
-  std::vector<int> three_body_neuron;
-  double three_body_rcut = 0, three_body_rcut_smth = 0;
-  int three_body_sel = 0;
+  std::vector<int> three_body_neuron{2, 4, 8};
+  double three_body_rcut = 4, three_body_rcut_smth = 0.5;
+  int three_body_sel = 40;
 };
 
 struct RepformerConfig {
   double rcut = 0, rcut_smth = 0;
   int nsel = 0;
-  int nlayers = 0, g1_dim = 0, g2_dim = 0, axis_neuron = 0;
+  int nlayers = 3, g1_dim = 128, g2_dim = 16, axis_neuron = 4;
   bool direct_dist = false;
   bool update_g1_has_conv = true, update_g1_has_drrd = true, update_g1_has_grrg = true, update_g1_has_attn = true;
   bool update_g2_has_g1g1 = true, update_g2_has_attn = true, update_h2 = false;
-  int attn1_hidden = 0, attn1_nhead = 0, attn2_hidden = 0, attn2_nhead = 0;
+  int attn1_hidden = 64, attn1_nhead = 4, attn2_hidden = 16, attn2_nhead = 4;
   bool attn2_has_gate = false;
   ActivationConfig activation;
   UpdateStyle update_style = UpdateStyle::res_avg;
@@ -50,13 +54,16 @@ struct RepformerConfig {
 };
 
 struct FittingConfig {
-  std::vector<int> neuron;
+  std::string type = "ener";
+  std::string precision = "float64";
+  std::vector<int> neuron{120, 120, 120};
   ActivationConfig activation;
   bool resnet_dt = true;
   int numb_fparam = 0, numb_aparam = 0;
   std::optional<std::vector<double>> default_fparam;
   int dim_case_embd = 0;
   bool use_aparam_as_mask = false;
+  std::vector<std::optional<double>> atom_ener;
   bool has_atom_ener = false;      ///< any entry of atom_ener is set
 };
 
@@ -73,6 +80,8 @@ struct Config {
   std::string json;                ///< the text it was parsed from
   std::vector<std::string> type_map;
   std::string precision;           ///< "float64" or "float32": what the model runs in by default
+  std::optional<std::string> head; ///< of the multi-task file that the model comes from
+  std::string descriptor_type = "dpa2", descriptor_precision = "float64";
   bool smooth = true, concat_output_tebd = true, add_tebd_to_repinit_out = false, use_econf_tebd = false, use_tebd_bias = false;
   double env_protection = 0;
   std::vector<std::pair<int, int>> exclude_types, pair_exclude_types;
@@ -82,6 +91,7 @@ struct Config {
   FittingConfig fitting;
   std::optional<double> min_nbor_dist;
   std::optional<TableConfig> repinit_table, three_body_table;  ///< of a compressed model
+  std::optional<double> max_error;                             ///< of its tables, where it is known
 
   int ntypes() const { return static_cast<int>(type_map.size()); }
   /// Width of a row of the type embedding's input: one-hot types or electrons.

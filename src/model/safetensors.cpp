@@ -156,7 +156,8 @@ std::string read_metadata(const Json& header) {
   if (metadata == header.end() || !metadata->is_object() || metadata->value("format", Json()) != "dpa2")
     throw unsupported("this safetensors file is no dpa2 model: its metadata does not say so");
   const Json version = metadata->value("format_version", Json());
-  if (version != "1") throw unsupported("the file has format version ", shown(version), "; this library reads '1'");
+  const std::string readable = std::to_string(format_version);
+  if (version != readable) throw unsupported("the file has format version ", shown(version), "; this library reads '", readable, "'");
   const Json config = metadata->value("config", Json());
   if (!config.is_string()) throw model_file_error("corrupt file: its metadata holds no configuration");
   return config.get<std::string>();
@@ -198,7 +199,7 @@ SafetensorsFile read_from(Source& file) {
   check_layout(entries, nbytes);
   std::map<std::string, std::vector<std::int64_t>> shapes;
   for (const Entry& entry : entries) shapes.emplace(entry.name, entry.shape);
-  check_shapes(parse_config(model.config_json), shapes);
+  check_shapes(expected_weights(parse_config(model.config_json)), shapes);
   for (const Entry& entry : entries) read_tensor(file, data, entry, model.weights[entry.name]);
   return model;
 }

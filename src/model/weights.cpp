@@ -2,10 +2,11 @@
 
 #include <cmath>
 #include <set>
-#include <string_view>
+#include <utility>
 
 #include "error.hpp"
 #include "math/skip.hpp"
+#include "model/features.hpp"
 #include "model/json.hpp"
 
 namespace dpa2 {
@@ -15,26 +16,32 @@ constexpr double max_elements = 1073741824.0;
 
 using Shape = std::vector<std::int64_t>;
 
-class Layout {
+/// Collects the weights of one block after the other; a block is named by its prefix in the files.
+class Schema {
  public:
-  explicit Layout(const Config& config) : c_(config) {
-    entry();
-    block_statistics("descriptor.repformers");
-    linear("descriptor.repformers.g2_embd", 1, c_.repformer.g2_dim);
-    for (int l = 0; l < c_.repformer.nlayers; ++l) layer(l);
-    fitting();
-    add("out_bias", {1, c_.ntypes(), 1});
-    add("out_std", {1, c_.ntypes(), 1});
-    tables();
+  explicit Schema(const Config& config) : c_(config) {
+    single_ = c_.descriptor_precision != "float64";
+    descriptor("descriptor");
+    single_ = c_.fitting.precision != "float64";
+    fitting("fitting_net");
+    single_ = false;
+    add("out_bias", {1, c_.ntypes(), 1}, WeightRole::statistic);
+    add("out_std", {1, c_.ntypes(), 1}, WeightRole::statistic);
   }
-  Shapes shapes;
+  ExpectedWeights weights;
 
  private:
-  void add(std::string name, Shape shape) { shapes.emplace_back(std::move(name), std::move(shape)); }
+  void add(std::string name, Shape shape, WeightRole role = WeightRole::parameter) {
+    weights.push_back({std::move(name), std::move(shape), role, single_});
+  }
+  void add_double(std::string name, Shape shape, WeightRole role) {
+    weights.push_back({std::move(name), std::move(shape), role, false});
+  }
 
-  void linear(const std::string& name, std::int64_t in, std::int64_t out, bool bias = true) {
-    add(name + ".matrix", {in, out});
-    if (bias) add(name + ".bias", {out});
+  void matrix(const std::string& name, std::int64_t in, std::int64_t out) { add(name + ".matrix", {in, out}); }
+  void linear(const std::string& name, std::int64_t in, std::int64_t out) {
+    matrix(name, in, out);
+    add(name + ".bias", {out});
   }
 
   // Hidden layers; a learned step size exists only where a skip does.
@@ -43,124 +50,116 @@ class Layout {
       const std::string name = prefix + ".networks.0.layers." + std::to_string(l);
       const std::int64_t out = widths[l];
       linear(name, in, out);
-      if (resnet_dt && math::skip_copies(in, out) != 0) add(name + ".idt", {out});
+      if (resnet_dt && math::skip_copies(in, out) > 0) add(name + ".idt", {out});
       in = out;
     }
     return in;
   }
 
-  void block_statistics(const std::string& block) {
-    add(block + ".mean", {c_.ntypes(), 4});
-    add(block + ".stddev", {c_.ntypes(), 4});
+  void environment(const std::string& block) {
+    add(block + ".mean", {c_.ntypes(), 4}, WeightRole::environment_mean);
+    add(block + ".stddev", {c_.ntypes(), 4}, WeightRole::environment_stddev);
   }
 
   void embedding(const std::string& block, const std::vector<int>& widths, std::int64_t types_in) {
     const RepinitConfig& ri = c_.repinit;
-    block_statistics(block);
+    environment(block);
     net(block + ".filter_layers", ri.strip ? 1 : 1 + types_in, widths, ri.resnet_dt);
     if (ri.strip) net(block + ".filter_layers_strip", types_in, widths, ri.resnet_dt);
   }
 
-  void entry() {
-    const RepinitConfig& ri = c_.repinit;
-    const std::int64_t tebd = ri.tebd_dim;
-    linear("descriptor.type_embedding.embedding.embedding_net.layers.0", c_.tebd_input(), tebd, c_.use_tebd_bias);
-    if (c_.use_econf_tebd) add("descriptor.econf_tebd", {c_.ntypes(), c_.tebd_input()});
-    embedding("descriptor.repinit", ri.neuron, ri.type_one_side ? tebd : 2 * tebd);
-    if (ri.use_three_body) embedding("descriptor.repinit_three_body", ri.three_body_neuron, 2 * tebd);
-    const std::int64_t width = c_.repinit_dim(), g1 = c_.repformer.g1_dim;
-    if (width != g1) add("descriptor.g1_shape_tranform.matrix", {width, g1});
-    if (c_.add_tebd_to_repinit_out) add("descriptor.tebd_transform.matrix", {tebd, g1});
+  // Of a compressed model: piecewise quintic polynomials, one curve per combination of types that the network sees.
+  void table(const std::string& block, const std::optional<TableConfig>& t, std::int64_t combinations, const std::vector<int>& widths) {
+    if (t) add_double(block + ".table", {c_.repinit.strip ? 1 : combinations, t->intervals(), 6, widths.back()}, WeightRole::table);
   }
 
-  void layer(int l) {
+  void descriptor(const std::string& prefix) {
+    const RepinitConfig& ri = c_.repinit;
     const RepformerConfig& rf = c_.repformer;
-    const std::string name = "descriptor.repformers.layers." + std::to_string(l);
-    const bool last = l == rf.nlayers - 1;
+    const std::int64_t tebd = ri.tebd_dim, nt = c_.ntypes();
+    if (c_.use_econf_tebd) add(prefix + ".econf_tebd", {nt, c_.tebd_input()}, WeightRole::constant);
+    const std::string types = prefix + ".type_embedding.embedding.embedding_net.layers.0";
+    matrix(types, c_.tebd_input(), tebd);
+    if (c_.use_tebd_bias) add(types + ".bias", {tebd});
+    const std::string repinit = prefix + ".repinit", three = prefix + ".repinit_three_body";
+    embedding(repinit, ri.neuron, ri.type_one_side ? tebd : 2 * tebd);
+    table(repinit, c_.repinit_table, ri.type_one_side ? nt : nt * nt, ri.neuron);
+    if (ri.use_three_body) {
+      embedding(three, ri.three_body_neuron, 2 * tebd);
+      table(three, c_.three_body_table, nt * nt, ri.three_body_neuron);
+    }
+    if (c_.repinit_dim() != rf.g1_dim) matrix(prefix + ".g1_shape_tranform", c_.repinit_dim(), rf.g1_dim);
+    if (c_.add_tebd_to_repinit_out) matrix(prefix + ".tebd_transform", tebd, rf.g1_dim);
+    const std::string block = prefix + ".repformers";
+    environment(block);
+    linear(block + ".g2_embd", 1, rf.g2_dim);
+    for (int l = 0; l < rf.nlayers; ++l) layer(block + ".layers." + std::to_string(l), layer_features(rf, l));
+  }
+
+  void layer(const std::string& name, const LayerFeatures& has) {
+    const RepformerConfig& rf = c_.repformer;
     const std::int64_t n1 = rf.g1_dim, n2 = rf.g2_dim, axis = rf.axis_neuron;
     std::int64_t width = 0;
-    if (!rf.g1_out_mlp) width += n1;
-    if (rf.update_g1_has_conv && !rf.g1_out_conv) width += n2;
-    if (rf.update_g1_has_grrg) width += axis * n2;
-    if (rf.update_g1_has_drrd) width += axis * n1;
+    if (!has.self) width += n1;
+    if (has.conv && !has.out_conv) width += n2;
+    if (has.grrg) width += axis * n2;
+    if (has.drrd) width += axis * n1;
     linear(name + ".linear1", width, n1);
-    int members1 = 1, members2 = 0, members_h = 0;
-    if (rf.g1_out_mlp) {
-      linear(name + ".g1_self_mlp", n1, n1);
-      ++members1;
-    }
-    if (rf.update_g1_has_conv) {
-      linear(name + ".proj_g1g2", rf.g1_out_conv ? n2 : n1, rf.g1_out_conv ? n1 : n2, false);
-      members1 += static_cast<int>(rf.g1_out_conv);
-    }
-    if (rf.update_g1_has_attn) {
+    if (has.self) linear(name + ".g1_self_mlp", n1, n1);
+    if (has.conv) matrix(name + ".proj_g1g2", has.out_conv ? n2 : n1, has.out_conv ? n1 : n2);
+    if (has.local_attention) {
       const std::int64_t nd = rf.attn1_hidden, nh = rf.attn1_nhead;
-      linear(name + ".loc_attn.mapq", n1, nd * nh, false);
-      linear(name + ".loc_attn.mapkv", n1, (nd + n1) * nh, false);
+      matrix(name + ".loc_attn.mapq", n1, nd * nh);
+      matrix(name + ".loc_attn.mapkv", n1, (nd + n1) * nh);
       linear(name + ".loc_attn.head_map", n1 * nh, n1);
-      ++members1;
     }
-    if (!last) {
-      linear(name + ".linear2", n2, n2);
-      members2 = 1 + static_cast<int>(rf.update_g2_has_g1g1) + static_cast<int>(rf.update_g2_has_attn);
-      members_h = static_cast<int>(rf.update_h2);
-      if (rf.update_g2_has_g1g1) linear(name + ".proj_g1g1g2", n1, n2, false);
-      pair_attention(name);
-    }
+    if (!has.last) linear(name + ".linear2", n2, n2);
+    if (has.g1g1) matrix(name + ".proj_g1g1g2", n1, n2);
+    pair_attention(name, has);
     if (rf.update_style == UpdateStyle::res_residual) {
-      residual(name + ".g1_residual.", members1, n1);
-      residual(name + ".g2_residual.", members2, n2);
-      residual(name + ".h2_residual.", members_h, 1);
+      residual(name + ".g1_residual.", has.members_g1(), n1);
+      residual(name + ".g2_residual.", has.members_g2(), n2);
+      residual(name + ".h2_residual.", has.members_h2(), 1);
     }
   }
 
-  void pair_attention(const std::string& name) {
+  void pair_attention(const std::string& name, const LayerFeatures& has) {
     const RepformerConfig& rf = c_.repformer;
     const std::int64_t n2 = rf.g2_dim, nd = rf.attn2_hidden, nh = rf.attn2_nhead;
-    if (rf.update_g2_has_attn || rf.update_h2) linear(name + ".attn2g_map.mapqk", n2, 2 * nd * nh, false);
-    if (rf.update_g2_has_attn) {
-      linear(name + ".attn2_mh_apply.mapv", n2, n2 * nh, false);
+    if (has.pair_map()) matrix(name + ".attn2g_map.mapqk", n2, 2 * nd * nh);
+    if (has.pair_attention) {
+      matrix(name + ".attn2_mh_apply.mapv", n2, n2 * nh);
       linear(name + ".attn2_mh_apply.head_map", n2 * nh, n2);
       add(name + ".attn2_lm.matrix", {n2});
       add(name + ".attn2_lm.bias", {n2});
     }
-    if (rf.update_h2) linear(name + ".attn2_ev_apply.head_map", nh, 1, false);
+    if (has.update_h2) matrix(name + ".attn2_ev_apply.head_map", nh, 1);
   }
 
   void residual(const std::string& prefix, int members, std::int64_t width) {
     for (int k = 0; k < members; ++k) add(prefix + std::to_string(k), {width});
   }
 
-  void fitting() {
+  void fitting(const std::string& prefix) {
     const FittingConfig& f = c_.fitting;
     const std::int64_t nf = f.numb_fparam, na = f.numb_aparam, nc = f.dim_case_embd;
-    std::int64_t width = c_.descriptor_dim() + nf + nc + (f.use_aparam_as_mask ? 0 : na);
-    width = net("fitting_net.filter_layers", width, f.neuron, f.resnet_dt);
-    linear("fitting_net.filter_layers.networks.0.layers." + std::to_string(f.neuron.size()), width, 1);
-    add("fitting_net.bias_atom_e", {c_.ntypes(), 1});
     const auto normalisation = [&](const std::string& name, std::int64_t n) {
       if (n == 0) return;
-      add("fitting_net." + name + "_avg", {n});
-      add("fitting_net." + name + "_inv_std", {n});
+      add(prefix + "." + name + "_avg", {n}, WeightRole::statistic);
+      add(prefix + "." + name + "_inv_std", {n}, WeightRole::statistic);
     };
     normalisation("fparam", nf);
     normalisation("aparam", na);
-    if (nc > 0) add("fitting_net.case_embd", {nc});
-    if (f.default_fparam) add("fitting_net.default_fparam_tensor", {nf});
-  }
-
-  // Of compressed models: piecewise quintic polynomials, one curve per combination of types that the network sees.
-  void tables() {
-    const RepinitConfig& ri = c_.repinit;
-    const std::int64_t nt = c_.ntypes();
-    const auto table = [&](const std::string& block, const TableConfig& t, std::int64_t ncurves, int channels) {
-      add(block + ".table", {ncurves, t.intervals(), 6, channels});
-    };
-    if (c_.repinit_table) table("descriptor.repinit", *c_.repinit_table, ri.strip ? 1 : ri.type_one_side ? nt : nt * nt, ri.neuron.back());
-    if (c_.three_body_table) table("descriptor.repinit_three_body", *c_.three_body_table, ri.strip ? 1 : nt * nt, ri.three_body_neuron.back());
+    if (f.default_fparam) add(prefix + ".default_fparam_tensor", {nf}, WeightRole::constant);
+    if (nc > 0) add(prefix + ".case_embd", {nc}, WeightRole::constant);
+    std::int64_t width = c_.descriptor_dim() + nf + nc + (f.use_aparam_as_mask ? 0 : na);
+    width = net(prefix + ".filter_layers", width, f.neuron, f.resnet_dt);
+    linear(prefix + ".filter_layers.networks.0.layers." + std::to_string(f.neuron.size()), width, 1);
+    add_double(prefix + ".bias_atom_e", {c_.ntypes(), 1}, WeightRole::statistic);
   }
 
   const Config& c_;
+  bool single_ = false;
 };
 
 std::string shape_text(const Shape& shape) {
@@ -175,45 +174,53 @@ double elements(const Shape& shape) {
   return n;
 }
 
-bool ends_with(std::string_view name, std::string_view end) {
-  return name.size() >= end.size() && name.substr(name.size() - end.size()) == end;
-}
-
 }  // namespace
 
-Shapes expected_weights(const Config& config) { return Layout(config).shapes; }
-
-void check_shapes(const Config& config, const std::map<std::string, Shape>& found) {
-  const Shapes expected = expected_weights(config);
+ExpectedWeights expected_weights(const Config& config) {
+  ExpectedWeights weights = Schema(config).weights;
   double total = 0.0;
-  for (const auto& item : expected) total += elements(item.second);
+  for (const ExpectedWeight& weight : weights) total += elements(weight.shape);
   if (total > max_elements) throw model_file_error("the configuration asks for an unreasonable number of weights: ", total);
+  return weights;
+}
 
+void check_shapes(const ExpectedWeights& expected, const std::map<std::string, Shape>& found) {
   std::set<std::string> names;
-  for (const auto& [name, shape] : expected) {
-    names.insert(name);
-    const auto tensor = found.find(name);
-    if (tensor == found.end()) throw model_file_error("the weight '", name, "' is missing; expected shape ", shape_text(shape));
-    if (tensor->second != shape)
-      throw model_file_error("the weight '", name, "' has shape ", shape_text(tensor->second), ", expected ", shape_text(shape));
+  for (const ExpectedWeight& weight : expected) {
+    names.insert(weight.name);
+    const auto tensor = found.find(weight.name);
+    if (tensor == found.end())
+      throw model_file_error("the weight '", weight.name, "' is missing; expected shape ", shape_text(weight.shape));
+    if (tensor->second != weight.shape)
+      throw model_file_error("the weight '", weight.name, "' has shape ", shape_text(tensor->second), ", expected ", shape_text(weight.shape));
   }
   for (const auto& item : found)
     if (names.count(item.first) == 0)
       throw model_file_error("the weight '", printable(item.first), "' is not used with these options");
 }
 
-void check_weights(const Config& config, const Weights& weights) {
+template <class T>
+void check_values(const ExpectedWeight& weight, const T* values, std::size_t n) {
+  const bool divisor = weight.role == WeightRole::environment_stddev;
+  for (std::size_t k = 0; k < n; ++k) {
+    if (!std::isfinite(values[k])) throw model_file_error("the weight '", weight.name, "' is not finite at element ", k);
+    if (divisor && values[k] == T(0)) throw model_file_error("the weight '", weight.name, "' is zero at element ", k);
+  }
+}
+
+template void check_values(const ExpectedWeight&, const double*, std::size_t);
+template void check_values(const ExpectedWeight&, const float*, std::size_t);
+
+void check_weights(const Config& config, const Weights& weights, bool values) {
+  const ExpectedWeights expected = expected_weights(config);
   std::map<std::string, Shape> shapes;
   for (const auto& [name, tensor] : weights) shapes.emplace(name, tensor.shape);
-  check_shapes(config, shapes);
-  for (const auto& [name, tensor] : weights) {
-    if (static_cast<double>(tensor.data.size()) != elements(tensor.shape))
-      throw model_file_error("the weight '", name, "' has ", tensor.data.size(), " values for the shape ", shape_text(tensor.shape));
-    const bool divisor = ends_with(name, ".stddev");
-    for (std::size_t k = 0; k < tensor.data.size(); ++k) {
-      if (!std::isfinite(tensor.data[k])) throw model_file_error("the weight '", name, "' is not finite at element ", k);
-      if (divisor && tensor.data[k] == 0.0) throw model_file_error("the weight '", name, "' is zero at element ", k);
-    }
+  check_shapes(expected, shapes);
+  for (const ExpectedWeight& weight : expected) {
+    const std::vector<double>& data = weights.at(weight.name).data;
+    if (static_cast<double>(data.size()) != elements(weight.shape))
+      throw model_file_error("the weight '", weight.name, "' has ", data.size(), " values for the shape ", shape_text(weight.shape));
+    if (values) check_values(weight, data.data(), data.size());
   }
 }
 

@@ -1,10 +1,10 @@
 // The weights of a model under their canonical names.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "model/config.hpp"
@@ -18,17 +18,39 @@ struct Tensor {
 };
 
 using Weights = std::map<std::string, Tensor>;
-using Shapes = std::vector<std::pair<std::string, std::vector<std::int64_t>>>;
 
-/// Name and shape of every weight that a model with this configuration has, in the order of the evaluation.
-/// `descriptor.g1_shape_tranform.matrix` (spelled as in the files) is absent where the two widths agree.
-Shapes expected_weights(const Config& config);
+/// What a weight is to those who read, check or train it.
+enum class WeightRole {
+  parameter,           ///< trained
+  environment_mean,    ///< of the environment matrix in the training data: deepmd-kit's files may hold a row per neighbour slot
+  environment_stddev,  ///< divided by: never zero
+  statistic,           ///< other statistics of the training data
+  constant,            ///< follows from the configuration and the types
+  table,               ///< of a compressed model: stands in for a network
+};
 
-/// Throws model_file_error, naming the tensor, unless names and shapes are exactly those that the configuration asks for.
-void check_shapes(const Config& config, const std::map<std::string, std::vector<std::int64_t>>& found);
+/// A weight as the configuration asks for it.
+struct ExpectedWeight {
+  std::string name;  ///< as in deepmd-kit's files, spelling included
+  std::vector<std::int64_t> shape;
+  WeightRole role = WeightRole::parameter;
+  bool single = false;  ///< deepmd-kit keeps it in float32, for its block has no more
+};
 
-/// Throws model_file_error, naming the tensor, unless the weights are exactly those that the configuration asks for, in the
-/// shapes it asks for, finite, and with standard deviations that can be divided by.
-void check_weights(const Config& config, const Weights& weights);
+using ExpectedWeights = std::vector<ExpectedWeight>;
+
+/// Every weight that a model with this configuration has, in the order of the evaluation.
+ExpectedWeights expected_weights(const Config& config);
+
+/// Throws model_file_error, naming the tensor, unless names and shapes are exactly the expected ones.
+void check_shapes(const ExpectedWeights& expected, const std::map<std::string, std::vector<std::int64_t>>& found);
+
+/// Throws model_file_error, naming the tensor, unless its values are finite, and can be divided by where they are.
+template <class T>
+void check_values(const ExpectedWeight& weight, const T* values, std::size_t n);
+
+/// Throws model_file_error, naming the tensor, unless the weights are exactly those that the configuration asks for: names, shapes
+/// and, unless somebody has seen to them, values.
+void check_weights(const Config& config, const Weights& weights, bool values = true);
 
 }  // namespace dpa2

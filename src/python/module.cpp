@@ -15,6 +15,7 @@
 #include "graph/memory.hpp"
 #include "model/model.hpp"
 #include "model/safetensors.hpp"
+#include "python/schema.hpp"
 #include "threads.hpp"
 
 namespace py = pybind11;
@@ -258,6 +259,7 @@ PYBIND11_MODULE(_native, m) {
       .def("memory_estimate", &NativeModel::memory_estimate, py::arg("natoms"), py::arg("neighbors"), py::arg("atomic"),
            py::arg("threads"));
   m.def("neighbors", &neighbors, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"), py::arg("config_json"));
+  register_schema(m);
   m.def("limits", []() { return py::make_tuple(dpa2::largest_length, dpa2::most_threads); });
   m.def("available_memory", []() {
     const dpa2::AvailableMemory memory = dpa2::available_memory();

@@ -40,11 +40,11 @@ inline dpa2::Json config() {
 inline dpa2::Weights weights(const dpa2::Config& config) {
   dpa2::Weights out;
   double value = 0.25;
-  for (const auto& [name, shape] : dpa2::expected_weights(config)) {
-    dpa2::Tensor& tensor = out[name];
-    tensor.shape = shape;
+  for (const dpa2::ExpectedWeight& weight : dpa2::expected_weights(config)) {
+    dpa2::Tensor& tensor = out[weight.name];
+    tensor.shape = weight.shape;
     std::size_t count = 1;
-    for (const std::int64_t n : shape) count *= static_cast<std::size_t>(n);
+    for (const std::int64_t n : weight.shape) count *= static_cast<std::size_t>(n);
     for (std::size_t k = 0; k < count; ++k) tensor.data.push_back(value += 0.125);  // exact in float32 as well
   }
   return out;

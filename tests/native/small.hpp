@@ -25,19 +25,19 @@ inline Weights random_weights(const Config& config, unsigned seed, bool means) {
   std::mt19937 random(seed);
   std::uniform_real_distribution<double> unit(-1.0, 1.0);
   Weights out;
-  for (const auto& [name, shape] : expected_weights(config)) {
-    Tensor& tensor = out[name];
-    tensor.shape = shape;
+  for (const ExpectedWeight& weight : expected_weights(config)) {
+    Tensor& tensor = out[weight.name];
+    tensor.shape = weight.shape;
     std::int64_t count = 1;
-    for (const std::int64_t n : shape) count *= n;
-    const auto ends = [&, full = name](const std::string& end) {
+    for (const std::int64_t n : weight.shape) count *= n;
+    const auto ends = [&full = weight.name](const std::string& end) {
       return full.size() >= end.size() && full.compare(full.size() - end.size(), end.size(), end) == 0;
     };
     for (std::int64_t k = 0; k < count; ++k) {
       double value = unit(random);
-      if (ends(".stddev")) value = 0.6 + 0.2 * value;
-      if (ends(".mean")) value *= means ? 0.3 : 0.0;
-      if (ends(".matrix")) value *= 1.5 / std::sqrt(static_cast<double>(shape[0]));
+      if (weight.role == WeightRole::environment_stddev) value = 0.6 + 0.2 * value;
+      if (weight.role == WeightRole::environment_mean) value *= means ? 0.3 : 0.0;
+      if (ends(".matrix")) value *= 1.5 / std::sqrt(static_cast<double>(weight.shape[0]));
       if (ends("idt")) value = 0.5 + 0.1 * value;
       tensor.data.push_back(value);
     }

@@ -83,7 +83,7 @@ void test_refused() {
     repinit(j)["axis_neuron"] = 1000000;
   });
   // What a small file could make the preparation of a model compute and keep.
-  refuse(bad, "the table of pairs of types is unreasonably large: 360000 times 100", [&](Json& j) {
+  refuse(bad, "the table of pairs of 600 types is unreasonably large: 360000 times 100", [&](Json& j) {
     j["type_map"] = Json::array();
     for (int t = 0; t < 600; ++t) j["type_map"].push_back("T" + std::to_string(t));
     repinit(j)["neuron"] = {100};
@@ -105,11 +105,11 @@ void test_refused() {
     refuse(bad, "expected a number behind the colon", [&](Json& j) { repformer(j)["activation_function"] = name; });
   refuse(unknown, "descriptor.repformer.update_style is 'res_new'", [&](Json& j) { repformer(j)["update_style"] = "res_new"; });
   refuse(unknown, "descriptor.repinit.tebd_input_mode", [&](Json& j) { repinit(j)["tebd_input_mode"] = "other"; });
-  refuse(unknown, "descriptor is 'dpa3'", [](Json& j) { j["descriptor"]["type"] = "dpa3"; });
-  refuse(unknown, "type 'dipole'", [](Json& j) { j["fitting_net"]["type"] = "dipole"; });
+  refuse(unknown, "descriptor.type is 'dpa3'; supported is dpa2", [](Json& j) { j["descriptor"]["type"] = "dpa3"; });
+  refuse(unknown, "fitting_net.type is 'dipole'; supported is ener", [](Json& j) { j["fitting_net"]["type"] = "dipole"; });
   refuse(unknown, "format version 2", [](Json& j) { j["format_version"] = 2; });
   refuse(unknown, "descriptor.precision", [](Json& j) { j["descriptor"]["precision"] = "float128"; });
-  refuse(bad, "precision is 'half'", [](Json& j) { j["precision"] = "half"; });
+  refuse(unknown, "precision is 'half'; supported are float64, float32", [](Json& j) { j["precision"] = "half"; });
   refuse(unknown, "descriptor.repformer.new_option is unknown", [&](Json& j) { repformer(j)["new_option"] = true; });
   refuse(unknown, "spin is unknown", [](Json& j) { j["spin"] = Json::object(); });
   refuse(bad, "type occurs twice", [](Json& j) { j["type_map"] = {"H", "H"}; });

@@ -26,7 +26,7 @@ MAY_INCLUDE = {
     "graph": {"graph", "model", "cpu", "neighbors", "math"},
     "heads": {"heads", "graph", "model", "cpu", "neighbors", "math"},
     "model": {"model", "heads", "graph", "cpu", "neighbors", "math"},
-    "python": {"model", "heads", "graph", "cpu", "neighbors", "math"},
+    "python": {"python", "model", "heads", "graph", "cpu", "neighbors", "math"},
     "capi": {"model", "heads", "graph", "cpu", "neighbors", "math"},
     "lammps": set(),
 }

@@ -1,0 +1,289 @@
+#include "model/options.hpp"
+
+#include <algorithm>
+#include <type_traits>
+
+namespace dpa2 {
+namespace {
+
+constexpr double max_size = 1'000'000;  // of a width or a list
+constexpr double max_rcut = 1e4;        // angstrom
+constexpr double max_steps = 4'000'000;  // of a table
+constexpr std::size_t max_types = 10'000, max_depth = 100, max_segments = 10'000;
+
+Values any() { return {}; }
+
+Values from(double lowest, double highest) {
+  Values v;
+  v.lowest = lowest;
+  v.highest = highest;
+  return v;
+}
+
+Values size() { return from(1, max_size); }
+Values count() { return from(0, max_size); }
+
+Values at_least(double lowest) {
+  Values v;
+  v.lowest = lowest;
+  return v;
+}
+
+Values positive() {
+  Values v;
+  v.positive = true;
+  return v;
+}
+
+Values length() {
+  Values v = positive();
+  v.highest = max_rcut;
+  return v;
+}
+
+Values entries(std::size_t fewest, std::size_t most, Values v = {}) {
+  v.fewest = fewest;
+  v.most = most;
+  return v;
+}
+
+Values widths(std::size_t fewest = 1) { return entries(fewest, max_depth, size()); }
+
+Values one_of(std::vector<const char*> choices) {
+  Values v;
+  v.choices = std::move(choices);
+  return v;
+}
+
+Values of_types() {
+  Values v;
+  v.types = true;
+  return v;
+}
+
+Values block_precision() { return one_of({"float64", "float32", "float16", "bfloat16"}); }
+
+// ----------------------------------------------------------------------------------------------- as plain structures
+
+Json plain(bool value, const Values& v) { return v.choices.empty() ? Json(value) : Json(v.choices[value ? 1 : 0]); }
+Json plain(UpdateStyle value, const Values& v) { return v.choices[static_cast<std::size_t>(value)]; }
+Json plain(const ActivationConfig& value, const Values&) {
+  const auto& known = activations();
+  return std::find_if(known.begin(), known.end(), [&](const NamedActivation& a) { return a.kind == value.kind; })->name;
+}
+template <class T>
+Json plain(const T& value, const Values&) {
+  return value;
+}
+template <class T>
+Json plain(const std::optional<T>& value, const Values& v) {
+  return value ? plain(*value, v) : Json();
+}
+Json plain(const std::vector<std::optional<double>>& values, const Values& v) {
+  Json list = Json::array();
+  for (const std::optional<double>& value : values) list.push_back(plain(value, v));
+  return list;
+}
+
+const char* kind(const bool*, const Values& v) { return v.choices.empty() ? "boolean" : "choice"; }
+const char* kind(const int*, const Values&) { return "integer"; }
+const char* kind(const double*, const Values&) { return "number"; }
+const char* kind(const std::string*, const Values& v) { return v.choices.empty() ? "text" : "choice"; }
+const char* kind(const UpdateStyle*, const Values&) { return "choice"; }
+const char* kind(const ActivationConfig*, const Values&) { return "activation"; }
+const char* kind(const std::vector<int>*, const Values&) { return "integers"; }
+const char* kind(const std::vector<double>*, const Values&) { return "numbers"; }
+const char* kind(const std::vector<std::string>*, const Values&) { return "texts"; }
+const char* kind(const std::vector<std::pair<int, int>>*, const Values&) { return "pairs"; }
+const char* kind(const std::vector<std::optional<double>>*, const Values&) { return "holes"; }
+template <class T>
+const char* kind(const std::optional<T>*, const Values& v) {
+  return kind(static_cast<const T*>(nullptr), v);
+}
+
+template <class T>
+struct IsOptional : std::false_type {};
+template <class T>
+struct IsOptional<std::optional<T>> : std::true_type {};
+
+template <class Section>
+Json plain_section(const Options<Section>& options) {
+  const Section defaults;
+  Json list = Json::array();
+  for (const Option<Section>& option : options) {
+    const Values& v = option.values;
+    Json one;
+    one["key"] = option.key;
+    std::visit(
+        [&](auto member) {
+          using T = std::decay_t<decltype(defaults.*member)>;
+          one["kind"] = kind(static_cast<const T*>(nullptr), v);
+          one["null"] = IsOptional<T>::value;
+          if (option.presence == Presence::has_default) one["default"] = plain(defaults.*member, v);
+        },
+        option.member);
+    one["presence"] = option.presence == Presence::required ? "required" : option.presence == Presence::optional ? "optional" : "default";
+    if (v.lowest) one["lowest"] = *v.lowest;
+    if (v.highest) one["highest"] = *v.highest;
+    one["positive"] = v.positive;
+    one["types"] = v.types;
+    one["fewest"] = v.fewest;
+    one["most"] = v.most;
+    one["choices"] = Json::array();
+    for (const char* choice : v.choices) one["choices"].push_back(choice);
+    list.push_back(std::move(one));
+  }
+  return list;
+}
+
+}  // namespace
+
+const std::vector<NamedActivation>& activations() {
+  static const std::vector<NamedActivation> table{{"tanh", Activation::tanh},
+                                                  {"relu", Activation::relu},
+                                                  {"relu6", Activation::relu6},
+                                                  {"sigmoid", Activation::sigmoid},
+                                                  {"softplus", Activation::softplus},
+                                                  {"gelu", Activation::gelu},
+                                                  {"gelu_tf", Activation::gelu},
+                                                  {"silu", Activation::silu},
+                                                  {"silut", Activation::silut},
+                                                  {"custom_silu", Activation::silut},
+                                                  {"linear", Activation::linear},
+                                                  {"none", Activation::linear}};
+  return table;
+}
+
+const Options<Config>& model_options() {
+  using C = Config;
+  static const Options<C> table{
+      {"type_map", &C::type_map, entries(1, max_types), Presence::required},  // first: the indices of types below depend on it
+      {"precision", &C::precision, one_of({"float64", "float32"}), Presence::required},
+      {"pair_exclude_types", &C::pair_exclude_types, of_types()},
+      {"atom_exclude_types", &C::atom_exclude_types, of_types()},
+      {"min_nbor_dist", &C::min_nbor_dist, any()},
+      {"head", &C::head, any()},
+  };
+  return table;
+}
+
+const Options<Config>& descriptor_options() {
+  using C = Config;
+  static const Options<C> table{
+      {"type", &C::descriptor_type, one_of({"dpa2"})},
+      {"precision", &C::descriptor_precision, block_precision()},
+      {"smooth", &C::smooth, any()},
+      {"exclude_types", &C::exclude_types, of_types()},
+      {"env_protection", &C::env_protection, at_least(0)},
+      {"concat_output_tebd", &C::concat_output_tebd, any()},
+      {"add_tebd_to_repinit_out", &C::add_tebd_to_repinit_out, any()},
+      {"use_econf_tebd", &C::use_econf_tebd, any()},
+      {"use_tebd_bias", &C::use_tebd_bias, any()},
+  };
+  return table;
+}
+
+const Options<RepinitConfig>& repinit_options() {
+  using C = RepinitConfig;
+  static const Options<C> table{
+      {"rcut", &C::rcut, length(), Presence::required},
+      {"rcut_smth", &C::rcut_smth, any(), Presence::required},
+      {"nsel", &C::nsel, size(), Presence::required},
+      {"neuron", &C::neuron, widths()},
+      {"axis_neuron", &C::axis_neuron, size()},
+      {"tebd_dim", &C::tebd_dim, size()},
+      {"tebd_input_mode", &C::strip, one_of({"concat", "strip"})},
+      {"activation_function", &C::activation, any()},
+      {"resnet_dt", &C::resnet_dt, any()},
+      {"type_one_side", &C::type_one_side, any()},
+      {"use_three_body", &C::use_three_body, any()},
+      {"three_body_neuron", &C::three_body_neuron, widths()},
+      {"three_body_rcut", &C::three_body_rcut, length()},
+      {"three_body_rcut_smth", &C::three_body_rcut_smth, any()},
+      {"three_body_sel", &C::three_body_sel, size()},
+  };
+  return table;
+}
+
+const Options<RepformerConfig>& repformer_options() {
+  using C = RepformerConfig;
+  static const Options<C> table{
+      {"rcut", &C::rcut, length(), Presence::required},
+      {"rcut_smth", &C::rcut_smth, any(), Presence::required},
+      {"nsel", &C::nsel, size(), Presence::required},
+      {"nlayers", &C::nlayers, from(1, 1000)},
+      {"g1_dim", &C::g1_dim, size()},
+      {"g2_dim", &C::g2_dim, size()},
+      {"axis_neuron", &C::axis_neuron, size()},
+      {"direct_dist", &C::direct_dist, any()},
+      {"update_g1_has_conv", &C::update_g1_has_conv, any()},
+      {"update_g1_has_drrd", &C::update_g1_has_drrd, any()},
+      {"update_g1_has_grrg", &C::update_g1_has_grrg, any()},
+      {"update_g1_has_attn", &C::update_g1_has_attn, any()},
+      {"update_g2_has_g1g1", &C::update_g2_has_g1g1, any()},
+      {"update_g2_has_attn", &C::update_g2_has_attn, any()},
+      {"update_h2", &C::update_h2, any()},
+      {"attn1_hidden", &C::attn1_hidden, size()},
+      {"attn1_nhead", &C::attn1_nhead, size()},
+      {"attn2_hidden", &C::attn2_hidden, size()},
+      {"attn2_nhead", &C::attn2_nhead, size()},
+      {"attn2_has_gate", &C::attn2_has_gate, any()},
+      {"activation_function", &C::activation, any()},
+      {"update_style", &C::update_style, one_of({"res_avg", "res_incr", "res_residual"})},
+      {"use_sqrt_nnei", &C::use_sqrt_nnei, any()},
+      {"g1_out_conv", &C::g1_out_conv, any()},
+      {"g1_out_mlp", &C::g1_out_mlp, any()},
+      {"ln_eps", &C::ln_eps, positive()},
+  };
+  return table;
+}
+
+const Options<FittingConfig>& fitting_options() {
+  using C = FittingConfig;
+  static const Options<C> table{
+      {"type", &C::type, one_of({"ener"})},
+      {"precision", &C::precision, block_precision()},
+      {"neuron", &C::neuron, widths(0)},  // without hidden layers the net is linear in its input
+      {"activation_function", &C::activation, any()},
+      {"resnet_dt", &C::resnet_dt, any()},
+      {"numb_fparam", &C::numb_fparam, count()},
+      {"numb_aparam", &C::numb_aparam, count()},
+      {"default_fparam", &C::default_fparam, any()},
+      {"dim_case_embd", &C::dim_case_embd, count()},
+      {"use_aparam_as_mask", &C::use_aparam_as_mask, any()},
+      {"atom_ener", &C::atom_ener, any()},
+  };
+  return table;
+}
+
+const Options<Config>& compression_options() {
+  static const Options<Config> table{{"max_error", &Config::max_error, positive(), Presence::optional}};
+  return table;
+}
+
+const Options<TableConfig>& table_options() {
+  using C = TableConfig;
+  static const Options<C> table{
+      {"lower", &C::lower, any(), Presence::required},
+      {"step", &C::step, positive(), Presence::required},
+      {"segments", &C::segments, entries(1, max_segments, from(1, max_steps)), Presence::required},
+  };
+  return table;
+}
+
+Json config_schema() {
+  Json schema;
+  schema["format_version"] = format_version;
+  for (const NamedActivation& a : activations()) schema["activations"][a.name] = a.kind == Activation::silut;
+  Json& sections = schema["sections"];
+  sections["model"] = plain_section(model_options());
+  sections["descriptor"] = plain_section(descriptor_options());
+  sections["repinit"] = plain_section(repinit_options());
+  sections["repformer"] = plain_section(repformer_options());
+  sections["fitting_net"] = plain_section(fitting_options());
+  sections["compression"] = plain_section(compression_options());
+  sections["table"] = plain_section(table_options());
+  return schema;
+}
+
+}  // namespace dpa2

@@ -1,0 +1,68 @@
+// The options of a model as data: one table per section of the configuration says which keys there are, what their values may be
+// and what they are where a definition leaves them out. parse_config reads by these tables, and everybody else asks for them.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "math/activation.hpp"
+#include "model/config.hpp"
+#include "model/json.hpp"
+
+namespace dpa2 {
+
+/// What a value may be. The bounds hold for every number of a list.
+struct Values {
+  std::optional<double> lowest, highest;
+  bool positive = false;                ///< above zero
+  std::size_t fewest = 0, most = 1'000'000;  ///< entries of a list
+  std::vector<const char*> choices;     ///< in the order of the enumerators, or of false and true
+  bool types = false;                   ///< the numbers are indices of types
+};
+
+enum class Presence {
+  has_default,  ///< the initial value of the member
+  required,
+  optional,     ///< the configuration itself may leave it out
+};
+
+template <class Section>
+struct Option {
+  using Member = std::variant<bool Section::*, int Section::*, double Section::*, std::string Section::*, UpdateStyle Section::*,
+                              ActivationConfig Section::*, std::optional<double> Section::*, std::optional<std::string> Section::*,
+                              std::vector<int> Section::*, std::vector<std::string> Section::*,
+                              std::vector<std::pair<int, int>> Section::*, std::vector<std::optional<double>> Section::*,
+                              std::optional<std::vector<double>> Section::*>;
+  const char* key;
+  Member member;
+  Values values;
+  Presence presence = Presence::has_default;
+};
+
+template <class Section>
+using Options = std::vector<Option<Section>>;
+
+const Options<Config>& model_options();
+const Options<Config>& descriptor_options();
+const Options<RepinitConfig>& repinit_options();
+const Options<RepformerConfig>& repformer_options();
+const Options<FittingConfig>& fitting_options();
+const Options<Config>& compression_options();
+const Options<TableConfig>& table_options();
+
+struct NamedActivation {
+  const char* name;
+  Activation kind;
+};
+/// Names of activation functions; a kind may have several. silut takes a threshold behind a colon.
+const std::vector<NamedActivation>& activations();
+
+/// All tables: {"format_version": n, "activations": {name: whether it takes a number}, "sections": {name: [option]}} with options
+/// {"key", "kind", "presence", "default", ...}. A bound, a choice or a length that an option does not have is left out.
+Json config_schema();
+
+}  // namespace dpa2

@@ -1,0 +1,7 @@
+// The schema of configuration and weights as Python asks for it.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+/// Adds its functions to the module.
+void register_schema(pybind11::module_& m);
