@@ -24,8 +24,9 @@ import model_files as mf
 import numpy as np
 from dpa2 import files
 from dpa2.compress import compress
-from dpa2.files import ModelData, layout
+from dpa2.files import ModelData
 from dpa2.files.config import normalise
+from dpa2.files.schema import expected_weights
 from random_model import draw_options, random_model
 
 ALLOWED = ("dpa2.Error", "builtins.FileNotFoundError", "builtins.IsADirectoryError", "builtins.PermissionError")
@@ -128,10 +129,10 @@ def refitted(rng: np.random.Generator, model: ModelData) -> ModelData:
         config["type_map"] = [f"T{k}" for k in range(int(2 ** rng.uniform(0, 12)))]
     try:
         full = normalise(config, None, None)
-        shapes = layout.expected_shapes(full)
+        expected = expected_weights(full)
     except (dpa2.Error, MemoryError):
         return model
-    weights = {name: np.broadcast_to(np.float64(rng.normal()), shape) for name, shape in shapes.items()}
+    weights = {name: np.broadcast_to(np.float64(rng.normal()), weight.shape) for name, weight in expected.items()}
     return ModelData(full, weights)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from dpa2.files import schema
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -17,7 +18,6 @@ Config = dict[str, Any]
 Weights = dict[str, NDArray[Any]]
 
 SYMBOLS = ["O", "H", "C", "N", "Si", "Fe", "U", "Cl", "Na", "Au"]
-ECONF_COLUMNS = 118
 ACTIVATIONS = [
     "tanh",
     "relu",
@@ -35,107 +35,66 @@ ACTIVATIONS = [
 ]
 BOUNDED = ["tanh", "relu6", "sigmoid"]
 
-DESCRIPTOR: Config = {
-    "type": "dpa2",
-    "precision": "float64",
-    "smooth": True,
-    "exclude_types": [],
-    "env_protection": 0.0,
-    "concat_output_tebd": True,
-    "add_tebd_to_repinit_out": False,
-    "use_econf_tebd": False,
-    "use_tebd_bias": False,
-}
-REPINIT: Config = {
-    "rcut": 4.0,
-    "rcut_smth": 0.6,
-    "nsel": 80,
-    "neuron": [4, 8, 16],
-    "axis_neuron": 3,
-    "tebd_dim": 5,
-    "tebd_input_mode": "concat",
-    "activation_function": "tanh",
-    "resnet_dt": False,
-    "type_one_side": False,
-    "use_three_body": True,
-    "three_body_neuron": [2, 4, 5],
-    "three_body_rcut": 3.2,
-    "three_body_rcut_smth": 0.5,
-    "three_body_sel": 40,
-}
-REPFORMER: Config = {
-    "rcut": 3.2,
-    "rcut_smth": 0.5,
-    "nsel": 40,
-    "nlayers": 3,
-    "g1_dim": 10,
-    "g2_dim": 6,
-    "axis_neuron": 3,
-    "direct_dist": False,
-    "update_g1_has_conv": True,
-    "update_g1_has_drrd": True,
-    "update_g1_has_grrg": True,
-    "update_g1_has_attn": True,
-    "update_g2_has_g1g1": True,
-    "update_g2_has_attn": True,
-    "update_h2": False,
-    "attn1_hidden": 5,
-    "attn1_nhead": 2,
-    "attn2_hidden": 4,
-    "attn2_nhead": 3,
-    "attn2_has_gate": True,
-    "activation_function": "tanh",
-    "update_style": "res_residual",
-    "use_sqrt_nnei": True,
-    "g1_out_conv": True,
-    "g1_out_mlp": True,
-    "ln_eps": 1e-5,
-}
-FITTING: Config = {
-    "type": "ener",
-    "neuron": [9, 9, 9],
-    "activation_function": "tanh",
-    "resnet_dt": True,
-    "numb_fparam": 0,
-    "numb_aparam": 0,
-    "default_fparam": None,
-    "dim_case_embd": 0,
-    "use_aparam_as_mask": False,
-    "atom_ener": [],
-    "precision": "float64",
-}
+#: what the models have in other sizes than deepmd-kit's defaults
+SMALL: dict[str, Config] = {
+    "descriptor": {},
+    "repinit": {
+        "rcut": 4.0, "rcut_smth": 0.6, "nsel": 80, "neuron": [4, 8, 16], "axis_neuron": 3, "tebd_dim": 5,
+        "use_three_body": True, "three_body_neuron": [2, 4, 5], "three_body_rcut": 3.2,
+    },
+    "repformer": {
+        "rcut": 3.2, "rcut_smth": 0.5, "nsel": 40, "g1_dim": 10, "g2_dim": 6, "axis_neuron": 3, "attn1_hidden": 5,
+        "attn1_nhead": 2, "attn2_hidden": 4, "attn2_nhead": 3, "attn2_has_gate": True,
+        "update_style": "res_residual",
+    },
+    "fitting_net": {"neuron": [9, 9, 9]},
+}  # fmt: skip
 
 
-class _Draw:
-    """Fills the weights dictionary with random tensors of the right names and shapes."""
+def _section(name: str, *options: Config | None) -> Config:
+    """The complete options of a section: defaults, those of small models, and the given ones."""
+    known = schema.section(name)
+    out = {key: option.default for key, option in known.items()} | SMALL[name]
+    for given in options:
+        out |= given or {}
+    if set(out) != set(known):
+        raise KeyError(f"unknown {name} options {sorted(set(out) - set(known))}")
+    return out
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-        self.weights: Weights = {}
 
-    def normal(self, name: str, shape: tuple[int, ...], scale: float = 1.0, mean: float = 0.0) -> None:
-        self.weights[name] = self.rng.normal(mean, scale, shape)
+def _draw(rng: np.random.Generator, weight: schema.Weight, config: Config, davg: float, vector: bool) -> Array:
+    """Random numbers of the size that they have in a trained model."""
 
-    def matrix(self, name: str, n_in: int, n_out: int, scale: float = 1.0) -> None:
-        self.normal(name + ".matrix", (n_in, n_out), scale / np.sqrt(n_in))
+    def normal(scale: float, mean: float = 0.0) -> Array:
+        return rng.normal(mean, scale, weight.shape)
 
-    def linear(self, name: str, n_in: int, n_out: int) -> None:
-        self.matrix(name, n_in, n_out)
-        self.normal(name + ".bias", (n_out,), 0.5)
-
-    def net(self, name: str, n_in: int, neuron: list[int], resnet_dt: bool) -> None:
-        for layer, n_out in enumerate(neuron):
-            self.linear(f"{name}.layers.{layer}", n_in, n_out)
-            if resnet_dt and n_out in (n_in, 2 * n_in):
-                self.normal(f"{name}.layers.{layer}.idt", (n_out,), 0.3, 0.6)
-            n_in = n_out
-
-    def statistics(self, name: str, ntypes: int, davg: float, vector: bool) -> None:
-        mean = davg * self.rng.normal(size=(ntypes, 4))
+    name, role = weight.name, weight.role
+    if role == "environment_mean":
+        mean = davg * normal(1.0)
         if not vector:
             mean[:, 1:] = 0.0
-        self.weights[name + ".mean"] = mean
-        self.weights[name + ".stddev"] = self.rng.uniform(0.15, 0.6, (ntypes, 4))
+        return mean
+    if role == "environment_stddev":
+        return rng.uniform(0.15, 0.6, weight.shape)
+    if name.endswith(".econf_tebd"):
+        return np.where(rng.random(weight.shape) < 0.5, -1.0, 1.0) / np.sqrt(weight.shape[1])
+    if name.endswith(".case_embd"):
+        return np.eye(weight.shape[0])[rng.integers(weight.shape[0])]
+    if name.endswith(".default_fparam_tensor"):
+        return np.asarray(config["fitting_net"]["default_fparam"], dtype=np.float64)
+    if name.endswith(("_inv_std", "out_std")):
+        return rng.uniform(0.5, 2.0, weight.shape)
+    sizes = {"_avg": 0.5, ".bias_atom_e": 2.0, "out_bias": 1.0, "attn2_lm.bias": 0.4, ".bias": 0.5}
+    for end, size in sizes.items():
+        if name.endswith(end):
+            return normal(size)
+    if ".type_embedding." in name:
+        return normal(0.7)
+    if name.endswith(".attn2_lm.matrix"):
+        return normal(0.4, 1.0)
+    if name.endswith(".matrix"):
+        return normal((3.0 if "g1_shape_tranform" in name else 1.0) / np.sqrt(weight.shape[0]))
+    return normal(0.3, 0.6) if name.endswith(".idt") else normal(0.5, 0.3)  # the others are the residuals'
 
 
 def random_model(
@@ -157,141 +116,24 @@ def random_model(
     ``descriptor``, ``repinit``, ``repformer`` and ``fitting`` override single options of the four groups; ``davg`` is
     the standard deviation of the random ``mean`` statistics (component 0 only unless ``davg_vector``).
     """
+    both = {"precision": precision}
     config: Config = {
-        "format_version": 1,
+        "format_version": schema.format_version(),
         "type_map": SYMBOLS[:ntypes],
         "precision": precision,
         "descriptor": {
-            **DESCRIPTOR,
-            "precision": precision,
-            **(descriptor or {}),
-            "repinit": {**REPINIT, **(repinit or {})},
-            "repformer": {**REPFORMER, **(repformer or {})},
+            **_section("descriptor", both, descriptor),
+            "repinit": _section("repinit", repinit),
+            "repformer": _section("repformer", repformer),
         },
-        "fitting_net": {**FITTING, "precision": precision, **(fitting or {})},
+        "fitting_net": _section("fitting_net", both, fitting),
         "pair_exclude_types": pair_exclude_types or [],
         "atom_exclude_types": atom_exclude_types or [],
         "min_nbor_dist": None,
         "head": None,
     }
-    known = {"descriptor": {*DESCRIPTOR, "repinit", "repformer"}, "fitting_net": set(FITTING)}
-    for group, keys in known.items():
-        if set(config[group]) != keys:
-            raise KeyError(f"unknown {group} options {sorted(set(config[group]) - keys)}")
-    for group, base in (("repinit", REPINIT), ("repformer", REPFORMER)):
-        if set(config["descriptor"][group]) != set(base):
-            raise KeyError(f"unknown {group} options {sorted(set(config['descriptor'][group]) - set(base))}")
-    draw = _Draw(rng)
-    _type_embedding(draw, config)
-    _repinit(draw, config, davg, davg_vector)
-    draw.statistics("descriptor.repformers", ntypes, davg, davg_vector)
-    draw.linear("descriptor.repformers.g2_embd", 1, config["descriptor"]["repformer"]["g2_dim"])
-    nlayers = config["descriptor"]["repformer"]["nlayers"]
-    for layer in range(nlayers):
-        _repformer_layer(
-            draw, f"descriptor.repformers.layers.{layer}", config["descriptor"]["repformer"], layer == nlayers - 1
-        )
-    _fitting(draw, config)
-    draw.normal("out_bias", (1, ntypes, 1))
-    draw.weights["out_std"] = rng.uniform(0.5, 2.0, (1, ntypes, 1))
-    return config, draw.weights
-
-
-def _type_embedding(draw: _Draw, config: Config) -> None:
-    ntypes, desc = len(config["type_map"]), config["descriptor"]
-    n_in, dim = ntypes, desc["repinit"]["tebd_dim"]
-    if desc["use_econf_tebd"]:
-        n_in = ECONF_COLUMNS
-        signs = np.where(draw.rng.random((ntypes, ECONF_COLUMNS)) < 0.5, -1.0, 1.0)
-        draw.weights["descriptor.econf_tebd"] = signs / np.sqrt(ECONF_COLUMNS)
-    name = "descriptor.type_embedding.embedding.embedding_net.layers.0"
-    draw.normal(name + ".matrix", (n_in, dim), 0.7)
-    if desc["use_tebd_bias"]:
-        draw.normal(name + ".bias", (dim,), 0.5)
-
-
-def _repinit(draw: _Draw, config: Config, davg: float, davg_vector: bool) -> None:
-    desc, ntypes = config["descriptor"], len(config["type_map"])
-    opt = desc["repinit"]
-    strip, tebd = opt["tebd_input_mode"] == "strip", opt["tebd_dim"]
-    blocks = [("repinit", tebd if opt["type_one_side"] else 2 * tebd, opt["neuron"])]
-    d_repinit = opt["neuron"][-1] * opt["axis_neuron"]
-    if opt["use_three_body"]:
-        blocks.append(("repinit_three_body", 2 * tebd, opt["three_body_neuron"]))
-        d_repinit += opt["three_body_neuron"][-1]
-    for block, type_dim, neuron in blocks:
-        draw.statistics(f"descriptor.{block}", ntypes, davg, davg_vector)
-        n_in = 1 if strip else 1 + type_dim
-        draw.net(f"descriptor.{block}.filter_layers.networks.0", n_in, neuron, opt["resnet_dt"])
-        if strip:
-            draw.net(f"descriptor.{block}.filter_layers_strip.networks.0", type_dim, neuron, opt["resnet_dt"])
-    g1_dim = desc["repformer"]["g1_dim"]
-    if d_repinit != g1_dim:
-        draw.matrix("descriptor.g1_shape_tranform", d_repinit, g1_dim, 3.0)
-    if desc["add_tebd_to_repinit_out"]:
-        draw.matrix("descriptor.tebd_transform", tebd, g1_dim)
-
-
-def _repformer_layer(draw: _Draw, name: str, opt: Config, last: bool) -> None:
-    n1, n2, axis = opt["g1_dim"], opt["g2_dim"], opt["axis_neuron"]
-    conv, out_conv, out_mlp = opt["update_g1_has_conv"], opt["g1_out_conv"], opt["g1_out_mlp"]
-    d1 = (0 if out_mlp else n1) + (n2 if conv and not out_conv else 0)
-    d1 += (axis * n2 if opt["update_g1_has_grrg"] else 0) + (axis * n1 if opt["update_g1_has_drrd"] else 0)
-    draw.linear(f"{name}.linear1", d1, n1)
-    n_g1, n_g2, n_h2 = 1, 0, 0
-    if out_mlp:
-        draw.linear(f"{name}.g1_self_mlp", n1, n1)
-        n_g1 += 1
-    if conv:
-        draw.matrix(f"{name}.proj_g1g2", *((n2, n1) if out_conv else (n1, n2)))
-        n_g1 += int(out_conv)
-    if opt["update_g1_has_attn"]:
-        nh, nd = opt["attn1_nhead"], opt["attn1_hidden"]
-        draw.matrix(f"{name}.loc_attn.mapq", n1, nd * nh)
-        draw.matrix(f"{name}.loc_attn.mapkv", n1, (nd + n1) * nh)
-        draw.linear(f"{name}.loc_attn.head_map", n1 * nh, n1)
-        n_g1 += 1
-    if not last:
-        nh, nd = opt["attn2_nhead"], opt["attn2_hidden"]
-        draw.linear(f"{name}.linear2", n2, n2)
-        n_g2 += 1
-        if opt["update_g2_has_g1g1"]:
-            draw.matrix(f"{name}.proj_g1g1g2", n1, n2)
-            n_g2 += 1
-        if opt["update_g2_has_attn"] or opt["update_h2"]:
-            draw.matrix(f"{name}.attn2g_map.mapqk", n2, 2 * nd * nh)
-        if opt["update_g2_has_attn"]:
-            draw.matrix(f"{name}.attn2_mh_apply.mapv", n2, n2 * nh)
-            draw.linear(f"{name}.attn2_mh_apply.head_map", n2 * nh, n2)
-            draw.normal(f"{name}.attn2_lm.matrix", (n2,), 0.4, 1.0)
-            draw.normal(f"{name}.attn2_lm.bias", (n2,), 0.4)
-            n_g2 += 1
-        if opt["update_h2"]:
-            draw.matrix(f"{name}.attn2_ev_apply.head_map", nh, 1)
-            n_h2 += 1
-    if opt["update_style"] == "res_residual":
-        for kind, count, size in (("g1", n_g1, n1), ("g2", n_g2, n2), ("h2", n_h2, 1)):
-            for k in range(count):
-                draw.normal(f"{name}.{kind}_residual.{k}", (size,), 0.5, 0.3)
-
-
-def _fitting(draw: _Draw, config: Config) -> None:
-    opt, desc, rng = config["fitting_net"], config["descriptor"], draw.rng
-    n_in = desc["repformer"]["g1_dim"] + (desc["repinit"]["tebd_dim"] if desc["concat_output_tebd"] else 0)
-    nf, na, nc = opt["numb_fparam"], opt["numb_aparam"], opt["dim_case_embd"]
-    for kind, n in (("fparam", nf), ("aparam", na)):
-        if n:
-            draw.normal(f"fitting_net.{kind}_avg", (n,), 0.5)
-            draw.weights[f"fitting_net.{kind}_inv_std"] = rng.uniform(0.5, 2.0, n)
-    if nf and opt["default_fparam"] is not None:
-        draw.weights["fitting_net.default_fparam_tensor"] = np.asarray(opt["default_fparam"], dtype=np.float64)
-    if nc:
-        draw.weights["fitting_net.case_embd"] = np.eye(nc)[rng.integers(nc)]
-    n_in += nf + (0 if opt["use_aparam_as_mask"] else na) + nc
-    name = "fitting_net.filter_layers.networks.0"
-    draw.net(name, n_in, opt["neuron"], opt["resnet_dt"])
-    draw.linear(f"{name}.layers.{len(opt['neuron'])}", (opt["neuron"] or [n_in])[-1], 1)
-    draw.normal("fitting_net.bias_atom_e", (len(config["type_map"]), 1), 2.0)
+    expected = schema.expected_weights(config)
+    return config, {name: _draw(rng, weight, config, davg, davg_vector) for name, weight in expected.items()}
 
 
 def draw_options(rng: np.random.Generator) -> dict[str, Any]:

@@ -45,11 +45,6 @@ def make_engine(data: ModelData, precision: str, device: str, skin: float) -> En
         return CudaEngine(data, precision, CupyDevice())
     import json
 
-    try:
-        from ._native import NativeModel
-    except ImportError as error:
-        raise ImportError(
-            f"the compiled part of dpa2 cannot be imported ({error}); install the package with pip, "
-            'or use device="reference" for the slow NumPy implementation'
-        ) from error
-    return NativeModel(json.dumps(data.config), data.weights, precision, skin)
+    from ._native import NativeModel
+
+    return NativeModel(json.dumps(data.config), data.weights, precision, skin, data.checked)

@@ -16,7 +16,6 @@ namespace {
 
 constexpr std::int64_t max_product = 100'000'000;  // of two widths that make one dimension
 constexpr std::int64_t max_folded = std::int64_t{1} << 24;  // numbers of a table that is computed at load, from a file that may be small
-constexpr std::int64_t max_cells = 4'000'000, max_intervals = 1'000'000;  // of a table
 
 template <class... Args>
 Error inconsistent(const Args&... args) {
@@ -130,8 +129,8 @@ void Reader::value(JsonObject& o, const char* key, const Values&, ActivationConf
 }
 
 void check_table(const JsonObject& o, const TableConfig& c) {
-  if (c.cells() > max_cells || c.intervals() > max_intervals)
-    throw inconsistent(o.path("segments"), " has more than ", max_intervals, " intervals or ", max_cells, " steps");
+  if (c.cells() > max_steps || c.intervals() > max_intervals)
+    throw inconsistent(o.path("segments"), " has more than ", max_intervals, " intervals or ", max_steps, " steps");
   const double upper = c.lower + c.step * static_cast<double>(c.cells());
   if (!std::isfinite(upper) || !(c.step > 1e-10 * std::max(std::abs(c.lower), std::abs(upper))))
     throw inconsistent(o.path("step"), " is ", c.step, ", too small or too large for a table from ", c.lower);

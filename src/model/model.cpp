@@ -126,7 +126,7 @@ void check_environment() {
 
 }  // namespace
 
-Model::Model(Config config, const Weights& weights, const std::string& precision, double skin)
+Model::Model(Config config, const Weights& weights, const std::string& precision, double skin, bool values_checked)
     : config_(std::move(config)),
       precision_(precision.empty() ? config_.precision : precision),
       settings_(dpa2::neighbor_settings(config_)),
@@ -135,7 +135,7 @@ Model::Model(Config config, const Weights& weights, const std::string& precision
   if (!(skin >= 0.0 && skin <= config_.repinit.rcut))
     throw invalid_input("skin must be between 0 and the cutoff of the model, ", config_.repinit.rcut, " angstrom, not ", skin);
   check_environment();
-  check_weights(config_, weights);
+  check_weights(config_, weights, !values_checked);
   if (precision_ == "float64")
     f64_ = std::make_unique<Prepared<double>>(config_, weights);
   else if (precision_ == "float32")

@@ -8,8 +8,7 @@ namespace {
 
 constexpr double max_size = 1'000'000;  // of a width or a list
 constexpr double max_rcut = 1e4;        // angstrom
-constexpr double max_steps = 4'000'000;  // of a table
-constexpr std::size_t max_types = 10'000, max_depth = 100, max_segments = 10'000;
+constexpr std::size_t max_types = 10'000, max_depth = 100, max_exclusions = 100'000, max_segments = 10'000;
 
 Values any() { return {}; }
 
@@ -47,6 +46,7 @@ Values entries(std::size_t fewest, std::size_t most, Values v = {}) {
   return v;
 }
 
+Values list() { return entries(0, max_types); }
 Values widths(std::size_t fewest = 1) { return entries(fewest, max_depth, size()); }
 
 Values one_of(std::vector<const char*> choices) {
@@ -56,7 +56,7 @@ Values one_of(std::vector<const char*> choices) {
 }
 
 Values of_types() {
-  Values v;
+  Values v = entries(0, max_exclusions);
   v.types = true;
   return v;
 }
@@ -242,16 +242,16 @@ const Options<FittingConfig>& fitting_options() {
   using C = FittingConfig;
   static const Options<C> table{
       {"type", &C::type, one_of({"ener"})},
-      {"precision", &C::precision, block_precision()},
       {"neuron", &C::neuron, widths(0)},  // without hidden layers the net is linear in its input
       {"activation_function", &C::activation, any()},
       {"resnet_dt", &C::resnet_dt, any()},
       {"numb_fparam", &C::numb_fparam, count()},
       {"numb_aparam", &C::numb_aparam, count()},
-      {"default_fparam", &C::default_fparam, any()},
+      {"default_fparam", &C::default_fparam, list()},
       {"dim_case_embd", &C::dim_case_embd, count()},
       {"use_aparam_as_mask", &C::use_aparam_as_mask, any()},
-      {"atom_ener", &C::atom_ener, any()},
+      {"atom_ener", &C::atom_ener, list()},
+      {"precision", &C::precision, block_precision()},
   };
   return table;
 }
@@ -266,7 +266,7 @@ const Options<TableConfig>& table_options() {
   static const Options<C> table{
       {"lower", &C::lower, any(), Presence::required},
       {"step", &C::step, positive(), Presence::required},
-      {"segments", &C::segments, entries(1, max_segments, from(1, max_steps)), Presence::required},
+      {"segments", &C::segments, entries(1, max_segments, from(1, static_cast<double>(max_steps))), Presence::required},
   };
   return table;
 }
@@ -275,6 +275,7 @@ Json config_schema() {
   Json schema;
   schema["format_version"] = format_version;
   for (const NamedActivation& a : activations()) schema["activations"][a.name] = a.kind == Activation::silut;
+  schema["table"] = {{"intervals", max_intervals}, {"steps", max_steps}};
   Json& sections = schema["sections"];
   sections["model"] = plain_section(model_options());
   sections["descriptor"] = plain_section(descriptor_options());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -61,8 +62,11 @@ struct NamedActivation {
 /// Names of activation functions; a kind may have several. silut takes a threshold behind a colon.
 const std::vector<NamedActivation>& activations();
 
-/// All tables: {"format_version": n, "activations": {name: whether it takes a number}, "sections": {name: [option]}} with options
-/// {"key", "kind", "presence", "default", ...}. A bound, a choice or a length that an option does not have is left out.
+/// What the table of a compressed model may have in all.
+inline constexpr std::int64_t max_steps = 4'000'000, max_intervals = 1'000'000;
+
+/// All of this: {"format_version": n, "activations": {name: whether it takes a number}, "table": its limits, "sections": {name:
+/// [option]}}, an option as {"key", "kind", "presence", "null", ...}. A bound or default that it does not have is left out.
 Json config_schema();
 
 }  // namespace dpa2

@@ -90,9 +90,9 @@ dpa2::Weights make_weights(const py::dict& arrays) {
 
 class NativeModel {
  public:
-  NativeModel(const std::string& config_json, const py::dict& weights, const std::string& precision, double skin)
+  NativeModel(const std::string& config_json, const py::dict& weights, const std::string& precision, double skin, bool checked)
       : json_(config_json),
-        model_(std::make_unique<dpa2::Model>(dpa2::parse_config(config_json), make_weights(weights), precision, skin)) {}
+        model_(std::make_unique<dpa2::Model>(dpa2::parse_config(config_json), make_weights(weights), precision, skin, checked)) {}
 
   static std::unique_ptr<NativeModel> from_file(const std::string& path, const std::optional<std::string>& precision, double skin) {
     dpa2::SafetensorsFile file = dpa2::read_safetensors(path);
@@ -246,8 +246,8 @@ PYBIND11_MODULE(_native, m) {
     }
   });
   py::class_<NativeModel>(m, "NativeModel")
-      .def(py::init<const std::string&, const py::dict&, const std::string&, double>(), py::arg("config_json"), py::arg("weights"),
-           py::arg("precision"), py::arg("skin") = 0.0)
+      .def(py::init<const std::string&, const py::dict&, const std::string&, double, bool>(), py::arg("config_json"), py::arg("weights"),
+           py::arg("precision"), py::arg("skin") = 0.0, py::arg("checked") = false)
       .def_static("from_file", &NativeModel::from_file, py::arg("path"), py::arg("precision") = py::none(), py::arg("skin") = 0.0)
       .def_property_readonly("config_json", &NativeModel::config_json)
       .def_property_readonly("precision", &NativeModel::precision)

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "error.hpp"
-#include "model/features.hpp"
 #include "model/options.hpp"
 #include "model/weights.hpp"
 
@@ -78,29 +77,10 @@ void check_weights(const std::string& config_json, const py::dict& arrays) {
   }
 }
 
-py::dict layer_features(const std::string& config_json, int layer) {
-  const dpa2::RepformerConfig config = dpa2::parse_config(config_json).repformer;
-  if (layer < 0 || layer >= config.nlayers) throw dpa2::invalid_input("there is no layer ", layer, ": the model has ", config.nlayers);
-  const dpa2::LayerFeatures f = dpa2::layer_features(config, layer);
-  py::dict out;
-  out["last"] = f.last;
-  out["self"] = f.self;
-  out["conv"] = f.conv;
-  out["out_conv"] = f.out_conv;
-  out["grrg"] = f.grrg;
-  out["drrd"] = f.drrd;
-  out["local_attention"] = f.local_attention;
-  out["g1g1"] = f.g1g1;
-  out["pair_attention"] = f.pair_attention;
-  out["update_h2"] = f.update_h2;
-  return out;
-}
-
 }  // namespace
 
 void register_schema(py::module_& m) {
   m.def("config_schema", &config_schema);
   m.def("expected_weights", &expected_weights, py::arg("config_json"));
   m.def("check_weights", &check_weights, py::arg("config_json"), py::arg("weights"));
-  m.def("layer_features", &layer_features, py::arg("config_json"), py::arg("layer"));
 }

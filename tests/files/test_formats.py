@@ -392,7 +392,7 @@ LAYER = "descriptor.repformers.layers.0.linear1"
         (f"{LAYER}.matrix", np.ones((3, 3)), r"shape \(3, 3\)"),
         (f"{LAYER}.bias", np.ones(4, np.int64), "int64"),
         (f"{LAYER}.bias", np.full(4, np.nan), "finite"),
-        ("descriptor.repinit.stddev", np.zeros((3, 4)), "zeros"),
+        ("descriptor.repinit.stddev", np.zeros((3, 4)), "is zero at element 0"),
         ("descriptor.repformers.layers.7.linear1.matrix", np.ones((3, 3)), "layers.7"),
         (f"{LAYER}.idt", np.ones(4), "do not use"),
     ],

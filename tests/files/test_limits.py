@@ -21,9 +21,10 @@ import pytest
 from dpa2 import files
 from dpa2._native import NativeModel
 from dpa2.errors import InputError, ModelFileError
-from dpa2.files import ModelData, layout, native, pickle_reader
+from dpa2.files import ModelData, native, pickle_reader
 from dpa2.files.config import normalise
 from dpa2.files.hdf5_attribute import variable_text
+from dpa2.files.schema import expected_weights
 from model_files import WRITERS, assert_refused, assert_same, make, peak_growth
 
 EMPTY = mf.name_of("collections", "OrderedDict") + b")R"
@@ -34,7 +35,7 @@ def asking_for_much(**repformer: Any) -> ModelData:
     config = mf.definition(make())
     config["descriptor"]["repformer"].update({"g1_dim": 500, "nlayers": 60, **repformer})
     full = normalise(config, None, None)
-    return ModelData(full, {n: np.broadcast_to(0.5, shape) for n, shape in layout.expected_shapes(full).items()})
+    return ModelData(full, {n: np.broadcast_to(0.5, weight.shape) for n, weight in expected_weights(full).items()})
 
 
 # ------------------------------------------------------------------------------------------------- repeated numbers

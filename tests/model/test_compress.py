@@ -273,17 +273,17 @@ def test_networks_with_kinks_are_refused() -> None:
 def hostile_grids() -> list[tuple[dict[str, Any], str]]:
     return [
         ({"step": 0.0}, "step"),
-        ({"step": float("nan")}, "not a finite number"),
+        ({"step": float("nan")}, "expected a finite number"),
         ({"step": 1e-6, "lower": 1e6}, "too small"),
-        ({"lower": float("inf")}, "not a finite number"),
-        ({"lower": "0"}, "not a finite number"),
-        ({"segments": []}, "not a list of segments"),
-        ({"segments": [[1, 0]]}, "steps in each"),
-        ({"segments": [[True, 1]]}, "steps in each"),
-        ({"segments": [[1.5, 1]]}, "steps in each"),
+        ({"lower": float("inf")}, "expected a finite number"),
+        ({"lower": "0"}, "expected a finite number"),
+        ({"segments": []}, "segments has 0 entries, expected 1 to 10000"),
+        ({"segments": [[1, 0]]}, r"segments\[0\] is 0, expected an integer"),
+        ({"segments": [[True, 1]]}, r"segments\[0\] is True, expected an integer"),
+        ({"segments": [[1.5, 1]]}, r"segments\[0\] is 1.5, expected an integer"),
         ({"segments": [[4000000, 4000000]]}, "more than"),
         ({"segments": [[5, 1]]}, "has shape"),
-        ({"more": 1}, "lower, step and segments"),
+        ({"more": 1}, "compression.repinit.more is unknown"),
     ]
 
 

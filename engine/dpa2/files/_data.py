@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpa2.errors import ModelFileError
-from dpa2.files import compression, econf, layout
+from dpa2.files import compression, econf, schema
 from dpa2.files import config as _config
+from dpa2.files.schema import Weight
 
-MAX_ELEMENTS = 2**30
 MAX_REPEATED = 2**20
 """Numbers that a model may have beyond what its file can hold: views of a storage and references can repeat it."""
 
@@ -25,10 +25,12 @@ class ModelData:
     Attributes:
         config: every option of the model, defaults filled in; can be written as JSON.
         weights: name -> C-contiguous float32 or float64 array; matrices are (in, out).
+        checked: whether the weights are known to be those that the configuration asks for, and finite.
     """
 
     config: dict[str, Any]
     weights: dict[str, NDArray[Any]]
+    checked: bool = False
 
 
 @dataclass
@@ -79,16 +81,13 @@ def assemble(raw: RawModel) -> ModelData:
     if "compression" not in config and (found := compression.from_deepmd(tensors, config)) is not None:
         config["compression"], table = found
         tensors = {**tensors, "descriptor.repinit.table": table}
-    shapes = layout.expected_shapes(config)
-    if sum(_count(s) for s in shapes.values()) > MAX_ELEMENTS:
-        raise ModelFileError("the model definition asks for an unreasonable number of weights")
-    _refuse_superfluous(tensors, shapes)
+    expected = schema.expected_weights(config)
+    _refuse_superfluous(tensors, expected)
     if raw.nbytes is not None:
-        _refuse_expansion([_shape(tensors[name]) for name in shapes if name in tensors], raw.nbytes)
-    weights: dict[str, NDArray[Any]] = {}
-    for name, shape in shapes.items():
-        weights[name] = _weight(name, shape, tensors, config)
-    return ModelData(config, weights)
+        _refuse_expansion([_shape(tensors[name]) for name in expected if name in tensors], raw.nbytes)
+    weights = {name: _weight(weight, tensors, config) for name, weight in expected.items()}
+    schema.check_weights(config, weights)
+    return ModelData(config, weights, checked=True)
 
 
 def _count(shape: Iterable[int]) -> int:
@@ -114,9 +113,9 @@ def _inferred(params: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str
     return out
 
 
-def _refuse_superfluous(tensors: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+def _refuse_superfluous(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     for name in tensors:
-        if name in shapes or not name.startswith(("descriptor.", "fitting_net.")):
+        if name in expected or not name.startswith(("descriptor.", "fitting_net.")):
             continue
         parts = name.rsplit(".", 2)
         if parts[-1] in ("matrix", "bias", "idt", "table") or parts[-2].endswith("_residual"):
@@ -134,21 +133,20 @@ def _refuse_expansion(shapes: Iterable[tuple[int, ...]], nbytes: int) -> None:
         )
 
 
-def _weight(name: str, shape: tuple[int, ...], tensors: Mapping[str, Any], config: Mapping[str, Any]) -> NDArray[Any]:
-    if name == "descriptor.econf_tebd" and name not in tensors:  # only the native format holds it
-        table = econf.table(config["type_map"])
-        if config["descriptor"]["precision"] != "float64":
-            table = table.astype(np.float32)
-        return table
+def _weight(weight: Weight, tensors: Mapping[str, Any], config: Mapping[str, Any]) -> NDArray[Any]:
+    """The array of a weight, in the shape that the core asks for; its values are for the core to check."""
+    name, shape = weight.name, weight.shape
     tensor = tensors.get(name)
-    if tensor is None and name == "fitting_net.default_fparam_tensor":
-        fitting = config["fitting_net"]
-        tensor = np.array(fitting["default_fparam"], "f8" if fitting["precision"] == "float64" else "f4")
+    if tensor is None and weight.role == "constant":  # what the options say is not in every format
+        if name.endswith(".econf_tebd"):
+            return econf.table(config["type_map"]).astype(weight.dtype)
+        if name.endswith(".default_fparam_tensor"):
+            tensor = np.array(config["fitting_net"]["default_fparam"], weight.dtype)
     if tensor is None:
         raise ModelFileError(f"corrupt or inconsistent file: the weight {name!r} is missing")
-    statistics = name.endswith((".mean", ".stddev")) and name.startswith("descriptor.")
+    environment = weight.role.startswith("environment_")
     found = _shape(tensor)
-    if statistics and len(found) == 3 and found[1] >= 1:
+    if environment and len(found) == 3 and found[1] >= 1:
         # one row per neighbour slot in deepmd-kit's files
         ok = (found[0], found[2]) == shape and found[1] <= 100_000
     else:
@@ -162,12 +160,9 @@ def _weight(name: str, shape: tuple[int, ...], tensors: Mapping[str, Any], confi
         array = array.astype(np.float32)
     if array.dtype not in (np.float32, np.float64):
         raise ModelFileError(f"corrupt file: {name!r} holds {array.dtype} values, not floating-point numbers")
-    if not np.isfinite(array).all():
-        raise ModelFileError(f"corrupt file: {name!r} holds values that are not finite")
-    if statistics and array.ndim == 3:
-        if not (array == array[:, :1]).all():
+    if environment and array.ndim == 3:
+        first = array[:, :1]
+        if not ((array == first) | (np.isnan(array) & np.isnan(first))).all():
             raise ModelFileError(f"{name!r} differs between neighbour slots, which no statistics of deepmd-kit do")
         array = array[:, 0]
-    if name.endswith(".stddev") and not (array != 0).all():
-        raise ModelFileError(f"corrupt file: {name!r} contains zeros")
     return np.ascontiguousarray(array.reshape(shape))

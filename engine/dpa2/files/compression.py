@@ -10,7 +10,6 @@ configuration of a compressed model has the entry ``compression``: ``max_error``
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -19,23 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpa2.errors import ModelFileError
+from dpa2.files import schema
 
 TERMS = 6
-MAX_CELLS, MAX_INTERVALS = 4_000_000, 1_000_000
 #: name in the configuration -> prefix of the weights of the block
 BLOCKS = {"repinit": "descriptor.repinit", "three_body": "descriptor.repinit_three_body"}
 
 Grid = dict[str, Any]
-
-
-def _fail(where: str, why: str) -> ModelFileError:
-    return ModelFileError(f"the model definition is inconsistent: compression.{where} {why}")
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
-        raise _fail(where, "is not a finite number")
-    return float(value)
 
 
 def intervals(grid: Grid) -> int:
@@ -53,46 +42,6 @@ def upper(grid: Grid) -> float:
     return float(grid["lower"] + grid["step"] * cells(grid))
 
 
-def checked_grid(value: Any, where: str) -> Grid:
-    """The grid of a table in canonical form. Raises :class:`ModelFileError`."""
-    if not isinstance(value, Mapping) or set(value) != {"lower", "step", "segments"}:
-        raise _fail(where, "is not an object with lower, step and segments")
-    grid: Grid = {key: _number(value[key], f"{where}.{key}") for key in ("lower", "step")}
-    found = value["segments"]
-    if not isinstance(found, (list, tuple)) or not 0 < len(found) <= 10_000:
-        raise _fail(f"{where}.segments", "is not a list of segments")
-    segments: list[list[int]] = []
-    for pair in found:
-        numbers = list(pair) if isinstance(pair, (list, tuple)) else []
-        if len(numbers) != 2 or any(type(n) is not int or not 1 <= n <= MAX_CELLS for n in numbers):
-            raise _fail(f"{where}.segments", "holds something else than [intervals, steps in each]")
-        segments.append(numbers)
-    grid["segments"] = segments
-    if cells(grid) > MAX_CELLS or intervals(grid) > MAX_INTERVALS:
-        raise _fail(f"{where}.segments", f"has more than {MAX_INTERVALS} intervals or {MAX_CELLS} steps")
-    end = upper(grid)
-    if not (math.isfinite(end) and grid["step"] > 1e-10 * max(abs(grid["lower"]), abs(end))):
-        raise _fail(f"{where}.step", "is not positive, too small or too large")
-    return grid
-
-
-def normalise(value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry ``compression`` in canonical form. Raises :class:`ModelFileError`."""
-    if not isinstance(value, Mapping) or not set(value) <= {"max_error", *BLOCKS}:
-        raise ModelFileError("the model definition is inconsistent: compression is not an object of known tables")
-    bound = value.get("max_error")
-    out: dict[str, Any] = {"max_error": None if bound is None else _number(bound, "max_error")}
-    if out["max_error"] is not None and out["max_error"] <= 0:
-        raise _fail("max_error", "is not positive")
-    for block in BLOCKS:
-        if value.get(block) is None:
-            continue
-        if block == "three_body" and not config["descriptor"]["repinit"]["use_three_body"]:
-            raise _fail(block, "is a table of a block that the model does not have")
-        out[block] = checked_grid(value[block], block)
-    return out
-
-
 def curves(config: Mapping[str, Any], block: str) -> int:
     """How many curves the network of a block has: one per combination of types that it sees."""
     option, ntypes = config["descriptor"]["repinit"], len(config["type_map"])
@@ -105,16 +54,6 @@ def channels(config: Mapping[str, Any], block: str) -> int:
     """The width of the output of a block's network."""
     option = config["descriptor"]["repinit"]
     return int(option["neuron" if block == "repinit" else "three_body_neuron"][-1])
-
-
-def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of the tables that the configuration asks for."""
-    found = config.get("compression") or {}
-    return {
-        f"{prefix}.table": (curves(config, block), intervals(found[block]), TERMS, channels(config, block))
-        for block, prefix in BLOCKS.items()
-        if block in found
-    }
 
 
 def _array(tensor: Any) -> NDArray[Any]:
@@ -144,7 +83,12 @@ def from_deepmd(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[
         return None
     ng = channels(config, "repinit")
     shape = tuple(int(n) for n in data.shape)
-    if len(shape) != 2 or shape[1] != TERMS * ng or shape[0] > MAX_INTERVALS or curves(config, "repinit") != 1:
+    if (
+        len(shape) != 2
+        or shape[1] != TERMS * ng
+        or shape[0] > schema.most_intervals()
+        or curves(config, "repinit") != 1
+    ):
         raise ModelFileError(f"corrupt or inconsistent file: a table of shape {shape} does not fit the options")
     if tuple(info.shape) not in ((5,), (6,)):
         raise ModelFileError("corrupt file: the description of the table has not 6 numbers")
@@ -166,7 +110,7 @@ def from_deepmd(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[
         )
         return None
     segments = [[count[0], 1], [count[1], round(ratio)]]
-    grid = checked_grid({"lower": lower, "step": step, "segments": [s for s in segments if s[0]]}, "repinit")
+    grid: Grid = {"lower": lower, "step": step, "segments": [s for s in segments if s[0]]}
     lengths = np.concatenate([np.full(n, grid["step"] * width) for n, width in grid["segments"]])
     powers = lengths[:, None] ** np.arange(TERMS)
     table = coefficients.astype(np.float64).reshape(shape[0], ng, TERMS).transpose(0, 2, 1) * powers[:, :, None]

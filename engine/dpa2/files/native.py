@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpa2.errors import ModelFileError, UnsupportedModelError
-from dpa2.files import config as _config
+from dpa2.files import schema
 from dpa2.files._data import ModelData, RawModel, assemble
 from dpa2.files.pt import refuse_head
 from dpa2.outputs import replacing
@@ -102,9 +102,9 @@ def _config_of(header: dict[str, Any]) -> dict[str, Any]:
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or metadata.get("format") != "dpa2":
         raise UnsupportedModelError("this safetensors file is no dpa2 model (its metadata does not say so)")
-    if metadata.get("format_version") != str(_config.FORMAT_VERSION):
+    if metadata.get("format_version") != str(schema.format_version()):
         found = str(metadata.get("format_version"))[:20]
-        raise UnsupportedModelError(f"the file has format version {found}; this dpa2 reads {_config.FORMAT_VERSION}")
+        raise UnsupportedModelError(f"the file has format version {found}; this dpa2 reads {schema.format_version()}")
     text = metadata.get("config")
     if not isinstance(text, str):
         raise ModelFileError("corrupt file: the metadata holds no configuration")
@@ -168,7 +168,7 @@ def write(path: Path, data: ModelData) -> None:
     checked = assemble(RawModel(dict(data.config), tensors, data.config.get("min_nbor_dist"), data.config.get("head")))
     metadata = {
         "format": "dpa2",
-        "format_version": str(_config.FORMAT_VERSION),
+        "format_version": str(schema.format_version()),
         "config": json.dumps(checked.config),
     }
     blob = save(checked.weights, metadata)

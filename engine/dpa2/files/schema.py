@@ -1,0 +1,104 @@
+"""What a model may be made of: its options and its weights, asked of the core, which states them once for everybody."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+try:
+    from dpa2 import _native
+except ImportError as error:
+    raise ImportError(
+        f"the compiled part of dpa2 cannot be imported ({error}), and without it no model can be read; "
+        "install the package with pip"
+    ) from error
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the canonical configuration.
+
+    Attributes:
+        key: its name.
+        kind: "boolean", "integer", "number", "text", "choice", "activation"; lists of "integers", "numbers", "texts",
+            of "holes" (numbers, or null where none is given) or of "pairs" of integers.
+        presence: "default", "required", or "optional" if the configuration may leave it out.
+        null: whether it may be null.
+        positive: whether numbers must be above zero.
+        types: whether the integers are indices of types.
+        fewest, most: entries of a list.
+        choices: of a choice.
+        default: what it is where a definition leaves it out.
+        lowest, highest: bounds of every number.
+    """
+
+    key: str
+    kind: str
+    presence: str
+    null: bool
+    positive: bool
+    types: bool
+    fewest: int
+    most: int
+    choices: list[str]
+    default: Any = None
+    lowest: float | None = None
+    highest: float | None = None
+
+
+class Weight(NamedTuple):
+    """A weight that a model must have.
+
+    ``role`` is "parameter", "environment_mean", "environment_stddev", "statistic", "constant" or "table"; ``dtype`` is
+    what deepmd-kit keeps it in.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    dtype: str
+
+
+@cache
+def _stated() -> dict[str, Any]:
+    return _native.config_schema()
+
+
+@cache
+def section(name: str) -> dict[str, Option]:
+    """The options of "model", "descriptor", "repinit", "repformer", "fitting_net", "compression" or a "table" of it."""
+    return {option["key"]: Option(**option) for option in _stated()["sections"][name]}
+
+
+def format_version() -> int:
+    """The newest version of the native format."""
+    return int(_stated()["format_version"])
+
+
+def activations() -> dict[str, bool]:
+    """The names of activation functions, and whether they take a number behind a colon."""
+    return dict(_stated()["activations"])
+
+
+def most_intervals() -> int:
+    """How many intervals a table may have."""
+    return int(_stated()["table"]["intervals"])
+
+
+def expected_weights(config: Mapping[str, Any]) -> dict[str, Weight]:
+    """The weights of a model with this canonical configuration, by name, in the order of the evaluation.
+
+    Raises:
+        ModelFileError: the options contradict each other, or ask for unreasonably much.
+    """
+    return {entry[0]: Weight(*entry) for entry in _native.expected_weights(json.dumps(config))}
+
+
+def check_weights(config: Mapping[str, Any], weights: dict[str, NDArray[Any]]) -> None:
+    """Raise :class:`ModelFileError`, naming the weight, unless the weights are the expected ones and finite."""
+    _native.check_weights(json.dumps(config), weights)
