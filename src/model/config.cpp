@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "error.hpp"
+#include "model/features.hpp"
 #include "model/json.hpp"
 #include "model/options.hpp"
 
@@ -191,7 +192,8 @@ void check_widths(const Config& c) {
     throw inconsistent("repinit.axis_neuron ", ri.axis_neuron, " is above the last neuron ", ri.neuron.back());
   if (rf.axis_neuron > std::min(rf.g1_dim, rf.g2_dim))
     throw inconsistent("repformer.axis_neuron ", rf.axis_neuron, " is above g1_dim ", rf.g1_dim, " or g2_dim ", rf.g2_dim);
-  if (rf.g1_out_mlp && !(rf.update_g1_has_conv && !rf.g1_out_conv) && !rf.update_g1_has_grrg && !rf.update_g1_has_drrd)
+  const LayerFeatures has = layer_features(rf, 0);
+  if (has.self && !(has.conv && !has.out_conv) && !has.grrg && !has.drrd)
     throw inconsistent("nothing enters linear1 of the repformer");
   const auto product = [](const char* what, std::int64_t a, std::int64_t b, std::int64_t most = max_product) {
     if (a > most / b) throw inconsistent(what, " is unreasonably large: ", a, " times ", b);
@@ -203,7 +205,7 @@ void check_widths(const Config& c) {
   int widest = std::max(2 * ri.tebd_dim + 1, *std::max_element(ri.neuron.begin(), ri.neuron.end()));
   if (ri.use_three_body) widest = std::max(widest, *std::max_element(ri.three_body_neuron.begin(), ri.three_body_neuron.end()));
   product(text("the table of pairs of ", c.ntypes(), " types").c_str(), std::int64_t{c.ntypes()} * c.ntypes(), widest, max_folded);
-  if (rf.update_g2_has_attn || rf.update_h2)
+  if (has.pair_map())
     product("the map of the pair attention", std::int64_t{rf.g2_dim} * rf.attn2_nhead, rf.g2_dim, max_folded);
 }
 

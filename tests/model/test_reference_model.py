@@ -204,8 +204,7 @@ def test_fully_excluded_types_do_not_interact() -> None:
 
 
 def test_only_the_nearest_neighbours_are_kept() -> None:
-    rng, model = build(13, repinit={"nsel": 9}, repformer={"nsel": 4})
-    model.config["descriptor"]["repinit"]["three_body_sel"] = 4
+    rng, model = build(13, repinit={"nsel": 9, "three_body_sel": 4}, repformer={"nsel": 4})
     coords, types, box, pbc = random_structure(rng, 3, 8, "cubic")
     _, _, remarks = model.descriptor(coords, types, box, pbc)
     assert [entry[0] for entry in remarks.overflow] == ["repinit", "three_body", "repformer"]

@@ -151,23 +151,26 @@ def _check(option: Option, value: Any, where: str, ntypes: int) -> Any:
     return _check_list(option, value, where, ntypes)
 
 
-def _unused(given: Mapping[str, Any]) -> tuple[str, ...]:
+def _unused(options: Mapping[str, Option], given: Mapping[str, Any]) -> tuple[str, ...]:
     """Beginnings of the names of options that the others switch off: nobody looks at their values."""
-    out: list[str] = []
-    if given.get("use_three_body", False) is False:
-        out.append("three_body_")
-    if given.get("update_g1_has_attn", True) is False:
-        out.append("attn1_")
-    if given.get("update_g2_has_attn", True) is False and given.get("update_h2", False) is False:
-        out.append("attn2_")
-    return tuple(out)
+
+    def off(*keys: str) -> bool:
+        return all(key in options and given.get(key, options[key].default) is False for key in keys)
+
+    switches = {
+        "three_body_": ("use_three_body",),
+        "attn1_": ("update_g1_has_attn",),
+        "attn2_": ("update_g2_has_attn", "update_h2"),
+    }
+    return tuple(beginning for beginning, keys in switches.items() if off(*keys))
 
 
 def section(name: str, given: Mapping[str, Any], where: str, ntypes: int = 0) -> dict[str, Any]:
     """The options of a section in canonical form: checked, each by itself, and with defaults for those not given."""
     out: dict[str, Any] = {}
-    unused = _unused(given)
-    for key, option in schema.section(name).items():
+    options = schema.section(name)
+    unused = _unused(options, given)
+    for key, option in options.items():
         place = f"{where}.{key}" if where else key
         if option.presence == "required" and key not in given:
             raise ModelFileError(f"the model definition is incomplete: {place} is missing")
