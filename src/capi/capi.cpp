@@ -1,144 +1,19 @@
-// The gate to C: exceptions become status codes, and pointers are looked at before they are used.
-#include <cxxabi.h>
-
-#include <algorithm>
-#include <array>
+// The functions of dpa2.h: models, whole systems and parts of systems.
 #include <cmath>
 #include <cstddef>
 #include <memory>
-#include <new>
-#include <stdexcept>
 #include <string>
-#include <vector>
 
-#include "dpa2.h"
-#include "error.hpp"
-#include "model/domain.hpp"
-#include "model/model.hpp"
+#include "gate.hpp"
 #include "model/safetensors.hpp"
-
-struct dpa2_model {
-  std::shared_ptr<const dpa2::Model> model;
-};
-
-struct dpa2_domain {
-  dpa2::Domain domain;
-};
 
 namespace {
 
+using namespace dpa2::gate;
 using dpa2::invalid_input;
 
-struct Messages {
-  std::string error, overflow, close_pair, warnings;  // the last: both, one on a line
-};
-Messages& messages() {
-  thread_local Messages m;
-  return m;
-}
-
-dpa2_status fail(dpa2_status status, const char* what) noexcept {
-  try {
-    messages().error = what;
-  } catch (...) {
-    messages().error.clear();  // no memory for the text: the status says enough
-  }
-  return status;
-}
-
-dpa2_status status_of(dpa2::Status status) {
-  switch (status) {
-    case dpa2::Status::ok: return DPA2_OK;
-    case dpa2::Status::invalid_input: return DPA2_INVALID_INPUT;
-    case dpa2::Status::model_file: return DPA2_MODEL_FILE;
-    case dpa2::Status::unsupported: return DPA2_UNSUPPORTED;
-    case dpa2::Status::out_of_memory: return DPA2_OUT_OF_MEMORY;
-    case dpa2::Status::internal: return DPA2_INTERNAL;
-    case dpa2::Status::exchange: return DPA2_EXCHANGE;
-  }
-  return DPA2_INTERNAL;
-}
-
-template <class F>
-dpa2_status guarded(F f) {
-  try {
-    f();
-    return DPA2_OK;
-  } catch (const dpa2::Error& e) {
-    return fail(status_of(e.status()), e.what());
-  } catch (const std::bad_alloc&) {
-    return fail(DPA2_OUT_OF_MEMORY, dpa2::no_memory);
-  } catch (const std::length_error&) {  // what a container says to a size that no memory could hold
-    return fail(DPA2_OUT_OF_MEMORY, "the arrays would be larger than any memory");
-  } catch (const std::exception& e) {
-    return fail(DPA2_INTERNAL, e.what());
-#if defined(__GLIBCXX__)
-  } catch (const abi::__forced_unwind&) {
-    throw;  // a callback of the caller has ended its thread, as Python does to daemon threads at exit: no error of ours
-#endif
-  } catch (...) {
-    return fail(DPA2_INTERNAL, "an exception of an unknown kind");
-  }
-}
-
-/// The same for what has a status: the warning of the call before is forgotten.
-template <class F>
-dpa2_status gate(F f) {
-  Messages& m = messages();
-  for (std::string* text : {&m.overflow, &m.close_pair, &m.warnings}) text->clear();
-  return guarded(f);
-}
-
-void need(const void* pointer, const char* name) {
-  if (pointer == nullptr) throw invalid_input(name, " is NULL");
-}
-
-void need_rows(const void* pointer, int rows, const char* name) {
-  if (rows > 0) need(pointer, name);
-}
-
-const dpa2::Config& config(const dpa2_model* model) { return model->model->config(); }
-
-/// f(model), or what stands for no answer: questions have no status, but a NULL must not end the program.
-template <class R, class F>
-R ask(const dpa2_model* model, R none, F f) {
-  R answer = none;
-  guarded([&] {
-    need(model, "model");
-    answer = f(*model->model);
-  });
-  return answer;
-}
-
-/// Throws where a parameter is no number; rows (count, width) or null.
-void need_finite(const double* rows, int count, int width, const char* name) {
-  for (std::ptrdiff_t k = 0; rows != nullptr && k < static_cast<std::ptrdiff_t>(count) * width; ++k)
-    if (!std::isfinite(rows[k])) throw invalid_input("number ", k, " of ", name, " is not finite: ", rows[k]);
-}
-
-/// The parameters that the model takes, into a Structure or a DomainFrame; others are not looked at.
-template <class Input>
-void set_parameters(Input& input, const dpa2::Config& config, const double* fparam, const double* aparam, int natoms) {
-  const dpa2::FittingConfig& fitting = config.fitting;
-  if (fitting.numb_fparam > 0) input.fparam = fparam;
-  if (fitting.numb_aparam > 0) input.aparam = aparam;
-  need_finite(input.fparam, 1, fitting.numb_fparam, "fparam");
-  need_finite(input.aparam, natoms, fitting.numb_aparam, "aparam");
-}
-
-bool finite(const double* rows, std::ptrdiff_t count) {
-  return rows == nullptr || std::all_of(rows, rows + count, [](double v) { return std::isfinite(v); });
-}
-
-/// Throws where the model has left the range of its numbers.
-void require_finite(bool all_finite, const char* what) {
-  if (!all_finite)
-    throw invalid_input(what, " is not a finite number: atoms are so close to each other, or parameters so large, that the model leaves the range of "
-                        "its numbers");
-}
-
 /// `rows` is the number of rows of the forces.
-void require_finite(const dpa2::Outputs& out, int rows) {
+void require_finite_forces(const dpa2::Outputs& out, int rows) {
   require_finite(finite(out.array("energy"), 1) && finite(out.array("force"), 3 * static_cast<std::ptrdiff_t>(rows)), "the energy or a force");
 }
 
@@ -147,38 +22,6 @@ void require_finite_rows(const dpa2::Outputs& out, const dpa2::Config& config, i
   const std::ptrdiff_t n = centres;
   require_finite(finite(out.array("descriptor"), n * config.descriptor_dim()) && finite(out.array("rot_mat"), 3 * n * config.repformer.g2_dim),
                  "the descriptor");
-}
-
-double cutoff(const dpa2::Model& model, dpa2::Block block) {
-  const dpa2::NeighborSettings& s = model.neighbor_settings();
-  return block == dpa2::Block::repinit ? s.repinit.rcut : block == dpa2::Block::three_body ? s.three.rcut : s.rep.rcut;
-}
-
-std::string overflow_text(const dpa2::Model& model, const std::vector<dpa2::Overflow>& overflow) {
-  const dpa2::Overflow* worst = nullptr;
-  for (const dpa2::Overflow& o : overflow)
-    if (worst == nullptr || o.count - o.sel > worst->count - worst->sel) worst = &o;
-  if (worst == nullptr) return {};
-  return dpa2::text("atom ", worst->atom, " has ", worst->count, " neighbours within the cutoff of the model's ", dpa2::block_name(worst->block),
-                    " block (", cutoff(model, worst->block), " angstrom), more than its sel of ", worst->sel, ": only the nearest ", worst->sel,
-                    " are kept, so energies jump when their order changes");
-}
-
-std::string close_pair_text(const dpa2::Model& model, const dpa2::ClosestPair& closest) {
-  const double least = model.least_distance();
-  if (!(closest.r < least)) return {};
-  const std::string pair = closest.i == closest.j ? dpa2::text("atom ", closest.i, " and its own periodic image")
-                                                  : dpa2::text("atoms ", closest.i, " and ", closest.j);
-  const char* of = model.knows_least_distance() ? ", half of the least distance in the model's training data" : "";
-  return dpa2::text(pair, " are ", closest.r, " angstrom from each other, closer than ", least, " angstrom", of,
-                    ": the energy of such a pair means nothing. Either atoms overlap, or coordinates and cell are not in angstrom (in nm?)");
-}
-
-void set_warnings(const dpa2::Model& model, const dpa2::Remarks& remarks) {
-  Messages& m = messages();
-  m.overflow = overflow_text(model, remarks.overflow);
-  m.close_pair = close_pair_text(model, remarks.closest);
-  m.warnings = m.overflow + (m.overflow.empty() || m.close_pair.empty() ? "" : "\n") + m.close_pair;
 }
 
 /// Makes a model of what read() gives; errors of the file name it.
@@ -195,20 +38,6 @@ void load(dpa2_model** out, const std::string& name, const char* precision, doub
   throw dpa2::Error(e.status(), dpa2::text("'", name, "': ", e.what()));
 }
 
-dpa2::Structure structure(int natoms, const double* coords, const int* types, const double* box, const int* pbc) {
-  if (natoms < 0) throw invalid_input("the number of atoms is negative: ", natoms);
-  need_rows(coords, natoms, "coords");
-  need_rows(types, natoms, "types");
-  dpa2::Structure s;
-  s.natoms = natoms;
-  s.coords = coords;
-  s.types = types;
-  std::array<bool, 3> periodic{};
-  for (std::size_t k = 0; k < 3; ++k) periodic[k] = pbc == nullptr ? box != nullptr : pbc[k] != 0;
-  s.box = dpa2::Box(box, periodic);
-  return s;
-}
-
 dpa2::Outputs outputs(double* energy, double* forces, double* virial, double* atom_energy, double* atom_virial) {
   need(energy, "energy");
   if (forces == nullptr && (virial != nullptr || atom_virial != nullptr)) throw invalid_input("virials are computed with forces only: forces is NULL");
@@ -219,47 +48,6 @@ dpa2::Outputs outputs(double* energy, double* forces, double* virial, double* at
   out.set("atom_energy", atom_energy);
   out.set("atom_virial", atom_virial);
   return out;
-}
-
-/// The callbacks of a caller as the engine's exchange.
-class Callbacks final : public dpa2::Exchange {
- public:
-  explicit Callbacks(const dpa2_exchange& exchange) : exchange_(exchange) {
-    if (exchange.forward == nullptr || exchange.reverse == nullptr) throw invalid_input("a callback of the exchange is NULL");
-  }
-  void forward(double* rows, int width) override { call(exchange_.forward, "forward", rows, width, sizeof *rows); }
-  void forward(float* rows, int width) override { call(exchange_.forward, "forward", rows, width, sizeof *rows); }
-  void reverse(double* rows, int width) override { call(exchange_.reverse, "reverse", rows, width, sizeof *rows); }
-  void reverse(float* rows, int width) override { call(exchange_.reverse, "reverse", rows, width, sizeof *rows); }
-
- private:
-  void call(int (*f)(void*, void*, int, int), const char* name, void* rows, int width, std::size_t size) const {
-    const int code = f(exchange_.context, rows, width, static_cast<int>(size));
-    if (code != 0) throw dpa2::Error(dpa2::Status::exchange, dpa2::text("the ", name, " exchange failed with code ", code));
-  }
-  const dpa2_exchange& exchange_;
-};
-
-template <class F>
-void with_exchange(const dpa2_exchange* exchange, F f) {
-  if (exchange == nullptr) {
-    f(nullptr);
-  } else {
-    Callbacks callbacks(*exchange);
-    f(&callbacks);
-  }
-}
-
-dpa2::DomainFrame domain_frame(const dpa2_domain* domain, const dpa2_model* model, const int* types, int pad_type, int threads,
-                               dpa2::Exchange* exchange) {
-  need_rows(types, domain->domain.atoms().nall, "types");
-  if (pad_type >= config(model).ntypes()) throw invalid_input("pad_type is ", pad_type, ", but the model has ", config(model).ntypes(), " types");
-  dpa2::DomainFrame frame;
-  frame.types = types;
-  frame.pad_type = pad_type;
-  frame.exchange = exchange;
-  frame.threads = threads;
-  return frame;
 }
 
 }  // namespace
@@ -366,7 +154,7 @@ dpa2_status dpa2_evaluate(const dpa2_model* model, int natoms, const double* coo
     dpa2::Outputs out = outputs(energy, forces, virial, atom_energy, atom_virial);
     dpa2::Remarks remarks;
     model->model->evaluate(s, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, threads, out, remarks);
-    require_finite(out, natoms);
+    require_finite_forces(out, natoms);
     set_warnings(*model->model, remarks);
   });
 }
@@ -421,7 +209,7 @@ dpa2_status dpa2_domain_evaluate(dpa2_domain* domain, const dpa2_model* model, c
       set_parameters(frame, config(model), fparam, aparam, domain->domain.atoms().nlocal);
       domain->domain.evaluate(model->model, frame, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, out, remarks);
     });
-    require_finite(out, domain->domain.atoms().nall);
+    require_finite_forces(out, domain->domain.atoms().nall);
     set_warnings(*model->model, remarks);
   });
 }

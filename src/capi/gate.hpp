@@ -1,0 +1,141 @@
+// The gate to C: exceptions become status codes, and pointers are looked at before they are used. What the calls share.
+#pragma once
+
+#include <cxxabi.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "dpa2.h"
+#include "error.hpp"
+#include "model/domain.hpp"
+#include "model/model.hpp"
+
+struct dpa2_model {
+  std::shared_ptr<const dpa2::Model> model;
+};
+
+struct dpa2_domain {
+  dpa2::Domain domain;
+};
+
+namespace dpa2::gate {
+
+struct Messages {
+  std::string error, overflow, close_pair, warnings;  // the last: both, one on a line
+};
+Messages& messages();
+dpa2_status fail(dpa2_status status, const char* what) noexcept;
+dpa2_status status_of(Status status);
+/// What an evaluation has to say although it succeeded becomes the thread's warnings.
+void set_warnings(const Model& model, const Remarks& remarks);
+
+template <class F>
+dpa2_status guarded(F f) {
+  try {
+    f();
+    return DPA2_OK;
+  } catch (const Error& e) {
+    return fail(status_of(e.status()), e.what());
+  } catch (const std::bad_alloc&) {
+    return fail(DPA2_OUT_OF_MEMORY, no_memory);
+  } catch (const std::length_error&) {  // what a container says to a size that no memory could hold
+    return fail(DPA2_OUT_OF_MEMORY, "the arrays would be larger than any memory");
+  } catch (const std::exception& e) {
+    return fail(DPA2_INTERNAL, e.what());
+#if defined(__GLIBCXX__)
+  } catch (const abi::__forced_unwind&) {
+    throw;  // a callback of the caller has ended its thread, as Python does to daemon threads at exit: no error of ours
+#endif
+  } catch (...) {
+    return fail(DPA2_INTERNAL, "an exception of an unknown kind");
+  }
+}
+
+/// The same for what has a status: the warning of the call before is forgotten.
+template <class F>
+dpa2_status gate(F f) {
+  Messages& m = messages();
+  for (std::string* one : {&m.overflow, &m.close_pair, &m.warnings}) one->clear();
+  return guarded(f);
+}
+
+inline void need(const void* pointer, const char* name) {
+  if (pointer == nullptr) throw invalid_input(name, " is NULL");
+}
+
+inline void need_rows(const void* pointer, int rows, const char* name) {
+  if (rows > 0) need(pointer, name);
+}
+
+inline const Config& config(const dpa2_model* model) { return model->model->config(); }
+
+/// f(model), or what stands for no answer: questions have no status, but a NULL must not end the program.
+template <class R, class F>
+R ask(const dpa2_model* model, R none, F f) {
+  R answer = none;
+  guarded([&] {
+    need(model, "model");
+    answer = f(*model->model);
+  });
+  return answer;
+}
+
+bool finite(const double* rows, std::ptrdiff_t count);
+
+/// Throws where the model has left the range of its numbers.
+void require_finite(bool all_finite, const char* what);
+
+/// Throws where a number of `name`, which came with the call, is none; rows (count, width) or null.
+void need_finite(const double* rows, int count, int width, const char* name);
+
+/// The parameters that the model takes, into a Structure or a DomainFrame; others are not looked at.
+template <class Input>
+void set_parameters(Input& input, const Config& config, const double* fparam, const double* aparam, int natoms) {
+  const FittingConfig& fitting = config.fitting;
+  if (fitting.numb_fparam > 0) input.fparam = fparam;
+  if (fitting.numb_aparam > 0) input.aparam = aparam;
+  need_finite(input.fparam, 1, fitting.numb_fparam, "fparam");
+  need_finite(input.aparam, natoms, fitting.numb_aparam, "aparam");
+}
+
+Structure structure(int natoms, const double* coords, const int* types, const double* box, const int* pbc);
+
+/// The callbacks of a caller as the engine's exchange.
+class Callbacks final : public Exchange {
+ public:
+  explicit Callbacks(const dpa2_exchange& exchange) : exchange_(exchange) {
+    if (exchange.forward == nullptr || exchange.reverse == nullptr) throw invalid_input("a callback of the exchange is NULL");
+  }
+  void forward(double* rows, int width) override { call(exchange_.forward, "forward", rows, width, sizeof *rows); }
+  void forward(float* rows, int width) override { call(exchange_.forward, "forward", rows, width, sizeof *rows); }
+  void reverse(double* rows, int width) override { call(exchange_.reverse, "reverse", rows, width, sizeof *rows); }
+  void reverse(float* rows, int width) override { call(exchange_.reverse, "reverse", rows, width, sizeof *rows); }
+
+ private:
+  void call(int (*f)(void*, void*, int, int), const char* name, void* rows, int width, std::size_t size) const {
+    const int code = f(exchange_.context, rows, width, static_cast<int>(size));
+    if (code != 0) throw Error(Status::exchange, text("the ", name, " exchange failed with code ", code));
+  }
+  const dpa2_exchange& exchange_;
+};
+
+template <class F>
+void with_exchange(const dpa2_exchange* exchange, F f) {
+  if (exchange == nullptr) {
+    f(nullptr);
+  } else {
+    Callbacks callbacks(*exchange);
+    f(&callbacks);
+  }
+}
+
+DomainFrame domain_frame(const dpa2_domain* domain, const dpa2_model* model, const int* types, int pad_type, int threads,
+                         Exchange* exchange);
+
+}  // namespace dpa2::gate
