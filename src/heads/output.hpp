@@ -18,7 +18,7 @@ enum class Reduction { none, sum, mean };
 /// One output. Names and units are deepmd-kit's.
 struct OutputSpec {
   std::string name, unit;
-  std::vector<int> shape;                  ///< of one atom's or of the frame's value; empty: a number
+  std::vector<int> shape;                  ///< of one atom's or of the frame's value
   bool per_atom = false;
   Reduction reduction = Reduction::none;   ///< of a value of the frame: over the atoms' values of `of`
   std::string of;                          ///< the output that this one is a reduction or a derivative of; empty: of its own
@@ -31,6 +31,17 @@ struct OutputSpec {
     return n;
   }
 };
+
+/// The outputs of the energy head, in deepmd-kit's shapes.
+inline std::vector<OutputSpec> energy_outputs() {
+  return {
+      {"energy", "eV", {1}, false, Reduction::sum, "atom_energy", false},
+      {"atom_energy", "eV", {1}, true, Reduction::none, "", false},
+      {"force", "eV/angstrom", {3}, true, Reduction::none, "energy", true},
+      {"virial", "eV", {9}, false, Reduction::none, "energy", false},
+      {"atom_virial", "eV", {9}, true, Reduction::none, "energy", true},
+  };
+}
 
 /// Where the outputs of one evaluation go: the caller's arrays by name. What has no array, or null, is not computed. A name is
 /// looked up once per evaluation. A rank without atoms also names what its peers name, with pointers that are not null, or they

@@ -94,4 +94,11 @@ void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainF
       [&](auto& evaluator, const Frame& frame, int threads) { evaluator.descriptor(frame, threads, domain.exchange, out); });
 }
 
+void Domain::vjp(const std::shared_ptr<const Model>& model, const DomainFrame& domain, const Seeds& seeds, const Outputs& out,
+                 Remarks& remarks) {
+  if (seeds.atom_energy != nullptr) model->check_parameters(domain.fparam != nullptr, domain.aparam != nullptr || atoms_.nlocal == 0);
+  run(model, domain, remarks,
+      [&](auto& evaluator, const Frame& frame, int threads) { evaluator.vjp(frame, threads, domain.exchange, seeds, out); });
+}
+
 }  // namespace dpa2

@@ -41,10 +41,11 @@ class Domain {
   void set_atoms(const DomainAtoms& atoms);
   [[nodiscard]] const DomainAtoms& atoms() const noexcept { return atoms_; }
 
-  /// As Model::evaluate and Model::descriptor; arrays of `out` have rows for ghosts where evaluate.hpp says so.
+  /// As those of Model; arrays of `out` have rows for ghosts where output.hpp says so.
   void evaluate(const std::shared_ptr<const Model>& model, const DomainFrame& frame, AtomVirial atom_virial, const Outputs& out,
                 Remarks& remarks);
   void descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& frame, const Outputs& out, Remarks& remarks);
+  void vjp(const std::shared_ptr<const Model>& model, const DomainFrame& frame, const Seeds& seeds, const Outputs& out, Remarks& remarks);
 
  private:
   struct Lists {

@@ -69,7 +69,7 @@ struct Model::Session {
   int natoms = 0;
   Ordered now, listed;  ///< for this step, and when the candidates were looked for
   std::vector<int> place, rows;
-  std::vector<double> aparam;
+  std::vector<double> aparam, atom_seeds, descriptor_seeds, rot_mat_seeds;
   NeighborBuilder builder;
   Edges edges;
   std::vector<double> wrapped;
@@ -136,6 +136,9 @@ Model::Model(Config config, const Weights& weights, const std::string& precision
     throw invalid_input("skin must be between 0 and the cutoff of the model, ", config_.repinit.rcut, " angstrom, not ", skin);
   check_environment();
   check_weights(config_, weights, !values_checked);
+  outputs_ = energy_outputs();
+  outputs_.push_back({"descriptor", "", {config_.descriptor_dim()}, true, Reduction::none, "", false});
+  outputs_.push_back({"rot_mat", "", {config_.repformer.g2_dim, 3}, true, Reduction::none, "", false});
   if (precision_ == "float64")
     f64_ = std::make_unique<Prepared<double>>(config_, weights);
   else if (precision_ == "float32")
@@ -164,8 +167,8 @@ std::unique_ptr<Model::Session> Model::take_session(const Structure& structure) 
 }
 
 template <class F>
-void Model::run(const Structure& structure, int threads, bool gradient, AtomVirial atom_virial, Remarks& remarks, const Results& results,
-                F f) const {
+void Model::run(const Structure& structure, const Seeds& seeds, int threads, bool gradient, AtomVirial atom_virial, Remarks& remarks,
+                const Results& results, F f) const {
   threads = checked_threads(threads);
   std::unique_ptr<Session> session = take_session(structure);
   if (!session) session = std::make_unique<Session>(*this);
@@ -200,12 +203,17 @@ void Model::run(const Structure& structure, int threads, bool gradient, AtomViri
   frame.types = now.types;
   frame.fparam = structure.fparam;
   frame.aparam = structure.aparam;
-  if (order.active() && structure.aparam != nullptr) {
-    const int width = config_.fitting.numb_aparam;
-    s.aparam.resize(static_cast<std::size_t>(structure.natoms) * static_cast<std::size_t>(width));
-    order.gather(s.aparam.data(), structure.aparam, width);
-    frame.aparam = s.aparam.data();
-  }
+  Seeds ordered = seeds;
+  const auto arrange = [&](const double*& rows, int width, std::vector<double>& memory) {
+    if (!order.active() || rows == nullptr) return;
+    memory.resize(static_cast<std::size_t>(structure.natoms) * static_cast<std::size_t>(width));
+    order.gather(memory.data(), rows, width);
+    rows = memory.data();
+  };
+  arrange(frame.aparam, config_.fitting.numb_aparam, s.aparam);
+  arrange(ordered.atom_energy, 1, s.atom_seeds);
+  arrange(ordered.descriptor, config_.descriptor_dim(), s.descriptor_seeds);
+  arrange(ordered.rot_mat, 3 * config_.repformer.g2_dim, s.rot_mat_seeds);
   frame.pad_type = structure.natoms > 0 ? structure.types[0] : 0;
   if (atom_virial == AtomVirial::deepmd) {
     s.wrapped.resize(3 * static_cast<std::size_t>(structure.natoms));
@@ -215,7 +223,7 @@ void Model::run(const Structure& structure, int threads, bool gradient, AtomViri
     }
     frame.wrapped = s.wrapped.data();
   }
-  s.evaluator.with([&](auto& evaluator) { f(evaluator, frame, threads); });
+  s.evaluator.with([&](auto& evaluator) { f(evaluator, frame, ordered, threads); });
   if (order.active())
     for (const Rows& r : results)
       if (r.data != nullptr) order.restore(r.data, r.width);
@@ -242,14 +250,21 @@ void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int thr
   const Results results{{{out.array("atom_energy"), 1},
                           {out.array("force"), 3},
                           {atom_virial != AtomVirial::none ? out.array("atom_virial") : nullptr, 9}}};
-  run(structure, threads, out.array("force") != nullptr, atom_virial, remarks, results,
-      [&](auto& evaluator, const Frame& frame, int n) { evaluator.evaluate(frame, n, nullptr, atom_virial, out); });
+  run(structure, {}, threads, out.array("force") != nullptr, atom_virial, remarks, results,
+      [&](auto& evaluator, const Frame& frame, const Seeds&, int n) { evaluator.evaluate(frame, n, nullptr, atom_virial, out); });
 }
 
 void Model::descriptor(const Structure& structure, int threads, const Outputs& out, Remarks& remarks) const {
   const Results results{{{out.array("descriptor"), config_.descriptor_dim()}, {out.array("rot_mat"), 3 * config_.repformer.g2_dim}, {}}};
-  run(structure, threads, false, AtomVirial::none, remarks, results,
-      [&](auto& evaluator, const Frame& frame, int n) { evaluator.descriptor(frame, n, nullptr, out); });
+  run(structure, {}, threads, false, AtomVirial::none, remarks, results,
+      [&](auto& evaluator, const Frame& frame, const Seeds&, int n) { evaluator.descriptor(frame, n, nullptr, out); });
+}
+
+void Model::vjp(const Structure& structure, const Seeds& seeds, int threads, const Outputs& out, Remarks& remarks) const {
+  if (seeds.atom_energy != nullptr) check_parameters(structure.fparam != nullptr, structure.aparam != nullptr);
+  const Results results{{{out.array("force"), 3}, {}, {}}};
+  run(structure, seeds, threads, true, AtomVirial::none, remarks, results,
+      [&](auto& evaluator, const Frame& frame, const Seeds& ordered, int n) { evaluator.vjp(frame, n, nullptr, ordered, out); });
 }
 
 std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const {

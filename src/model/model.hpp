@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "heads/output.hpp"
 #include "model/config.hpp"
 #include "model/evaluate.hpp"
 #include "model/weights.hpp"
@@ -58,6 +59,10 @@ class Model {
   Model& operator=(const Model&) = delete;
 
   const Config& config() const noexcept { return config_; }
+  /// What its outputs are: "energy".
+  static const char* kind() noexcept { return "energy"; }
+  /// Everything that compute can be asked for.
+  const std::vector<OutputSpec>& outputs() const noexcept { return outputs_; }
   const std::string& precision() const noexcept { return precision_; }
   const NeighborSettings& neighbor_settings() const noexcept { return settings_; }
   double skin() const noexcept { return skin_; }
@@ -69,9 +74,11 @@ class Model {
   /// Throws invalid_input where a parameter is missing that the model has no default for.
   void check_parameters(bool has_fparam, bool has_aparam) const;
 
-  /// Fills `out` (see evaluate.hpp; nall == natoms) and remarks: neighbours beyond sel, the closest pair. `threads` below 1 are 1.
+  /// Fills `out` (nall == natoms) and remarks: neighbours beyond sel, the closest pair. `threads` below 1 are 1.
   void evaluate(const Structure& structure, AtomVirial atom_virial, int threads, const Outputs& out, Remarks& remarks) const;
   void descriptor(const Structure& structure, int threads, const Outputs& out, Remarks& remarks) const;
+  /// Minus the gradient of the sum of outputs with the weights `seeds`: out's force, and its virial if asked for.
+  void vjp(const Structure& structure, const Seeds& seeds, int threads, const Outputs& out, Remarks& remarks) const;
 
   /// Bytes that a first evaluation takes, of `natoms` atoms with on average `neighbors` others within repinit's cutoff. With
   /// `gradient` forces as well.
@@ -88,11 +95,12 @@ class Model {
   };
   using Results = std::array<Rows, 3>;
   template <class F>
-  void run(const Structure& structure, int threads, bool gradient, AtomVirial atom_virial, Remarks& remarks, const Results& results,
-           F f) const;
+  void run(const Structure& structure, const Seeds& seeds, int threads, bool gradient, AtomVirial atom_virial, Remarks& remarks,
+           const Results& results, F f) const;
 
   Config config_;
   std::string precision_;
+  std::vector<OutputSpec> outputs_;
   NeighborSettings settings_;
   double skin_ = 0.0;
   std::unique_ptr<Prepared<double>> f64_;
