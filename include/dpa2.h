@@ -27,8 +27,8 @@
 extern "C" {
 #endif
 
-/* The version of this interface: grows when something is added or changed. @since 1 stands for version 1. */
-#define DPA2_ABI_VERSION 1
+/* The version of this interface: grows when something is added or changed. @since 2 stands for version 2. */
+#define DPA2_ABI_VERSION 2
 
 /* @since 1 */
 typedef enum dpa2_status {
@@ -137,6 +137,28 @@ DPA2_API const char *dpa2_model_config(const dpa2_model *model);
  * atomic virials if `atomic` is not 0. INT64_MAX stands for more than that; less than 0 for senseless arguments. @since 1 */
 DPA2_API int64_t dpa2_model_memory_estimate(const dpa2_model *model, int64_t natoms, double neighbors, int atomic, int threads);
 
+/* What the outputs of the model are: "energy". NULL if the model is NULL. @since 2 */
+DPA2_API const char *dpa2_model_kind(const dpa2_model *model);
+
+/* An output, under deepmd-kit's name. Later versions may add members at the end. @since 2 */
+typedef struct dpa2_output {
+  const char *name;
+  const char *unit;      /* "" for a number without one */
+  int per_atom;          /* 1: a value for every atom; 0: one for the frame */
+  int ghosts;            /* 1: dpa2_domain_compute fills rows of ghosts as well, to be added to the owners' by the caller */
+  int ndim;              /* of a value */
+  const int *shape;      /* (ndim) */
+  int size;              /* numbers in a value: the product of shape */
+  const char *reduction; /* "sum" or "mean" if a frame's value is that of the atoms' values of the output `of`; else "" */
+  const char *of;        /* the output that this one is a reduction or a derivative of; "" if of its own */
+} dpa2_output;
+
+/* Number of outputs that dpa2_compute can be asked for. @since 2 */
+DPA2_API int dpa2_model_noutputs(const dpa2_model *model);
+
+/* The output of a number from 0 on, or NULL where there is none. Valid as long as the model. @since 2 */
+DPA2_API const dpa2_output *dpa2_model_output(const dpa2_model *model, int index);
+
 /* ---- whole systems ---------------------------------------------------------------------------------------------------- */
 
 /* Energy, forces and virial of one structure, with the library's own neighbour search.
@@ -165,6 +187,38 @@ DPA2_API dpa2_status dpa2_evaluate(const dpa2_model *model, int natoms, const do
  * and the rest as for dpa2_evaluate. @since 1 */
 DPA2_API dpa2_status dpa2_descriptor(const dpa2_model *model, int natoms, const double *coords, const int *types,
                                      const double *box, const int *pbc, int threads, double *descriptor, double *rot_mat);
+
+/* Outputs by name, those of dpa2_model_output: for a model of the kind "energy"
+ *   "energy"       (1) eV
+ *   "atom_energy"  (natoms) eV
+ *   "force"        (natoms, 3) eV/angstrom; without it "virial" and "atom_virial" must not be asked for
+ *   "virial"       (3, 3) eV
+ *   "atom_virial"  (natoms, 3, 3) eV
+ *   "descriptor"   (natoms, descriptor_dim)
+ *   "rot_mat"      (natoms, g2_dim, 3)
+ * The numbers are those of dpa2_evaluate and dpa2_descriptor. Descriptors besides other outputs are a pass of their own.
+ *   noutputs     how many are asked for, at least one
+ *   names        (noutputs) every name once
+ *   arrays       out: (noutputs) where they go; NULL only where there is no number to write
+ * and the rest as for dpa2_evaluate. @since 2 */
+DPA2_API dpa2_status dpa2_compute(const dpa2_model *model, int natoms, const double *coords, const int *types,
+                                  const double *box, const int *pbc, const double *fparam, const double *aparam, int threads,
+                                  int noutputs, const char *const *names, double *const *arrays);
+
+/* The gradient of a weighted sum of outputs (a vector-Jacobian product), at the price of an evaluation with forces:
+ *   S = sum_i atom_energy[i] w[i] + sum_i sum_c descriptor[i][c] g[i][c]
+ *   nweights     how many outputs have weights, at least one; the others do not count
+ *   names        (nweights) "atom_energy" or "descriptor", every name once
+ *   weights      (nweights) the weights of every number of these outputs: (natoms), (natoms, descriptor_dim)
+ *   fparam, aparam  only looked at for weights of "atom_energy"
+ *   gradient     out: (natoms, 3) the derivative of S with respect to coords
+ *   strain       out: (3, 3), or NULL: the derivative of S with respect to a strain e that moves box and coordinates, from x[k]
+ *                to x[k] + sum_l e[k][l] x[l]
+ * With the weight 1 for every atom's energy these are minus the forces and minus the virial. The rest is as for dpa2_evaluate.
+ * @since 2 */
+DPA2_API dpa2_status dpa2_vjp(const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box,
+                              const int *pbc, const double *fparam, const double *aparam, int threads, int nweights,
+                              const char *const *names, const double *const *weights, double *gradient, double *strain);
 
 /* ---- parts of a system ------------------------------------------------------------------------------------------------ */
 
@@ -230,6 +284,21 @@ DPA2_API dpa2_status dpa2_domain_evaluate(dpa2_domain *domain, const dpa2_model 
  * @since 1 */
 DPA2_API dpa2_status dpa2_domain_descriptor(dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type,
                                             const dpa2_exchange *exchange, int threads, double *descriptor, double *rot_mat);
+
+/* Outputs by name of the local atoms: as dpa2_compute, with the other arguments of dpa2_domain_evaluate. Outputs with `ghosts`
+ * have nall rows, others nlocal. All processes have to name the same outputs, also those without atoms. @since 2 */
+DPA2_API dpa2_status dpa2_domain_compute(dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type,
+                                         const double *fparam, const double *aparam, const dpa2_exchange *exchange, int threads,
+                                         int noutputs, const char *const *names, double *const *arrays);
+
+/* As dpa2_vjp, of the local atoms' outputs: weights have nlocal rows. All processes take part, whatever their weights.
+ *   gradient     out: (nall, 3), where ghosts' rows are to be added to the owners' by the caller
+ *   strain       out: (3, 3), or NULL: this process's part
+ * @since 2 */
+DPA2_API dpa2_status dpa2_domain_vjp(dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type,
+                                     const double *fparam, const double *aparam, const dpa2_exchange *exchange, int threads,
+                                     int nweights, const char *const *names, const double *const *weights, double *gradient,
+                                     double *strain);
 
 #ifdef __cplusplus
 }

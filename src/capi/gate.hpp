@@ -10,6 +10,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "dpa2.h"
 #include "error.hpp"
@@ -17,7 +18,9 @@
 #include "model/model.hpp"
 
 struct dpa2_model {
+  explicit dpa2_model(std::shared_ptr<const dpa2::Model> m);
   std::shared_ptr<const dpa2::Model> model;
+  std::vector<dpa2_output> outputs;  ///< of the model, which owns what they point to
 };
 
 struct dpa2_domain {

@@ -1,0 +1,238 @@
+/* dpa2: DPA-2 interatomic potentials. The C interface.
+ *
+ * Units: lengths in angstrom, energies in eV, forces in eV/angstrom, virials in eV (minus the derivative of the energy with
+ * respect to strain; row-major, the first index is the component of the force).
+ *
+ * Every function that can fail returns a status and keeps a message for the calling thread; nothing aborts, and nothing is
+ * thrown. Arrays are the caller's, dense and row-major; their shapes stand in the comments. A pointer of a result that is NULL
+ * is a result that is not computed.
+ *
+ * Models are immutable: any number of threads may evaluate one model at once. A domain belongs to one thread at a time.
+ *
+ * Link with what `python -m dpa2 --cflags --libs` or `pkg-config --cflags --libs dpa2` prints.
+ */
+#ifndef DPA2_H
+#define DPA2_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define DPA2_API __attribute__((visibility("default")))
+#else
+#define DPA2_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The version of this interface: grows when something is added or changed. @since 1 stands for version 1. */
+#define DPA2_ABI_VERSION 1
+
+/* @since 1 */
+typedef enum dpa2_status {
+  DPA2_OK = 0,
+  DPA2_INVALID_INPUT = 1, /* coordinates, types, box, lists, parameters, a NULL pointer; results beyond all numbers */
+  DPA2_MODEL_FILE = 2,    /* the model file is missing, corrupt or inconsistent */
+  DPA2_UNSUPPORTED = 3,   /* a valid file of a kind that this library does not evaluate */
+  DPA2_OUT_OF_MEMORY = 4,
+  DPA2_INTERNAL = 5,      /* a broken promise inside of the library: please report it */
+  DPA2_EXCHANGE = 6       /* a communication callback returned something other than 0 */
+} dpa2_status;
+
+/* ---- the library ------------------------------------------------------------------------------------------------------ */
+
+/* DPA2_ABI_VERSION of the library that is loaded: at least that of the header a program was compiled with. @since 1 */
+DPA2_API int dpa2_abi_version(void);
+
+/* The version of the package, as "1.2.3". @since 1 */
+DPA2_API const char *dpa2_version(void);
+
+/* The instruction-set level that the kernels run at: "v2", "v3", "v4", or "base" where the processor is no x86-64. The
+ * environment variable DPA2_ISA, read at the first use, chooses a lower one; "" where it names none. @since 1 */
+DPA2_API const char *dpa2_isa(void);
+
+/* What went wrong in the last call of this thread that failed; "" if none did. Valid until the next call of this thread.
+ * @since 1 */
+DPA2_API const char *dpa2_last_error(void);
+
+/* What an evaluation has to say although it succeeded. @since 1 */
+typedef enum dpa2_warning {
+  DPA2_WARNING_OVERFLOW = 1,  /* atoms with more neighbours than the model's sel, of which only the nearest are kept */
+  DPA2_WARNING_CLOSE_PAIR = 2 /* a pair closer than half of the least distance in the model's training data where that is known,
+                                 else than 0.5 angstrom: coordinates in another unit than angstrom, or atoms that overlap */
+} dpa2_warning;
+
+/* All that the last evaluation of this thread has to say, one on a line; "" where there is nothing. Valid until the next call of
+ * this thread. @since 1 */
+DPA2_API const char *dpa2_last_warning(void);
+
+/* The same of one kind. @since 1 */
+DPA2_API const char *dpa2_last_warning_of(dpa2_warning kind);
+
+/* ---- models ----------------------------------------------------------------------------------------------------------- */
+
+/* @since 1 */
+typedef struct dpa2_model dpa2_model;
+
+/* Reads a model in the native format (.safetensors; `dpa2 convert` makes it from a deepmd-kit file). Nothing in the file is
+ * executed or trusted.
+ *   path       name of the file
+ *   precision  "float64", "float32", or NULL for the file's own
+ *   skin       angstrom; with more than 0, dpa2_evaluate reuses neighbour lists until an atom has moved by skin / 2; the
+ *              results are the same bits
+ *   model      out: free it with dpa2_model_free; NULL where loading failed
+ * @since 1 */
+DPA2_API dpa2_status dpa2_model_load(const char *path, const char *precision, double skin, dpa2_model **model);
+
+/* The same from the `size` bytes of such a file in memory, which are not needed afterwards: one process reads, and sends to
+ * the others. `name` stands for the file in messages. @since 1 */
+DPA2_API dpa2_status dpa2_model_load_buffer(const void *data, size_t size, const char *name, const char *precision, double skin,
+                                            dpa2_model **model);
+
+/* NULL is allowed. Domains that have evaluated the model keep what they need of it. @since 1 */
+DPA2_API void dpa2_model_free(dpa2_model *model);
+
+/* The questions to a model, from here to dpa2_model_memory_estimate, are answered with 0, or NULL, or -1 where these could be
+ * answers, if the model is NULL. */
+
+/* Number of types in the type map. @since 1 */
+DPA2_API int dpa2_model_ntypes(const dpa2_model *model);
+
+/* The element symbol of a type, or NULL where there is none. Valid as long as the model. @since 1 */
+DPA2_API const char *dpa2_model_type_name(const dpa2_model *model, int type);
+
+/* The type of an element symbol, or -1. @since 1 */
+DPA2_API int dpa2_model_type_index(const dpa2_model *model, const char *symbol);
+
+/* The largest cutoff, angstrom: how far ghosts and neighbour lists have to reach. @since 1 */
+DPA2_API double dpa2_model_rcut(const dpa2_model *model);
+
+/* Width of the descriptor of an atom. @since 1 */
+DPA2_API int dpa2_model_descriptor_dim(const dpa2_model *model);
+
+/* Width of the rotation matrices of dpa2_descriptor: (natoms, g2_dim, 3). @since 1 */
+DPA2_API int dpa2_model_g2_dim(const dpa2_model *model);
+
+/* Number of frame parameters. @since 1 */
+DPA2_API int dpa2_model_fparam_dim(const dpa2_model *model);
+
+/* Number of atomic parameters of each atom. @since 1 */
+DPA2_API int dpa2_model_aparam_dim(const dpa2_model *model);
+
+/* 1 if fparam may be NULL although the model has frame parameters. @since 1 */
+DPA2_API int dpa2_model_has_default_fparam(const dpa2_model *model);
+
+/* "float64" or "float32". @since 1 */
+DPA2_API const char *dpa2_model_precision(const dpa2_model *model);
+
+/* The widest row, in numbers of the model's precision, that an exchange is asked to send. @since 1 */
+DPA2_API int dpa2_model_exchange_width(const dpa2_model *model);
+
+/* The configuration as JSON text. Valid as long as the model. @since 1 */
+DPA2_API const char *dpa2_model_config(const dpa2_model *model);
+
+/* Bytes that a first evaluation with forces takes: natoms atoms with on average `neighbors` others within the cutoff, with
+ * atomic virials if `atomic` is not 0. INT64_MAX stands for more than that; less than 0 for senseless arguments. @since 1 */
+DPA2_API int64_t dpa2_model_memory_estimate(const dpa2_model *model, int64_t natoms, double neighbors, int atomic, int threads);
+
+/* ---- whole systems ---------------------------------------------------------------------------------------------------- */
+
+/* Energy, forces and virial of one structure, with the library's own neighbour search.
+ *   natoms       number of atoms
+ *   coords       (natoms, 3) angstrom, inside of the box or not, none beyond 1e7
+ *   types        (natoms) indices into the type map; less than 0: an atom that takes no part
+ *   box          (3, 3) cell vectors as rows, angstrom; NULL: open boundaries
+ *   pbc          (3) 0 or 1 per cell vector; NULL: periodic along all of them if there is a box
+ *   fparam       (fparam_dim), or NULL where the model has none or a default
+ *   aparam       (natoms, aparam_dim), or NULL where the model has none
+ *   threads      threads to use; less than 1 means 1, more than 4096 is an error. Where the system has no more threads, fewer are
+ *                used: the results are the same
+ *   energy       out: (1) eV
+ *   forces       out: (natoms, 3) eV/angstrom, or NULL; without it virial and atom_virial must be NULL as well
+ *   virial       out: (3, 3) eV, or NULL
+ *   atom_energy  out: (natoms) eV, or NULL
+ *   atom_virial  out: (natoms, 3, 3) eV, or NULL: every pair's share goes by halves to its two atoms; the sum is the virial
+ * @since 1 */
+DPA2_API dpa2_status dpa2_evaluate(const dpa2_model *model, int natoms, const double *coords, const int *types,
+                                   const double *box, const int *pbc, const double *fparam, const double *aparam, int threads,
+                                   double *energy, double *forces, double *virial, double *atom_energy, double *atom_virial);
+
+/* Descriptors, and rotation matrices if asked for.
+ *   descriptor   out: (natoms, descriptor_dim)
+ *   rot_mat      out: (natoms, g2_dim, 3), or NULL
+ * and the rest as for dpa2_evaluate. @since 1 */
+DPA2_API dpa2_status dpa2_descriptor(const dpa2_model *model, int natoms, const double *coords, const int *types,
+                                     const double *box, const int *pbc, int threads, double *descriptor, double *rot_mat);
+
+/* ---- parts of a system ------------------------------------------------------------------------------------------------ */
+
+/* For programs that divide space among processes, or that have neighbour lists already: local atoms and ghosts (copies of
+ * atoms of other processes, or periodic images), lists for the local atoms, and callbacks that carry rows between the two.
+ * Ghosts have to reach as far as dpa2_model_rcut and no farther, whatever the number of layers of the model. @since 1 */
+typedef struct dpa2_domain dpa2_domain;
+
+/* How rows of atoms get from owners to ghosts and back. `rows` is (nall, width) numbers of `size` bytes each: 8 for a model in
+ * float64, 4 in float32. Every process enters every call in the same order, also one without atoms, with the same width and
+ * size. Return 0, or anything else to give up with DPA2_EXCHANGE. @since 1 */
+typedef struct dpa2_exchange {
+  void *context;                                                       /* handed to the callbacks */
+  int (*forward)(void *context, void *rows, int width, int size);      /* owners' rows to ghost rows */
+  int (*reverse)(void *context, void *rows, int width, int size);      /* adds ghost rows to owners' rows */
+} dpa2_exchange;
+
+/* An empty domain; free it with dpa2_domain_free. It keeps the memory of an evaluation for the next. @since 1 */
+DPA2_API dpa2_status dpa2_domain_create(dpa2_domain **domain);
+
+/* NULL is allowed. @since 1 */
+DPA2_API void dpa2_domain_free(dpa2_domain *domain);
+
+/* The atoms of a step. The arrays are not copied: they have to stay as they are until the evaluations of the step are done.
+ *   nlocal       number of atoms of this process
+ *   nall         number of atoms and ghosts: local ones first
+ *   coords       (nall, 3) angstrom; ghosts where they are seen from here: no box is applied
+ *   names        (nall) numbers of the atoms in the whole system, equal for an atom and its ghosts, which decide between
+ *                neighbours at equal distances and stand in messages; NULL: the rows
+ *   numneigh     (nlocal)
+ *   firstneigh   (nlocal)[numneigh]: rows of the neighbours of an atom, in both directions for a pair (a full list), in any order;
+ *                those beyond the cutoff are skipped
+ *   index_mask   is and-ed with every entry of firstneigh: -1 for plain rows
+ * @since 1 */
+DPA2_API dpa2_status dpa2_domain_set_atoms(dpa2_domain *domain, int nlocal, int nall, const double *coords, const int *names,
+                                           const int *numneigh, const int *const *firstneigh, int index_mask);
+
+/* Evaluates a model on the atoms that were set. Models that are evaluated one after the other on the same atoms share the
+ * work on the lists where they want the same ones.
+ *   types        (nall) indices into the model's type map; less than 0: an atom that takes no part
+ *   pad_type     the type of the first atom of the whole system, or -1: models that are not smooth depend on it
+ *   fparam       (fparam_dim), or NULL where the model has none or a default
+ *   aparam       (nlocal, aparam_dim), or NULL where the model has none
+ *   exchange     NULL where no neighbour is a ghost (it is an error where one is)
+ *   threads      threads to use; less than 1 means 1, more than 4096 is an error. Where the system has no more threads, fewer are
+ *                used: the results are the same
+ *   energy       out: (1) eV, of the local atoms
+ *   forces       out: (nall, 3) eV/angstrom, or NULL. What the local atoms' energies do to ghosts stands in the ghosts' rows, to
+ *                be added to the owners' by the caller. All processes have to agree on NULL or not: without forces there
+ *                are no reverse exchanges, and the others would wait for ever.
+ *   virial       out: (3, 3) eV, or NULL: this process's part
+ *   atom_energy  out: (nlocal) eV, or NULL
+ *   atom_virial  out: (nall, 3, 3) eV, or NULL: as for forces, ghosts' rows belong to the owners
+ * @since 1 */
+DPA2_API dpa2_status dpa2_domain_evaluate(dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type,
+                                          const double *fparam, const double *aparam, const dpa2_exchange *exchange, int threads,
+                                          double *energy, double *forces, double *virial, double *atom_energy,
+                                          double *atom_virial);
+
+/* Descriptors of the local atoms.
+ *   descriptor   out: (nlocal, descriptor_dim)
+ *   rot_mat      out: (nlocal, g2_dim, 3), or NULL
+ * @since 1 */
+DPA2_API dpa2_status dpa2_domain_descriptor(dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type,
+                                            const dpa2_exchange *exchange, int threads, double *descriptor, double *rot_mat);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* DPA2_H */
