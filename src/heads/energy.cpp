@@ -2,14 +2,13 @@
 
 namespace dpa2 {
 
-template <class T>
-std::vector<OutputSpec> EnergyHead<T>::outputs() const {
+std::vector<OutputSpec> energy_outputs() {
   return {
-      {"energy", "eV", {}, false, Reduction::sum, "atom_energy", false},
-      {"atom_energy", "eV", {}, true, Reduction::none, "", false},
+      {"energy", "eV", {1}, false, Reduction::sum, "atom_energy", false},
+      {"atom_energy", "eV", {1}, true, Reduction::none, "", false},
       {"force", "eV/angstrom", {3}, true, Reduction::none, "energy", true},
-      {"virial", "eV", {3, 3}, false, Reduction::none, "energy", false},
-      {"atom_virial", "eV", {3, 3}, true, Reduction::none, "energy", true},
+      {"virial", "eV", {9}, false, Reduction::none, "energy", false},
+      {"atom_virial", "eV", {9}, true, Reduction::none, "energy", true},
   };
 }
 

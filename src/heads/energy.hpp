@@ -5,12 +5,15 @@
 
 namespace dpa2 {
 
+/// Energies, forces, virials, in deepmd-kit's shapes.
+std::vector<OutputSpec> energy_outputs();
+
 template <class T>
 class EnergyHead : public Head<T> {
  public:
   explicit EnergyHead(const Prepared<T>& model) : m_(model), k_(model.kernels) {}
 
-  [[nodiscard]] std::vector<OutputSpec> outputs() const override;
+  [[nodiscard]] std::vector<OutputSpec> outputs() const override { return energy_outputs(); }
   [[nodiscard]] int width() const override { return 1; }
   void forward(const Frame& frame, int i0, int i1, const Rows<const T>& rows, double* values, Arena& arena) const override;
   void backward(const Frame& frame, int i0, int i1, const Rows<const T>& rows, const double* seed, double* values,

@@ -32,17 +32,6 @@ struct OutputSpec {
   }
 };
 
-/// The outputs of the energy head, in deepmd-kit's shapes.
-inline std::vector<OutputSpec> energy_outputs() {
-  return {
-      {"energy", "eV", {1}, false, Reduction::sum, "atom_energy", false},
-      {"atom_energy", "eV", {1}, true, Reduction::none, "", false},
-      {"force", "eV/angstrom", {3}, true, Reduction::none, "energy", true},
-      {"virial", "eV", {9}, false, Reduction::none, "energy", false},
-      {"atom_virial", "eV", {9}, true, Reduction::none, "energy", true},
-  };
-}
-
 /// Where the outputs of one evaluation go: the caller's arrays by name. What has no array, or null, is not computed. A name is
 /// looked up once per evaluation. A rank without atoms also names what its peers name, with pointers that are not null, or they
 /// would wait for exchanges that it does not take part in.

@@ -21,7 +21,7 @@ using namespace small;
 struct Result {
   double energy = 0;
   std::array<double, 9> virial{};
-  std::vector<double> force, atom_virial, deepmd_virial, atom_energy, descriptor;
+  std::vector<double> force, atom_virial, deepmd_virial, atom_energy, descriptor, seeded;
 
   /// Never empty: also a rank without atoms says what is computed, and thereby how often it exchanges.
   Result(int rows, int centres, int width)
@@ -29,7 +29,8 @@ struct Result {
         atom_virial(at(9L * rows + 1), NAN),
         deepmd_virial(atom_virial),
         atom_energy(at(centres), NAN),
-        descriptor(at(static_cast<std::int64_t>(centres) * width), NAN) {}
+        descriptor(at(static_cast<std::int64_t>(centres) * width), NAN),
+        seeded(force) {}
 };
 
 template <class T>
@@ -49,9 +50,26 @@ void evaluate(const Prepared<T>& model, const Frame& frame, int threads, Exchang
   out.set("force", unused.data());
   out.set("atom_virial", result.deepmd_virial.data());
   evaluator.evaluate(frame, threads, exchange, AtomVirial::deepmd, out);
+  // Weights of an atom that every rank knows: by its parameter.
+  const int nlocal = frame.edges->nlocal;
+  const auto weights = [&](int width) {
+    std::vector<double> w(at(static_cast<std::int64_t>(nlocal) * width + 1));
+    for (int i = 0; i < nlocal; ++i)
+      for (int c = 0; c < width; ++c) w[at(static_cast<std::int64_t>(i) * width + c)] = std::sin(c + 10 * frame.aparam[i]);
+    return w;
+  };
+  const std::vector<double> energy = weights(1), descriptor = weights(model.descriptor_dim), rotation = weights(3 * model.n2_real);
+  Seeds seeds;
+  seeds.atom_energy = energy.data();
+  seeds.descriptor = descriptor.data();
+  seeds.rot_mat = rotation.data();
+  Outputs gradient;
+  gradient.set("force", result.seeded.data());
+  evaluator.vjp(frame, threads, exchange, seeds, gradient);
   result.force.pop_back();
   result.atom_virial.pop_back();
   result.deepmd_virial.pop_back();
+  result.seeded.pop_back();
 }
 
 template <class T>
@@ -233,15 +251,17 @@ Result parts(const Config& config, const Prepared<T>& model, const System& syste
     forwards[at(r)] = exchange.forwards;
     reverses[at(r)] = exchange.reverses;
   });
-  CHECK(forwards == std::vector<int>(ranks.size(), 3 * nlayers) && reverses == std::vector<int>(ranks.size(), 6 * nlayers));
+  CHECK(forwards == std::vector<int>(ranks.size(), 4 * nlayers) && reverses == std::vector<int>(ranks.size(), 7 * nlayers));
 
   Result sum(system.n(), system.n(), width);
   sum.force.pop_back();
   sum.atom_virial.pop_back();
   sum.deepmd_virial.pop_back();
+  sum.seeded.pop_back();
   std::fill(sum.force.begin(), sum.force.end(), 0.0);
   std::fill(sum.atom_virial.begin(), sum.atom_virial.end(), 0.0);
   std::fill(sum.deepmd_virial.begin(), sum.deepmd_virial.end(), 0.0);
+  std::fill(sum.seeded.begin(), sum.seeded.end(), 0.0);
   for (std::size_t r = 0; r < ranks.size(); ++r) {
     const Result& result = results[r];
     sum.energy += result.energy;
@@ -250,7 +270,10 @@ Result parts(const Config& config, const Prepared<T>& model, const System& syste
       const bool local = row < ranks[r].nlocal();
       const Owner owner = local ? Owner{static_cast<int>(r), row} : ranks[r].ghosts[at(row - ranks[r].nlocal())];
       const int i = ranks[at(owner.rank)].atoms[at(owner.row)];
-      for (int k = 0; k < 3; ++k) sum.force[at(3L * i + k)] += result.force[at(3L * row + k)];
+      for (int k = 0; k < 3; ++k) {
+        sum.force[at(3L * i + k)] += result.force[at(3L * row + k)];
+        sum.seeded[at(3L * i + k)] += result.seeded[at(3L * row + k)];
+      }
       for (int k = 0; k < 9; ++k) {
         sum.atom_virial[at(9L * i + k)] += result.atom_virial[at(9L * row + k)];
         sum.deepmd_virial[at(9L * i + k)] += result.deepmd_virial[at(9L * row + k)];
@@ -281,6 +304,7 @@ void compare(const Result& a, const Result& b, double tolerance, const std::stri
   CHECK_CASE(same(a.deepmd_virial, b.deepmd_virial, tolerance), what);
   CHECK_CASE(same(a.atom_energy, b.atom_energy, tolerance), what);
   CHECK_CASE(same(a.descriptor, b.descriptor, tolerance), what);
+  CHECK_CASE(same(a.seeded, b.seeded, tolerance), what);
 }
 
 template <class T>
