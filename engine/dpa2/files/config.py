@@ -213,7 +213,7 @@ def check_kind(params: Mapping[str, Any]) -> None:
         raise UnsupportedModelError(f"this is a model of type {_shown(kind)}; {SUPPORTED}")
     descriptor = _mapping(params.get("descriptor", {}), "descriptor")
     kind = descriptor.get("type", "se_e2_a")
-    if kind != "dpa2":
+    if kind not in schema.section("descriptor")["type"].choices:
         raise UnsupportedModelError(f"the descriptor is {_shown(kind)}; {SUPPORTED}")
     if "repinit_rcut" in descriptor or "repinit_nsel" in descriptor:
         raise UnsupportedModelError(
@@ -221,7 +221,7 @@ def check_kind(params: Mapping[str, Any]) -> None:
         )
     fitting = _mapping(params.get("fitting_net", {}), "fitting_net")
     kind = fitting.get("type", "ener")
-    if kind != "ener":
+    if kind not in schema.section("fitting_net")["type"].choices:
         raise UnsupportedModelError(f"the fitting net is of type {_shown(kind)}; {SUPPORTED}")
 
 
