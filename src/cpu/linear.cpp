@@ -160,10 +160,11 @@ void Linear<T, Isa>::run(int m, int n, int k, T* C, long ldc, const T* A, long a
   const Problem<T> p{k, ldc, ars, acs, bks, bps, bias, accumulate};
   int c = 0, left = n / width<T>;
   const auto strips = [&](auto vectors, int count) {
-    const int end = c + count * vectors() * width<T>;
-    if (count > 0) columns<T, vectors()>(m, c, end, p, C, A, B);
+    constexpr int nv = decltype(vectors)::value;  // and no call, which the linker could take from another level
+    const int end = c + count * nv * width<T>;
+    if (count > 0) columns<T, nv>(m, c, end, p, C, A, B);
     c = end;
-    left -= count * vectors();
+    left -= count * nv;
   };
   strips(std::integral_constant<int, tile_vectors>(), left % tile_vectors == 1 && left > 1 ? left / tile_vectors - 1 : left / tile_vectors);
   strips(std::integral_constant<int, tile_vectors + 1>(), left / (tile_vectors + 1));

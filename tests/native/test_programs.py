@@ -96,6 +96,22 @@ def test_program(build: Path, source: str) -> None:
     assert passed > 0
 
 
+def test_no_level_lends_its_functions(build: Path) -> None:
+    """What the linker may merge carries its level in its name, or an old processor would get code for a new one."""
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("there is no nm: NOTHING WAS CHECKED")
+    libraries = sorted((build / "src" / "cpu").glob("libdpa2_kernels_*.a"))
+    assert libraries
+    for library in libraries:
+        level = library.stem.removeprefix("libdpa2_kernels_")
+        lines = [line.split() for line in run([nm, "--format=posix", library]).splitlines()]
+        functions = {words[0] for words in lines if len(words) > 1 and words[1] in ("T", "W", "i", "u")}
+        own = tuple(f"{len(room)}{room}{len(level)}{level}" for room in ("isa", "simd"))
+        assert len(functions) > 50
+        assert {name for name in functions if not any(tag in name for tag in own)} == set()
+
+
 def test_ctest_runs_the_same_tests(build: Path) -> None:
     ctest = shutil.which("ctest", path=PATH)
     assert ctest is not None, "ctest comes with CMake: pip install cmake, or the test extra of this project"
