@@ -8,6 +8,8 @@ namespace dpa2 {
 using Vec3 = std::array<double, 3>;
 using Mat3 = std::array<Vec3, 3>;
 
+inline double dot(const Vec3& a, const Vec3& b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
+
 // Three cell vectors (rows, angstrom) and one periodicity flag per vector. Handedness does not matter.
 class Box {
  public:

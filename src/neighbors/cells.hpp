@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "neighbors/box.hpp"
+#include "neighbors/lattice.hpp"
 
 namespace dpa2 {
 
@@ -70,7 +71,6 @@ class ImageCells {
   [[nodiscard]] Candidate candidate(int i, int j, const Shift& shift) const;
   [[nodiscard]] Candidate moved_candidate(int i, const Image& image) const;
   [[nodiscard]] bool displacement(int i, const double* x, double most, double (&cells)[3]) const;
-  void reduce(const Box& box);
   void wrap(const double* x, const int* types, int natoms, bool keep, const int* names);
   [[nodiscard]] Vec3 moved(const double* x, const double (&cells)[3]) const;
   void wrap_atom(int i, const double* x, double (&cells)[3], const int* names);
