@@ -11,6 +11,7 @@
 #include "graph/prepared.hpp"
 #include "graph/series.hpp"
 #include "graph/table.hpp"
+#include "graph/type_embedding.hpp"
 #include "math/skip.hpp"
 
 namespace dpa2 {
@@ -157,19 +158,7 @@ double vector_range(const Weights& w, const std::string& block, double protectio
 
 template <class T>
 void Prepared<T>::prepare_type_embedding(const Config& c, const Weights& w) {
-  const std::string name = "descriptor.type_embedding.embedding.embedding_net.layers.0";
-  const Matrix kernel = matrix(w, name + ".matrix");
-  Matrix x(ntypes, c.tebd_input());
-  if (c.use_econf_tebd)
-    x = matrix(w, "descriptor.econf_tebd");
-  else
-    for (int t = 0; t < ntypes; ++t) x(t, t) = 1.0;
-  Matrix e = product(x, kernel);
-  for (int t = 0; t < ntypes; ++t)
-    for (int k = 0; k < e.cols; ++k) {
-      if (c.use_tebd_bias) e(t, k) += matrix(w, name + ".bias")(0, k);
-      if (math::skip_copies(x.cols, e.cols) != 0) e(t, k) += x(t, k % x.cols);
-    }
+  const Matrix e = fold_type_embedding(c, w);
   tebd_dim = e.cols;
   tebd_ = e.a;
   tebd = flat<T>(storage, e);

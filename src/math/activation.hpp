@@ -61,5 +61,31 @@ DPA2_MATH void activate(V x, const Silut<T>& silut, V& y, V& dy) {
   }
 }
 
+/// phi''(x), given y = phi(x) and dy = phi'(x); 0 at kinks. Numbers alone, for the tables of compressed models.
+template <Activation A, class F, class T>
+DPA2_MATH T second_derivative(T x, const Silut<T>& silut, T y, T dy) {
+  if constexpr (A == Activation::tanh) {
+    return T(-2) * y * dy;
+  } else if constexpr (A == Activation::sigmoid) {
+    return dy * (T(1) - T(2) * y);
+  } else if constexpr (A == Activation::softplus) {
+    return x > T(20) ? T(0) : dy * (T(1) - dy);  // dy = s(x)
+  } else if constexpr (A == Activation::gelu) {
+    const T c = T(0.79788456080286535588);
+    const T th = F::tanh(c * (x + T(0.044715) * x * x * x));
+    const T bell = T(1) - th * th, slope = c * (T(1) + T(0.134145) * x * x), bend = c * T(0.26829) * x;
+    return bell * slope + T(0.5) * x * bell * (bend - T(2) * th * slope * slope);
+  } else if constexpr (A == Activation::silu || A == Activation::silut) {
+    if (A == Activation::silut && !(x < silut.threshold)) {
+      const T th = y - silut.offset;
+      return T(-2) * silut.slope * silut.slope * th * (T(1) - th * th);
+    }
+    const T s = T(1) / (T(1) + F::exp(-x));
+    return s * (T(1) - s) * (T(2) + x * (T(1) - T(2) * s));
+  } else {
+    return T(0);
+  }
+}
+
 }  // namespace math
 }  // namespace dpa2
