@@ -51,6 +51,33 @@ class NativeModel:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, RemarksTuple]: ...
     def memory_estimate(self, natoms: int, neighbors: float, atomic: int, threads: int) -> int: ...
 
+class EmbeddingCurves:
+    def __init__(self, config_json: str, weights: dict[str, NDArray[Any]], three_body: bool) -> None: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    # (3, n, channels): value, d/ds and d2/ds2 at s (n)
+    def evaluate(self, curve: int, s: NDArray[np.float64]) -> NDArray[np.float64]: ...
+
+def type_embedding(config_json: str, weights: dict[str, NDArray[Any]]) -> NDArray[np.float64]: ...  # (ntypes, tebd_dim)
+def last_hidden(
+    config_json: str,
+    weights: dict[str, NDArray[Any]],
+    descriptor: NDArray[np.float64],  # (nframes, natoms, descriptor_dim)
+    fparam: NDArray[np.float64] | None,
+    aparam: NDArray[np.float64] | None,
+) -> NDArray[np.float64]: ...  # (nframes, natoms, width of the last hidden layer)
+def reduced_lattice(
+    box: NDArray[np.float64] | None, pbc: tuple[bool, bool, bool]
+) -> tuple[
+    NDArray[np.float64],  # (3, 3) vectors as rows, angstrom
+    NDArray[np.float64],  # (3, 3) their inverse
+    NDArray[np.float64],  # (3) distances between opposite faces, angstrom
+    NDArray[np.int64],  # (3, 3) integers, times the vectors of the box
+]: ...
+def check_atoms(coords: NDArray[np.float64], types: NDArray[np.int32], ntypes: int) -> None: ...
+def distance_tolerance() -> float: ...  # angstrom: distances closer than this are equal up to rounding
 def neighbors(
     coords: NDArray[np.float64],
     types: NDArray[np.int32],

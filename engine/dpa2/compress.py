@@ -11,6 +11,7 @@ Lengths in angstrom; s and the curves are dimensionless.
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,9 +23,6 @@ from numpy.typing import NDArray
 from .errors import InputError
 from .files import ModelData
 from .files.compression import BLOCKS, channels, curves
-from .reference.activation import GELU_SCALE, Activation, activation, sigmoid
-from .reference.common import Weights
-from .reference.type_embedding import type_embedding
 
 Float = NDArray[np.float64]
 
@@ -74,94 +72,22 @@ class Table:
     nbytes: int
 
 
-def _second_derivative(name: str) -> Any:
-    """phi'' of an activation, elementwise on real arrays."""
-    base, _, argument = name.partition(":")
-
-    def tanh(x: Float) -> Float:
-        t = np.tanh(x)
-        return -2.0 * t * (1.0 - t**2)
-
-    def logistic(x: Float) -> Float:
-        return sigmoid(x) * sigmoid(-x) * (sigmoid(-x) - sigmoid(x))
-
-    def softplus(x: Float) -> Float:
-        return np.where(x > 20.0, 0.0, sigmoid(x) * sigmoid(-x))
-
-    def gelu(x: Float) -> Float:
-        slope, bend = GELU_SCALE * (1.0 + 0.134145 * x**2), GELU_SCALE * 0.26829 * x
-        t = np.tanh(GELU_SCALE * (x + 0.044715 * x**3))
-        first = (1.0 - t**2) * slope
-        out: Float = first + 0.5 * x * ((1.0 - t**2) * bend - 2.0 * t * first * slope)
-        return out
-
-    def silu(x: Float) -> Float:
-        s = sigmoid(x)
-        return s * (1.0 - s) * (2.0 + x * (1.0 - 2.0 * s))
-
-    def silut(x: Float) -> Float:
-        threshold = float(argument) if argument else 3.0
-        s = float(sigmoid(np.float64(threshold)))
-        k = s + threshold * s * (1.0 - s)
-        return np.where(x < threshold, silu(x), k**2 * tanh(k * (x - threshold)))
-
-    smooth = {
-        "tanh": tanh, "sigmoid": logistic, "softplus": softplus, "gelu": gelu, "gelu_tf": gelu, "silu": silu,
-        "silut": silut, "custom_silu": silut,
-    }  # fmt: skip
-    return smooth.get(base, np.zeros_like)
-
-
 class Curves:
-    """The network of a block as functions of s: values, slopes and second derivatives."""
+    """The network of a block as functions of s, evaluated by the compiled core."""
 
     def __init__(self, data: ModelData, block: str) -> None:
-        config = data.config["descriptor"]
-        option = config["repinit"]
-        prefix = BLOCKS[block]
-        weights = Weights(
-            {
-                name: value
-                for name, value in data.weights.items()
-                if name.startswith((f"{prefix}.filter_layers.", "descriptor.type_embedding.", "descriptor.econf"))
-            }
-        )
-        neurons = option["neuron" if block == "repinit" else "three_body_neuron"]
+        from ._native import EmbeddingCurves
+
+        needed = (f"{BLOCKS[block]}.filter_layers.", "descriptor.type_embedding.", "descriptor.econf_tebd")
+        weights = {name: value for name, value in data.weights.items() if name.startswith(needed)}
+        self._curves = EmbeddingCurves(json.dumps(data.config), weights, block == "three_body")
         self.count, self.channels = curves(data.config, block), channels(data.config, block)
-        self.activation = option["activation_function"]
-        self._phi: Activation = activation(self.activation)
-        self._bend = _second_derivative(self.activation)
-        names = [f"{prefix}.filter_layers.networks.0.layers.{k}" for k in range(len(neurons))]
-        self._layers = [(weights[f"{n}.matrix"], weights[f"{n}.bias"], weights.get(f"{n}.idt")) for n in names]
-        # what a curve's network sees besides s, in the order of the type tables: neighbour * ntypes + centre
-        self._types = np.zeros((self.count, 0))
-        if option["tebd_input_mode"] != "strip":
-            tebd = type_embedding(data.config, weights)
-            ntypes = len(tebd)
-            one_side = block == "repinit" and option["type_one_side"]
-            self._types = (
-                tebd
-                if one_side
-                else np.concatenate([np.repeat(tebd, ntypes, axis=0), np.tile(tebd, (ntypes, 1))], axis=1)
-            )
+        self.activation = data.config["descriptor"]["repinit"]["activation_function"]
 
     def __call__(self, curve: int, s: Float) -> tuple[Float, Float, Float]:
         """(n, channels) each: value, d/ds and d2/ds2 of a curve at s (n)."""
-        types = np.broadcast_to(self._types[curve], (len(s), self._types.shape[1]))
-        x = np.concatenate([s[:, None], types], axis=1)
-        dx, ddx = np.zeros_like(x), np.zeros_like(x)
-        dx[:, 0] = 1.0
-        for matrix, bias, idt in self._layers:
-            z, dz, ddz = x @ matrix + bias, dx @ matrix, ddx @ matrix
-            slope = self._phi.slope(z)
-            y = [self._phi.value(z), slope * dz, self._bend(z) * dz**2 + slope * ddz]
-            if idt is not None:
-                y = [part * idt for part in y]
-            repeats, rest = divmod(matrix.shape[1], matrix.shape[0])
-            if rest == 0 and repeats in (1, 2):
-                y = [part + np.tile(old, (1, repeats)) for part, old in zip(y, (x, dx, ddx), strict=True)]
-            x, dx, ddx = y
-        return x, dx, ddx
+        value, slope, second = self._curves.evaluate(curve, s)
+        return value, slope, second
 
 
 def ranges(data: ModelData, block: str) -> tuple[float, float]:

@@ -8,6 +8,7 @@ Names, arguments, shapes and types of numbers are those of ``deepmd.infer.DeepPo
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from types import TracebackType
@@ -187,33 +188,28 @@ class DeepPot:
         Raises:
             InputError: see :meth:`eval`.
         """
-        from .reference.common import Weights
-        from .reference.fitting import fitting_input, last_hidden
+        from ._native import last_hidden
 
         _warn_of_ignored(kwargs)
         batch = self._batch(coords, cells, atom_types, fparam, aparam, mixed_type)
         descriptor = self._descriptor(batch)
-        option = self._config["fitting_net"]
-        weights = Weights(self._model._data.weights)
-        last = f"fitting_net.filter_layers.networks.0.layers.{len(option['neuron'])}.matrix"
-        feature = np.empty((*batch.types.shape, weights[last].shape[0]))
-        for f in range(len(feature)):
-            frame = None if batch.fparam is None else batch.fparam[f]
-            atoms = None if batch.aparam is None else batch.aparam[f]
-            feature[f] = last_hidden(fitting_input(descriptor[f], frame, atoms, option, weights), option, weights)
+        weights = self._weights("fitting_net.")
+        feature = last_hidden(json.dumps(self._config), weights, descriptor, batch.fparam, batch.aparam)
         counted = (batch.types >= 0) & ~np.isin(batch.types, self._config["atom_exclude_types"])
-        feature = feature.astype(_dtype_of(option["precision"]), copy=False)
+        feature = feature.astype(_dtype_of(self._config["fitting_net"]["precision"]), copy=False)
         total = (feature * counted[:, :, None]).sum(axis=1, dtype=feature.dtype)
         return _cast(descriptor, dtype), _cast(feature, dtype), _cast(total, dtype)
 
     def eval_typeebd(self) -> Array:
         """The type embedding, (ntypes + 1, tebd_dim) in the precision of the descriptor; the last row is zero."""
-        from .reference.common import Weights
-        from .reference.type_embedding import type_embedding
+        from ._native import type_embedding
 
-        table = type_embedding(self._config, Weights(self._model._data.weights))
+        table = type_embedding(json.dumps(self._config), self._weights("descriptor."))
         padded = np.concatenate([table, np.zeros((1, table.shape[1]))])
         return padded.astype(_dtype_of(self._config["descriptor"]["precision"]))
+
+    def _weights(self, prefix: str) -> dict[str, Array]:
+        return {name: value for name, value in self._model._data.weights.items() if name.startswith(prefix)}
 
     def _descriptor(self, batch: Batch) -> Float:
         return self._model.descriptor(batch.coords, batch.types, batch.boxes)

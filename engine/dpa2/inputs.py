@@ -194,13 +194,13 @@ def _images(heights: list[float], rcut: float) -> float:
 
 
 def _reduced_heights(box: Float, pbc: Pbc, where: str) -> list[float]:
-    from .reference.lattice import reduced
+    from ._native import reduced_lattice
 
     try:
-        lattice = reduced(np.where(np.asarray(pbc)[:, None], box, 0.0), pbc)
+        rows = reduced_lattice(np.where(np.asarray(pbc)[:, None], box, 0.0), pbc)[0].tolist()
     except InputError as error:
         raise InputError(f"box{where}: {error}; lattice vectors are rows, in angstrom:\n{box}") from error
-    return _extent([lattice.rows[a].tolist() for a in range(3) if pbc[a]])[2]
+    return _extent([rows[a] for a in range(3) if pbc[a]])[2]
 
 
 def _checked_cell(box: Float, pbc: Pbc, rcut: float, where: str) -> Float | None:

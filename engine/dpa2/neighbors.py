@@ -97,18 +97,12 @@ class NeighborStatistics:
 
 def all_neighbors(frame: Frame, types: Int, rcut: float, ntypes: int) -> tuple[Any, Any, Float]:
     """All neighbours within ``rcut`` of every atom: start (natoms + 1), j (nedges), distance (nedges) angstrom."""
+    from ._native import neighbors
     from .inputs import check_input
 
     config = _configuration(rcut, ntypes)
     batch = check_input(config, frame.coords, types, frame.box, frame.pbc, with_parameters=False)
     box = None if batch.boxes is None else batch.boxes[0]
-    try:
-        from ._native import neighbors
-    except ImportError:
-        from .reference.neighbors import build
-
-        edges = build(batch.coords[0], batch.types[0], box, batch.pbc, config)
-        return edges.start, edges.j, edges.r
     found = neighbors(batch.coords[0], batch.types[0], box, batch.pbc, json.dumps(config))
     return found["start"], found["j"], found["r"]
 

@@ -2,7 +2,6 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <unistd.h>
 
 #include <exception>
 #include <memory>
@@ -11,11 +10,14 @@
 #include <stdexcept>
 
 #include "error.hpp"
-#include "math/limits.hpp"
 #include "graph/memory.hpp"
+#include "math/limits.hpp"
 #include "model/model.hpp"
 #include "model/safetensors.hpp"
+#include "python/lock.hpp"
+#include "python/probe.hpp"
 #include "python/schema.hpp"
+#include "python/weights.hpp"
 #include "threads.hpp"
 
 namespace py = pybind11;
@@ -50,49 +52,11 @@ py::tuple to_tuple(const dpa2::Remarks& remarks) {
   return py::make_tuple(list, pair.i < 0 ? py::object(py::none()) : py::make_tuple(pair.i, pair.j, pair.r));
 }
 
-/// Takes the interpreter's lock back. An interpreter that ends has Python 3.13 and older end a thread that asks for it, by an
-/// unwinding of the stack that no frame of C++ may stop or outlive: the thread waits for the end of the process, as Python 3.14
-/// has it do.
-void take_lock(PyThreadState* state) {
-  try {
-    PyEval_RestoreThread(state);
-  } catch (...) {
-    for (;;) pause();
-  }
-}
-
-/// Runs f, which knows nothing of Python, while other threads of Python run.
-template <class F>
-void without_lock(F f) {
-  std::exception_ptr error;
-  PyThreadState* const state = PyEval_SaveThread();
-  try {
-    f();
-  } catch (...) {
-    error = std::current_exception();
-  }
-  take_lock(state);
-  if (error) std::rethrow_exception(error);
-}
-
-dpa2::Weights make_weights(const py::dict& arrays) {
-  dpa2::Weights weights;
-  for (const auto& item : arrays) {
-    const std::string name = py::cast<std::string>(item.first);
-    const Doubles array = Doubles::ensure(item.second);
-    if (!array) throw py::error_already_set();
-    dpa2::Tensor& t = weights[name];
-    for (py::ssize_t k = 0; k < array.ndim(); ++k) t.shape.push_back(array.shape(k));
-    t.data.assign(array.data(), array.data() + array.size());
-  }
-  return weights;
-}
-
 class NativeModel {
  public:
   NativeModel(const std::string& config_json, const py::dict& weights, const std::string& precision, double skin, bool checked)
       : json_(config_json),
-        model_(std::make_unique<dpa2::Model>(dpa2::parse_config(config_json), make_weights(weights), precision, skin, checked)) {}
+        model_(std::make_unique<dpa2::Model>(dpa2::parse_config(config_json), dpa2::python::make_weights(weights), precision, skin, checked)) {}
 
   static std::unique_ptr<NativeModel> from_file(const std::string& path, const std::optional<std::string>& precision, double skin) {
     dpa2::SafetensorsFile file = dpa2::read_safetensors(path);
@@ -136,7 +100,7 @@ class NativeModel {
     out.set("atom_energy", atom_energy.mutable_data());
     if (atom_virial) out.set("atom_virial", atom_virial->mutable_data());
     dpa2::Remarks remarks;
-    without_lock([&] { model_->evaluate(s, static_cast<dpa2::AtomVirial>(atomic), threads, out, remarks); });
+    dpa2::python::without_lock([&] { model_->evaluate(s, static_cast<dpa2::AtomVirial>(atomic), threads, out, remarks); });
     py::dict result;
     result["energy"] = energy;
     result["forces"] = forces;
@@ -158,7 +122,7 @@ class NativeModel {
     out.set("descriptor", desc.mutable_data());
     if (rotation) out.set("rot_mat", rotation->mutable_data());
     dpa2::Remarks remarks;
-    without_lock([&] { model_->descriptor(s, threads, out, remarks); });
+    dpa2::python::without_lock([&] { model_->descriptor(s, threads, out, remarks); });
     return py::make_tuple(desc, rotation, to_tuple(remarks));
   }
 
@@ -193,7 +157,7 @@ py::dict neighbors(const Doubles& coords, const Ints& types, const std::optional
   const dpa2::Box cell = make_box(box, pbc);
   dpa2::Edges edges;
   dpa2::NeighborBuilder builder;
-  without_lock([&] { builder.build(coords.data(), types.data(), n, cell, settings, 1, edges); });
+  dpa2::python::without_lock([&] { builder.build(coords.data(), types.data(), n, cell, settings, 1, edges); });
   const py::ssize_t ne = edges.nedge();
   py::dict result;
   result["start"] = to_array(edges.start, {n + 1});
@@ -259,7 +223,8 @@ PYBIND11_MODULE(_native, m) {
       .def("memory_estimate", &NativeModel::memory_estimate, py::arg("natoms"), py::arg("neighbors"), py::arg("atomic"),
            py::arg("threads"));
   m.def("neighbors", &neighbors, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"), py::arg("config_json"));
-  register_schema(m);
+  dpa2::python::register_schema(m);
+  dpa2::python::register_probe(m);
   m.def("limits", []() { return py::make_tuple(dpa2::largest_length, dpa2::most_threads); });
   m.def("available_memory", []() {
     const dpa2::AvailableMemory memory = dpa2::available_memory();

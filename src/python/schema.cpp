@@ -79,7 +79,7 @@ void check_weights(const std::string& config_json, const py::dict& arrays) {
 
 }  // namespace
 
-void register_schema(py::module_& m) {
+void dpa2::python::register_schema(py::module_& m) {
   m.def("config_schema", &config_schema);
   m.def("expected_weights", &expected_weights, py::arg("config_json"));
   m.def("check_weights", &check_weights, py::arg("config_json"), py::arg("weights"));

@@ -131,6 +131,16 @@ def test_the_reference_needs_numpy_only() -> None:
     assert found - set(sys.stdlib_module_names) == {"numpy", "dpa2"} & found
 
 
+def test_the_reference_is_not_part_of_what_it_judges() -> None:
+    """Outside of its folder only the choice of a device imports it."""
+    package = r"(?:from|import)\s+(?:dpa2)?\.*reference\b"
+    name = r"from\s+(?:dpa2|\.+)\s+import\b.*\breference\b"
+    pattern = re.compile(rf"^\s*(?:{package}|{name})", re.MULTILINE)
+    files = [path for path in sources("engine") if path.parent.name != "reference"]
+    found = {path.relative_to(ENGINE).as_posix() for path in files if pattern.search(path.read_text(encoding="utf-8"))}
+    assert found - {"cuda/prepared.py"} == {"engines.py"}
+
+
 def test_version_stands_in_one_place() -> None:
     stated = re.findall(r"^\s*version: '([^']+)'", (ROOT / "meson.build").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(stated) == 1

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpa2.errors import InputError
-from dpa2.reference.lattice import LARGEST_MULTIPLE, Lattice, face_distances
 
 Array = NDArray[np.float64]
 
 # Images of a cell that a search walks over, for each atom and beside: as in the CPU's search
 MOST_IMAGES, SPARE_IMAGES = 1000.0, 100000.0
+LARGEST_MULTIPLE = 1e5  # of a vector, in one image
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Reduced cell vectors ``rows`` (3, 3), angstrom, = ``transform`` (3, 3, integers) times the vectors of the box.
+
+    Open directions have unit vectors orthogonal to the others, in which the fractional coordinate is a length.
+    """
+
+    rows: Array
+    inverse: Array  # (3, 3)
+    heights: Array  # (3) between opposite faces, angstrom
+    transform: NDArray[np.int64]
+    periodic: tuple[bool, bool, bool]
+
+
+def reduced(box: Array | None, pbc: Sequence[bool]) -> Lattice:
+    """The lattice of a box with short, nearly orthogonal vectors, from the compiled core.
+
+    Raises InputError for a box that is singular, not finite or too skewed, and for a periodic direction without a box.
+    """
+    from dpa2 import _native
+
+    periodic = (bool(pbc[0]), bool(pbc[1]), bool(pbc[2]))
+    return Lattice(*_native.reduced_lattice(box, periodic), periodic)
 
 
 @dataclass(frozen=True)
@@ -34,7 +60,7 @@ def bins_of(lattice: Lattice, low: Array, high: Array, radius: float, natoms: in
 
     Raises InputError for a cell so small that too many images would be needed.
     """
-    heights = face_distances(lattice.rows)
+    heights = lattice.heights
     width = np.where(lattice.periodic, radius / heights, 0.0)
     images = float(np.prod(1.0 + 2.0 * width))
     if not (images * natoms <= MOST_IMAGES * natoms + SPARE_IMAGES and width.max() < LARGEST_MULTIPLE):

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpa2._native import check_atoms, distance_tolerance
 from dpa2.errors import InputError
-from dpa2.reference.lattice import Lattice, reduced
-from dpa2.reference.neighbors import DISTANCE_TOLERANCE, check_atoms, exclusion_mask
 from dpa2.remarks import Remarks, least_distance
 
 from .device import Array, Device
 from .geometry import BlockList, Incoming, Lists
-from .lattice import Bins, bins_of
+from .lattice import Bins, Lattice, bins_of, reduced
 
 SOURCE = "neighbors.cu"
 DEFINES = {"real": "double"}  # nothing here is of the model's precision
@@ -30,6 +29,7 @@ THREADS = 32 * WARPS
 SCAN_THREADS = 1024
 NONE = np.iinfo(np.int32).max
 NO_PAIR = 2**64 - 1
+DISTANCE_TOLERANCE = distance_tolerance()  # angstrom: distances closer than this are equal up to rounding
 BLOCKS = ("repinit", "three_body", "repformer")
 
 
@@ -42,6 +42,14 @@ class DeviceLists(Lists):
 
 def _blocks(n: int, each: int) -> int:
     return -(-n // each)
+
+
+def _exclusion_mask(pairs: list[list[int]], ntypes: int) -> NDArray[np.bool_]:
+    """(ntypes, ntypes) True for the excluded pairs of types, in both orders."""
+    mask = np.zeros((ntypes, ntypes), dtype=bool)
+    for a, b in pairs:
+        mask[a, b] = mask[b, a] = True
+    return mask
 
 
 def _int(value: int) -> Any:
@@ -63,8 +71,8 @@ class NeighborSearch:
         self.three = (float(three[0]), int(three[1]))
         self.least = least_distance(config)[0]
         self.coincide = float(option["env_protection"]) == 0.0
-        by_model = exclusion_mask(config["pair_exclude_types"], self.ntypes)
-        by_descriptor = exclusion_mask(option["exclude_types"], self.ntypes)
+        by_model = _exclusion_mask(config["pair_exclude_types"], self.ntypes)
+        by_descriptor = _exclusion_mask(option["exclude_types"], self.ntypes)
         excluded = by_model.astype(np.int8) + 2 * by_descriptor.astype(np.int8)
         self.excluded = device.asarray(excluded) if excluded.any() else None
         self._box_key: tuple[Any, ...] | None = None
