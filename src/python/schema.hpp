@@ -3,7 +3,6 @@
 
 #include <pybind11/pybind11.h>
 
-/// Adds its functions to the module.
 namespace dpa2::python {
 
 void register_schema(pybind11::module_& m);
