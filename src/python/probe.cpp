@@ -12,7 +12,7 @@
 
 #include "error.hpp"
 #include "model/probe.hpp"
-#include "model/type_embedding.hpp"
+#include "graph/type_embedding.hpp"
 #include "neighbors/build.hpp"
 #include "neighbors/lattice.hpp"
 #include "python/lock.hpp"

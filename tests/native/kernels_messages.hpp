@@ -1,0 +1,278 @@
+// The operations that gather from the neighbours and scatter to them, as the tests call them; and the fitting net.
+#pragma once
+
+#include <memory>
+
+#include "operation.hpp"
+
+namespace operation {
+
+using dpa2::Activation;
+using dpa2::Kernels;
+
+/// The rows that the edges of a centre use: their own, or those of the neighbours among `nall`, whose gradients go elsewhere.
+struct Places {
+  int nall = 0;               // 0: row e belongs to edge e
+  std::vector<int> j, place;  // row of each edge; where the gradient of a row goes
+
+  Places() = default;
+  Places(Random& random, int n, int rows) : nall(rows), j(random.integers(n, rows)), place(random.permutation(rows)) {}
+  bool indexed() const { return nall > 0; }
+  long row(int e) const { return indexed() ? j[at(e)] : e; }
+  long rows(int n) const { return indexed() ? nall : n; }
+  std::vector<int> scatter() const {
+    std::vector<int> s;
+    for (const int r : j) s.push_back(place[at(r)]);
+    return s;
+  }
+  /// Rows of width w, brought back from where they went.
+  Vector collect(const Vector& placed, long w) const {
+    if (!indexed()) return placed;
+    Vector v;
+    for (const int p : place) v.insert(v.end(), placed.begin() + p * w, placed.begin() + (p + 1) * w);
+    return v;
+  }
+};
+
+struct Symmetrization {
+  int n, nc, axis;
+  Places places;
+  Vector f, X;  // (n, 3), (rows, nc)
+
+  Blocks inputs() const { return {f, X}; }
+  template <class S>
+  Values<S> reference(const Values<S>& x) const {
+    std::vector<S> C(at(3L * nc));
+    for (int e = 0; e < n; ++e)
+      for (int d = 0; d < 3; ++d)
+        for (int c = 0; c < nc; ++c) C[at(static_cast<long>(d) * nc + c)] += x[0][at(3L * e + d)] * x[1][at(places.row(e) * nc + c)];
+    Values<S> gram(1);
+    for (int a = 0; a < axis; ++a)
+      for (int c = 0; c < nc; ++c) {
+        S sum = 0;
+        for (int d = 0; d < 3; ++d) sum += C[at(static_cast<long>(d) * nc + a)] * C[at(static_cast<long>(d) * nc + c)];
+        gram[0].push_back(sum / 3.0);
+      }
+    return gram;
+  }
+  template <class T>
+  Blocks forward(const Kernels<T>& k, const Blocks& x) const {
+    const int np = padded<T>(nc);
+    const long ld = np + padded<T>(1);  // rows may be part of wider ones
+    Guarded<T> F(x[0], 1), C(3L * np), gram(static_cast<long>(axis) * np);
+    Rows<T> rows(x[1], places.rows(n), nc, ld);
+    Guarded<int> index(places.j);
+    k.sym_moments(n, np, C, F, {rows, ld, places.indexed() ? static_cast<int*>(index) : nullptr});
+    k.sym_gram(np, axis, gram, C);
+    return {gram.rows(axis, nc, np)};
+  }
+  template <class T>
+  Blocks backward(const Kernels<T>& k, const Blocks& x, const Blocks& dy) const {
+    const int np = padded<T>(nc);
+    const long ld = np + padded<T>(1), count = places.rows(n);
+    Guarded<T> F(x[0], 1), C(3L * np), dC(3L * np), df(3L * n, static_cast<T>(start_value), 1), dX(count * ld, static_cast<T>(start_value));
+    Rows<T> rows(x[1], count, nc, ld), dgram(dy[0], axis, nc, np, 0);
+    Guarded<int> index(places.j), scatter(places.scatter());
+    const dpa2::EdgeRows<T> source{rows, ld, places.indexed() ? static_cast<int*>(index) : nullptr};
+    k.sym_moments(n, np, C, F, source);
+    k.sym_gram_backward(np, axis, dC, dgram, C);
+    k.sym_moments_backward(n, np, df, dX, ld, places.indexed() ? static_cast<int*>(scatter) : nullptr, dC, F, source);
+    for (long r = 0; r < count; ++r)
+      for (long c = np; c < ld; ++c) CHECK(dX(r * ld + c) == static_cast<T>(start_value));
+    return {df.values(-1, start_value), places.collect(dX.rows(count, nc, ld, start_value), nc)};
+  }
+};
+
+struct Conv {
+  int n, na, nb;
+  Places a_places, b_places;
+  Vector a, b, s, P;  // (rows, na), (rows, nb), (n), (na, nb)
+
+  Blocks inputs() const { return {a, b, s}; }
+  template <class S>
+  Values<S> reference(const Values<S>& x) const {
+    const std::vector<S> y = product(x[0], P, a_places.rows(n), na, nb);
+    Values<S> out{std::vector<S>(at(nb))};
+    for (int e = 0; e < n; ++e)
+      for (int c = 0; c < nb; ++c) out[0][at(c)] += x[2][at(e)] * y[at(a_places.row(e) * nb + c)] * x[1][at(b_places.row(e) * nb + c)];
+    return out;
+  }
+  template <class T>
+  struct Arrays {
+    Arrays(const Conv& op, const Blocks& x)
+        : nap(padded<T>(op.na)), nbp(padded<T>(op.nb)), arows(op.a_places.rows(op.n)), brows(op.b_places.rows(op.n)),
+          a(x[0], arows, op.na, nap), b(x[1], brows, op.nb, nbp), s(x[2], 1), P(op.P, op.na, op.nb, nap, nbp),
+          Pt(transpose(op.P, op.na, op.nb), op.nb, op.na, nbp, nap),
+          aindex(op.a_places.j), bindex(op.b_places.j) {
+      ar = {a, nap, op.a_places.indexed() ? static_cast<int*>(aindex) : nullptr};
+      br = {b, nbp, op.b_places.indexed() ? static_cast<int*>(bindex) : nullptr};
+    }
+    int nap, nbp;
+    long arows, brows;
+    Rows<T> a, b;
+    Guarded<T> s;
+    Panels<T> P, Pt;
+    Guarded<int> aindex, bindex;
+    dpa2::EdgeRows<T> ar, br;
+  };
+  template <class T>
+  Blocks forward(const Kernels<T>& k, const Blocks& x) const {
+    Arrays<T> v(*this, x);
+    dpa2::Arena arena;
+    Guarded<T> out(v.nbp);
+    k.conv(n, out, v.ar, v.br, v.P.packed, v.s, arena);
+    return {out.values(nb)};
+  }
+  template <class T>
+  Blocks backward(const Kernels<T>& k, const Blocks& x, const Blocks& dy) const {
+    Arrays<T> v(*this, x);
+    dpa2::Arena arena;
+    Guarded<T> da(v.arows * v.nap, static_cast<T>(start_value)), db(v.brows * v.nbp, static_cast<T>(start_value)),
+        ds(n, static_cast<T>(start_value), 1);
+    Rows<T> dout(dy[0], 1, nb, v.nbp);
+    Guarded<int> ascatter(a_places.scatter()), bscatter(b_places.scatter());
+    k.conv_backward(n, da, v.nap, a_places.indexed() ? static_cast<int*>(ascatter) : nullptr, db, v.nbp,
+                    b_places.indexed() ? static_cast<int*>(bscatter) : nullptr, ds, dout, v.ar, v.br, v.P.packed, v.Pt.packed, v.s, arena);
+    return {a_places.collect(da.rows(v.arows, na, v.nap, start_value), na), b_places.collect(db.rows(v.brows, nb, v.nbp, start_value), nb),
+            ds.values(-1, start_value)};
+  }
+};
+
+struct G1G1 {
+  int n, n1, n2;
+  Places places;
+  Vector g1_i, g1, w, W;
+
+  Blocks inputs() const { return {g1_i, g1, w}; }
+  template <class S>
+  Values<S> reference(const Values<S>& x) const {
+    std::vector<S> y;
+    for (int e = 0; e < n; ++e)
+      for (int c = 0; c < n1; ++c) y.push_back(x[2][at(e)] * x[0][at(c)] * x[1][at(places.row(e) * n1 + c)]);
+    return {product(y, W, n, n1, n2)};
+  }
+  template <class T>
+  Blocks forward(const Kernels<T>& k, const Blocks& x) const {
+    const int n1p = padded<T>(n1), n2p = padded<T>(n2);
+    dpa2::Arena arena;
+    Rows<T> own(x[0], 1, n1, n1p), rows(x[1], places.nall, n1, n1p);
+    Guarded<T> sw(x[2], 1), U(static_cast<long>(n) * n2p);
+    Panels<T> matrix(W, n1, n2, n1p, n2p);
+    Guarded<int> index(places.j);
+    k.g1g1(n, U, own, rows, index, matrix.packed, sw, arena);
+    return {U.rows(n, n2, n2p)};
+  }
+  template <class T>
+  Blocks backward(const Kernels<T>& k, const Blocks& x, const Blocks& dy) const {
+    const int n1p = padded<T>(n1), n2p = padded<T>(n2);
+    dpa2::Arena arena;
+    Rows<T> own(x[0], 1, n1, n1p), rows(x[1], places.nall, n1, n1p), dU(dy[0], n, n2, n2p);
+    Guarded<T> sw(x[2], 1), dw(n, static_cast<T>(start_value), 1), down(n1p, static_cast<T>(start_value)),
+        drows(static_cast<long>(places.nall) * n1p, static_cast<T>(start_value));
+    Panels<T> matrix(transpose(W, n1, n2), n2, n1, n2p, n1p);
+    Guarded<int> index(places.j), scatter(places.scatter());
+    k.g1g1_backward(n, down, drows, scatter, dw, dU, own, rows, index, matrix.packed, sw, arena);
+    return {down.values(n1, start_value), places.collect(drows.rows(places.nall, n1, n1p, start_value), n1), dw.values(-1, start_value)};
+  }
+};
+
+struct Fitting {
+  Activation kind;
+  int m, in;
+  std::vector<int> widths;
+  Vector x;
+  Blocks w, b, idt;
+  Vector w_out;
+  double b_out;
+
+  int before(std::size_t l) const { return l == 0 ? in : widths[l - 1]; }
+  int skip(std::size_t l) const { return widths[l] == before(l) ? 1 : widths[l] == 2 * before(l) ? 2 : 0; }
+  int last() const { return widths.empty() ? in : widths.back(); }
+
+  Fitting(Random& random, Activation activation, int rows, int input, std::vector<int> layers, bool scaled)
+      : kind(activation), m(rows), in(input), widths(std::move(layers)), x(random.vector(static_cast<long>(rows) * input)) {
+    for (std::size_t l = 0; l < widths.size(); ++l) {
+      w.push_back(random.vector(static_cast<long>(before(l)) * widths[l], -0.5, 0.5));
+      b.push_back(random.vector(widths[l]));
+      idt.push_back(scaled && skip(l) != 0 ? random.vector(widths[l], 0.1, 0.5) : Vector());
+    }
+    w_out = random.vector(last());
+    b_out = random();
+  }
+  Blocks inputs() const { return {x}; }
+  template <class S>
+  Values<S> reference(const Values<S>& v) const {
+    std::vector<S> rows = v[0];
+    for (std::size_t l = 0; l < widths.size(); ++l) {
+      const std::size_t n = at(widths[l]), k = at(before(l));
+      std::vector<S> y = product(rows, w[l], m, before(l), widths[l]);
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        y[i] = phi(kind, 3.0, y[i] + b[l][i % n]);
+        if (!idt[l].empty()) y[i] *= idt[l][i % n];
+        if (skip(l) != 0) y[i] += rows[i / n * k + i % n % k];
+      }
+      rows = y;
+    }
+    Values<S> e{product(rows, w_out, m, last(), 1)};
+    for (S& value : e[0]) value += b_out;
+    return e;
+  }
+  template <class T>
+  struct Arrays {
+    explicit Arrays(const Fitting& op) : w_out(op.w_out, 1, op.last(), padded<T>(op.last()), 0) {
+      for (std::size_t l = 0; l < op.widths.size(); ++l) {
+        const int k = op.before(l), n = op.widths[l], kp = padded<T>(k), np = padded<T>(n);
+        panels.push_back(std::make_unique<Panels<T>>(op.w[l], k, n, kp, np));
+        panels.push_back(std::make_unique<Panels<T>>(transpose(op.w[l], k, n), n, k, np, kp));
+        vectors.push_back(std::make_unique<Rows<T>>(op.b[l], 1, n, np, 0));
+        dpa2::FittingLayer<T> layer;
+        layer.in = k;
+        layer.out = n;
+        layer.w = panels[2 * l]->packed;
+        layer.wt = panels[2 * l + 1]->packed;
+        layer.b = *vectors.back();
+        layer.skip = op.skip(l);
+        if (!op.idt[l].empty()) {
+          vectors.push_back(std::make_unique<Rows<T>>(op.idt[l], 1, n, np, 0));
+          layer.idt = *vectors.back();
+        }
+        layers.push_back(layer);
+      }
+      p.nlayers = static_cast<int>(layers.size());
+      p.layers = layers.data();
+      p.in = padded<T>(op.in);
+      p.w_out = w_out;
+      p.b_out = static_cast<T>(op.b_out);
+      p.act = activation<T>(op.kind);
+    }
+    std::vector<std::unique_ptr<Panels<T>>> panels;
+    std::vector<std::unique_ptr<Rows<T>>> vectors;
+    std::vector<dpa2::FittingLayer<T>> layers;
+    Rows<T> w_out;
+    dpa2::FittingParams<T> p;
+  };
+  template <class T>
+  Blocks forward(const Kernels<T>& k, const Blocks& v) const {
+    Arrays<T> a(*this);
+    dpa2::Arena arena;
+    Rows<T> rows(v[0], m, in, a.p.in, 0);
+    Guarded<T> e(m, NAN, 1), same(m, NAN, 1), dx(static_cast<long>(m) * a.p.in);
+    k.fitting(a.p, m, e, nullptr, rows, arena);
+    k.fitting(a.p, m, same, dx, rows, arena);
+    for (int i = 0; i < m; ++i) CHECK(e(i) == same(i));
+    return {e.values()};
+  }
+  template <class T>
+  Blocks backward(const Kernels<T>& k, const Blocks& v, const Blocks& dy) const {
+    Arrays<T> a(*this);
+    dpa2::Arena arena;
+    Rows<T> rows(v[0], m, in, a.p.in, 0);
+    Guarded<T> e(m, NAN, 1), dx(static_cast<long>(m) * a.p.in);
+    k.fitting(a.p, m, e, dx, rows, arena);
+    Vector g = dx.rows(m, in, a.p.in);  // each row's own energy
+    for (std::size_t i = 0; i < g.size(); ++i) g[i] *= dy[0][i / at(in)];
+    return {g};
+  }
+};
+
+}  // namespace operation
