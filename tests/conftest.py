@@ -6,8 +6,10 @@ cost a few tenths each, all but a few. ``pytest -m "not slow"`` is for every cha
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import native_programs
 import needs
 import pytest
 
@@ -29,3 +31,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, missing in (("lammps", needs.no_lammps), ("requires_gpu", needs.no_gpu)):
         if item.get_closest_marker(marker) and (why := missing()):
             pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def native_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build of the native tests; ``DPA2_NATIVE_BUILD`` names an existing one, which is brought up to date."""
+    if "DPA2_NATIVE_BUILD" in os.environ:
+        return native_programs.build(Path(os.environ["DPA2_NATIVE_BUILD"]))
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one build for all workers
+        return native_programs.build(tmp_path_factory.getbasetemp().parent / "native")
+    return native_programs.build(tmp_path_factory.mktemp("native"))

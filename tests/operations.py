@@ -1,32 +1,28 @@
-"""Every numerical operation of the model, declared once: its name, sizes to run it at, tolerances, and what it costs.
+"""What every numerical operation of the model costs, and the sizes that it is measured at.
 
-`cases` has the models. Needs the standard library alone.
+`cases` has the models, `ops` the operations that are tested. Needs the standard library alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One numerical operation: its name in src/cpu and dpa2.reference, sizes to run it at, and what it costs.
+    """One numerical operation: its name in src/cpu and dpa2.reference, the sizes of a benchmark, and what it costs.
 
     `macs` and `macs_backward` count the multiply-adds that are needed for one centre atom: for real neighbours only, in
     the form with the least work (queries folded with keys, values with head maps, embedding networks of one scalar as
     polynomials of degree 5); exponentials, tanh and square roots count nothing. The backward finds everything that the
-    forward computed. Tolerances are relative to max(1, largest magnitude); `step` is that of central differences in
-    the operation's own inputs.
+    forward computed.
     """
 
     name: str
     sizes: Mapping[str, int]
     macs: Callable[[Mapping[str, int]], float]
     macs_backward: Callable[[Mapping[str, int]], float]
-    tolerance: Mapping[str, float] = field(default_factory=lambda: {"float64": 1e-12, "float32": 2e-5})
-    step: float = 1e-5
-    difference: float = 1e-8
 
 
 _WATER = {

@@ -142,7 +142,6 @@ def test_operations_add_up_to_the_model(flops: ModuleType) -> None:
 def test_operations_are_complete(operation: Operation) -> None:
     assert operation.macs(operation.sizes) >= 0
     assert operation.macs_backward(operation.sizes) >= 0
-    assert set(operation.tolerance) == {"float64", "float32"}
 
 
 def test_every_option_has_a_price(flops: ModuleType) -> None:

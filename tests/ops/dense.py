@@ -1,0 +1,272 @@
+"""Operations on rows: environment matrix, activations, dense layers, LayerNorm, residual updates, entry of pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from dpa2.cuda.prepared import activation_defines
+from dpa2.reference.activation import activation
+from dpa2.reference.common import Weights
+from dpa2.reference.env_mat import env_mat
+from dpa2.reference.fitting import fitting_net
+from dpa2.reference.linear import linear
+from dpa2.reference.pair_attention import layer_norm
+from dpa2.reference.residual_update import residual_update
+from ops.backends import Arrays, Cpu, Cuda
+from ops.declared import Bounds, Operation
+from ops.graph import CENTRE, EDGES, OWN, TYPES, N, draw
+
+Seeds = tuple[np.ndarray, ...] | None
+#: numbers of src/math/activation.hpp
+ACTIVATIONS = ("linear", "tanh", "relu", "relu6", "sigmoid", "softplus", "gelu", "silu", "silut")
+
+
+class EnvMat(Operation):
+    name = "env_mat"
+    forward = Bounds(5e-14, 2e-5)
+    gradient = Bounds(1e-12, 1e-4)
+    cut = (1.0, 3.5, 0.1)
+
+    def __init__(self) -> None:
+        super().__init__("", draw(1, d=(EDGES, 3)))
+        self.statistics = draw(2, mean=(3, 4), std=(3, 4))
+        self.statistics["std"] = 0.5 + np.abs(self.statistics["std"])
+
+    def reference(self, d: Any) -> tuple[Any, ...]:
+        r = np.sqrt((d**2).sum(axis=1))
+        return env_mat(d, r, TYPES[CENTRE], self.statistics["mean"], self.statistics["std"], *self.cut)
+
+    def cpu(self, run: Cpu, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        R, sw, gradient = np.zeros((EDGES, 4)), np.zeros(EDGES), np.zeros((EDGES, 3))
+        for i, own in enumerate(OWN):
+            d, n = x["d"][own], own.stop - own.start
+            blocks = [d.T, self.statistics["mean"][TYPES[i]], self.statistics["std"][TYPES[i]], self.cut]
+            if seeds is None:
+                found = run(self.name, [n], blocks)
+                R[own], sw[own] = found[0].reshape(4, n).T, found[1]
+            else:
+                gradient[own] = run(self.name, [n], blocks, [seeds[0][own].T, seeds[1][own]])[0].reshape(3, n).T
+        return [R, sw] if seeds is None else [gradient]
+
+    def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        d, r = (run.constant(value, np.float64) for value in (x["d"], np.sqrt((x["d"] ** 2).sum(axis=1))))
+        mean, inv_std = run.up(self.statistics["mean"]), run.up(1.0 / self.statistics["std"])
+        centre, types = run.integers(CENTRE), run.integers(TYPES)
+        cut = (self.cut[0], 1.0 / (self.cut[1] - self.cut[0]), self.cut[2])
+        if seeds is None:
+            R, sw = run.array("R", EDGES, 4), run.array("sw", EDGES)
+            run.run("env_mat.cu", "env_mat", 1, EDGES, R, sw, d, r, None, centre, types, mean, inv_std, *cut)
+            return [run.down(R), run.down(sw)]
+        gamma, edge = run.filled(EDGES, 3), run.integers(np.arange(EDGES))
+        run.run("env_mat.cu", "env_mat_backward", 1, EDGES, gamma, 1, run.up(seeds[0]), run.up(seeds[1]), d, r, edge,
+                centre, types, inv_std, *cut, 0.0)  # fmt: skip
+        return [run.added(gamma)]
+
+
+class Activation(Operation):
+    name = "activation"
+    forward = Bounds(2e-14, 5e-6)
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind, draw(3, z=(N, 7)))
+        self.kind, self.bias = kind, draw(4, bias=(3, 7))["bias"]
+
+    def reference(self, z: Any) -> tuple[Any, ...]:
+        return (activation(self.kind)(z + self.bias[TYPES]),)
+
+    def cpu(self, run: Cpu, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        return run(self.name, [ACTIVATIONS.index(self.kind)], [x["z"] + self.bias[TYPES]], seeds)
+
+    def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        y, dphi, dz = (run.array(name, *x["z"].shape) for name in ("y", "dphi", "dz"))
+        size, defines = x["z"].size, activation_defines(self.kind)
+        run.each("linear.cu", "entry_activation", size, x["z"].shape[1], y, dphi, run.up(x["z"]), run.up(self.bias),
+                 run.integers(TYPES), defines=defines)  # fmt: skip
+        if seeds is None:
+            return [run.down(y)]
+        run.each("linear.cu", "entry_activation_backward", size, dz, run.up(seeds[0]), dphi, defines=defines)
+        return [run.down(dz)]
+
+
+class Linear(Operation):
+    name = "linear"
+
+    def __init__(self) -> None:
+        super().__init__("", draw(5, x=(7, 19)))
+        self.weights = Weights({f"l.{name}": value for name, value in draw(6, matrix=(19, 5), bias=(5,)).items()})
+
+    def reference(self, x: Any) -> tuple[Any, ...]:
+        return (linear(x, self.weights, "l"),)
+
+    def cpu(self, run: Cpu, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        return run(self.name, [7, 19, 5], [x["x"], self.weights["l.matrix"], self.weights["l.bias"]], seeds)
+
+
+class LayerNorm(Operation):
+    """The kernels take rows without a mean: the matrix in front of them makes such rows."""
+
+    name = "layer_norm"
+    forward = Bounds(5e-14, 1e-5)
+    shape = (7, 37)
+
+    def __init__(self) -> None:
+        super().__init__("", draw(7, z=self.shape))
+        self.gain = draw(8, gain=self.shape[1:], shift=self.shape[1:])
+
+    @staticmethod
+    def centred(rows: np.ndarray) -> np.ndarray:
+        found: np.ndarray = rows - rows.mean(axis=1, keepdims=True)
+        return found
+
+    def reference(self, z: Any) -> tuple[Any, ...]:
+        return (layer_norm(z, self.gain["gain"], self.gain["shift"], 1e-3),)
+
+    def cpu(self, run: Cpu, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        found = run(
+            self.name, self.shape, [self.centred(x["z"]), self.gain["gain"], self.gain["shift"], [1e-3]], seeds
+        )[0]
+        found = found.reshape(self.shape)
+        return [found if seeds is None else self.centred(found)]
+
+    def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        z, gain = run.up(self.centred(x["z"])), run.up(self.gain["gain"])
+        if seeds is None:
+            out = run.array("out", *self.shape)
+            run.warps("layer_norm.cu", "layer_norm", *self.shape, 1e-3, out, z, gain, run.up(self.gain["shift"]))
+            return [run.down(out)]
+        dz = run.up(seeds[0].copy())
+        run.warps("layer_norm.cu", "layer_norm_backward", *self.shape, 1e-3, dz, dz, z, gain)
+        return [self.centred(run.down(dz))]
+
+
+class ResidualUpdate(Operation):
+    """u + sum r U, whose U are activated where the model does so, with a bias in front."""
+
+    name = "residual_update"
+    shape = (6, 7)
+    active = (True, False, True)
+
+    def __init__(self) -> None:
+        super().__init__("", draw(9, u=self.shape, t0=self.shape, t1=self.shape, t2=self.shape))
+        self.r = Weights(draw(10, **{f"r.{k}": self.shape[1:] for k in range(3)}))
+        self.bias = [*draw(11, b0=self.shape[1:], b1=self.shape[1:]).values(), None]
+
+    def before(self, t: Any, k: int) -> Any:
+        return t if self.bias[k] is None else t + self.bias[k]
+
+    def reference(self, u: Any, **terms: Any) -> tuple[Any, ...]:
+        phi = activation("silu")
+        z = [self.before(t, k) for k, t in enumerate(terms.values())]
+        updates = [phi(t) if active else t for t, active in zip(z, self.active, strict=True)]
+        return (residual_update(u, updates, "res_residual", self.r, "r"),)
+
+    def cpu(self, run: Cpu, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        number = ACTIVATIONS.index("silu")
+        z = [self.before(x[f"t{k}"], k) for k in range(3)]
+        U = [run("activation", [number], [t])[0] if active else t for t, active in zip(z, self.active, strict=True)]
+        blocks = [x["u"], *U, *(self.r[f"r.{k}"] for k in range(3)), [1.0]]
+        found = run(self.name, [*self.shape, 3], blocks, seeds)
+        if seeds is None:
+            return found
+        du, *dU = found
+        return [du, *(run("activation", [number], [z[k]], [dU[k]])[0] if self.active[k] else dU[k] for k in range(3))]
+
+    def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        gradients = [run.array(f"d{k}", *self.shape) for k in range(3)]
+        terms: list[Any] = []
+        for k in range(3):
+            terms += [] if seeds is None else [gradients[k]]
+            bias = None if self.bias[k] is None else run.up(self.bias[k])
+            terms += [run.up(x[f"t{k}"]), run.up(self.r[f"r.{k}"]), bias, int(self.active[k])]
+        terms += [None] * (3 if seeds is None else 4) + [0]
+        size, defines = x["u"].size, activation_defines("silu")
+        if seeds is None:
+            out = run.array("out", *self.shape)
+            run.each("residual_update.cu", "residual_update", size, self.shape[1], out, run.up(x["u"]), 1.0, *terms,
+                     defines=defines)  # fmt: skip
+            return [run.down(out)]
+        du = run.up(seeds[0].copy())
+        run.each("residual_update.cu", "residual_update_backward", size, self.shape[1], du, du, 1.0, *terms,
+                 defines=defines)  # fmt: skip
+        return [run.down(array) for array in (du, *gradients)]
+
+
+class G2Embed(Operation):
+    name = "g2_embed"
+    n2 = 5
+
+    def __init__(self) -> None:
+        super().__init__("", draw(12, R=(EDGES, 4)))
+        self.weights = Weights({f"l.{name}": value for name, value in draw(13, matrix=(1, 5), bias=(5,)).items()})
+
+    def reference(self, R: Any) -> tuple[Any, ...]:
+        return activation("silu")(linear(R[:, :1], self.weights, "l")), R[:, 1:]
+
+    def cpu(self, run: Cpu, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        ints = [ACTIVATIONS.index("silu"), EDGES, self.n2]
+        blocks = [x["R"][:, 0], self.weights["l.matrix"], self.weights["l.bias"]]
+        if seeds is None:
+            return [run(self.name, ints, blocks)[0], x["R"][:, 1:]]
+        return [np.column_stack([run(self.name, ints, blocks, seeds[:1])[0], seeds[1]])]
+
+    def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        g2, h2 = run.array("g2", EDGES, self.n2), run.array("h2", EDGES, 3)
+        kept, w = run.array("x", EDGES), run.array("w", EDGES)
+        any_sw, *any_d = (
+            run.filled(EDGES),
+            *(run.constant(np.zeros(shape), np.float64) for shape in ((EDGES, 3), EDGES)),
+        )
+        weight, bias = run.up(self.weights["l.matrix"][0]), run.up(self.weights["l.bias"])
+        edge, defines = run.integers(np.arange(EDGES)), activation_defines("silu")
+        run.run("g2_embed.cu", "g2_embed", 2, EDGES, self.n2, 1, 0.0, g2, h2, kept, w, run.up(x["R"]), any_sw,
+                *any_d, edge, weight, bias, defines=defines)  # fmt: skip
+        if seeds is None:
+            return [run.down(g2), run.down(h2)]
+        dR = run.array("dR", EDGES, 4)
+        run.warps("g2_embed.cu", "g2_embed_backward", EDGES, self.n2, dR, run.up(seeds[0]), run.up(seeds[1]), kept,
+                  weight, bias, defines=defines)  # fmt: skip
+        return [run.down(dR)]
+
+
+class Fitting(Operation):
+    """One pass gives energies and gradients; on CUDA it is made of `linear` and of activations."""
+
+    name = "fitting"
+    widths = (12, 12, 7)
+
+    def __init__(self) -> None:
+        super().__init__("", draw(14, x=(N, 6)))
+        self.option = {"neuron": list(self.widths), "activation_function": "tanh", "resnet_dt": True}
+        weights, before, prefix = {}, 6, "fitting_net.filter_layers.networks.0.layers"
+        for k, width in enumerate((*self.widths, 1)):
+            drawn = draw(15 + k, matrix=(before, width), bias=(width,), idt=(width,))
+            drawn["matrix"] *= 0.5
+            if k == len(self.widths) or width not in (before, 2 * before):
+                del drawn["idt"]
+            weights |= {f"{prefix}.{k}.{name}": value for name, value in drawn.items()}
+            before = width
+        self.weights, self.prefix = Weights(weights), prefix
+
+    def reference(self, x: Any) -> tuple[Any, ...]:
+        return (fitting_net(x, self.option, self.weights),)
+
+    def cpu(self, run: Cpu, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        blocks: list[Any] = [x["x"]]
+        for k in range(len(self.widths)):
+            blocks += [self.weights.get(f"{self.prefix}.{k}.{part}", []) for part in ("matrix", "bias", "idt")]
+        last = f"{self.prefix}.{len(self.widths)}"
+        blocks += [self.weights[f"{last}.matrix"], self.weights[f"{last}.bias"]]
+        ints = [ACTIVATIONS.index("tanh"), N, 6, len(self.widths), *self.widths]
+        return run(self.name, ints, blocks, seeds)
+
+
+OPERATIONS: list[Operation] = [
+    EnvMat(),
+    *(Activation(kind) for kind in ACTIVATIONS),
+    Linear(),
+    LayerNorm(),
+    ResidualUpdate(),
+    G2Embed(),
+    Fitting(),
+]

@@ -1,0 +1,51 @@
+"""The edges that the operations run on: four atoms, one without neighbours, and what several operations share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from dpa2.reference.common import EdgeList
+from dpa2.reference.g2_embed import RepformerEdges
+from ops.backends import Cuda
+
+N, COUNT, NSEL = 4, (3, 0, 7, 2), 9
+EDGES, MOST = sum(COUNT), max(COUNT)
+START = np.concatenate([[0], np.cumsum(COUNT)])
+CENTRE = np.repeat(np.arange(N), COUNT)
+J = np.random.default_rng(5).integers(0, N, EDGES)
+TYPES = np.array([0, 2, 1, 0])
+KAPPA = np.linspace(0.5, 1.5, N)
+OWN = [slice(int(START[i]), int(START[i + 1])) for i in range(N)]
+
+
+def draw(seed: int, **shapes: Any) -> dict[str, np.ndarray]:
+    """Random numbers that float32 has exactly, so that both precisions start from the same."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=shape).astype(np.float32).astype(np.float64) for name, shape in shapes.items()}
+
+
+def switches(seed: int) -> np.ndarray:
+    """A weight between 0 and 1 for every edge."""
+    return np.random.default_rng(seed).uniform(0.05, 0.95, EDGES).astype(np.float32).astype(np.float64)
+
+
+def geometry(w: Any) -> RepformerEdges:
+    """What the reference sees; ``w``: the weights of the edges."""
+    empty = np.zeros((EDGES, 3))
+    edges = EdgeList(START, CENTRE, J, empty, empty[:, 0])
+    return RepformerEdges(edges, w, w, KAPPA, KAPPA, NSEL - np.array(COUNT))
+
+
+def neighbours(i: int) -> list[int]:
+    """Rows of the neighbours of a centre, behind the number of all rows."""
+    return [N, *J[OWN[i]]]
+
+
+def incoming_sum(run: Cuda, rows: Any) -> np.ndarray:
+    """Rows of edges added up at the atoms where the edges end."""
+    order = np.argsort(J, kind="stable")
+    begin = run.integers(np.searchsorted(J[order], np.arange(N + 1)))
+    out = run.filled(N, rows.shape[1])
+    run.run("linear.cu", "sum_incoming", N, rows.shape[1], 1, out, rows, begin, run.integers(order))
+    return run.added(out)

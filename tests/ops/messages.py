@@ -1,0 +1,169 @@
+"""Operations that gather from the neighbours and scatter to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from dpa2.reference.common import Weights
+from dpa2.reference.conv import conv
+from dpa2.reference.linear import linear
+from dpa2.reference.symmetrization import symmetrization
+from ops.backends import Arrays, Cpu, Cuda
+from ops.declared import Operation
+from ops.graph import CENTRE, EDGES, KAPPA, OWN, START, J, N, draw, geometry, incoming_sum, neighbours
+
+Seeds = tuple[np.ndarray, ...] | None
+
+
+class Symmetrization(Operation):
+    """Of rows of edges (grrg) or of the neighbours' rows (drrd)."""
+
+    name = "symmetrization"
+    nc, axis = 37, 3
+
+    def __init__(self, indexed: bool) -> None:
+        rows = N if indexed else EDGES
+        super().__init__("drrd" if indexed else "grrg", draw(20, X=(rows, self.nc), h2=(EDGES, 3), w=(EDGES,)))
+        self.indexed = indexed
+
+    def reference(self, X: Any, h2: Any, w: Any) -> tuple[Any, ...]:
+        return (symmetrization(X[J] if self.indexed else X, h2, geometry(w), self.axis),)
+
+    def cpu(self, run: Cpu, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        gram = np.zeros((N, self.axis * self.nc))
+        dX, dh2, dw = (np.zeros_like(x[name]) for name in ("X", "h2", "w"))
+        for i, own in enumerate(OWN):
+            n, f = own.stop - own.start, KAPPA[i] * x["w"][own, None] * x["h2"][own]
+            rows = slice(None) if self.indexed else own
+            ints = [n, self.nc, self.axis, *(neighbours(i) if self.indexed else [0])]
+            found = run(self.name, ints, [f, x["X"][rows]], None if seeds is None else [seeds[0][i]])
+            if seeds is None:
+                gram[i] = found[0]
+                continue
+            df = KAPPA[i] * found[0].reshape(n, 3)
+            dh2[own], dw[own] = x["w"][own, None] * df, (x["h2"][own] * df).sum(axis=1)
+            dX[rows] += found[1].reshape(-1, self.nc)
+        return [gram] if seeds is None else [dX, dh2, dw]
+
+    def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        width, shared = self.axis * self.nc + 9, run.numbers(3 * self.nc)
+        head = (N, self.nc, self.axis, width)
+        C, gram = run.array("C", N, 3, self.nc), run.zeros("gram", N, width)
+        tail = (run.up(x["X"]), run.integers(J) if self.indexed else None, run.up(x["h2"]), run.up(x["w"]),
+                run.up(KAPPA), run.integers(START))  # fmt: skip
+        run.run("symmetrization.cu", "symmetrization", *head, C, gram, *tail, shared=shared)
+        if seeds is None:
+            return [run.down(gram)[:, : self.axis * self.nc]]
+        dgram = np.zeros((N, width))
+        dgram[:, : self.axis * self.nc] = seeds[0]
+        dX, dh2, dw = run.filled(EDGES, self.nc), run.filled(EDGES, 3), run.filled(EDGES)
+        run.run("symmetrization.cu", "symmetrization_backward", *head, 1, dX, dh2, dw, run.up(dgram), C, *tail,
+                shared=shared)  # fmt: skip
+        if self.indexed:  # every place of dX is set once: what it starts from is taken off before the sum
+            dX = run.up(run.added(dX))
+        return [incoming_sum(run, dX) if self.indexed else run.added(dX), run.added(dh2), run.added(dw)]
+
+
+class Conv(Operation):
+    """With g1_out_conv g2 goes through the projection, without it g1 does."""
+
+    name = "conv"
+    n2 = 5
+
+    def __init__(self, out_conv: bool, n1: int) -> None:
+        super().__init__(f"{'out' if out_conv else 'node'} {n1}", draw(21, g1=(N, n1), g2=(EDGES, self.n2), w=(EDGES,)))
+        self.out_conv, self.n1 = out_conv, n1
+        self.P = draw(22, P=(self.n2, n1) if out_conv else (n1, self.n2))["P"]
+
+    def reference(self, g1: Any, g2: Any, w: Any) -> tuple[Any, ...]:
+        weights = Weights({"l.proj_g1g2.matrix": self.P})
+        return (conv(g1, g2, geometry(w), self.out_conv, weights, "l"),)
+
+    def cpu(self, run: Cpu, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        out = np.zeros((N, self.P.shape[1]))
+        dg1, dg2, dw = (np.zeros_like(x[name]) for name in ("g1", "g2", "w"))
+        for i, own in enumerate(OWN):
+            n, places = own.stop - own.start, [[0], neighbours(i)]
+            rows = [x["g2"][own], x["g1"]]
+            if not self.out_conv:
+                places, rows = places[::-1], rows[::-1]
+            ints = [n, *self.P.shape, *places[0], *places[1]]
+            blocks = [*rows, KAPPA[i] * x["w"][own], self.P]
+            found = run(self.name, ints, blocks, None if seeds is None else [seeds[0][i]])
+            if seeds is None:
+                out[i] = found[0]
+                continue
+            edge, node = (0, 1) if self.out_conv else (1, 0)
+            dg2[own] = found[edge].reshape(n, self.n2)
+            dg1 += found[node].reshape(N, self.n1)
+            dw[own] = KAPPA[i] * found[2]
+        return [out] if seeds is None else [dg1, dg2, dw]
+
+    def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        g2, w, dg2, dw = run.up(x["g2"]), run.up(x["w"]), run.filled(EDGES, self.n2), run.filled(EDGES)
+        tail = (w, run.up(KAPPA), run.integers(START), run.integers(J))
+        width = self.P.shape[1]
+        out = run.zeros("out", N, width)
+        rows = run.array("rows", EDGES, width)
+        if not self.out_conv:
+            node = run.up(x["g1"] @ self.P)
+            if seeds is None:
+                run.run("conv.cu", "conv_node", N, self.n2, width, out, g2, node, *tail)
+                return [run.down(out)]
+            run.run(
+                "conv.cu", "conv_node_backward", N, self.n2, width, rows, dg2, dw, run.up(seeds[0]), g2, node, *tail
+            )
+            return [incoming_sum(run, rows) @ self.P.T, run.added(dg2), run.added(dw)]
+        g1, P, Pt = run.up(x["g1"]), run.up(self.P), run.up(self.P.T)
+        if seeds is None:
+            run.run("conv.cu", "conv", N, self.n1, self.n2, out, g1, g2, P, *tail, shared=run.numbers(32 * self.n2))
+            return [run.down(out)]
+        run.run("conv.cu", "conv_backward", N, self.n1, self.n2, rows, dg2, dw, run.up(seeds[0]), g1, g2, P, Pt, *tail,
+                shared=run.numbers(32 * (2 * self.n2 + self.n1)))  # fmt: skip
+        return [incoming_sum(run, rows), run.added(dg2), run.added(dw)]
+
+
+class G1G1(Operation):
+    name = "g1g1"
+    n1, n2 = 9, 5
+
+    def __init__(self) -> None:
+        super().__init__("", draw(23, g1=(N, self.n1), w=(EDGES,)))
+        self.W = draw(24, W=(self.n1, self.n2))["W"]
+
+    def reference(self, g1: Any, w: Any) -> tuple[Any, ...]:
+        return (linear(w[:, None] * g1[CENTRE] * g1[J], Weights({"l.matrix": self.W}), "l", bias=False),)
+
+    def cpu(self, run: Cpu, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        U, dg1, dw = np.zeros((EDGES, self.n2)), np.zeros_like(x["g1"]), np.zeros(EDGES)
+        for i, own in enumerate(OWN):
+            ints = [own.stop - own.start, self.n1, self.n2, *neighbours(i)]
+            blocks = [x["g1"][i], x["g1"], x["w"][own], self.W]
+            found = run(self.name, ints, blocks, None if seeds is None else [seeds[0][own]])
+            if seeds is None:
+                U[own] = found[0].reshape(-1, self.n2)
+                continue
+            dg1[i] += found[0]
+            dg1 += found[1].reshape(N, self.n1)
+            dw[own] = found[2]
+        return [U] if seeds is None else [dg1, dw]
+
+    def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        g1, tail = run.up(x["g1"]), (run.up(x["w"]), run.integers(START), run.integers(J))
+        if seeds is None:
+            U = run.array("U", EDGES, self.n2)
+            run.run("g1g1.cu", "g1g1", N, self.n1, self.n2, U, g1, run.up(self.W), *tail,
+                    shared=run.numbers(16 * self.n1))  # fmt: skip
+            return [run.down(U)]
+        dg1, rows, dw = run.filled(N, self.n1), run.zeros("rows", EDGES, self.n1), run.filled(EDGES)
+        run.run("g1g1.cu", "g1g1_backward", N, self.n1, self.n2, dg1, rows, dw, run.up(seeds[0]), g1, run.up(self.W.T),
+                *tail, shared=run.numbers(16 * (self.n1 + self.n2)))  # fmt: skip
+        return [run.added(dg1) + incoming_sum(run, rows), run.added(dw)]
+
+
+OPERATIONS: list[Operation] = [
+    *(Symmetrization(indexed) for indexed in (False, True)),
+    *(Conv(out_conv, n1) for out_conv in (True, False) for n1 in (9, 140)),
+    G1G1(),
+]
