@@ -51,10 +51,9 @@ py::list expected_weights(const std::string& config_json) {
 
 template <class T>
 bool checked(const dpa2::ExpectedWeight& weight, const py::array& array) {
-  if (!py::isinstance<py::array_t<T, py::array::c_style>>(array)) return false;
-  const T* const values = static_cast<const T*>(array.data());
-  const auto n = static_cast<std::size_t>(array.size());
-  dpa2::check_values(weight, values, n);
+  const bool readable = (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+  if (!readable || !py::isinstance<py::array_t<T, py::array::c_style>>(array)) return false;
+  dpa2::check_values(weight, static_cast<const T*>(array.data()), static_cast<std::size_t>(array.size()));
   return true;
 }
 
@@ -73,7 +72,7 @@ void check_weights(const std::string& config_json, const py::dict& arrays) {
   for (const dpa2::ExpectedWeight& weight : expected) {
     const py::array& array = found.at(weight.name);
     if (!checked<double>(weight, array) && !checked<float>(weight, array))
-      throw dpa2::model_file_error("the weight '", weight.name, "' is no contiguous array of float64 or float32 numbers");
+      throw dpa2::model_file_error("the weight '", weight.name, "' is no contiguous, aligned array of float64 or float32 numbers");
   }
 }
 

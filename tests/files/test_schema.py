@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ import pytest
 from cases import BASE, ModelCase, golden_cases, load_golden
 from dpa2 import _native, files
 from dpa2.errors import ModelFileError
-from dpa2.files import schema
-from model_files import make
+from dpa2.files import ModelData, schema
+from model_files import assert_same, make
 
 # deepmd-kit's defaults, as its documentation states them; None of an option that has none
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -90,6 +91,10 @@ def test_roles() -> None:
     assert set(found) == {"environment_mean", "environment_stddev", "statistic", "constant", "parameter"}
 
 
+def unaligned(array: np.ndarray) -> np.ndarray:
+    return np.frombuffer(b"\0" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
+
+
 LAYER = "descriptor.repformers.layers.0.linear1.bias"
 
 
@@ -99,8 +104,15 @@ LAYER = "descriptor.repformers.layers.0.linear1.bias"
         (lambda w: w.pop(LAYER), f"'{LAYER}' is missing"),
         (lambda w: w.update({LAYER: w[LAYER][:-1]}), f"'{LAYER}' has shape .*expected"),
         (lambda w: w.update({LAYER: np.full_like(w[LAYER], np.inf)}), f"'{LAYER}' is not finite at element 0"),
-        (lambda w: w.update({LAYER: w[LAYER].astype(np.int64)}), f"'{LAYER}' is no contiguous array of float64"),
-        (lambda w: w.update({LAYER: np.repeat(w[LAYER], 2)[::2]}), f"'{LAYER}' is no contiguous array of float64"),
+        (
+            lambda w: w.update({LAYER: w[LAYER].astype(np.int64)}),
+            f"'{LAYER}' is no contiguous, aligned array of float64",
+        ),
+        (
+            lambda w: w.update({LAYER: np.repeat(w[LAYER], 2)[::2]}),
+            f"'{LAYER}' is no contiguous, aligned array of float64",
+        ),
+        (lambda w: w.update({LAYER: unaligned(w[LAYER])}), f"'{LAYER}' is no contiguous, aligned array of float64"),
         (lambda w: w["descriptor.repinit.stddev"].__setitem__((1, 2), 0.0), "stddev' is zero at element 6"),
         (lambda w: w.update(more=np.ones(1)), "'more' is not used"),
     ],
@@ -115,7 +127,14 @@ def test_weights_are_checked(change: Any, message: str, dtype: str) -> None:
         schema.check_weights(model.config, weights)
 
 
-def test_a_model_is_checked_once(tmp_path: Any) -> None:
+def test_arrays_that_are_not_aligned_are_copied(tmp_path: Path) -> None:
+    model = make()
+    odd = ModelData(model.config, {name: unaligned(array) for name, array in model.weights.items()})
+    files.write_safetensors(tmp_path / "m.safetensors", odd)
+    assert_same(files.read(tmp_path / "m.safetensors"), model)
+
+
+def test_a_model_is_checked_once(tmp_path: Path) -> None:
     """What a reader returns is known to be finite, what a caller puts together is not; shapes are never trusted."""
     path = tmp_path / "m.safetensors"
     files.write_safetensors(path, make())

@@ -165,4 +165,4 @@ def _weight(weight: Weight, tensors: Mapping[str, Any], config: Mapping[str, Any
         if not ((array == first) | (np.isnan(array) & np.isnan(first))).all():
             raise ModelFileError(f"{name!r} differs between neighbour slots, which no statistics of deepmd-kit do")
         array = array[:, 0]
-    return np.ascontiguousarray(array.reshape(shape))
+    return np.require(array.reshape(shape), requirements=("C_CONTIGUOUS", "ALIGNED"))
