@@ -88,6 +88,9 @@ def neighbors(
 def config_schema() -> dict[str, Any]: ...  # what dpa2.files.schema reads
 def expected_weights(config_json: str) -> list[tuple[str, tuple[int, ...], str, str]]: ...  # name, shape, role, dtype
 def check_weights(config_json: str, weights: dict[str, NDArray[Any]]) -> None: ...
+def folded(
+    config_json: str, weights: dict[str, NDArray[Any]]
+) -> dict[str, NDArray[np.float64]]: ...  # src/fold/folded.hpp has the names
 def limits() -> tuple[float, int]: ...  # the largest length in angstrom, the most threads
 def available_memory() -> tuple[int, str]: ...  # bytes, and what leaves no more
 def isa() -> str: ...

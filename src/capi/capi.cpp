@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "gate.hpp"
 #include "model/safetensors.hpp"
@@ -27,9 +28,9 @@ void require_finite_rows(const dpa2::Outputs& out, const dpa2::Config& config, i
 /// Makes a model of what read() gives; errors of the file name it.
 template <class Read>
 void load(dpa2_model** out, const std::string& name, const char* precision, double skin, Read read) try {
-  const dpa2::SafetensorsFile file = read();
-  *out = new dpa2_model(
-      std::make_shared<const dpa2::Model>(dpa2::parse_config(file.config_json), file.weights, precision == nullptr ? "" : precision, skin));
+  dpa2::SafetensorsFile file = read();
+  *out = new dpa2_model(std::make_shared<const dpa2::Model>(dpa2::parse_config(file.config_json), std::move(file.weights),
+                                                            precision == nullptr ? "" : precision, skin));
 } catch (const dpa2::Error& e) {
   const bool of_file = e.status() == dpa2::Status::model_file || e.status() == dpa2::Status::unsupported;
   if (!of_file || std::string(e.what()).find(name) != std::string::npos) throw;

@@ -1,48 +1,51 @@
-// Weights in double while a model is prepared: padding, folding, packing.
+// Folded tensors in double as arrays of the CPU kernels' precision: padded to 64 bytes, packed in panels.
 #pragma once
 
-#include <string>
+#include <cstddef>
+#include <memory>
 #include <vector>
 
+#include "cpu/activation.hpp"
 #include "cpu/linear.hpp"
-#include "math/activation.hpp"
-#include "model/config.hpp"
-#include "graph/prepared.hpp"
-#include "model/weights.hpp"
+#include "fold/activation.hpp"
+#include "fold/matrix.hpp"
+#include "padding.hpp"
 
 namespace dpa2 {
 
-struct Matrix {
-  int rows = 0, cols = 0;
-  std::vector<double> a;
+/// Owns the arrays that the parameter structures point into: 64-byte aligned, zero-initialised, never moved.
+class Storage {
+ public:
+  Storage() = default;
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+  template <class T>
+  T* take(std::size_t n) {
+    return static_cast<T*>(raw(n * sizeof(T)));
+  }
+  std::size_t bytes() const noexcept { return bytes_; }
 
-  Matrix() = default;
-  Matrix(int r, int c) : rows(r), cols(c), a(static_cast<std::size_t>(r) * static_cast<std::size_t>(c)) {}
-  double& operator()(int r, int c) { return a[static_cast<std::size_t>(r) * static_cast<std::size_t>(cols) + static_cast<std::size_t>(c)]; }
-  double operator()(int r, int c) const { return a[static_cast<std::size_t>(r) * static_cast<std::size_t>(cols) + static_cast<std::size_t>(c)]; }
+ private:
+  struct Free {
+    void operator()(void* p) const noexcept;
+  };
+  void* raw(std::size_t bytes);
+  std::vector<std::unique_ptr<void, Free>> blocks_;
+  std::size_t bytes_ = 0, left_ = 0;
+  char* free_ = nullptr;  ///< the rest of the last block
 };
-
-/// The tensor `name` as a matrix; a vector is one row. Throws Error when it is missing.
-Matrix matrix(const Weights& weights, const std::string& name);
-bool has(const Weights& weights, const std::string& name);
-
-Matrix transposed(const Matrix& m);
-Matrix product(const Matrix& a, const Matrix& b);
-/// m with zero rows and columns appended.
-Matrix padded_to(const Matrix& m, int rows, int cols);
 
 /// m (k, n), n a multiple of 64 bytes, in the panels of `Linear`.
 template <class T>
 Packed<T> pack(Storage& storage, const Matrix& m);
+/// m and its transpose.
+template <class T>
+void pack_both(Storage& storage, const Matrix& m, Packed<T>& w, Packed<T>& wt);
 /// The entries of m in order, followed by zeros up to n (n < 0: as many as there are).
 template <class T>
 const T* flat(Storage& storage, const Matrix& m, int n = -1);
-template <class T>
-const T* flat(Storage& storage, const std::vector<double>& v, int n = -1);
 
 template <class T>
-ActivationSpec<T> activation(const ActivationConfig& c);
-/// A hidden layer in double on rows x: phi(x W + b) * idt + skip; `prefix` ends before ".matrix".
-Matrix hidden_layer(const Weights& weights, const std::string& prefix, const ActivationConfig& act, const Matrix& x);
+ActivationSpec<T> activation(const FoldedActivation& act);
 
 }  // namespace dpa2

@@ -1,40 +1,15 @@
-// The model as the kernels want it: padded, packed and folded once per precision, then immutable.
+// The model as the kernels of the CPU want it: the folded tensors, padded, packed and rounded once, then immutable.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "cpu/kernels.hpp"
+#include "fold/folded.hpp"
+#include "graph/packing.hpp"
 #include "model/config.hpp"
 #include "model/features.hpp"
-#include "model/weights.hpp"
-#include "padding.hpp"
 
 namespace dpa2 {
-
-/// Owns the arrays that the parameter structures point into: 64-byte aligned, zero-initialised, never moved.
-class Storage {
- public:
-  Storage() = default;
-  Storage(const Storage&) = delete;
-  Storage& operator=(const Storage&) = delete;
-  template <class T>
-  T* take(std::size_t n) {
-    return static_cast<T*>(raw(n * sizeof(T)));
-  }
-  std::size_t bytes() const noexcept { return bytes_; }
-
- private:
-  struct Free {
-    void operator()(void* p) const noexcept;
-  };
-  void* raw(std::size_t bytes);
-  std::vector<std::unique_ptr<void, Free>> blocks_;
-  std::size_t bytes_ = 0, left_ = 0;
-  char* free_ = nullptr;  ///< the rest of the last block
-};
 
 /// Statistics and range of one block; tables per type.
 template <class T>
@@ -63,7 +38,8 @@ struct LayerParams {
 
 template <class T>
 struct Prepared {
-  Prepared(const Config& config, const Weights& weights);
+  /// Layers are released as they are packed.
+  Prepared(const Config& config, Folded folded);
 
   const Kernels<T>& kernels;
   Storage storage;
@@ -119,14 +95,13 @@ struct Prepared {
   SeriesTable<T> repinit_table_, three_table_;
   QuinticTable<T> repinit_quintic_, three_quintic_;
 
-  void prepare_type_embedding(const Config& c, const Weights& w);
-  void prepare_repinit(const Config& c, const Weights& w);
-  void prepare_three_body(const Config& c, const Weights& w);
-  void prepare_padding(const Config& c);
-  void prepare_entry(const Config& c, const Weights& w);
-  void prepare_layers(const Config& c, const Weights& w);
-  void prepare_fitting(const Config& c, const Weights& w);
-  std::vector<double> tebd_;  ///< (ntypes, tebd_dim) in double
+  void prepare_repinit(const Config& c, const FoldedRepinit& f);
+  void prepare_three_body(const Config& c, const FoldedThreeBody& f);
+  void prepare_padding();
+  void prepare_entry(const Config& c, const FoldedDescriptor& f);
+  void prepare_layers(const Config& c, std::vector<FoldedLayer>& folded);
+  void prepare_fitting(const Config& c, const FoldedFitting& f);
+  void prepare_energy(const FoldedEnergy& f);
 };
 
 extern template struct Prepared<double>;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/kernels.hpp"
 #include "error.hpp"
 
 namespace dpa2 {

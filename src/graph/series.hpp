@@ -3,7 +3,7 @@
 
 #include "cpu/embedding_net.hpp"
 #include "cpu/tabulate.hpp"
-#include "graph/prepared.hpp"
+#include "graph/packing.hpp"
 
 namespace dpa2 {
 

@@ -4,7 +4,8 @@
 #include <string>
 
 #include "cpu/quintic.hpp"
-#include "graph/prepared.hpp"
+#include "graph/packing.hpp"
+#include "model/config.hpp"
 
 namespace dpa2 {
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "error.hpp"
+#include "fold/folded.hpp"
 #include "graph/count.hpp"
 #include "graph/series.hpp"
 #include "neighbors/order.hpp"
@@ -126,7 +127,7 @@ void check_environment() {
 
 }  // namespace
 
-Model::Model(Config config, const Weights& weights, const std::string& precision, double skin, bool values_checked)
+Model::Model(Config config, Weights weights, const std::string& precision, double skin, bool values_checked)
     : config_(std::move(config)),
       precision_(precision.empty() ? config_.precision : precision),
       settings_(dpa2::neighbor_settings(config_)),
@@ -139,12 +140,14 @@ Model::Model(Config config, const Weights& weights, const std::string& precision
   outputs_ = energy_outputs();
   outputs_.push_back({"descriptor", "", {config_.descriptor_dim()}, true, Reduction::none, "", false});
   outputs_.push_back({"rot_mat", "", {config_.repformer.g2_dim, 3}, true, Reduction::none, "", false});
-  if (precision_ == "float64")
-    f64_ = std::make_unique<Prepared<double>>(config_, weights);
-  else if (precision_ == "float32")
-    f32_ = std::make_unique<Prepared<float>>(config_, weights);
-  else
+  if (precision_ != "float64" && precision_ != "float32")
     throw invalid_input("precision must be 'float64' or 'float32', not '", precision_, "'");
+  RawTensors raw(std::move(weights));
+  Folded folded = fold(config_, raw);
+  if (precision_ == "float64")
+    f64_ = std::make_unique<Prepared<double>>(config_, std::move(folded));
+  else
+    f32_ = std::make_unique<Prepared<float>>(config_, std::move(folded));
 }
 
 Model::~Model() = default;

@@ -53,7 +53,7 @@ class Model {
   /// `precision` "float64" or "float32"; empty: the configuration's own. With a `skin` (angstrom) neighbours within the cutoff
   /// + skin are looked for once and reused until an atom has moved by half the skin; results are the same bits.
   /// `values_checked`: somebody has seen to it that the weights are finite; names and shapes are checked here. Throws Error.
-  Model(Config config, const Weights& weights, const std::string& precision, double skin = 0.0, bool values_checked = false);
+  Model(Config config, Weights weights, const std::string& precision, double skin = 0.0, bool values_checked = false);
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;

@@ -5,8 +5,8 @@
 
 #include "cpu/kernels.hpp"
 #include "error.hpp"
-#include "math/skip.hpp"
 #include "graph/packing.hpp"
+#include "math/skip.hpp"
 #include "padding.hpp"
 
 namespace dpa2 {
@@ -48,7 +48,7 @@ const std::vector<double>& shaped(const Weights& weights, const std::string& nam
 
 Network::Network(const Weights& weights, const std::string& prefix, int in, const std::vector<int>& widths, bool resnet_dt,
                  const ActivationConfig& activation_config)
-    : in_(in), act_(activation<double>(activation_config)) {
+    : in_(in), act_(activation<double>(fold_activation(activation_config))) {
   for (std::size_t l = 0; l < widths.size(); ++l) {
     const std::string name = prefix + ".layers." + std::to_string(l);
     Layer layer{in, widths[l], padded<double>(widths[l]), math::skip_copies(in, widths[l]), {}, {}, {}};

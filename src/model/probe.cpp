@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "error.hpp"
-#include "graph/type_embedding.hpp"
+#include "fold/type_embedding.hpp"
 
 namespace dpa2 {
 
@@ -30,7 +30,8 @@ EmbeddingCurves::EmbeddingCurves(const Config& c, const Weights& weights, bool t
                c.repinit.activation) {
   if (c.repinit.strip) return;
   check_type_embedding(c, weights);
-  const Matrix tebd = fold_type_embedding(c, weights);
+  RawTensors raw(weights);
+  const Matrix tebd = fold_type_embedding(c, raw);
   const bool one_side = !three_body && c.repinit.type_one_side;
   const int n = c.ntypes();
   count_ = one_side ? n : n * n;

@@ -8,12 +8,14 @@
 #include <new>
 #include <optional>
 #include <stdexcept>
+#include <utility>
 
 #include "error.hpp"
 #include "graph/memory.hpp"
 #include "math/limits.hpp"
 #include "model/model.hpp"
 #include "model/safetensors.hpp"
+#include "python/fold.hpp"
 #include "python/lock.hpp"
 #include "python/probe.hpp"
 #include "python/schema.hpp"
@@ -62,7 +64,7 @@ class NativeModel {
     dpa2::SafetensorsFile file = dpa2::read_safetensors(path);
     std::unique_ptr<NativeModel> m(new NativeModel);
     m->json_ = file.config_json;
-    m->model_ = std::make_unique<dpa2::Model>(dpa2::parse_config(file.config_json), file.weights, precision.value_or(""), skin);
+    m->model_ = std::make_unique<dpa2::Model>(dpa2::parse_config(file.config_json), std::move(file.weights), precision.value_or(""), skin);
     return m;
   }
 
@@ -225,6 +227,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("neighbors", &neighbors, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"), py::arg("config_json"));
   dpa2::python::register_schema(m);
   dpa2::python::register_probe(m);
+  dpa2::python::register_fold(m);
   m.def("limits", []() { return py::make_tuple(dpa2::largest_length, dpa2::most_threads); });
   m.def("available_memory", []() {
     const dpa2::AvailableMemory memory = dpa2::available_memory();

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "error.hpp"
+#include "fold/type_embedding.hpp"
 #include "model/probe.hpp"
-#include "graph/type_embedding.hpp"
 #include "neighbors/build.hpp"
 #include "neighbors/lattice.hpp"
 #include "python/lock.hpp"
@@ -39,7 +39,8 @@ py::array_t<double> evaluate(const EmbeddingCurves& curves, int curve, const Dou
 }
 
 py::array_t<double> type_embedding(const std::string& config_json, const py::dict& weights) {
-  const Matrix table = fold_type_embedding(parse_config(config_json), make_weights(weights));
+  RawTensors raw(make_weights(weights));
+  const Matrix table = fold_type_embedding(parse_config(config_json), raw);
   py::array_t<double> out({table.rows, table.cols});
   std::copy(table.a.begin(), table.a.end(), out.mutable_data());
   return out;

@@ -13,6 +13,8 @@
 
 namespace py = pybind11;
 
+namespace dpa2::python {
+
 namespace {
 
 const char* role_name(dpa2::WeightRole role) {
@@ -78,8 +80,10 @@ void check_weights(const std::string& config_json, const py::dict& arrays) {
 
 }  // namespace
 
-void dpa2::python::register_schema(py::module_& m) {
+void register_schema(py::module_& m) {
   m.def("config_schema", &config_schema);
   m.def("expected_weights", &expected_weights, py::arg("config_json"));
   m.def("check_weights", &check_weights, py::arg("config_json"), py::arg("weights"));
 }
+
+}  // namespace dpa2::python

@@ -23,11 +23,12 @@ MAY_INCLUDE = {
     "neighbors": {"neighbors", "math"},
     "cpu": {"cpu", "math"},
     "cuda": {"cuda", "math"},
-    "graph": {"graph", "model", "cpu", "neighbors", "math"},
-    "heads": {"heads", "graph", "model", "cpu", "neighbors", "math"},
-    "model": {"model", "heads", "graph", "cpu", "neighbors", "math"},
-    "python": {"python", "model", "heads", "graph", "cpu", "neighbors", "math"},
-    "capi": {"model", "heads", "graph", "cpu", "neighbors", "math"},
+    "fold": {"fold", "model", "math"},
+    "graph": {"graph", "fold", "model", "cpu", "neighbors", "math"},
+    "heads": {"heads", "graph", "fold", "model", "cpu", "neighbors", "math"},
+    "model": {"model", "heads", "graph", "fold", "cpu", "neighbors", "math"},
+    "python": {"python", "model", "heads", "graph", "fold", "cpu", "neighbors", "math"},
+    "capi": {"model", "heads", "graph", "fold", "cpu", "neighbors", "math"},
     "lammps": set(),
 }
 # the rooms that may include the public headers; LAMMPS's also compiles outside of the tree, with nothing but these

@@ -1,11 +1,11 @@
 // One vector per element of the type map (specification, section 3).
 #pragma once
 
-#include "graph/packing.hpp"
+#include "fold/matrix.hpp"
 
 namespace dpa2 {
 
 /// (ntypes, tebd_dim): one-hot types, or electron configurations, through a linear layer with a skip.
-Matrix fold_type_embedding(const Config& config, const Weights& weights);
+Matrix fold_type_embedding(const Config& config, RawTensors& raw);
 
 }  // namespace dpa2

@@ -1,0 +1,24 @@
+#include "fold/fitting.hpp"
+
+namespace dpa2 {
+
+FoldedFitting fold_fitting(const FittingConfig& config, RawTensors& raw) {
+  const std::string prefix = "fitting_net.", layers = prefix + "filter_layers.networks.0.layers.";
+  const std::size_t nhidden = config.neuron.size();
+  FoldedFitting f;
+  f.act = fold_activation(config.activation);
+  for (std::size_t l = 0; l < nhidden; ++l) f.layers.push_back(fold_hidden(raw, layers + std::to_string(l)));
+  f.out = fold_dense(raw, layers + std::to_string(nhidden));
+  if (config.numb_fparam > 0) {
+    f.fparam_avg = raw.matrix(prefix + "fparam_avg");
+    f.fparam_inv_std = raw.matrix(prefix + "fparam_inv_std");
+  }
+  if (config.numb_aparam > 0 && !config.use_aparam_as_mask) {
+    f.aparam_avg = raw.matrix(prefix + "aparam_avg");
+    f.aparam_inv_std = raw.matrix(prefix + "aparam_inv_std");
+  }
+  if (config.dim_case_embd > 0) f.case_embd = raw.matrix(prefix + "case_embd");
+  return f;
+}
+
+}  // namespace dpa2

@@ -1,0 +1,95 @@
+// A model as its operations want it: plain tensors in double, without padding, under names. The folds are exact; every backend
+// lays them out for its kernels and rounds them once.
+//
+//   name                                      shape                what it is
+//   type_embedding                            (ntypes, tebd)       one vector per type
+//
+//   B is repinit, three_body (where there is one) or repformer:
+//   B.mean, .stddev, .inv_std, .pad           (ntypes, 4)          statistics; the row of a padded slot
+//   B.rcut_smth, .inv_width, .protection      scalars              of the switch and the environment matrix
+//
+//   N is repinit or three_body, an embedding network:
+//   N.activation                              (1, 4)               kind (math/activation.hpp); threshold, slope, offset of silut
+//   N.layers.L.w, .b, .idt                    (in, out), (1, out)  hidden layer L; of the first, w is the scalar's row and b is absent
+//   N.layers.L.in, .out, .skip                scalars              widths; how many copies of its input are added
+//   N.typed                                   scalar               1: the tables of types have a row per combination, else one
+//   N.type_term, .type_skip                   (rows, .)            the types' share of the first layer, and of its input
+//   N.gate                                    (combinations, .)    the types' network of strip mode
+//   N.table.nodes, .coefficients              (1, intervals + 1), (curves, intervals, 6, channels)   of a compressed model
+//   repinit.inv_nsel, three_body.inv_nsel2    scalars              1 / sel and 1 / sel^2
+//   repinit.pad_embedding                     (ntypes^2, .)        in Python alone: of a padded slot, by the types of atom 0 and centre
+//
+//   entry.shape, entry.type_term              (width, n1), (ntypes, n1)   from the first blocks to g1
+//   repformer.activation                      (1, 4)
+//   repformer.g2.w, .b, .inv_rcut             (1, n2), scalar      the first g2
+//
+//   L is layers.0, layers.1, ...; what a layer does not have is absent:
+//   L.self.w, .b; L.linear2.w, .b             (n, n), (1, n)
+//   L.conv.w, L.g1g1.w                        (n2, n1) or (n1, n2)
+//   L.linear1.g1, .conv, .grrg, .drrd, .b     (width, n1), (1, n1) one matrix per input, in the order of its columns
+//   L.local_attention.query, .value, .b       (n1, nh n1), (nh n1, n1), (1, n1)
+//   L.pair_attention.query, .value, .b        (n2, nh n2), (n2, nh n2), (1, n2)
+//   L.pair_attention.gain, .shift, .h2        (1, n2), (1, n2), (nh, 1)
+//   L.g1_residual.a, .self, .conv, .linear1, .attention            scalar, (1, n1): u' = a u + sum_k r_k U_k
+//   L.g2_residual.a, .linear2, .g1g1, .attention                   scalar, (1, n2)
+//   L.h2_residual.a, .attention                                    scalar, (1, 1)
+//
+//   fitting.activation, .layers.L.*, .out.w, .out.b                as above
+//   fitting.fparam_avg, .fparam_inv_std, .aparam_avg, .aparam_inv_std, .case_embd    (1, .)
+//   energy.bias, energy.counted               (1, ntypes)          eV; 0 for types without energy
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fold/energy.hpp"
+#include "fold/entry.hpp"
+#include "fold/fitting.hpp"
+#include "fold/g2_embed.hpp"
+#include "fold/layer.hpp"
+#include "fold/repinit.hpp"
+#include "fold/three_body.hpp"
+
+namespace dpa2 {
+
+struct FoldedDescriptor {
+  Matrix tebd;  ///< (ntypes, tebd_dim)
+  FoldedRepinit repinit;
+  std::optional<FoldedThreeBody> three_body;
+  FoldedEntry entry;
+  FoldedActivation act;  ///< of the repformer
+  FoldedG2Embed g2_embed;
+  std::vector<FoldedLayer> layers;
+
+  template <class F>
+  void for_each(F& f) const {
+    f("type_embedding", tebd);
+    repinit.for_each("repinit", f);
+    if (three_body) three_body->for_each("three_body", f);
+    entry.for_each("entry", f);
+    act.for_each("repformer.activation", f);
+    g2_embed.for_each("repformer", f);
+    for (std::size_t l = 0; l < layers.size(); ++l) layers[l].for_each("layers." + std::to_string(l), f);
+  }
+};
+
+struct Folded {
+  FoldedDescriptor descriptor;
+  FoldedFitting fitting;
+  FoldedEnergy energy;
+
+  /// Calls f(name, value) for everything that the model has; a value is a Matrix, a Tensor, a double or an int.
+  template <class F>
+  void for_each(F&& f) const {
+    descriptor.for_each(f);
+    fitting.for_each("fitting", f);
+    energy.for_each("energy", f);
+  }
+};
+
+/// The weights are those that check_weights has passed.
+FoldedDescriptor fold_descriptor(const Config& config, RawTensors& raw);
+Folded fold(const Config& config, RawTensors& raw);
+
+}  // namespace dpa2

@@ -1,0 +1,22 @@
+#include "fold/layer.hpp"
+
+namespace dpa2 {
+
+FoldedLayer fold_layer(const RepformerConfig& config, RawTensors& raw, int number) {
+  const std::string name = "descriptor.repformers.layers." + std::to_string(number) + ".";
+  FoldedLayer f;
+  const LayerFeatures has = f.has = layer_features(config, number);
+  if (has.self) f.self = fold_dense(raw, name + "g1_self_mlp");
+  if (has.conv) f.conv = raw.matrix(name + "proj_g1g2.matrix");
+  f.linear1 = fold_linear1(config, raw, name, has);
+  if (has.local_attention) f.local_attention = fold_local_attention(config, raw, name);
+  if (!has.last) f.linear2 = fold_dense(raw, name + "linear2");
+  if (has.g1g1) f.g1g1 = raw.matrix(name + "proj_g1g1g2.matrix");
+  if (has.pair_map()) f.pair_attention = fold_pair_attention(config, raw, name, has);
+  f.g1 = fold_residual(config.update_style, raw, name + "g1_residual", members_g1(has), config.g1_dim);
+  f.g2 = fold_residual(config.update_style, raw, name + "g2_residual", members_g2(has), config.g2_dim);
+  f.h2 = fold_residual(config.update_style, raw, name + "h2_residual", members_h2(has), 1);
+  return f;
+}
+
+}  // namespace dpa2

@@ -1,0 +1,32 @@
+#include "fold/repinit.hpp"
+
+#include <algorithm>
+
+namespace dpa2 {
+
+FoldedRepinit fold_repinit(const Config& config, RawTensors& raw, const Matrix& tebd) {
+  const RepinitConfig& r = config.repinit;
+  const std::string block = "descriptor.repinit";
+  FoldedRepinit f;
+  f.statistics = fold_statistics(config, raw, block, r.rcut, r.rcut_smth);
+  f.net = fold_embedding_net(config, raw, {block, r.neuron.size(), r.type_one_side, config.repinit_table}, tebd);
+  f.inv_nsel = 1.0 / r.nsel;
+  return f;
+}
+
+Matrix fold_padded_embedding(const Config& config, const FoldedRepinit& repinit) {
+  const Matrix& pad = repinit.statistics.pad;
+  if (std::all_of(pad.a.begin(), pad.a.end(), [](double x) { return x == 0.0; })) return Matrix();
+  const int ntypes = config.ntypes();
+  Matrix out(ntypes * ntypes, repinit.net.layers.back().out);
+  for (int row = 0; row < out.rows; ++row) {
+    const int combination = config.repinit.type_one_side ? row / ntypes : row;
+    const Matrix g = evaluate(repinit.net, pad(row % ntypes, 0), combination);
+    // The switch of a padded slot is zero, and with it the gate of a smooth model.
+    const bool gated = config.repinit.strip && !config.smooth;
+    for (int c = 0; c < out.cols; ++c) out(row, c) = g(0, c) * (gated ? 1.0 + repinit.net.gate(combination, c) : 1.0);
+  }
+  return out;
+}
+
+}  // namespace dpa2

@@ -1,0 +1,30 @@
+// The first block: moments of the embedded environment (specification, section 5).
+#pragma once
+
+#include <string>
+
+#include "fold/embedding_net.hpp"
+#include "fold/statistics.hpp"
+
+namespace dpa2 {
+
+struct FoldedRepinit {
+  FoldedStatistics statistics;
+  FoldedEmbeddingNet net;
+  double inv_nsel = 0;
+
+  template <class F>
+  void for_each(const std::string& at, F& f) const {
+    statistics.for_each(at, f);
+    net.for_each(at, f);
+    f(at + ".inv_nsel", inv_nsel);
+  }
+};
+
+FoldedRepinit fold_repinit(const Config& config, RawTensors& raw, const Matrix& tebd);
+
+/// (ntypes * ntypes, width) the embedding of a padded slot, rows by the type of atom 0 and of the centre (P6); empty where the
+/// statistics have no mean, which leaves padded slots nothing to add. The CPU evaluates it with its own kernels.
+Matrix fold_padded_embedding(const Config& config, const FoldedRepinit& repinit);
+
+}  // namespace dpa2

@@ -1,0 +1,26 @@
+// The three-body block (specification, section 6).
+#pragma once
+
+#include <string>
+
+#include "fold/embedding_net.hpp"
+#include "fold/statistics.hpp"
+
+namespace dpa2 {
+
+struct FoldedThreeBody {
+  FoldedStatistics statistics;
+  FoldedEmbeddingNet net;  ///< of the types of a pair in order
+  double inv_nsel2 = 0;    ///< 1 / sel^2
+
+  template <class F>
+  void for_each(const std::string& at, F& f) const {
+    statistics.for_each(at, f);
+    net.for_each(at, f);
+    f(at + ".inv_nsel2", inv_nsel2);
+  }
+};
+
+FoldedThreeBody fold_three_body(const Config& config, RawTensors& raw, const Matrix& tebd);
+
+}  // namespace dpa2
