@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,14 @@ from ops.graph import CENTRE, EDGES, OWN, TYPES, N, draw
 Seeds = tuple[np.ndarray, ...] | None
 #: numbers of src/math/activation.hpp
 ACTIVATIONS = ("linear", "tanh", "relu", "relu6", "sigmoid", "softplus", "gelu", "silu", "silut")
+
+
+def defines(kind: str) -> dict[str, str | int]:
+    """What CUDA sources are compiled with for an activation function; silut has the threshold 3 (theory 4.1)."""
+    threshold = 3.0
+    s = 1.0 / (1.0 + math.exp(-threshold))
+    constants = (threshold, s + threshold * s * (1.0 - s), threshold * s)
+    return activation_defines(np.array([ACTIVATIONS.index(kind), *constants]))
 
 
 class EnvMat(Operation):
@@ -80,12 +89,12 @@ class Activation(Operation):
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
         y, dphi, dz = (run.array(name, *x["z"].shape) for name in ("y", "dphi", "dz"))
-        size, defines = x["z"].size, activation_defines(self.kind)
+        size, options = x["z"].size, defines(self.kind)
         run.each("linear.cu", "entry_activation", size, x["z"].shape[1], y, dphi, run.up(x["z"]), run.up(self.bias),
-                 run.integers(TYPES), defines=defines)  # fmt: skip
+                 run.integers(TYPES), defines=options)  # fmt: skip
         if seeds is None:
             return [run.down(y)]
-        run.each("linear.cu", "entry_activation_backward", size, dz, run.up(seeds[0]), dphi, defines=defines)
+        run.each("linear.cu", "entry_activation_backward", size, dz, run.up(seeds[0]), dphi, defines=options)
         return [run.down(dz)]
 
 
@@ -180,15 +189,15 @@ class ResidualUpdate(Operation):
             bias = None if self.bias[k] is None else run.up(self.bias[k])
             terms += [run.up(x[f"t{k}"]), run.up(self.r[f"r.{k}"]), bias, int(self.active[k])]
         terms += [None] * (3 if seeds is None else 4) + [0]
-        size, defines = x["u"].size, activation_defines("silu")
+        size, options = x["u"].size, defines("silu")
         if seeds is None:
             out = run.array("out", *self.shape)
             run.each("residual_update.cu", "residual_update", size, self.shape[1], out, run.up(x["u"]), 1.0, *terms,
-                     defines=defines)  # fmt: skip
+                     defines=options)  # fmt: skip
             return [run.down(out)]
         du = run.up(seeds[0].copy())
         run.each("residual_update.cu", "residual_update_backward", size, self.shape[1], du, du, 1.0, *terms,
-                 defines=defines)  # fmt: skip
+                 defines=options)  # fmt: skip
         return [run.down(array) for array in (du, *gradients)]
 
 
@@ -218,14 +227,14 @@ class G2Embed(Operation):
             *(run.constant(np.zeros(shape), np.float64) for shape in ((EDGES, 3), EDGES)),
         )
         weight, bias = run.up(self.weights["l.matrix"][0]), run.up(self.weights["l.bias"])
-        edge, defines = run.integers(np.arange(EDGES)), activation_defines("silu")
+        edge, options = run.integers(np.arange(EDGES)), defines("silu")
         run.run("g2_embed.cu", "g2_embed", 2, EDGES, self.n2, 1, 0.0, g2, h2, kept, w, run.up(x["R"]), any_sw,
-                *any_d, edge, weight, bias, defines=defines)  # fmt: skip
+                *any_d, edge, weight, bias, defines=options)  # fmt: skip
         if seeds is None:
             return [run.down(g2), run.down(h2)]
         dR = run.array("dR", EDGES, 4)
         run.warps("g2_embed.cu", "g2_embed_backward", EDGES, self.n2, dR, run.up(seeds[0]), run.up(seeds[1]), kept,
-                  weight, bias, defines=defines)  # fmt: skip
+                  weight, bias, defines=options)  # fmt: skip
         return [run.down(dR)]
 
 
