@@ -47,14 +47,16 @@ struct Model::Session {
       return s;
     }
   };
-  bool holds(const Structure& structure, const NeighborSettings& settings) {
+  /// Whether the candidates of an earlier step hold for the structure: said once per step, `candidates_hold` remembers it.
+  bool look(const Structure& structure, const NeighborSettings& settings) {
+    candidates_hold = false;
     if (listed.order.active() && listed.order.natoms() != structure.natoms) return false;
-    const Structure s = listed.of(structure);
-    return builder.holds(s.coords, s.types, s.natoms, s.box, settings);
+    as_listed = listed.of(structure);
+    return candidates_hold = builder.holds(as_listed.coords, as_listed.types, as_listed.natoms, as_listed.box, settings);
   }
-  /// The lists from the candidates of an earlier step, of the atoms as they are ordered now.
-  bool refresh(const Structure& structure, const NeighborSettings& settings, int threads) {
-    const Structure s = listed.of(structure);
+  /// The lists from the candidates, of the atoms as they are ordered now.
+  bool refresh(const NeighborSettings& settings, int threads) {
+    const Structure& s = as_listed;
     const int *then = listed.order.atoms(), *today = now.order.atoms(), *atoms = nullptr;
     if (then != nullptr && !std::equal(then, then + s.natoms, today)) {
       const std::size_t n = static_cast<std::size_t>(s.natoms);
@@ -68,7 +70,9 @@ struct Model::Session {
   }
 
   int natoms = 0;
-  Ordered now, listed;  ///< for this step, and when the candidates were looked for
+  Ordered now, listed;     ///< for this step, and when the candidates were looked for
+  Structure as_listed;     ///< this step's structure in the order of the candidates
+  bool candidates_hold = false;
   std::vector<int> place, rows;
   std::vector<double> aparam, atom_seeds, descriptor_seeds, rot_mat_seeds;
   NeighborBuilder builder;
@@ -161,7 +165,7 @@ std::unique_ptr<Model::Session> Model::take_session(const Structure& structure) 
   if (idle.empty()) return session;
   auto at = idle.end() - 1;
   if (skin_ > 0.0) {
-    const auto found = std::find_if(idle.begin(), idle.end(), [&](const std::unique_ptr<Session>& s) { return s->holds(structure, settings_); });
+    const auto found = std::find_if(idle.begin(), idle.end(), [&](const std::unique_ptr<Session>& s) { return s->look(structure, settings_); });
     if (found != idle.end()) at = found;
   }
   session = std::move(*at);
@@ -191,12 +195,13 @@ void Model::run(const Structure& structure, const Seeds& seeds, int threads, boo
     builder.name_atoms(order.atoms());
     builder.build(now.coords, now.types, now.natoms, now.box, settings_, threads, s.edges);
   } else {
-    if (!s.holds(structure, settings_)) {
+    if (!s.candidates_hold) {
       s.listed.order.copy(order);
       builder.name_atoms(s.listed.order.atoms());
       builder.build_candidates(now.coords, now.types, now.natoms, now.box, settings_, skin_, threads);
+      s.as_listed = now;
     }
-    if (!s.refresh(structure, settings_, threads))
+    if (!s.refresh(settings_, threads))
       throw internal_error("new neighbour candidates do not fit the structure that they were made from");
   }
   remarks.overflow = s.edges.overflow;
