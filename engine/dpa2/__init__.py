@@ -29,7 +29,8 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .embedded import compute_descriptor
-    from .model import Model, Result, load
+    from .model import Model, load
+    from .results import Result
 
     __version__: str
 
@@ -50,7 +51,7 @@ __all__ = [
     "load",
 ]
 
-_LAZY = {"Model": "model", "Result": "model", "load": "model", "compute_descriptor": "embedded"}
+_LAZY = {"Model": "model", "Result": "results", "load": "model", "compute_descriptor": "embedded"}
 
 
 def _version() -> str:

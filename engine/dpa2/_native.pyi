@@ -9,12 +9,12 @@ from .remarks import RemarksTuple
 
 class _EvaluationBase(TypedDict):
     energy: float
-    forces: NDArray[np.float64]  # (natoms, 3) eV/angstrom
-    virial: NDArray[np.float64]  # (3, 3) eV
     atom_energy: NDArray[np.float64]  # (natoms,) eV
     remarks: RemarksTuple
 
 class _Evaluation(_EvaluationBase, total=False):
+    forces: NDArray[np.float64]  # (natoms, 3) eV/angstrom, unless forces is False
+    virial: NDArray[np.float64]  # (3, 3) eV, likewise
     atom_virial: NDArray[np.float64]  # (natoms, 3, 3) eV, with atomic != 0
 
 class NativeModel:
@@ -39,7 +39,20 @@ class NativeModel:
         aparam: NDArray[np.float64] | None,
         atomic: int,
         threads: int,
+        forces: bool = ...,
     ) -> _Evaluation: ...
+    def vjp(
+        self,
+        coords: NDArray[np.float64],
+        types: NDArray[np.int32],
+        box: NDArray[np.float64] | None,
+        pbc: tuple[bool, bool, bool],
+        fparam: NDArray[np.float64] | None,
+        aparam: NDArray[np.float64] | None,
+        atom_energy: NDArray[np.float64] | None,
+        descriptor: NDArray[np.float64] | None,
+        threads: int,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], RemarksTuple]: ...  # to coords (natoms, 3), to strain (3, 3)
     def descriptor(
         self,
         coords: NDArray[np.float64],
@@ -91,6 +104,8 @@ def check_weights(config_json: str, weights: dict[str, NDArray[Any]]) -> None: .
 def folded(
     config_json: str, weights: dict[str, NDArray[Any]]
 ) -> dict[str, NDArray[np.float64]]: ...  # src/fold/folded.hpp has the names
+def kind(config_json: str) -> str: ...
+def outputs(config_json: str) -> list[tuple[str, str, tuple[int, ...], bool, str, str]]: ...  # of dpa2.results.Output
 def limits() -> tuple[float, int]: ...  # the largest length in angstrom, the most threads
 def available_memory() -> tuple[int, str]: ...  # bytes, and what leaves no more
 def isa() -> str: ...

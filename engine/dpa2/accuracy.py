@@ -21,7 +21,7 @@ from .outputs import Blocks, check_writable, replacing
 
 if TYPE_CHECKING:
     from .data import Frame
-    from .model import Result
+    from .results import Result
 
 # (words, quantity, unit): a line for the mean absolute error, and one for the root mean square error
 _WORDS = (

@@ -27,6 +27,8 @@ __all__ = ["DPA2Calculator"]
 #: angstrom; a step of dynamics moves atoms by hundredths of one, so that a neighbour list lasts tens of steps
 DEFAULT_SKIN = 1.0
 
+#: what an evaluation without forces answers
+_ENERGIES = {"energy", "free_energy", "energies"}
 _UNKNOWN = -2  # -1 is a virtual atom
 _PER_STRUCTURE = ("fparam", "aparam")
 
@@ -39,7 +41,8 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
 
     - ``energy``, ``free_energy``: the same number. ``energies`` (natoms,) sum to it.
     - ``forces`` (natoms, 3).
-    - ``stress`` (6,), for cells with a volume only.
+    - ``stress`` (6,), for cells with a volume only. Where nothing but energies is asked for, neither it nor forces are
+      computed.
     - ``stresses`` (natoms, 6) sum to the stress: half of each edge's share goes to either of its atoms. Computed only
       when asked for.
 
@@ -157,14 +160,17 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
             fparam=fparam,
             aparam=aparam,
             atomic=with_stresses,
+            forces=not _ENERGIES.issuperset(properties),
         )
         self._evaluated_with = (_copy(fparam), _copy(aparam))
         self.results = {
             "energy": found.energy,
             "free_energy": found.energy,
-            "forces": found.forces,
             "energies": found.atom_energy,
         }
+        if found.forces is None:
+            return
+        self.results["forces"] = found.forces
         if volume is not None:
             self.results["stress"] = _voigt(found.virial) / -volume
             if found.atom_virial is not None:

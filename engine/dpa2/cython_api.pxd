@@ -10,6 +10,17 @@ cdef extern from "dpa2.h" nogil:
     ctypedef struct dpa2_domain:
         pass
 
+    ctypedef struct dpa2_output:
+        const char *name
+        const char *unit
+        int per_atom
+        int ghosts
+        int ndim
+        const int *shape
+        int size
+        const char *reduction
+        const char *of
+
     ctypedef struct dpa2_exchange:
         void *context
         int (*forward)(void *context, void *rows, int width, int size) noexcept
@@ -57,6 +68,38 @@ cdef int descriptor(
     double *rot_mat,  # out: (natoms, g2_dim, 3), or NULL
 ) except -1 nogil
 
+cdef int compute(
+    const dpa2_model *model,
+    int natoms,
+    const double *coords,
+    const int *types,
+    const double *box,
+    const int *pbc,
+    const double *fparam,
+    const double *aparam,
+    int threads,
+    int noutputs,
+    const char *const *names,  # (noutputs) those of ModelHandle.outputs, every one once
+    double *const *arrays,  # out: (noutputs)
+) except -1 nogil
+
+cdef int vjp(
+    const dpa2_model *model,
+    int natoms,
+    const double *coords,
+    const int *types,
+    const double *box,
+    const int *pbc,
+    const double *fparam,
+    const double *aparam,
+    int threads,
+    int nweights,
+    const char *const *names,  # (nweights) "atom_energy", "descriptor"
+    const double *const *weights,  # (nweights)
+    double *gradient,  # out: (natoms, 3)
+    double *strain,  # out: (3, 3), or NULL
+) except -1 nogil
+
 cdef int domain_set_atoms(
     dpa2_domain *domain,
     int nlocal,
@@ -93,6 +136,36 @@ cdef int domain_descriptor(
     int threads,
     double *descriptor,  # out: (nlocal, descriptor_dim)
     double *rot_mat,  # out: (nlocal, g2_dim, 3), or NULL
+) except -1 nogil
+
+cdef int domain_compute(
+    dpa2_domain *domain,
+    const dpa2_model *model,
+    const int *types,
+    int pad_type,
+    const double *fparam,
+    const double *aparam,
+    const dpa2_exchange *exchange,
+    int threads,
+    int noutputs,
+    const char *const *names,
+    double *const *arrays,
+) except -1 nogil
+
+cdef int domain_vjp(
+    dpa2_domain *domain,
+    const dpa2_model *model,
+    const int *types,
+    int pad_type,
+    const double *fparam,
+    const double *aparam,
+    const dpa2_exchange *exchange,
+    int threads,
+    int nweights,
+    const char *const *names,
+    const double *const *weights,
+    double *gradient,  # out: (nall, 3)
+    double *strain,  # out: (3, 3), or NULL
 ) except -1 nogil
 
 # What the last of these calls in this thread has to say although it succeeded: "" or a text, until the next call.

@@ -39,6 +39,9 @@ cdef extern from "dpa2.h" nogil:
     int dpa2_model_aparam_dim(const dpa2_model *model)
     int dpa2_model_exchange_width(const dpa2_model *model)
     const char *dpa2_model_precision(const dpa2_model *model)
+    const char *dpa2_model_kind(const dpa2_model *model)
+    int dpa2_model_noutputs(const dpa2_model *model)
+    const dpa2_output *dpa2_model_output(const dpa2_model *model, int index)
     dpa2_status dpa2_evaluate(
         const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box, const int *pbc,
         const double *fparam, const double *aparam, int threads,
@@ -62,6 +65,26 @@ cdef extern from "dpa2.h" nogil:
     dpa2_status dpa2_domain_descriptor(
         dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type, const dpa2_exchange *exchange,
         int threads, double *descriptor, double *rot_mat,
+    )
+    dpa2_status dpa2_compute(
+        const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box, const int *pbc,
+        const double *fparam, const double *aparam, int threads,
+        int noutputs, const char *const *names, double *const *arrays,
+    )
+    dpa2_status dpa2_vjp(
+        const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box, const int *pbc,
+        const double *fparam, const double *aparam, int threads,
+        int nweights, const char *const *names, const double *const *weights, double *gradient, double *strain,
+    )
+    dpa2_status dpa2_domain_compute(
+        dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type, const double *fparam,
+        const double *aparam, const dpa2_exchange *exchange, int threads,
+        int noutputs, const char *const *names, double *const *arrays,
+    )
+    dpa2_status dpa2_domain_vjp(
+        dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type, const double *fparam,
+        const double *aparam, const dpa2_exchange *exchange, int threads,
+        int nweights, const char *const *names, const double *const *weights, double *gradient, double *strain,
     )
 
 
@@ -123,6 +146,46 @@ cdef int domain_descriptor(
     int threads, double *descriptor, double *rot_mat,
 ) except -1 nogil:
     return check(dpa2_domain_descriptor(domain, model, types, pad_type, exchange, threads, descriptor, rot_mat))
+
+
+cdef int compute(
+    const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box, const int *pbc,
+    const double *fparam, const double *aparam, int threads,
+    int noutputs, const char *const *names, double *const *arrays,
+) except -1 nogil:
+    return check(dpa2_compute(
+        model, natoms, coords, types, box, pbc, fparam, aparam, threads, noutputs, names, arrays
+    ))
+
+
+cdef int vjp(
+    const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box, const int *pbc,
+    const double *fparam, const double *aparam, int threads,
+    int nweights, const char *const *names, const double *const *weights, double *gradient, double *strain,
+) except -1 nogil:
+    return check(dpa2_vjp(
+        model, natoms, coords, types, box, pbc, fparam, aparam, threads, nweights, names, weights, gradient, strain
+    ))
+
+
+cdef int domain_compute(
+    dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type, const double *fparam,
+    const double *aparam, const dpa2_exchange *exchange, int threads,
+    int noutputs, const char *const *names, double *const *arrays,
+) except -1 nogil:
+    return check(dpa2_domain_compute(
+        domain, model, types, pad_type, fparam, aparam, exchange, threads, noutputs, names, arrays
+    ))
+
+
+cdef int domain_vjp(
+    dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type, const double *fparam,
+    const double *aparam, const dpa2_exchange *exchange, int threads,
+    int nweights, const char *const *names, const double *const *weights, double *gradient, double *strain,
+) except -1 nogil:
+    return check(dpa2_domain_vjp(
+        domain, model, types, pad_type, fparam, aparam, exchange, threads, nweights, names, weights, gradient, strain
+    ))
 
 
 cdef const char *last_warning() noexcept nogil:
@@ -189,6 +252,22 @@ cdef class ModelHandle:
         """"float64" or "float32"."""
         cdef const char *name = dpa2_model_precision(self.ptr)
         return "" if name is NULL else name.decode()
+
+    @property
+    def kind(self):
+        """What the outputs are: "energy"."""
+        cdef const char *name = dpa2_model_kind(self.ptr)
+        return "" if name is NULL else name.decode()
+
+    @property
+    def outputs(self):
+        """The names of the outputs that ``compute`` can be asked for, and the shapes of their values."""
+        cdef const dpa2_output *output
+        found = {}
+        for k in range(dpa2_model_noutputs(self.ptr)):
+            output = dpa2_model_output(self.ptr, k)
+            found[output.name.decode()] = tuple(output.shape[axis] for axis in range(output.ndim))
+        return found
 
     @property
     def rcut(self):

@@ -13,7 +13,7 @@ from .inputs import Float
 
 if TYPE_CHECKING:
     from .data import Frame
-    from .model import Result
+    from .results import Result
 
 _COLUMNS = ("max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f", "devi_e")
 

@@ -24,7 +24,21 @@ class Engine(Protocol):
         aparam: Float | None,
         atomic: int,
         threads: int,
+        forces: bool = True,
     ) -> Any: ...
+
+    def vjp(
+        self,
+        coords: Float,
+        types: Int,
+        box: Float | None,
+        pbc: Pbc,
+        fparam: Float | None,
+        aparam: Float | None,
+        atom_energy: Float | None,
+        descriptor: Float | None,
+        threads: int,
+    ) -> tuple[Float, Float, RemarksTuple]: ...
 
     def descriptor(
         self, coords: Float, types: Int, box: Float | None, pbc: Pbc, rot_mat: bool, threads: int

@@ -261,7 +261,8 @@ def check_box(value: Any, pbc: Any, rcut: float, nframes: int, framed: bool) -> 
     return np.broadcast_to(boxes, (nframes, 3, 3)), flags
 
 
-def _check_finite(array: Float, name: str) -> None:
+def check_finite(array: Float, name: str) -> None:
+    """Refuse numbers that are none, by their place."""
     if not np.isfinite(array).all():
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InputError(f"{name}[{', '.join(map(str, index))}] = {array[index]:g} is not finite")
@@ -281,7 +282,7 @@ def check_fparam(value: Any, fitting: dict[str, Any], nframes: int, framed: bool
     if nf == 0:
         raise InputError("fparam was given, but the model takes no frame parameters: leave it out")
     fparam = to_floats(value, "fparam")
-    _check_finite(fparam, "fparam")
+    check_finite(fparam, "fparam")
     if fparam.shape == (nf,) or (nf == 1 and fparam.shape == ()):
         return np.broadcast_to(fparam.reshape(nf), (nframes, nf))
     if framed and (fparam.shape == (nframes, nf) or (nf == 1 and fparam.shape == (nframes,))):
@@ -300,7 +301,7 @@ def check_aparam(value: Any, fitting: dict[str, Any], nframes: int, natoms: int,
     if na == 0:
         raise InputError("aparam was given, but the model takes no atomic parameters: leave it out")
     aparam = to_floats(value, "aparam")
-    _check_finite(aparam, "aparam")
+    check_finite(aparam, "aparam")
     shape = aparam.shape
     if shape == (natoms, na) or (na == 1 and shape == (natoms,)):
         return np.broadcast_to(aparam.reshape(natoms, na), (nframes, natoms, na))

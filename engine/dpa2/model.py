@@ -7,12 +7,12 @@ Lengths in angstrom, energies in eV, forces in eV/angstrom, virials in eV (``vir
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -21,8 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 from .batch import run_frames
 from .engines import make_engine
 from .errors import InputError, OutOfMemoryError
-from .inputs import Batch, Float, check_input
+from .gradients import check_weights
+from .inputs import Batch, Float, Int, Pbc, check_input
 from .remarks import Remarks, Reporter
+from .results import Output, Result
 from .threads import checked_threads
 
 if TYPE_CHECKING:
@@ -34,25 +36,6 @@ Atomic: TypeAlias = bool | Literal["edge", "deepmd"]
 Progress: TypeAlias = Callable[[int, int], None]
 
 _ATOMIC = {False: 0, True: 1, "edge": 1, "deepmd": 2}
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """Energy and its derivatives. With a frame axis in the input every field has one in front.
-
-    Attributes:
-        energy: total energy, a float; (nframes,) with a frame axis. eV.
-        forces: (natoms, 3), eV/angstrom.
-        virial: (3, 3), ``-dE/dstrain``, first index = force component. eV.
-        atom_energy: (natoms,), eV; sums to ``energy``. Zero for virtual and excluded atoms.
-        atom_virial: (natoms, 3, 3), eV; sums to ``virial``. None unless asked for with ``atomic``.
-    """
-
-    energy: float | Float
-    forces: Float
-    virial: Float
-    atom_energy: Float
-    atom_virial: Float | None = None
 
 
 def _choice(value: Any, allowed: Sequence[str], name: str, hint: str = "") -> str:
@@ -78,12 +61,24 @@ def _naming_frame(batch: Batch, frame: int) -> Iterator[None]:
         raise type(error)(f"frame {frame}: {error}") from error
 
 
+def _frame(batch: Batch, f: int) -> tuple[Float, Int, Float | None, Pbc, Float | None, Float | None]:
+    """Of one frame: coordinates, types, box, periodic directions, frame and atomic parameters."""
+    boxes, fparam, aparam = (None if rows is None else rows[f] for rows in (batch.boxes, batch.fparam, batch.aparam))
+    return batch.coords[f], batch.types[f], boxes, batch.pbc, fparam, aparam
+
+
 def _refuse_overflown_numbers(values: float | Float, what: str) -> None:
     if not np.isfinite(values).all():
         raise InputError(
             f"{what} is not a finite number: atoms are so close to each other, or parameters so large, that the model "
             "leaves the range of its numbers"
         )
+
+
+def _checked_flag(value: Any, name: str) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def _checked_amount(value: Any, name: str) -> float:
@@ -146,6 +141,20 @@ class Model:
         descriptor = self._data.config["descriptor"]
         tebd = int(descriptor["repinit"]["tebd_dim"]) if descriptor["concat_output_tebd"] else 0
         return int(descriptor["repformer"]["g1_dim"]) + tebd
+
+    @property
+    def kind(self) -> str:
+        """What the outputs are: "energy"."""
+        from ._native import kind
+
+        return kind(json.dumps(self._data.config))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What the model computes: what :meth:`evaluate` finds, then the two results of :meth:`descriptor`."""
+        from ._native import outputs
+
+        return tuple(Output(*description) for description in outputs(json.dumps(self._data.config)))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -277,11 +286,8 @@ class Model:
         rotations = np.empty((nframes, natoms, g2_dim, 3)) if rot_mat else None
 
         def work(f: int, threads: int) -> tuple[Float | None, Remarks]:
-            box_f = None if batch.boxes is None else batch.boxes[f]
             with _naming_frame(batch, f):
-                out[f], rotation, remarks = self._engine.descriptor(
-                    batch.coords[f], batch.types[f], box_f, batch.pbc, bool(rot_mat), threads
-                )
+                out[f], rotation, remarks = self._engine.descriptor(*_frame(batch, f)[:4], bool(rot_mat), threads)
                 _refuse_overflown_numbers(out[f], "the descriptor")
             return rotation, Remarks(*remarks)
 
@@ -307,6 +313,7 @@ class Model:
         aparam: ArrayLike | None = None,
         atomic: Atomic = False,
         *,
+        forces: bool = True,
         progress: Progress | None = None,
     ) -> Result:
         """Energy, forces and virial of one structure or of many.
@@ -324,6 +331,7 @@ class Model:
             aparam: atomic parameters, (natoms, numb_aparam), (nframes, natoms, numb_aparam), or (numb_aparam,) for all.
             atomic: also return the virial per atom. True or "edge": half of each edge's share to either end, which
                 does not depend on how atoms are wrapped; "deepmd": as deepmd-kit 3.2.0 defines it, which does.
+            forces: False: energies only, in about a third of the time; the result has no forces and no virial.
             progress: called with (frames done, frames in all) after every frame.
 
         Returns:
@@ -342,50 +350,95 @@ class Model:
             ClosePairWarning: once per model, when two atoms that interact are closer than half of the least distance
                 in the model's training data, or than 0.5 angstrom where the model does not know it.
         """
-        mode = _atomic_mode(atomic)
+        mode, gradient = _atomic_mode(atomic), _checked_flag(forces, "forces")
+        if mode and not gradient:
+            raise InputError("the atomic virial is computed with forces only: leave out atomic, or forces=False")
         if frames := self._on_device(coords, types, box, pbc):
-            return Result(**frames.evaluate(fparam, aparam, mode))
+            return Result(**frames.evaluate(fparam, aparam, mode, gradient))
         batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam)
         nframes, natoms = batch.types.shape
-        energy = np.empty(nframes)
-        forces = np.empty((nframes, natoms, 3))
-        virial = np.empty((nframes, 3, 3))
-        atom_energy = np.empty((nframes, natoms))
-        atom_virial = np.empty((nframes, natoms, 3, 3)) if mode else None
+        shapes: dict[str, tuple[int, ...]] = {"energy": (), "atom_energy": (natoms,)}
+        if gradient:
+            shapes |= {"forces": (natoms, 3), "virial": (3, 3)}
+        if mode:
+            shapes["atom_virial"] = (natoms, 3, 3)
+        results = {name: np.empty((nframes, *shape)) for name, shape in shapes.items()}
 
         def work(f: int, threads: int) -> Any:
             with _naming_frame(batch, f):
-                found = self._engine.evaluate(
-                    batch.coords[f],
-                    batch.types[f],
-                    None if batch.boxes is None else batch.boxes[f],
-                    batch.pbc,
-                    None if batch.fparam is None else batch.fparam[f],
-                    None if batch.aparam is None else batch.aparam[f],
-                    mode,
-                    threads,
-                )
+                found = self._engine.evaluate(*_frame(batch, f), mode, threads, gradient)
                 _refuse_overflown_numbers(found["energy"], "the energy")
-                _refuse_overflown_numbers(found["forces"], "a force")
+                if gradient:
+                    _refuse_overflown_numbers(found["forces"], "a force")
             return found
 
         def finish(f: int, found: Any) -> None:
             self._reporter.report(Remarks(*found["remarks"]), batch, f)
-            energy[f] = found["energy"]
-            forces[f] = found["forces"]
-            virial[f] = found["virial"]
-            atom_energy[f] = found["atom_energy"]
-            if atom_virial is not None:
-                atom_virial[f] = found["atom_virial"]
+            for name, rows in results.items():
+                rows[f] = found[name]
             if progress is not None:
                 progress(f + 1, nframes)
 
         run_frames(work, finish, nframes, natoms, self._threads if self._device == "cpu" else 1)
-        if batch.has_frame_axis:
-            return Result(energy, forces, virial, atom_energy, atom_virial)
-        return Result(
-            float(energy[0]), forces[0], virial[0], atom_energy[0], None if atom_virial is None else atom_virial[0]
-        )
+        fields: dict[str, Any] = {"forces": None, "virial": None, **results}
+        if not batch.has_frame_axis:
+            fields = {name: None if rows is None else rows[0] for name, rows in fields.items()}
+            fields["energy"] = float(fields["energy"])
+        return Result(**fields)
+
+    def vjp(
+        self,
+        coords: ArrayLike,
+        types: ArrayLike,
+        box: ArrayLike | None,
+        weights: Mapping[str, ArrayLike],
+        pbc: bool | Sequence[bool] | None = None,
+        fparam: ArrayLike | None = None,
+        aparam: ArrayLike | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> tuple[Float, Float]:
+        """The gradient of a weighted sum of outputs, a vector-Jacobian product, at the price of an evaluation.
+
+        The sum is S = sum_i w_i E_i of atomic energies, S = sum_ic g_ic D_ic of descriptors, or both together. With
+        w = 1 its gradients are minus the forces and minus the virial.
+
+        Args:
+            coords, types, box, pbc, progress: as for :meth:`evaluate`.
+            weights: {"atom_energy": w} with w (natoms,), {"descriptor": g} with g (natoms, descriptor_dim), or both;
+                with a frame axis in ``coords`` also one per frame.
+            fparam, aparam: as for :meth:`evaluate`; they matter for atomic energies only.
+
+        Returns:
+            dS/dx (natoms, 3), for S in eV in eV/angstrom, and dS/de (3, 3) for a strain e that moves coordinates and
+            box, ``x -> x + e @ x`` for a column x. With a frame axis in ``coords`` both have one in front.
+
+        Raises:
+            InputError: unknown names or wrong shapes in ``weights``; see also :meth:`evaluate`.
+        """
+        if frames := self._on_device(coords, types, box, pbc):
+            on_device: tuple[Float, Float] = frames.vjp(weights, fparam, aparam)
+            return on_device
+        of_energies = isinstance(weights, Mapping) and "atom_energy" in weights
+        batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam, with_parameters=of_energies)
+        nframes, natoms = batch.types.shape
+        given = check_weights(weights, self.descriptor_dim, nframes, natoms, batch.has_frame_axis)
+        gradient, strain = np.empty((nframes, natoms, 3)), np.empty((nframes, 3, 3))
+
+        def work(f: int, threads: int) -> Remarks:
+            with _naming_frame(batch, f):
+                energies, descriptors = (None if rows is None else rows[f] for rows in given)
+                gradient[f], strain[f], remarks = self._engine.vjp(*_frame(batch, f), energies, descriptors, threads)
+                _refuse_overflown_numbers(gradient[f], "a gradient")
+            return Remarks(*remarks)
+
+        def finish(f: int, remarks: Remarks) -> None:
+            self._reporter.report(remarks, batch, f)
+            if progress is not None:
+                progress(f + 1, nframes)
+
+        run_frames(work, finish, nframes, natoms, self._threads if self._device == "cpu" else 1)
+        return (gradient, strain) if batch.has_frame_axis else (gradient[0], strain[0])
 
     def _on_device(self, *frames: Any) -> Any:
         """Coordinates, types, box and pbc, where the model and the coordinates are on a GPU; else None."""

@@ -14,7 +14,7 @@ from .outputs import replacing
 if TYPE_CHECKING:
     from .data import Frame
     from .inputs import Float
-    from .model import Result
+    from .results import Result
 
 # Points that are drawn one by one; of more, every second one is left out until they are fewer.
 MOST_POINTS = 200_000

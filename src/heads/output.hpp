@@ -15,6 +15,16 @@ namespace dpa2 {
 /// How the value of a frame comes from those of its atoms.
 enum class Reduction { none, sum, mean };
 
+/// "sum", "mean" or "".
+inline const char* reduction_name(Reduction reduction) noexcept {
+  switch (reduction) {
+    case Reduction::sum: return "sum";
+    case Reduction::mean: return "mean";
+    case Reduction::none: break;
+  }
+  return "";
+}
+
 /// One output. Names and units are deepmd-kit's.
 struct OutputSpec {
   std::string name, unit;

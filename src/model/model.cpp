@@ -87,6 +87,15 @@ struct Model::Pool {
   std::vector<std::unique_ptr<Session>> idle;
 };
 
+const char* model_kind(const Config&) noexcept { return "energy"; }
+
+std::vector<OutputSpec> model_outputs(const Config& config) {
+  std::vector<OutputSpec> outputs = energy_outputs();
+  outputs.push_back({"descriptor", "", {config.descriptor_dim()}, true, Reduction::none, "", false});
+  outputs.push_back({"rot_mat", "", {config.repformer.g2_dim, 3}, true, Reduction::none, "", false});
+  return outputs;
+}
+
 NeighborSettings neighbor_settings(const Config& c) {
   NeighborSettings s;
   s.repinit = {c.repinit.rcut, c.repinit.nsel};
@@ -134,6 +143,7 @@ void check_environment() {
 Model::Model(Config config, Weights weights, const std::string& precision, double skin, bool values_checked)
     : config_(std::move(config)),
       precision_(precision.empty() ? config_.precision : precision),
+      outputs_(model_outputs(config_)),
       settings_(dpa2::neighbor_settings(config_)),
       skin_(skin),
       pool_(std::make_unique<Pool>()) {
@@ -141,9 +151,6 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
     throw invalid_input("skin must be between 0 and the cutoff of the model, ", config_.repinit.rcut, " angstrom, not ", skin);
   check_environment();
   check_weights(config_, weights, !values_checked);
-  outputs_ = energy_outputs();
-  outputs_.push_back({"descriptor", "", {config_.descriptor_dim()}, true, Reduction::none, "", false});
-  outputs_.push_back({"rot_mat", "", {config_.repformer.g2_dim, 3}, true, Reduction::none, "", false});
   if (precision_ != "float64" && precision_ != "float32")
     throw invalid_input("precision must be 'float64' or 'float32', not '", precision_, "'");
   RawTensors raw(std::move(weights));

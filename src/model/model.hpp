@@ -17,6 +17,11 @@
 
 namespace dpa2 {
 
+/// What the outputs of a model are: "energy".
+const char* model_kind(const Config& config) noexcept;
+/// Everything that it can be asked for.
+std::vector<OutputSpec> model_outputs(const Config& config);
+
 /// What a caller brings for one frame; lengths in angstrom.
 struct Structure {
   int natoms = 0;
@@ -59,9 +64,7 @@ class Model {
   Model& operator=(const Model&) = delete;
 
   const Config& config() const noexcept { return config_; }
-  /// What its outputs are: "energy".
-  static const char* kind() noexcept { return "energy"; }
-  /// Everything that compute can be asked for.
+  const char* kind() const noexcept { return model_kind(config_); }
   const std::vector<OutputSpec>& outputs() const noexcept { return outputs_; }
   const std::string& precision() const noexcept { return precision_; }
   const NeighborSettings& neighbor_settings() const noexcept { return settings_; }

@@ -3,7 +3,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <new>
 #include <optional>
@@ -78,39 +80,71 @@ class NativeModel {
   }
 
   py::dict evaluate(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
-                    const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, int atomic, int threads) const {
+                    const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, int atomic, int threads, bool with_forces) const {
     dpa2::Structure s = structure(coords, types, box, pbc);
-    const dpa2::FittingConfig& fitting = model_->config().fitting;
-    if (fparam) {
-      require(fparam->size() == fitting.numb_fparam, "fparam has the wrong size");
-      if (fitting.numb_fparam > 0) s.fparam = fparam->data();
-    }
-    if (aparam) {
-      require(aparam->size() == static_cast<py::ssize_t>(s.natoms) * fitting.numb_aparam, "aparam has the wrong size");
-      if (fitting.numb_aparam > 0) s.aparam = aparam->data();
-    }
+    set_parameters(s, fparam, aparam);
     require(atomic >= 0 && atomic <= 2, "atomic must be 0, 1 or 2");
+    require(with_forces || atomic == 0, "the atomic virial is computed with forces only");
     const py::ssize_t n = s.natoms;
-    py::array_t<double> forces({n, py::ssize_t{3}}), virial({3, 3}), atom_energy(n);
-    std::optional<py::array_t<double>> atom_virial;
+    py::array_t<double> atom_energy(n);
+    std::optional<py::array_t<double>> forces, virial, atom_virial;
+    if (with_forces) {
+      forces.emplace(std::vector<py::ssize_t>{n, 3});
+      virial.emplace(std::vector<py::ssize_t>{3, 3});
+    }
     if (atomic != 0) atom_virial.emplace(std::vector<py::ssize_t>{n, 3, 3});
     double energy = 0.0;
     dpa2::Outputs out;
     out.set("energy", &energy);
-    out.set("force", forces.mutable_data());
-    out.set("virial", virial.mutable_data());
+    if (with_forces) {
+      out.set("force", forces->mutable_data());
+      out.set("virial", virial->mutable_data());
+    }
     out.set("atom_energy", atom_energy.mutable_data());
     if (atom_virial) out.set("atom_virial", atom_virial->mutable_data());
     dpa2::Remarks remarks;
     dpa2::python::without_lock([&] { model_->evaluate(s, static_cast<dpa2::AtomVirial>(atomic), threads, out, remarks); });
     py::dict result;
     result["energy"] = energy;
-    result["forces"] = forces;
-    result["virial"] = virial;
+    if (with_forces) {
+      result["forces"] = *forces;
+      result["virial"] = *virial;
+    }
     result["atom_energy"] = atom_energy;
     if (atom_virial) result["atom_virial"] = *atom_virial;
     result["remarks"] = to_tuple(remarks);
     return result;
+  }
+
+  /// The gradient of the sum of outputs with these weights to coordinates (natoms, 3) and to strain (3, 3).
+  py::tuple vjp(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
+                const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, const std::optional<Doubles>& atom_energy,
+                const std::optional<Doubles>& descriptor, int threads) const {
+    dpa2::Structure s = structure(coords, types, box, pbc);
+    set_parameters(s, fparam, aparam);
+    const py::ssize_t n = s.natoms;
+    dpa2::Seeds seeds;
+    require(atom_energy || descriptor, "there are no weights");
+    if (atom_energy) {
+      require(atom_energy->size() == n, "the weights of atom_energy have the wrong size");
+      seeds.atom_energy = atom_energy->data();
+    }
+    if (descriptor) {
+      require(descriptor->size() == n * descriptor_dim(), "the weights of descriptor have the wrong size");
+      seeds.descriptor = descriptor->data();
+    }
+    py::array_t<double> gradient({n, py::ssize_t{3}}), strain({3, 3});
+    double *const force = gradient.mutable_data(), *const virial = strain.mutable_data();
+    dpa2::Outputs out;
+    out.set("force", force);
+    out.set("virial", virial);
+    dpa2::Remarks remarks;
+    dpa2::python::without_lock([&] {
+      model_->vjp(s, seeds, threads, out, remarks);
+      std::transform(force, force + 3 * n, force, std::negate<>());
+      std::transform(virial, virial + 9, virial, std::negate<>());
+    });
+    return py::make_tuple(gradient, strain, to_tuple(remarks));
   }
 
   py::tuple descriptor(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
@@ -130,6 +164,18 @@ class NativeModel {
 
  private:
   NativeModel() = default;
+
+  void set_parameters(dpa2::Structure& s, const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam) const {
+    const dpa2::FittingConfig& fitting = model_->config().fitting;
+    if (fparam) {
+      require(fparam->size() == fitting.numb_fparam, "fparam has the wrong size");
+      if (fitting.numb_fparam > 0) s.fparam = fparam->data();
+    }
+    if (aparam) {
+      require(aparam->size() == static_cast<py::ssize_t>(s.natoms) * fitting.numb_aparam, "aparam has the wrong size");
+      if (fitting.numb_aparam > 0) s.aparam = aparam->data();
+    }
+  }
 
   static dpa2::Structure structure(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box,
                                    const std::array<bool, 3>& pbc) {
@@ -172,6 +218,14 @@ py::dict neighbors(const Doubles& coords, const Ints& types, const std::optional
   result["pad1"] = to_array(edges.pad1, {n});
   result["pad3"] = to_array(edges.pad3, {n});
   return result;
+}
+
+/// What dpa2.results.Output is made of, one after the other, for the outputs of a model.
+py::list outputs(const std::string& config_json) {
+  py::list list;
+  for (const dpa2::OutputSpec& s : dpa2::model_outputs(dpa2::parse_config(config_json)))
+    list.append(py::make_tuple(s.name, s.unit, py::tuple(py::cast(s.shape)), s.per_atom, dpa2::reduction_name(s.reduction), s.of));
+  return list;
 }
 
 /// Raises the Python class of dpa2.errors that belongs to the status.
@@ -219,7 +273,10 @@ PYBIND11_MODULE(_native, m) {
       .def_property_readonly("precision", &NativeModel::precision)
       .def_property_readonly("descriptor_dim", &NativeModel::descriptor_dim)
       .def("evaluate", &NativeModel::evaluate, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
-           py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("atomic"), py::arg("threads"))
+           py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("atomic"), py::arg("threads"), py::arg("forces") = true)
+      .def("vjp", &NativeModel::vjp, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
+           py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("atom_energy").none(true), py::arg("descriptor").none(true),
+           py::arg("threads"))
       .def("descriptor", &NativeModel::descriptor, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
            py::arg("rot_mat"), py::arg("threads"))
       .def("memory_estimate", &NativeModel::memory_estimate, py::arg("natoms"), py::arg("neighbors"), py::arg("atomic"),
@@ -228,6 +285,9 @@ PYBIND11_MODULE(_native, m) {
   dpa2::python::register_schema(m);
   dpa2::python::register_probe(m);
   dpa2::python::register_fold(m);
+  m.def("kind", [](const std::string& config_json) { return std::string(dpa2::model_kind(dpa2::parse_config(config_json))); },
+        py::arg("config_json"));
+  m.def("outputs", &outputs, py::arg("config_json"));
   m.def("limits", []() { return py::make_tuple(dpa2::largest_length, dpa2::most_threads); });
   m.def("available_memory", []() {
     const dpa2::AvailableMemory memory = dpa2::available_memory();

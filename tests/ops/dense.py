@@ -24,7 +24,7 @@ ACTIVATIONS = ("linear", "tanh", "relu", "relu6", "sigmoid", "softplus", "gelu",
 
 
 def defines(kind: str) -> dict[str, str | int]:
-    """What CUDA sources are compiled with for an activation function; silut has the threshold 3 (theory 4.1)."""
+    """What CUDA sources are compiled with for an activation function; silut has the threshold 3 (theory 4.2)."""
     threshold = 3.0
     s = 1.0 / (1.0 + math.exp(-threshold))
     constants = (threshold, s + threshold * s * (1.0 - s), threshold * s)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ..data import Frame
     from ..data.unfinished import Unfinished
     from ..inputs import Float
-    from ..model import Model, Result
+    from ..model import Model
+    from ..results import Result
     from ..streams import Parameters
 
 EV_PER_ANGSTROM3_IN_GPA = 160.2176634  # CODATA 2018: the elementary charge is exact
@@ -209,7 +210,7 @@ class _Kept:
     def next(self) -> tuple[Result, Any, Float | None]:
         import numpy as np
 
-        from ..model import Result
+        from ..results import Result
 
         k, begin = self.frame, self.atom
         self.frame, self.atom = k + 1, begin + int(self.arrays["natoms"][k])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from dpa2.errors import InputError
-from dpa2.inputs import Batch, Pbc, check_aparam, check_box, check_fparam, check_types
+from dpa2.gradients import check_weights
+from dpa2.inputs import Batch, Float, Pbc, check_aparam, check_box, check_fparam, check_types
 from dpa2.remarks import Remarks
 
 from .engine import CudaEngine
@@ -67,22 +68,45 @@ class DeviceFrames:
         """With a frame axis where the coordinates have one; copies, since the engine uses its arrays again."""
         return self.engine.device.xp.stack(frames) if self.framed else frames[0]
 
-    def evaluate(self, fparam: Any, aparam: Any, atomic: int) -> dict[str, Any]:
-        """The fields of a :class:`dpa2.Result` as arrays of the device, float64; the energy as well."""
+    def _parameters(self, fparam: Any, aparam: Any) -> tuple[Float | None, Float | None]:
+        """Those of all frames."""
         option, (nframes, natoms) = self.config["fitting_net"], self.coords.shape[:2]
-        frame_parameters = check_fparam(self._host(fparam), option, nframes, self.framed)
-        atom_parameters = check_aparam(self._host(aparam), option, nframes, natoms, self.framed)
+        return (
+            check_fparam(self._host(fparam), option, nframes, self.framed),
+            check_aparam(self._host(aparam), option, nframes, natoms, self.framed),
+        )
+
+    def evaluate(self, fparam: Any, aparam: Any, atomic: int, forces: bool) -> dict[str, Any]:
+        """The fields of a :class:`dpa2.Result` as arrays of the device, float64; the energy as well."""
+        parameters = self._parameters(fparam, aparam)
         found: dict[str, list[Any]] = {}
-        for f in range(nframes):
-            one_fparam = None if frame_parameters is None else frame_parameters[f]
-            one_aparam = None if atom_parameters is None else atom_parameters[f]
+        for f in range(self.coords.shape[0]):
             with self.engine.lock:
-                answer = self.engine.evaluate_arrays(*self._frame(f), one_fparam, one_aparam, atomic)
+                answer = self.engine.evaluate_arrays(
+                    *self._frame(f), *_of_frame(f, *parameters), atomic=atomic, with_forces=forces
+                )
                 self._report(answer.pop("remarks"), f)
                 answer["energy"] = answer["energy"][0]
                 for name, array in answer.items():
                     found.setdefault(name, []).append(array.copy())
-        return {name: self._joined(frames) for name, frames in found.items()}
+        missing: dict[str, Any] = {} if forces else {"forces": None, "virial": None}
+        return missing | {name: self._joined(frames) for name, frames in found.items()}
+
+    def vjp(self, weights: Any, fparam: Any, aparam: Any) -> tuple[Any, Any]:
+        """See :meth:`dpa2.Model.vjp`; arrays of the device, float64."""
+        nframes, natoms = self.coords.shape[:2]
+        if isinstance(weights, Mapping):
+            weights = {name: self._host(rows) for name, rows in weights.items()}
+        given = check_weights(weights, self.engine.model.descriptor_dim, nframes, natoms, self.framed)
+        parameters = (None, None) if given[0] is None else self._parameters(fparam, aparam)
+        gradients, strains = [], []
+        for f in range(nframes):
+            with self.engine.lock:
+                answer = self.engine.vjp_arrays(*self._frame(f), *_of_frame(f, *parameters, *given))
+                self._report(answer[2], f)
+                gradients.append(answer[0].copy())
+                strains.append(answer[1].copy())
+        return self._joined(gradients), self._joined(strains)
 
     def descriptor(self, rot_mat: bool) -> tuple[Any, Any]:
         """Descriptors, and rotation matrices where asked for, as arrays of the device in the model's precision."""
@@ -94,6 +118,11 @@ class DeviceFrames:
                 descriptors.append(descriptor)
                 rotations.append(rotation)
         return self._joined(descriptors), self._joined(rotations) if rot_mat else None
+
+
+def _of_frame(f: int, *rows: Any) -> tuple[Any, ...]:
+    """Entry f of each, None of None."""
+    return tuple(None if one is None else one[f] for one in rows)
 
 
 def device_frames(

@@ -50,13 +50,14 @@ class CudaEngine:
         aparam: Float | None,
         atomic: int,
         threads: int,
+        forces: bool = True,
     ) -> dict[str, Any]:
         """Energy, forces, virial, atomic energies and remarks of a frame, as NumPy arrays.
 
         ``atomic``: 0, or the definition of the atomic virial, 1 "edge" or 2 "deepmd". ``threads`` means nothing here.
         """
         with self.lock:
-            found = self.evaluate_arrays(coords, types, box, pbc, fparam, aparam, atomic)
+            found = self.evaluate_arrays(coords, types, box, pbc, fparam, aparam, atomic, forces)
             remarks = found.pop("remarks")
             host = {name: self.device.asnumpy(array) for name, array in found.items()}
         return {**host, "energy": float(host["energy"][0]), "remarks": remarks}
@@ -69,6 +70,27 @@ class CudaEngine:
             descriptor, rotation, remarks = self.descriptor_arrays(coords, types, box, pbc, rot_mat)
             host = self._float64(descriptor)
             return host, None if rotation is None else self._float64(rotation), remarks
+
+    def vjp(
+        self,
+        coords: Float,
+        types: Int,
+        box: Float | None,
+        pbc: Pbc,
+        fparam: Float | None,
+        aparam: Float | None,
+        atom_energy: Float | None,
+        descriptor: Float | None,
+        threads: int,
+    ) -> tuple[Float, Float, Remarks]:
+        """The gradient to coordinates (n, 3) and strain (3, 3) of the sum of atomic energies and descriptors with these
+        weights, and remarks.
+        """
+        with self.lock:
+            gradient, strain, remarks = self.vjp_arrays(
+                coords, types, box, pbc, fparam, aparam, atom_energy, descriptor
+            )
+            return self.device.asnumpy(gradient), self.device.asnumpy(strain), remarks
 
     def _float64(self, array: Array) -> NDArray[np.float64]:
         return self.device.asnumpy(array).astype(np.float64)
@@ -84,33 +106,31 @@ class CudaEngine:
         fparam: Any = None,
         aparam: Any = None,
         atomic: int = 0,
+        with_forces: bool = True,
     ) -> dict[str, Any]:
         """The same with arrays of the device, valid until the next call: nothing but sizes and ``remarks`` of the
         neighbour lists comes to the host, where the lists are made on the device.
 
         coords (n, 3) angstrom and types (n) may be arrays of the host or of any library that speaks DLPack.
         energy (1), forces (n, 3), virial (3, 3), atom_energy (n), atom_virial (n, 3, 3) with ``atomic``; float64.
+        Without ``with_forces`` there is no backward pass.
         """
         x, kinds = self._atoms(coords, types)
         n, workspace, device = int(kinds.shape[0]), self.run.workspace, self.device
         if n == 0:
-            return self._nothing(atomic)
+            return self._nothing(atomic, with_forces)
         geometry = self._geometry(x, kinds, box, pbc)
-        active = (self.model.type_counts[geometry.types] * (kinds >= 0)).astype(np.float64)
-        fitting = Fitting(self.model, self.run, geometry, active, fparam, aparam)
-        frame = _Frame(self.model, self.run, geometry, gradient=True)
+        fitting = Fitting(self.model, self.run, geometry, self._active(kinds, geometry), fparam, aparam)
+        frame = _Frame(self.model, self.run, geometry, gradient=with_forces)
         atom_energy = fitting.energies(frame.g1)
-        gamma = frame.backward(fitting.backward(None), "gamma")
-        forces, virials = workspace("forces", (n, 3), np.float64), workspace("virials", (n, 9), np.float64)
-        atom_virial = workspace("atom_virial", (n, 9), np.float64) if atomic else None
-        lists, incoming = geometry.lists, geometry.lists.incoming
-        self.run.run(
-            *("assemble.cu", "assemble", -(-n // 128), n, forces, virials, atom_virial, gamma, lists.d, lists.start),
-            *(incoming.begin, incoming.edges),
-        )
-        energy, virial = workspace("energy", 1, np.float64), workspace("virial", 9, np.float64)
+        energy, lists = workspace("energy", 1, np.float64), geometry.lists
         self.run.run("assemble.cu", "column_sums", 1, n, 1, energy, atom_energy, block=256)
-        self.run.run("assemble.cu", "column_sums", 9, n, 9, virial, virials, block=256)
+        found = {"energy": energy, "atom_energy": atom_energy, "remarks": lists.remarks}
+        if not with_forces:
+            return found
+        gamma = frame.backward(fitting.backward(None), "gamma")
+        atom_virial = workspace("atom_virial", (n, 9), np.float64) if atomic else None
+        found["forces"], found["virial"] = self._assemble(geometry, gamma, atom_virial)
         if atomic == 2:
             wrapped = device.asarray(_wrapped(device.asnumpy(x), box, pbc))
             for axis in range(3):
@@ -118,18 +138,56 @@ class CudaEngine:
                 seeded = frame.backward(fitting.backward(seed), "seeded_gamma")
                 self.run.run(
                     *("assemble.cu", "assemble_deepmd", -(-n // 128), n, axis, atom_virial, seeded, gamma, wrapped),
-                    *(lists.d, lists.start, lists.centre, incoming.begin, incoming.edges),
+                    *(lists.d, lists.start, lists.centre, lists.incoming.begin, lists.incoming.edges),
                 )
-        found = {
-            "energy": energy,
-            "forces": forces,
-            "virial": virial.reshape(3, 3),
-            "atom_energy": atom_energy,
-            "remarks": lists.remarks,
-        }
         if atom_virial is not None:
             found["atom_virial"] = atom_virial.reshape(n, 3, 3)
         return found
+
+    def _active(self, kinds: Array, geometry: Geometry) -> Array:
+        """(n) 1 for atoms that have an energy."""
+        active: Array = (self.model.type_counts[geometry.types] * (kinds >= 0)).astype(np.float64)
+        return active
+
+    def _assemble(self, geometry: Geometry, gamma: Array, atom_virial: Array | None = None) -> tuple[Array, Array]:
+        """Forces (n, 3) and virial (3, 3) from the gradients of the edge vectors; atomic virials (n, 9) if wanted."""
+        n, workspace, lists = geometry.natoms, self.run.workspace, geometry.lists
+        forces, virials = workspace("forces", (n, 3), np.float64), workspace("virials", (n, 9), np.float64)
+        self.run.run(
+            *("assemble.cu", "assemble", -(-n // 128), n, forces, virials, atom_virial, gamma, lists.d, lists.start),
+            *(lists.incoming.begin, lists.incoming.edges),
+        )
+        virial = workspace("virial", 9, np.float64)
+        self.run.run("assemble.cu", "column_sums", 9, n, 9, virial, virials, block=256)
+        return forces, virial.reshape(3, 3)
+
+    def vjp_arrays(
+        self,
+        coords: Any,
+        types: Any,
+        box: Any,
+        pbc: Pbc,
+        fparam: Any,
+        aparam: Any,
+        atom_energy: Any,
+        descriptor: Any,
+    ) -> tuple[Array, Array, Remarks]:
+        """The same with arrays of the device; weights may be of the host as well, None for zeros."""
+        x, kinds = self._atoms(coords, types)
+        if kinds.shape[0] == 0:
+            return self.device.zeros((0, 3), np.float64), self.device.zeros((3, 3), np.float64), Remarks()
+        model, run = self.model, self.run
+        geometry = self._geometry(x, kinds, box, pbc)
+        frame = _Frame(model, run, geometry, gradient=True)
+        dg1 = self.device.zeros((geometry.natoms, model.n1), run.real)
+        if atom_energy is not None:
+            fitting = Fitting(model, run, geometry, self._active(kinds, geometry), fparam, aparam)
+            fitting.energies(frame.g1)
+            dg1 = dg1 + fitting.backward(self.device.asarray(atom_energy, np.float64))
+        if descriptor is not None:
+            dg1 = dg1 + self.device.asarray(descriptor, np.float64)[:, : model.n1].astype(run.real)
+        forces, virial = self._assemble(geometry, frame.backward(dg1, "gamma"))
+        return -forces, -virial, geometry.lists.remarks
 
     def descriptor_arrays(
         self, coords: Any, types: Any, box: Any, pbc: Pbc, rot_mat: bool = False
@@ -155,10 +213,10 @@ class CudaEngine:
         kinds = self.device.xp.maximum(types, np.int32(0))
         return make_geometry(self.neighbors, lists, kinds, self.model.use_three)
 
-    def _nothing(self, atomic: int) -> dict[str, Any]:
-        shapes: dict[str, tuple[int, ...]] = {
-            "energy": (1,), "forces": (0, 3), "virial": (3, 3), "atom_energy": (0,),
-        }  # fmt: skip
+    def _nothing(self, atomic: int, with_forces: bool) -> dict[str, Any]:
+        shapes: dict[str, tuple[int, ...]] = {"energy": (1,), "atom_energy": (0,)}
+        if with_forces:
+            shapes |= {"forces": (0, 3), "virial": (3, 3)}
         if atomic:
             shapes["atom_virial"] = (0, 3, 3)
         return {name: self.device.zeros(shape, np.float64) for name, shape in shapes.items()} | {"remarks": Remarks()}

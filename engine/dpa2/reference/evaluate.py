@@ -73,23 +73,25 @@ class ReferenceModel:
         aparam: Array | None = None,
         atomic: int = 0,
         threads: int = 1,
+        forces: bool = True,
     ) -> dict[str, Any]:
         """Energy (eV), forces (n, 3) eV/angstrom, virial (3, 3) eV, atom_energy (n) of one frame; remarks.
 
         The derivatives come from complex-step differentiation (see ``derivatives``), exact to rounding, for the price
         of 3 n + 9 energies. ``atomic`` adds ``atom_virial`` (n, 3, 3): 1 that which gives half of every edge to each of
         its atoms, 2 that of deepmd-kit; either costs about 10 n further energies.
+        Without ``forces`` there are no forces and no virials, for the price of one.
         """
         frame = Frame(self, coords, types, box, pbc, fparam, aparam)
         atom_energy = frame.atom_energy(frame.edges.d)
-        forces, virial = derivatives.forces_and_virial(frame.atom_energy, frame.edges)
         out: dict[str, Any] = {
             "energy": float(atom_energy.sum()),
-            "forces": forces,
-            "virial": virial,
             "atom_energy": atom_energy,
             "remarks": frame.edges.remarks,
         }
+        if not forces:
+            return out
+        out["forces"], out["virial"] = derivatives.forces_and_virial(frame.atom_energy, frame.edges)
         if atomic == 1:
             out["atom_virial"] = derivatives.symmetric_atom_virial(frame.atom_energy, frame.edges)
         elif atomic == 2:
@@ -97,6 +99,38 @@ class ReferenceModel:
         elif atomic != 0:
             raise InputError(f"atomic is {atomic}; wanted is 0 (none), 1 (symmetric) or 2 (deepmd)")
         return out
+
+    def vjp(
+        self,
+        coords: Array,
+        types: Array,
+        box: Array | None,
+        pbc: Pbc,
+        fparam: Array | None,
+        aparam: Array | None,
+        atom_energy: Array | None,
+        descriptor: Array | None,
+        threads: int = 1,
+    ) -> tuple[Array, Array, Remarks]:
+        """The gradient to coordinates (n, 3) and strain (3, 3) of the sum of atomic energies and descriptors with the
+        weights (n) and (n, descriptor_dim), None for zeros; remarks. By complex-step differentiation.
+        """
+        if atom_energy is None:  # parameters are none of the descriptor's business
+            edges, kinds = neighbors.build(coords, types, box, pbc, self.config), np.maximum(types, 0)
+        else:
+            frame = Frame(self, coords, types, box, pbc, fparam, aparam)
+            edges, kinds = frame.edges, frame.types
+
+        def weighted(d: Array) -> Array:
+            total = np.zeros(len(kinds), dtype=d.dtype)
+            if atom_energy is not None:
+                total = total + atom_energy * frame.atom_energy(d)
+            if descriptor is not None:
+                total = total + (descriptor * self.descriptor_from_edges(edges, kinds, d)[0]).sum(axis=1)
+            return total
+
+        forces, virial = derivatives.forces_and_virial(weighted, edges)
+        return -forces, -virial, edges.remarks
 
     def energy(
         self,
