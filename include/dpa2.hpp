@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -61,6 +62,24 @@ struct Result {
   std::string warning;               ///< empty, or what dpa2_last_warning said
 };
 
+/// What a model computes: dpa2_output of dpa2.h.
+struct Output {
+  std::string name, unit;
+  std::vector<int> shape;      ///< of the value of an atom or of the frame
+  bool per_atom = false, ghosts = false;
+  std::string reduction, of;
+};
+
+/// Arrays by the names of outputs: results, or the weights of a sum of them.
+using Arrays = std::map<std::string, std::vector<double>>;
+
+/// The derivatives of a weighted sum of outputs.
+struct Gradient {
+  std::vector<double> coords;        ///< (natoms, 3)
+  std::array<double, 9> strain{};    ///< (3, 3)
+  std::string warning;
+};
+
 /// A model; copies share it. Any number of threads may use it at once.
 class Model {
  public:
@@ -95,22 +114,28 @@ class Model {
   [[nodiscard]] int exchange_width() const { return dpa2_model_exchange_width(handle()); }
   [[nodiscard]] std::string precision() const { return dpa2_model_precision(handle()); }
   [[nodiscard]] std::string config() const { return dpa2_model_config(handle()); }
+  [[nodiscard]] std::string kind() const { return dpa2_model_kind(handle()); }
+  [[nodiscard]] std::vector<Output> outputs() const {
+    std::vector<Output> list;
+    for (int k = 0; k < dpa2_model_noutputs(handle()); ++k) {
+      const dpa2_output& o = *dpa2_model_output(handle(), k);
+      list.push_back({o.name, o.unit, {o.shape, o.shape + o.ndim}, o.per_atom != 0, o.ghosts != 0, o.reduction, o.of});
+    }
+    return list;
+  }
   [[nodiscard]] std::int64_t memory_estimate(std::int64_t natoms, double neighbors, bool atomic = false, int threads = 1) const {
     return dpa2_model_memory_estimate(handle(), natoms, neighbors, atomic ? 1 : 0, threads);
   }
 
   /// Energy, forces and virial. Throws Error.
   [[nodiscard]] Result evaluate(const Structure& s, int threads = 1, bool atomic = false) const {
-    const std::size_t n = static_cast<std::size_t>(s.natoms());
-    require(s.fparam, dpa2_model_fparam_dim(handle()), "fparam");
-    require(s.aparam, s.natoms() * dpa2_model_aparam_dim(handle()), "aparam");
+    const std::size_t n = checked_natoms(s);
     Result r;
     r.forces.resize(3 * n + 1);  // never a null pointer
     r.atom_energy.resize(n);
     if (atomic) r.atom_virial.resize(9 * n);
     check(dpa2_evaluate(handle(), static_cast<int>(n), s.coords.data(), s.types.data(), s.cell ? s.cell->rows.data() : nullptr,
-                        s.cell ? s.cell->pbc.data() : nullptr, s.fparam.empty() ? nullptr : s.fparam.data(),
-                        s.aparam.empty() ? nullptr : s.aparam.data(), threads, &r.energy, r.forces.data(), r.virial.data(),
+                        s.cell ? s.cell->pbc.data() : nullptr, pointer(s.fparam), pointer(s.aparam), threads, &r.energy, r.forces.data(), r.virial.data(),
                         r.atom_energy.data(), atomic ? r.atom_virial.data() : nullptr));
     r.forces.resize(3 * n);
     r.warning = dpa2_last_warning();
@@ -125,11 +150,60 @@ class Model {
     return out;
   }
 
+  /// Outputs by name, every name once; see dpa2_compute. Throws Error.
+  [[nodiscard]] Arrays compute(const Structure& s, const std::vector<std::string>& names, int threads = 1) const {
+    const std::size_t n = checked_natoms(s);
+    Arrays results;
+    std::vector<const char*> asked;
+    std::vector<double*> places;
+    for (const std::string& name : names) {
+      std::vector<double>& result = results[name];
+      for (int k = 0; k < dpa2_model_noutputs(handle()); ++k) {
+        const dpa2_output& o = *dpa2_model_output(handle(), k);
+        if (name == o.name) result.resize((o.per_atom != 0 ? n : 1) * static_cast<std::size_t>(o.size));
+      }
+      asked.push_back(name.c_str());
+      places.push_back(result.data());
+    }
+    check(dpa2_compute(handle(), static_cast<int>(n), s.coords.data(), s.types.data(), s.cell ? s.cell->rows.data() : nullptr,
+                       s.cell ? s.cell->pbc.data() : nullptr, pointer(s.fparam), pointer(s.aparam), threads, static_cast<int>(names.size()),
+                       asked.data(), places.data()));
+    return results;
+  }
+
+  /// The gradient of the sum of outputs with these weights; see dpa2_vjp. Throws Error.
+  [[nodiscard]] Gradient vjp(const Structure& s, const Arrays& weights, int threads = 1) const {
+    const std::size_t n = checked_natoms(s);
+    std::vector<const char*> names;
+    std::vector<const double*> arrays;
+    for (const auto& [name, values] : weights) {
+      for (int k = 0; k < dpa2_model_noutputs(handle()); ++k) {
+        const dpa2_output& o = *dpa2_model_output(handle(), k);
+        if (name == o.name) require(values, (o.per_atom != 0 ? s.natoms() : 1) * o.size, "the weights of " + name, false);
+      }
+      names.push_back(name.c_str());
+      arrays.push_back(values.data());
+    }
+    Gradient g;
+    g.coords.resize(3 * n);
+    check(dpa2_vjp(handle(), static_cast<int>(n), s.coords.data(), s.types.data(), s.cell ? s.cell->rows.data() : nullptr,
+                   s.cell ? s.cell->pbc.data() : nullptr, pointer(s.fparam), pointer(s.aparam), threads, static_cast<int>(names.size()),
+                   names.data(), arrays.data(), g.coords.data(), g.strain.data()));
+    g.warning = dpa2_last_warning();
+    return g;
+  }
+
  private:
   Model() = default;
-  static void require(const std::vector<double>& parameters, int size, const char* name) {
-    if (!parameters.empty() && parameters.size() != static_cast<std::size_t>(size))
-      throw Error(DPA2_INVALID_INPUT, std::string(name) + " must have " + std::to_string(size) + " numbers, not " + std::to_string(parameters.size()));
+  static const double* pointer(const std::vector<double>& parameters) { return parameters.empty() ? nullptr : parameters.data(); }
+  std::size_t checked_natoms(const Structure& s) const {
+    require(s.fparam, dpa2_model_fparam_dim(handle()), "fparam");
+    require(s.aparam, s.natoms() * dpa2_model_aparam_dim(handle()), "aparam");
+    return static_cast<std::size_t>(s.natoms());
+  }
+  static void require(const std::vector<double>& parameters, int size, const std::string& name, bool optional = true) {
+    if (!(optional && parameters.empty()) && parameters.size() != static_cast<std::size_t>(size))
+      throw Error(DPA2_INVALID_INPUT, name + " must have " + std::to_string(size) + " numbers, not " + std::to_string(parameters.size()));
   }
   std::shared_ptr<dpa2_model> handle_;
 };

@@ -12,15 +12,6 @@ using namespace dpa2::gate;
 using dpa2::invalid_input;
 using dpa2::OutputSpec;
 
-const char* reduction_name(dpa2::Reduction reduction) {
-  switch (reduction) {
-    case dpa2::Reduction::sum: return "sum";
-    case dpa2::Reduction::mean: return "mean";
-    case dpa2::Reduction::none: break;
-  }
-  return "";
-}
-
 /// The entries of a list of names, which must be there, and be there once.
 void check_names(int number, const char* const* names, const void* arrays, const char* what, const char* arrays_name) {
   if (number < 1) throw invalid_input("there must be at least one of the ", what, ", not ", number);
@@ -93,8 +84,10 @@ dpa2::Seeds seeds(const dpa2::Model& model, int nlocal, int number, const char* 
     const auto place = std::find_if(std::begin(places), std::end(places), [&](const auto& p) { return std::string_view(p.name) == names[k]; });
     if (place == std::end(places))
       throw invalid_input("there is no gradient of '", names[k], "'; weights may be those of ", joined(places, [](const auto& p) { return p.name; }));
-    need_rows(weights[k], nlocal, dpa2::text("the array of weights of '", names[k], "'").c_str());
-    need_finite(weights[k], nlocal, spec_of(model, names[k]).size(), dpa2::text("the weights of '", names[k], "'").c_str());
+    const int width = spec_of(model, names[k]).size();
+    if (weights[k] == nullptr && nlocal > 0) throw invalid_input("the array of weights of '", names[k], "' is NULL");
+    if (!finite(weights[k], static_cast<std::ptrdiff_t>(nlocal) * width))
+      need_finite(weights[k], nlocal, width, dpa2::text("the weights of '", names[k], "'").c_str());
     *place->rows = weights[k] == nullptr ? &nothing : weights[k];
   }
   return given;
@@ -125,7 +118,7 @@ void gradients(int rows, double* gradient, double* strain, F f) {
 dpa2_model::dpa2_model(std::shared_ptr<const dpa2::Model> m) : model(std::move(m)) {
   for (const OutputSpec& s : model->outputs())
     outputs.push_back({s.name.c_str(), s.unit.c_str(), s.per_atom ? 1 : 0, s.ghosts ? 1 : 0, static_cast<int>(s.shape.size()), s.shape.data(),
-                       s.size(), reduction_name(s.reduction), s.of.c_str()});
+                       s.size(), dpa2::reduction_name(s.reduction), s.of.c_str()});
 }
 
 const char* dpa2_model_kind(const dpa2_model* model) {

@@ -184,6 +184,7 @@ void test_library() {
   dpa2_model_free(nullptr);
   dpa2_domain_free(nullptr);
   CHECK(dpa2_model_ntypes(nullptr) == 0 && dpa2_model_type_index(nullptr, "O") == -1 && dpa2_model_config(nullptr) == nullptr);
+  CHECK(dpa2_model_kind(nullptr) == nullptr && dpa2_model_noutputs(nullptr) == 0 && dpa2_model_output(nullptr, 0) == nullptr);
 }
 
 void test_questions(const std::string& bytes) {
@@ -366,7 +367,15 @@ void test_steady(const std::string& bytes, const char* precision, int threads) {
     bool good = parts.set(domain.get()) == DPA2_OK && parts.evaluate(domain.get(), model.get(), s, threads, a) == DPA2_OK;
     good = good && dpa2_domain_descriptor(domain.get(), model.get(), parts.types.data(), -1, &parts.exchange, threads, a.descriptor.data(),
                                           a.rot_mat.data()) == DPA2_OK;
-    CHECK(good);
+    const char* const names[] = {"energy", "force", "descriptor"};
+    double* const arrays[] = {&a.energy, a.forces.data(), a.descriptor.data()};
+    good = good && dpa2_domain_compute(domain.get(), model.get(), parts.types.data(), -1, nullptr, s.aparam.data(), &parts.exchange, threads, 3,
+                                       names, arrays) == DPA2_OK;
+    const char* const weighted[] = {"descriptor", "atom_energy"};
+    const double* const weights[] = {a.descriptor.data(), a.atom_energy.data()};
+    good = good && dpa2_domain_vjp(domain.get(), model.get(), parts.types.data(), -1, nullptr, s.aparam.data(), &parts.exchange, threads, 2,
+                                   weighted, weights, a.forces.data(), a.virial.data()) == DPA2_OK;
+    CHECK_CASE(good, dpa2_last_error());
   };
   for (int k = 0; k < 4; ++k) step();
   const long before = check::allocations;

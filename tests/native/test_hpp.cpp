@@ -67,6 +67,34 @@ void test_model() {
   CHECK(none.energy == 0.0 && none.forces.empty());
 }
 
+/// Outputs by name are those of evaluate and descriptor, and gradients with weights 1 are minus forces and virial.
+void test_outputs() {
+  const dpa2::Model model(DPA2_TEST_MODEL, "float64");
+  const dpa2::Structure s = water();
+  CHECK(model.kind() == "energy");
+  std::vector<std::string> names;
+  for (const dpa2::Output& o : model.outputs()) names.push_back(o.name);
+  CHECK((names == std::vector<std::string>{"energy", "atom_energy", "force", "virial", "atom_virial", "descriptor", "rot_mat"}));
+  const dpa2::Output energy = model.outputs()[0], force = model.outputs()[2], rotation = model.outputs()[6];
+  CHECK(energy.reduction == "sum" && energy.of == "atom_energy" && energy.unit == "eV" && !energy.per_atom);
+  CHECK(force.per_atom && force.ghosts && force.of == "energy" && force.shape == std::vector<int>{3});
+  CHECK(rotation.shape.size() == 2 && rotation.shape[1] == 3 && !rotation.ghosts && rotation.unit.empty());
+
+  const dpa2::Result expected = model.evaluate(s, 1, true);
+  const dpa2::Arrays found = model.compute(s, names);
+  CHECK(found.at("energy")[0] == expected.energy && found.at("force") == expected.forces && found.at("atom_energy") == expected.atom_energy);
+  CHECK(std::equal(expected.virial.begin(), expected.virial.end(), found.at("virial").begin()) && found.at("atom_virial") == expected.atom_virial);
+  CHECK(found.at("descriptor") == model.descriptor(s) && found.at("rot_mat").size() == 9 * static_cast<std::size_t>(rotation.shape[0]));
+
+  const dpa2::Gradient gradient = model.vjp(s, {{"atom_energy", {1.0, 1.0, 1.0}}});
+  for (std::size_t k = 0; k < 9; ++k) CHECK(gradient.coords[k] == -expected.forces[k] && gradient.strain[k] == -expected.virial[k]);
+  CHECK(gradient.warning.empty());
+  CHECK_THROWS((void)model.compute(s, {"energy", "dipole"}), DPA2_INVALID_INPUT, "the model has no output 'dipole'; it has energy, atom_energy, force");
+  CHECK_THROWS((void)model.compute(s, {}), DPA2_INVALID_INPUT, "at least one of the outputs");
+  CHECK_THROWS((void)model.vjp(s, {{"atom_energy", {1.0}}}), DPA2_INVALID_INPUT, "the weights of atom_energy must have 3 numbers, not 1");
+  CHECK_THROWS((void)model.vjp(s, {{"force", std::vector<double>(9)}}), DPA2_INVALID_INPUT, "there is no gradient of 'force'; weights may be those of atom_energy, descriptor");
+}
+
 /// Three atoms and no ghosts, through a domain.
 void test_domain() {
   const dpa2::Model model(DPA2_TEST_MODEL, "float64");
@@ -115,6 +143,7 @@ void test_domain() {
 
 int main() {
   test_model();
+  test_outputs();
   test_domain();
   return check::finish();
 }
