@@ -81,10 +81,9 @@ class DeviceFrames:
         parameters = self._parameters(fparam, aparam)
         found: dict[str, list[Any]] = {}
         for f in range(self.coords.shape[0]):
+            one_fparam, one_aparam = _of_frame(f, *parameters)
             with self.engine.lock:
-                answer = self.engine.evaluate_arrays(
-                    *self._frame(f), *_of_frame(f, *parameters), atomic=atomic, with_forces=forces
-                )
+                answer = self.engine.evaluate_arrays(*self._frame(f), one_fparam, one_aparam, atomic, forces)
                 self._report(answer.pop("remarks"), f)
                 answer["energy"] = answer["energy"][0]
                 for name, array in answer.items():
