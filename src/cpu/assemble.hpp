@@ -1,4 +1,4 @@
-// Forces and virials from the gradients of the edge vectors (specification, section 9.2).
+// Forces and virials from the gradients of the edge vectors (theory 9.2).
 #pragma once
 
 #include <cstdint>

@@ -8,7 +8,7 @@ namespace dpa2 {
 
 inline constexpr int max_embedding_layers = 16;
 
-/// One hidden layer, y = phi(x W + b) * idt + skip (specification, section 4).
+/// One hidden layer, y = phi(x W + b) * idt + skip (theory 4.1).
 template <class T>
 struct EmbeddingLayer {
   int in = 0, out = 0;
@@ -19,7 +19,7 @@ struct EmbeddingLayer {
   int skip = 0;            ///< 0 none, 1 y += x, 2 y += [x, x]
 };
 
-/// The first layer sees [s, type embeddings]: everything but s is a row of a table, one per combination of types (S4).
+/// The first layer sees [s, type embeddings]: everything but s is a row of a table, one per combination of types (theory S4).
 template <class T>
 struct EmbeddingNet {
   int nlayers = 0;

@@ -1,4 +1,4 @@
-// The environment matrix of one centre (specification, sections 2 and 12.15).
+// The environment matrix of one centre (theory 2, 12.15).
 #pragma once
 
 #include "math/env_mat.hpp"

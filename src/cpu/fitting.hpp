@@ -1,4 +1,4 @@
-// The energy fitting network on rows of atoms, forward and backward in one pass (specification, sections 9.1 and 12.2).
+// The energy fitting network on rows of atoms, forward and backward in one pass (theory 9.1, 12.2).
 #pragma once
 
 #include "cpu/activation.hpp"

@@ -1,4 +1,4 @@
-// The pair features before the first layer: g2 = phi(x Wg + bg) (specification, sections 8 and 12.12).
+// The pair features before the first layer: g2 = phi(x Wg + bg) (theory 8, 12.12).
 #pragma once
 
 #include "cpu/activation.hpp"

@@ -1,4 +1,4 @@
-// LayerNorm of rows whose mean is zero by construction (specification, sections 8.6, 11 S3 and 12.8).
+// LayerNorm of rows whose mean is zero by construction (theory 8.6, 12.8, S3).
 #pragma once
 
 namespace dpa2 {

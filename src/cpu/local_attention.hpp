@@ -1,4 +1,4 @@
-// Attention of a centre to its neighbours' g1 (specification, sections 8.10, 12.11, 11 S7).
+// Attention of a centre to its neighbours' g1 (theory 8.10, 12.11, S7).
 #pragma once
 
 #include "cpu/arena.hpp"

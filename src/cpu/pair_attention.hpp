@@ -1,4 +1,4 @@
-// Attention among the pairs of one centre: the update of g2 and of h2 (specification, sections 8.5-8.7, 12.9, 12.10, 11 S1-S3).
+// Attention among the pairs of one centre: the update of g2 and of h2 (theory 8.5-8.7, 12.9, 12.10, S1-S3).
 #pragma once
 
 #include "cpu/arena.hpp"

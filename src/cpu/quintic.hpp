@@ -1,4 +1,5 @@
-// Functions of one scalar as piecewise quintic polynomials: the tables of compressed models (docs/compression.md).
+// Functions of one scalar as piecewise quintic polynomials: the tables of compressed models (theory 4.3).
+// docs/compression.md says how they are made.
 //
 // A table has many short intervals, so that the edges of a centre seldom share one. Each edge therefore evaluates its own
 // polynomial, channels on the lanes, where the series of tabulate.hpp gather the edges of an interval first.

@@ -1,4 +1,4 @@
-// The first descriptor of a centre: moments of the embedded environment and their Gram matrix (specification, 5 and 12.14).
+// The first descriptor of a centre: moments of the embedded environment and their Gram matrix (theory 5, 12.14).
 #pragma once
 
 #include "cpu/embedding_net.hpp"
@@ -23,7 +23,7 @@ struct RepinitParams {
   const T* gate_rows = nullptr;  ///< with `quintic`: gate with rows padded to 64 bytes
 };
 
-/// The padded slots of a centre enter the moments as one constant (P6): pad_weight * R_pad (4) outer G_pad (ng).
+/// The padded slots of a centre enter the moments as one constant (theory P6): pad_weight * R_pad (4) outer G_pad (ng).
 template <class T>
 struct RepinitPad {
   T weight = 0;  ///< number of padded slots / nsel

@@ -1,4 +1,4 @@
-// The residual updates of a layer (specification, sections 8.11 and 12.3).
+// The residual updates of a layer (theory 8.11, 12.3).
 #pragma once
 
 namespace dpa2 {

@@ -1,4 +1,4 @@
-// grrg and drrd: the Gram matrix of the vector moments of a feature (specification, sections 8.8 and 12.5).
+// grrg and drrd: the Gram matrix of the vector moments of a feature (theory 8.8, 12.5).
 #pragma once
 
 #include "cpu/edge_rows.hpp"

@@ -1,4 +1,4 @@
-// Functions of one scalar as local Chebyshev series, and their moments (specification, section 11, S6).
+// Functions of one scalar as local Chebyshev series, and their moments (theory S6).
 //
 // An embedding network sees one scalar s per edge (and types), so G(s) is a curve per combination of types. On an interval
 // it is a short series, G_c(s) = sum_k a[k][c] T_k(x), exact to rounding when the interval is small enough. A moment over

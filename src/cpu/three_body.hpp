@@ -1,4 +1,4 @@
-// The three-body sum of a centre over pairs of its neighbours (specification, sections 6 and 12.13).
+// The three-body sum of a centre over pairs of its neighbours (theory 6, 12.13).
 #pragma once
 
 #include "cpu/embedding_net.hpp"
@@ -23,7 +23,7 @@ struct ThreeBodyParams {
   const T* gate_rows = nullptr;  ///< with `quintic`: gate with rows padded to 64 bytes
 };
 
-/// The padded slots of a centre as one more neighbour (P7): multiplicity 0 where it contributes nothing.
+/// The padded slots of a centre as one more neighbour (theory P7): multiplicity 0 where it contributes nothing.
 template <class T>
 struct ThreeBodyPad {
   T multiplicity = 0;

@@ -1,4 +1,4 @@
-// Forces and virials from the gradients gamma of the edge vectors (specification, section 9.2), in double whatever the precision of the
+// Forces and virials from the gradients gamma of the edge vectors (theory 9.2), in double whatever the precision of the
 // model, each sum in a fixed order.
 #include "cuda/block.cuh"
 
@@ -33,7 +33,7 @@ extern "C" __global__ void assemble(int n, double* force, double* virial, double
   }
 }
 
-// atom_virial (n, 9) of component l, in columns 3 k + l, as deepmd-kit defines it (section 9.3): seeded, plain (nedge, 3): gradients of
+// atom_virial (n, 9) of component l, in columns 3 k + l, as deepmd-kit defines it (theory 9.3): seeded, plain (nedge, 3): gradients of
 // sum_a x_a[l] e_a and of the energy; x (n, 3): wrapped coordinates. A thread per atom.
 extern "C" __global__ void assemble_deepmd(int n, int l, double* atom_virial, const real* seeded, const real* plain, const double* x,
                                            const double* d, const int* start, const int* centre, const int* begin, const int* incoming) {

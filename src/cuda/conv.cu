@@ -1,4 +1,4 @@
-// The convolution: what the neighbours' g1 says through the pair channel (specification, sections 8.4 and 12.6). One block per centre.
+// The convolution: what the neighbours' g1 says through the pair channel (theory 8.4, 12.6). One block per centre.
 // With g1_out_conv the projection P acts on g2, edge by edge, and is done here; else on g1, atom by atom, and comes as rows.
 #include "cuda/block.cuh"
 

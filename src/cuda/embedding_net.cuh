@@ -1,5 +1,5 @@
 // The embedding networks of repinit and of the three-body block: functions of one scalar per edge (or pair) and of types,
-// evaluated by one block for a tile of LANES scalars (specification, section 4).
+// evaluated by one block for a tile of LANES scalars (theory 4.1).
 //
 // A backward pass needs no transposed weights and keeps nothing: the derivative with respect to the scalar travels with the value.
 #pragma once

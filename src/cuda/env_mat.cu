@@ -1,4 +1,4 @@
-// The environment matrix of the edges of one block of the model, and its gradient (specification, sections 2 and 12.15).
+// The environment matrix of the edges of one block of the model, and its gradient (theory 2, 12.15).
 // One thread per edge; edge[e]: number in the master list, null for the master list itself. d (., 3), r: angstrom.
 #include "cuda/block.cuh"
 

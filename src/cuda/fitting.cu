@@ -1,5 +1,4 @@
-// The fitting network around its dense products: input, hidden layers with skip and idt, atomic energies (specification, sections 9.1
-// and 12.2).
+// The fitting network around its dense products: input, hidden layers with skip and idt, atomic energies (theory 9.1, 12.2).
 #include "cuda/activation.cuh"
 #include "cuda/block.cuh"
 

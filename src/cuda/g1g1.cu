@@ -1,4 +1,4 @@
-// The product of the two atoms' features as an update of the pair channel (specification, sections 8.3 and 12.7). One block per centre.
+// The product of the two atoms' features as an update of the pair channel (theory 8.3, 12.7). One block per centre.
 #include "cuda/block.cuh"
 
 using namespace dpa2;

@@ -1,4 +1,4 @@
-// The entry of the repformer: per edge the pair channel g2, the vector h2 and the weight w (specification, sections 8 and 12.12).
+// The entry of the repformer: per edge the pair channel g2, the vector h2 and the weight w (theory 8, 12.12).
 #include "cuda/activation.cuh"
 #include "cuda/block.cuh"
 

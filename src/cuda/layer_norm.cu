@@ -1,4 +1,4 @@
-// LayerNorm of rows whose mean was removed when the model was prepared (specification, sections 8.6, 12.8 and 11 S3). One warp per row.
+// LayerNorm of rows whose mean was removed when the model was prepared (theory 8.6, 12.8, S3). One warp per row.
 #include "cuda/block.cuh"
 #include "math/layer_norm.hpp"
 

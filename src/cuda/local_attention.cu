@@ -1,4 +1,4 @@
-// Attention of a centre over the g1 of its neighbours (specification, sections 8.10, 12.11 and 11 S7): keys folded with queries
+// Attention of a centre over the g1 of its neighbours (theory 8.10, 12.11, S7): keys folded with queries
 // before (tq), values with the head map after (o). One block per centre; scores stay in shared memory.
 #include "cuda/block.cuh"
 #include "math/attention.hpp"

@@ -1,4 +1,4 @@
-// Attention among the edges of one centre: the update of g2 and of h2 (specification, sections 8.5-8.7, 12.9, 12.10, 11 S1-S3). One block per
+// Attention among the edges of one centre: the update of g2 and of h2 (theory 8.5-8.7, 12.9, 12.10, S1-S3). One block per
 // centre, one head after the other; scores, probabilities and the maps of g2 are in shared memory and nowhere else.
 //
 // Weights as folded when the model is prepared: query with key (A), value with head map, the mean over channels and 1/sqrt(3) (B). Keys are

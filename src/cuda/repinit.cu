@@ -1,4 +1,4 @@
-// Repinit: the Gram matrix of embedded neighbour moments (specification, sections 5 and 12.14). One block per centre; the
+// Repinit: the Gram matrix of embedded neighbour moments (theory 5, 12.14). One block per centre; the
 // embedding of a tile of edges lives in shared memory and nowhere else.
 #include "cuda/embedding_net.cuh"
 

@@ -1,4 +1,4 @@
-// How a layer adds its updates to a channel: out = a u + sum_k r_k * U_k (specification, sections 8.11 and 12.3). A term is given as it
+// How a layer adds its updates to a channel: out = a u + sum_k r_k * U_k (theory 8.11, 12.3). A term is given as it
 // comes out of a product: U = phi(t + b) with the activation, else t + b. One thread per element; absent terms are null.
 #include "cuda/activation.cuh"
 #include "cuda/block.cuh"

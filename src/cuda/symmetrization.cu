@@ -1,5 +1,5 @@
-// Symmetrisation of a channel X over the edges of a centre: grrg with X = g2, drrd with X = g1 of the neighbour (specification,
-// sections 8.8 and 12.5). One block per centre. Row of edge e in X: index[e], or e itself where index is null.
+// Symmetrisation of a channel X over the edges of a centre: grrg with X = g2, drrd with X = g1 of the neighbour (theory 8.8, 12.5).
+// One block per centre. Row of edge e in X: index[e], or e itself where index is null.
 #include "cuda/block.cuh"
 
 using namespace dpa2;

@@ -1,4 +1,4 @@
-// The three-body block: embedded products of neighbour vectors (specification, sections 6 and 12.13). One block per centre, over
+// The three-body block: embedded products of neighbour vectors (theory 6, 12.13). One block per centre, over
 // all ordered pairs of its edges; the padded slots are one more neighbour, number n, that counts `multiplicity` times.
 #include "cuda/embedding_net.cuh"
 

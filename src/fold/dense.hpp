@@ -19,7 +19,7 @@ struct FoldedDense {
   }
 };
 
-/// A hidden layer, y = phi(x w + b) * idt + skip copies of x side by side (specification, section 4).
+/// A hidden layer, y = phi(x w + b) * idt + skip copies of x side by side (theory 4.1).
 struct FoldedHidden {
   int in = 0, out = 0, skip = 0;
   Matrix w, b, idt;  ///< (in, out), (1, out), (1, out) or empty

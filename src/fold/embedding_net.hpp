@@ -1,4 +1,4 @@
-// The embedding networks of repinit and of the three-body block: functions of one scalar and of types (specification, section 4).
+// The embedding networks of repinit and of the three-body block: functions of one scalar and of types (theory 4.1).
 #pragma once
 
 #include <optional>
@@ -15,7 +15,7 @@ struct FoldedTable {
   Tensor coefficients;  ///< (curves, intervals, 6, channels): of the powers of (s - begin) / length of an interval
 };
 
-/// The first layer sees [s, type embeddings]: everything but s is a row of a table, one per combination of types (S4): neighbour
+/// The first layer sees [s, type embeddings]: everything but s is a row of a table, one per combination of types (theory S4): neighbour
 /// * ntypes + centre, or the neighbour alone where the embedding is one-sided. In strip mode the network sees s alone (one row).
 struct FoldedEmbeddingNet {
   FoldedActivation act;

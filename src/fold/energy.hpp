@@ -1,4 +1,4 @@
-// What the energies of the atoms of a type begin with (specification, section 9.2).
+// What the energies of the atoms of a type begin with (theory 9.1).
 #pragma once
 
 #include <string>

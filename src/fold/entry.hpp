@@ -1,4 +1,4 @@
-// From the descriptors of the first blocks to the first g1 (specification, section 7).
+// From the descriptors of the first blocks to the first g1 (theory 7).
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// The fitting network and the parameters that it sees beside the descriptor (specification, section 9.1).
+// The fitting network and the parameters that it sees beside the descriptor (theory 9.1).
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// The edges of the repformer: statistics and the embedding g2 (specification, section 7).
+// The edges of the repformer: statistics and the embedding g2 (theory 8).
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// linear1 sees its inputs one after the other: here every input has a matrix of its own (specification, section 8.4).
+// linear1 sees its inputs one after the other: here every input has a matrix of its own (theory 8.9).
 #pragma once
 
 #include <string>

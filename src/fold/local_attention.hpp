@@ -1,4 +1,4 @@
-// Attention of a centre over its neighbours: query with key, value with head map (specification, sections 8.9 and 11 S7).
+// Attention of a centre over its neighbours: query with key, value with head map (theory 8.10, S7).
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// Attention among the pairs of one centre (specification, sections 8.5-8.7, 11 S1-S3).
+// Attention among the pairs of one centre (theory 8.5-8.7, S1-S3).
 #pragma once
 
 #include <string>

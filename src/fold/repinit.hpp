@@ -1,4 +1,4 @@
-// The first block: moments of the embedded environment (specification, section 5).
+// The first block: moments of the embedded environment (theory 5).
 #pragma once
 
 #include <string>
@@ -23,7 +23,7 @@ struct FoldedRepinit {
 
 FoldedRepinit fold_repinit(const Config& config, RawTensors& raw, const Matrix& tebd);
 
-/// (ntypes * ntypes, width) the embedding of a padded slot, rows by the type of atom 0 and of the centre (P6); empty where the
+/// (ntypes * ntypes, width) the embedding of a padded slot, rows by the type of atom 0 and of the centre (theory P6); empty where the
 /// statistics have no mean, which leaves padded slots nothing to add. The CPU evaluates it with its own kernels.
 Matrix fold_padded_embedding(const Config& config, const FoldedRepinit& repinit);
 

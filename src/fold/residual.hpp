@@ -1,4 +1,4 @@
-// How a layer adds its updates U_k to a channel u: u' = a u + sum_k r_k U_k (specification, section 8.11).
+// How a layer adds its updates U_k to a channel u: u' = a u + sum_k r_k U_k (theory 8.11).
 #pragma once
 
 #include <string>

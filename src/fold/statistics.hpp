@@ -1,4 +1,4 @@
-// What the environment matrix of a block takes besides the edges (specification, section 2).
+// What the environment matrix of a block takes besides the edges (theory 2).
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@ namespace dpa2 {
 struct FoldedStatistics {
   double rcut_smth = 0, inv_width = 0, protection = 0;  ///< inv_width = 1 / (rcut - rcut_smth)
   Matrix mean, stddev, inv_std;                         ///< (ntypes, 4)
-  Matrix pad;  ///< (ntypes, 4): the row of a padded slot of a fixed-width list, -mean / stddev (P6)
+  Matrix pad;  ///< (ntypes, 4): the row of a padded slot of a fixed-width list, -mean / stddev (theory P6)
 
   template <class F>
   void for_each(const std::string& at, F& f) const {

@@ -1,4 +1,4 @@
-// The three-body block (specification, section 6).
+// The three-body block (theory 6).
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// One vector per element of the type map (specification, section 3).
+// One vector per element of the type map (theory 3).
 #pragma once
 
 #include "fold/matrix.hpp"

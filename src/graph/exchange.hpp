@@ -1,4 +1,4 @@
-// Communication between the rows of local atoms and the rows of ghosts that other processes own (design, section 3).
+// Communication between the rows of local atoms and the rows of ghosts that other processes own (theory 13).
 #pragma once
 
 namespace dpa2 {

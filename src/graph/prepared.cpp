@@ -150,7 +150,7 @@ void Prepared<T>::prepare_three_body(const Config& c, const FoldedThreeBody& f) 
   if (build_series(storage, three_table_, net64, f.net.type_term.rows, -most, most, r.strip ? 0 : ntypes)) three.table = &three_table_;
 }
 
-/// What the padded slots of a fixed-width list add (specification, P6 and P7): nothing unless the statistics have a mean.
+/// What the padded slots of a fixed-width list add (theory P6, P7): nothing unless the statistics have a mean.
 template <class T>
 void Prepared<T>::prepare_padding() {
   T* R = storage.take<T>(4 * static_cast<std::size_t>(ntypes));

@@ -1,4 +1,4 @@
-// One repformer layer, backward: gradients of the layer's output to its input (specification, section 12.3 to 12.11).
+// One repformer layer, backward: gradients of the layer's output to its input (theory 12.3-12.11).
 #include "graph/repformer.hpp"
 #include "math/attention.hpp"
 

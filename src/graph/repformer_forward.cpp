@@ -1,4 +1,4 @@
-// One repformer layer, forward (specification, section 8).
+// One repformer layer, forward (theory 8).
 #include "graph/repformer.hpp"
 #include "math/attention.hpp"
 

@@ -1,4 +1,4 @@
-// Embedding networks as series: built when a model is prepared, exact to rounding or not at all.
+// Embedding networks as series: built when a model is prepared, exact to rounding or not at all (theory S6).
 #pragma once
 
 #include "cpu/embedding_net.hpp"

@@ -1,4 +1,4 @@
-// Energies of atoms, and their gradients with respect to g1 (specification, sections 9.1 and 12.2).
+// Energies of atoms, and their gradients with respect to g1 (theory 9.1, 12.2).
 #pragma once
 
 #include "heads/head.hpp"

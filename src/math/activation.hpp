@@ -1,4 +1,4 @@
-// The activation functions of deepmd-kit and their derivatives (specification, section 4).
+// The activation functions of deepmd-kit and their derivatives (theory 4.2).
 #pragma once
 
 #include "math/portable.hpp"

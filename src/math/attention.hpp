@@ -1,4 +1,4 @@
-// The logits of both attentions, their softmax's padded slots, and the way back (specification, sections 8.5, 8.10, 12.9 and 12.11).
+// The logits of both attentions, their softmax's padded slots, and the way back (theory 8.5, 8.10, 12.10, 12.11, S8).
 //
 // A logit is b = (s + shift) c2 - shift, s c1 in place of s c2 with the gate, for a score s and the switch c2 of its pair. Everything
 // is relative to the shift: c2 - 1 is exact near the centre, where a logit of about the shift would lose digits.

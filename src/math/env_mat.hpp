@@ -1,4 +1,4 @@
-// One row of the environment matrix and its gradient (specification, sections 2 and 12.15).
+// One row of the environment matrix and its gradient (theory 2, 12.15).
 #pragma once
 
 #include "math/switch.hpp"

@@ -1,4 +1,4 @@
-// LayerNorm of a row z whose mean is zero by construction (specification, sections 8.6, 11 S3 and 12.8): z / sigma, gamma, beta.
+// LayerNorm of a row z whose mean is zero by construction (theory 8.6, 12.8, S3): z / sigma, gamma, beta.
 #pragma once
 
 #include "math/portable.hpp"

@@ -1,4 +1,4 @@
-// The smooth cutoff of an environment: 1 up to rcut_smth, a fifth-order polynomial down to 0 at rcut (specification, section 2).
+// The smooth cutoff of an environment: 1 up to rcut_smth, a fifth-order polynomial down to 0 at rcut (theory 2).
 #pragma once
 
 #include "math/portable.hpp"

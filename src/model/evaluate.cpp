@@ -123,7 +123,7 @@ void Evaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchange,
   if (gradient && atom_virial == AtomVirial::deepmd) deepmd_virial(frame, exchange, out.array("atom_virial"));
 }
 
-/// deepmd-kit's atomic virial (specification, 9.3): the share of dE_a/dX_I goes to the displaced atom, with the arm from
+/// deepmd-kit's atomic virial (theory 9.3): the share of dE_a/dX_I goes to the displaced atom, with the arm from
 /// the displaced position to the wrapped position of a. Four more backward passes, seeded with the wrapped coordinates and with 1.
 template <class T>
 void Evaluator<T>::deepmd_virial(const Frame& frame, Exchange* exchange, double* out) {

@@ -15,7 +15,7 @@ namespace dpa2 {
 /// The tensor `name`; throws model_file_error where it is missing or has another shape.
 const std::vector<double>& shaped(const Weights& weights, const std::string& name, const std::vector<std::int64_t>& shape);
 
-/// Layers y = phi(x W + b) * idt + skip (specification, section 4), evaluated with the kernels of this processor.
+/// Layers y = phi(x W + b) * idt + skip (theory 4), evaluated with the kernels of this processor.
 class Network {
  public:
   /// Layers `prefix`.layers.0, 1, ... of the widths `widths`, on inputs of `in` numbers. Throws model_file_error for weights that

@@ -1,4 +1,4 @@
-// Builds the neighbour lists of a frame in time and memory linear in the number of atoms.
+// Builds the neighbour lists of a frame in time and memory linear in the number of atoms (theory 1).
 //
 // Definition (per centre i of type >= 0; atoms of type < 0 have no neighbours and are nobody's neighbour):
 //   1. candidates: all atoms and lattice images with |d| <= repinit.rcut, d = x_j + n B - x_i, except (i, n = 0);

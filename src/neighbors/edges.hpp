@@ -1,4 +1,4 @@
-// Edges: the only geometry that the kernels see.
+// Edges: the only geometry that the kernels see (theory 1).
 //
 // The neighbours of every centre in CSR form, nearest first. One list serves the three blocks of the model: because of the
 // order, the three-body and the repformer list of a centre are prefixes of its repinit list. Only real neighbours are stored;

@@ -1,5 +1,5 @@
-// From the unordered candidates of a centre to its lists: sort, truncate, exclude, count. Shared by every source of
-// candidates.
+// From the unordered candidates of a centre to its lists: sort, truncate, exclude, count (theory 1.2-1.4).
+// Shared by every source of candidates.
 #pragma once
 
 #include <cstdint>

@@ -65,7 +65,7 @@ struct Factors {
   }
 };
 
-/// Sections 8.5 to 8.7 with the projections as they stand in the files; z without its mean, as LayerNorm wants it.
+/// The pair attention (theory 8.5-8.7) with the projections as they stand in the files; z without its mean, as LayerNorm wants it.
 struct PairAttention {
   int n, n2, nh, nd;
   bool gate, smooth, has_g2, has_h2;
@@ -223,7 +223,7 @@ struct PairAttention {
   }
 };
 
-/// Section 8.10 from the folded query on: scores, probabilities, weighted sum of the neighbours' g1.
+/// The local attention from the folded query on (theory 8.10, S7): scores, probabilities, weighted sum of the neighbours' g1.
 struct LocalAttention {
   int n, n1, nh, nall;
   bool smooth;

@@ -1,5 +1,5 @@
 // What the tests of the operations share. An operation is a function of blocks of numbers; each test brings
-//   reference<S>(x)     the formula of the specification in plain loops, for S = double and S = complex<double>;
+//   reference<S>(x)     the formula of docs/theory.md in plain loops, for S = double and S = complex<double>;
 //   forward(k, x)       the kernel of a table, in float or double, between guarded arrays;
 //   backward(k, x, dy)  the kernel's gradient in the order of the inputs.
 // The complex step gives the exact derivative of the reference, without a difference of nearly equal numbers.
@@ -157,7 +157,7 @@ std::vector<S> product(const std::vector<S>& x, const Vector& w, long m, long k,
   return y;
 }
 
-/// The activations of section 4.
+/// The activations (theory 4.2).
 template <class S>
 S phi(dpa2::Activation kind, double threshold, S x) {
   const auto s = [](S v) { return 1.0 / (1.0 + std::exp(-v)); };

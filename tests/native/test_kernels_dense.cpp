@@ -95,7 +95,7 @@ void test_layer_norm(const std::string& level) {
       Bounds bounds;
       bounds.single = channels == 1 ? 1e-4 : 1e-5;
       check_operation(op, "layer_norm", level, bounds);
-      // With a mean of zero it is the norm of section 8.6.
+      // With a mean of zero it is the whole LayerNorm (theory 8.6, S3).
       for (int r = 0; r < n; ++r) {
         double mean = 0;
         for (int c = 0; c < channels; ++c) mean += op.z[at(static_cast<long>(r) * channels + c)] / channels;

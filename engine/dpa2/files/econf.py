@@ -1,4 +1,4 @@
-"""Electron configurations of the elements and the type-embedding input made from them (specification, section 3)."""
+"""Electron configurations of the elements and the type-embedding input made from them (theory 3)."""
 
 from __future__ import annotations
 

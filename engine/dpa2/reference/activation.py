@@ -1,4 +1,4 @@
-"""Activation functions and their slopes.
+"""Activation functions and their slopes (theory 4.2).
 
     name                                phi(x)                                     phi'(x)
     tanh                                tanh x                                     1 - phi^2

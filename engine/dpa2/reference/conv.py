@@ -1,4 +1,4 @@
-"""The convolution: what the neighbours' g1 says through the pair channel. P = proj_g1g2.
+"""The convolution: what the neighbours' g1 says through the pair channel (theory 8.4). P = proj_g1g2.
 
 g1_out_conv:  conv_i = kappa_n sum_e w_e (g2_e P) * g1_j         (n1)
 otherwise:    conv_i = kappa_n sum_e w_e g2_e * (g1_j P)         (n2)

@@ -1,4 +1,6 @@
-"""Forces and virials of the reference, by complex-step differentiation. There is no backward pass here.
+"""Forces and virials of the reference, by complex-step differentiation (theory 9.2, 9.3).
+
+There is no backward pass here.
 
 The atomic energies e_a depend on the coordinates only through the edge vectors d_e. For a direction delta_e in the
 space of edge vectors

@@ -1,4 +1,4 @@
-"""Dense layers with skip connections: embedding nets, and the hidden layers of the fitting net.
+"""Dense layers with skip connections: embedding nets, and the hidden layers of the fitting net (theory 4.1).
 
     z = x W + b ;   a = phi(z) ;   a <- a * idt with resnet_dt, if the layer has a skip ;
     y = a + x if out == in ;   a + [x, x] if out == 2 in ;   a otherwise

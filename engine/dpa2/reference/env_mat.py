@@ -1,4 +1,4 @@
-"""The switch function and the environment matrix.
+"""The switch function and the environment matrix (theory 2).
 
     u = clamp((r - rcut_smth) / (rcut - rcut_smth), 0, 1),    sw(r) = 1 + u^3 (-6 u^2 + 15 u - 10)
     q = r + env_protection

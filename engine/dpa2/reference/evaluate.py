@@ -1,4 +1,4 @@
-"""The whole model: neighbour lists -> descriptor -> atomic energies, and their derivatives.
+"""The whole model: neighbour lists -> descriptor -> atomic energies, and their derivatives (theory 7, 8.12, 9).
 
     g   = [ D_i, Q_i ]                                  (Q only with use_three_body)
     y_i = g Ws                                          (identity where the two widths are equal)

@@ -1,4 +1,4 @@
-"""The energy fitting net: atomic energies from descriptors.
+"""The energy fitting net: atomic energies from descriptors (theory 9.1).
 
     x = [ desc_i ; (fparam - fparam_avg) * fparam_inv_std ; (aparam_i - aparam_avg) * aparam_inv_std ; case_embd ]
 

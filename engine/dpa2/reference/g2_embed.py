@@ -1,4 +1,4 @@
-"""The entry to the repformer: per edge the pair channel g2, the vector h2 and the switch.
+"""The entry to the repformer: per edge the pair channel g2, the vector h2 and the switch (theory 8).
 
 R_e is the environment matrix of the repformer list with the repformer's statistics.
 

@@ -1,4 +1,4 @@
-"""The periodic lattice of a frame: checked, and reduced to short vectors."""
+"""The periodic lattice of a frame: checked, and reduced to short vectors (theory 1.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention of a centre over the g1 of its neighbours. nh = attn1_nhead, nd = attn1_hidden.
+"""Attention of a centre over the g1 of its neighbours (theory 8.10). nh = attn1_nhead, nd = attn1_hidden.
 
     q_h[d] = (g1_i Wq)[d * nh + h] ;   kv = g1_j Wkv :   k_h[d] = kv[d * nh + h],   v_h[c] = kv[(nd + c) * nh + h]
     S_he = q_h . k_he / sqrt(nd)

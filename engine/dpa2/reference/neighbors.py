@@ -1,4 +1,4 @@
-"""Neighbour lists: every pair of atoms and lattice images within the cutoff, found by plain enumeration.
+"""Neighbour lists: every pair of atoms and lattice images within the cutoff, found by plain enumeration (theory 1).
 
 Per centre i of type >= 0 (atoms of type < 0 have no neighbours and are nobody's neighbour):
 

@@ -1,4 +1,6 @@
-"""Attention between the edges of a centre, and what it updates: g2 and h2. nh = attn2_nhead, nd = attn2_hidden.
+"""Attention between the edges of a centre, and what it updates: g2 and h2 (theory 8.5-8.7).
+
+nh = attn2_nhead, nd = attn2_hidden.
 
 The map: y = g2 Wqk viewed as (nd, 2 nh), last axis fastest: q_h[d] = y[d * 2nh + h], k_h[d] = y[d * 2nh + nh + h].
 

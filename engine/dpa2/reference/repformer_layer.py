@@ -1,4 +1,6 @@
-"""One repformer layer: (g1, g2, h2) -> (g1, g2, h2). All terms use the layer's INPUT; the last layer updates g1 only.
+"""One repformer layer: (g1, g2, h2) -> (g1, g2, h2) (theory 8.1-8.11).
+
+All terms use the layer's INPUT; the last layer updates g1 only.
 
 S_i = phi(g1_i Wself + bself)                                             (g1_out_mlp)
 cat = [ g1_i if not g1_out_mlp ; conv_i if update_g1_has_conv and not g1_out_conv ; grrg ; drrd ]

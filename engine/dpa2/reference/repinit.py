@@ -1,4 +1,4 @@
-"""The first block: a Gram matrix of embedded neighbour moments, D_i of dimension neuron[-1] * axis_neuron.
+"""The first block: a Gram matrix of embedded neighbour moments (theory 5). D_i has neuron[-1] * axis_neuron entries.
 
 Edge e = (i, j) of the repinit list, R_e its row of the environment matrix, s_e = R_e[0], T the type embedding.
 
@@ -87,7 +87,7 @@ def repinit(
     g = embed(rows[:, 0], sw, tj, ti, tebd, config, weights, phi, grid)
     moments = segment_sum(rows[:, :, None] * g[:, None, :], edges.start)
 
-    # What the padded slots add (P6): per centre type a constant outer product.
+    # What the padded slots add (theory P6): per centre type a constant outer product.
     rows_pad = pad_row(mean, stddev)
     every_type = np.arange(len(mean))
     first_type = np.full(len(mean), types[0])

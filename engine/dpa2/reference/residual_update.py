@@ -1,4 +1,4 @@
-"""How a layer adds its updates U_1 .. U_K to a channel u.
+"""How a layer adds its updates U_1 .. U_K to a channel u (theory 8.11).
 
     res_residual:  u + sum_k r_k * U_k               with learnt vectors r_k
     res_avg:       (u + sum_k U_k) / sqrt(K + 1)

@@ -1,4 +1,4 @@
-"""Symmetrisation: rotation-invariant contraction of a channel X over the neighbours of a centre.
+"""Symmetrisation: rotation-invariant contraction of a channel X over the neighbours of a centre (theory 8.8).
 
     C_i[x, c] = kappa_h sum_e h2_e[x] w_e X_e[c],   x = 0..2
     Gam_i[a * n + c] = (1/3) sum_x C_i[x, a] C_i[x, c],   a < axis_neuron        (AXIS-major)

@@ -1,4 +1,4 @@
-"""The networks of a compressed model: piecewise quintic polynomials of one scalar in place of an embedding net.
+"""The networks of a compressed model: piecewise quintic polynomials of one scalar (theory 4.3).
 
     G_c(s) = sum_{k=0..5} a[curve, n, k, c] u^k,    u = (s - b_n) / h_n,    on interval n = [b_n, b_n + h_n)
 

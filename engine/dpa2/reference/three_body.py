@@ -1,4 +1,6 @@
-"""The three-body block: Q_i of dimension three_body_neuron[-1], an embedding of the products of neighbour vectors.
+"""The three-body block: an embedding of the products of neighbour vectors (theory 6).
+
+Q_i has three_body_neuron[-1] entries.
 
 v_e = R_e[1:4] with the block's own statistics and switch, e in the three-body list, ns = three_body_sel.
 
@@ -8,8 +10,8 @@ v_e = R_e[1:4] with the block's own statistics and switch, e in the three-body l
              c_jk = sw_j sw_k if smooth else 1
     Q_i = (1/ns^2) sum_jk e_jk H_jk
 
-The centre's type enters through the statistics only; type_one_side does not apply. The padded slots (P7) are one extra
-pseudo-neighbour of multiplicity pad3(i) with v = R_pad(t_i)[1:4], type t0 (that of ATOM 0) and sw = 0.
+The centre's type enters through the statistics only; type_one_side does not apply. The padded slots are one extra
+pseudo-neighbour (theory P7) of multiplicity pad3(i) with v = R_pad(t_i)[1:4], type t0 (that of ATOM 0) and sw = 0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The type embedding: one vector per element of the type map.
+"""The type embedding: one vector per element of the type map (theory 3).
 
     X = identity(ntypes), or the (ntypes, 118) table of electron configurations with use_econf_tebd
     T = X W (+ b with use_tebd_bias) ;   T += X if tebd_dim == in ;   T += [X, X] if tebd_dim == 2 in
