@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-#include "gate.hpp"
+#include "capi/gate.hpp"
 #include "model/safetensors.hpp"
 
 namespace {

@@ -1,4 +1,4 @@
-#include "gate.hpp"
+#include "capi/gate.hpp"
 
 #include <array>
 #include <vector>

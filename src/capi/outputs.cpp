@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "gate.hpp"
+#include "capi/gate.hpp"
 
 namespace {
 
