@@ -27,6 +27,8 @@ class ExchangeTable(ctypes.Structure):
 
 
 _OUTPUTS = [c_void_p] * 5
+_NAMED = [c_int, c_void_p, c_void_p]
+_PART = [c_void_p, c_void_p, c_void_p, c_int, *[c_void_p] * 3, c_int]
 #: name -> (result, arguments); arrays are plain addresses
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "abi_version": (c_int, []),
@@ -50,14 +52,21 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "model_precision": (c_char_p, [c_void_p]),
     "model_exchange_width": (c_int, [c_void_p]),
     "model_config": (c_char_p, [c_void_p]),
+    "model_kind": (c_char_p, [c_void_p]),
+    "model_noutputs": (c_int, [c_void_p]),
+    "model_output": (c_void_p, [c_void_p, c_int]),
     "model_memory_estimate": (c_int64, [c_void_p, c_int64, c_double, c_int, c_int]),
     "evaluate": (c_int, [c_void_p, c_int, *[c_void_p] * 6, c_int, *_OUTPUTS]),
     "descriptor": (c_int, [c_void_p, c_int, *[c_void_p] * 4, c_int, c_void_p, c_void_p]),
+    "compute": (c_int, [c_void_p, c_int, *[c_void_p] * 6, c_int, *_NAMED]),
+    "vjp": (c_int, [c_void_p, c_int, *[c_void_p] * 6, c_int, *_NAMED, c_void_p, c_void_p]),
     "domain_create": (c_int, [c_void_p]),
     "domain_free": (None, [c_void_p]),
     "domain_set_atoms": (c_int, [c_void_p, c_int, c_int, *[c_void_p] * 4, c_int]),
     "domain_evaluate": (c_int, [c_void_p, c_void_p, c_void_p, c_int, *[c_void_p] * 3, c_int, *_OUTPUTS]),
     "domain_descriptor": (c_int, [c_void_p, c_void_p, c_void_p, c_int, c_void_p, c_int, c_void_p, c_void_p]),
+    "domain_compute": (c_int, [*_PART, *_NAMED]),
+    "domain_vjp": (c_int, [*_PART, *_NAMED, c_void_p, c_void_p]),
 }
 
 

@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike
 from .embedded import default_model_path
 from .errors import InputError
 from .inputs import Float, Int
-from .model import Model, OnOverflow, Precision, load
+from .model import Model, load
+from .options import OnOverflow, Precision
 
 __all__ = ["DPA2Calculator"]
 

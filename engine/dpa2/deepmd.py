@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import InputError
 from .files import heads
 from .inputs import Batch, Float, Int, check_input, to_array, to_floats
-from .model import Model, OnOverflow, Precision, load
+from .model import Model, load
+from .options import OnOverflow, Precision
 
 __all__ = ["DeepPot"]
 

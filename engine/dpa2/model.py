@@ -10,7 +10,6 @@ import copy
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
@@ -23,6 +22,7 @@ from .engines import make_engine
 from .errors import InputError, OutOfMemoryError
 from .gradients import check_weights
 from .inputs import Batch, Float, Int, Pbc, check_input
+from .options import Atomic, OnOverflow, Precision, atomic_mode, checked_amount, checked_flag, checked_skin, choice
 from .remarks import Remarks, Reporter
 from .results import Output, Result
 from .threads import checked_threads
@@ -30,24 +30,7 @@ from .threads import checked_threads
 if TYPE_CHECKING:
     from .files import ModelData
 
-Precision: TypeAlias = Literal["float64", "float32"]
-OnOverflow: TypeAlias = Literal["warn", "error", "ignore"]
-Atomic: TypeAlias = bool | Literal["edge", "deepmd"]
 Progress: TypeAlias = Callable[[int, int], None]
-
-_ATOMIC = {False: 0, True: 1, "edge": 1, "deepmd": 2}
-
-
-def _choice(value: Any, allowed: Sequence[str], name: str, hint: str = "") -> str:
-    if not isinstance(value, str) or value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}{hint}")
-    return value
-
-
-def _atomic_mode(atomic: Any) -> int:
-    if not isinstance(atomic, (bool, np.bool_, str)) or atomic not in _ATOMIC:
-        raise InputError(f'atomic must be False, True, "edge" or "deepmd", got {atomic!r}')
-    return _ATOMIC[atomic]
 
 
 @contextmanager
@@ -75,28 +58,6 @@ def _refuse_overflown_numbers(values: float | Float, what: str) -> None:
         )
 
 
-def _checked_flag(value: Any, name: str) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise InputError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
-
-
-def _checked_amount(value: Any, name: str) -> float:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not (number and 0 <= value <= sys.float_info.max):
-        raise InputError(f"{name} must be a number that is finite and not negative, got {value!r}")
-    return float(value)
-
-
-def _checked_skin(skin: Any, rcut: float) -> float:
-    number = isinstance(skin, (int, float, np.integer, np.floating)) and not isinstance(skin, bool)
-    if not (number and 0.0 <= skin <= rcut):
-        raise InputError(
-            f"skin must be a length between 0 and the cutoff of the model, {rcut:g} angstrom, got {skin!r}"
-        )
-    return float(skin)
-
-
 class Model:
     """A DPA-2 model, ready to evaluate. Made by :func:`dpa2.load`; immutable, and safe to share between threads."""
 
@@ -110,10 +71,10 @@ class Model:
         skin: float = 0.0,
     ) -> None:
         hint = "; CUDA_VISIBLE_DEVICES says which GPU" if str(device).startswith(("cuda", "gpu")) else ""
-        self._device = _choice(device, ("cpu", "cuda", "reference"), "device", hint)
-        self._on_overflow = _choice(on_overflow, ("warn", "error", "ignore"), "on_overflow")
+        self._device = choice(device, ("cpu", "cuda", "reference"), "device", hint)
+        self._on_overflow = choice(on_overflow, ("warn", "error", "ignore"), "on_overflow")
         if precision is not None:
-            _choice(precision, ("float64", "float32"), "precision")
+            choice(precision, ("float64", "float32"), "precision")
         self._threads = checked_threads(threads)
         self._requested = (precision, None if threads is None else self._threads)
         if device == "reference" and precision == "float32":
@@ -122,7 +83,7 @@ class Model:
         self._precision = precision or own
         self._data = data
         self._reporter = Reporter(data.config, on_overflow)
-        self._skin = _checked_skin(skin, self.rcut)
+        self._skin = checked_skin(skin, self.rcut)
         self._engine = make_engine(data, self._precision, self._device, self._skin)
 
     @property
@@ -207,15 +168,15 @@ class Model:
         if density is not None and neighbors is not None:
             raise InputError("give density or neighbors, not both")
         if neighbors is None:
-            given = 0.1 if density is None else _checked_amount(density, "density")
+            given = 0.1 if density is None else checked_amount(density, "density")
             neighbors = given * (4.0 / 3.0 * math.pi * self.rcut**3)
             if not math.isfinite(neighbors):
                 raise InputError(f"density is too large: {given:g} atoms per cubic angstrom")
-        neighbors = _checked_amount(neighbors, "neighbors")
+        neighbors = checked_amount(neighbors, "neighbors")
         if self._device != "cpu":
             raise InputError('only the compiled core knows its memory: load the model with device="cpu"')
         engine: Any = self._engine
-        return int(engine.memory_estimate(int(natoms), float(neighbors), _atomic_mode(atomic), self._threads))
+        return int(engine.memory_estimate(int(natoms), float(neighbors), atomic_mode(atomic), self._threads))
 
     @overload
     def descriptor(
@@ -350,7 +311,7 @@ class Model:
             ClosePairWarning: once per model, when two atoms that interact are closer than half of the least distance
                 in the model's training data, or than 0.5 angstrom where the model does not know it.
         """
-        mode, gradient = _atomic_mode(atomic), _checked_flag(forces, "forces")
+        mode, gradient = atomic_mode(atomic), checked_flag(forces, "forces")
         if mode and not gradient:
             raise InputError("the atomic virial is computed with forces only: leave out atomic, or forces=False")
         if frames := self._on_device(coords, types, box, pbc):

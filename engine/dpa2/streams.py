@@ -30,7 +30,8 @@ from numpy.typing import ArrayLike
 from .data import Frame
 from .errors import Error, EvaluationError, InputError, OutOfMemoryError
 from .inputs import Float
-from .model import Atomic, Model
+from .model import Model
+from .options import Atomic
 from .results import Result
 from .workers import WorkerPool
 

@@ -206,6 +206,30 @@ def test_no_atoms_and_atoms_without_neighbours() -> None:
     assert not found["forces"].any()
 
 
+@pytest.mark.parametrize("name", ["base", "rough_strip", "published_medium", "fparam_aparam", "virtual_davg"])
+def test_gradients_of_weighted_sums_are_those_of_the_cpu(name: str) -> None:
+    system = golden(name).systems[0]
+    frame, parameters, cpu = frame_of(system), parameters_of(system), model_of(golden(name), device="cpu")
+    engine, rng = engine_of(name), np.random.default_rng(4)
+    energies, rows = rng.normal(size=len(system.atype)), rng.normal(size=(len(system.atype), cpu.descriptor_dim))
+    for weights in ({"atom_energy": energies}, {"descriptor": rows}, {"atom_energy": energies, "descriptor": rows}):
+        given = (weights.get("atom_energy"), weights.get("descriptor"))
+        gradient, strain, _ = engine.vjp(*frame, *parameters, *given, 1)
+        wanted = cpu.vjp(*frame[:3], weights, fparam=parameters[0], aparam=parameters[1])
+        assert relative(gradient, wanted[0]) <= 1e-12
+        assert relative(strain, wanted[1]) <= 1e-11
+
+
+def test_energies_without_forces_launch_no_backward() -> None:
+    system, device = golden("base").systems[0], EmulatedDevice()
+    engine = engine_of("base", device=device)
+    found = engine.evaluate(*frame_of(system), None, None, 0, 1, False)
+    launched = {launch.kernel for launch in device.launches}
+    assert not [kernel for kernel in launched if "backward" in kernel or kernel == "assemble"]
+    full = engine_of("base").evaluate(*frame_of(system), None, None, 0, 1)
+    assert_same_bits(found, {name: full[name] for name in ("energy", "atom_energy", "remarks")})
+
+
 class OnDevice:
     """An array that says it is in the memory of a GPU."""
 
@@ -248,6 +272,18 @@ def test_coordinates_on_the_device_give_answers_on_the_device(monkeypatch: pytes
         result = model.evaluate(OnDevice(coords), kinds, OnDevice(box), atomic=True)
         for name in ("energy", "forces", "virial", "atom_energy", "atom_virial"):
             np.testing.assert_array_equal(getattr(result, name), getattr(wanted, name))
+    result = model.evaluate(OnDevice(coords), types, box, forces=False)
+    assert result.forces is result.virial is None
+    np.testing.assert_array_equal(result.energy, wanted.energy)
+    assert result.outputs["energy"].shape == (1,)
+    weights = {"atom_energy": np.arange(float(len(types)))}
+    gradients = model.vjp(coords, types, box, weights)
+    for given in (weights, {"atom_energy": OnDevice(weights["atom_energy"])}):
+        for got, same in zip(model.vjp(OnDevice(coords), types, box, given), gradients, strict=True):
+            np.testing.assert_array_equal(got, same)
+    assert model.vjp(OnDevice(system.coord), types, system.box, weights)[0].shape == system.coord.shape
+    with pytest.raises(dpa2.InputError, match="there is no gradient of 'energy'"):
+        model.vjp(OnDevice(coords), types, box, {"energy": 1.0})
     many = model.evaluate(OnDevice(system.coord), types, system.box)
     assert many.forces.shape == system.coord.shape
     np.testing.assert_array_equal(many.forces[0], wanted.forces)

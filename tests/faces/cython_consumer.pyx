@@ -6,13 +6,17 @@ from libc.stdlib cimport free, malloc
 from dpa2.cython_api cimport (
     DomainHandle,
     ModelHandle,
+    compute,
     descriptor,
+    domain_compute,
     domain_descriptor,
     domain_evaluate,
     domain_set_atoms,
+    domain_vjp,
     dpa2_exchange,
     evaluate,
     last_warning,
+    vjp,
 )
 
 
@@ -60,6 +64,54 @@ def whole(
         )
         descriptor(model.ptr, natoms, &coords[0, 0], &types[0], &box[0, 0], NULL, 1, &rows[0, 0], NULL)
     return energy, last_warning().decode()
+
+
+def named(
+    ModelHandle model, const double[:, ::1] coords, const int[::1] types, const double[:, ::1] box,
+    const double[::1] weights, double[:, ::1] forces, double[:, ::1] gradient, double[:, ::1] strain,
+):
+    """The energy, with forces by name; and the gradient of the energies with weights."""
+    cdef int natoms = types.shape[0]
+    cdef double energy = 0.0
+    cdef const char **names = [b"energy", b"force"]
+    cdef double **arrays = [&energy, &forces[0, 0]]
+    cdef const char **weighted = [b"atom_energy"]
+    cdef const double **rows = [&weights[0]]
+    with nogil:
+        compute(model.ptr, natoms, &coords[0, 0], &types[0], &box[0, 0], NULL, NULL, NULL, 1, 2, names, arrays)
+        vjp(
+            model.ptr, natoms, &coords[0, 0], &types[0], &box[0, 0], NULL, NULL, NULL, 1, 1, weighted, rows,
+            &gradient[0, 0], &strain[0, 0],
+        )
+    return energy
+
+
+def named_parts(
+    ModelHandle model, DomainHandle domain, const double[:, ::1] coords, const int[::1] types, const int[:, ::1] lists,
+    double[::1] energies, double[:, ::1] gradient,
+):
+    """The same for atoms without ghosts, in a domain: energies of atoms, and the gradient with these as weights."""
+    cdef int natoms = types.shape[0]
+    cdef int i
+    cdef int *numneigh = <int *>malloc(natoms * sizeof(int))
+    cdef const int **firstneigh = <const int **>malloc(natoms * sizeof(int *))
+    cdef const char **names = [b"atom_energy"]
+    cdef double **arrays = [&energies[0]]
+    cdef const double **weights = [&energies[0]]
+    try:
+        for i in range(natoms):
+            numneigh[i] = lists.shape[1]
+            firstneigh[i] = &lists[i, 0]
+        with nogil:
+            domain_set_atoms(domain.ptr, natoms, natoms, &coords[0, 0], NULL, numneigh, firstneigh, -1)
+            domain_compute(domain.ptr, model.ptr, &types[0], types[0], NULL, NULL, NULL, 1, 1, names, arrays)
+            domain_vjp(
+                domain.ptr, model.ptr, &types[0], types[0], NULL, NULL, NULL, 1, 1, names, weights,
+                &gradient[0, 0], NULL,
+            )
+    finally:
+        free(numneigh)
+        free(firstneigh)
 
 
 def parts(

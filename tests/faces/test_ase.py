@@ -287,27 +287,33 @@ def test_without_atoms() -> None:
         DPA2Calculator(make_model("cpu")).get_potential_energy()
 
 
-def test_evaluates_once_and_stresses_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, atomic = dpa2.Model(model_data(), threads=1), []
+def test_evaluates_once_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Energies alone without forces; stresses only when asked for; everything else together."""
+    model, asked = dpa2.Model(model_data(), threads=1), []
     evaluate = model.evaluate
 
     def counted(*args: Any, **kwargs: Any) -> dpa2.Result:
-        atomic.append(kwargs["atomic"])
+        asked.append((kwargs["atomic"], kwargs["forces"]))
         return evaluate(*args, **kwargs)
 
     monkeypatch.setattr(model, "evaluate", counted)
     atoms = make_atoms()
     atoms.calc = DPA2Calculator(model)
-    for ask in (atoms.get_potential_energy, atoms.get_forces, atoms.get_stress, atoms.get_potential_energies):
+    energy = atoms.get_potential_energy()
+    assert atoms.get_potential_energies().sum() == pytest.approx(energy, rel=1e-12)
+    assert asked == [(False, False)]
+    assert not atoms.calc.results.keys() & {"forces", "stress"}
+    for ask in (atoms.get_forces, atoms.get_potential_energy, atoms.get_stress, atoms.get_potential_energies):
         ask()
-    assert atomic == [False]
+    assert asked == [(False, False), (False, True)]
+    assert atoms.get_potential_energy() == energy
     atoms.get_stresses()
     atoms.get_forces()
-    assert atomic == [False, True]
+    assert asked == [(False, False), (False, True), (True, True)]
     atoms.set_initial_charges(np.ones(5))  # which the model does not know
     atoms.get_forces()
     assert not atoms.calc.calculation_required(atoms, ["energy", "stresses"])
-    assert len(atomic) == 2
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ def test_every_declaration_says_since_when() -> None:
     assert [name for name, comment in declared().items() if not re.search(r"@since \d+\b", comment)] == []
     text = HEADER.read_text(encoding="utf-8")
     types = re.findall(r"(/\*(?:(?!\*/).)*\*/)\s*typedef \w+ (dpa2_\w+)", text, re.DOTALL)
-    assert {name for _, name in types} == {"dpa2_status", "dpa2_warning", "dpa2_model", "dpa2_domain", "dpa2_exchange"}
+    names = {"dpa2_status", "dpa2_warning", "dpa2_model", "dpa2_output", "dpa2_domain", "dpa2_exchange"}
+    assert {name for _, name in types} == names
     assert all("@since" in comment for comment, _ in types)
     # nothing is of a later version than the interface
     version = int(re.findall(r"#define DPA2_ABI_VERSION (\d+)", text)[0])
@@ -194,9 +195,14 @@ def test_pkg_config(suffix: str, folder: Path, tmp_path: Path) -> None:
         assert_answer(answer, expected)
 
 
-@pytest.mark.parametrize(("language", "suffix"), [("c", ".c"), ("cpp", ".cpp")])
-def test_programs_of_the_page(language: str, suffix: str, tmp_path: Path) -> None:
-    (code,) = code_blocks("docs/c.md", language)
+PROGRAMS = [("c", ".c", 0), ("c", ".c", 1), ("cpp", ".cpp", 0)]
+
+
+@pytest.mark.parametrize(("language", "suffix", "number"), PROGRAMS)
+def test_programs_of_the_page(language: str, suffix: str, number: int, tmp_path: Path) -> None:
+    blocks = code_blocks("docs/c.md", language)
+    assert len(blocks) == len([one for one in PROGRAMS if one[0] == language])
+    code = blocks[number]
     source = tmp_path / f"program{suffix}"
     source.write_text(code)
     program = build(source, tmp_path)
@@ -208,5 +214,11 @@ def test_programs_of_the_page(language: str, suffix: str, tmp_path: Path) -> Non
     write_safetensors(tmp_path / "model.safetensors", ModelData(case.config, case.weights))
     coords = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
     box = None if language == "c" else 10 * np.eye(3)
-    expected = model_of(case, device="cpu").evaluate(coords, [0, 1, 1], box).energy
-    assert float(output_of([program], tmp_path)) == pytest.approx(expected, abs=1e-10)
+    model, types = model_of(case, device="cpu"), [0, 1, 1]
+    expected = model.evaluate(coords, types, box).energy
+    energy, *gradient = (float(word) for word in output_of([program], tmp_path).split())
+    assert energy == pytest.approx(expected, abs=1e-10)
+    assert len(gradient) == 9 * number
+    if gradient:
+        wanted = model.vjp(coords, types, box, {"descriptor": 2.0 * model.descriptor(coords, types, box)})[0]
+        assert relative(np.reshape(gradient, (3, 3)), wanted) <= 1e-10

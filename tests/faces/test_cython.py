@@ -89,7 +89,7 @@ def test_page_names_everything() -> None:
     text, declared = (ROOT / "docs" / "cython.md").read_text(), PXD.read_text()
     functions = re.findall(r"^cdef (?:int|const char \*)\s*(\w+)\(", declared, re.MULTILINE)
     classes = re.findall(r"^cdef class (\w+)", declared, re.MULTILINE)
-    assert len(functions) == 6
+    assert len(functions) == 10
     assert classes == ["ModelHandle", "DomainHandle"]
     assert [name for name in functions + classes if f"`{name}`" not in text] == []
     assert [name for name in functions + classes if name not in CONSUMER.read_text()] == []
@@ -108,6 +108,32 @@ def test_whole_systems(consumer: ModuleType, base: Path) -> None:
     assert relative(forces, expected.forces) <= SAME
     assert relative(virial, expected.virial) <= SAME
     assert relative(rows, python.descriptor(coords, types, box)) <= SAME
+
+
+def test_outputs_by_name_and_gradients(consumer: ModuleType, base: Path) -> None:
+    s = case_system("base", "bulk")
+    coords, types, box = s.coord[0].copy(), s.atype.astype(np.intc), np.asarray(s.box)[0].reshape(3, 3).copy()
+    model, python = ModelHandle(base), model_of(golden("base"), device="cpu")
+    assert model.kind == python.kind
+    assert model.outputs == {o.name: o.shape for o in python.outputs}
+    forces, gradient, strain = np.empty_like(coords), np.empty_like(coords), np.empty((3, 3))
+    weights = np.linspace(-1.0, 2.0, len(types))
+    energy = consumer.named(model, coords, types, box, weights, forces, gradient, strain)
+    result, expected = python.evaluate(coords, types, box), python.vjp(coords, types, box, {"atom_energy": weights})
+    assert energy == result.energy
+    assert np.array_equal(forces, result.forces)
+    assert np.array_equal(gradient, expected[0])
+    assert np.array_equal(strain, expected[1])
+    with pytest.raises(dpa2.InputError, match="number 1 of the weights of 'atom_energy' is not finite"):
+        consumer.named(
+            model, coords, types, box, np.where(weights == weights[1], np.nan, weights), forces, gradient, strain
+        )
+
+    alone, energies = python.evaluate(coords, types), np.empty(len(types))
+    lists = np.array([np.delete(np.arange(len(types)), i) for i in range(len(types))], dtype=np.intc)
+    consumer.named_parts(model, DomainHandle(), coords, types, lists, energies, gradient)
+    assert relative(energies, alone.atom_energy) <= SAME
+    assert relative(gradient, python.vjp(coords, types, None, {"atom_energy": energies})[0]) <= SAME
 
 
 def test_parts_of_systems(consumer: ModuleType, base: Path) -> None:
@@ -245,5 +271,6 @@ def test_refusals_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_handle_without_a_model_is_no_crash() -> None:
     nothing = ModelHandle.__new__(ModelHandle)
     assert (nothing.type_map, nothing.precision, nothing.rcut, nothing.descriptor_dim) == ((), "", 0.0, 0)
+    assert (nothing.kind, nothing.outputs) == ("", {})
     with pytest.raises(dpa2.InputError, match="model is NULL"):
         nothing.evaluate(COORDS, TYPES)
