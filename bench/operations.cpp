@@ -32,7 +32,7 @@ template <class T>
 class Tile : public Bench {
  public:
   Tile(const dpa2::Config& config, const dpa2::Weights& weights, const Sizes& sizes)
-      : p_(config, weights), k_(p_.kernels), n_(sizes.n), nr_(sizes.nr), m_(padded<T>(n_)), mr_(padded<T>(nr_)), n1_(p_.n1), n2_(p_.n2),
+      : p_(config, fold(config, weights)), k_(p_.kernels), n_(sizes.n), nr_(sizes.nr), m_(padded<T>(n_)), mr_(padded<T>(nr_)), n1_(p_.n1), n2_(p_.n2),
         rcut1_(config.repinit.rcut), rcut2_(config.repformer.rcut), layer_(p_.layers.front()) {
     series = p_.repinit.table != nullptr && (!p_.use_three || p_.three.table != nullptr);
     g1_ = random(static_cast<long>(atoms) * n1_);

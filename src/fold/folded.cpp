@@ -1,5 +1,7 @@
 #include "fold/folded.hpp"
 
+#include <utility>
+
 #include "fold/type_embedding.hpp"
 
 namespace dpa2 {
@@ -16,7 +18,8 @@ FoldedDescriptor fold_descriptor(const Config& config, RawTensors& raw) {
   return f;
 }
 
-Folded fold(const Config& config, RawTensors& raw) {
+Folded fold(const Config& config, Weights weights) {
+  RawTensors raw(std::move(weights));
   return {fold_descriptor(config, raw), fold_fitting(config.fitting, raw), fold_energy(config, raw)};
 }
 

@@ -88,8 +88,8 @@ struct Folded {
   }
 };
 
-/// The weights are those that check_weights has passed.
 FoldedDescriptor fold_descriptor(const Config& config, RawTensors& raw);
-Folded fold(const Config& config, RawTensors& raw);
+/// The weights are those that check_weights has passed.
+Folded fold(const Config& config, Weights weights);
 
 }  // namespace dpa2

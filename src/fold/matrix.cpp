@@ -7,9 +7,8 @@ namespace dpa2 {
 Tensor RawTensors::tensor(const std::string& name) {
   const auto it = weights_.find(name);
   if (it == weights_.end()) throw model_file_error("tensor '", name, "' is missing");
-  if (!given_) return it->second;
-  Tensor t = std::move(own_.find(name)->second);
-  own_.erase(name);
+  Tensor t = std::move(it->second);
+  weights_.erase(it);
   return t;
 }
 

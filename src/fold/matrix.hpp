@@ -20,14 +20,11 @@ struct Matrix {
   bool empty() const { return a.empty(); }
 };
 
-/// The raw tensors of a model, for folds: each reads its own once. Of weights that are given away the arrays move instead of being
-/// copied; who reads one twice is told that it is missing.
+/// The raw tensors of a model, for folds: each takes its own out, so that arrays move instead of being copied. Who asks for one
+/// a second time is told that it is missing.
 class RawTensors {
  public:
-  explicit RawTensors(const Weights& weights) : weights_(weights) {}
-  explicit RawTensors(Weights&& weights) : own_(std::move(weights)), weights_(own_), given_(true) {}
-  RawTensors(const RawTensors&) = delete;
-  RawTensors& operator=(const RawTensors&) = delete;
+  explicit RawTensors(Weights weights) : weights_(std::move(weights)) {}
 
   bool has(const std::string& name) const { return weights_.find(name) != weights_.end(); }
   /// Throws Error when it is missing.
@@ -36,9 +33,7 @@ class RawTensors {
   Matrix matrix(const std::string& name);
 
  private:
-  Weights own_;
-  const Weights& weights_;
-  bool given_ = false;
+  Weights weights_;
 };
 
 Matrix transposed(const Matrix& m);

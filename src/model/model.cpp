@@ -153,8 +153,7 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
   check_weights(config_, weights, !values_checked);
   if (precision_ != "float64" && precision_ != "float32")
     throw invalid_input("precision must be 'float64' or 'float32', not '", precision_, "'");
-  RawTensors raw(std::move(weights));
-  Folded folded = fold(config_, raw);
+  Folded folded = fold(config_, std::move(weights));
   if (precision_ == "float64")
     f64_ = std::make_unique<Prepared<double>>(config_, std::move(folded));
   else

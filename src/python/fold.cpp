@@ -29,8 +29,7 @@ py::dict folded(const std::string& config_json, const py::dict& arrays) {
   const Config config = parse_config(config_json);
   Weights weights = make_weights(arrays);
   check_weights(config, weights);
-  RawTensors raw(std::move(weights));
-  const Folded f = fold(config, raw);
+  const Folded f = fold(config, std::move(weights));
   py::dict result;
   f.for_each([&](const std::string& name, const auto& value) { result[py::str(name)] = array_of(value); });
   const Matrix pad = fold_padded_embedding(config, f.descriptor.repinit);

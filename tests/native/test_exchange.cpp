@@ -309,7 +309,7 @@ void compare(const Result& a, const Result& b, double tolerance, const std::stri
 
 template <class T>
 void test_ranks(const Config& config, bool means, double tolerance, const std::string& name) {
-  const Prepared<T> model(config, random_weights(config, 5, means));
+  const Prepared<T> model(config, fold(config, random_weights(config, 5, means)));
   const System system(24, 3);
   const Result reference = whole(config, model, system, 1);
   double largest = 0;
@@ -360,7 +360,7 @@ void test_adjoint() {
 /// Forces are the differences of the energy, and two runs give the same bits.
 void test_whole() {
   const Config config = parse_config(small_config().dump());
-  const Prepared<double> model(config, random_weights(config, 6, true));
+  const Prepared<double> model(config, fold(config, random_weights(config, 6, true)));
   System system(16, 4);
   const Result a = whole(config, model, system, 2), b = whole(config, model, system, 2);
   CHECK(a.energy == b.energy && a.force == b.force && a.virial == b.virial);
@@ -383,7 +383,7 @@ void test_keep(Json j, const std::string& name) {
   for (const int nlayers : {1, 2, 5}) {
     j["descriptor"]["repformer"]["nlayers"] = nlayers;
     const Config config = parse_config(j.dump());
-    const Prepared<T> model(config, random_weights(config, 8, true));
+    const Prepared<T> model(config, fold(config, random_weights(config, 8, true)));
     for (const int threads : {1, 3}) {
       const Result all = whole(config, model, system, threads);
       for (const int keep : {1, 2, 3, 4, 5, 9})
