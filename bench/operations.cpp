@@ -224,7 +224,7 @@ class Tile : public Bench {
     add("g2_embed", each([=](Centre<T>& c) { k_.g2_embed(n_, n2_, out, c.x, p_.g2_w, p_.g2_b, p_.act); }),
         each([=](Centre<T>& c) { k_.g2_embed_backward(n_, n2_, dx, dout, c.x, p_.g2_w, p_.g2_b, p_.act, arena_); }), of(rows + n_),
         of(rows + 2.0 * n_));
-    if (layer_.last) return;
+    if (layer_.has.last) return;
     add("linear2", each([=](Centre<T>& c) { dense(n_, out, c.g2, layer_.w2, layer_.b2, false); }),
         each([=](Centre<T>&) { dense(n_, dg2, dout, layer_.w2t, nullptr, true); }), of(2 * rows + weights(layer_.w2) / centres),
         of(3 * rows + weights(layer_.w2) / centres));
