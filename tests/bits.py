@@ -41,8 +41,9 @@ def models(quick: bool) -> Iterator[tuple[str, dict[str, Any], dict[str, Any], F
     paths = [case.golden for case in golden_cases()] + sorted((GOLDEN / "compressed").glob("*.npz"))
     for path in paths[:: 8 if quick else 1]:
         golden = load_golden(path)
+        data = read(path.with_suffix(".pth"), None) if path.parent.name == "compressed" else golden
         inputs = [(s.coord, s.atype, s.box, s.fparam, s.aparam) for s in golden.systems]
-        yield str(path.relative_to(GOLDEN).with_suffix("")), golden.config, golden.weights, inputs
+        yield str(path.relative_to(GOLDEN).with_suffix("")), data.config, data.weights, inputs
     # The embedded model's water, four times: large enough for the spatial order and many tiles.
     with default_model_path() as path:
         data = read(path, None)

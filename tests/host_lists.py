@@ -26,8 +26,8 @@ class HostLists:
         lists = {name: device.asarray(found[name].astype(np.int32)) for name in whole}
         lists |= {name: device.asarray(found[name]) for name in ("d", "r")}
         centre = np.repeat(np.arange(natoms, dtype=np.int32), np.diff(found["start"]))
-        incoming = _incoming(device.xp, lists["j"], natoms)
-        return Lists(**lists, remarks=Remarks(), centre=device.asarray(centre), incoming=incoming)
+        reverse = incoming(device.xp, lists["j"], natoms)
+        return Lists(**lists, remarks=Remarks(), centre=device.asarray(centre), incoming=reverse)
 
     def block(self, lists: Lists, count: Array) -> tuple[BlockList, Incoming]:
         xp = self._device.xp
@@ -36,10 +36,10 @@ class HostLists:
         start = xp.zeros(count.shape[0] + 1, dtype=np.int32)
         start[1:] = xp.cumsum(count)
         j = xp.ascontiguousarray(lists.j[edge])
-        return BlockList(start, edge, j, int(count.max())), _incoming(xp, j, count.shape[0])
+        return BlockList(start, edge, j, int(count.max())), incoming(xp, j, count.shape[0])
 
 
-def _incoming(xp: Any, j: Array, natoms: int) -> Incoming:
+def incoming(xp: Any, j: Array, natoms: int) -> Incoming:
     order = xp.argsort(j, kind="stable").astype(np.int32)
     begin = xp.searchsorted(j[order], xp.arange(natoms + 1, dtype=np.int32), side="left").astype(np.int32)
     return Incoming(begin, order)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from cuda_emulator import EmulatedDevice
 from dpa2.cuda.fitting import Fitting
-from dpa2.cuda.geometry import BlockList, Geometry, Incoming, Lists, _incoming
+from dpa2.cuda.geometry import BlockList, Geometry, Incoming, Lists
 from dpa2.cuda.launcher import Launcher
 from dpa2.cuda.prepared import Prepared
 from helpers import golden, relative
+from host_lists import incoming
 
 Arrays = dict[str, np.ndarray]
 STEP, BOUND = 1e-4, 1e-8
@@ -45,7 +46,7 @@ def edges() -> Edges:
     start = np.concatenate([[0], np.cumsum(COUNT)]).astype(np.int32)
     j = rng.integers(0, N, start[-1]).astype(np.int32)
     centre = np.repeat(np.arange(N), COUNT).astype(np.int32)
-    return Edges(start, j, centre, _incoming(np, j, N), np.array([0, 2, 1, 0], dtype=np.int32))
+    return Edges(start, j, centre, incoming(np, j, N), np.array([0, 2, 1, 0], dtype=np.int32))
 
 
 def launcher() -> Launcher:

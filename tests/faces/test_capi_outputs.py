@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dpa2
+import needs
 import numpy as np
 import pytest
 from c_library import (
@@ -23,7 +24,6 @@ from c_library import (
     doubles,
     load,
     message,
-    needs_library,
     new_domain,
 )
 from cases import SAME
@@ -32,7 +32,7 @@ from dpa2.files import ModelData, write_safetensors
 from helpers import case_system, golden, model_of, relative
 from pages import ROOT
 
-pytestmark = needs_library
+pytestmark = needs.library
 
 V1 = ROOT / "tests" / "faces" / "abi_1"
 
