@@ -214,7 +214,7 @@ def measure(
     x = np.ascontiguousarray(coords, dtype=np.float64)
     found = _native.neighbors(x, np.ascontiguousarray(types, dtype=np.int32), box, periodic, json.dumps(config))
     natoms = max(1, len(types))
-    three, rep = (np.asarray(found[key], dtype=np.float64) for key in ("n_three", "n_rep"))
+    three, rep = (np.asarray(found[key], dtype=np.float64) for key in ("n_three", "n_repformer"))
     return Neighbors(
         float(found["start"][-1]) / natoms,
         float(three.sum()) / natoms,

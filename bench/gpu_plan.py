@@ -179,10 +179,10 @@ def planned_search(model: ModelData, structure: Structure) -> list[Planned]:
     every = np.diff(
         _native.neighbors(structure.coords, structure.types, structure.box, periodic, json.dumps(wide))["start"]
     )
-    counts = (every, count, found["n_rep"], found["n_three"])
+    counts = (every, count, found["n_repformer"], found["n_three"])
     device = _SearchedDevice([(int(number.sum()), int(number.max())) for number in counts])
     search = NeighborSearch(device, config)
     lists = search.build(structure.coords, structure.types, structure.box, periodic)
-    search.block(lists, lists.n_rep)
+    search.block(lists, lists.n_repformer)
     search.block(lists, lists.n_three)
     return device.launches

@@ -133,9 +133,9 @@ class Tile : public Bench {
         for (int x = 0; x < 3; ++x) d[x * m_ + e] = c.d1[x * mr_ + e];
         r[e] = c.r1[e];
       }
-      if (p_.use_three) k_.env_mat(n_, m_, c.R3, c.sw3, d, r, p_.stats3.cut, p_.stats3.mean + 4L * c.type, p_.stats3.inv_std + 4L * c.type);
-      k_.env_mat(n_, m_, R, sw, d, r, p_.stats2.cut, p_.stats2.mean + 4L * c.type, p_.stats2.inv_std + 4L * c.type);
-      const T kappa_n = T(1) / static_cast<T>(p_.nsel2), kappa_h = std::sqrt(kappa_n);
+      if (p_.use_three) k_.env_mat(n_, m_, c.R3, c.sw3, d, r, p_.stats_three.cut, p_.stats_three.mean + 4L * c.type, p_.stats_three.inv_std + 4L * c.type);
+      k_.env_mat(n_, m_, R, sw, d, r, p_.stats_repformer.cut, p_.stats_repformer.mean + 4L * c.type, p_.stats_repformer.inv_std + 4L * c.type);
+      const T kappa_n = T(1) / static_cast<T>(p_.nsel_repformer), kappa_h = std::sqrt(kappa_n);
       for (int e = 0; e < n_; ++e) {
         c.x[e] = R[e];
         c.w[e] = p_.smooth ? sw[e] : T(1);
@@ -151,12 +151,12 @@ class Tile : public Bench {
       k_.attention_factors(n_, m_, p_.smooth, c.c1, c.c2, c.h2, c.w, arena_);
     }
     const auto forward = each([this](Centre<T>& c) {
-      k_.env_mat(nr_, mr_, c.R1, c.sw1, c.d1, c.r1, p_.stats1.cut, p_.stats1.mean + 4L * c.type, p_.stats1.inv_std + 4L * c.type);
+      k_.env_mat(nr_, mr_, c.R1, c.sw1, c.d1, c.r1, p_.stats_repinit.cut, p_.stats_repinit.mean + 4L * c.type, p_.stats_repinit.inv_std + 4L * c.type);
     });
     forward();
     T *gamma = array(3L * mr_), *dR = random(4L * mr_), *dsw = random(mr_);
     const auto backward = each([=](Centre<T>& c) {
-      k_.env_mat_backward(mr_, gamma, dR, dsw, c.d1, c.r1, p_.stats1.cut, p_.stats1.inv_std + 4L * c.type);
+      k_.env_mat_backward(mr_, gamma, dR, dsw, c.d1, c.r1, p_.stats_repinit.cut, p_.stats_repinit.inv_std + 4L * c.type);
     });
     add("env_mat", forward, backward, of(9.0 * nr_), of(15.0 * nr_));
   }
@@ -248,12 +248,12 @@ class Tile : public Bench {
         }),
         of(2 * rows + factors + matrices), of(4 * rows + 2 * factors + matrices));
     add("layer_norm",
-        each([=](Centre<T>& c) { k_.layer_norm(n_, n2_, p_.n2_real, p_.ln_eps, out, zh, inv_sigma, c.g2, layer_.ln_gamma, layer_.ln_beta); }),
-        each([=](Centre<T>&) { k_.layer_norm_backward(n_, n2_, p_.n2_real, dz, dout, zh, inv_sigma, layer_.ln_gamma); }), of(3 * rows + n_),
+        each([=](Centre<T>& c) { k_.layer_norm(n_, n2_, p_.n2_real, p_.ln_eps, out, zh, inv_sigma, c.g2, layer_.ln_gain, layer_.ln_bias); }),
+        each([=](Centre<T>&) { k_.layer_norm_backward(n_, n2_, p_.n2_real, dz, dout, zh, inv_sigma, layer_.ln_gain); }), of(3 * rows + n_),
         of(3 * rows + n_));
   }
   dpa2::PairAttentionInput<T> input(const Centre<T>& c) const {
-    return {n_, m_, c.g2, c.h2, c.c1, c.c2, p_.smooth ? static_cast<T>(p_.nsel2 - n_) : T(0)};
+    return {n_, m_, c.g2, c.h2, c.c1, c.c2, p_.smooth ? static_cast<T>(p_.nsel_repformer - n_) : T(0)};
   }
 
   void messages() {
@@ -288,7 +288,7 @@ class Tile : public Bench {
       const int nh = p_.nh1;
       T *tq = random(static_cast<long>(nh) * n1_), *dtq = array(static_cast<long>(nh) * n1_), *o = array(static_cast<long>(nh) * n1_);
       T *d_o = random(static_cast<long>(nh) * n1_), *dw = array(n_);
-      const T shift = p_.smooth ? T(math::attention_shift) : T(0), pads = p_.smooth ? static_cast<T>(p_.nsel2 - n_) : T(0);
+      const T shift = p_.smooth ? T(math::attention_shift) : T(0), pads = p_.smooth ? static_cast<T>(p_.nsel_repformer - n_) : T(0);
       add("local_attention",
           each([=](Centre<T>& c) { k_.local_attention(n_, n1_, nh, o, tq, g1_, c.j, p_.smooth ? c.w : nullptr, shift, pads, arena_); }),
           each([=](Centre<T>& c) {

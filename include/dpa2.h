@@ -246,14 +246,14 @@ DPA2_API void dpa2_domain_free(dpa2_domain *domain);
  *   nlocal       number of atoms of this process
  *   nall         number of atoms and ghosts: local ones first
  *   coords       (nall, 3) angstrom; ghosts where they are seen from here: no box is applied
- *   names        (nall) numbers of the atoms in the whole system, equal for an atom and its ghosts, which decide between
+ *   ids          (nall) numbers of the atoms in the whole system, equal for an atom and its ghosts, which decide between
  *                neighbours at equal distances and stand in messages; NULL: the rows
  *   numneigh     (nlocal)
  *   firstneigh   (nlocal)[numneigh]: rows of the neighbours of an atom, in both directions for a pair (a full list), in any order;
  *                those beyond the cutoff are skipped
  *   index_mask   is and-ed with every entry of firstneigh: -1 for plain rows
  * @since 1 */
-DPA2_API dpa2_status dpa2_domain_set_atoms(dpa2_domain *domain, int nlocal, int nall, const double *coords, const int *names,
+DPA2_API dpa2_status dpa2_domain_set_atoms(dpa2_domain *domain, int nlocal, int nall, const double *coords, const int *ids,
                                            const int *numneigh, const int *const *firstneigh, int index_mask);
 
 /* Evaluates a model on the atoms that were set. Models that are evaluated one after the other on the same atoms share the

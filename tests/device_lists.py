@@ -11,7 +11,7 @@ from dpa2.cuda.neighbors import DeviceLists, NeighborSearch
 from random_model import STRUCTURES, draw_options, random_model, random_structure
 
 #: what is the same integers on both
-COMPARED = ("start", "j", "image", "n_three", "n_rep", "pad1", "pad3")
+COMPARED = ("start", "j", "image", "n_three", "n_repformer", "pad_repinit", "pad_three")
 
 
 def random_frame(seed: int) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -42,7 +42,7 @@ def assert_same_lists(device: Any, coords: Any, types: Any, box: Any, pbc: Any, 
     np.testing.assert_array_equal(got["centre"], np.repeat(np.arange(len(coords)), np.diff(want["start"])))
     assert_transposed(device, got["j"], lists.incoming, len(coords))
     rank = np.arange(len(got["j"])) - got["start"][got["centre"]]
-    for name in ("n_rep", "n_three"):
+    for name in ("n_repformer", "n_three"):
         block, incoming = search.block(lists, getattr(lists, name))
         edge = np.flatnonzero(rank < got[name][got["centre"]])
         np.testing.assert_array_equal(np.diff(device.asnumpy(block.start)), got[name])

@@ -22,7 +22,7 @@ class HostLists:
     def build(self, coords: Array, types: Array, box: Any, pbc: Pbc) -> Lists:
         device, natoms = self._device, len(types)
         found = _native.neighbors(device.asnumpy(coords), device.asnumpy(types), box, pbc, self._config_json)
-        whole = ("start", "j", "n_three", "n_rep", "pad1", "pad3")
+        whole = ("start", "j", "n_three", "n_repformer", "pad_repinit", "pad_three")
         lists = {name: device.asarray(found[name].astype(np.int32)) for name in whole}
         lists |= {name: device.asarray(found[name]) for name in ("d", "r")}
         centre = np.repeat(np.arange(natoms, dtype=np.int32), np.diff(found["start"]))

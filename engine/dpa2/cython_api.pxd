@@ -105,7 +105,7 @@ cdef int domain_set_atoms(
     int nlocal,
     int nall,
     const double *coords,  # (nall, 3) angstrom; used until the evaluations are done
-    const int *names,  # (nall), or NULL
+    const int *ids,  # (nall), or NULL
     const int *numneigh,  # (nlocal)
     const int *const *firstneigh,  # (nlocal)[numneigh]
     int index_mask,

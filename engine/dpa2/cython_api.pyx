@@ -54,7 +54,7 @@ cdef extern from "dpa2.h" nogil:
     dpa2_status dpa2_domain_create(dpa2_domain **domain)
     void dpa2_domain_free(dpa2_domain *domain)
     dpa2_status dpa2_domain_set_atoms(
-        dpa2_domain *domain, int nlocal, int nall, const double *coords, const int *names, const int *numneigh,
+        dpa2_domain *domain, int nlocal, int nall, const double *coords, const int *ids, const int *numneigh,
         const int *const *firstneigh, int index_mask,
     )
     dpa2_status dpa2_domain_evaluate(
@@ -124,10 +124,10 @@ cdef int descriptor(
 
 
 cdef int domain_set_atoms(
-    dpa2_domain *domain, int nlocal, int nall, const double *coords, const int *names, const int *numneigh,
+    dpa2_domain *domain, int nlocal, int nall, const double *coords, const int *ids, const int *numneigh,
     const int *const *firstneigh, int index_mask,
 ) except -1 nogil:
-    return check(dpa2_domain_set_atoms(domain, nlocal, nall, coords, names, numneigh, firstneigh, index_mask))
+    return check(dpa2_domain_set_atoms(domain, nlocal, nall, coords, ids, numneigh, firstneigh, index_mask))
 
 
 cdef int domain_evaluate(

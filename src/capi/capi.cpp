@@ -184,14 +184,14 @@ dpa2_status dpa2_domain_create(dpa2_domain** domain) {
 
 void dpa2_domain_free(dpa2_domain* domain) { delete domain; }
 
-dpa2_status dpa2_domain_set_atoms(dpa2_domain* domain, int nlocal, int nall, const double* coords, const int* names, const int* numneigh,
+dpa2_status dpa2_domain_set_atoms(dpa2_domain* domain, int nlocal, int nall, const double* coords, const int* ids, const int* numneigh,
                                   const int* const* firstneigh, int index_mask) {
   return gate([&] {
     need(domain, "domain");
     need_rows(coords, nall, "coords");
     need_rows(numneigh, nlocal, "numneigh");
     need_rows(firstneigh, nlocal, "firstneigh");
-    domain->domain.set_atoms({nlocal, nall, coords, names, numneigh, firstneigh, index_mask});
+    domain->domain.set_atoms({nlocal, nall, coords, ids, numneigh, firstneigh, index_mask});
   });
 }
 

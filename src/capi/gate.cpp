@@ -8,7 +8,7 @@ namespace {
 
 double cutoff(const Model& model, Block block) {
   const NeighborSettings& s = model.neighbor_settings();
-  return block == Block::repinit ? s.repinit.rcut : block == Block::three_body ? s.three.rcut : s.rep.rcut;
+  return block == Block::repinit ? s.repinit.rcut : block == Block::three_body ? s.three.rcut : s.repformer.rcut;
 }
 
 std::string overflow_text(const Model& model, const std::vector<Overflow>& overflow) {

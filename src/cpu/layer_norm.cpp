@@ -23,8 +23,8 @@ struct Root {
 }  // namespace
 
 template <class T, class Isa>
-void LayerNorm<T, Isa>::forward(int n, int nc, int channels, T eps, T* out, T* zh, T* inv_sigma, const T* z, const T* gamma,
-                                const T* beta) {
+void LayerNorm<T, Isa>::forward(int n, int nc, int channels, T eps, T* out, T* zh, T* inv_sigma, const T* z, const T* gain,
+                                const T* bias) {
   for (int e = 0; e < n; ++e) {
     const long row = static_cast<long>(e) * nc;
     Vec<T> acc{};
@@ -37,21 +37,21 @@ void LayerNorm<T, Isa>::forward(int n, int nc, int channels, T eps, T* out, T* z
     for (int c = 0; c < nc; c += width<T>) {
       const Vec<T> v = load<T>(z + row + c) * inv;
       store<T>(zh + row + c, v);
-      store<T>(out + row + c, v * load<T>(gamma + c) + load<T>(beta + c));
+      store<T>(out + row + c, v * load<T>(gain + c) + load<T>(bias + c));
     }
   }
 }
 
 template <class T, class Isa>
-void LayerNorm<T, Isa>::backward(int n, int nc, int channels, T* dz, const T* dout, const T* zh, const T* inv_sigma, const T* gamma) {
+void LayerNorm<T, Isa>::backward(int n, int nc, int channels, T* dz, const T* dout, const T* zh, const T* inv_sigma, const T* gain) {
   for (int e = 0; e < n; ++e) {
     const long row = static_cast<long>(e) * nc;
     Vec<T> acc{};
-    for (int c = 0; c < nc; c += width<T>) acc += load<T>(dout + row + c) * load<T>(gamma + c) * load<T>(zh + row + c);
+    for (int c = 0; c < nc; c += width<T>) acc += load<T>(dout + row + c) * load<T>(gain + c) * load<T>(zh + row + c);
     const T mean = sum<T>(acc) / static_cast<T>(channels);
     for (int c = 0; c < nc; c += width<T>)
       store<T>(dz + row + c,
-               math::layer_norm_backward(load<T>(dout + row + c) * load<T>(gamma + c), load<T>(zh + row + c), mean, inv_sigma[e]));
+               math::layer_norm_backward(load<T>(dout + row + c) * load<T>(gain + c), load<T>(zh + row + c), mean, inv_sigma[e]));
   }
 }
 

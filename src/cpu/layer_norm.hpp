@@ -4,13 +4,13 @@
 namespace dpa2 {
 
 /// The projection in front of the norm has its mean removed when the model is prepared, so only the variance is left.
-/// Rows (n, nc) with nc padded to 64 bytes; z is zero and gamma, beta are zero in the padding; `channels` counts the real ones.
+/// Rows (n, nc) with nc padded to 64 bytes; z is zero and gain, bias are zero in the padding; `channels` counts the real ones.
 template <class T, class Isa>
 struct LayerNorm {
-  /// zh = z / sqrt(<z^2> + eps), out = zh * gamma + beta; inv_sigma (n); zh may be z
-  static void forward(int n, int nc, int channels, T eps, T* out, T* zh, T* inv_sigma, const T* z, const T* gamma, const T* beta);
+  /// zh = z / sqrt(<z^2> + eps), out = zh * gain + bias; inv_sigma (n); zh may be z
+  static void forward(int n, int nc, int channels, T eps, T* out, T* zh, T* inv_sigma, const T* z, const T* gain, const T* bias);
   /// dz = ; dz may be dout
-  static void backward(int n, int nc, int channels, T* dz, const T* dout, const T* zh, const T* inv_sigma, const T* gamma);
+  static void backward(int n, int nc, int channels, T* dz, const T* dout, const T* zh, const T* inv_sigma, const T* gain);
 };
 
 }  // namespace dpa2

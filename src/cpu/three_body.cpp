@@ -178,7 +178,7 @@ void tabulated_backward(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* d
   T* b = arena.take<T>(2L * K);
   T* v = arena.take<T>(2L * np);
   T* dv = arena.take<T>(2L * np);
-  for (int c = 0; c < 2 * nc; ++c) dY[c] = c < p.n3 ? dQ[c] * p.inv_nsel2 : T(0);
+  for (int c = 0; c < 2 * nc; ++c) dY[c] = c < p.n3 ? dQ[c] * p.inv_nsel_squared : T(0);
   for (int g = 0; g < groups.ngroups; ++g) {
     if (p.gate != nullptr)
       for (int c = 0; c < p.n3; ++c) dY[nc + c] = dY[c] * p.gate[static_cast<long>(groups.key[g]) * p.n3 + c];
@@ -238,7 +238,7 @@ void quintic_backward(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* de,
   T* dY = arena.take<T>(p.quintic->nc);
   T* r = arena.take<T>(pairs.count);
   T* dr = arena.take<T>(pairs.count);
-  for (int c = 0; c < p.quintic->nc; ++c) dY[c] = c < p.n3 ? dQ[c] * p.inv_nsel2 : T(0);
+  for (int c = 0; c < p.quintic->nc; ++c) dY[c] = c < p.n3 ? dQ[c] * p.inv_nsel_squared : T(0);
   const QuinticArguments<T> at = located<T, Isa>(p, pairs, r, arena);
   Quintic<T, Isa>::moments_backward(*p.quintic, pairs.count, 1, dr, de, dss, dY, r, pairs.count, at, quintic_gate(p, pairs));
   for (int i = 0; i < pairs.count; ++i) {
@@ -333,7 +333,7 @@ void ThreeBody<T, Isa>::forward(const ThreeBodyParams<T>& p, int n, int m, T* Q,
       Q[c] += acc;
     }
   });
-  for (int c = 0; c < p.n3; ++c) Q[c] *= p.inv_nsel2;
+  for (int c = 0; c < p.n3; ++c) Q[c] *= p.inv_nsel_squared;
   arena.release(mark);
 }
 
@@ -368,7 +368,7 @@ void ThreeBody<T, Isa>::backward(const ThreeBodyParams<T>& p, int n, int m, T* d
     const T* net = tape.y[p.net.nlayers - 1];
     for (int i = 0; i < lanes; ++i) de[i] = dss[i] = T(0);
     for (int c = 0; c < p.n3; ++c) {
-      const T dq = dQ[c] * p.inv_nsel2;
+      const T dq = dQ[c] * p.inv_nsel_squared;
       const T* row = net + static_cast<long>(c) * lanes;
       T* drow = dnet + static_cast<long>(c) * lanes;
       for (int i = 0; i < lanes; ++i) {

@@ -12,7 +12,7 @@ struct ThreeBodyParams {
   EmbeddingNet<T> net;
   int n3 = 0;
   int ntypes = 0;
-  T inv_nsel2 = 0;
+  T inv_nsel_squared = 0;
   const T* gate = nullptr;   ///< strip mode: (ntypes*ntypes, n3), symmetrised over the two orders; null in concat mode
   bool gate_switch = false;  ///< the gate is multiplied by sw_j sw_k (smooth)
   /// The network as series in e, one curve per row of its type tables, the same for both orders of a pair, or null; a centre whose

@@ -286,10 +286,10 @@ extern "C" __global__ void __launch_bounds__(128, 8) count_neighbors(int natoms,
 }
 
 // One warp per centre. Rows from[i]..from[i + 1] of the scratch arrays belong to centre i: j, code, r (unsorted candidates) =, sorted
-// and order (numbers of candidates) =; at the end order has those that are stored. Per centre: stored, n_three, n_rep, pad1, pad3 =.
+// and order (numbers of candidates) =; at the end order has those that are stored. Per centre: stored, n_three, n_repformer, pad_repinit, pad_three =.
 // worst (4), coinciding (1): see note() and note_pair(); the first centre with a neighbour at distance 0. capacity: distances per centre that
 // the shared memory holds, twice (unsorted and sorted); beyond it the scratch arrays do, with their sorted distances in `spare`.
-extern "C" __global__ void __launch_bounds__(128) sort_neighbors(int natoms, int capacity, int* stored, int* n_three, int* n_rep, int* pad1, int* pad3,
+extern "C" __global__ void __launch_bounds__(128) sort_neighbors(int natoms, int capacity, int* stored, int* n_three, int* n_repformer, int* pad_repinit, int* pad_three,
                                           unsigned long long* worst, int* coinciding, int* j, long long* code, double* r, double* spare,
                                           int* sorted, int* order, double radius, double tolerance, int nsel, double rep_rcut,
                                           int rep_nsel, double three_rcut, int three_nsel, int use_three, int coincide,
@@ -353,9 +353,9 @@ extern "C" __global__ void __launch_bounds__(128) sort_neighbors(int natoms, int
   __syncwarp(FULL_MASK);
 
   const int kept = min(n, nsel);
-  const int within_rep = cut(ascending, n, rep_rcut, tolerance);
+  const int within_repformer = cut(ascending, n, rep_rcut, tolerance);
   const int within_three = use_three != 0 ? cut(ascending, n, three_rcut, tolerance) : 0;
-  const int rep = min(min(within_rep, rep_nsel), kept), three = min(min(within_three, three_nsel), kept);
+  const int rep = min(min(within_repformer, rep_nsel), kept), three = min(min(within_three, three_nsel), kept);
   // Excluded neighbours have used up slots; now they go. What remains moves forward, never past what is still to be read.
   int used = kept, used_three = three, left = kept, left_three = three, left_rep = rep;
   if (excluded != nullptr) {
@@ -378,13 +378,13 @@ extern "C" __global__ void __launch_bounds__(128) sort_neighbors(int natoms, int
   }
   if (lane != 0) return;
   note(worst, i, n, nsel);
-  note(worst + 2, i, within_rep, rep_nsel);
+  note(worst + 2, i, within_repformer, rep_nsel);
   if (use_three != 0) note(worst + 1, i, within_three, three_nsel);
   stored[i] = left;
   n_three[i] = left_three;
-  n_rep[i] = left_rep;
-  pad1[i] = nsel - used;
-  pad3[i] = use_three != 0 ? three_nsel - used_three : 0;
+  n_repformer[i] = left_rep;
+  pad_repinit[i] = nsel - used;
+  pad_three[i] = use_three != 0 ? three_nsel - used_three : 0;
   if (left == 0) return;
   double d[3];
   const double nearest = displacement(d, lattice, wrapped, i, all.image(order[0]));

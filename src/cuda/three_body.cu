@@ -58,7 +58,7 @@ __device__ Neighbors neighbors_in(real* shared, int* ints, int most) {
 // D (n, d_width) columns offset..offset+n3 =; R (edges of the block, 4), sw likewise, start (n + 1), edge: their numbers in the master
 // list that j belongs to; gate (ntypes, ntypes, n3) or null; pad (n), pad_v (ntypes, 3) or null. Dynamic shared memory: 4 (most + 1) +
 // 3 LANES + n3 + net.even() + net.odd() numbers and LANES + most + 1 integers, most: edges of any centre.
-extern "C" __global__ void three_body(int n3, int ntypes, int gate_switch, real inv_nsel2, int d_width, int offset, int most, real* D,
+extern "C" __global__ void three_body(int n3, int ntypes, int gate_switch, real inv_nsel_squared, int d_width, int offset, int most, real* D,
                                       const real* R, const real* sw, const int* start, const int* edge, const int* j, const int* types,
                                       const int* layout, const real* weights, const real* type_term, const real* type_skip,
                                       const real* gate, const int* pad, const real* pad_v) {
@@ -89,13 +89,13 @@ extern "C" __global__ void three_body(int n3, int ntypes, int gate_switch, real 
     }
   }
   __syncthreads();
-  for (int c = threadIdx.x; c < n3; c += blockDim.x) row_of(D, i, d_width)[offset + c] = total[c] * inv_nsel2;
+  for (int c = threadIdx.x; c < n3; c += blockDim.x) row_of(D, i, d_width)[offset + c] = total[c] * inv_nsel_squared;
 }
 
 // dR (edges of the block, 4) =, dsw =, given dD (n, d_width). Blocks of 128 threads. Pairs are taken row by row, so that every
 // neighbour's gradient is added to by one thread at a time. Dynamic shared memory: 8 (most + 1) + 5 LANES + n3 + 2 (net.even() + net.odd())
 // numbers and LANES + most + 1 integers.
-extern "C" __global__ void three_body_backward(int n3, int ntypes, int gate_switch, real inv_nsel2, int d_width, int offset, int most, real* dR,
+extern "C" __global__ void three_body_backward(int n3, int ntypes, int gate_switch, real inv_nsel_squared, int d_width, int offset, int most, real* dR,
                                                real* dsw, const real* dD, const real* R, const real* sw, const int* start, const int* edge,
                                                const int* j, const int* types, const int* layout, const real* weights, const real* type_term,
                                                const real* type_skip, const real* gate, const int* pad, const real* pad_v) {
@@ -113,7 +113,7 @@ extern "C" __global__ void three_body_backward(int n3, int ntypes, int gate_swit
   at.multiplicity = pad_v != nullptr ? real(pad[i]) : real(0);
   at.m = at.n + (at.multiplicity != real(0) ? 1 : 0);
   at.load(start[i], R, sw, edge, j, types, pad_v != nullptr ? pad_v + 3 * types[i] : nullptr);
-  for (int c = threadIdx.x; c < n3; c += blockDim.x) dQ[c] = row_of(dD, i, d_width)[offset + c] * inv_nsel2;
+  for (int c = threadIdx.x; c < n3; c += blockDim.x) dQ[c] = row_of(dD, i, d_width)[offset + c] * inv_nsel_squared;
   for (int t = threadIdx.x; t < 4 * stride; t += blockDim.x) dv[t] = real(0);
   const int parts = blockDim.x / LANES, mine = threadIdx.x / parts, part = threadIdx.x % parts;
   for (int row = 0; row < at.m; ++row)

@@ -16,7 +16,7 @@
 //   N.type_term, .type_skip                   (rows, .)            the types' share of the first layer, and of its input
 //   N.gate                                    (combinations, .)    the types' network of strip mode
 //   N.table.nodes, .coefficients              (1, intervals + 1), (curves, intervals, 6, channels)   of a compressed model
-//   repinit.inv_nsel, three_body.inv_nsel2    scalars              1 / sel and 1 / sel^2
+//   repinit.inv_nsel, three_body.inv_nsel_squared    scalars              1 / sel and 1 / sel^2
 //   repinit.pad_embedding                     (ntypes^2, .)        in Python alone: of a padded slot, by the types of atom 0 and centre
 //
 //   entry.shape, entry.type_term              (width, n1), (ntypes, n1)   from the first blocks to g1

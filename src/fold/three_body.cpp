@@ -8,7 +8,7 @@ FoldedThreeBody fold_three_body(const Config& config, RawTensors& raw, const Mat
   FoldedThreeBody f;
   f.statistics = fold_statistics(config, raw, block, r.three_body_rcut, r.three_body_rcut_smth);
   f.net = fold_embedding_net(config, raw, {block, r.three_body_neuron.size(), false, config.three_body_table}, tebd);
-  f.inv_nsel2 = 1.0 / (static_cast<double>(r.three_body_sel) * r.three_body_sel);
+  f.inv_nsel_squared = 1.0 / (static_cast<double>(r.three_body_sel) * r.three_body_sel);
   return f;
 }
 

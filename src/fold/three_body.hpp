@@ -11,13 +11,13 @@ namespace dpa2 {
 struct FoldedThreeBody {
   FoldedStatistics statistics;
   FoldedEmbeddingNet net;  ///< of the types of a pair in order
-  double inv_nsel2 = 0;    ///< 1 / sel^2
+  double inv_nsel_squared = 0;    ///< 1 / sel^2
 
   template <class F>
   void for_each(const std::string& at, F& f) const {
     statistics.for_each(at, f);
     net.for_each(at, f);
-    f(at + ".inv_nsel2", inv_nsel2);
+    f(at + ".inv_nsel_squared", inv_nsel_squared);
   }
 };
 

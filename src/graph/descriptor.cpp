@@ -33,9 +33,9 @@ void Descriptor<T>::begin(const Frame& frame, int threads, const Task& task) {
   ws_.partition.build(edges, threads);
 
   const std::size_t nlocal = static_cast<std::size_t>(edges.nlocal);
-  std::int64_t* start = ws_.start2.resize(nlocal + 1);
+  std::int64_t* start = ws_.start_repformer.resize(nlocal + 1);
   start[0] = 0;
-  for (std::size_t i = 0; i < nlocal; ++i) start[i + 1] = start[i] + edges.n_rep[i];
+  for (std::size_t i = 0; i < nlocal; ++i) start[i + 1] = start[i] + edges.n_repformer[i];
   std::vector<std::int64_t> rows = std::move(ws_.extent.rows);  // keeps its memory
   rows.clear();
   for (int t = 0; t < threads; ++t) rows.push_back(ws_.partition.range(t).rows());

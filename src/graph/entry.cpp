@@ -35,9 +35,9 @@ int Entry<T>::combinations(int i, int n, int lanes, int* combination) const {
 template <class T>
 RepinitPad<T> Entry<T>::repinit_pad(int i) const {
   RepinitPad<T> pad;
-  if (!m_.has_pad1) return pad;
+  if (!m_.has_pad_repinit) return pad;
   const int ti = type(i), t0 = frame_->pad_type < 0 ? 0 : frame_->pad_type;
-  pad.weight = static_cast<T>(frame_->edges->pad1[static_cast<std::size_t>(i)]) * m_.repinit.inv_nsel;
+  pad.weight = static_cast<T>(frame_->edges->pad_repinit[static_cast<std::size_t>(i)]) * m_.repinit.inv_nsel;
   pad.R = m_.pad_R + 4L * ti;
   pad.G = m_.pad_G + (static_cast<long>(t0) * m_.ntypes + ti) * m_.repinit.ng;
   return pad;
@@ -46,8 +46,8 @@ RepinitPad<T> Entry<T>::repinit_pad(int i) const {
 template <class T>
 ThreeBodyPad<T> Entry<T>::three_body_pad(int i) const {
   ThreeBodyPad<T> pad;
-  if (!m_.has_pad3) return pad;
-  pad.multiplicity = static_cast<T>(frame_->edges->pad3[static_cast<std::size_t>(i)]);
+  if (!m_.has_pad_three) return pad;
+  pad.multiplicity = static_cast<T>(frame_->edges->pad_three[static_cast<std::size_t>(i)]);
   for (int x = 0; x < 3; ++x) pad.v[x] = m_.pad_v[3L * type(i) + x];
   pad.type = frame_->pad_type < 0 ? 0 : frame_->pad_type;
   return pad;
@@ -72,27 +72,27 @@ void Entry<T>::forward(int i0, int i1, Arena& arena) const {
     const int ti = combinations(i, n, m, index);
     T* row = D + static_cast<long>(i - i0) * m_.nd;
     load_lanes(i, n, m, d, r);
-    k_.env_mat(n, m, R, sw, d, r, m_.stats1.cut, m_.stats1.mean + 4L * ti, m_.stats1.inv_std + 4L * ti);
+    k_.env_mat(n, m, R, sw, d, r, m_.stats_repinit.cut, m_.stats_repinit.mean + 4L * ti, m_.stats_repinit.inv_std + 4L * ti);
     k_.repinit(m_.repinit, n, m, row, M, R, sw, index, repinit_pad(i), arena);
     const std::size_t e0 = static_cast<std::size_t>(edges.start[static_cast<std::size_t>(i)]);
     if (m_.use_three) {
       const int n3 = edges.n_three[static_cast<std::size_t>(i)], m3 = padded<T>(n3);
       for (int e = 0; e < n3; ++e) index[e] = type(edges.j[e0 + static_cast<std::size_t>(e)]);
       load_lanes(i, n3, m3, d, r);
-      k_.env_mat(n3, m3, R, sw, d, r, m_.stats3.cut, m_.stats3.mean + 4L * ti, m_.stats3.inv_std + 4L * ti);
+      k_.env_mat(n3, m3, R, sw, d, r, m_.stats_three.cut, m_.stats_three.mean + 4L * ti, m_.stats_three.inv_std + 4L * ti);
       k_.three_body(m_.three, n3, m3, row + m_.nd_repinit, R + m3, sw, index, three_body_pad(i), arena);
     }
-    const int n2 = n_rep(i), m2 = padded<T>(n2);
-    const std::int64_t f0 = ws_.start2.data()[i];
+    const int n2 = n_repformer(i), m2 = padded<T>(n2);
+    const std::int64_t f0 = ws_.start_repformer.data()[i];
     T* x = ws_.x.data() + f0;
     T* w = ws_.w.data() + f0;
     T* h = ws_.h2_before(0) + 3 * f0;
     load_lanes(i, n2, m2, d, r);
-    k_.env_mat(n2, m2, R, sw, d, r, m_.stats2.cut, m_.stats2.mean + 4L * ti, m_.stats2.inv_std + 4L * ti);
+    k_.env_mat(n2, m2, R, sw, d, r, m_.stats_repformer.cut, m_.stats_repformer.mean + 4L * ti, m_.stats_repformer.inv_std + 4L * ti);
     for (int e = 0; e < n2; ++e) {
       w[e] = m_.smooth ? sw[e] : T(1);
-      x[e] = m_.direct_dist ? r[e] * m_.inv_rcut2 : R[e];
-      for (int c = 0; c < 3; ++c) h[3 * e + c] = m_.direct_dist ? d[c * m2 + e] * m_.inv_rcut2 : R[(1 + c) * m2 + e];
+      x[e] = m_.direct_dist ? r[e] * m_.inv_rcut : R[e];
+      for (int c = 0; c < 3; ++c) h[3 * e + c] = m_.direct_dist ? d[c * m2 + e] * m_.inv_rcut : R[(1 + c) * m2 + e];
     }
     arena.release(mark);
   }
@@ -112,12 +112,12 @@ void Entry<T>::forward(int i0, int i1, Arena& arena) const {
   arena.release(tile_mark);
 }
 
-/// gamma (3, lanes) = gradient of the repformer's first g2, h2 and switch with respect to the first n_rep edge vectors of i.
+/// gamma (3, lanes) = gradient of the repformer's first g2, h2 and switch with respect to the first n_repformer edge vectors of i.
 template <class T>
 void Entry<T>::backward_repformer_edges(int i, Arena& arena, int lanes, T* gamma) const {
   const Arena::Mark mark = arena.mark();
-  const int n = n_rep(i), m = padded<T>(n), ti = type(i);
-  const std::int64_t f0 = ws_.start2.data()[i];
+  const int n = n_repformer(i), m = padded<T>(n), ti = type(i);
+  const std::int64_t f0 = ws_.start_repformer.data()[i];
   T* d = arena.take<T>(3L * m);
   T* r = arena.take<T>(m);
   T* dR = arena.take<T>(4L * m);
@@ -135,11 +135,11 @@ void Entry<T>::backward_repformer_edges(int i, Arena& arena, int lanes, T* gamma
     for (int e = 0; e < n; ++e)
       for (int c = 0; c < 3; ++c) {
         const T along = r[e] > T(0) ? d[c * m + e] / r[e] : T(0);
-        g[c * m + e] = (dR[(1 + c) * m + e] + dR[e] * along) * m_.inv_rcut2;
+        g[c * m + e] = (dR[(1 + c) * m + e] + dR[e] * along) * m_.inv_rcut;
       }
     for (int e = 0; e < 4 * m; ++e) dR[e] = T(0);
   }
-  k_.env_mat_backward(m, g, dR, dsw, d, r, m_.stats2.cut, m_.stats2.inv_std + 4L * ti);
+  k_.env_mat_backward(m, g, dR, dsw, d, r, m_.stats_repformer.cut, m_.stats_repformer.inv_std + 4L * ti);
   for (int c = 0; c < 3; ++c)
     for (int e = 0; e < n; ++e) gamma[c * lanes + e] += g[c * m + e];
   arena.release(mark);
@@ -178,9 +178,9 @@ void Entry<T>::backward(int t, int i0, int i1, double* gamma_out, bool atom_viri
     for (int e = 0; e < 3 * m; ++e) gamma[e] = T(0);
     clear(m);
     load_lanes(i, n, m, d, r);
-    k_.env_mat(n, m, R, sw, d, r, m_.stats1.cut, m_.stats1.mean + 4L * ti, m_.stats1.inv_std + 4L * ti);
+    k_.env_mat(n, m, R, sw, d, r, m_.stats_repinit.cut, m_.stats_repinit.mean + 4L * ti, m_.stats_repinit.inv_std + 4L * ti);
     k_.repinit_backward(m_.repinit, n, m, dR, dsw, row, R, sw, index, repinit_pad(i), arena);
-    k_.env_mat_backward(m, gamma, dR, dsw, d, r, m_.stats1.cut, m_.stats1.inv_std + 4L * ti);
+    k_.env_mat_backward(m, gamma, dR, dsw, d, r, m_.stats_repinit.cut, m_.stats_repinit.inv_std + 4L * ti);
     const std::size_t e0 = static_cast<std::size_t>(edges.start[static_cast<std::size_t>(i)]);
     if (m_.use_three) {
       const int n3 = edges.n_three[static_cast<std::size_t>(i)], m3 = padded<T>(n3);
@@ -189,9 +189,9 @@ void Entry<T>::backward(int t, int i0, int i1, double* gamma_out, bool atom_viri
       for (int e = 0; e < n3; ++e) index[e] = type(edges.j[e0 + static_cast<std::size_t>(e)]);
       clear(m3);
       load_lanes(i, n3, m3, d, r);
-      k_.env_mat(n3, m3, R, sw, d, r, m_.stats3.cut, m_.stats3.mean + 4L * ti, m_.stats3.inv_std + 4L * ti);
+      k_.env_mat(n3, m3, R, sw, d, r, m_.stats_three.cut, m_.stats_three.mean + 4L * ti, m_.stats_three.inv_std + 4L * ti);
       k_.three_body_backward(m_.three, n3, m3, dR + m3, dsw, row + m_.nd_repinit, R + m3, sw, index, three_body_pad(i), arena);
-      k_.env_mat_backward(m3, g, dR, dsw, d, r, m_.stats3.cut, m_.stats3.inv_std + 4L * ti);
+      k_.env_mat_backward(m3, g, dR, dsw, d, r, m_.stats_three.cut, m_.stats_three.inv_std + 4L * ti);
       for (int c = 0; c < 3; ++c)
         for (int e = 0; e < n3; ++e) gamma[c * m + e] += g[c * m3 + e];
     }

@@ -18,7 +18,7 @@ class Entry : Pass<T> {
 
  private:
   using Pass<T>::type;
-  using Pass<T>::n_rep;
+  using Pass<T>::n_repformer;
   using Pass<T>::dense;
   using Pass<T>::m_;
   using Pass<T>::k_;

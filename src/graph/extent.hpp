@@ -21,7 +21,7 @@ struct Task {
 inline constexpr std::int64_t generous_limit = std::int64_t{1} << 30;
 
 struct Extent {
-  Count nlocal, nall, nedge, nedge2;  ///< nedge2: of the repformer lists
+  Count nlocal, nall, nedge, nedge_repformer;  ///< nedge_repformer: of the repformer lists
   int nlayers = 0, n1 = 0, n2 = 0;
   int values = 0;
   int keep = 1;             ///< of g2: every how many layers it is kept for the backward
@@ -34,11 +34,11 @@ struct Extent {
 
 /// Without ghosts, and with memory to spare; the threads' rows are left to the caller.
 template <class T>
-Extent extent_of(const Prepared<T>& m, const Task& task, Count nlocal, Count nedge, Count nedge2) {
+Extent extent_of(const Prepared<T>& m, const Task& task, Count nlocal, Count nedge, Count nedge_repformer) {
   Extent e;
   e.nlocal = e.nall = nlocal;
   e.nedge = nedge;
-  e.nedge2 = nedge2;
+  e.nedge_repformer = nedge_repformer;
   e.nlayers = static_cast<int>(m.layers.size());
   e.n1 = m.n1;
   e.n2 = m.n2;
@@ -48,7 +48,7 @@ Extent extent_of(const Prepared<T>& m, const Task& task, Count nlocal, Count ned
   e.pair_att = m.has().pair_attention;
   e.self = m.has().self;
   e.generous =
-      e.gradient && nedge2 * (e.nlayers - 1) * m.n2 * (e.pair_att ? 2 : 1) * static_cast<std::int64_t>(sizeof(T)) <= generous_limit;
+      e.gradient && nedge_repformer * (e.nlayers - 1) * m.n2 * (e.pair_att ? 2 : 1) * static_cast<std::int64_t>(sizeof(T)) <= generous_limit;
   e.atom_virial = task.atom_virial == AtomVirial::edge;
   e.deepmd_virial = e.gradient && task.atom_virial == AtomVirial::deepmd;
   return e;

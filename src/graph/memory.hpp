@@ -38,7 +38,7 @@ std::int64_t parse_bytes(const std::string& text);
 struct MemoryQuestion {
   std::int64_t natoms = 0;
   std::int64_t nedge = 0;       ///< neighbours of all atoms in repinit's lists
-  std::int64_t nedge2 = 0;      ///< in the repformer's lists
+  std::int64_t nedge_repformer = 0;      ///< in the repformer's lists
   std::int64_t candidates = 0;  ///< in the lists with skin
   double images = 1;            ///< periodic copies of an atom that are looked at, itself included
   int threads = 1;

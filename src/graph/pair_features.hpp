@@ -22,7 +22,7 @@ class PairFeatures {
   /// f(array, elements, copies) for every array.
   template <class F>
   void table(const Extent& e, F f) {
-    const Count size = e.nedge2 * e.n2;
+    const Count size = e.nedge_repformer * e.n2;
     f(kept_, size, e.gradient ? (e.nlayers - 1) / e.keep : 0);
     f(shared_, size, 1);
   }
@@ -94,8 +94,8 @@ class PairFeatures {
   int n2_ = 0, nlayers_ = 0, keep_ = 1;
   bool gradient_ = false;
   int held_ = nothing;  ///< the layer whose g2 the shared array holds
-  Layers<T> kept_;      ///< [(nlayers - 1) / keep] (nedge2, n2): before the layers keep, 2 keep, ...
-  Buffer<T> shared_;    ///< (nedge2, n2)
+  Layers<T> kept_;      ///< [(nlayers - 1) / keep] (nedge_repformer, n2): before the layers keep, 2 keep, ...
+  Buffer<T> shared_;    ///< (nedge_repformer, n2)
 };
 
 }  // namespace dpa2

@@ -9,7 +9,7 @@ void Partition::build(const Edges& edges, int threads) {
   nall_ = edges.nall;
   ranges_.resize(static_cast<std::size_t>(threads));
   // Work of a centre: its edges in the embedding and, dearer, in the repformer.
-  const auto cost = [&](int i) { return 40.0 + edges.count(i) + 10.0 * edges.n_rep[static_cast<std::size_t>(i)]; };
+  const auto cost = [&](int i) { return 40.0 + edges.count(i) + 10.0 * edges.n_repformer[static_cast<std::size_t>(i)]; };
   double total = 0;
   for (int i = 0; i < nlocal_; ++i) total += cost(i);
   int i = 0;

@@ -30,18 +30,18 @@ class Pass {
 
  protected:
   int type(int row) const { return frame_->types[row] < 0 ? 0 : frame_->types[row]; }
-  int n_rep(int i) const { return frame_->edges->n_rep[static_cast<std::size_t>(i)]; }
+  int n_repformer(int i) const { return frame_->edges->n_repformer[static_cast<std::size_t>(i)]; }
   /// Padded slots of a centre with n neighbours, where they count.
-  T pad2(int n) const { return m_.smooth ? static_cast<T>(m_.nsel2 - n) : T(0); }
-  T kappa_n(int n) const { return m_.smooth ? T(1) / static_cast<T>(m_.nsel2) : T(1) / (T(1e-4) + static_cast<T>(n)); }
+  T pad_repformer(int n) const { return m_.smooth ? static_cast<T>(m_.nsel_repformer - n) : T(0); }
+  T kappa_n(int n) const { return m_.smooth ? T(1) / static_cast<T>(m_.nsel_repformer) : T(1) / (T(1e-4) + static_cast<T>(n)); }
   T kappa_h(int n) const {
     if (!m_.use_sqrt_nnei) return kappa_n(n);
-    return m_.smooth ? T(1) / std::sqrt(static_cast<T>(m_.nsel2)) : T(1) / (T(1e-4) + std::sqrt(static_cast<T>(n)));
+    return m_.smooth ? T(1) / std::sqrt(static_cast<T>(m_.nsel_repformer)) : T(1) / (T(1e-4) + std::sqrt(static_cast<T>(n)));
   }
   /// Per edge: s (n) = kappa_n w, the weight in the convolution; f (n, 3) = kappa_h w h2, the weight in the moments.
   void edge_factors(int i, T* s, T* f, const T* h2) const {
-    const int n = n_rep(i);
-    const T* w = ws_.w.data() + ws_.start2.data()[i];
+    const int n = n_repformer(i);
+    const T* w = ws_.w.data() + ws_.start_repformer.data()[i];
     const T kn = kappa_n(n), kh = kappa_h(n);
     for (int e = 0; e < n; ++e) {
       s[e] = kn * w[e];

@@ -90,9 +90,9 @@ template <class T>
 void Prepared<T>::prepare_repinit(const Config& c, const FoldedRepinit& f) {
   const char* const name = "descriptor.repinit";
   const RepinitConfig& r = c.repinit;
-  stats1 = statistics<T>(storage, f.statistics);
+  stats_repinit = statistics<T>(storage, f.statistics);
   one_side = r.type_one_side;
-  nsel1 = r.nsel;
+  nsel_repinit = r.nsel;
   repinit.net = embedding_net<T>(storage, repinit_layers_, f.net, name);
   repinit.ng = r.neuron.back();
   repinit.axis = r.axis_neuron;
@@ -120,12 +120,12 @@ template <class T>
 void Prepared<T>::prepare_three_body(const Config& c, const FoldedThreeBody& f) {
   const char* const name = "descriptor.repinit_three_body";
   const RepinitConfig& r = c.repinit;
-  stats3 = statistics<T>(storage, f.statistics);
-  nsel3 = r.three_body_sel;
+  stats_three = statistics<T>(storage, f.statistics);
+  nsel_three = r.three_body_sel;
   three.net = embedding_net<T>(storage, three_layers_, f.net, name);
   three.n3 = r.three_body_neuron.back();
   three.ntypes = ntypes;
-  three.inv_nsel2 = static_cast<T>(f.inv_nsel2);
+  three.inv_nsel_squared = static_cast<T>(f.inv_nsel_squared);
   three.gate_switch = c.smooth;
   const Matrix& g = f.net.gate;
   Matrix both(g.rows, g.cols);  // these kernels evaluate a pair once for its two orders
@@ -155,11 +155,11 @@ template <class T>
 void Prepared<T>::prepare_padding() {
   T* R = storage.take<T>(4 * static_cast<std::size_t>(ntypes));
   for (int i = 0; i < 4 * ntypes; ++i) {
-    R[i] = -stats1.mean[i] * stats1.inv_std[i];
-    if (R[i] != T(0)) has_pad1 = true;
+    R[i] = -stats_repinit.mean[i] * stats_repinit.inv_std[i];
+    if (R[i] != T(0)) has_pad_repinit = true;
   }
   pad_R = R;
-  if (has_pad1) {
+  if (has_pad_repinit) {
     const int ng = repinit.ng, m = padded<T>(ntypes);
     T* table = storage.take<T>(static_cast<std::size_t>(ntypes) * static_cast<std::size_t>(ntypes) * static_cast<std::size_t>(ng));
     Arena arena;
@@ -185,8 +185,8 @@ void Prepared<T>::prepare_padding() {
   T* v = storage.take<T>(3 * static_cast<std::size_t>(ntypes));
   for (int t = 0; t < ntypes; ++t)
     for (int x = 0; x < 3; ++x) {
-      v[3 * t + x] = -stats3.mean[4 * t + 1 + x] * stats3.inv_std[4 * t + 1 + x];
-      if (v[3 * t + x] != T(0)) has_pad3 = true;
+      v[3 * t + x] = -stats_three.mean[4 * t + 1 + x] * stats_three.inv_std[4 * t + 1 + x];
+      if (v[3 * t + x] != T(0)) has_pad_three = true;
     }
   pad_v = v;
 }
@@ -204,9 +204,9 @@ void Prepared<T>::prepare_entry(const Config& c, const FoldedDescriptor& f) {
   shape_identity = f.entry.shape.empty();
   if (!shape_identity) pack_both(storage, padded_to(f.entry.shape, nd, n1), shape, shape_t);
   if (!f.entry.type_term.empty()) tebd_term = flat<T>(storage, padded_to(f.entry.type_term, ntypes, n1));
-  stats2 = statistics<T>(storage, f.g2_embed.statistics);
-  inv_rcut2 = static_cast<T>(f.g2_embed.inv_rcut);
-  nsel2 = r.nsel;
+  stats_repformer = statistics<T>(storage, f.g2_embed.statistics);
+  inv_rcut = static_cast<T>(f.g2_embed.inv_rcut);
+  nsel_repformer = r.nsel;
   g2_w = flat<T>(storage, f.g2_embed.dense.w, n2);
   g2_b = flat<T>(storage, f.g2_embed.dense.b, n2);
 }

@@ -28,7 +28,7 @@ struct LayerParams {
   // Columns of the input of linear1; -1 where absent.
   int ncat = 0, cat_g1 = -1, cat_conv = -1, cat_grrg = -1, cat_drrd = -1;
   PairAttentionParams<T> pair;
-  const T *ln_gamma = nullptr, *ln_beta = nullptr;
+  const T *ln_gain = nullptr, *ln_bias = nullptr;
   // Members of the g1 and g2 updates: index into the terms of the residual, -1 where absent.
   int g1_self = -1, g1_conv = -1, g1_linear1 = -1, g1_att = -1;
   int g2_linear2 = -1, g2_g1g1 = -1, g2_att = -1;
@@ -50,10 +50,10 @@ struct Prepared {
   int descriptor_dim = 0;
 
   // repinit and the three-body block
-  BlockParams<T> stats1, stats3;
+  BlockParams<T> stats_repinit, stats_three;
   RepinitParams<T> repinit;
-  bool one_side = false, has_pad1 = false, use_three = false, has_pad3 = false;
-  int nsel1 = 0, nsel3 = 0;
+  bool one_side = false, has_pad_repinit = false, use_three = false, has_pad_three = false;
+  int nsel_repinit = 0, nsel_three = 0;
   const T* pad_R = nullptr;   ///< (ntypes, 4): the environment row of a padded slot per centre type
   const T* pad_G = nullptr;   ///< (ntypes, ntypes, ng): its embedding per (type of atom 0, centre type)
   ThreeBodyParams<T> three;
@@ -68,10 +68,10 @@ struct Prepared {
   ActivationSpec<T> act;         ///< of the repformer
 
   // repformer
-  BlockParams<T> stats2;
+  BlockParams<T> stats_repformer;
   bool direct_dist = false, smooth = true, use_sqrt_nnei = true;
-  T inv_rcut2 = 0;
-  int nsel2 = 0, n1 = 0, n2 = 0, n1_real = 0, n2_real = 0, axis = 0, nh1 = 0;
+  T inv_rcut = 0;
+  int nsel_repformer = 0, n1 = 0, n2 = 0, n1_real = 0, n2_real = 0, axis = 0, nh1 = 0;
   T ln_eps = 0;
   const T *g2_w = nullptr, *g2_b = nullptr;
   std::vector<LayerParams<T>> layers;

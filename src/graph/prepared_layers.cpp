@@ -61,8 +61,8 @@ void pair_attention(Storage& storage, const FoldedPairAttention& f, const Config
     p.pair.B = pack<T>(storage, padded_blocks(f.value, nh, n2));
     p.pair.Bt = flat<T>(storage, padded_stack(stacked(f.value, nh), nh, n2));
     p.pair.bias = flat<T>(storage, f.b, n2);
-    p.ln_gamma = flat<T>(storage, f.gain, n2);
-    p.ln_beta = flat<T>(storage, f.shift, n2);
+    p.ln_gain = flat<T>(storage, f.gain, n2);
+    p.ln_bias = flat<T>(storage, f.shift, n2);
   }
   if (!f.h2.empty()) p.pair.h2_weight = flat<T>(storage, f.h2);
 }

@@ -16,8 +16,8 @@ class LayerForward : Pass<T> {
   const T* pairs(int layer, int i, Arena& arena) const;
 
  private:
-  using Pass<T>::n_rep;
-  using Pass<T>::pad2;
+  using Pass<T>::n_repformer;
+  using Pass<T>::pad_repformer;
   using Pass<T>::edge_factors;
   using Pass<T>::dense;
   using Pass<T>::m_;
@@ -39,8 +39,8 @@ class LayerBackward : Pass<T> {
   void tile(int layer, int t, const Tile<T>& tile, const T* dnext, const T* drot, Arena& arena) const;
 
  private:
-  using Pass<T>::n_rep;
-  using Pass<T>::pad2;
+  using Pass<T>::n_repformer;
+  using Pass<T>::pad_repformer;
   using Pass<T>::kappa_n;
   using Pass<T>::kappa_h;
   using Pass<T>::edge_factors;

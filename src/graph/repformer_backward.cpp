@@ -45,8 +45,8 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
 
   for (int i = i0; i < tile.i1; ++i) {
     const Arena::Mark mark = arena.mark();
-    const int n = n_rep(i);
-    const std::int64_t f0 = ws_.start2.data()[i];
+    const int n = n_repformer(i);
+    const std::int64_t f0 = ws_.start_repformer.data()[i];
     const std::int64_t e0 = edges.start[static_cast<std::size_t>(i)];
     const int* j = edges.j.data() + e0;
     const int* scatter = ws_.partition.local() + e0;
@@ -111,7 +111,7 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
     if (p.has.local_attention) {
       const long at = static_cast<long>(i - i0) * n1 * nh;
       k_.local_attention_backward(n, n1, nh, dtq + at, acc, scatter, dw, dout + at, tq + at, g1, j, m_.smooth ? w : nullptr,
-                                  m_.smooth ? T(math::attention_shift) : T(0), pad2(n), arena);
+                                  m_.smooth ? T(math::attention_shift) : T(0), pad_repformer(n), arena);
     }
     arena.release(mark);
   }
@@ -125,8 +125,8 @@ void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena)
   const Arena::Mark mark = arena.mark();
   const LayerParams<T>& p = m_.layers[static_cast<std::size_t>(layer)];
   const ThreadRange& range = ws_.partition.range(t);
-  const int n = n_rep(i), m = padded<T>(n), n1 = m_.n1, n2 = m_.n2;
-  const std::int64_t f0 = ws_.start2.data()[i], e0 = frame_->edges->start[static_cast<std::size_t>(i)];
+  const int n = n_repformer(i), m = padded<T>(n), n1 = m_.n1, n2 = m_.n2;
+  const std::int64_t f0 = ws_.start_repformer.data()[i], e0 = frame_->edges->start[static_cast<std::size_t>(i)];
   const long size = static_cast<long>(n) * n2;
   const int* j = frame_->edges->j.data() + e0;
   const T* g1 = ws_.g1_before(layer);
@@ -167,14 +167,14 @@ void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena)
     const bool norm = p.has.pair_attention, again = norm && !ws_.extent.generous;
     T* zh = again ? arena.take<T>(size) : norm ? ws_.norm[layer] + f0 * n2 : nullptr;
     T* inv_sigma = again ? arena.take<T>(n) : norm ? ws_.inv_sigma[layer] + f0 : nullptr;
-    const PairAttentionInput<T> in{n, m, g2, h, c1, c2, pad2(n)};
+    const PairAttentionInput<T> in{n, m, g2, h, c1, c2, pad_repformer(n)};
     k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
     T* dz = norm ? terms[p.g2_att] : nullptr;
     if (again) {
       k_.pair_attention(p.pair, in, zh, nullptr, arena);
-      k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, arena.take<T>(size), zh, inv_sigma, zh, p.ln_gamma, p.ln_beta);
+      k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, arena.take<T>(size), zh, inv_sigma, zh, p.ln_gain, p.ln_bias);
     }
-    if (norm) k_.layer_norm_backward(n, n2, m_.n2_real, dz, dz, zh, inv_sigma, p.ln_gamma);
+    if (norm) k_.layer_norm_backward(n, n2, m_.n2_real, dz, dz, zh, inv_sigma, p.ln_gain);
     if (p.has.update_h2)
       for (int e = 0; e < 3 * n; ++e) {
         ddh[e] = p.h2_r * dh2[e];

@@ -6,8 +6,8 @@ namespace dpa2 {
 
 template <class T>
 const T* LayerForward<T>::pairs(int layer, int i, Arena& arena) const {
-  const int n = n_rep(i);
-  const std::int64_t f0 = ws_.start2.data()[i];
+  const int n = n_repformer(i);
+  const std::int64_t f0 = ws_.start_repformer.data()[i];
   return ws_.pairs.at(
       layer, f0, n, arena, [&](T* g2) { k_.g2_embed(n, m_.n2, g2, ws_.x.data() + f0, m_.g2_w, m_.g2_b, m_.act); },
       [&](int l, const T* g2, T* next) { update_pairs(l, i, g2, next, arena); });
@@ -29,8 +29,8 @@ void LayerForward<T>::tile(int layer, const Tile<T>& tile, Arena& arena) const {
   if (p.has.local_attention) dense(count, tq, own, n1, p.att_q, nullptr, false);
   for (int i = i0; i < tile.i1; ++i) {
     const Arena::Mark mark = arena.mark();
-    const int n = n_rep(i);
-    const std::int64_t f0 = ws_.start2.data()[i];
+    const int n = n_repformer(i);
+    const std::int64_t f0 = ws_.start_repformer.data()[i];
     const int* j = edges.j.data() + edges.start[static_cast<std::size_t>(i)];
     const T* g2 = pairs(layer, i, arena);
     T* s = arena.take<T>(n);
@@ -58,7 +58,7 @@ void LayerForward<T>::tile(int layer, const Tile<T>& tile, Arena& arena) const {
       for (int c = 0; c < n1; ++c) row[p.cat_g1 + c] = g1[static_cast<long>(i) * n1 + c];
     if (p.has.local_attention) {
       const long at = static_cast<long>(i - i0) * n1 * m_.nh1;
-      k_.local_attention(n, n1, m_.nh1, o + at, tq + at, g1, j, m_.smooth ? ws_.w.data() + f0 : nullptr, m_.smooth ? T(math::attention_shift) : T(0), pad2(n),
+      k_.local_attention(n, n1, m_.nh1, o + at, tq + at, g1, j, m_.smooth ? ws_.w.data() + f0 : nullptr, m_.smooth ? T(math::attention_shift) : T(0), pad_repformer(n),
                          arena);
     }
     if (!p.has.last) update_pairs(layer, i, g2, ws_.pairs.place(layer + 1, f0), arena);
@@ -96,8 +96,8 @@ template <class T>
 void LayerForward<T>::update_pairs(int layer, int i, const T* g2, T* next, Arena& arena) const {
   const Arena::Mark mark = arena.mark();
   const LayerParams<T>& p = m_.layers[static_cast<std::size_t>(layer)];
-  const int n = n_rep(i), m = padded<T>(n), n1 = m_.n1, n2 = m_.n2;
-  const std::int64_t f0 = ws_.start2.data()[i];
+  const int n = n_repformer(i), m = padded<T>(n), n1 = m_.n1, n2 = m_.n2;
+  const std::int64_t f0 = ws_.start_repformer.data()[i];
   const long size = static_cast<long>(n) * n2;
   const T* g1 = ws_.g1_before(layer);
   const T* h = ws_.h2_before(layer) + 3 * f0;
@@ -127,9 +127,9 @@ void LayerForward<T>::update_pairs(int layer, int i, const T* g2, T* next, Arena
       inv_sigma = ws_.extent.generous ? ws_.inv_sigma[layer] + f0 : arena.take<T>(n);
     }
     k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
-    k_.pair_attention(p.pair, {n, m, g2, h, c1, c2, pad2(n)}, z, dh, arena);
+    k_.pair_attention(p.pair, {n, m, g2, h, c1, c2, pad_repformer(n)}, z, dh, arena);
     if (p.has.pair_attention) {
-      k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, out, z, inv_sigma, z, p.ln_gamma, p.ln_beta);
+      k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, out, z, inv_sigma, z, p.ln_gain, p.ln_bias);
       terms[p.g2_att] = out;
     }
     if (p.has.update_h2) {

@@ -41,20 +41,20 @@ struct Workspace {
   std::vector<std::unique_ptr<Arena>> arenas;  ///< one per thread
   Partition partition;
   Extent extent;
-  Buffer<std::int64_t> start2;                 ///< (nlocal + 1): first repformer edge of a centre
+  Buffer<std::int64_t> start_repformer;                 ///< (nlocal + 1): first repformer edge of a centre
 
   // kept between forward and backward
   Layers<T> g1;                                ///< [nlayers or 2] (nall, n1), see `g1_before`
   Buffer<T> dphi_entry;                        ///< (nlocal, n1)
   Layers<T> dphi_lin;                          ///< [nlayers - 1] (nlocal, n1)
   PairFeatures<T> pairs;                       ///< g2 and its gradient
-  Layers<T> dphi_self, dphi_lin2;              ///< [nlayers - 1] (nlocal, n1), (nedge2, n2), if `generous`
-  Layers<T> norm, inv_sigma;                   ///< [nlayers - 1] (nedge2, n2), (nedge2), if `generous`
-  Layers<T> h2;                                ///< [nlayers or 2 or 1] (nedge2, 3), see `h2_before`
-  Buffer<T> w, x;                              ///< (nedge2): switch or 1; input of the g2 embedding
+  Layers<T> dphi_self, dphi_lin2;              ///< [nlayers - 1] (nlocal, n1), (nedge_repformer, n2), if `generous`
+  Layers<T> norm, inv_sigma;                   ///< [nlayers - 1] (nedge_repformer, n2), (nedge_repformer), if `generous`
+  Layers<T> h2;                                ///< [nlayers or 2 or 1] (nedge_repformer, 3), see `h2_before`
+  Buffer<T> w, x;                              ///< (nedge_repformer): switch or 1; input of the g2 embedding
 
   // the backward
-  Buffer<T> dg1, dh2, dw;                      ///< (nall, n1), (nedge2, 3), (nedge2)
+  Buffer<T> dg1, dh2, dw;                      ///< (nall, n1), (nedge_repformer, 3), (nedge_repformer)
   std::vector<Buffer<T>> acc;                  ///< per thread (rows, n1): what the thread adds to dg1
   std::vector<Buffer<double>> force, atom_virial, virial;  ///< per thread (rows, 3), (rows, 9), (9)
 
@@ -72,21 +72,21 @@ struct Workspace {
   void table(const Extent& e, F f) {
     const Count atoms = e.nlocal * e.n1, rows = e.nall * e.n1, g = e.gradient ? 1 : 0;
     const int last = e.nlayers - 1, turns = e.gradient ? e.nlayers : std::min(e.nlayers, 2);
-    f(start2, e.nlocal + 1, 1);
+    f(start_repformer, e.nlocal + 1, 1);
     f(g1, rows, turns);
     f(dphi_entry, atoms * g, 1);
     f(dphi_lin, atoms * g, last);
     pairs.table(e, f);
     f(dphi_self, e.generous && e.self ? atoms : 0, last);
-    f(dphi_lin2, e.generous ? e.nedge2 * e.n2 : 0, last);
-    f(norm, e.generous && e.pair_att ? e.nedge2 * e.n2 : 0, last);
-    f(inv_sigma, e.generous && e.pair_att ? e.nedge2 : 0, last);
-    f(h2, e.nedge2 * 3, e.update_h2 ? turns : 1);
-    f(w, e.nedge2, 1);
-    f(x, e.nedge2, 1);
+    f(dphi_lin2, e.generous ? e.nedge_repformer * e.n2 : 0, last);
+    f(norm, e.generous && e.pair_att ? e.nedge_repformer * e.n2 : 0, last);
+    f(inv_sigma, e.generous && e.pair_att ? e.nedge_repformer : 0, last);
+    f(h2, e.nedge_repformer * 3, e.update_h2 ? turns : 1);
+    f(w, e.nedge_repformer, 1);
+    f(x, e.nedge_repformer, 1);
     f(dg1, rows * g, 1);
-    f(dh2, e.nedge2 * 3 * g, 1);
-    f(dw, e.nedge2 * g, 1);
+    f(dh2, e.nedge_repformer * 3 * g, 1);
+    f(dw, e.nedge_repformer * g, 1);
     const std::size_t threads = e.rows.size();
     for (auto* list : {&force, &atom_virial, &virial}) list->resize(std::max(list->size(), threads));
     acc.resize(std::max(acc.size(), threads));

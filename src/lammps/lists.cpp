@@ -194,8 +194,8 @@ void PairDPA2::gather_lists() {
     numneigh[at(c.atom)] = c.count;
     firstneigh[at(c.atom)] = completed.data() + c.first;
   }
-  names.resize(at(nall));
-  for (int i = 0; i < nall; i++) names[at(i)] = static_cast<int>(atom->tag[i] & MAXSMALLINT);
+  ids.resize(at(nall));
+  for (int i = 0; i < nall; i++) ids[at(i)] = static_cast<int>(atom->tag[i] & MAXSMALLINT);
 
   const double *x = nall > 0 ? atom->x[0] : nullptr;
   if (length != 1.0) {
@@ -203,6 +203,6 @@ void PairDPA2::gather_lists() {
     for (std::size_t k = 0; k < coords.size(); k++) coords[k] = x[k] / length;
     x = coords.data();
   }
-  const dpa2_status status = dpa2_domain_set_atoms(domain.handle(), nlocal, nall, x, names.data(), numneigh.data(), firstneigh.data(), NEIGHMASK);
+  const dpa2_status status = dpa2_domain_set_atoms(domain.handle(), nlocal, nall, x, ids.data(), numneigh.data(), firstneigh.data(), NEIGHMASK);
   if (status != DPA2_OK) fail_here(dpa2_last_error());
 }

@@ -256,7 +256,7 @@ void PairDPA2::write_deviation() {
 
   std::vector<double> per_atom;
   if (deviation.atomic) {  // in the order of the atoms' numbers
-    std::vector<int> counts(at(comm->nprocs)), starts(at(comm->nprocs)), tags(names.begin(), names.begin() + nlocal), all_tags;
+    std::vector<int> counts(at(comm->nprocs)), starts(at(comm->nprocs)), tags(ids.begin(), ids.begin() + nlocal), all_tags;
     MPI_Gather(&nlocal, 1, MPI_INT, counts.data(), 1, MPI_INT, 0, world);
     int total = 0;
     for (std::size_t r = 0; r < counts.size(); r++) {

@@ -108,7 +108,7 @@ class PairDPA2 : public Pair {
   double length = 1.0, energy_unit = 1.0;        // of LAMMPS, per angstrom and per eV
   double **scale = nullptr;
   std::vector<double> coords;                    // (nall, 3) angstrom, where LAMMPS has another unit
-  std::vector<int> names, numneigh;
+  std::vector<int> ids, numneigh;
   std::vector<const int *> firstneigh;
   // Lists with more neighbours than LAMMPS's: of which atom, and where in `completed`.
   struct Completed {

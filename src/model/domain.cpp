@@ -44,7 +44,7 @@ const Edges& Domain::lists(const Model& model, const DomainFrame& frame) {
   free->settings = settings;
   if (atoms_.nall > 0) free->types.assign(frame.types, frame.types + atoms_.nall);
   else free->types.clear();
-  free->builder.name_atoms(atoms_.names);
+  free->builder.set_ids(atoms_.ids);
   free->builder.build_from_list(atoms_.coords, frame.types, atoms_.nlocal, atoms_.nall, atoms_.numneigh, atoms_.firstneigh,
                                 atoms_.index_mask, settings, frame.threads, free->edges);
   free->current = true;

@@ -14,7 +14,7 @@ namespace dpa2 {
 struct DomainAtoms {
   int nlocal = 0, nall = 0;
   const double* coords = nullptr;           ///< (nall, 3) angstrom
-  const int* names = nullptr;               ///< (nall) numbers that decide between equal distances and that messages name, or null: rows
+  const int* ids = nullptr;               ///< (nall) numbers that decide between equal distances and that messages name, or null: rows
   const int* numneigh = nullptr;            ///< (nlocal)
   const int* const* firstneigh = nullptr;   ///< (nlocal)[numneigh]: rows of all that may be within the cutoff, in any order
   int index_mask = -1;                      ///< what counts of an entry of firstneigh

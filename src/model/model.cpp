@@ -100,7 +100,7 @@ NeighborSettings neighbor_settings(const Config& c) {
   NeighborSettings s;
   s.repinit = {c.repinit.rcut, c.repinit.nsel};
   s.three = {c.repinit.three_body_rcut, c.repinit.three_body_sel};
-  s.rep = {c.repformer.rcut, c.repformer.nsel};
+  s.repformer = {c.repformer.rcut, c.repformer.nsel};
   s.use_three = c.repinit.use_three_body;
   s.env_protection = c.env_protection;
   s.ntypes = c.ntypes();
@@ -195,15 +195,15 @@ void Model::run(const Structure& structure, const Seeds& seeds, int threads, boo
   if (structure.natoms < SpatialOrder::smallest)
     order.clear();
   else
-    order.choose(structure.coords, structure.natoms, structure.box, settings_.rep.rcut);
+    order.choose(structure.coords, structure.natoms, structure.box, settings_.repformer.rcut);
   const Structure now = s.now.of(structure);
   if (skin_ == 0.0) {
-    builder.name_atoms(order.atoms());
+    builder.set_ids(order.atoms());
     builder.build(now.coords, now.types, now.natoms, now.box, settings_, threads, s.edges);
   } else {
     if (!s.candidates_hold) {
       s.listed.order.copy(order);
-      builder.name_atoms(s.listed.order.atoms());
+      builder.set_ids(s.listed.order.atoms());
       builder.build_candidates(now.coords, now.types, now.natoms, now.box, settings_, skin_, threads);
       s.as_listed = now;
     }
@@ -291,7 +291,7 @@ std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool 
   MemoryQuestion q;
   q.natoms = natoms;
   q.nedge = edges(settings_.repinit);
-  q.nedge2 = std::min(q.nedge, edges(settings_.rep));
+  q.nedge_repformer = std::min(q.nedge, edges(settings_.repformer));
   if (skin_ > 0.0) q.candidates = Count::of(n * neighbors * std::pow((rcut + skin_) / rcut, 3)).value();
   if (neighbors > 0.0 && natoms > 0) q.images = std::pow(1.0 + 2.0 * (rcut + skin_) / std::cbrt(n * volume / neighbors), 3);
   q.images = std::min(q.images, 1000.0);

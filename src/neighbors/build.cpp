@@ -27,7 +27,7 @@ void check_settings(const NeighborSettings& s) {
       throw invalid_input("neighbour list of ", name, ": rcut ", spec.rcut, " and nsel ", spec.nsel, " must be positive");
   };
   list("repinit", s.repinit);
-  list("repformer", s.rep);
+  list("repformer", s.repformer);
   if (s.use_three) list("three-body", s.three);
   const std::size_t pairs = size(s.ntypes) * size(s.ntypes);
   if (s.ntypes <= 0 || (!s.pair_excluded.empty() && s.pair_excluded.size() != pairs) ||
@@ -41,9 +41,9 @@ void prepare(Edges& edges, int nlocal, int nall) {
   edges.start.resize(size(nlocal) + 1);
   edges.start[0] = 0;
   edges.n_three.resize(size(nlocal));
-  edges.n_rep.resize(size(nlocal));
-  edges.pad1.resize(size(nlocal));
-  edges.pad3.resize(size(nlocal));
+  edges.n_repformer.resize(size(nlocal));
+  edges.pad_repinit.resize(size(nlocal));
+  edges.pad_three.resize(size(nlocal));
   edges.overflow.clear();
   edges.closest = {};
 }
@@ -68,15 +68,15 @@ void resize_edges(Edges& edges, std::size_t n) {
 
 }  // namespace
 
-void check_atoms(const double* x, const int* types, int natoms, int ntypes, const int* names) {
+void check_atoms(const double* x, const int* types, int natoms, int ntypes, const int* ids) {
   if (natoms < 0) throw invalid_input("the number of atoms is negative: ", natoms);
-  const auto name = [&](std::ptrdiff_t i) { return names != nullptr ? names[i] : static_cast<int>(i); };
+  const auto id = [&](std::ptrdiff_t i) { return ids != nullptr ? ids[i] : static_cast<int>(i); };
   for (std::ptrdiff_t i = 0; i < natoms; ++i) {
     if (types[i] >= ntypes)
-      throw invalid_input("atom ", name(i), " has type ", types[i], ", but the model has ", ntypes, " types");
+      throw invalid_input("atom ", id(i), " has type ", types[i], ", but the model has ", ntypes, " types");
     for (std::ptrdiff_t c = 0; c < 3; ++c)
       if (const double v = x[3 * i + c]; !(std::abs(v) <= largest_length))
-        throw invalid_input("coordinate ", c, " of atom ", name(i), std::isfinite(v) ? " is too large; coordinates are in angstrom: " : " is not finite: ", v);
+        throw invalid_input("coordinate ", c, " of atom ", id(i), std::isfinite(v) ? " is too large; coordinates are in angstrom: " : " is not finite: ", v);
   }
 }
 
@@ -85,7 +85,7 @@ struct NeighborBuilder::Scratch {
   std::vector<Finisher> workers;
   std::vector<std::exception_ptr> failures;
   std::function<void(std::int64_t)> guard;
-  const int* names = nullptr;
+  const int* ids = nullptr;
   std::vector<int> row_of;  // (natoms) in the lists, where another order is asked for
 
   // The candidates of centre i: count[i] images from first[i] of lists[i / block].
@@ -151,7 +151,7 @@ void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborS
   threads = shares(threads, nlocal);
   if (workers.size() < size(threads)) workers.resize(size(threads));
   failures.assign(size(threads), nullptr);
-  for (std::size_t t = 0; t < size(threads); ++t) workers[t].begin(settings, names, atoms != nullptr ? row_of.data() : nullptr);
+  for (std::size_t t = 0; t < size(threads); ++t) workers[t].begin(settings, ids, atoms != nullptr ? row_of.data() : nullptr);
 
   const int block = std::min(block_size, (nlocal + threads - 1) / std::max(1, threads));
   std::int64_t total = 0;
@@ -204,11 +204,11 @@ void NeighborBuilder::build(const double* x, const int* types, int natoms, const
                             int threads, Edges& edges) {
   try {
     check_settings(settings);
-    check_atoms(x, types, natoms, settings.ntypes, scratch_->names);
+    check_atoms(x, types, natoms, settings.ntypes, scratch_->ids);
     prepare(edges, natoms, natoms);
     ImageCells& cells = scratch_->cells;
     scratch_->verlet.valid = false;
-    cells.prepare(x, types, natoms, box, settings.repinit.rcut + distance_tolerance, false, scratch_->names);
+    cells.prepare(x, types, natoms, box, settings.repinit.rcut + distance_tolerance, false, scratch_->ids);
     scratch_->run(natoms, types, settings, nullptr, threads, edges, [&cells](int i, Finisher& finisher) {
       cells.locate(i, finisher.search);
       return cells.gather(i, finisher.search, finisher.room(finisher.search.total + 1));
@@ -224,7 +224,7 @@ void NeighborBuilder::build_from_list(const double* x_all, const int* types_all,
                                       int threads, Edges& edges) {
   try {
     check_settings(settings);
-    check_atoms(x_all, types_all, nall, settings.ntypes, scratch_->names);
+    check_atoms(x_all, types_all, nall, settings.ntypes, scratch_->ids);
     if (nlocal < 0 || nlocal > nall) throw invalid_input(nlocal, " centres among ", nall, " atoms");
     prepare(edges, nlocal, nall);
     const double radius = settings.repinit.rcut + distance_tolerance;
@@ -255,7 +255,7 @@ void NeighborBuilder::build_from_list(const double* x_all, const int* types_all,
   }
 }
 
-void NeighborBuilder::name_atoms(const int* names) { scratch_->names = names; }
+void NeighborBuilder::set_ids(const int* ids) { scratch_->ids = ids; }
 
 void NeighborBuilder::set_guard(std::function<void(std::int64_t)> guard) { scratch_->guard = std::move(guard); }
 
@@ -263,13 +263,13 @@ void NeighborBuilder::build_candidates(const double* x, const int* types, int na
                                        const NeighborSettings& settings, double skin, int threads) {
   if (!(skin >= 0.0) || !std::isfinite(skin)) throw invalid_input("the skin must be a length, not ", skin);
   check_settings(settings);
-  check_atoms(x, types, natoms, settings.ntypes, scratch_->names);
+  check_atoms(x, types, natoms, settings.ntypes, scratch_->ids);
   Scratch::Verlet& list = scratch_->verlet;
   const ImageCells& cells = scratch_->cells;
   list.valid = false;
   // Once for the tolerance of the cutoff, once for the rounding of the displacements.
   scratch_->cells.prepare(x, types, natoms, box, settings.repinit.rcut + skin + 2.0 * distance_tolerance, true,
-                          scratch_->names);
+                          scratch_->ids);
   list.rcut = settings.repinit.rcut;
   list.skin = skin;
   list.box = box;
@@ -309,10 +309,10 @@ bool NeighborBuilder::refresh(const double* x, const int* types, int natoms, con
   const Scratch::Verlet& list = scratch_->verlet;
   if (!holds(x, types, natoms, box, settings)) return false;
   check_settings(settings);
-  check_atoms(x, types, natoms, settings.ntypes, scratch_->names);
+  check_atoms(x, types, natoms, settings.ntypes, scratch_->ids);
   try {
     ImageCells& cells = scratch_->cells;
-    if (!cells.follow(x, types, 0.5 * list.skin, scratch_->names)) return false;
+    if (!cells.follow(x, types, 0.5 * list.skin, scratch_->ids)) return false;
     prepare(edges, natoms, natoms);
     const double radius = settings.repinit.rcut + distance_tolerance;
     scratch_->run(natoms, types, settings, atoms, threads, edges, [&cells, &list, radius](int i, Finisher& finisher) {

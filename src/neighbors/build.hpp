@@ -28,7 +28,7 @@ struct ListSpec {
 };
 
 struct NeighborSettings {
-  ListSpec repinit, three, rep;
+  ListSpec repinit, three, repformer;
   bool use_three = false;
   double env_protection = 0.0;       // with 0 two coinciding atoms are an error
   int ntypes = 0;
@@ -37,14 +37,14 @@ struct NeighborSettings {
 
   // Whether both make the same lists.
   bool operator==(const NeighborSettings& o) const {
-    return repinit == o.repinit && rep == o.rep && use_three == o.use_three && (!use_three || three == o.three) &&
+    return repinit == o.repinit && repformer == o.repformer && use_three == o.use_three && (!use_three || three == o.three) &&
            env_protection == o.env_protection && ntypes == o.ntypes && pair_excluded == o.pair_excluded && descr_excluded == o.descr_excluded;
   }
 };
 
-// Throws invalid_input for coordinates that are not finite or too large and types >= ntypes, naming the first such atom: names (natoms) or,
+// Throws invalid_input for coordinates that are not finite or too large and types >= ntypes, naming the first such atom: ids (natoms) or,
 // where that is null, its row.
-void check_atoms(const double* x, const int* types, int natoms, int ntypes, const int* names);
+void check_atoms(const double* x, const int* types, int natoms, int ntypes, const int* ids);
 
 // A builder keeps its scratch memory between calls; use one per thread of the caller. Calls with the same settings object
 // and similar frames do not allocate.
@@ -80,9 +80,9 @@ class NeighborBuilder {
   bool refresh(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings, const int* atoms,
                int threads, Edges& edges);
 
-  // names (natoms or nall, null: row numbers; not copied): numbers of the atoms that decide between equal distances and that
+  // ids (natoms or nall, null: row numbers; not copied): numbers of the atoms that decide between equal distances and that
   // messages and overflow name, for callers that keep the atoms in another order. From the next call on.
-  void name_atoms(const int* names);
+  void set_ids(const int* ids);
 
   // Called before the lists grow by many bytes; throws if they must not. None: they grow.
   void set_guard(std::function<void(std::int64_t bytes)> guard);

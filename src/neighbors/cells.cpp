@@ -43,7 +43,7 @@ Vec3 ImageCells::moved(const double* x, const double (&cells)[3]) const {
 }
 
 // Moves atom i from x into the cell, by `cells`.
-void ImageCells::wrap_atom(int i, const double* x, double (&cells)[3], const int* names) {
+void ImageCells::wrap_atom(int i, const double* x, double (&cells)[3], const int* ids) {
   double shift[3] = {0.0, 0.0, 0.0};
   const Vec3 f = lattice_.fractional({x[0], x[1], x[2]});
   for (std::size_t a = 0; a < 3; ++a) cells[a] = lattice_.periodic()[a] ? std::floor(f[a]) : 0.0;
@@ -51,7 +51,7 @@ void ImageCells::wrap_atom(int i, const double* x, double (&cells)[3], const int
     for (std::size_t a = 0; a < 3; ++a) shift[c] += cells[a] * static_cast<double>(t_[a][c]);
   for (const double s : shift)
     if (!(std::abs(s) < image_limit))
-      throw invalid_input("atom ", names != nullptr ? names[i] : i, " is too far from the periodic cell: ", s, " cell vectors away");
+      throw invalid_input("atom ", ids != nullptr ? ids[i] : i, " is too far from the periodic cell: ", s, " cell vectors away");
   const Vec3 w = moved(x, cells);
   for (std::size_t c = 0; c < 3; ++c) {
     wrapped_[3 * size(i) + c] = w[c];
@@ -59,7 +59,7 @@ void ImageCells::wrap_atom(int i, const double* x, double (&cells)[3], const int
   }
 }
 
-void ImageCells::wrap(const double* x, const int* types, int natoms, bool keep, const int* names) {
+void ImageCells::wrap(const double* x, const int* types, int natoms, bool keep, const int* ids) {
   wrapped_.assign(x, x + 3 * static_cast<Index>(natoms));
   frac_.assign(size(natoms) * 3, 0.0);
   shift_.assign(size(natoms) * 3, 0);
@@ -68,7 +68,7 @@ void ImageCells::wrap(const double* x, const int* types, int natoms, bool keep, 
   for (int i = 0; i < natoms; ++i) {
     if (types[i] < 0) continue;
     double cells[3];
-    wrap_atom(i, x + 3 * static_cast<Index>(i), cells, names);
+    wrap_atom(i, x + 3 * static_cast<Index>(i), cells, ids);
     const double* w = &wrapped_[3 * size(i)];
     const Vec3 f = lattice_.fractional({w[0], w[1], w[2]});
     for (std::size_t c = 0; c < 3; ++c) {
@@ -252,13 +252,13 @@ void ImageCells::sort_into_cells() {
   first_[0] = 0;
 }
 
-void ImageCells::prepare(const double* x, const int* types, int natoms, const Box& box, double radius, bool keep, const int* names) {
+void ImageCells::prepare(const double* x, const int* types, int natoms, const Box& box, double radius, bool keep, const int* ids) {
   radius_ = radius;
   dims_ = {0, 0, 0};
   const ReducedLattice lattice = reduced(box);
   lattice_ = lattice.box;
   t_ = lattice.transform;
-  wrap(x, types, natoms, keep, names);
+  wrap(x, types, natoms, keep, ids);
   start_.assign(x, x + (keep ? 3 * static_cast<Index>(natoms) : 0));
   make_images(types, natoms);
   sort_into_cells();
@@ -394,7 +394,7 @@ bool ImageCells::close_to(const double* x, const int* types, double most) const 
   return true;
 }
 
-bool ImageCells::follow(const double* x, const int* types, double most, const int* names) {
+bool ImageCells::follow(const double* x, const int* types, double most, const int* ids) {
   if (!close_to(x, types, most)) return false;
   const int natoms = static_cast<int>(start_.size() / 3);
   near_.resize(3 * size(natoms));
@@ -405,7 +405,7 @@ bool ImageCells::follow(const double* x, const int* types, double most, const in
     if (!lattice_.open() && types[i] >= 0) {
       (void)displacement(i, xi, most, then);
       for (std::size_t a = 0; a < 3; ++a) then[a] += cell_[3 * size(i) + a];
-      wrap_atom(i, xi, now, names);
+      wrap_atom(i, xi, now, ids);
     } else {
       std::copy_n(xi, 3, &wrapped_[3 * size(i)]);
     }

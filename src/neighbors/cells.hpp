@@ -30,9 +30,9 @@ struct Candidate {
 class ImageCells {
  public:
   // x: (natoms, 3) finite; atoms of type < 0 are left out. Throws invalid_input when atoms are too far from the cell to count
-  // images, or the cell so small that the images would not fit in memory. `keep`: follow() will be called. names: as in
-  // NeighborBuilder::name_atoms.
-  void prepare(const double* x, const int* types, int natoms, const Box& box, double radius, bool keep, const int* names);
+  // images, or the cell so small that the images would not fit in memory. `keep`: follow() will be called. ids: as in
+  // NeighborBuilder::set_ids.
+  void prepare(const double* x, const int* types, int natoms, const Box& box, double radius, bool keep, const int* ids);
 
   // What a thread needs to look for the neighbours of one centre after the other.
   struct Search {
@@ -54,7 +54,7 @@ class ImageCells {
 
   // Moves the atoms of prepare() on to x: the same atom numbers, types and box. False, and nothing is changed, when an atom is
   // farther than `most` from where it was then, lattice vectors not counted: callers wrap atoms as they like.
-  bool follow(const double* x, const int* types, double most, const int* names);
+  bool follow(const double* x, const int* types, double most, const int* ids);
   [[nodiscard]] bool close_to(const double* x, const int* types, double most) const;
   // From a list to the candidates of centre i within `radius` of where the atoms are now: bit by bit those of a new search.
   int measure(int i, const Image* images, int count, double radius, Search& search, Candidate* out) const;
@@ -71,9 +71,9 @@ class ImageCells {
   [[nodiscard]] Candidate candidate(int i, int j, const Shift& shift) const;
   [[nodiscard]] Candidate moved_candidate(int i, const Image& image) const;
   [[nodiscard]] bool displacement(int i, const double* x, double most, double (&cells)[3]) const;
-  void wrap(const double* x, const int* types, int natoms, bool keep, const int* names);
+  void wrap(const double* x, const int* types, int natoms, bool keep, const int* ids);
   [[nodiscard]] Vec3 moved(const double* x, const double (&cells)[3]) const;
-  void wrap_atom(int i, const double* x, double (&cells)[3], const int* names);
+  void wrap_atom(int i, const double* x, double (&cells)[3], const int* ids);
   void make_images(const int* types, int natoms);
   [[nodiscard]] Shift translation(int m0, int m1, int m2) const;
   int add_shift(int m0, int m1, int m2);

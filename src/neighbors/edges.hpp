@@ -2,7 +2,7 @@
 //
 // The neighbours of every centre in CSR form, nearest first. One list serves the three blocks of the model: because of the
 // order, the three-body and the repformer list of a centre are prefixes of its repinit list. Only real neighbours are stored;
-// what the padded slots of a fixed-width list would add is expressed by pad1, pad3 and the model's nsel.
+// what the padded slots of a fixed-width list would add is expressed by pad_repinit, pad_three and the model's nsel.
 #pragma once
 
 #include <cmath>
@@ -54,8 +54,8 @@ struct Edges {
   std::vector<double> d;            // (nedge, 3)  x_j + n B - x_i, angstrom
   std::vector<double> r;            // (nedge)     |d|
   std::vector<int> image;           // (nedge, 3)  n of d, relative to the coordinates as given (unwrapped); empty unless asked for
-  std::vector<int> n_three, n_rep;  // (nlocal)    prefix lengths of the three-body and repformer lists
-  std::vector<int> pad1, pad3;      // (nlocal)    padded-slot counts of repinit and three-body (0 without three-body)
+  std::vector<int> n_three, n_repformer;  // (nlocal)    prefix lengths of the three-body and repformer lists
+  std::vector<int> pad_repinit, pad_three;      // (nlocal)    padded-slot counts of repinit and three-body (0 without three-body)
   std::vector<Overflow> overflow;   // at most one entry per block
   ClosestPair closest;
 
@@ -73,9 +73,9 @@ struct Edges {
     r.clear();
     image.clear();
     n_three.clear();
-    n_rep.clear();
-    pad1.clear();
-    pad3.clear();
+    n_repformer.clear();
+    pad_repinit.clear();
+    pad_three.clear();
     overflow.clear();
     closest = {};
   }

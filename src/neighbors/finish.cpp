@@ -18,9 +18,9 @@ Candidate* Finisher::room(int n) {
   return candidates_.data();
 }
 
-void Finisher::begin(const NeighborSettings& settings, const int* names, const int* rows) {
+void Finisher::begin(const NeighborSettings& settings, const int* ids, const int* rows) {
   settings_ = settings;
-  names_ = names;
+  ids_ = ids;
   rows_ = rows;
   closest_ = {};
   for (Overflow& worst : worst_) worst = {};
@@ -94,7 +94,7 @@ void Finisher::order_ties(int n) {
     if (end - begin > 1) {
       std::sort(sorted + begin, sorted + end, [c, this](const Key& ka, const Key& kb) {
         const Candidate &a = c[ka.index], &b = c[kb.index];
-        if (a.j != b.j) return name(a.j) < name(b.j);
+        if (a.j != b.j) return id(a.j) < id(b.j);
         return std::lexicographical_compare(a.n, a.n + 3, b.n, b.n + 3);
       });
     }
@@ -104,7 +104,7 @@ void Finisher::order_ties(int n) {
 
 void Finisher::note(Block block, int atom, int count, int sel) {
   Overflow& worst = worst_[static_cast<int>(block)];
-  atom = name(atom);
+  atom = id(atom);
   if (count > sel && (count > worst.count || (count == worst.count && atom < worst.atom))) worst = {block, atom, count, sel};
 }
 
@@ -118,9 +118,9 @@ void Finisher::merge_overflow(Overflow (&worst)[3]) const {
 
 void Finisher::finish_empty(int row, Edges& edges) const {
   edges.start[size(row) + 1] = 0;
-  edges.n_three[size(row)] = edges.n_rep[size(row)] = 0;
-  edges.pad1[size(row)] = settings_.repinit.nsel;
-  edges.pad3[size(row)] = settings_.use_three ? settings_.three.nsel : 0;
+  edges.n_three[size(row)] = edges.n_repformer[size(row)] = 0;
+  edges.pad_repinit[size(row)] = settings_.repinit.nsel;
+  edges.pad_three[size(row)] = settings_.use_three ? settings_.three.nsel : 0;
 }
 
 void Finisher::finish(int i, int row, int n, const int* types, Edges& edges) {
@@ -132,12 +132,12 @@ void Finisher::finish(int i, int row, int n, const int* types, Edges& edges) {
   sort(n);
   // The lists are cut before anything is excluded: excluded neighbours use up slots.
   const int kept = std::min(n, s.repinit.nsel);
-  const int within_rep = cut(n, s.rep.rcut);
+  const int within_repformer = cut(n, s.repformer.rcut);
   const int within_three = s.use_three ? cut(n, s.three.rcut) : 0;
-  const int rep = std::min({within_rep, s.rep.nsel, kept});
+  const int rep = std::min({within_repformer, s.repformer.nsel, kept});
   const int three = std::min({within_three, s.three.nsel, kept});
   note(Block::repinit, i, n, s.repinit.nsel);
-  note(Block::repformer, i, within_rep, s.rep.nsel);
+  note(Block::repformer, i, within_repformer, s.repformer.nsel);
   if (s.use_three) note(Block::three_body, i, within_three, s.three.nsel);
   order_ties(n);
 
@@ -151,7 +151,7 @@ void Finisher::finish(int i, int row, int n, const int* types, Edges& edges) {
   double* r = r_.data() + count_;
   double* d = d_.data() + 3 * count_;
   int* image = image_.data() + 3 * count_;
-  int used = 0, used_three = 0, stored = 0, stored_three = 0, stored_rep = 0;
+  int used = 0, used_three = 0, stored = 0, stored_three = 0, stored_repformer = 0;
   for (int k = 0; k < kept; ++k) {
     const Candidate& c = candidates[sorted[k].index];
     if (pair_excluded != nullptr && pair_excluded[types[c.j]] != 0) continue;
@@ -159,13 +159,13 @@ void Finisher::finish(int i, int row, int n, const int* types, Edges& edges) {
     used_three += static_cast<int>(k < three);
     if (descr_excluded != nullptr && descr_excluded[types[c.j]] != 0) continue;
     stored_three += static_cast<int>(k < three);
-    stored_rep += static_cast<int>(k < rep);
+    stored_repformer += static_cast<int>(k < rep);
     j[stored] = rows_ != nullptr ? rows_[c.j] : c.j;
     if (stored == 0) {
-      const ClosestPair nearest{c.r, name(i), name(c.j)};
+      const ClosestPair nearest{c.r, id(i), id(c.j)};
       if (nearest.before(closest_)) closest_ = nearest;
-      if (s.env_protection == 0.0 && c.r <= distance_tolerance && (coincidence_.centre < 0 || name(i) < coincidence_.centre))
-        coincidence_ = {name(i), name(c.j)};
+      if (s.env_protection == 0.0 && c.r <= distance_tolerance && (coincidence_.centre < 0 || id(i) < coincidence_.centre))
+        coincidence_ = {id(i), id(c.j)};
     }
     r[stored] = c.r;
     for (int a = 0; a < 3; ++a) {
@@ -177,9 +177,9 @@ void Finisher::finish(int i, int row, int n, const int* types, Edges& edges) {
   count_ += stored;
   edges.start[size(row) + 1] = stored;
   edges.n_three[size(row)] = stored_three;
-  edges.n_rep[size(row)] = stored_rep;
-  edges.pad1[size(row)] = s.repinit.nsel - used;
-  edges.pad3[size(row)] = s.use_three ? s.three.nsel - used_three : 0;
+  edges.n_repformer[size(row)] = stored_repformer;
+  edges.pad_repinit[size(row)] = s.repinit.nsel - used;
+  edges.pad_three[size(row)] = s.use_three ? s.three.nsel - used_three : 0;
 }
 
 void Finisher::copy_to(Edges& edges, std::int64_t first) const {

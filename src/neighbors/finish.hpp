@@ -16,12 +16,12 @@ class Finisher {
   // The buffer that the candidates of the next centre are written to, with room for n.
   [[nodiscard]] Candidate* room(int n);
 
-  // A frame; names as in NeighborBuilder::name_atoms, rows: that of each atom in the lists, or null where atoms are rows.
-  void begin(const NeighborSettings& settings, const int* names, const int* rows);
+  // A frame; ids as in NeighborBuilder::set_ids, rows: that of each atom in the lists, or null where atoms are rows.
+  void begin(const NeighborSettings& settings, const int* ids, const int* rows);
   void begin_block();                            // drops the edges appended so far, keeps overflow and error
 
   // Appends the list of atom i, which is centre `row`, made from the first n candidates in room(). types: of all atoms. Counts go
-  // to edges.start[row + 1] (number of edges), n_three, n_rep, pad1, pad3; distinct centres may be finished concurrently.
+  // to edges.start[row + 1] (number of edges), n_three, n_repformer, pad_repinit, pad_three; distinct centres may be finished concurrently.
   void finish(int i, int row, int n, const int* types, Edges& edges);
   // A centre without neighbours.
   void finish_empty(int row, Edges& edges) const;
@@ -53,10 +53,10 @@ class Finisher {
   void order_ties(int n);
   void note(Block block, int atom, int count, int sel);
 
-  [[nodiscard]] int name(int atom) const { return names_ != nullptr ? names_[atom] : atom; }
+  [[nodiscard]] int id(int atom) const { return ids_ != nullptr ? ids_[atom] : atom; }
 
   NeighborSettings settings_;
-  const int *names_ = nullptr, *rows_ = nullptr;
+  const int *ids_ = nullptr, *rows_ = nullptr;
   std::vector<Candidate> candidates_;
   std::vector<Key> keys_, sorted_;
   std::vector<int> bucket_;

@@ -214,9 +214,9 @@ py::dict neighbors(const Doubles& coords, const Ints& types, const std::optional
   result["r"] = to_array(edges.r, {ne});
   result["image"] = to_array(edges.image, {ne, 3});
   result["n_three"] = to_array(edges.n_three, {n});
-  result["n_rep"] = to_array(edges.n_rep, {n});
-  result["pad1"] = to_array(edges.pad1, {n});
-  result["pad3"] = to_array(edges.pad3, {n});
+  result["n_repformer"] = to_array(edges.n_repformer, {n});
+  result["pad_repinit"] = to_array(edges.pad_repinit, {n});
+  result["pad_three"] = to_array(edges.pad_three, {n});
   return result;
 }
 

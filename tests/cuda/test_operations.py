@@ -113,8 +113,16 @@ def test_direct_distances() -> None:
 @pytest.mark.parametrize("name", ["base", "strip", "resnet_dt", "one_side_strip"])
 def test_repinit(name: str) -> None:
     e, model, run = edges(), prepared(name), launcher()
-    net = model.net1
-    head = (model.ng, model.axis1, model.ntypes, int(model.one_side), int(model.smooth), model.inv_nsel1, model.nd)
+    net = model.net_repinit
+    head = (
+        model.ng,
+        model.axis_repinit,
+        model.ntypes,
+        int(model.one_side),
+        int(model.smooth),
+        model.inv_nsel,
+        model.nd,
+    )
 
     def shared(copies: int) -> int:
         return run.numbers(4 * model.ng + 5 * run.lanes + copies * net.shared(run.lane_row))
@@ -139,9 +147,9 @@ def test_repinit(name: str) -> None:
 @pytest.mark.parametrize("name", ["base", "strip", "davg_strip"])
 def test_three_body(name: str) -> None:
     e, model, run = edges(), prepared(name), launcher()
-    net, most = model.net3, max(COUNT)
+    net, most = model.net_three, max(COUNT)
     edge, pad = np.arange(e.number, dtype=np.int32), np.array([3, 1, 0, 5], dtype=np.int32)
-    head = (model.n3, model.ntypes, int(model.smooth), model.inv_nsel3, model.n3, 0, most)
+    head = (model.n3, model.ntypes, int(model.smooth), model.inv_nsel_squared, model.n3, 0, most)
     tail = (e.start, edge, e.j, e.types, *net.arrays, net.gate, pad, model.pad_v)
 
     def shared(copies: int) -> int:

@@ -126,7 +126,7 @@ def test_statistics(block: str, raw: str, prefix: str) -> None:
         assert f[f"{block}.rcut_smth"] == smooth
         assert f[f"{block}.protection"] == model.descriptor["env_protection"]
         model.equal("width of the switch", f[f"{block}.inv_width"] * (rcut - smooth), 1.0)
-        counts = {"repinit": ("inv_nsel", "nsel", 1), "three_body": ("inv_nsel2", "three_body_sel", 2)}
+        counts = {"repinit": ("inv_nsel", "nsel", 1), "three_body": ("inv_nsel_squared", "three_body_sel", 2)}
         if block in counts:
             name, sel, power = counts[block]
             model.equal(name, f[f"{block}.{name}"] * model.descriptor["repinit"][sel] ** power, 1.0)

@@ -80,13 +80,13 @@ def assert_reference_lists(coords: Any, types: Any, box: Any, pbc: Any, config: 
         got = list(zip(edges.j[rows].tolist(), map(tuple, edges.image[rows].tolist()), strict=True))
         assert got == [(j, image) for _, j, image in expected]
         np.testing.assert_allclose(edges.r[rows], [r for r, _, _ in expected], rtol=0, atol=1e-9)
-        assert edges.n_rep[i] == len(real(kept["repformer"], by_model | by_descriptor))
-        assert edges.pad1[i] == repinit["nsel"] - len(real(kept["repinit"], by_model))
+        assert edges.n_repformer[i] == len(real(kept["repformer"], by_model | by_descriptor))
+        assert edges.pad_repinit[i] == repinit["nsel"] - len(real(kept["repinit"], by_model))
         if "three_body" in kept:
             assert edges.n_three[i] == len(real(kept["three_body"], by_model | by_descriptor))
-            assert edges.pad3[i] == repinit["three_body_sel"] - len(real(kept["three_body"], by_model))
+            assert edges.pad_three[i] == repinit["three_body_sel"] - len(real(kept["three_body"], by_model))
         else:
-            assert edges.n_three[i] == edges.pad3[i] == 0
+            assert edges.n_three[i] == edges.pad_three[i] == 0
     worst = {}
     for name, rcut, nsel in blocks:
         count = [sum(r <= rcut for r, _, _ in found) for found in lists]
@@ -170,7 +170,7 @@ def test_virtual_atoms_are_not_there() -> None:
     without = build(coords[others], types[others], box, pbc, config)
     np.testing.assert_array_equal(edges.j, others[without.j])
     assert edges.start[4] == edges.start[5]
-    assert edges.pad1[4] == config["descriptor"]["repinit"]["nsel"]
+    assert edges.pad_repinit[4] == config["descriptor"]["repinit"]["nsel"]
 
 
 def test_no_atoms_and_one_atom() -> None:

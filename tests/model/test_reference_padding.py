@@ -34,7 +34,7 @@ def padded(
     option, weights, n = model.config["descriptor"], model.weights, len(types)
     mean, stddev = weights[f"descriptor.{block}.mean"], weights[f"descriptor.{block}.stddev"]
     compact = block_list(edges, block.removeprefix("repinit_"))
-    pad = edges.pad1 if block == "repinit" else edges.pad3
+    pad = edges.pad_repinit if block == "repinit" else edges.pad_three
     filled, sw = env_mat(
         compact.d, compact.r, types[compact.i], mean, stddev, rcut_smth, rcut, option["env_protection"]
     )
@@ -63,12 +63,12 @@ def test_repinit(name: str) -> None:
     model, types, edges = setup(name)
     config, option = model.config["descriptor"], model.config["descriptor"]["repinit"]
     rows, sw, tj, use = padded("repinit", option["rcut"], option["rcut_smth"], option["nsel"], edges, types, model)
-    assert edges.pad1.max() > 0
+    assert edges.pad_repinit.max() > 0
     phi, ti = activation("tanh"), np.repeat(types, option["nsel"])
     g = embed(rows[..., 0].ravel(), sw.ravel(), tj.ravel(), ti, model.tebd, config, model.weights, phi, None)
     moments = np.einsum("nk,nkm,nkc->nmc", use, rows, g.reshape(*rows.shape[:2], -1)) / option["nsel"]
     expected = np.einsum("nmc,nma->nca", moments, moments[:, :, : option["axis_neuron"]]).reshape(len(types), -1)
-    got = repinit(block_list(edges, "repinit"), edges.pad1, types, model.tebd, config, model.weights)
+    got = repinit(block_list(edges, "repinit"), edges.pad_repinit, types, model.tebd, config, model.weights)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
 
@@ -78,7 +78,7 @@ def test_three_body(name: str) -> None:
     config, option = model.config["descriptor"], model.config["descriptor"]["repinit"]
     rcut, smth, sel = option["three_body_rcut"], option["three_body_rcut_smth"], option["three_body_sel"]
     rows, sw, tj, use = padded("repinit_three_body", rcut, smth, sel, edges, types, model)
-    assert edges.pad3.max() > 0
+    assert edges.pad_three.max() > 0
     net = "descriptor.repinit_three_body.filter_layers"
     e = np.einsum("njx,nkx->njk", rows[..., 1:], rows[..., 1:])
     shape = (len(types), sel, sel, model.tebd.shape[1])
@@ -96,7 +96,7 @@ def test_three_body(name: str) -> None:
     else:
         h = run("", e[..., None], *pairs)
     expected = np.einsum("nj,nk,njk,njkc->nc", use, use, e, h) / sel**2
-    got = three_body(block_list(edges, "three_body"), edges.pad3, types, model.tebd, config, model.weights)
+    got = three_body(block_list(edges, "three_body"), edges.pad_three, types, model.tebd, config, model.weights)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
 

@@ -39,7 +39,7 @@ struct Cluster {
       for (std::size_t i = 0; i < x.size(); i += 3) {
         const double r = std::hypot(x[i] - v[0], x[i + 1] - v[1], x[i + 2] - v[2]);
         good = good && r > 1.0 + margin;  // 1 angstrom: where the switches begin
-        for (const double rcut : {s.repinit.rcut, s.three.rcut, s.rep.rcut}) good = good && std::abs(r - rcut) > margin;
+        for (const double rcut : {s.repinit.rcut, s.three.rcut, s.repformer.rcut}) good = good && std::abs(r - rcut) > margin;
       }
       if (!good) continue;
       x.insert(x.end(), v.begin(), v.end());

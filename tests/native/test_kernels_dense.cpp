@@ -109,7 +109,7 @@ void test_layer_norm(const std::string& level) {
         for (int c = 0; c < channels; ++c) var += (z[c] - mean) * (z[c] - mean) / channels;
         for (int c = 0; c < channels; ++c)
           CHECK_NEAR(out[at(static_cast<long>(r) * channels + c)],
-                     (z[c] - mean) / std::sqrt(var + op.eps) * op.gamma[at(c)] + op.beta[at(c)], 1e-13);
+                     (z[c] - mean) / std::sqrt(var + op.eps) * op.gain[at(c)] + op.bias[at(c)], 1e-13);
       }
     }
   const LayerNorm flat{2, 5, 1e-5, Vector(10, 0.0), random.vector(5), random.vector(5)};

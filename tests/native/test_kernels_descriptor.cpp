@@ -254,7 +254,7 @@ struct ThreeBody {
       p.net = net.net;
       p.n3 = op.net.out();
       p.ntypes = nt;
-      p.inv_nsel2 = static_cast<T>(1.0 / (static_cast<double>(op.nsel) * op.nsel));
+      p.inv_nsel_squared = static_cast<T>(1.0 / (static_cast<double>(op.nsel) * op.nsel));
       if (!op.gate.empty()) {
         for (int a = 0; a < nt; ++a)
           for (int b = 0; b < nt; ++b)

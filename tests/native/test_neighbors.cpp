@@ -110,8 +110,8 @@ bool compare(const System& s, const Edges& e, double tolerance) {
     const auto within = [&](double rcut) {
       return int(std::count_if(pairs.begin(), pairs.end(), [&](const Pair& p) { return p.r <= rcut + 1e-10; }));
     };
-    const int count[3] = {int(pairs.size()), t.use_three ? within(t.three.rcut) : 0, within(t.rep.rcut)};
-    const int sel[3] = {t.repinit.nsel, t.three.nsel, t.rep.nsel};
+    const int count[3] = {int(pairs.size()), t.use_three ? within(t.three.rcut) : 0, within(t.repformer.rcut)};
+    const int sel[3] = {t.repinit.nsel, t.three.nsel, t.repformer.nsel};
     for (int b = 0; b < 3; ++b)
       if (count[b] > sel[b] && count[b] > worst[b]) {
         worst[b] = count[b];
@@ -119,14 +119,14 @@ bool compare(const System& s, const Edges& e, double tolerance) {
       }
     const int kept = std::min(count[0], sel[0]);
     std::vector<Pair> stored;
-    int three = 0, rep = 0, pad1 = t.repinit.nsel, pad3 = t.use_three ? t.three.nsel : 0;
+    int three = 0, rep = 0, pad_repinit = t.repinit.nsel, pad_three = t.use_three ? t.three.nsel : 0;
     for (int k = 0; k < kept; ++k) {
       const Pair& p = pairs[std::size_t(k)];
       const int tj = s.types[std::size_t(p.j)];
       const bool in_three = t.use_three && k < sel[1] && k < count[1], in_rep = k < sel[2] && k < count[2];
       if (excluded(t.pair_excluded, t.ntypes, ti, tj)) continue;
-      --pad1;
-      pad3 -= in_three;
+      --pad_repinit;
+      pad_three -= in_three;
       if (excluded(t.descr_excluded, t.ntypes, ti, tj)) continue;
       stored.push_back(p);
       three += in_three;
@@ -134,8 +134,8 @@ bool compare(const System& s, const Edges& e, double tolerance) {
     }
     if (!stored.empty()) closest = std::min(closest, stored[0].r);
     good = CHECK_CASE(e.count(i) == int(stored.size()), s.name) && CHECK_CASE(e.n_three[ui] == three, s.name) &&
-           CHECK_CASE(e.n_rep[ui] == rep, s.name) && CHECK_CASE(e.pad1[ui] == pad1, s.name) &&
-           CHECK_CASE(e.pad3[ui] == pad3, s.name);
+           CHECK_CASE(e.n_repformer[ui] == rep, s.name) && CHECK_CASE(e.pad_repinit[ui] == pad_repinit, s.name) &&
+           CHECK_CASE(e.pad_three[ui] == pad_three, s.name);
     for (std::size_t k = 0; good && k < stored.size(); ++k) {
       const std::size_t at = std::size_t(e.start[ui]) + k;
       const Pair& p = stored[k];
@@ -164,7 +164,7 @@ bool compare(const System& s, const Edges& e, double tolerance) {
 
 bool same(const Edges& a, const Edges& b) {
   return a.start == b.start && a.j == b.j && a.d == b.d && a.r == b.r && a.image == b.image && a.n_three == b.n_three &&
-         a.n_rep == b.n_rep && a.pad1 == b.pad1 && a.pad3 == b.pad3;
+         a.n_repformer == b.n_repformer && a.pad_repinit == b.pad_repinit && a.pad_three == b.pad_three;
 }
 
 using Random = std::mt19937_64;
@@ -175,7 +175,7 @@ int integer(Random& rng, int lo, int hi) { return std::uniform_int_distribution<
 NeighborSettings settings(double rcut, int nsel, int nrep, int nthree) {
   NeighborSettings s;
   s.repinit = {rcut, nsel};
-  s.rep = {0.7 * rcut, nrep};
+  s.repformer = {0.7 * rcut, nrep};
   s.three = {0.6 * rcut, nthree};
   s.use_three = nthree > 0;
   s.ntypes = 3;
@@ -218,9 +218,9 @@ System random_system(int seed) {
     s.types.push_back(integer(rng, seed % 6 == 0 ? -1 : 0, 2));
   }
   s.settings = settings(rcut, integer(rng, 8, 200), 0, 0);
-  s.settings.rep.nsel = integer(rng, 1, s.settings.repinit.nsel - 1);
+  s.settings.repformer.nsel = integer(rng, 1, s.settings.repinit.nsel - 1);
   s.settings.use_three = seed % 3 != 1;
-  s.settings.three.nsel = integer(rng, 1, s.settings.rep.nsel);
+  s.settings.three.nsel = integer(rng, 1, s.settings.repformer.nsel);
   if (seed % 2 == 1) {
     s.settings.pair_excluded.assign(9, 0);
     s.settings.pair_excluded[1] = s.settings.pair_excluded[3] = 1;
@@ -274,7 +274,7 @@ void test_ties() {
         for (std::size_t k = 0; k < s.x.size(); ++k) s.x[k] += (k % 3 == 0 ? 0.1234567 : k % 3 == 1 ? -17.7 : 1.0 / 3.0);
         builder.build(s.x.data(), s.types.data(), s.natoms(), s.box, s.settings, 1, moved);
         if (!CHECK_CASE(edges.start == moved.start && edges.j == moved.j && edges.image == moved.image &&
-                            edges.n_rep == moved.n_rep && edges.n_three == moved.n_three && edges.pad1 == moved.pad1,
+                            edges.n_repformer == moved.n_repformer && edges.n_three == moved.n_three && edges.pad_repinit == moved.pad_repinit,
                         s.name))
           return;
       }
@@ -342,7 +342,7 @@ void test_small_systems() {
   const double origin[3] = {1e6, -7e6, 3.0};
   const int type = 0, ghost = -1;
   builder.build(origin, &type, 1, Box(), s, 4, e);
-  CHECK(e.nedge() == 0 && e.pad1[0] == 20 && e.pad3[0] == 5 && e.overflow.empty());
+  CHECK(e.nedge() == 0 && e.pad_repinit[0] == 20 && e.pad_three[0] == 5 && e.overflow.empty());
   builder.build(origin, &ghost, 1, Box(), s, 1, e);
   CHECK(e.nedge() == 0 && e.nlocal == 1);
   const double cube[9] = {2.9, 0, 0, 0, 2.9, 0, 0, 0, -2.9};

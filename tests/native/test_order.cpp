@@ -85,45 +85,45 @@ void test_locality() {
 NeighborSettings settings() {
   NeighborSettings s;
   s.repinit = {5.0, 40};
-  s.three = s.rep = {3.0, 12};
+  s.three = s.repformer = {3.0, 12};
   s.use_three = true;
   s.ntypes = 2;
   return s;
 }
 
-/// A lattice full of equal distances, with more neighbours than are kept: the names decide which, so lists do not depend on the
+/// A lattice full of equal distances, with more neighbours than are kept: the ids decide which, so lists do not depend on the
 /// order that the rows are in.
 void test_names() {
   const int side = 8, n = side * side * side;
   const double a = 2.0, rows[9] = {a * side, 0, 0, 0, a * side, 0, 0, 0, a * side};
   const Box box(rows, {true, true, true});
   std::vector<double> x, shuffled(at(3L * n));
-  std::vector<int> types(at(n)), names(at(n)), shuffled_types(at(n));
+  std::vector<int> types(at(n)), ids(at(n)), shuffled_types(at(n));
   for (int i = 0; i < n; ++i) {
     for (const int c : {i % side, i / side % side, i / side / side}) x.push_back(a * c);
     types[at(i)] = i % 2;
-    names[at(i)] = i;
+    ids[at(i)] = i;
   }
-  std::shuffle(names.begin(), names.end(), std::mt19937(4));
+  std::shuffle(ids.begin(), ids.end(), std::mt19937(4));
   for (int k = 0; k < n; ++k) {
-    std::copy_n(x.begin() + 3L * names[at(k)], 3, shuffled.begin() + 3L * k);
-    shuffled_types[at(k)] = types[at(names[at(k)])];
+    std::copy_n(x.begin() + 3L * ids[at(k)], 3, shuffled.begin() + 3L * k);
+    shuffled_types[at(k)] = types[at(ids[at(k)])];
   }
   NeighborBuilder builder;
   Edges plain, named;
   builder.build(x.data(), types.data(), n, box, settings(), 2, plain);
-  builder.name_atoms(names.data());
+  builder.set_ids(ids.data());
   builder.build(shuffled.data(), shuffled_types.data(), n, box, settings(), 2, named);
   for (int k = 0; k < n; ++k) {
-    const int i = names[at(k)];
+    const int i = ids[at(k)];
     const std::int64_t p = plain.start[at(i)], q = named.start[at(k)];
-    CHECK(plain.count(i) == named.count(k) && plain.n_rep[at(i)] == named.n_rep[at(k)]);
-    for (int e = 0; e < plain.count(i); ++e) CHECK(names[at(named.j[at(q + e)])] == plain.j[at(p + e)]);
+    CHECK(plain.count(i) == named.count(k) && plain.n_repformer[at(i)] == named.n_repformer[at(k)]);
+    for (int e = 0; e < plain.count(i); ++e) CHECK(ids[at(named.j[at(q + e)])] == plain.j[at(p + e)]);
   }
   CHECK(plain.overflow.size() == named.overflow.size() && !plain.overflow.empty());
   for (std::size_t k = 0; k < plain.overflow.size(); ++k) CHECK(plain.overflow[k].atom == named.overflow[k].atom);
 
-  const auto place_of = [&](int atom) { return std::find(names.begin(), names.end(), atom) - names.begin(); };
+  const auto place_of = [&](int atom) { return std::find(ids.begin(), ids.end(), atom) - ids.begin(); };
   std::copy_n(shuffled.begin() + 3 * place_of(17), 3, shuffled.begin() + 3 * place_of(400));
   bool told = false;
   try {
@@ -137,7 +137,7 @@ void test_names() {
   CHECK_THROWS(builder.build(shuffled.data(), shuffled_types.data(), n, box, settings(), 1, named), Status::invalid_input, "coordinate 0 of atom 33 is not finite");
   shuffled[at(3 * place_of(33))] = 1e300;
   CHECK_THROWS(builder.build(shuffled.data(), shuffled_types.data(), n, box, settings(), 1, named), Status::invalid_input, "coordinate 0 of atom 33 is too large");
-  builder.name_atoms(nullptr);
+  builder.set_ids(nullptr);
   CHECK_THROWS(check_atoms(x.data(), types.data(), n, 1, nullptr), Status::invalid_input, "atom 1 has type 1");
 }
 

@@ -10,7 +10,7 @@ namespace {
 using namespace dpa2;
 
 constexpr int n2 = 8, centres = 5, edges_of_one = 3;
-constexpr std::int64_t nedge2 = centres * edges_of_one;
+constexpr std::int64_t nedge_repformer = centres * edges_of_one;
 
 /// The features of an edge before a layer, in numbers that are exact.
 double feature(int layer, std::int64_t edge, int channel) {
@@ -83,7 +83,7 @@ void test_evaluations() {
         const std::string what = std::to_string(nlayers) + " layers, every " + std::to_string(keep) + (gradient ? "" : ", no gradient");
         Extent e;
         e.nlocal = e.nall = centres;
-        e.nedge = e.nedge2 = nedge2;
+        e.nedge = e.nedge_repformer = nedge_repformer;
         e.nlayers = nlayers;
         e.n2 = n2;
         e.keep = keep;
@@ -94,7 +94,7 @@ void test_evaluations() {
           if (arrays++ == 0) kept = n * copies;
           resize(array, n, copies);
         });
-        CHECK_CASE(arrays == 2 && kept.value() == (gradient ? (nlayers - 1) / keep : 0) * nedge2 * n2, what);
+        CHECK_CASE(arrays == 2 && kept.value() == (gradient ? (nlayers - 1) / keep : 0) * nedge_repformer * n2, what);
         pairs.begin(e);
         Evaluation evaluation{pairs, nlayers, keep, gradient, {}};
         evaluation.up(what);
@@ -117,7 +117,7 @@ void test_sources() {
   using Source = PairFeatures<double>::Source;
   PairFeatures<double> pairs;
   Extent e;
-  e.nlocal = e.nall = e.nedge = e.nedge2 = 1;
+  e.nlocal = e.nall = e.nedge = e.nedge_repformer = 1;
   e.nlayers = 4;
   e.n2 = n2;
   e.keep = 2;

@@ -27,7 +27,7 @@ Edges random_edges(int nlocal, int nall, int most, std::mt19937& random) {
     const int n = static_cast<int>(random() % static_cast<unsigned>(most + 1));
     for (int e = 0; e < n; ++e) edges.j.push_back(static_cast<int>(random() % static_cast<unsigned>(nall)));
     edges.start.push_back(static_cast<std::int64_t>(edges.j.size()));
-    edges.n_rep.push_back(n / 2);
+    edges.n_repformer.push_back(n / 2);
   }
   return edges;
 }
@@ -102,7 +102,7 @@ void test_partition() {
   even.nlocal = even.nall = 64;
   for (int i = 0; i <= 64; ++i) even.start.push_back(10 * i);
   even.j.assign(640, 0);
-  even.n_rep.assign(64, 5);
+  even.n_repformer.assign(64, 5);
   partition.build(even, 4);
   for (int t = 0; t < 4; ++t) CHECK(partition.range(t).end - partition.range(t).begin == 16);
 }

@@ -23,7 +23,7 @@ NeighborSettings settings(int nsel) {
   NeighborSettings s;
   s.repinit = {rcut, nsel};
   s.three = {3.2, nsel / 2};
-  s.rep = {3.0, nsel / 3};
+  s.repformer = {3.0, nsel / 3};
   s.use_three = true;
   s.ntypes = 2;
   s.descr_excluded = {0, 1, 1, 0};
@@ -69,7 +69,7 @@ struct Walk {
 /// Equal lists, bit by bit.
 bool same(const Edges& a, const Edges& b, const std::string& name) {
   bool good = CHECK_CASE(a.start == b.start && a.j == b.j && a.image == b.image, name);
-  good = CHECK_CASE(a.n_three == b.n_three && a.n_rep == b.n_rep && a.pad1 == b.pad1 && a.pad3 == b.pad3, name) && good;
+  good = CHECK_CASE(a.n_three == b.n_three && a.n_repformer == b.n_repformer && a.pad_repinit == b.pad_repinit && a.pad_three == b.pad_three, name) && good;
   good = CHECK_CASE(a.overflow.size() == b.overflow.size() && a.d.size() == b.d.size() && a.r.size() == b.r.size(), name) && good;
   if (!good) return false;
   for (std::size_t k = 0; k < a.overflow.size(); ++k)
@@ -149,7 +149,7 @@ void test_rows() {
       x.insert(x.end(), walk.x.begin() + 3 * k, walk.x.begin() + 3 * k + 3);
       types.push_back(walk.types[static_cast<std::size_t>(k)]);
     }
-    fresh.name_atoms(atoms.data());
+    fresh.set_ids(atoms.data());
     fresh.build(x.data(), types.data(), walk.natoms(), walk.box, walk.settings, 1, b);
     CHECK(kept.refresh(walk.x.data(), walk.types.data(), walk.natoms(), walk.box, walk.settings, atoms.data(), 1 + s % 2, a));
     if (!same(a, b, "rows at step " + std::to_string(s))) break;

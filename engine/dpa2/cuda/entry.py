@@ -72,44 +72,56 @@ def _normalisations(model: Prepared, run: Launcher, geometry: Geometry) -> tuple
         kappa_n.fill(1.0 / nsel)
         kappa_h.fill(nsel**-0.5 if sqrt else 1.0 / nsel)
     else:
-        count = geometry.lists.n_rep.astype(np.float64)
+        count = geometry.lists.n_repformer.astype(np.float64)
         kappa_n[...] = 1.0 / (1e-4 + count)
         kappa_h[...] = 1.0 / (1e-4 + (xp.sqrt(count) if sqrt else count))
     return kappa_n, kappa_h
 
 
 def _repinit_shared(model: Prepared, run: Launcher, copies: int) -> int:
-    return run.numbers(4 * model.ng + 5 * run.lanes + copies * model.net1.shared(run.lane_row))
+    return run.numbers(4 * model.ng + 5 * run.lanes + copies * model.net_repinit.shared(run.lane_row))
 
 
 def _three_shared(model: Prepared, run: Launcher, most: int, copies: int) -> int:
     numbers = (4 if copies == 1 else 8) * (most + 1) + (3 if copies == 1 else 5) * run.lanes + model.n3
-    return run.numbers(numbers + copies * model.net3.shared(run.lane_row), run.lanes + most + 1)
+    return run.numbers(numbers + copies * model.net_three.shared(run.lane_row), run.lanes + most + 1)
 
 
 def forward_entry(model: Prepared, run: Launcher, geometry: Geometry, gradient: bool) -> EntryState:
     """Environment matrices, descriptor of the moments, g1, and the repformer's edges."""
     n, lists, types = geometry.natoms, geometry.lists, geometry.types
-    R1, sw1 = _env_mat(run, "1", geometry, None, model.stats1)
+    R1, sw1 = _env_mat(run, "1", geometry, None, model.stats_repinit)
     D, M = run.array("D", n, model.nd), run.array("M", n, 4, model.ng)
     gate_switch = int(model.smooth)
     run.run(
-        *("repinit.cu", "repinit", n, model.ng, model.axis1, model.ntypes, int(model.one_side), gate_switch),
-        *(model.inv_nsel1, model.nd, D, M, R1, sw1, lists.start, lists.j, types, *model.net1.arrays, model.net1.gate),
-        *(lists.pad1, model.pad_R, model.pad_G),
+        *("repinit.cu", "repinit", n, model.ng, model.axis_repinit, model.ntypes, int(model.one_side), gate_switch),
+        *(
+            model.inv_nsel,
+            model.nd,
+            D,
+            M,
+            R1,
+            sw1,
+            lists.start,
+            lists.j,
+            types,
+            *model.net_repinit.arrays,
+            model.net_repinit.gate,
+        ),
+        *(lists.pad_repinit, model.pad_R, model.pad_G),
         shared=_repinit_shared(model, run, 1),
-        defines=model.net1.defines,
+        defines=model.net_repinit.defines,
     )
     R3 = sw3 = None
     if geometry.three is not None:
         three = geometry.three
-        R3, sw3 = _env_mat(run, "3", geometry, three, model.stats3)
+        R3, sw3 = _env_mat(run, "3", geometry, three, model.stats_three)
         run.run(
-            *("three_body.cu", "three_body", n, model.n3, model.ntypes, gate_switch, model.inv_nsel3, model.nd),
+            *("three_body.cu", "three_body", n, model.n3, model.ntypes, gate_switch, model.inv_nsel_squared, model.nd),
             *(model.nd - model.n3, three.most, D, R3, sw3, three.start, three.edge, lists.j, types),
-            *(*model.net3.arrays, model.net3.gate, lists.pad3, model.pad_v),
+            *(*model.net_three.arrays, model.net_three.gate, lists.pad_three, model.pad_v),
             shared=_three_shared(model, run, three.most, 1),
-            defines=model.net3.defines,
+            defines=model.net_three.defines,
         )
     g1 = run.array("g1_0", n, model.n1)
     z = D
@@ -122,7 +134,7 @@ def forward_entry(model: Prepared, run: Launcher, geometry: Geometry, gradient: 
         defines=model.act,
     )
     rep = geometry.rep
-    R2, sw2 = _env_mat(run, "2", geometry, rep, model.stats2)
+    R2, sw2 = _env_mat(run, "2", geometry, rep, model.stats_repformer)
     g2, h2 = run.array("g2_0", rep.count, model.n2), run.array("h2_0", rep.count, 3)
     x, w = run.array("x", rep.count), run.array("w", rep.count)
     run.run(
@@ -157,28 +169,37 @@ def backward_entry(
     gate_switch = int(model.smooth)
     dR, dsw = run.array("dR", geometry.nedge, 4), run.array("dsw", geometry.nedge)
     run.run(
-        *("repinit.cu", "repinit_backward", n, model.ng, model.axis1, model.ntypes, int(model.one_side), gate_switch),
-        *(model.inv_nsel1, model.nd, dR, dsw, dD, state.M, state.R1, state.sw1, lists.start, lists.j, types),
-        *(*model.net1.arrays, model.net1.gate),
+        *(
+            "repinit.cu",
+            "repinit_backward",
+            n,
+            model.ng,
+            model.axis_repinit,
+            model.ntypes,
+            int(model.one_side),
+            gate_switch,
+        ),
+        *(model.inv_nsel, model.nd, dR, dsw, dD, state.M, state.R1, state.sw1, lists.start, lists.j, types),
+        *(*model.net_repinit.arrays, model.net_repinit.gate),
         shared=_repinit_shared(model, run, 2),
-        defines=model.net1.defines,
+        defines=model.net_repinit.defines,
     )
-    _env_mat_backward(run, gamma, geometry, None, model.stats1, dR, dsw)
+    _env_mat_backward(run, gamma, geometry, None, model.stats_repinit, dR, dsw)
     if geometry.three is not None:
         three = geometry.three
         dR, dsw = run.array("dR", three.count, 4), run.array("dsw", three.count)
         run.run(
-            *("three_body.cu", "three_body_backward", n, model.n3, model.ntypes, gate_switch, model.inv_nsel3),
+            *("three_body.cu", "three_body_backward", n, model.n3, model.ntypes, gate_switch, model.inv_nsel_squared),
             *(model.nd, model.nd - model.n3, three.most, dR, dsw, dD, state.R3, state.sw3, three.start, three.edge),
-            *(lists.j, types, *model.net3.arrays, model.net3.gate, lists.pad3, model.pad_v),
+            *(lists.j, types, *model.net_three.arrays, model.net_three.gate, lists.pad_three, model.pad_v),
             shared=_three_shared(model, run, three.most, 2),
-            defines=model.net3.defines,
+            defines=model.net_three.defines,
         )
-        _env_mat_backward(run, gamma, geometry, three, model.stats3, dR, dsw)
+        _env_mat_backward(run, gamma, geometry, three, model.stats_three, dR, dsw)
     dR = run.array("dR", rep.count, 4)
     run.warps(
         *("g2_embed.cu", "g2_embed_backward", rep.count, model.n2, dR, dg2, dh2, state.x, model.g2_w, model.g2_b),
         defines=model.act,
     )
-    _env_mat_backward(run, gamma, geometry, rep, model.stats2, dR, dw if model.smooth else None, model.direct)
+    _env_mat_backward(run, gamma, geometry, rep, model.stats_repformer, dR, dw if model.smooth else None, model.direct)
     return gamma

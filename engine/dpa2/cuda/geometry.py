@@ -31,9 +31,9 @@ class Lists:
     d: Array  # (ne, 3) float64   x_j + n B - x_i, angstrom
     r: Array  # (ne) float64
     n_three: Array  # (n) int32   edges in the list of the three-body block
-    n_rep: Array  # (n) int32     edges in the list of the repformer
-    pad1: Array  # (n) int32      padded slots of the repinit list
-    pad3: Array  # (n) int32      padded slots of the three-body list
+    n_repformer: Array  # (n) int32     edges in the list of the repformer
+    pad_repinit: Array  # (n) int32      padded slots of the repinit list
+    pad_three: Array  # (n) int32      padded slots of the three-body list
     remarks: Remarks
     centre: Array  # (ne) int32
     incoming: Incoming
@@ -84,6 +84,6 @@ class Geometry:
 
 def make_geometry(source: ListSource, lists: Lists, types: Array, with_three: bool) -> Geometry:
     """The lists of the blocks from the master list; types (n) >= 0, at least one atom."""
-    rep, rep_incoming = source.block(lists, lists.n_rep)
+    rep, rep_incoming = source.block(lists, lists.n_repformer)
     three = source.block(lists, lists.n_three)[0] if with_three else None
     return Geometry(types, lists, rep, rep_incoming, three)

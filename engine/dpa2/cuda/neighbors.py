@@ -119,13 +119,13 @@ class NeighborSearch:
 
         scratch_j, code = device.empty(total, np.int32), device.empty(total, np.int64)
         order = device.empty(total, np.int32)
-        stored, n_three, n_rep, pad1, pad3 = (device.empty(n, np.int32) for _ in range(5))
+        stored, n_three, n_repformer, pad_repinit, pad_three = (device.empty(n, np.int32) for _ in range(5))
         worst = device.asarray(np.array([0, 0, 0, NO_PAIR], dtype=np.uint64))
         places = (wrapped, shift, bin_of, first, atoms, begin)
         self._sort(
             n,
             most,
-            (stored, n_three, n_rep, pad1, pad3, worst, status[3:]),
+            (stored, n_three, n_repformer, pad_repinit, pad_three, worst, status[3:]),
             (scratch_j, code, order),
             types,
             places,
@@ -143,10 +143,10 @@ class NeighborSearch:
         self._check_coincidence(status, start, j)
         rows = self._transposed(incoming, j, nedge)
         remarks = self._remarks(worst, start, j, r)
-        return DeviceLists(start, j, d, r, n_three, n_rep, pad1, pad3, remarks, centre, rows, image)
+        return DeviceLists(start, j, d, r, n_three, n_repformer, pad_repinit, pad_three, remarks, centre, rows, image)
 
     def block(self, lists: Lists, count: Array) -> tuple[BlockList, Incoming]:
-        """The first count[i] (n) int32 edges of each centre as a list: ``lists.n_rep`` or ``lists.n_three``."""
+        """The first count[i] (n) int32 edges of each centre as a list: ``lists.n_repformer`` or ``lists.n_three``."""
         device, n = self.device, len(count)
         start, totals = self._sums(count)
         nedge, most = (int(value) for value in device.asnumpy(totals))

@@ -94,8 +94,8 @@ class Layer:
     B: Array = None
     Bt: Array = None
     pair_bias: Array = None
-    ln_gamma: Array = None
-    ln_beta: Array = None
+    ln_gain: Array = None
+    ln_bias: Array = None
     h2_weight: Array = None
     att_q: Array = None
     att_o: Array = None
@@ -186,27 +186,27 @@ class Prepared:
 
     def _prepare_repinit(self) -> None:
         option = self.repinit_option
-        self.stats1 = self._statistics("repinit")
+        self.stats_repinit = self._statistics("repinit")
         self.one_side = bool(option["type_one_side"])
-        self.net1 = self._embedding_net("repinit", len(option["neuron"]))
-        self.ng, self.axis1 = int(option["neuron"][-1]), int(option["axis_neuron"])
-        self.inv_nsel1 = self._number("repinit.inv_nsel")
+        self.net_repinit = self._embedding_net("repinit", len(option["neuron"]))
+        self.ng, self.axis_repinit = int(option["neuron"][-1]), int(option["axis_neuron"])
+        self.inv_nsel = self._number("repinit.inv_nsel")
         self.pad_G = self._upload("repinit.pad_embedding")
         self.pad_R = None if self.pad_G is None else self._upload("repinit.pad")
         self.use_three = bool(option["use_three_body"])
         self.n3 = 0
         if self.use_three:
-            self.stats3 = self._statistics("three_body")
-            self.net3 = self._embedding_net("three_body", len(option["three_body_neuron"]))
+            self.stats_three = self._statistics("three_body")
+            self.net_three = self._embedding_net("three_body", len(option["three_body_neuron"]))
             self.n3 = int(option["three_body_neuron"][-1])
-            self.inv_nsel3 = self._number("three_body.inv_nsel2")
+            self.inv_nsel_squared = self._number("three_body.inv_nsel_squared")
             vectors = self._host["three_body.pad"][:, 1:]
             self.pad_v = self.launcher.constant(vectors) if vectors.any() else None
-        self.nd = self.ng * self.axis1 + self.n3
+        self.nd = self.ng * self.axis_repinit + self.n3
 
     def _prepare_entry(self) -> None:
         self.shape, self.tebd_term = self._upload("entry.shape"), self._upload("entry.type_term")
-        self.stats2 = self._statistics("repformer")
+        self.stats_repformer = self._statistics("repformer")
         self.direct = self._number("repformer.inv_rcut") if self.option["direct_dist"] else 0.0
         self.g2_w, self.g2_b = self._upload("repformer.g2.w"), self._upload("repformer.g2.b")
         # Scores are shifted and padded slots count only where the switch is smooth.
@@ -245,7 +245,7 @@ class Prepared:
         layer.gg, layer.ggt = both("g1g1.w")
         layer.A, layer.At = both("pair_attention.query")
         layer.B, layer.Bt = both("pair_attention.value")
-        layer.pair_bias, layer.ln_gamma, layer.ln_beta, layer.h2_weight = (
+        layer.pair_bias, layer.ln_gain, layer.ln_bias, layer.h2_weight = (
             self._upload(f"{at}.pair_attention.{name}") for name in ("b", "gain", "shift", "h2")
         )
         res1 = self._residual(f"{at}.g1_residual", self.n1)

@@ -192,7 +192,7 @@ class Repformer:
                 out = run.array("attention_out", edges, n2)
                 run.warps(
                     *("layer_norm.cu", "layer_norm", edges, n2, self.ln_eps, out, state.attention_z),
-                    *(layer.ln_gamma, layer.ln_beta),
+                    *(layer.ln_gain, layer.ln_bias),
                 )
         g2 = run.array(f"g2_{turn}", edges, n2)
         assert layer.res2 is not None
@@ -325,7 +325,7 @@ class Repformer:
                 dz = gradients["attention"]
                 run.warps(
                     *("layer_norm.cu", "layer_norm_backward", edges, n2, self.ln_eps, dz, dz, state.attention_z),
-                    layer.ln_gamma,
+                    layer.ln_gain,
                 )
             if layer.res_h2 is not None:
                 ddh = run.array("ddh", edges, 3)

@@ -53,7 +53,7 @@ def forces_and_virial(atom_energy: AtomEnergy, edges: Edges) -> tuple[Array, Arr
     return forces, virial
 
 
-def symmetric_atom_virial(atom_energy: AtomEnergy, edges: Edges) -> Array:
+def edge_atom_virial(atom_energy: AtomEnergy, edges: Edges) -> Array:
     """(n, 3, 3) each edge's share -gamma_e[k] d_e[l] split half and half between its two atoms, eV."""
     natoms, centre = len(edges.start) - 1, edges.centre
     out = np.zeros((natoms, 3, 3))

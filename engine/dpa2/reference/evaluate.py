@@ -93,11 +93,11 @@ class ReferenceModel:
             return out
         out["forces"], out["virial"] = derivatives.forces_and_virial(frame.atom_energy, frame.edges)
         if atomic == 1:
-            out["atom_virial"] = derivatives.symmetric_atom_virial(frame.atom_energy, frame.edges)
+            out["atom_virial"] = derivatives.edge_atom_virial(frame.atom_energy, frame.edges)
         elif atomic == 2:
             out["atom_virial"] = derivatives.deepmd_atom_virial(frame.atom_energy, frame.edges, frame.wrapped)
         elif atomic != 0:
-            raise InputError(f"atomic is {atomic}; wanted is 0 (none), 1 (symmetric) or 2 (deepmd)")
+            raise InputError(f"atomic is {atomic}; wanted is 0 (none), 1 (edge) or 2 (deepmd)")
         return out
 
     def vjp(
@@ -166,10 +166,12 @@ class ReferenceModel:
         if len(types) == 0:
             return np.zeros((0, self.descriptor_dim)), np.zeros((0, option["g2_dim"], 3))
         grids = self.config.get("compression") or {}
-        y = repinit(block_list(edges, "repinit", d), edges.pad1, types, tebd, config, weights, grids.get("repinit"))
+        y = repinit(
+            block_list(edges, "repinit", d), edges.pad_repinit, types, tebd, config, weights, grids.get("repinit")
+        )
         if config["repinit"]["use_three_body"]:
             grid = grids.get("three_body")
-            q = three_body(block_list(edges, "three_body", d), edges.pad3, types, tebd, config, weights, grid)
+            q = three_body(block_list(edges, "three_body", d), edges.pad_three, types, tebd, config, weights, grid)
             y = np.concatenate([y, q], axis=1)
         if y.shape[1] != option["g1_dim"]:
             y = linear(y, weights, "descriptor.g1_shape_tranform", bias=False)

@@ -10,8 +10,8 @@ Per centre i of type >= 0 (atoms of type < 0 have no neighbours and are nobody's
    block X is L_X(i) = { k in master list: k < nsel_Y and r_k <= rcut_Y for every pair Y >= X }, a prefix of it;
 4. pairs excluded by the model or by the descriptor are then removed from storage; they have used up slots in step 3.
 
-What remains of the padded slots are counts: pad1 = repinit.nsel minus the edges of the master list that the MODEL does
-not exclude (those that the descriptor excludes are no pads there), pad3 the same for the three-body list.
+What remains of the padded slots are counts: pad_repinit = repinit.nsel minus the edges of the master list that the
+MODEL does not exclude (those that the descriptor excludes are no pads there), pad_three the same for the three-body list.
 
 The handedness of the box does not matter; atoms may lie anywhere.
 """
@@ -45,9 +45,9 @@ class Edges:
     r: Array  # (ne)             |d|
     image: IntArray  # (ne, 3)   n, relative to the coordinates as given
     n_three: IntArray  # (n)     stored edges of the three-body list: the first so many of the centre
-    n_rep: IntArray  # (n)       stored edges of the repformer list
-    pad1: IntArray  # (n)        padded slots of the repinit list
-    pad3: IntArray  # (n)        padded slots of the three-body list (0 without three-body block)
+    n_repformer: IntArray  # (n)       stored edges of the repformer list
+    pad_repinit: IntArray  # (n)        padded slots of the repinit list
+    pad_three: IntArray  # (n)        padded slots of the three-body list (0 without three-body block)
     remarks: Remarks  #          the worst atom of each block whose list was cut, and the closest pair of all
 
     @property
@@ -102,11 +102,11 @@ def build(
     def number(mask: NDArray[np.bool_]) -> IntArray:
         return np.bincount(centre[mask], minlength=n)
 
-    pad1 = repinit["nsel"] - number(member["repinit"] & ~model_excludes)
-    n_three = pad3 = np.zeros(n, dtype=np.int64)
+    pad_repinit = repinit["nsel"] - number(member["repinit"] & ~model_excludes)
+    n_three = pad_three = np.zeros(n, dtype=np.int64)
     if "three_body" in blocks:
         n_three = number(member["three_body"] & stored)
-        pad3 = repinit["three_body_sel"] - number(member["three_body"] & ~model_excludes)
+        pad_three = repinit["three_body_sel"] - number(member["three_body"] & ~model_excludes)
     coinciding = stored & (r <= DISTANCE_TOLERANCE)
     if option["env_protection"] == 0.0 and coinciding.any():
         pair = int(np.argmax(coinciding))
@@ -120,9 +120,9 @@ def build(
         r=r[stored],
         image=image[stored],
         n_three=n_three,
-        n_rep=number(member["repformer"] & stored),
-        pad1=pad1,
-        pad3=pad3,
+        n_repformer=number(member["repformer"] & stored),
+        pad_repinit=pad_repinit,
+        pad_three=pad_three,
         remarks=Remarks(overflow, _closest(centre[stored], j[stored], r[stored])),
     )
 
@@ -210,4 +210,4 @@ def block_list(edges: Edges, block: str, d: Array | None = None) -> EdgeList:
     whole = edges.edge_list(d)
     if block == "repinit":
         return whole
-    return whole.prefix(edges.n_three if block == "three_body" else edges.n_rep)
+    return whole.prefix(edges.n_three if block == "three_body" else edges.n_repformer)

@@ -6,7 +6,7 @@ Edge e = (i, j) of the repinit list, R_e its row of the environment matrix, s_e 
     strip:   G_e = net(s_e) * (1 + Gt[t_j, t_i] * c_e),  c_e = sw_e if smooth else 1,
              Gt[a, b] = net_strip([ T_a, T_b ])          (Gt[a] = net_strip(T_a) with type_one_side)
 
-    M_i[m, c] = (1/nsel) { sum_e R_e[m] G_e[c] + pad1(i) Rp[m] Gp[c] }        m = 0..3
+    M_i[m, c] = (1/nsel) { sum_e R_e[m] G_e[c] + pad_repinit(i) Rp[m] Gp[c] }        m = 0..3
     D_i[c * axis + a] = sum_m M_i[m, c] M_i[m, a],   a < axis                 (channel-major)
 
 nsel is the width of the list, not the number of neighbours. The padded slots enter through Rp = R_pad(t_i), zero unless

@@ -5,13 +5,13 @@ Q_i has three_body_neuron[-1] entries.
 v_e = R_e[1:4] with the block's own statistics and switch, e in the three-body list, ns = three_body_sel.
 
     e_jk = v_j . v_k                                               for all ORDERED pairs of edges, j = k included
-    concat:  H_jk = net3([ e_jk, T[t_j], T[t_k] ])
-    strip:   H_jk = net3(e_jk) * (1 + Ht[t_j, t_k] c_jk),  Ht[a, b] = net3_strip([ T_a, T_b ]),
+    concat:  H_jk = net_three([ e_jk, T[t_j], T[t_k] ])
+    strip:   H_jk = net_three(e_jk) * (1 + Ht[t_j, t_k] c_jk),  Ht[a, b] = net_three_strip([ T_a, T_b ]),
              c_jk = sw_j sw_k if smooth else 1
     Q_i = (1/ns^2) sum_jk e_jk H_jk
 
 The centre's type enters through the statistics only; type_one_side does not apply. The padded slots are one extra
-pseudo-neighbour (theory P7) of multiplicity pad3(i) with v = R_pad(t_i)[1:4], type t0 (that of ATOM 0) and sw = 0.
+pseudo-neighbour (theory P7) of multiplicity pad_three(i) with v = R_pad(t_i)[1:4], type t0 (that of ATOM 0) and sw = 0.
 """
 
 from __future__ import annotations
