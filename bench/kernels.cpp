@@ -14,7 +14,7 @@
 
 #include "cpu/kernels.hpp"
 #include "machine.hpp"
-#include "model/safetensors.hpp"
+#include "schema/safetensors.hpp"
 #include "operations.hpp"
 
 namespace {

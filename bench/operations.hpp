@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "model/config.hpp"
-#include "model/weights.hpp"
+#include "schema/config.hpp"
+#include "schema/weights.hpp"
 
 namespace bench {
 

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "capi/gate.hpp"
-#include "model/safetensors.hpp"
+#include "schema/safetensors.hpp"
 
 namespace {
 

@@ -5,7 +5,7 @@
 
 #include "fold/matrix.hpp"
 #include "math/activation.hpp"
-#include "model/config.hpp"
+#include "schema/config.hpp"
 
 namespace dpa2 {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "fold/matrix.hpp"
-#include "model/features.hpp"
+#include "schema/features.hpp"
 
 namespace dpa2 {
 

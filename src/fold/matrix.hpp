@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "model/weights.hpp"
+#include "schema/weights.hpp"
 
 namespace dpa2 {
 

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "fold/matrix.hpp"
-#include "model/features.hpp"
+#include "schema/features.hpp"
 
 namespace dpa2 {
 

@@ -92,7 +92,6 @@ void Prepared<T>::prepare_repinit(const Config& c, const FoldedRepinit& f) {
   const RepinitConfig& r = c.repinit;
   stats_repinit = statistics<T>(storage, f.statistics);
   one_side = r.type_one_side;
-  nsel_repinit = r.nsel;
   repinit.net = embedding_net<T>(storage, repinit_layers_, f.net, name);
   repinit.ng = r.neuron.back();
   repinit.axis = r.axis_neuron;
@@ -121,7 +120,6 @@ void Prepared<T>::prepare_three_body(const Config& c, const FoldedThreeBody& f) 
   const char* const name = "descriptor.repinit_three_body";
   const RepinitConfig& r = c.repinit;
   stats_three = statistics<T>(storage, f.statistics);
-  nsel_three = r.three_body_sel;
   three.net = embedding_net<T>(storage, three_layers_, f.net, name);
   three.n3 = r.three_body_neuron.back();
   three.ntypes = ntypes;

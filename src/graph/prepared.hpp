@@ -6,8 +6,8 @@
 #include "cpu/kernels.hpp"
 #include "fold/folded.hpp"
 #include "graph/packing.hpp"
-#include "model/config.hpp"
-#include "model/features.hpp"
+#include "schema/config.hpp"
+#include "schema/features.hpp"
 
 namespace dpa2 {
 
@@ -53,7 +53,6 @@ struct Prepared {
   BlockParams<T> stats_repinit, stats_three;
   RepinitParams<T> repinit;
   bool one_side = false, has_pad_repinit = false, use_three = false, has_pad_three = false;
-  int nsel_repinit = 0, nsel_three = 0;
   const T* pad_R = nullptr;   ///< (ntypes, 4): the environment row of a padded slot per centre type
   const T* pad_G = nullptr;   ///< (ntypes, ntypes, ng): its embedding per (type of atom 0, centre type)
   ThreeBodyParams<T> three;

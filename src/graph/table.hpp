@@ -5,7 +5,7 @@
 
 #include "cpu/quintic.hpp"
 #include "graph/packing.hpp"
-#include "model/config.hpp"
+#include "schema/config.hpp"
 
 namespace dpa2 {
 

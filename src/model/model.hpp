@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "heads/output.hpp"
-#include "model/config.hpp"
+#include "schema/config.hpp"
 #include "model/evaluate.hpp"
-#include "model/weights.hpp"
+#include "schema/weights.hpp"
 #include "neighbors/box.hpp"
 #include "neighbors/build.hpp"
 

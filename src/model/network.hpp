@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "cpu/activation.hpp"
-#include "model/config.hpp"
-#include "model/weights.hpp"
+#include "schema/config.hpp"
+#include "schema/weights.hpp"
 
 namespace dpa2 {
 

@@ -16,7 +16,7 @@
 #include "graph/memory.hpp"
 #include "math/limits.hpp"
 #include "model/model.hpp"
-#include "model/safetensors.hpp"
+#include "schema/safetensors.hpp"
 #include "python/fold.hpp"
 #include "python/lock.hpp"
 #include "python/probe.hpp"

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "error.hpp"
-#include "model/options.hpp"
-#include "model/weights.hpp"
+#include "schema/options.hpp"
+#include "schema/weights.hpp"
 
 namespace py = pybind11;
 

@@ -3,7 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
-#include "model/weights.hpp"
+#include "schema/weights.hpp"
 
 namespace dpa2::python {
 

@@ -6,8 +6,8 @@
 #include <cstring>
 #include <string>
 
-#include "model/json.hpp"
-#include "model/weights.hpp"
+#include "schema/json.hpp"
+#include "schema/weights.hpp"
 
 namespace sample {
 

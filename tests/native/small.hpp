@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "model/config.hpp"
-#include "model/weights.hpp"
+#include "schema/config.hpp"
+#include "schema/weights.hpp"
 #include "sample.hpp"
 
 namespace small {

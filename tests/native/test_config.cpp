@@ -4,7 +4,7 @@
 
 #include "check.hpp"
 #include "error.hpp"
-#include "model/weights.hpp"
+#include "schema/weights.hpp"
 #include "sample.hpp"
 
 namespace {

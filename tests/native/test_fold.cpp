@@ -7,7 +7,7 @@
 #include "check.hpp"
 #include "error.hpp"
 #include "fold/folded.hpp"
-#include "model/safetensors.hpp"
+#include "schema/safetensors.hpp"
 
 namespace dpa2 {
 namespace {

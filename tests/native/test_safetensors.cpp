@@ -10,7 +10,7 @@
 
 #include "check.hpp"
 #include "error.hpp"
-#include "model/safetensors.hpp"
+#include "schema/safetensors.hpp"
 #include "sample.hpp"
 
 namespace {

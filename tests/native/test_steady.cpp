@@ -18,7 +18,7 @@
 #include "error.hpp"
 #include "graph/memory.hpp"
 #include "model/model.hpp"
-#include "model/safetensors.hpp"
+#include "schema/safetensors.hpp"
 #include "threads.hpp"
 
 namespace {

@@ -188,7 +188,7 @@ def test_the_glossary_speaks_of_this_code() -> None:
     others = {"cuda", "python", "capi", "lammps"}
     native = [f"src/{path.name}/*" for path in (ROOT / "src").iterdir() if path.is_dir() and path.name not in others]
     rooms = {
-        "model files": words_of("src/model/*", "engine/dpa2/files/*"),
+        "model files": words_of("src/schema/*", "engine/dpa2/files/*"),
         "C++": words_of(*native),
         "CUDA": words_of("src/cuda/*"),
         "Python": words_of("engine/dpa2/reference/*", "engine/dpa2/cuda/*"),

@@ -11,7 +11,8 @@ Per centre i of type >= 0 (atoms of type < 0 have no neighbours and are nobody's
 4. pairs excluded by the model or by the descriptor are then removed from storage; they have used up slots in step 3.
 
 What remains of the padded slots are counts: pad_repinit = repinit.nsel minus the edges of the master list that the
-MODEL does not exclude (those that the descriptor excludes are no pads there), pad_three the same for the three-body list.
+MODEL does not exclude (those that the descriptor excludes are no pads there), pad_three the same for the three-body
+list.
 
 The handedness of the box does not matter; atoms may lie anywhere.
 """

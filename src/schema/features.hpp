@@ -1,7 +1,7 @@
 // Which terms a layer of the repformer has: the one answer for the shapes of weights, for folding them and for both passes.
 #pragma once
 
-#include "model/config.hpp"
+#include "schema/config.hpp"
 
 namespace dpa2 {
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "model/config.hpp"
+#include "schema/config.hpp"
 
 namespace dpa2 {
 

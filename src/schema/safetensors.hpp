@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <string>
 
-#include "model/weights.hpp"
+#include "schema/weights.hpp"
 
 namespace dpa2 {
 

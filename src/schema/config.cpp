@@ -1,4 +1,4 @@
-#include "model/config.hpp"
+#include "schema/config.hpp"
 
 #include <algorithm>
 #include <array>
@@ -8,9 +8,9 @@
 #include <sstream>
 
 #include "error.hpp"
-#include "model/features.hpp"
-#include "model/json.hpp"
-#include "model/options.hpp"
+#include "schema/features.hpp"
+#include "schema/json.hpp"
+#include "schema/options.hpp"
 
 namespace dpa2 {
 namespace {

@@ -1,4 +1,4 @@
-#include "model/weights.hpp"
+#include "schema/weights.hpp"
 
 #include <cmath>
 #include <set>
@@ -6,8 +6,8 @@
 
 #include "error.hpp"
 #include "math/skip.hpp"
-#include "model/features.hpp"
-#include "model/json.hpp"
+#include "schema/features.hpp"
+#include "schema/json.hpp"
 
 namespace dpa2 {
 namespace {

@@ -1,4 +1,4 @@
-#include "model/safetensors.hpp"
+#include "schema/safetensors.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "error.hpp"
-#include "model/json.hpp"
+#include "schema/json.hpp"
 
 namespace dpa2 {
 namespace {

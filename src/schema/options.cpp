@@ -1,4 +1,4 @@
-#include "model/options.hpp"
+#include "schema/options.hpp"
 
 #include <algorithm>
 #include <type_traits>

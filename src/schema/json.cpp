@@ -1,4 +1,4 @@
-#include "model/json.hpp"
+#include "schema/json.hpp"
 
 #include <algorithm>
 #include <cmath>

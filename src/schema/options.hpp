@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "math/activation.hpp"
-#include "model/config.hpp"
-#include "model/json.hpp"
+#include "schema/config.hpp"
+#include "schema/json.hpp"
 
 namespace dpa2 {
 
