@@ -14,8 +14,8 @@
 
 #include "cpu/kernels.hpp"
 #include "machine.hpp"
-#include "schema/safetensors.hpp"
 #include "operations.hpp"
+#include "schema/safetensors.hpp"
 
 namespace {
 
@@ -67,7 +67,10 @@ int run(int argc, char** argv) {
   const bool single = precision == "float32";
   const std::unique_ptr<bench::Bench> bench(single ? bench::make_bench<float>(config, file.weights, sizes)
                                                    : bench::make_bench<double>(config, file.weights, sizes));
-  const auto peak = [&] { return single ? machine::peak<float>(level, 1, slice, machine::Clock::thread) : machine::peak<double>(level, 1, slice, machine::Clock::thread); };
+  const auto peak = [&] {
+    return single ? machine::peak<float>(level, 1, slice, machine::Clock::thread)
+                  : machine::peak<double>(level, 1, slice, machine::Clock::thread);
+  };
   std::printf("{\"isa\": \"%s\", \"series\": %s, \"cache_gb_per_s\": %.2f, \"memory_gb_per_s\": %.2f}\n", level.c_str(),
               bench->series ? "true" : "false", machine::bandwidth(level, 1, machine::private_cache() / 2, 0.05, machine::Clock::thread),
               machine::bandwidth(level, 1, std::min(4 * machine::shared_cache(), 512L << 20), 0.05, machine::Clock::thread));

@@ -23,8 +23,8 @@ struct Centre {
   T *d1 = nullptr, *r1 = nullptr, *R1 = nullptr, *sw1 = nullptr;  // repinit list
   T *R3 = nullptr, *sw3 = nullptr;                                // three-body list
   T *x = nullptr, *w = nullptr, *h2 = nullptr, *s = nullptr, *f = nullptr;
-  T *g2 = nullptr, *c1 = nullptr, *c2 = nullptr;                  // repformer list
-  double* d = nullptr;                                            // (nr, 3)
+  T *g2 = nullptr, *c1 = nullptr, *c2 = nullptr;  // repformer list
+  double* d = nullptr;                            // (nr, 3)
   int *types = nullptr, *combination = nullptr, *j = nullptr;
 };
 
@@ -32,8 +32,17 @@ template <class T>
 class Tile : public Bench {
  public:
   Tile(const dpa2::Config& config, const dpa2::Weights& weights, const Sizes& sizes)
-      : p_(config, fold(config, weights)), k_(p_.kernels), n_(sizes.n), nr_(sizes.nr), m_(padded<T>(n_)), mr_(padded<T>(nr_)), n1_(p_.n1), n2_(p_.n2),
-        rcut1_(config.repinit.rcut), rcut2_(config.repformer.rcut), layer_(p_.layers.front()) {
+      : p_(config, fold(config, weights)),
+        k_(p_.kernels),
+        n_(sizes.n),
+        nr_(sizes.nr),
+        m_(padded<T>(n_)),
+        mr_(padded<T>(nr_)),
+        n1_(p_.n1),
+        n2_(p_.n2),
+        rcut1_(config.repinit.rcut),
+        rcut2_(config.repformer.rcut),
+        layer_(p_.layers.front()) {
     series = p_.repinit.table != nullptr && (!p_.use_three || p_.three.table != nullptr);
     g1_ = random(static_cast<long>(atoms) * n1_);
     dg1_ = random(static_cast<long>(atoms) * n1_);
@@ -133,8 +142,10 @@ class Tile : public Bench {
         for (int x = 0; x < 3; ++x) d[x * m_ + e] = c.d1[x * mr_ + e];
         r[e] = c.r1[e];
       }
-      if (p_.use_three) k_.env_mat(n_, m_, c.R3, c.sw3, d, r, p_.stats_three.cut, p_.stats_three.mean + 4L * c.type, p_.stats_three.inv_std + 4L * c.type);
-      k_.env_mat(n_, m_, R, sw, d, r, p_.stats_repformer.cut, p_.stats_repformer.mean + 4L * c.type, p_.stats_repformer.inv_std + 4L * c.type);
+      if (p_.use_three)
+        k_.env_mat(n_, m_, c.R3, c.sw3, d, r, p_.stats_three.cut, p_.stats_three.mean + 4L * c.type, p_.stats_three.inv_std + 4L * c.type);
+      k_.env_mat(n_, m_, R, sw, d, r, p_.stats_repformer.cut, p_.stats_repformer.mean + 4L * c.type,
+                 p_.stats_repformer.inv_std + 4L * c.type);
       const T kappa_n = T(1) / static_cast<T>(p_.nsel_repformer), kappa_h = std::sqrt(kappa_n);
       for (int e = 0; e < n_; ++e) {
         c.x[e] = R[e];
@@ -151,7 +162,8 @@ class Tile : public Bench {
       k_.attention_factors(n_, m_, p_.smooth, c.c1, c.c2, c.h2, c.w, arena_);
     }
     const auto forward = each([this](Centre<T>& c) {
-      k_.env_mat(nr_, mr_, c.R1, c.sw1, c.d1, c.r1, p_.stats_repinit.cut, p_.stats_repinit.mean + 4L * c.type, p_.stats_repinit.inv_std + 4L * c.type);
+      k_.env_mat(nr_, mr_, c.R1, c.sw1, c.d1, c.r1, p_.stats_repinit.cut, p_.stats_repinit.mean + 4L * c.type,
+                 p_.stats_repinit.inv_std + 4L * c.type);
     });
     forward();
     T *gamma = array(3L * mr_), *dR = random(4L * mr_), *dsw = random(mr_);
@@ -184,17 +196,20 @@ class Tile : public Bench {
 
   void products() {
     const int nd = p_.nd, ncat = layer_.ncat;
-    T *y = array(static_cast<long>(centres) * n1_), *S = array(static_cast<long>(centres) * n1_), *own = random(static_cast<long>(centres) * n1_);
+    T *y = array(static_cast<long>(centres) * n1_), *S = array(static_cast<long>(centres) * n1_),
+      *own = random(static_cast<long>(centres) * n1_);
     if (!p_.shape_identity) {
       T *D = random(static_cast<long>(centres) * nd), *dD = array(static_cast<long>(centres) * nd);
       const double bytes = of(nd + n1_ + weights(p_.shape) / centres);
-      add("shape_transform", [=] { dense(centres, y, D, p_.shape, nullptr, false); }, [=] { dense(centres, dD, own, p_.shape_t, nullptr, false); },
-          bytes, bytes);
+      add(
+          "shape_transform", [=] { dense(centres, y, D, p_.shape, nullptr, false); },
+          [=] { dense(centres, dD, own, p_.shape_t, nullptr, false); }, bytes, bytes);
     }
     T *cat = random(static_cast<long>(centres) * ncat), *dcat = array(static_cast<long>(centres) * ncat);
     double bytes = of(ncat + n1_ + weights(layer_.w1) / centres);
     if (p_.has().self) bytes += of(2.0 * n1_ + weights(layer_.self) / centres);
-    add("linear",
+    add(
+        "linear",
         [=] {
           dense(centres, y, cat, layer_.w1, layer_.b1, false);
           if (p_.has().self) dense(centres, S, own, layer_.self, layer_.self_b, false);
@@ -206,14 +221,16 @@ class Tile : public Bench {
         bytes, bytes);
     const long size = static_cast<long>(centres) * n1_;
     T *z = random(size), *phi = array(size), *dphi = array(size), *dz = array(size);
-    add("activation", [=] { k_.activate_grad(p_.act, size, phi, dphi, z); }, [=] { k_.activate_backward(size, dz, own, dphi); }, of(3.0 * n1_),
-        of(3.0 * n1_));
+    add(
+        "activation", [=] { k_.activate_grad(p_.act, size, phi, dphi, z); }, [=] { k_.activate_backward(size, dz, own, dphi); },
+        of(3.0 * n1_), of(3.0 * n1_));
     T* terms[dpa2::max_residual_terms];
     for (T*& t : terms) t = random(size);
     const int count = layer_.res1.nterms;
     std::vector<const T*> in(terms, terms + dpa2::max_residual_terms);
     std::vector<T*> out(terms, terms + dpa2::max_residual_terms);
-    add("residual_update", [=] { k_.residual(centres, n1_, layer_.res1, y, own, in.data()); },
+    add(
+        "residual_update", [=] { k_.residual(centres, n1_, layer_.res1, y, own, in.data()); },
         [=] { k_.residual_backward(centres, n1_, layer_.res1, y, out.data(), own); }, of((count + 2.0) * n1_), of((count + 3.0) * n1_));
   }
 
@@ -240,15 +257,15 @@ class Tile : public Bench {
     T *dc1 = array(static_cast<long>(n_) * m_), *dc2 = array(static_cast<long>(n_) * m_);
     const double factors = 2.0 * n_ * n_, matrices = (weights(layer_.pair.A) + weights(layer_.pair.B)) / centres;
     add("attention_factors", each([=](Centre<T>& c) { k_.attention_factors(n_, m_, p_.smooth, c.c1, c.c2, c.h2, c.w, arena_); }),
-        each([=](Centre<T>& c) { k_.attention_factors_backward(n_, m_, p_.smooth, dh2, dw, dc1, dc2, c.h2, c.w, arena_); }), of(factors + 4.0 * n_),
-        of(factors + 12.0 * n_));
+        each([=](Centre<T>& c) { k_.attention_factors_backward(n_, m_, p_.smooth, dh2, dw, dc1, dc2, c.h2, c.w, arena_); }),
+        of(factors + 4.0 * n_), of(factors + 12.0 * n_));
     if (!p_.has().update_h2) dh = ddh = nullptr;
-    add("pair_attention", each([=](Centre<T>& c) { k_.pair_attention(layer_.pair, input(c), out, dh, arena_); }), each([=](Centre<T>& c) {
-          k_.pair_attention_backward(layer_.pair, input(c), dg2, dh2, dc1, dc2, dout, ddh, arena_);
-        }),
+    add("pair_attention", each([=](Centre<T>& c) { k_.pair_attention(layer_.pair, input(c), out, dh, arena_); }),
+        each([=](Centre<T>& c) { k_.pair_attention_backward(layer_.pair, input(c), dg2, dh2, dc1, dc2, dout, ddh, arena_); }),
         of(2 * rows + factors + matrices), of(4 * rows + 2 * factors + matrices));
-    add("layer_norm",
-        each([=](Centre<T>& c) { k_.layer_norm(n_, n2_, p_.n2_real, p_.ln_eps, out, zh, inv_sigma, c.g2, layer_.ln_gain, layer_.ln_bias); }),
+    add("layer_norm", each([=](Centre<T>& c) {
+          k_.layer_norm(n_, n2_, p_.n2_real, p_.ln_eps, out, zh, inv_sigma, c.g2, layer_.ln_gain, layer_.ln_bias);
+        }),
         each([=](Centre<T>&) { k_.layer_norm_backward(n_, n2_, p_.n2_real, dz, dout, zh, inv_sigma, layer_.ln_gain); }), of(3 * rows + n_),
         of(3 * rows + n_));
   }
@@ -260,15 +277,15 @@ class Tile : public Bench {
     const double pair_rows = static_cast<double>(n_) * n2_, node_rows = static_cast<double>(n_) * n1_;
     T *out = array(n1_), *dout = random(n1_), *dg2 = array(static_cast<long>(n_) * n2_), *ds = array(n_), *df = array(3L * n_);
     if (p_.has().out_conv)
-      add("conv",
-          each([=](Centre<T>& c) { k_.conv(n_, out, {c.g2, n2_, nullptr}, {g1_, n1_, c.j}, layer_.P, c.s, arena_); }),
+      add("conv", each([=](Centre<T>& c) { k_.conv(n_, out, {c.g2, n2_, nullptr}, {g1_, n1_, c.j}, layer_.P, c.s, arena_); }),
           each([=](Centre<T>& c) {
-            k_.conv_backward(n_, dg2, n2_, nullptr, dg1_, n1_, c.j, ds, dout, {c.g2, n2_, nullptr}, {g1_, n1_, c.j}, layer_.P, layer_.Pt, c.s,
-                             arena_);
+            k_.conv_backward(n_, dg2, n2_, nullptr, dg1_, n1_, c.j, ds, dout, {c.g2, n2_, nullptr}, {g1_, n1_, c.j}, layer_.P, layer_.Pt,
+                             c.s, arena_);
           }),
           of(pair_rows + node_rows + n1_ + weights(layer_.P) / centres),
           of(3 * pair_rows + 3 * node_rows + n1_ + 2 * weights(layer_.P) / centres));
-    T *gram = array(static_cast<long>(p_.axis) * n1_), *dgram = random(static_cast<long>(p_.axis) * n1_), *C = array(3L * n1_), *dC = array(3L * n1_);
+    T *gram = array(static_cast<long>(p_.axis) * n1_), *dgram = random(static_cast<long>(p_.axis) * n1_), *C = array(3L * n1_),
+      *dC = array(3L * n1_);
     add("symmetrization", each([=](Centre<T>& c) {
           k_.sym_moments(n_, n2_, C, c.f, {c.g2, n2_, nullptr});
           k_.sym_gram(n2_, p_.axis, gram, C);

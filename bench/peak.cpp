@@ -31,8 +31,8 @@ void report(const std::string& level, bool single, int threads) {
 
 void report_bandwidth(const char* memory, int threads, long bytes) {
   const std::string level = dpa2::isa_name();
-  std::printf("{\"memory\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"bytes\": %ld, \"gb_per_s\": %.2f}\n", memory, level.c_str(), threads, bytes,
-              machine::bandwidth(level, threads, bytes, seconds));
+  std::printf("{\"memory\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"bytes\": %ld, \"gb_per_s\": %.2f}\n", memory, level.c_str(),
+              threads, bytes, machine::bandwidth(level, threads, bytes, seconds));
   std::fflush(stdout);
 }
 

@@ -14,12 +14,13 @@ enum class Status {
   model_file,     // a model file or its configuration is corrupt or inconsistent
   unsupported,    // the model is valid but uses an option that is not implemented
   out_of_memory,
-  internal,       // a broken promise inside the library
-  exchange,       // a communication callback of the caller failed
+  internal,  // a broken promise inside the library
+  exchange,  // a communication callback of the caller failed
 };
 
 // What std::bad_alloc means to a caller.
-inline constexpr const char* no_memory = "there is not enough memory: evaluate fewer atoms at once, with fewer threads, or where there is more";
+inline constexpr const char* no_memory =
+    "there is not enough memory: evaluate fewer atoms at once, with fewer threads, or where there is more";
 
 class Error : public std::runtime_error {
  public:

@@ -69,8 +69,7 @@ class ThreadSupply {
       const int possible = trial(missing + spare);
       if (possible < missing + spare) wanted = most = last + possible / 2;
 #pragma omp parallel num_threads(wanted)
-      {
-      }
+      {}
     }
     return last = wanted;
   }

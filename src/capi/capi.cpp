@@ -15,14 +15,16 @@ using dpa2::invalid_input;
 
 /// `rows` is the number of rows of the forces.
 void require_finite_forces(const dpa2::Outputs& out, int rows) {
-  require_finite(finite(out.array("energy"), 1) && finite(out.array("force"), 3 * static_cast<std::ptrdiff_t>(rows)), "the energy or a force");
+  require_finite(finite(out.array("energy"), 1) && finite(out.array("force"), 3 * static_cast<std::ptrdiff_t>(rows)),
+                 "the energy or a force");
 }
 
 /// For `centres` atoms.
 void require_finite_rows(const dpa2::Outputs& out, const dpa2::Config& config, int centres) {
   const std::ptrdiff_t n = centres;
-  require_finite(finite(out.array("descriptor"), n * config.descriptor_dim()) && finite(out.array("rot_mat"), 3 * n * config.repformer.g2_dim),
-                 "the descriptor");
+  require_finite(
+      finite(out.array("descriptor"), n * config.descriptor_dim()) && finite(out.array("rot_mat"), 3 * n * config.repformer.g2_dim),
+      "the descriptor");
 }
 
 /// Makes a model of what read() gives; errors of the file name it.
@@ -39,7 +41,8 @@ void load(dpa2_model** out, const std::string& name, const char* precision, doub
 
 dpa2::Outputs outputs(double* energy, double* forces, double* virial, double* atom_energy, double* atom_virial) {
   need(energy, "energy");
-  if (forces == nullptr && (virial != nullptr || atom_virial != nullptr)) throw invalid_input("virials are computed with forces only: forces is NULL");
+  if (forces == nullptr && (virial != nullptr || atom_virial != nullptr))
+    throw invalid_input("virials are computed with forces only: forces is NULL");
   dpa2::Outputs out;
   out.set("energy", energy);
   out.set("force", forces);
@@ -62,8 +65,10 @@ const char* dpa2_last_error(void) { return messages().error.c_str(); }
 const char* dpa2_last_warning(void) { return messages().warnings.c_str(); }
 const char* dpa2_last_warning_of(dpa2_warning kind) {
   switch (kind) {
-    case DPA2_WARNING_OVERFLOW: return messages().overflow.c_str();
-    case DPA2_WARNING_CLOSE_PAIR: return messages().close_pair.c_str();
+    case DPA2_WARNING_OVERFLOW:
+      return messages().overflow.c_str();
+    case DPA2_WARNING_CLOSE_PAIR:
+      return messages().close_pair.c_str();
   }
   return "";
 }
@@ -77,7 +82,8 @@ dpa2_status dpa2_model_load(const char* path, const char* precision, double skin
   });
 }
 
-dpa2_status dpa2_model_load_buffer(const void* data, size_t size, const char* name, const char* precision, double skin, dpa2_model** model) {
+dpa2_status dpa2_model_load_buffer(const void* data, size_t size, const char* name, const char* precision, double skin,
+                                   dpa2_model** model) {
   return gate([&] {
     need(data, "data");
     need(model, "model");
@@ -213,8 +219,8 @@ dpa2_status dpa2_domain_evaluate(dpa2_domain* domain, const dpa2_model* model, c
   });
 }
 
-dpa2_status dpa2_domain_descriptor(dpa2_domain* domain, const dpa2_model* model, const int* types, int pad_type, const dpa2_exchange* exchange,
-                                   int threads, double* descriptor, double* rot_mat) {
+dpa2_status dpa2_domain_descriptor(dpa2_domain* domain, const dpa2_model* model, const int* types, int pad_type,
+                                   const dpa2_exchange* exchange, int threads, double* descriptor, double* rot_mat) {
   return gate([&] {
     need(domain, "domain");
     need(model, "model");

@@ -24,8 +24,8 @@ std::string overflow_text(const Model& model, const std::vector<Overflow>& overf
 std::string close_pair_text(const Model& model, const ClosestPair& closest) {
   const double least = model.least_distance();
   if (!(closest.r < least)) return {};
-  const std::string pair = closest.i == closest.j ? text("atom ", closest.i, " and its own periodic image")
-                                            : text("atoms ", closest.i, " and ", closest.j);
+  const std::string pair =
+      closest.i == closest.j ? text("atom ", closest.i, " and its own periodic image") : text("atoms ", closest.i, " and ", closest.j);
   const char* of = model.knows_least_distance() ? ", half of the least distance in the model's training data" : "";
   return text(pair, " are ", closest.r, " angstrom from each other, closer than ", least, " angstrom", of,
               ": the energy of such a pair means nothing. Either atoms overlap, or coordinates and cell are not in angstrom (in nm?)");
@@ -49,13 +49,20 @@ dpa2_status fail(dpa2_status status, const char* what) noexcept {
 
 dpa2_status status_of(Status status) {
   switch (status) {
-    case Status::ok: return DPA2_OK;
-    case Status::invalid_input: return DPA2_INVALID_INPUT;
-    case Status::model_file: return DPA2_MODEL_FILE;
-    case Status::unsupported: return DPA2_UNSUPPORTED;
-    case Status::out_of_memory: return DPA2_OUT_OF_MEMORY;
-    case Status::internal: return DPA2_INTERNAL;
-    case Status::exchange: return DPA2_EXCHANGE;
+    case Status::ok:
+      return DPA2_OK;
+    case Status::invalid_input:
+      return DPA2_INVALID_INPUT;
+    case Status::model_file:
+      return DPA2_MODEL_FILE;
+    case Status::unsupported:
+      return DPA2_UNSUPPORTED;
+    case Status::out_of_memory:
+      return DPA2_OUT_OF_MEMORY;
+    case Status::internal:
+      return DPA2_INTERNAL;
+    case Status::exchange:
+      return DPA2_EXCHANGE;
   }
   return DPA2_INTERNAL;
 }
@@ -73,8 +80,10 @@ bool finite(const double* rows, std::ptrdiff_t count) {
 
 void require_finite(bool all_finite, const char* what) {
   if (!all_finite)
-    throw invalid_input(what, " is not a finite number: atoms are so close to each other, or parameters so large, that the model leaves the range of "
-                        "its numbers");
+    throw invalid_input(
+        what,
+        " is not a finite number: atoms are so close to each other, or parameters so large, that the model leaves the range of "
+        "its numbers");
 }
 
 void need_finite(const double* rows, int count, int width, const char* name) {
@@ -99,7 +108,8 @@ Structure structure(int natoms, const double* coords, const int* types, const do
 DomainFrame domain_frame(const dpa2_domain* domain, const dpa2_model* model, const int* types, int pad_type, int threads,
                          Exchange* exchange) {
   need_rows(types, domain->domain.atoms().nall, "types");
-  if (pad_type >= config(model).ntypes()) throw invalid_input("pad_type is ", pad_type, ", but the model has ", config(model).ntypes(), " types");
+  if (pad_type >= config(model).ntypes())
+    throw invalid_input("pad_type is ", pad_type, ", but the model has ", config(model).ntypes(), " types");
   DomainFrame frame;
   frame.types = types;
   frame.pad_type = pad_type;

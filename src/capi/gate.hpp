@@ -43,9 +43,7 @@ dpa2_status guarded(F f) {
   try {
     f();
     return DPA2_OK;
-  } catch (const Error& e) {
-    return fail(status_of(e.status()), e.what());
-  } catch (const std::bad_alloc&) {
+  } catch (const Error& e) { return fail(status_of(e.status()), e.what()); } catch (const std::bad_alloc&) {
     return fail(DPA2_OUT_OF_MEMORY, no_memory);
   } catch (const std::length_error&) {  // what a container says to a size that no memory could hold
     return fail(DPA2_OUT_OF_MEMORY, "the arrays would be larger than any memory");
@@ -55,9 +53,7 @@ dpa2_status guarded(F f) {
   } catch (const abi::__forced_unwind&) {
     throw;  // a callback of the caller has ended its thread, as Python does to daemon threads at exit: no error of ours
 #endif
-  } catch (...) {
-    return fail(DPA2_INTERNAL, "an exception of an unknown kind");
-  }
+  } catch (...) { return fail(DPA2_INTERNAL, "an exception of an unknown kind"); }
 }
 
 /// The same for what has a status: the warning of the call before is forgotten.

@@ -67,7 +67,8 @@ struct Wanted {
     if (out.array("atom_virial") != nullptr) atom_virial = dpa2::AtomVirial::edge;
   }
   void require_finite_numbers(const dpa2::Model& model, int nlocal, int nall) const {
-    for (const OutputSpec& spec : model.outputs()) require_finite(finite(out.array(spec.name), numbers(spec, nlocal, nall)), spec.name.c_str());
+    for (const OutputSpec& spec : model.outputs())
+      require_finite(finite(out.array(spec.name), numbers(spec, nlocal, nall)), spec.name.c_str());
   }
 };
 
@@ -81,9 +82,11 @@ dpa2::Seeds seeds(const dpa2::Model& model, int nlocal, int number, const char* 
   } const places[] = {{"atom_energy", &given.atom_energy}, {"descriptor", &given.descriptor}};
   check_names(number, names, weights, "weights", "weights");
   for (int k = 0; k < number; ++k) {
-    const auto place = std::find_if(std::begin(places), std::end(places), [&](const auto& p) { return std::string_view(p.name) == names[k]; });
+    const auto place =
+        std::find_if(std::begin(places), std::end(places), [&](const auto& p) { return std::string_view(p.name) == names[k]; });
     if (place == std::end(places))
-      throw invalid_input("there is no gradient of '", names[k], "'; weights may be those of ", joined(places, [](const auto& p) { return p.name; }));
+      throw invalid_input("there is no gradient of '", names[k], "'; weights may be those of ",
+                          joined(places, [](const auto& p) { return p.name; }));
     const int width = spec_of(model, names[k]).size();
     if (weights[k] == nullptr && nlocal > 0) throw invalid_input("the array of weights of '", names[k], "' is NULL");
     if (!finite(weights[k], static_cast<std::ptrdiff_t>(nlocal) * width))
@@ -117,8 +120,8 @@ void gradients(int rows, double* gradient, double* strain, F f) {
 
 dpa2_model::dpa2_model(std::shared_ptr<const dpa2::Model> m) : model(std::move(m)) {
   for (const OutputSpec& s : model->outputs())
-    outputs.push_back({s.name.c_str(), s.unit.c_str(), s.per_atom ? 1 : 0, s.ghosts ? 1 : 0, static_cast<int>(s.shape.size()), s.shape.data(),
-                       s.size(), dpa2::reduction_name(s.reduction), s.of.c_str()});
+    outputs.push_back({s.name.c_str(), s.unit.c_str(), s.per_atom ? 1 : 0, s.ghosts ? 1 : 0, static_cast<int>(s.shape.size()),
+                       s.shape.data(), s.size(), dpa2::reduction_name(s.reduction), s.of.c_str()});
 }
 
 const char* dpa2_model_kind(const dpa2_model* model) {
@@ -131,7 +134,8 @@ int dpa2_model_noutputs(const dpa2_model* model) {
 
 const dpa2_output* dpa2_model_output(const dpa2_model* model, int index) {
   return ask(model, static_cast<const dpa2_output*>(nullptr), [&](const dpa2::Model&) {
-    return index >= 0 && static_cast<std::size_t>(index) < model->outputs.size() ? &model->outputs[static_cast<std::size_t>(index)] : nullptr;
+    return index >= 0 && static_cast<std::size_t>(index) < model->outputs.size() ? &model->outputs[static_cast<std::size_t>(index)]
+                                                                                 : nullptr;
   });
 }
 

@@ -50,11 +50,11 @@ void apply(const math::Silut<T>& silut, long n, T* y, T* dphi, const T* z) {
 template <bool Grad, class T>
 void dispatch(const ActivationSpec<T>& spec, long n, T* y, T* dphi, const T* z) {
   switch (spec.kind) {
-#define DPA2_CASE(A) \
+#define DPA2_CASE(A)  \
   case Activation::A: \
     return apply<Activation::A, Grad>(spec.silut, n, y, dphi, z);
-    DPA2_CASE(linear) DPA2_CASE(tanh) DPA2_CASE(relu) DPA2_CASE(relu6) DPA2_CASE(sigmoid) DPA2_CASE(softplus) DPA2_CASE(gelu)
-    DPA2_CASE(silu) DPA2_CASE(silut)
+    DPA2_CASE(linear)
+    DPA2_CASE(tanh) DPA2_CASE(relu) DPA2_CASE(relu6) DPA2_CASE(sigmoid) DPA2_CASE(softplus) DPA2_CASE(gelu) DPA2_CASE(silu) DPA2_CASE(silut)
 #undef DPA2_CASE
   }
 }

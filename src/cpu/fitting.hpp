@@ -23,8 +23,8 @@ template <class T>
 struct FittingParams {
   int nlayers = 0;
   const FittingLayer<T>* layers = nullptr;
-  int in = 0;               ///< padded width of the input
-  const T* w_out = nullptr; ///< (padded width of the last hidden layer)
+  int in = 0;                ///< padded width of the input
+  const T* w_out = nullptr;  ///< (padded width of the last hidden layer)
   T b_out = 0;
   ActivationSpec<T> act;
 };

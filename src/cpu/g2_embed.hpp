@@ -11,8 +11,7 @@ template <class T, class Isa>
 struct G2Embed {
   static void forward(int n, int n2, T* g2, const T* x, const T* w, const T* b, const ActivationSpec<T>& act);
   /// dx (n) = , given dg2 (n, n2)
-  static void backward(int n, int n2, T* dx, const T* dg2, const T* x, const T* w, const T* b, const ActivationSpec<T>& act,
-                       Arena& arena);
+  static void backward(int n, int n2, T* dx, const T* dg2, const T* x, const T* w, const T* b, const ActivationSpec<T>& act, Arena& arena);
 };
 
 }  // namespace dpa2

@@ -23,8 +23,7 @@ struct Root {
 }  // namespace
 
 template <class T, class Isa>
-void LayerNorm<T, Isa>::forward(int n, int nc, int channels, T eps, T* out, T* zh, T* inv_sigma, const T* z, const T* gain,
-                                const T* bias) {
+void LayerNorm<T, Isa>::forward(int n, int nc, int channels, T eps, T* out, T* zh, T* inv_sigma, const T* z, const T* gain, const T* bias) {
   for (int e = 0; e < n; ++e) {
     const long row = static_cast<long>(e) * nc;
     Vec<T> acc{};

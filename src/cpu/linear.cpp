@@ -105,15 +105,15 @@ void tiles(int count, int first, int last, const Problem<T>& p, T* C, const T* A
 template <class T, int NV, bool RowMajorA>
 void rows(int mr, int count, int first, int last, const Problem<T>& p, T* C, const T* A, const T* B) {
   switch (mr) {
-#define DPA2_CASE(MR)                                                                                        \
-  case MR:                                                                                                   \
+#define DPA2_CASE(MR)                                                                                     \
+  case MR:                                                                                                \
     if constexpr (MR <= max_rows<NV>) return tiles<T, MR, NV, RowMajorA>(count, first, last, p, C, A, B); \
     return;
-    DPA2_CASE(1) DPA2_CASE(2) DPA2_CASE(3) DPA2_CASE(4) DPA2_CASE(5) DPA2_CASE(6)
-    DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
+    DPA2_CASE(1)
+    DPA2_CASE(2) DPA2_CASE(3) DPA2_CASE(4) DPA2_CASE(5) DPA2_CASE(6) DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11)
+        DPA2_CASE(12)
 #undef DPA2_CASE
-    default:
-      return;
+            default : return;
   }
 }
 
@@ -155,7 +155,7 @@ void columns(int m, int c0, int c1, const Problem<T>& whole, T* C, const T* A, c
 
 template <class T, class Isa>
 void Linear<T, Isa>::run(int m, int n, int k, T* C, long ldc, const T* A, long ars, long acs, const T* B, long bks, long bps, const T* bias,
-                       bool accumulate) {
+                         bool accumulate) {
   if (m <= 0) return;
   const Problem<T> p{k, ldc, ars, acs, bks, bps, bias, accumulate};
   int c = 0, left = n / width<T>;

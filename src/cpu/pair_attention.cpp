@@ -116,8 +116,8 @@ void softmax(const PairAttentionInput<T>& in, T shift, long ld, const T* S, T* P
 
 /// NV vectors of lanes of the softmax's backward, which begin at the pointers; `first` writes dc1 and dc2 instead of adding to them.
 template <class T, bool gate, int NV>
-void softmax_backward_strip(bool first, int n, long m, long ld, T shift, const T* c1, const T* c2, T* dS, T* dc1, T* dc2, const T* S, const T* P,
-                            const T* Rt) {
+void softmax_backward_strip(bool first, int n, long m, long ld, T shift, const T* c1, const T* c2, T* dS, T* dc1, T* dc2, const T* S,
+                            const T* P, const T* Rt) {
   Vec<T> inner[NV] = {};
   for (int k = 0; k < n; ++k)
 #pragma GCC unroll 2
@@ -127,8 +127,8 @@ void softmax_backward_strip(bool first, int n, long m, long ld, T shift, const T
     for (int v = 0; v < NV; ++v) {
       const long pair = k * m + v * width<T>, at = k * ld + v * width<T>;
       Vec<T> ds, g1, g2;
-      math::logit_backward(gate, load<T>(dS + at), load<T>(P + at), inner[v], load<T>(S + at), load<T>(c1 + pair), load<T>(c2 + pair), shift, ds, g1,
-                           g2);
+      math::logit_backward(gate, load<T>(dS + at), load<T>(P + at), inner[v], load<T>(S + at), load<T>(c1 + pair), load<T>(c2 + pair),
+                           shift, ds, g1, g2);
       store<T>(dS + at, ds);
       if (!first) {
         g1 += load<T>(dc1 + pair);
@@ -141,9 +141,11 @@ void softmax_backward_strip(bool first, int n, long m, long ld, T shift, const T
 
 /// The backward of the softmax of one head: dS (n, ld) over dRt; dc1, dc2 (n, m) = of the first head, += of the others.
 template <class T, bool gate>
-void softmax_backward(bool first, const PairAttentionInput<T>& in, T shift, long ld, T* dS, T* dc1, T* dc2, const T* S, const T* P, const T* Rt) {
+void softmax_backward(bool first, const PairAttentionInput<T>& in, T shift, long ld, T* dS, T* dc1, T* dc2, const T* S, const T* P,
+                      const T* Rt) {
   const auto strip = [&](auto vectors, int j) {
-    softmax_backward_strip<T, gate, vectors()>(first, in.n, in.m, ld, shift, in.c1 + j, in.c2 + j, dS + j, dc1 + j, dc2 + j, S + j, P + j, Rt + j);
+    softmax_backward_strip<T, gate, vectors()>(first, in.n, in.m, ld, shift, in.c1 + j, in.c2 + j, dS + j, dc1 + j, dc2 + j, S + j, P + j,
+                                               Rt + j);
   };
   int j = 0;
   for (; j + width<T> < in.n; j += 2 * width<T>) strip(std::integral_constant<int, 2>(), j);
@@ -172,9 +174,9 @@ struct Heads {
   }
   const PairAttentionParams<T>& p;
   const PairAttentionInput<T>& in;
-  int used;          ///< lanes with a query, up to a full vector
-  long ld;           ///< of S, P, Rt: off multiples of 1 KiB, or the rows would fall on the same few sets of the cache
-  T *g2t, *U, *S;    ///< (n2, m), (n, n2), (n, ld)
+  int used;        ///< lanes with a query, up to a full vector
+  long ld;         ///< of S, P, Rt: off multiples of 1 KiB, or the rows would fall on the same few sets of the cache
+  T *g2t, *U, *S;  ///< (n2, m), (n, n2), (n, ld)
 };
 
 /// lane (4, m) = the columns of h2, and sw or 1; zero on the lanes n..m.

@@ -13,9 +13,9 @@ namespace dpa2 {
 /// Curves on common intervals between lo and hi. Outside they go on as straight lines, with the value and slope of the end.
 template <class T>
 struct QuinticTable {
-  int nc = 0;                        ///< channels, padded to 64 bytes
+  int nc = 0;  ///< channels, padded to 64 bytes
   int nintervals = 0;
-  int ncells = 0;                    ///< the finest subdivision of the range
+  int ncells = 0;  ///< the finest subdivision of the range
   double lo = 0, hi = 0, inv_cell = 0;
   const int* interval = nullptr;     ///< (ncells): interval that covers a cell
   const double* centre = nullptr;    ///< (nintervals + 2): then lo and hi, for the lines below and above

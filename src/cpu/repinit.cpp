@@ -158,8 +158,8 @@ void tabulated_moments(const RepinitParams<T>& p, T* M, const T* f, const Series
 
 /// dR (4, m) +=, dsw (m) +=, given dM (4, ngp).
 template <class T, class Isa>
-void tabulated_backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, const T* dM, const T* f, const T* sw, const SeriesGroups<T>& groups,
-                        Arena& arena) {
+void tabulated_backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, const T* dM, const T* f, const T* sw,
+                        const SeriesGroups<T>& groups, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   constexpr int K = series_terms<T>;
   const int ngp = padded<T>(p.ng), rows = p.gate != nullptr ? 8 : 4, np = groups.npositions;
@@ -174,8 +174,8 @@ void tabulated_backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, const T
       for (int x = 0; x < 4; ++x)
         for (int c = 0; c < ngp; ++c) dY[(4 + x) * ngp + c] = c < p.ng ? dY[x * ngp + c] * gate[c] : T(0);
     }
-    Linear<T, Isa>::run(rows, K, ngp, dB, K, dY, ngp, 1, p.table->at + static_cast<long>(groups.interval[g]) * K * ngp, K, simd::pad<T>, nullptr,
-                        false);
+    Linear<T, Isa>::run(rows, K, ngp, dB, K, dY, ngp, 1, p.table->at + static_cast<long>(groups.interval[g]) * K * ngp, K, simd::pad<T>,
+                        nullptr, false);
     Tabulate<T, Isa>::values(*p.table, groups, g, rows, v, dv, np, dB);
   }
   for (int q = 0; q < np; ++q) {

@@ -11,10 +11,10 @@ template <class T>
 struct RepinitParams {
   EmbeddingNet<T> net;
   int ng = 0, axis = 0;
-  int ncombinations = 0;      ///< rows of the type tables
+  int ncombinations = 0;  ///< rows of the type tables
   T inv_nsel = 0;
-  const T* gate = nullptr;    ///< strip mode: (ncombination, ng), the types' factor; null in concat mode
-  bool gate_switch = false;   ///< the gate is multiplied by sw (smooth)
+  const T* gate = nullptr;   ///< strip mode: (ncombination, ng), the types' factor; null in concat mode
+  bool gate_switch = false;  ///< the gate is multiplied by sw (smooth)
   /// The network as series in s, one curve per row of its type tables; null: the network itself is evaluated. Centres with an
   /// edge outside of the table's range use the network.
   const SeriesTable<T>* table = nullptr;

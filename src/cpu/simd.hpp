@@ -121,9 +121,9 @@ struct ExpConstants<double> {
   static constexpr double ln2_hi = 0.69314670562744140625, ln2_lo = 0.0000004749325039031672321214582;
   static constexpr double lowest = -708.0, highest = 709.0, tanh_limit = 20.0;
   static constexpr int mantissa = 52, degree = 9;
-  static constexpr double q[10] = {0.50000000000000010262,    0.16666666666666674544,     0.041666666666623991619, 0.0083333333333221860977,
-                                   0.0013888888917281530782,  0.00019841269886655216106,  0.000024801521190738832655,
-                                   2.7557242270154316306e-6,  2.7620138477596201029e-7,   2.5110072603417671986e-8};
+  static constexpr double q[10] = {
+      0.50000000000000010262,    0.16666666666666674544,     0.041666666666623991619,  0.0083333333333221860977, 0.0013888888917281530782,
+      0.00019841269886655216106, 0.000024801521190738832655, 2.7557242270154316306e-6, 2.7620138477596201029e-7, 2.5110072603417671986e-8};
 };
 template <>
 struct ExpConstants<float> {
@@ -210,6 +210,6 @@ DPA2_INLINE Vec<T> tanh(Vec<T> x) {
 }  // namespace dpa2
 
 /// Instantiates a kernel class for both precisions at the level being compiled.
-#define DPA2_INSTANTIATE(Kernel)                       \
+#define DPA2_INSTANTIATE(Kernel)                         \
   template struct Kernel<double, ::dpa2::isa::DPA2_ISA>; \
   template struct Kernel<float, ::dpa2::isa::DPA2_ISA>;

@@ -15,8 +15,7 @@ struct Symmetrization {
   /// dC (3, nc) = , given dgram (axis, nc)
   static void gram_backward(int nc, int axis, T* dC, const T* dgram, const T* C);
   /// df (n, 3) +=; dX row e += (row scatter[e] of dX where there is an index): row stride dld
-  static void moments_backward(int n, int nc, T* df, T* dX, long dld, const int* scatter, const T* dC, const T* f,
-                               const EdgeRows<T>& X);
+  static void moments_backward(int n, int nc, T* df, T* dX, long dld, const int* scatter, const T* dC, const T* f, const EdgeRows<T>& X);
 };
 
 }  // namespace dpa2

@@ -19,15 +19,15 @@ inline constexpr int series_terms<float> = 16;
 /// Curves on a common range [lo, hi), each split into intervals of its own.
 template <class T>
 struct SeriesTable {
-  int nc = 0;                    ///< channels, padded to 64 bytes
+  int nc = 0;  ///< channels, padded to 64 bytes
   int nintervals = 0;
-  int ncells = 0;                ///< the finest subdivision of the range
+  int ncells = 0;  ///< the finest subdivision of the range
   double lo = 0, hi = 0, inv_cell = 0;
-  const int* interval = nullptr;  ///< (ncurves, ncells): interval that covers a cell
+  const int* interval = nullptr;     ///< (ncurves, ncells): interval that covers a cell
   const double* centre = nullptr;    ///< (nintervals)
   const double* inv_half = nullptr;  ///< (nintervals): 1 / half width
-  const T* a = nullptr;           ///< (nintervals, K, nc)
-  const T* at = nullptr;          ///< (nintervals, nc, K)
+  const T* a = nullptr;              ///< (nintervals, K, nc)
+  const T* at = nullptr;             ///< (nintervals, nc, K)
 };
 
 /// Arguments sorted into the intervals of a table. Groups are runs of positions, each rounded up to whole vectors: position p

@@ -26,7 +26,12 @@ struct Pairs {
 
 template <class T>
 Pairs<T> take_pairs(Arena& arena) {
-  return {0, arena.take<int>(chunk), arena.take<int>(chunk), arena.take<int>(chunk), arena.take<T>(chunk), arena.take<T>(chunk),
+  return {0,
+          arena.take<int>(chunk),
+          arena.take<int>(chunk),
+          arena.take<int>(chunk),
+          arena.take<T>(chunk),
+          arena.take<T>(chunk),
           arena.take<T>(chunk)};
 }
 
@@ -182,8 +187,8 @@ void tabulated_backward(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* d
   for (int g = 0; g < groups.ngroups; ++g) {
     if (p.gate != nullptr)
       for (int c = 0; c < p.n3; ++c) dY[nc + c] = dY[c] * p.gate[static_cast<long>(groups.key[g]) * p.n3 + c];
-    Linear<T, Isa>::run(rows, K, nc, b, K, dY, nc, 1, p.table->at + static_cast<long>(groups.interval[g]) * K * nc, K, simd::pad<T>, nullptr,
-                        false);
+    Linear<T, Isa>::run(rows, K, nc, b, K, dY, nc, 1, p.table->at + static_cast<long>(groups.interval[g]) * K * nc, K, simd::pad<T>,
+                        nullptr, false);
     Tabulate<T, Isa>::values(*p.table, groups, g, rows, v, dv, np, b);
   }
   for (int q = 0; q < np; ++q) {
@@ -326,8 +331,7 @@ void ThreeBody<T, Isa>::forward(const ThreeBodyParams<T>& p, int n, int m, T* Q,
         for (int i = 0; i < lanes; ++i) acc += pairs.weight[i] * pairs.e[i] * row[i] * (T(1) + gate_factor(p, pairs, i, c));
       } else {
         Vec<T> sums{};
-        for (int i = 0; i < lanes; i += width<T>)
-          sums += load<T>(pairs.weight + i) * load<T>(pairs.e + i) * load<T>(row + i);
+        for (int i = 0; i < lanes; i += width<T>) sums += load<T>(pairs.weight + i) * load<T>(pairs.e + i) * load<T>(row + i);
         acc = sum<T>(sums);
       }
       Q[c] += acc;

@@ -41,7 +41,8 @@ extern "C" __global__ void assemble_deepmd(int n, int l, double* atom_virial, co
   if (i >= n) return;
   double acc[3] = {};
   for (int e = start[i]; e < start[i + 1]; ++e)
-    for (int k = 0; k < 3; ++k) acc[k] -= static_cast<double>(seeded[3LL * e + k]) - x[3LL * i + l] * static_cast<double>(plain[3LL * e + k]);
+    for (int k = 0; k < 3; ++k)
+      acc[k] -= static_cast<double>(seeded[3LL * e + k]) - x[3LL * i + l] * static_cast<double>(plain[3LL * e + k]);
   for (int q = begin[i]; q < begin[i + 1]; ++q) {
     const int e = incoming[q];
     const double position = x[3LL * centre[e] + l] + d[3LL * e + l];

@@ -44,7 +44,8 @@ __device__ __forceinline__ real gram_gradient(int n, int axis, int c, const real
 /// out(i, j, sum_k A(k, i) B(k, j)) for i < m and j < n, A(k, i) = a[k ak + i ai], B(k, j) = b[k bk + j bj], by all threads of the
 /// block, four by two results at a time. No barrier inside: the same thread gets the same (i, j) in every call of one size.
 template <class Out>
-__device__ __forceinline__ void block_product(int m, int n, int depth, const real* a, int ak, int ai, const real* b, int bk, int bj, Out out) {
+__device__ __forceinline__ void block_product(int m, int n, int depth, const real* a, int ak, int ai, const real* b, int bk, int bj,
+                                              Out out) {
   const int rows = (m + 3) / 4, columns = (n + 1) / 2;
   for (int t = threadIdx.x; t < rows * columns; t += blockDim.x) {
     const int i0 = t / columns * 4, j0 = t % columns * 2;

@@ -6,8 +6,8 @@ using namespace dpa2;
 
 namespace {
 
-constexpr int EDGES = 8;   // that a thread projects together
-constexpr int TILE = 32;   // edges whose features are in shared memory together
+constexpr int EDGES = 8;  // that a thread projects together
+constexpr int TILE = 32;  // edges whose features are in shared memory together
 
 /// g2 of a tile of edges, channel by channel: t (n2, TILE); edges beyond the last are zero.
 __device__ void load_tile(real* t, const real* g2, int first, int count, int n2) {
@@ -32,8 +32,8 @@ __device__ __forceinline__ void project(real (&y)[EDGES], const real* tile, cons
 }  // namespace
 
 // out (n, n1) = kappa_n sum_e w_e (g2_e P) * g1_j; P (n2, n1). Dynamic shared memory: n2 TILE (32).
-extern "C" __global__ void conv(int n1, int n2, real* out, const real* g1, const real* g2, const real* P, const real* w, const real* kappa_n,
-                                const int* start, const int* j) {
+extern "C" __global__ void conv(int n1, int n2, real* out, const real* g1, const real* g2, const real* P, const real* w,
+                                const real* kappa_n, const int* start, const int* j) {
   DYNAMIC_SHARED(real, tile);
   const int i = blockIdx.x, begin = start[i], end = start[i + 1];
   // Channels in rounds of the block, so that all threads meet at the barriers.
@@ -59,8 +59,9 @@ extern "C" __global__ void conv(int n1, int n2, real* out, const real* g1, const
 
 // dg1_edge (nedge, n1) = (rows of edges), dg2 (nedge, n2) +=, dw (nedge) +=, given dout (n, n1); Pt (n1, n2). Dynamic shared memory:
 // (2 n2 + n1) TILE.
-extern "C" __global__ void conv_backward(int n1, int n2, real* dg1_edge, real* dg2, real* dw, const real* dout, const real* g1, const real* g2,
-                                         const real* P, const real* Pt, const real* w, const real* kappa_n, const int* start, const int* j) {
+extern "C" __global__ void conv_backward(int n1, int n2, real* dg1_edge, real* dg2, real* dw, const real* dout, const real* g1,
+                                         const real* g2, const real* P, const real* Pt, const real* w, const real* kappa_n,
+                                         const int* start, const int* j) {
   DYNAMIC_SHARED(real, tile);
   real* q = tile + n2 * TILE;  // (n2, TILE): gradient of g2 without the weight
   real* gb = q + n2 * TILE;    // (n1, TILE): dout * g1_j
@@ -106,8 +107,9 @@ extern "C" __global__ void conv_node(int n2, int out_width, real* out, const rea
 }
 
 // dnode_edge (nedge, n2) = (rows of edges), dg2 (nedge, n2) +=, dw (nedge) +=, given dout (n, out_width). One warp per edge of the centre.
-extern "C" __global__ void conv_node_backward(int n2, int out_width, real* dnode_edge, real* dg2, real* dw, const real* dout, const real* g2,
-                                              const real* node, const real* w, const real* kappa_n, const int* start, const int* j) {
+extern "C" __global__ void conv_node_backward(int n2, int out_width, real* dnode_edge, real* dg2, real* dw, const real* dout,
+                                              const real* g2, const real* node, const real* w, const real* kappa_n, const int* start,
+                                              const int* j) {
   const int i = blockIdx.x, lane = threadIdx.x % 32;
   const real kappa = kappa_n[i];
   const real* g = row_of(dout, i, out_width);

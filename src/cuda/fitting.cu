@@ -38,7 +38,8 @@ extern "C" __global__ void fitting_hidden(long long size, int out, int in, int s
 }
 
 // dz (rows, out) = dy * dphi, dx (rows, in) = what the skip passes on; a thread per element of the wider of the two
-extern "C" __global__ void fitting_hidden_backward(int rows, int out, int in, int skip, real* dz, real* dx, const real* dy, const real* dphi) {
+extern "C" __global__ void fitting_hidden_backward(int rows, int out, int in, int skip, real* dz, real* dx, const real* dy,
+                                                   const real* dphi) {
   const int width = out > in ? out : in;
   const long long t = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (t >= static_cast<long long>(rows) * width) return;

@@ -27,8 +27,8 @@ extern "C" __global__ void g1g1(int n1, int n2, real* U, const real* g1, const r
 
 // dg1 (n, n1) += (the centre's share), dg1_edge (nedge, n1) += (the neighbour's, rows of edges), dw (nedge) +=, given dU (nedge, n2); Wt (n2, n1).
 // Dynamic shared memory: (n1 + n2) TILE.
-extern "C" __global__ void g1g1_backward(int n1, int n2, real* dg1, real* dg1_edge, real* dw, const real* dU, const real* g1, const real* Wt,
-                                         const real* w, const int* start, const int* j) {
+extern "C" __global__ void g1g1_backward(int n1, int n2, real* dg1, real* dg1_edge, real* dw, const real* dU, const real* g1,
+                                         const real* Wt, const real* w, const int* start, const int* j) {
   DYNAMIC_SHARED(real, y);      // (TILE, n1)
   real* given = y + TILE * n1;  // (n2, TILE)
   const int i = blockIdx.x, lane = threadIdx.x % 32;

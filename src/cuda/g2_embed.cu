@@ -22,8 +22,8 @@ extern "C" __global__ void g2_embed(int nedge, int n2, int smooth, real direct, 
 }
 
 // dR (nedge, 4) =: gradients of x and h2, given dg2 (nedge, n2) and dh2 (nedge, 3). One warp per edge.
-extern "C" __global__ void g2_embed_backward(int nedge, int n2, real* dR, const real* dg2, const real* dh2, const real* x, const real* weight,
-                                             const real* bias) {
+extern "C" __global__ void g2_embed_backward(int nedge, int n2, real* dR, const real* dg2, const real* dh2, const real* x,
+                                             const real* weight, const real* bias) {
   const int e = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (e >= nedge) return;
   real acc = 0;

@@ -6,7 +6,8 @@
 using namespace dpa2;
 
 // y (size / width rows, width) = phi(z + bias[row type]), dphi = phi' or null, which may be z; bias (ntypes, width) or null
-extern "C" __global__ void entry_activation(long long size, int width, real* y, real* dphi, const real* z, const real* bias, const int* types) {
+extern "C" __global__ void entry_activation(long long size, int width, real* y, real* dphi, const real* z, const real* bias,
+                                            const int* types) {
   const long long at = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (at >= size) return;
   const int c = static_cast<int>(at % width);

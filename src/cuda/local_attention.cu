@@ -8,8 +8,8 @@ using namespace dpa2;
 namespace {
 
 /// S, P (nh, n) = scores and probabilities of the edges first..first+n; padded slots have the logit 0 where w is 1 + shift.
-__device__ void probabilities(int n, int n1, int nh, real* S, real* P, const real* tq, const real* g1, const int* j, const real* w, real shift,
-                              real npad) {
+__device__ void probabilities(int n, int n1, int nh, real* S, real* P, const real* tq, const real* g1, const int* j, const real* w,
+                              real shift, real npad) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   for (int e = warp; e < n; e += warps) {
     const real* row = row_of(g1, j[e], n1);
@@ -60,8 +60,9 @@ extern "C" __global__ void local_attention(int n1, int nh, real shift, int nsel,
 
 // dtq (n, nh * n1) =, dg1_edge (nedge, n1) += (rows of edges), dw (nedge) +=, given dout (n, nh * n1), the gradient of o. Dynamic shared memory:
 // 3 nh most.
-extern "C" __global__ void local_attention_backward(int n1, int nh, real shift, int nsel, real* dtq, real* dg1_edge, real* dw, const real* dout,
-                                                    const real* tq, const real* g1, const real* w, const int* start, const int* j) {
+extern "C" __global__ void local_attention_backward(int n1, int nh, real shift, int nsel, real* dtq, real* dg1_edge, real* dw,
+                                                    const real* dout, const real* tq, const real* g1, const real* w, const int* start,
+                                                    const int* j) {
   DYNAMIC_SHARED(real, S);
   const int i = blockIdx.x, first = start[i], n = start[i + 1] - first;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;

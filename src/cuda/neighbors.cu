@@ -156,8 +156,9 @@ using namespace dpa2::neighbors;
 
 // One thread per atom. wrapped (natoms, 3) =, shift (natoms, 3) = with wrapped = x - shift box, bin (natoms) = (-1 for types < 0),
 // count (bins) +=; status (3): the first atom that is not finite or too far out, of an unknown type, or too far away.
-extern "C" __global__ void __launch_bounds__(128) wrap_atoms(int natoms, double* wrapped, int* shift, int* bin, int* count, int* status, const double* x,
-                                      const int* types, int ntypes, const double* geometry, const int* layout) {
+extern "C" __global__ void __launch_bounds__(128)
+    wrap_atoms(int natoms, double* wrapped, int* shift, int* bin, int* count, int* status, const double* x, const int* types, int ntypes,
+               const double* geometry, const int* layout) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= natoms) return;
   const Lattice lattice{geometry, layout};
@@ -266,8 +267,9 @@ extern "C" __global__ void __launch_bounds__(128) sort_rows(int nrows, int* sort
 }
 
 // One warp per centre: found (natoms) = neighbours and images within the radius.
-extern "C" __global__ void __launch_bounds__(128, 8) count_neighbors(int natoms, int* found, double radius, const double* wrapped, const int* bin,
-                                           const int* first, const int* sorted, const double* geometry, const int* layout) {
+extern "C" __global__ void __launch_bounds__(128, 8)
+    count_neighbors(int natoms, int* found, double radius, const double* wrapped, const int* bin, const int* first, const int* sorted,
+                    const double* geometry, const int* layout) {
   const int i = centre_of_warp();
   if (i >= natoms) return;
   const Lattice lattice{geometry, layout};
@@ -289,13 +291,13 @@ extern "C" __global__ void __launch_bounds__(128, 8) count_neighbors(int natoms,
 // and order (numbers of candidates) =; at the end order has those that are stored. Per centre: stored, n_three, n_repformer, pad_repinit, pad_three =.
 // worst (4), coinciding (1): see note() and note_pair(); the first centre with a neighbour at distance 0. capacity: distances per centre that
 // the shared memory holds, twice (unsorted and sorted); beyond it the scratch arrays do, with their sorted distances in `spare`.
-extern "C" __global__ void __launch_bounds__(128) sort_neighbors(int natoms, int capacity, int* stored, int* n_three, int* n_repformer, int* pad_repinit, int* pad_three,
-                                          unsigned long long* worst, int* coinciding, int* j, long long* code, double* r, double* spare,
-                                          int* sorted, int* order, double radius, double tolerance, int nsel, double rep_rcut,
-                                          int rep_nsel, double three_rcut, int three_nsel, int use_three, int coincide,
-                                          const signed char* excluded, int ntypes, const int* types, const double* wrapped, const int* shift,
-                                          const int* bin, const int* first, const int* atoms, const int* from,
-                                          const double* geometry, const int* layout) {
+extern "C" __global__ void __launch_bounds__(128)
+    sort_neighbors(int natoms, int capacity, int* stored, int* n_three, int* n_repformer, int* pad_repinit, int* pad_three,
+                   unsigned long long* worst, int* coinciding, int* j, long long* code, double* r, double* spare, int* sorted, int* order,
+                   double radius, double tolerance, int nsel, double rep_rcut, int rep_nsel, double three_rcut, int three_nsel,
+                   int use_three, int coincide, const signed char* excluded, int ntypes, const int* types, const double* wrapped,
+                   const int* shift, const int* bin, const int* first, const int* atoms, const int* from, const double* geometry,
+                   const int* layout) {
   DYNAMIC_SHARED(double, distances);
   const int i = centre_of_warp(), lane = lane_number();
   if (i >= natoms) return;
@@ -394,9 +396,10 @@ extern "C" __global__ void __launch_bounds__(128) sort_neighbors(int natoms, int
 
 // One warp per centre: the edges start[i]..start[i + 1] from the scratch arrays of sort_neighbors. centre, neighbor, r (nedge) =,
 // d (nedge, 3) =, image (nedge, 3) = unless null, incoming (natoms) += edges that end at each atom.
-extern "C" __global__ void __launch_bounds__(128) store_edges(int natoms, int* centre, int* neighbor, double* d, double* r, int* image, int* incoming,
-                                       const int* start, const int* from, const int* j, const long long* code, const int* order,
-                                       const double* wrapped, const int* shift, const double* geometry, const int* layout) {
+extern "C" __global__ void __launch_bounds__(128)
+    store_edges(int natoms, int* centre, int* neighbor, double* d, double* r, int* image, int* incoming, const int* start, const int* from,
+                const int* j, const long long* code, const int* order, const double* wrapped, const int* shift, const double* geometry,
+                const int* layout) {
   const int i = centre_of_warp();
   if (i >= natoms) return;
   const Lattice lattice{geometry, layout};
@@ -419,8 +422,8 @@ extern "C" __global__ void __launch_bounds__(128) store_edges(int natoms, int* c
 
 // One warp per centre: the first edges of each centre as a list of their own, those of centre i from first[i] to first[i + 1]. edge (total) =
 // their numbers in the whole list, neighbor (total) =, incoming (natoms) +=.
-extern "C" __global__ void __launch_bounds__(128) store_prefixes(int natoms, int* edge, int* neighbor, int* incoming, const int* first,
-                                                                const int* start, const int* j) {
+extern "C" __global__ void __launch_bounds__(128)
+    store_prefixes(int natoms, int* edge, int* neighbor, int* incoming, const int* first, const int* start, const int* j) {
   const int i = centre_of_warp();
   if (i >= natoms) return;
   for (int e = first[i] + lane_number(); e < first[i + 1]; e += 32) {

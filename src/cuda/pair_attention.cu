@@ -23,7 +23,9 @@ struct Features {
     for (int t = threadIdx.x; t < n; t += blockDim.x) w[t] = weights[first + t];
   }
 
-  __device__ __forceinline__ real product(int j, int k) const { return h[j] * h[k] + h[ld + j] * h[ld + k] + h[2 * ld + j] * h[2 * ld + k]; }
+  __device__ __forceinline__ real product(int j, int k) const {
+    return h[j] * h[k] + h[ld + j] * h[ld + k] + h[2 * ld + j] * h[2 * ld + k];
+  }
 };
 
 /// The attention of query j, by PARTS neighbouring lanes, each over every PARTS-th key.
@@ -54,7 +56,9 @@ struct Softmax {
     total = part_sum(total, PARTS) + npad * DeviceMath::exp(-shift - top);
   }
 
-  __device__ __forceinline__ real probability(real s, int k, real product) const { return DeviceMath::exp(logit(s, k, product) - top) / total; }
+  __device__ __forceinline__ real probability(real s, int k, real product) const {
+    return DeviceMath::exp(logit(s, k, product) - top) / total;
+  }
 };
 
 }  // namespace
@@ -68,12 +72,12 @@ extern "C" __global__ void pair_attention(int n2, int nh, int gate, real shift, 
   DYNAMIC_SHARED(real, shared);
   const int first = start[blockIdx.x], n = start[blockIdx.x + 1] - first;
   if (n == 0) return;
-  real* ut = shared + n2 * ld;     // (n2, ld): keys times A_h
-  real* v = ut + n2 * ld;          // (n, vd): values
-  real* zs = v + most * vd;        // (n, vd)
-  real* S = zs + most * vd;        // (n keys, ld queries)
-  real* h = S + most * ld;         // (3, ld)
-  real* sums = h + 4 * ld;         // (3, ld): dh
+  real* ut = shared + n2 * ld;  // (n2, ld): keys times A_h
+  real* v = ut + n2 * ld;       // (n, vd): values
+  real* zs = v + most * vd;     // (n, vd)
+  real* S = zs + most * vd;     // (n keys, ld queries)
+  real* h = S + most * ld;      // (3, ld)
+  real* sums = h + 4 * ld;      // (3, ld): dh
   const Features at{shared, h, h + 3 * ld, n, ld};
   at.load(g2, h2, w, first, n2);
   if (B != nullptr)
@@ -123,17 +127,17 @@ extern "C" __global__ void pair_attention_backward(int n2, int nh, int gate, rea
   DYNAMIC_SHARED(real, shared);
   const int first = start[blockIdx.x], n = start[blockIdx.x + 1] - first;
   if (n == 0) return;
-  real* ut = shared + n2 * ld;      // (n2, ld): keys times A_h
-  real* vt = ut + n2 * ld;          // (n2, ld): values, then gradients of values and of ut
-  real* dzt = vt + n2 * ld;         // (n2, ld)
-  real* S = dzt + n2 * ld;          // (n keys, ld queries): scores, then the gradient of HH
-  real* P = S + most * ld;          // probabilities times c1
-  real* D = P + most * ld;          // the gradient of that, then of the scores
-  real* W = D + most * ld;          // the gradient of w_j w_k
-  real* dg = W + most * ld;         // (n, vd): dg2
-  real* h = dg + most * vd;         // (3, ld), and w
-  real* dhs = h + 4 * ld;           // (3, ld), and dw
-  real* up = dhs + 4 * ld;          // (3, ld): ddh
+  real* ut = shared + n2 * ld;  // (n2, ld): keys times A_h
+  real* vt = ut + n2 * ld;      // (n2, ld): values, then gradients of values and of ut
+  real* dzt = vt + n2 * ld;     // (n2, ld)
+  real* S = dzt + n2 * ld;      // (n keys, ld queries): scores, then the gradient of HH
+  real* P = S + most * ld;      // probabilities times c1
+  real* D = P + most * ld;      // the gradient of that, then of the scores
+  real* W = D + most * ld;      // the gradient of w_j w_k
+  real* dg = W + most * ld;     // (n, vd): dg2
+  real* h = dg + most * vd;     // (3, ld), and w
+  real* dhs = h + 4 * ld;       // (3, ld), and dw
+  real* up = dhs + 4 * ld;      // (3, ld): ddh
   const Features at{shared, h, h + 3 * ld, n, ld};
   at.load(g2, h2, w, first, n2);
   for (int t = threadIdx.x; t < n * n2; t += blockDim.x) {
@@ -194,8 +198,7 @@ extern "C" __global__ void pair_attention_backward(int n2, int nh, int gate, rea
         for (int x = 0; x < 4; ++x) dhs[x * ld + j] += own[x];
     }
     __syncthreads();
-    if (B != nullptr)
-      block_product(n, n2, n, P, 1, ld, dzt, 1, ld, [&](int k, int c, real value) { vt[c * ld + k] = value; });
+    if (B != nullptr) block_product(n, n2, n, P, 1, ld, dzt, 1, ld, [&](int k, int c, real value) { vt[c * ld + k] = value; });
     block_product(n, n2, n, D, ld, 1, ut, 1, ld, [&](int j, int c, real value) { dg[j * vd + c] += value; });
     // What key k gets: x = 0..2 of h, 3 of w.
     for (int t = threadIdx.x; t < 4 * n; t += blockDim.x) {

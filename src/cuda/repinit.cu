@@ -30,10 +30,10 @@ struct Tile {
 // D (n, d_width) columns 0..ng*axis =, M (n, 4, ng) =; R (nedge, 4), sw (nedge), start (n + 1), j (nedge), types (n) >= 0;
 // gate (combinations, ng) or null, times sw with gate_switch; pad (n): padded slots; pad_R (ntypes, 4) and pad_G (ntypes, ntypes, ng), row
 // of the type of atom 0, or null. Dynamic shared memory: 4 ng + 5 LANES + net.even() + net.odd().
-extern "C" __global__ void repinit(int ng, int axis, int ntypes, int one_side, int gate_switch, real inv_nsel, int d_width, real* D, real* M,
-                                   const real* R, const real* sw, const int* start, const int* j, const int* types, const int* layout,
-                                   const real* weights, const real* type_term, const real* type_skip, const real* gate, const int* pad,
-                                   const real* pad_R, const real* pad_G) {
+extern "C" __global__ void repinit(int ng, int axis, int ntypes, int one_side, int gate_switch, real inv_nsel, int d_width, real* D,
+                                   real* M, const real* R, const real* sw, const int* start, const int* j, const int* types,
+                                   const int* layout, const real* weights, const real* type_term, const real* type_skip, const real* gate,
+                                   const int* pad, const real* pad_R, const real* pad_G) {
   DYNAMIC_SHARED(real, shared);
   __shared__ int rows[LANES];
   real* moments = shared;
@@ -75,10 +75,10 @@ extern "C" __global__ void repinit(int ng, int axis, int ntypes, int one_side, i
 
 // dR (nedge, 4) =, dsw (nedge) =, given dD (n, d_width) and the M of the forward. Blocks of 128 threads. Dynamic shared memory: 4 ng + 5 LANES
 // + 2 (net.even() + net.odd()).
-extern "C" __global__ void repinit_backward(int ng, int axis, int ntypes, int one_side, int gate_switch, real inv_nsel, int d_width, real* dR,
-                                            real* dsw, const real* dD, const real* M, const real* R, const real* sw, const int* start,
-                                            const int* j, const int* types, const int* layout, const real* weights, const real* type_term,
-                                            const real* type_skip, const real* gate) {
+extern "C" __global__ void repinit_backward(int ng, int axis, int ntypes, int one_side, int gate_switch, real inv_nsel, int d_width,
+                                            real* dR, real* dsw, const real* dD, const real* M, const real* R, const real* sw,
+                                            const int* start, const int* j, const int* types, const int* layout, const real* weights,
+                                            const real* type_term, const real* type_skip, const real* gate) {
   DYNAMIC_SHARED(real, shared);
   __shared__ int rows[LANES];
   real* dM = shared;

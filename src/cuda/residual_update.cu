@@ -43,10 +43,11 @@ extern "C" __global__ void residual_update(long long size, int width, real* out,
 }
 
 // du =, dt_k = (the gradients of the products, null: not wanted), given dout, which may be du; t_k is read where it is activated
-extern "C" __global__ void residual_update_backward(long long size, int width, real* du, const real* dout, real a, real* dt0, const real* t0,
-                                                    const real* r0, const real* b0, int active0, real* dt1, const real* t1, const real* r1,
-                                                    const real* b1, int active1, real* dt2, const real* t2, const real* r2, const real* b2,
-                                                    int active2, real* dt3, const real* t3, const real* r3, const real* b3, int active3) {
+extern "C" __global__ void residual_update_backward(long long size, int width, real* du, const real* dout, real a, real* dt0,
+                                                    const real* t0, const real* r0, const real* b0, int active0, real* dt1, const real* t1,
+                                                    const real* r1, const real* b1, int active1, real* dt2, const real* t2, const real* r2,
+                                                    const real* b2, int active2, real* dt3, const real* t3, const real* r3, const real* b3,
+                                                    int active3) {
   const long long at = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (at >= size) return;
   const int c = static_cast<int>(at % width);

@@ -8,11 +8,11 @@ namespace {
 
 /// The neighbours of a centre in shared memory: vectors, switch and multiplicity; and a tile of pairs.
 struct Neighbors {
-  int n, m;                // edges; with the pad neighbour
-  real *v, *sw;            // (3, most + 1), (most + 1)
-  int* type;               // (most + 1)
-  real *e, *ss, *weight;   // (LANES) of a tile of pairs: v_j . v_k, sw_j sw_k, multiplicities
-  int* row;                // (LANES)
+  int n, m;               // edges; with the pad neighbour
+  real *v, *sw;           // (3, most + 1), (most + 1)
+  int* type;              // (most + 1)
+  real *e, *ss, *weight;  // (LANES) of a tile of pairs: v_j . v_k, sw_j sw_k, multiplicities
+  int* row;               // (LANES)
   int stride;
   real multiplicity;
 
@@ -58,10 +58,10 @@ __device__ Neighbors neighbors_in(real* shared, int* ints, int most) {
 // D (n, d_width) columns offset..offset+n3 =; R (edges of the block, 4), sw likewise, start (n + 1), edge: their numbers in the master
 // list that j belongs to; gate (ntypes, ntypes, n3) or null; pad (n), pad_v (ntypes, 3) or null. Dynamic shared memory: 4 (most + 1) +
 // 3 LANES + n3 + net.even() + net.odd() numbers and LANES + most + 1 integers, most: edges of any centre.
-extern "C" __global__ void three_body(int n3, int ntypes, int gate_switch, real inv_nsel_squared, int d_width, int offset, int most, real* D,
-                                      const real* R, const real* sw, const int* start, const int* edge, const int* j, const int* types,
-                                      const int* layout, const real* weights, const real* type_term, const real* type_skip,
-                                      const real* gate, const int* pad, const real* pad_v) {
+extern "C" __global__ void three_body(int n3, int ntypes, int gate_switch, real inv_nsel_squared, int d_width, int offset, int most,
+                                      real* D, const real* R, const real* sw, const int* start, const int* edge, const int* j,
+                                      const int* types, const int* layout, const real* weights, const real* type_term,
+                                      const real* type_skip, const real* gate, const int* pad, const real* pad_v) {
   DYNAMIC_SHARED(real, shared);
   const EmbeddingNet net{layout, weights, type_term, type_skip};
   const int i = blockIdx.x;
@@ -95,18 +95,19 @@ extern "C" __global__ void three_body(int n3, int ntypes, int gate_switch, real 
 // dR (edges of the block, 4) =, dsw =, given dD (n, d_width). Blocks of 128 threads. Pairs are taken row by row, so that every
 // neighbour's gradient is added to by one thread at a time. Dynamic shared memory: 8 (most + 1) + 5 LANES + n3 + 2 (net.even() + net.odd())
 // numbers and LANES + most + 1 integers.
-extern "C" __global__ void three_body_backward(int n3, int ntypes, int gate_switch, real inv_nsel_squared, int d_width, int offset, int most, real* dR,
-                                               real* dsw, const real* dD, const real* R, const real* sw, const int* start, const int* edge,
-                                               const int* j, const int* types, const int* layout, const real* weights, const real* type_term,
-                                               const real* type_skip, const real* gate, const int* pad, const real* pad_v) {
+extern "C" __global__ void three_body_backward(int n3, int ntypes, int gate_switch, real inv_nsel_squared, int d_width, int offset,
+                                               int most, real* dR, real* dsw, const real* dD, const real* R, const real* sw,
+                                               const int* start, const int* edge, const int* j, const int* types, const int* layout,
+                                               const real* weights, const real* type_term, const real* type_skip, const real* gate,
+                                               const int* pad, const real* pad_v) {
   DYNAMIC_SHARED(real, shared);
   const EmbeddingNet net{layout, weights, type_term, type_skip};
   const int i = blockIdx.x, stride = most + 1;
   real* dQ = shared + 4 * stride + 3 * LANES;
-  real* dv = dQ + n3;            // (3, most + 1)
+  real* dv = dQ + n3;  // (3, most + 1)
   real* dswitch = dv + 3 * stride;
-  real* de = dswitch + stride;   // (LANES)
-  real* dss = de + LANES;        // (LANES)
+  real* de = dswitch + stride;  // (LANES)
+  real* dss = de + LANES;       // (LANES)
   real* work = dss + LANES;
   Neighbors at = neighbors_in(shared, reinterpret_cast<int*>(work + 2 * (net.even() + net.odd())), most);
   at.n = start[i + 1] - start[i];

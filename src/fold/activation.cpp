@@ -26,8 +26,8 @@ double evaluate(const FoldedActivation& act, double x) {
   case Activation::A:                                                      \
     math::activate<Activation::A, Functions, double>(x, act.silut, y, dy); \
     break;
-    DPA2_CASE(linear) DPA2_CASE(tanh) DPA2_CASE(relu) DPA2_CASE(relu6) DPA2_CASE(sigmoid) DPA2_CASE(softplus) DPA2_CASE(gelu)
-    DPA2_CASE(silu) DPA2_CASE(silut)
+    DPA2_CASE(linear)
+    DPA2_CASE(tanh) DPA2_CASE(relu) DPA2_CASE(relu6) DPA2_CASE(sigmoid) DPA2_CASE(softplus) DPA2_CASE(gelu) DPA2_CASE(silu) DPA2_CASE(silut)
 #undef DPA2_CASE
   }
   return y;

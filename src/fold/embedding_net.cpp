@@ -80,7 +80,8 @@ FoldedEmbeddingNet fold_embedding_net(const Config& config, RawTensors& raw, con
   if (config.repinit.strip) {
     net.gate = types;
     for (std::size_t l = 0; l < options.nlayers; ++l)
-      net.gate = evaluate(fold_hidden(raw, options.block + ".filter_layers_strip.networks.0.layers." + std::to_string(l)), net.act, net.gate);
+      net.gate =
+          evaluate(fold_hidden(raw, options.block + ".filter_layers_strip.networks.0.layers." + std::to_string(l)), net.act, net.gate);
   }
   if (options.table) net.table = fold_table(*options.table, raw.tensor(options.block + ".table"));
   return net;

@@ -41,7 +41,7 @@ struct FoldedEmbeddingNet {
 };
 
 struct EmbeddingOptions {
-  std::string block;   ///< of the names of the weights
+  std::string block;  ///< of the names of the weights
   std::size_t nlayers;
   bool one_side;
   const std::optional<TableConfig>& table;

@@ -16,7 +16,9 @@ struct Matrix {
   Matrix() = default;
   Matrix(int r, int c) : rows(r), cols(c), a(static_cast<std::size_t>(r) * static_cast<std::size_t>(c)) {}
   double& operator()(int r, int c) { return a[static_cast<std::size_t>(r) * static_cast<std::size_t>(cols) + static_cast<std::size_t>(c)]; }
-  double operator()(int r, int c) const { return a[static_cast<std::size_t>(r) * static_cast<std::size_t>(cols) + static_cast<std::size_t>(c)]; }
+  double operator()(int r, int c) const {
+    return a[static_cast<std::size_t>(r) * static_cast<std::size_t>(cols) + static_cast<std::size_t>(c)];
+  }
   bool empty() const { return a.empty(); }
 };
 

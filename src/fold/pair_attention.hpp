@@ -28,7 +28,6 @@ struct FoldedPairAttention {
 };
 
 /// `layer` is the prefix of the layer's weights.
-FoldedPairAttention fold_pair_attention(const RepformerConfig& config, RawTensors& raw, const std::string& layer,
-                                        const LayerFeatures& has);
+FoldedPairAttention fold_pair_attention(const RepformerConfig& config, RawTensors& raw, const std::string& layer, const LayerFeatures& has);
 
 }  // namespace dpa2

@@ -32,8 +32,7 @@ int FoldedResidual::index(Member member) const {
   return found == terms.end() ? -1 : static_cast<int>(found - terms.begin());
 }
 
-FoldedResidual fold_residual(UpdateStyle style, RawTensors& raw, const std::string& name, const std::vector<Member>& members,
-                             int width) {
+FoldedResidual fold_residual(UpdateStyle style, RawTensors& raw, const std::string& name, const std::vector<Member>& members, int width) {
   FoldedResidual f;
   if (members.empty()) return f;
   const double count = static_cast<double>(members.size());

@@ -55,7 +55,6 @@ struct FoldedResidual {
 };
 
 /// `name` is that of the list of vectors.
-FoldedResidual fold_residual(UpdateStyle style, RawTensors& raw, const std::string& name, const std::vector<Member>& members,
-                             int width);
+FoldedResidual fold_residual(UpdateStyle style, RawTensors& raw, const std::string& name, const std::vector<Member>& members, int width);
 
 }  // namespace dpa2

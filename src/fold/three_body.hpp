@@ -10,8 +10,8 @@ namespace dpa2 {
 
 struct FoldedThreeBody {
   FoldedStatistics statistics;
-  FoldedEmbeddingNet net;  ///< of the types of a pair in order
-  double inv_nsel_squared = 0;    ///< 1 / sel^2
+  FoldedEmbeddingNet net;       ///< of the types of a pair in order
+  double inv_nsel_squared = 0;  ///< 1 / sel^2
 
   template <class F>
   void for_each(const std::string& at, F& f) const {

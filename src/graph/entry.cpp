@@ -198,7 +198,8 @@ void Entry<T>::backward(int t, int i0, int i1, double* gamma_out, bool atom_viri
     backward_repformer_edges(i, arena, m, gamma);
     if (gamma_out != nullptr) {
       for (int e = 0; e < n; ++e)
-        for (int c = 0; c < 3; ++c) gamma_out[3 * (e0 + static_cast<std::size_t>(e)) + static_cast<std::size_t>(c)] = static_cast<double>(gamma[c * m + e]);
+        for (int c = 0; c < 3; ++c)
+          gamma_out[3 * (e0 + static_cast<std::size_t>(e)) + static_cast<std::size_t>(c)] = static_cast<double>(gamma[c * m + e]);
     } else {
       const std::size_t s = static_cast<std::size_t>(t);
       k_.assemble(n, m, ws_.force[s].data(), i - ws_.partition.range(t).begin, ws_.partition.local() + e0, ws_.virial[s].data(),

@@ -24,8 +24,8 @@ struct Extent {
   Count nlocal, nall, nedge, nedge_repformer;  ///< nedge_repformer: of the repformer lists
   int nlayers = 0, n1 = 0, n2 = 0;
   int values = 0;
-  int keep = 1;             ///< of g2: every how many layers it is kept for the backward
-  bool generous = false;    ///< whether memory is taken to spare work
+  int keep = 1;                         ///< of g2: every how many layers it is kept for the backward
+  bool generous = false;                ///< whether memory is taken to spare work
   bool pair_att = false, self = false;  ///< whether there is a LayerNorm, a self MLP
   bool update_h2 = false;
   bool gradient = false, atom_virial = false, deepmd_virial = false;
@@ -47,8 +47,8 @@ Extent extent_of(const Prepared<T>& m, const Task& task, Count nlocal, Count ned
   e.gradient = task.gradient;
   e.pair_att = m.has().pair_attention;
   e.self = m.has().self;
-  e.generous =
-      e.gradient && nedge_repformer * (e.nlayers - 1) * m.n2 * (e.pair_att ? 2 : 1) * static_cast<std::int64_t>(sizeof(T)) <= generous_limit;
+  e.generous = e.gradient &&
+               nedge_repformer * (e.nlayers - 1) * m.n2 * (e.pair_att ? 2 : 1) * static_cast<std::int64_t>(sizeof(T)) <= generous_limit;
   e.atom_virial = task.atom_virial == AtomVirial::edge;
   e.deepmd_virial = e.gradient && task.atom_virial == AtomVirial::deepmd;
   return e;

@@ -8,11 +8,11 @@ namespace dpa2 {
 /// Arrays of nall rows cover local atoms, then ghosts (theory 13).
 struct Frame {
   const Edges* edges = nullptr;
-  const int* types = nullptr;        ///< (nall), < 0 for virtual atoms
-  const double* wrapped = nullptr;   ///< (nlocal, 3): coordinates inside the cell, only for AtomVirial::deepmd
-  const double* fparam = nullptr;    ///< (nfparam) or null for the model's default
-  const double* aparam = nullptr;    ///< (nlocal, naparam) or null
-  int pad_type = 0;                  ///< type of atom 0 of the frame: padded slots carry it (theory Q4)
+  const int* types = nullptr;       ///< (nall), < 0 for virtual atoms
+  const double* wrapped = nullptr;  ///< (nlocal, 3): coordinates inside the cell, only for AtomVirial::deepmd
+  const double* fparam = nullptr;   ///< (nfparam) or null for the model's default
+  const double* aparam = nullptr;   ///< (nlocal, naparam) or null
+  int pad_type = 0;                 ///< type of atom 0 of the frame: padded slots carry it (theory Q4)
 };
 
 }  // namespace dpa2

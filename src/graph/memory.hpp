@@ -37,10 +37,10 @@ std::int64_t parse_bytes(const std::string& text);
 /// An evaluation whose memory is asked for.
 struct MemoryQuestion {
   std::int64_t natoms = 0;
-  std::int64_t nedge = 0;       ///< neighbours of all atoms in repinit's lists
-  std::int64_t nedge_repformer = 0;      ///< in the repformer's lists
-  std::int64_t candidates = 0;  ///< in the lists with skin
-  double images = 1;            ///< periodic copies of an atom that are looked at, itself included
+  std::int64_t nedge = 0;            ///< neighbours of all atoms in repinit's lists
+  std::int64_t nedge_repformer = 0;  ///< in the repformer's lists
+  std::int64_t candidates = 0;       ///< in the lists with skin
+  double images = 1;                 ///< periodic copies of an atom that are looked at, itself included
   int threads = 1;
   bool gradient = true;
   AtomVirial atom_virial = AtomVirial::none;

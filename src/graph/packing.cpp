@@ -35,8 +35,7 @@ Packed<T> pack(Storage& storage, const Matrix& m) {
   if (m.cols % panel != 0) throw internal_error("packed matrix with ", m.cols, " columns");
   T* p = storage.take<T>(m.a.size());
   for (int c = 0; c < m.cols; ++c)
-    for (int r = 0; r < m.rows; ++r)
-      p[(static_cast<long>(c / panel) * m.rows + r) * panel + c % panel] = static_cast<T>(m(r, c));
+    for (int r = 0; r < m.rows; ++r) p[(static_cast<long>(c / panel) * m.rows + r) * panel + c % panel] = static_cast<T>(m(r, c));
   return {p, m.rows, m.cols};
 }
 
@@ -59,10 +58,10 @@ ActivationSpec<T> activation(const FoldedActivation& act) {
   return {act.kind, {static_cast<T>(act.silut.threshold), static_cast<T>(act.silut.slope), static_cast<T>(act.silut.offset)}};
 }
 
-#define DPA2_INSTANTIATE_FOR(T)                                                  \
-  template Packed<T> pack<T>(Storage&, const Matrix&);                           \
-  template void pack_both<T>(Storage&, const Matrix&, Packed<T>&, Packed<T>&);   \
-  template const T* flat<T>(Storage&, const Matrix&, int);                       \
+#define DPA2_INSTANTIATE_FOR(T)                                                \
+  template Packed<T> pack<T>(Storage&, const Matrix&);                         \
+  template void pack_both<T>(Storage&, const Matrix&, Packed<T>&, Packed<T>&); \
+  template const T* flat<T>(Storage&, const Matrix&, int);                     \
   template ActivationSpec<T> activation<T>(const FoldedActivation&);
 DPA2_INSTANTIATE_FOR(double)
 DPA2_INSTANTIATE_FOR(float)

@@ -48,9 +48,7 @@ class PairFeatures {
   }
 
   /// Where the g2 before a layer, not the first, go: (n, n2) of the centre whose edges begin at `start`.
-  T* place(int layer, std::int64_t start) noexcept {
-    return (is_kept(layer) ? kept_[layer / keep_ - 1] : shared_.data()) + start * n2_;
-  }
+  T* place(int layer, std::int64_t start) noexcept { return (is_kept(layer) ? kept_[layer / keep_ - 1] : shared_.data()) + start * n2_; }
   /// The gradient (n, n2) of the g2 of the centre whose edges begin at `start`: it takes the shared array.
   T* gradient(std::int64_t start) noexcept { return shared_.data() + start * n2_; }
 
@@ -61,7 +59,8 @@ class PairFeatures {
   const T* at(int layer, std::int64_t start, int n, Arena& arena, First first, Next next) {
     const long size = static_cast<long>(n) * n2_;
     switch (source(layer)) {
-      case Source::kept: return place(layer, start);
+      case Source::kept:
+        return place(layer, start);
       case Source::shared: {
         const T* g2 = place(layer, start);
         if (!gradient_ || layer + 1 < nlayers_) return g2;
@@ -70,7 +69,8 @@ class PairFeatures {
         return copy;
       }
       case Source::edges:
-      case Source::again: break;
+      case Source::again:
+        break;
     }
     int from = layer - layer % keep_;  // kept, or made from the edges
     const T* g2 = from == 0 ? nullptr : place(from, start);

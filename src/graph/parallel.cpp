@@ -43,8 +43,7 @@ void Partition::build(const Edges& edges, int threads) {
       }
     }
     std::sort(range.halo.begin(), range.halo.end());
-    for (std::size_t h = 0; h < range.halo.size(); ++h)
-      slot[range.halo[h]] = range.end - range.begin + static_cast<int>(h);
+    for (std::size_t h = 0; h < range.halo.size(); ++h) slot[range.halo[h]] = range.end - range.begin + static_cast<int>(h);
     for (std::int64_t e = e0; e < e1; ++e) {
       const int j = edges.j[static_cast<std::size_t>(e)];
       local_.data()[e] = outside(j) ? slot[j] : j - range.begin;

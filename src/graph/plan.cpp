@@ -25,7 +25,8 @@ std::int64_t memory_estimate(const Prepared<T>& m, const Task& task, const Memor
   Extent e = extent_of(m, task, q.natoms, q.nedge, q.nedge_repformer);
   const std::int64_t threads = std::max<std::int64_t>(1, std::min<std::int64_t>(q.threads, q.natoms));
   // A thread sums into its own atoms and their neighbours outside: all atoms, if they are in no spatial order.
-  e.rows.assign(static_cast<std::size_t>(threads), threads == 1 ? q.natoms : std::min(q.natoms, (Count(q.natoms / threads) + q.nedge / threads).value()));
+  e.rows.assign(static_cast<std::size_t>(threads),
+                threads == 1 ? q.natoms : std::min(q.natoms, (Count(q.natoms / threads) + q.nedge / threads).value()));
   const Count bytes = Count(Workspace<T>().growth(e)) + partition_bytes(q) + neighbor_bytes(q) + result_bytes(q);
   // Scratch of a thread: the dense products of a tile, and the pair maps of one centre.
   const Count n1 = m.n1, n2 = m.n2, most = padded<T>(m.nsel_repformer);

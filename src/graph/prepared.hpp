@@ -53,14 +53,14 @@ struct Prepared {
   BlockParams<T> stats_repinit, stats_three;
   RepinitParams<T> repinit;
   bool one_side = false, has_pad_repinit = false, use_three = false, has_pad_three = false;
-  const T* pad_R = nullptr;   ///< (ntypes, 4): the environment row of a padded slot per centre type
-  const T* pad_G = nullptr;   ///< (ntypes, ntypes, ng): its embedding per (type of atom 0, centre type)
+  const T* pad_R = nullptr;  ///< (ntypes, 4): the environment row of a padded slot per centre type
+  const T* pad_G = nullptr;  ///< (ntypes, ntypes, ng): its embedding per (type of atom 0, centre type)
   ThreeBodyParams<T> three;
-  const T* pad_v = nullptr;   ///< (ntypes, 3): the three-body vector of a padded slot per centre type
+  const T* pad_v = nullptr;  ///< (ntypes, 3): the three-body vector of a padded slot per centre type
 
   // the entry of the repformer
-  int nd = 0;                 ///< padded width of [D, Q]
-  int nd_repinit = 0;         ///< ng*axis: where Q begins
+  int nd = 0;          ///< padded width of [D, Q]
+  int nd_repinit = 0;  ///< ng*axis: where Q begins
   bool shape_identity = false;
   Packed<T> shape, shape_t;
   const T* tebd_term = nullptr;  ///< (ntypes, n1) or null

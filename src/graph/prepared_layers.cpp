@@ -149,7 +149,8 @@ void Prepared<T>::prepare_fitting(const Config& c, const FoldedFitting& f) {
   if (c.fitting.default_fparam) default_fparam = *c.fitting.default_fparam;
 
   const std::size_t nhidden = f.layers.size();
-  if (nhidden > max_fitting_layers) throw unsupported("a fitting net of ", nhidden, " layers (at most ", max_fitting_layers, " are supported)");
+  if (nhidden > max_fitting_layers)
+    throw unsupported("a fitting net of ", nhidden, " layers (at most ", max_fitting_layers, " are supported)");
   fitting_layers_.resize(nhidden);
   for (std::size_t l = 0; l < nhidden; ++l) {
     const FoldedHidden& from = f.layers[l];
@@ -175,9 +176,9 @@ void Prepared<T>::prepare_energy(const FoldedEnergy& f) {
   for (std::size_t t = 0; t < f.counted.a.size(); ++t) energy_excluded[t] = f.counted.a[t] == 0.0;
 }
 
-#define DPA2_INSTANTIATE_FOR(T)                                                                       \
-  template void Prepared<T>::prepare_layers(const Config&, std::vector<FoldedLayer>&);                \
-  template void Prepared<T>::prepare_fitting(const Config&, const FoldedFitting&);                    \
+#define DPA2_INSTANTIATE_FOR(T)                                                        \
+  template void Prepared<T>::prepare_layers(const Config&, std::vector<FoldedLayer>&); \
+  template void Prepared<T>::prepare_fitting(const Config&, const FoldedFitting&);     \
   template void Prepared<T>::prepare_energy(const FoldedEnergy&);
 DPA2_INSTANTIATE_FOR(double)
 DPA2_INSTANTIATE_FOR(float)

@@ -78,8 +78,8 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
     if (p.has.conv) {
       const EdgeRows<T> pair{g2, n2, nullptr}, node{g1, n1, j};
       if (p.has.out_conv)
-        k_.conv_backward(n, dg2, n2, nullptr, acc, n1, scatter, ds, terms[p.g1_conv] + static_cast<long>(i - i0) * n1, pair, node, p.P, p.Pt,
-                         s, arena);
+        k_.conv_backward(n, dg2, n2, nullptr, acc, n1, scatter, ds, terms[p.g1_conv] + static_cast<long>(i - i0) * n1, pair, node, p.P,
+                         p.Pt, s, arena);
       else
         k_.conv_backward(n, acc, n1, scatter, dg2, n2, nullptr, ds, row + p.cat_conv, node, pair, p.P, p.Pt, s, arena);
     }

@@ -27,7 +27,8 @@ struct Interval {
 /// Chebyshev coefficients of a network on single intervals.
 class Fitter {
  public:
-  Fitter(const EmbeddingNet<double>& net, int terms) : net_(net), terms_(terms), nodes_(2 * terms), channels_(net.layers[net.nlayers - 1].out) {
+  Fitter(const EmbeddingNet<double>& net, int terms)
+      : net_(net), terms_(terms), nodes_(2 * terms), channels_(net.layers[net.nlayers - 1].out) {
     cosines_.resize(static_cast<std::size_t>(nodes_ * nodes_));
     for (int l = 0; l < net.nlayers; ++l) node_work_ += static_cast<double>(net.layers[l].in) * net.layers[l].out;
     for (int k = 0; k < nodes_; ++k)
@@ -99,7 +100,8 @@ bool series_wanted() {
 }
 
 template <class T>
-bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves, double lo, double hi, int pair_types) {
+bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves, double lo, double hi,
+                  int pair_types) {
   constexpr int K = series_terms<T>;
   constexpr double tolerance = sizeof(T) == 8 ? 4e-15 : 1e-9;
   if (!(hi > lo) || !std::isfinite(lo) || !std::isfinite(hi) || ncurves > max_curves) return false;
@@ -150,8 +152,8 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
   for (int curve = 0; curve < ncurves; ++curve)
     for (std::size_t n = first[static_cast<std::size_t>(curve)]; n < last[static_cast<std::size_t>(curve)]; ++n) {
       const int count = 1 << (deepest - intervals[n].level);
-      std::fill_n(cells + static_cast<std::ptrdiff_t>(curve) * table.ncells + static_cast<std::ptrdiff_t>(intervals[n].index) * count, count,
-                  static_cast<int>(n));
+      std::fill_n(cells + static_cast<std::ptrdiff_t>(curve) * table.ncells + static_cast<std::ptrdiff_t>(intervals[n].index) * count,
+                  count, static_cast<int>(n));
     }
   for (std::size_t n = 0; n < intervals.size(); ++n) {
     const Interval& i = intervals[n];

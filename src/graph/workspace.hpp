@@ -41,26 +41,26 @@ struct Workspace {
   std::vector<std::unique_ptr<Arena>> arenas;  ///< one per thread
   Partition partition;
   Extent extent;
-  Buffer<std::int64_t> start_repformer;                 ///< (nlocal + 1): first repformer edge of a centre
+  Buffer<std::int64_t> start_repformer;  ///< (nlocal + 1): first repformer edge of a centre
 
   // kept between forward and backward
-  Layers<T> g1;                                ///< [nlayers or 2] (nall, n1), see `g1_before`
-  Buffer<T> dphi_entry;                        ///< (nlocal, n1)
-  Layers<T> dphi_lin;                          ///< [nlayers - 1] (nlocal, n1)
-  PairFeatures<T> pairs;                       ///< g2 and its gradient
-  Layers<T> dphi_self, dphi_lin2;              ///< [nlayers - 1] (nlocal, n1), (nedge_repformer, n2), if `generous`
-  Layers<T> norm, inv_sigma;                   ///< [nlayers - 1] (nedge_repformer, n2), (nedge_repformer), if `generous`
-  Layers<T> h2;                                ///< [nlayers or 2 or 1] (nedge_repformer, 3), see `h2_before`
-  Buffer<T> w, x;                              ///< (nedge_repformer): switch or 1; input of the g2 embedding
+  Layers<T> g1;                    ///< [nlayers or 2] (nall, n1), see `g1_before`
+  Buffer<T> dphi_entry;            ///< (nlocal, n1)
+  Layers<T> dphi_lin;              ///< [nlayers - 1] (nlocal, n1)
+  PairFeatures<T> pairs;           ///< g2 and its gradient
+  Layers<T> dphi_self, dphi_lin2;  ///< [nlayers - 1] (nlocal, n1), (nedge_repformer, n2), if `generous`
+  Layers<T> norm, inv_sigma;       ///< [nlayers - 1] (nedge_repformer, n2), (nedge_repformer), if `generous`
+  Layers<T> h2;                    ///< [nlayers or 2 or 1] (nedge_repformer, 3), see `h2_before`
+  Buffer<T> w, x;                  ///< (nedge_repformer): switch or 1; input of the g2 embedding
 
   // the backward
-  Buffer<T> dg1, dh2, dw;                      ///< (nall, n1), (nedge_repformer, 3), (nedge_repformer)
-  std::vector<Buffer<T>> acc;                  ///< per thread (rows, n1): what the thread adds to dg1
+  Buffer<T> dg1, dh2, dw;                                  ///< (nall, n1), (nedge_repformer, 3), (nedge_repformer)
+  std::vector<Buffer<T>> acc;                              ///< per thread (rows, n1): what the thread adds to dg1
   std::vector<Buffer<double>> force, atom_virial, virial;  ///< per thread (rows, 3), (rows, 9), (9)
 
   // of those who use the descriptor
-  Buffer<double> values;                       ///< (nlocal, values): what is made of an atom's descriptor
-  Buffer<double> gamma[4], seed;               ///< (nedge, 3), (nlocal), only for deepmd-kit's atomic virial
+  Buffer<double> values;          ///< (nlocal, values): what is made of an atom's descriptor
+  Buffer<double> gamma[4], seed;  ///< (nedge, 3), (nlocal), only for deepmd-kit's atomic virial
 
   /// g1 before a layer: each has its own for a backward, else two take turns.
   T* g1_before(int layer) noexcept { return g1[turn(layer)]; }

@@ -4,10 +4,8 @@ namespace dpa2 {
 
 std::vector<OutputSpec> energy_outputs() {
   return {
-      {"energy", "eV", {1}, false, Reduction::sum, "atom_energy", false},
-      {"atom_energy", "eV", {1}, true, Reduction::none, "", false},
-      {"force", "eV/angstrom", {3}, true, Reduction::none, "energy", true},
-      {"virial", "eV", {9}, false, Reduction::none, "energy", false},
+      {"energy", "eV", {1}, false, Reduction::sum, "atom_energy", false},   {"atom_energy", "eV", {1}, true, Reduction::none, "", false},
+      {"force", "eV/angstrom", {3}, true, Reduction::none, "energy", true}, {"virial", "eV", {9}, false, Reduction::none, "energy", false},
       {"atom_virial", "eV", {9}, true, Reduction::none, "energy", true},
   };
 }
@@ -50,7 +48,8 @@ void EnergyHead<T>::fitting(const Frame& frame, int i0, int i1, const T* g1, dou
   for (int i = i0; i < i1; ++i) {
     const int t = frame.types[i];
     const bool counts = t >= 0 && m_.energy_excluded[static_cast<std::size_t>(t)] == 0;
-    energy[i] = counts ? static_cast<double>(e[i - i0]) - static_cast<double>(e0[i - i0]) + m_.energy_bias[static_cast<std::size_t>(t)] : 0.0;
+    energy[i] =
+        counts ? static_cast<double>(e[i - i0]) - static_cast<double>(e0[i - i0]) + m_.energy_bias[static_cast<std::size_t>(t)] : 0.0;
     if (dg1 == nullptr) continue;
     T* out = dg1 + static_cast<long>(i - i0) * m_.n1;
     for (int c = 0; c < m_.n1; ++c) out[c] = counts && c < m_.n1_real ? dx[static_cast<long>(i - i0) * width + c] : T(0);

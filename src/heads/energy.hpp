@@ -16,8 +16,8 @@ class EnergyHead : public Head<T> {
   [[nodiscard]] std::vector<OutputSpec> outputs() const override { return energy_outputs(); }
   [[nodiscard]] int width() const override { return 1; }
   void forward(const Frame& frame, int i0, int i1, const Rows<const T>& rows, double* values, Arena& arena) const override;
-  void backward(const Frame& frame, int i0, int i1, const Rows<const T>& rows, const double* seed, double* values,
-                const Rows<T>& gradient, Arena& arena) const override;
+  void backward(const Frame& frame, int i0, int i1, const Rows<const T>& rows, const double* seed, double* values, const Rows<T>& gradient,
+                Arena& arena) const override;
 
  private:
   void fitting(const Frame& frame, int i0, int i1, const T* g1, double* energy, T* dg1, Arena& arena) const;

@@ -18,9 +18,12 @@ enum class Reduction { none, sum, mean };
 /// "sum", "mean" or "".
 inline const char* reduction_name(Reduction reduction) noexcept {
   switch (reduction) {
-    case Reduction::sum: return "sum";
-    case Reduction::mean: return "mean";
-    case Reduction::none: break;
+    case Reduction::sum:
+      return "sum";
+    case Reduction::mean:
+      return "mean";
+    case Reduction::none:
+      break;
   }
   return "";
 }
@@ -28,11 +31,11 @@ inline const char* reduction_name(Reduction reduction) noexcept {
 /// One output. Names and units are deepmd-kit's.
 struct OutputSpec {
   std::string name, unit;
-  std::vector<int> shape;                  ///< of one atom's or of the frame's value
+  std::vector<int> shape;  ///< of one atom's or of the frame's value
   bool per_atom = false;
-  Reduction reduction = Reduction::none;   ///< of a value of the frame: over the atoms' values of `of`
-  std::string of;                          ///< the output that this one is a reduction or a derivative of; empty: of its own
-  bool ghosts = false;                     ///< per atom: rows for ghosts as well, which their owners add to their own
+  Reduction reduction = Reduction::none;  ///< of a value of the frame: over the atoms' values of `of`
+  std::string of;                         ///< the output that this one is a reduction or a derivative of; empty: of its own
+  bool ghosts = false;                    ///< per atom: rows for ghosts as well, which their owners add to their own
 
   /// Numbers in one value.
   [[nodiscard]] int size() const {

@@ -20,27 +20,27 @@ struct Taken {
   ino_t inode;
   int kept;
 };
-std::vector<Taken> &taken = *new std::vector<Taken>;  // for writers that end with the process, too
+std::vector<Taken>& taken = *new std::vector<Taken>;  // for writers that end with the process, too
 
 bool close_to(double a, double b, double noise) { return std::fabs(a - b) <= 1e-7 * std::fabs(a) + noise; }
 
-bool same(const Spread &a, const Spread &b, double noise) {
+bool same(const Spread& a, const Spread& b, double noise) {
   return close_to(a.max, b.max, noise) && close_to(a.min, b.min, noise) && close_to(a.avg, b.avg, noise);
 }
 
 // Whether two evaluations are of one state, up to rounding.
-bool same(const Row &a, const Row &b) {
+bool same(const Row& a, const Row& b) {
   return a.step == b.step && same(a.virial, b.virial, b.virial_noise) && same(a.force, b.force, b.force_noise);
 }
 
 }  // namespace
 
-double force_deviation(const std::vector<const double *> &forces, double eps) {
+double force_deviation(const std::vector<const double*>& forces, double eps) {
   const double n = static_cast<double>(forces.size());
   double mean[3] = {0.0, 0.0, 0.0}, sum = 0.0, norm = 0.0;
-  for (const double *f : forces)
+  for (const double* f : forces)
     for (int c = 0; c < 3; ++c) mean[c] += f[c] / n;
-  for (const double *f : forces)
+  for (const double* f : forces)
     for (int c = 0; c < 3; ++c) sum += (f[c] - mean[c]) * (f[c] - mean[c]);
   const double deviation = std::sqrt(sum / n);
   if (eps < 0.0) return deviation;
@@ -48,14 +48,14 @@ double force_deviation(const std::vector<const double *> &forces, double eps) {
   return deviation / (std::sqrt(norm) + eps);
 }
 
-Spread virial_deviation(const std::vector<std::vector<double>> &virials, double eps) {
+Spread virial_deviation(const std::vector<std::vector<double>>& virials, double eps) {
   const double n = static_cast<double>(virials.size());
   Spread s;
   double squares = 0.0;
   for (std::size_t k = 0; k < 9; ++k) {
     double mean = 0.0, sum = 0.0;
-    for (const auto &v : virials) mean += v[k] / n;
-    for (const auto &v : virials) sum += (v[k] - mean) * (v[k] - mean);
+    for (const auto& v : virials) mean += v[k] / n;
+    for (const auto& v : virials) sum += (v[k] - mean) * (v[k] - mean);
     double deviation = std::sqrt(sum / n);
     if (eps >= 0.0) deviation /= std::fabs(mean) + eps;
     s.max = k == 0 ? deviation : std::max(s.max, deviation);
@@ -77,7 +77,8 @@ Deviation::Opened Deviation::open(bool continued, bool among_others) {
   }
   regular_ = S_ISREG(about.st_mode);
   if (regular_) {
-    const auto mine = std::find_if(taken.begin(), taken.end(), [&](const Taken &t) { return t.device == about.st_dev && t.inode == about.st_ino; });
+    const auto mine =
+        std::find_if(taken.begin(), taken.end(), [&](const Taken& t) { return t.device == about.st_dev && t.inode == about.st_ino; });
     const bool in_use = mine != taken.end() && mine->kept < 0;
     if (mine != taken.end() && !in_use) {
       ::close(mine->kept);
@@ -105,7 +106,7 @@ Deviation::Opened Deviation::open(bool continued, bool among_others) {
 void Deviation::close() {
   if (out_ == nullptr) return;
   if (regular_) {
-    const auto mine = std::find_if(taken.begin(), taken.end(), [&](const Taken &t) { return t.device == device_ && t.inode == inode_; });
+    const auto mine = std::find_if(taken.begin(), taken.end(), [&](const Taken& t) { return t.device == device_ && t.inode == inode_; });
     mine->kept = among_others_ ? fcntl(fileno(out_), F_DUPFD_CLOEXEC, 0) : -1;
     if (mine->kept < 0) taken.erase(mine);
   }
@@ -127,7 +128,7 @@ bool Deviation::begin_run() {
     if (ftello(out_) > 0) return read_last_row();
   }
   std::fprintf(out_, "#%11s", "step");
-  for (const char *title : {"max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f"})
+  for (const char* title : {"max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f"})
     std::fprintf(out_, "%19s", title);
   if (atomic) std::fprintf(out_, "%19s", "atm_devi_f(N)");
   std::fputc('\n', out_);
@@ -171,7 +172,7 @@ bool Deviation::take_back() {
   return ftruncate(fileno(out_), last_.place) == 0 && fseeko(out_, last_.place, SEEK_SET) == 0;
 }
 
-bool Deviation::write(const Row &row, const std::vector<double> &per_atom) {
+bool Deviation::write(const Row& row, const std::vector<double>& per_atom) {
   if (last_.there && last_.row.step == row.step && regular_) {
     if (!take_back()) return false;
   } else if (last_.there) {
@@ -184,7 +185,7 @@ bool Deviation::write(const Row &row, const std::vector<double> &per_atom) {
   last_.there = true;
   last_.place = regular_ ? ftello(out_) : 0;
   std::fprintf(out_, "%12lld", static_cast<long long>(row.step));
-  for (const Spread &s : {row.virial, row.force})
+  for (const Spread& s : {row.virial, row.force})
     for (double x : {s.max, s.min, s.avg}) std::fprintf(out_, " %18.10e", x);
   for (double x : per_atom) std::fprintf(out_, " %18.10e", x);
   std::fputc('\n', out_);

@@ -18,10 +18,10 @@ struct Spread {
 
 /// Standard deviation (over models, not the sample's) of the force of an atom: the root of the mean squared distance from the
 /// mean force; divided by |mean force| + eps where eps >= 0.
-double force_deviation(const std::vector<const double *> &forces, double eps);
+double force_deviation(const std::vector<const double*>& forces, double eps);
 
 /// Of the nine components of the virials (per atom); the average is the root of the mean square.
-Spread virial_deviation(const std::vector<std::vector<double>> &virials, double eps);
+Spread virial_deviation(const std::vector<std::vector<double>>& virials, double eps);
 
 /// What an evaluation has to say: the deviations, and how much of each may be rounding.
 struct Row {
@@ -35,8 +35,8 @@ struct Row {
 class Deviation {
  public:
   Deviation() = default;
-  Deviation(const Deviation &) = delete;
-  Deviation &operator=(const Deviation &) = delete;
+  Deviation(const Deviation&) = delete;
+  Deviation& operator=(const Deviation&) = delete;
   ~Deviation() { close(); }
 
   std::string file = "model_devi.out";
@@ -54,14 +54,14 @@ class Deviation {
   bool begin_run();
   /// `per_atom`: in the order of the atoms' numbers, only with `atomic`. The row takes the place of one of the same step in the
   /// same run, and is left out where the run before ended in the same state. False where the file cannot be written.
-  bool write(const Row &row, const std::vector<double> &per_atom);
+  bool write(const Row& row, const std::vector<double>& per_atom);
 
  private:
   bool take_back();
   bool read_last_row();
 
-  std::FILE *out_ = nullptr;
-  bool regular_ = false;       // a pipe or a device cannot take rows back
+  std::FILE* out_ = nullptr;
+  bool regular_ = false;  // a pipe or a device cannot take rows back
   bool continued_ = false, among_others_ = false, begun_ = false;
   dev_t device_ = 0;
   ino_t inode_ = 0;
@@ -69,7 +69,7 @@ class Deviation {
     bool there = false;
     Row row;
     off_t place = 0;
-  } last_, final_;             // the row that may still be replaced, and the one before it
+  } last_, final_;  // the row that may still be replaced, and the one before it
 };
 
 }  // namespace dpa2_lammps

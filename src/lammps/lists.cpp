@@ -21,10 +21,10 @@ std::size_t at(std::ptrdiff_t i) { return static_cast<std::size_t>(i); }
 
 // The group of which fix gcmc and its like say 'exclude group THAT all', for atoms that a trial does without. Names of users
 // have no colon.
-int group_of_trials(const Neighbor &neighbor, const Group &group, int m) {
+int group_of_trials(const Neighbor& neighbor, const Group& group, int m) {
   const int pair[2] = {neighbor.ex1_group[m], neighbor.ex2_group[m]};
   for (int k : {0, 1}) {
-    const char *name = group.names[pair[k]];
+    const char* name = group.names[pair[k]];
     if (pair[1 - k] == 0 && name != nullptr && std::strchr(name, ':') != nullptr) return pair[k];
   }
   return -1;
@@ -32,7 +32,7 @@ int group_of_trials(const Neighbor &neighbor, const Group &group, int m) {
 
 // The group of comm_modify group, or 0: LAMMPS keeps it to itself.
 struct Border : Comm {
-  static int group_of(const Comm *comm) { return comm->*&Border::bordergroup; }
+  static int group_of(const Comm* comm) { return comm->*&Border::bordergroup; }
 };
 
 }  // namespace
@@ -79,17 +79,23 @@ int PairDPA2::first_type_of_all() const {
 // Pairs that other lines of the input script keep out of the lists: the energy of a model is no sum over pairs, and without
 // some of them it is that of another model. What concerns atoms without a model only changes nothing.
 void PairDPA2::refuse_missing_pairs() const {
-  static const char *const all_neighbors = "The model needs all neighbors of the atoms that it evaluates";
+  static const char* const all_neighbors = "The model needs all neighbors of the atoms that it evaluates";
   for (int i = 1; list->ijskip != nullptr && i <= atom->ntypes; i++)
     for (int j = i; j <= atom->ntypes; j++)
       if (takes_part(i) && takes_part(j) && list->ijskip[i][j] != 0)
-        error->all(FLERR, "pair_style dpa2: a pair_coeff line gives pairs of the atom types {} and {} to another pair style. {}: use hybrid/overlay, or NULL "
-                   "in place of the element of one of the two in the pair_coeff line of dpa2", i, j, all_neighbors);
+        error->all(FLERR,
+                   "pair_style dpa2: a pair_coeff line gives pairs of the atom types {} and {} to another pair style. {}: use "
+                   "hybrid/overlay, or NULL "
+                   "in place of the element of one of the two in the pair_coeff line of dpa2",
+                   i, j, all_neighbors);
   for (int m = 0; m < neighbor->nex_type; m++) {
     const int i = neighbor->ex1_type[m], j = neighbor->ex2_type[m];
     if (std::min(i, j) >= 1 && std::max(i, j) <= atom->ntypes && takes_part(i) && takes_part(j))
-      error->all(FLERR, "pair_style dpa2: 'neigh_modify exclude type {} {}' takes pairs out of the neighbor lists. {}: leave the line out, or put NULL in place "
-                 "of the element of one of the two types in pair_coeff", i, j, all_neighbors);
+      error->all(FLERR,
+                 "pair_style dpa2: 'neigh_modify exclude type {} {}' takes pairs out of the neighbor lists. {}: leave the line out, or put "
+                 "NULL in place "
+                 "of the element of one of the two types in pair_coeff",
+                 i, j, all_neighbors);
   }
   const int ngroup = neighbor->nex_group, nmol = neighbor->nex_mol, include = neighbor->includegroup, border = Border::group_of(comm);
   if (ngroup == 0 && nmol == 0 && include == 0 && border == 0) return;
@@ -110,20 +116,30 @@ void PairDPA2::refuse_missing_pairs() const {
   MPI_Allreduce(mine.data(), of_all.data(), static_cast<int>(mine.size()), MPI_INT, MPI_MAX, world);
   for (int m = 0; m < ngroup; m++)
     if (of_all[at(2 * m)] && of_all[at(2 * m + 1)] && group_of_trials(*neighbor, *group, m) < 0)
-      error->all(FLERR, "pair_style dpa2: 'neigh_modify exclude group {} {}' takes pairs out of the neighbor lists. {}: leave the line out. Rigid or frozen "
+      error->all(FLERR,
+                 "pair_style dpa2: 'neigh_modify exclude group {} {}' takes pairs out of the neighbor lists. {}: leave the line out. Rigid "
+                 "or frozen "
                  "atoms (fix rigid, fix setforce) do not need it; atoms without a model are called NULL in pair_coeff",
                  group->names[neighbor->ex1_group[m]], group->names[neighbor->ex2_group[m]], all_neighbors);
   for (int m = 0; m < nmol; m++)
     if (of_all[at(2 * ngroup + m)])
-      error->all(FLERR, "pair_style dpa2: 'neigh_modify exclude molecule/{} {}' takes pairs out of the neighbor lists. {}: leave the line out. Rigid molecules "
+      error->all(FLERR,
+                 "pair_style dpa2: 'neigh_modify exclude molecule/{} {}' takes pairs out of the neighbor lists. {}: leave the line out. "
+                 "Rigid molecules "
                  "(fix rigid) do not need it; atoms without a model are called NULL in pair_coeff",
                  neighbor->ex_mol_intra[m] != 0 ? "intra" : "inter", group->names[neighbor->ex_mol_group[m]], all_neighbors);
   if (of_all[mine.size() - 2])
-    error->all(FLERR, "pair_style dpa2: 'neigh_modify include {}' keeps all other atoms out of the neighbor lists. {}: leave the line out, or call all other "
-               "atoms NULL in pair_coeff", group->names[include], all_neighbors);
+    error->all(FLERR,
+               "pair_style dpa2: 'neigh_modify include {}' keeps all other atoms out of the neighbor lists. {}: leave the line out, or "
+               "call all other "
+               "atoms NULL in pair_coeff",
+               group->names[include], all_neighbors);
   if (of_all.back())
-    error->all(FLERR, "pair_style dpa2: 'comm_modify group {}' keeps all other atoms out of the ghosts. {}: leave the line out, or call all other atoms NULL in "
-               "pair_coeff", group->names[border], all_neighbors);
+    error->all(FLERR,
+               "pair_style dpa2: 'comm_modify group {}' keeps all other atoms out of the ghosts. {}: leave the line out, or call all other "
+               "atoms NULL in "
+               "pair_coeff",
+               group->names[border], all_neighbors);
 }
 
 // Bonded atoms whose special factors are 0 are not in LAMMPS's lists, whatever the bonds do: they are put back. A model does
@@ -131,7 +147,7 @@ void PairDPA2::refuse_missing_pairs() const {
 void PairDPA2::complete_lists() {
   completed_atoms.clear();
   completed.clear();
-  const int *flag = neighbor->special_flag;  // 0: neighbours of this kind are left out
+  const int* flag = neighbor->special_flag;  // 0: neighbours of this kind are left out
   if (atom->molecular == Atom::ATOMIC || (flag[1] != 0 && flag[2] != 0 && flag[3] != 0)) return;
   if (atom->map_style == Atom::MAP_NONE) error->all(FLERR, "pair_style dpa2 needs 'atom_modify map yes' for atoms that have bonds");
   const bool templates = atom->molecular == Atom::TEMPLATE;
@@ -157,7 +173,7 @@ void PairDPA2::complete_lists() {
       }
     };
     if (!templates) {
-      const int *end = atom->nspecial[i];
+      const int* end = atom->nspecial[i];
       for (int k = 1, s = 0; k <= 3; s = end[k - 1], k++)
         for (int t = s; flag[k] == 0 && t < end[k - 1]; t++) want(atom->special[i][t]);
     } else if (atom->molindex[i] >= 0) {
@@ -167,7 +183,7 @@ void PairDPA2::complete_lists() {
     if (wanted.empty()) continue;
 
     // LAMMPS keeps those that are no nearest images: they are not to be there twice.
-    const int *known = list->firstneigh[i];
+    const int* known = list->firstneigh[i];
     const int count = list->numneigh[i];
     for (int k = 0; k < count; k++)
       if (wanted_by[at(known[k] & NEIGHMASK)] == i) wanted_by[at(known[k] & NEIGHMASK)] = -1;
@@ -190,19 +206,20 @@ void PairDPA2::gather_lists() {
     numneigh[at(i)] = list->numneigh[i];
     firstneigh[at(i)] = list->firstneigh[i];
   }
-  for (const Completed &c : completed_atoms) {
+  for (const Completed& c : completed_atoms) {
     numneigh[at(c.atom)] = c.count;
     firstneigh[at(c.atom)] = completed.data() + c.first;
   }
   ids.resize(at(nall));
   for (int i = 0; i < nall; i++) ids[at(i)] = static_cast<int>(atom->tag[i] & MAXSMALLINT);
 
-  const double *x = nall > 0 ? atom->x[0] : nullptr;
+  const double* x = nall > 0 ? atom->x[0] : nullptr;
   if (length != 1.0) {
     coords.resize(at(3 * static_cast<std::ptrdiff_t>(nall)));
     for (std::size_t k = 0; k < coords.size(); k++) coords[k] = x[k] / length;
     x = coords.data();
   }
-  const dpa2_status status = dpa2_domain_set_atoms(domain.handle(), nlocal, nall, x, ids.data(), numneigh.data(), firstneigh.data(), NEIGHMASK);
+  const dpa2_status status =
+      dpa2_domain_set_atoms(domain.handle(), nlocal, nall, x, ids.data(), numneigh.data(), firstneigh.data(), NEIGHMASK);
   if (status != DPA2_OK) fail_here(dpa2_last_error());
 }

@@ -27,13 +27,13 @@ namespace {
 constexpr double metal_boltz = 8.617343e-5;
 
 // Of pair styles that come from a restart file: the LAMMPS whose next styles take their place.
-const LAMMPS *successor_of_restored = nullptr;
+const LAMMPS* successor_of_restored = nullptr;
 
 std::size_t at(std::ptrdiff_t i) { return static_cast<std::size_t>(i); }
 
 template <class T>
-void add_row(char *to, const char *from, int width) {
-  T *t = reinterpret_cast<T *>(to);
+void add_row(char* to, const char* from, int width) {
+  T* t = reinterpret_cast<T*>(to);
   for (int c = 0; c < width; ++c) {
     T value;
     std::memcpy(&value, from + static_cast<std::size_t>(c) * sizeof(T), sizeof(T));
@@ -42,10 +42,10 @@ void add_row(char *to, const char *from, int width) {
 }
 }  // namespace
 
-PairDPA2::PairDPA2(LAMMPS *lammps)
+PairDPA2::PairDPA2(LAMMPS* lammps)
     : Pair(lammps),
-      exchange([this](void *data, int width, int size) { move_rows(true, data, width, size); },
-               [this](void *data, int width, int size) { move_rows(false, data, width, size); }) {
+      exchange([this](void* data, int width, int size) { move_rows(true, data, width, size); },
+               [this](void* data, int width, int size) { move_rows(false, data, width, size); }) {
   if (dpa2_abi_version() < DPA2_ABI_VERSION)
     error->all(FLERR, "dpa2: libdpa2 has interface version {}, the plugin needs {}", dpa2_abi_version(), DPA2_ABI_VERSION);
   single_enable = 0;
@@ -99,11 +99,11 @@ void PairDPA2::init_style() {
 double PairDPA2::init_one(int i, int j) {
   if (scale[i][j] == 1.0 && scale[j][i] != 1.0) scale[i][j] = scale[j][i];
   double cut = 0.0;
-  for (const auto &m : members) cut = std::max(cut, m->model.rcut());
+  for (const auto& m : members) cut = std::max(cut, m->model.rcut());
   return cut * length;
 }
 
-void *PairDPA2::extract(const char *name, int &dim) {
+void* PairDPA2::extract(const char* name, int& dim) {
   if (std::strcmp(name, "scale") == 0) {
     dim = 2;
     return scale;
@@ -114,14 +114,14 @@ void *PairDPA2::extract(const char *name, int &dim) {
 double PairDPA2::memory_usage() {
   double bytes = Pair::memory_usage() + 8.0 * static_cast<double>(coords.capacity()) +
                  16.0 * static_cast<double>(firstneigh.capacity() + numneigh.capacity());
-  for (const auto &m : members)
+  for (const auto& m : members)
     bytes += 8.0 * static_cast<double>(m->forces.capacity() + m->atom_energy.capacity() + m->atom_virial.capacity()) +
              4.0 * static_cast<double>(m->types.capacity());
   return bytes + 4.0 * static_cast<double>(completed.capacity()) + static_cast<double>(absent.capacity());
 }
 
 // One model on the atoms of the step. Forces on ghosts go to their owners only where LAMMPS does not see to that.
-void PairDPA2::evaluate(Member &m, bool with_virial, bool with_atom_virial) {
+void PairDPA2::evaluate(Member& m, bool with_virial, bool with_atom_virial) {
   const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
   m.types.resize(at(nall));
   for (int i = 0; i < nall; i++) m.types[at(i)] = !absent.empty() && absent[at(i)] ? -1 : m.type_of[at(atom->type[i])];
@@ -135,15 +135,13 @@ void PairDPA2::evaluate(Member &m, bool with_virial, bool with_atom_virial) {
         domain.handle(), m.model.handle(), m.types.data(), m.type_of[at(pad_type)], fparam.values.empty() ? nullptr : fparam.values.data(),
         aparam.values.empty() ? nullptr : aparam.values.data(), exchange.handle(), threads > 0 ? threads : comm->nthreads, &m.energy,
         m.forces.data(), with_virial ? m.virial : nullptr, m.atom_energy.data(), with_atom_virial ? m.atom_virial.data() : nullptr));
-  } catch (const dpa2::Error &e) {
-    fail_here("model " + m.path + ": " + e.what());
-  }
+  } catch (const dpa2::Error& e) { fail_here("model " + m.path + ": " + e.what()); }
   report_warnings(m);
 }
 
 // What ends a run of several processes travels through the launcher, which may be ended first: the message goes out early, and
 // is given a moment.
-void PairDPA2::announce(const std::string &what) const {
+void PairDPA2::announce(const std::string& what) const {
   if (universe->nprocs == 1) return;
   std::fprintf(stderr, "ERROR on proc %d: pair_style dpa2: %s\n", universe->me, what.c_str());
   std::fflush(stderr);
@@ -151,16 +149,16 @@ void PairDPA2::announce(const std::string &what) const {
 }
 
 // Ends the run because of something that only this process knows.
-void PairDPA2::fail_here(const std::string &what) const {
+void PairDPA2::fail_here(const std::string& what) const {
   announce(what);
   error->one(FLERR, "pair_style dpa2: {}", what);
 }
 
 // The keyword `overflow` is about full lists alone: atoms that are too close are always worth a warning.
-void PairDPA2::report_warnings(Member &m) {
+void PairDPA2::report_warnings(Member& m) {
   const std::string full = overflow == "ignore" ? "" : dpa2_last_warning_of(DPA2_WARNING_OVERFLOW);
   if (!full.empty() && overflow == "error") fail_here("model " + m.path + ": " + full);
-  const auto say = [&](const std::string &warning, bool &said) {
+  const auto say = [&](const std::string& warning, bool& said) {
     if (!warning.empty() && !said) error->warning(FLERR, "pair_style dpa2, model {}: {}. Said once per model and process", m.path, warning);
     said = said || !warning.empty();
   };
@@ -183,7 +181,7 @@ void PairDPA2::compute(int eflag, int vflag) {
 }
 
 // The first model's results into LAMMPS's arrays and units.
-void PairDPA2::tally(Member &first) {
+void PairDPA2::tally(Member& first) {
   const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
   const double s = scale[1][1], energy_factor = s * energy_unit, force_factor = energy_factor / length;
   // With newton on LAMMPS collects what ghosts got; with newton off that is for us to do.
@@ -193,7 +191,7 @@ void PairDPA2::tally(Member &first) {
     if (per_atom) move_rows(false, first.atom_virial.data(), 9, sizeof(double));
   }
   const int n = force->newton_pair ? nall : nlocal;
-  double **f = atom->f;
+  double** f = atom->f;
   for (int i = 0; i < n; i++)
     for (int c = 0; c < 3; c++) f[i][c] += force_factor * first.forces[at(3 * i + c)];
 
@@ -205,7 +203,7 @@ void PairDPA2::tally(Member &first) {
   if (vflag_global)
     for (int k = 0; k < 6; k++) virial[k] += 0.5 * energy_factor * (first.virial[order[k]] + first.virial[mirrored[k]]);
   for (int i = 0; per_atom && i < n; i++) {
-    const double *v = first.atom_virial.data() + 9 * static_cast<std::ptrdiff_t>(i);
+    const double* v = first.atom_virial.data() + 9 * static_cast<std::ptrdiff_t>(i);
     if (vflag_atom)
       for (int k = 0; k < 6; k++) vatom[i][k] += 0.5 * energy_factor * (v[order[k]] + v[mirrored[k]]);
     if (cvflag_atom)
@@ -214,7 +212,7 @@ void PairDPA2::tally(Member &first) {
 }
 
 // Adds the ghosts' forces to their owners', once.
-void PairDPA2::fold_forces(Member &m) {
+void PairDPA2::fold_forces(Member& m) {
   if (!m.folded) move_rows(false, m.forces.data(), 3, sizeof(double));
   m.folded = true;
 }
@@ -223,17 +221,17 @@ void PairDPA2::fold_forces(Member &m) {
 void PairDPA2::write_deviation() {
   const int nlocal = atom->nlocal;
   std::vector<std::vector<double>> virials;
-  for (const auto &m : members) {
+  for (const auto& m : members) {
     fold_forces(*m);
     std::vector<double> mine(m->virial, m->virial + 9), all(9);
-    for (double &v : mine) v *= energy_unit / static_cast<double>(atom->natoms);
+    for (double& v : mine) v *= energy_unit / static_cast<double>(atom->natoms);
     MPI_Allreduce(mine.data(), all.data(), 9, MPI_DOUBLE, MPI_SUM, world);
     virials.push_back(all);
   }
   // Extrema are taken of (value, -value), and of the forces squared: one reduction for all.
   double extreme[3] = {0.0, -1e300, 0.0}, sums[2] = {0.0, 0.0}, extremes[3], totals[2];
   std::vector<double> mine;
-  std::vector<const double *> forces(members.size());
+  std::vector<const double*> forces(members.size());
   const double to_lammps = energy_unit / length;
   for (int i = 0; i < nlocal; i++) {
     if (members.front()->types[at(i)] < 0) {
@@ -243,7 +241,8 @@ void PairDPA2::write_deviation() {
     for (std::size_t k = 0; k < members.size(); k++) forces[k] = members[k]->forces.data() + 3 * static_cast<std::ptrdiff_t>(i);
     // eps is in LAMMPS's units of force, as the deviations are.
     const double relative = deviation.relative;
-    const double d = relative >= 0.0 ? dpa2_lammps::force_deviation(forces, relative / to_lammps) : to_lammps * dpa2_lammps::force_deviation(forces, -1.0);
+    const double d = relative >= 0.0 ? dpa2_lammps::force_deviation(forces, relative / to_lammps)
+                                     : to_lammps * dpa2_lammps::force_deviation(forces, -1.0);
     mine.push_back(d);
     extreme[0] = std::max(extreme[0], d);
     extreme[1] = std::max(extreme[1], -d);
@@ -303,8 +302,8 @@ void PairDPA2::require_written(bool mine) const {
 }
 
 // Rows of whatever is exchanged at the moment, in its own precision: two float32 numbers take the place of one double.
-void PairDPA2::move_rows(bool forward, void *data, int width, int size) {
-  rows = {static_cast<char *>(data), width, size};
+void PairDPA2::move_rows(bool forward, void* data, int width, int size) {
+  rows = {static_cast<char*>(data), width, size};
   comm_forward = comm_reverse = comm_reverse_off = rows.doubles();
   if (forward)
     comm->forward_comm(this);
@@ -312,26 +311,26 @@ void PairDPA2::move_rows(bool forward, void *data, int width, int size) {
     comm->reverse_comm(this);
 }
 
-int PairDPA2::pack_forward_comm(int n, int *atoms, double *buf, int, int *) {
+int PairDPA2::pack_forward_comm(int n, int* atoms, double* buf, int, int*) {
   const std::size_t bytes = at(rows.width) * at(rows.size);
   for (int k = 0; k < n; k++) std::memcpy(buf + static_cast<std::ptrdiff_t>(k) * rows.doubles(), rows.row(atoms[k]), bytes);
   return n * rows.doubles();
 }
 
-void PairDPA2::unpack_forward_comm(int n, int first, double *buf) {
+void PairDPA2::unpack_forward_comm(int n, int first, double* buf) {
   const std::size_t bytes = at(rows.width) * at(rows.size);
   for (int k = 0; k < n; k++) std::memcpy(rows.row(first + k), buf + static_cast<std::ptrdiff_t>(k) * rows.doubles(), bytes);
 }
 
-int PairDPA2::pack_reverse_comm(int n, int first, double *buf) {
+int PairDPA2::pack_reverse_comm(int n, int first, double* buf) {
   const std::size_t bytes = at(rows.width) * at(rows.size);
   for (int k = 0; k < n; k++) std::memcpy(buf + static_cast<std::ptrdiff_t>(k) * rows.doubles(), rows.row(first + k), bytes);
   return n * rows.doubles();
 }
 
-void PairDPA2::unpack_reverse_comm(int n, int *atoms, double *buf) {
+void PairDPA2::unpack_reverse_comm(int n, int* atoms, double* buf) {
   for (int k = 0; k < n; k++) {
-    const char *from = reinterpret_cast<const char *>(buf + static_cast<std::ptrdiff_t>(k) * rows.doubles());
+    const char* from = reinterpret_cast<const char*>(buf + static_cast<std::ptrdiff_t>(k) * rows.doubles());
     if (rows.size == 8)
       add_row<double>(rows.row(atoms[k]), from, rows.width);
     else

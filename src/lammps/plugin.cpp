@@ -19,15 +19,15 @@ struct Plugin {
   const char *version, *style, *name, *info, *author;
   void *creator, *handle;
 };
-using Register = void (*)(Plugin *, void *);
+using Register = void (*)(Plugin*, void*);
 
-LAMMPS_NS::Pair *create(LAMMPS_NS::LAMMPS *lmp) { return new LAMMPS_NS::PairDPA2(lmp); }
+LAMMPS_NS::Pair* create(LAMMPS_NS::LAMMPS* lmp) { return new LAMMPS_NS::PairDPA2(lmp); }
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void *lmp, void *handle, void *regfunc) {
+extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void* lmp, void* handle, void* regfunc) {
   // The layout of LAMMPS's classes changes between builds of the same version: only the one that the headers came with is safe.
-  const char *running = LAMMPS_NS::LAMMPS::git_descriptor();
+  const char* running = LAMMPS_NS::LAMMPS::git_descriptor();
   if (std::strcmp(running, DPA2_LAMMPS_BUILD) != 0) {
     int rank = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
@@ -38,8 +38,14 @@ extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void *l
                    DPA2_LAMMPS_BUILD, running);
     return;
   }
-  Plugin plugin{static_cast<LAMMPS_NS::LAMMPS *>(lmp)->version, "pair", "dpa2", "DPA-2 interatomic potentials", "the dpa2 developers", nullptr, handle};
-  LAMMPS_NS::Pair *(*creator)(LAMMPS_NS::LAMMPS *) = create;
+  Plugin plugin{static_cast<LAMMPS_NS::LAMMPS*>(lmp)->version,
+                "pair",
+                "dpa2",
+                "DPA-2 interatomic potentials",
+                "the dpa2 developers",
+                nullptr,
+                handle};
+  LAMMPS_NS::Pair* (*creator)(LAMMPS_NS::LAMMPS*) = create;
   std::memcpy(&plugin.creator, &creator, sizeof creator);
   Register enroll = nullptr;
   std::memcpy(&enroll, &regfunc, sizeof enroll);

@@ -16,15 +16,15 @@ using namespace LAMMPS_NS;
 namespace {
 
 // A word ends with a zero; none of the script can have one.
-void write_words(FILE *fp, const std::vector<std::string> &words) {
+void write_words(FILE* fp, const std::vector<std::string>& words) {
   std::string text;
-  for (const std::string &word : words) text += word + '\0';
+  for (const std::string& word : words) text += word + '\0';
   const int size = static_cast<int>(text.size());
   std::fwrite(&size, sizeof size, 1, fp);
   std::fwrite(text.data(), 1, text.size(), fp);
 }
 
-std::vector<std::string> split(const std::string &text) {
+std::vector<std::string> split(const std::string& text) {
   std::vector<std::string> words;
   for (std::size_t k = 0; k < text.size(); k += words.back().size() + 1) words.emplace_back(text.c_str() + k);
   return words;
@@ -32,11 +32,12 @@ std::vector<std::string> split(const std::string &text) {
 
 }  // namespace
 
-std::string PairDPA2::read_words(FILE *fp) const {
+std::string PairDPA2::read_words(FILE* fp) const {
   int size = 0;
   if (comm->me == 0) utils::sfread(FLERR, &size, sizeof size, 1, fp, nullptr, error);
   MPI_Bcast(&size, 1, MPI_INT, 0, world);
-  if (size < 0 || size > (1 << 24)) error->all(FLERR, "pair_style dpa2: the restart file is damaged, or of a version of dpa2 that this one does not know");
+  if (size < 0 || size > (1 << 24))
+    error->all(FLERR, "pair_style dpa2: the restart file is damaged, or of a version of dpa2 that this one does not know");
   std::string text(static_cast<std::size_t>(size), '\0');
   if (comm->me == 0 && size > 0) utils::sfread(FLERR, &text[0], 1, text.size(), fp, nullptr, error);
   MPI_Bcast(&text[0], size, MPI_CHAR, 0, world);
@@ -44,13 +45,13 @@ std::string PairDPA2::read_words(FILE *fp) const {
 }
 
 // Hybrid styles write these alone, and ask for pair_coeff again.
-void PairDPA2::write_restart_settings(FILE *fp) {
+void PairDPA2::write_restart_settings(FILE* fp) {
   write_words(fp, style_words);
   // how wide exchanges are: hybrid styles ask before there is a model
   std::fwrite(&widest, sizeof widest, 1, fp);
 }
 
-void PairDPA2::read_restart_settings(FILE *fp) {
+void PairDPA2::read_restart_settings(FILE* fp) {
   style_words = split(read_words(fp));
   if (comm->me == 0) utils::sfread(FLERR, &widest, sizeof widest, 1, fp, nullptr, error);
   MPI_Bcast(&widest, 1, MPI_INT, 0, world);
@@ -58,7 +59,7 @@ void PairDPA2::read_restart_settings(FILE *fp) {
   restored = true;
 }
 
-void PairDPA2::write_restart(FILE *fp) {
+void PairDPA2::write_restart(FILE* fp) {
   write_restart_settings(fp);
   const int known = mapped ? 1 : 0;
   std::fwrite(&known, sizeof known, 1, fp);
@@ -67,7 +68,7 @@ void PairDPA2::write_restart(FILE *fp) {
   for (int i = 1; i <= atom->ntypes; i++) std::fwrite(&scale[i][1], sizeof(double), static_cast<std::size_t>(atom->ntypes), fp);
 }
 
-void PairDPA2::read_restart(FILE *fp) {
+void PairDPA2::read_restart(FILE* fp) {
   read_restart_settings(fp);
   int known = 0;
   if (comm->me == 0) utils::sfread(FLERR, &known, sizeof known, 1, fp, nullptr, error);
@@ -88,10 +89,11 @@ void PairDPA2::restore() {
   if (!members.empty()) return;
   if (style_words.empty()) error->all(FLERR, "pair_style dpa2 has no model: give the pair_style line again");
   std::vector<std::string> words = style_words;  // settings() writes to these
-  std::vector<char *> pointers;
-  for (std::string &word : words) pointers.push_back(&word[0]);
+  std::vector<char*> pointers;
+  for (std::string& word : words) pointers.push_back(&word[0]);
   const int room = widest;
   settings(static_cast<int>(pointers.size()), pointers.data());
   if (widest > room && utils::strmatch(force->pair_style, "^hybrid"))
-    error->all(FLERR, "pair_style dpa2: the model files are not those that the restart file was written with: give the pair_style line again");
+    error->all(FLERR,
+               "pair_style dpa2: the model files are not those that the restart file was written with: give the pair_style line again");
 }

@@ -22,7 +22,8 @@ void Domain::set_atoms(const DomainAtoms& atoms) {
 /// Rows of ghosts that nobody fills would be read.
 void Domain::require_no_ghosts(const Edges& edges) const {
   const auto ghost = std::find_if(edges.j.begin(), edges.j.end(), [&](int j) { return j >= atoms_.nlocal; });
-  if (ghost != edges.j.end()) throw invalid_input("row ", *ghost, " is a ghost and somebody's neighbour, but there is no exchange to fill it");
+  if (ghost != edges.j.end())
+    throw invalid_input("row ", *ghost, " is a ghost and somebody's neighbour, but there is no exchange to fill it");
 }
 
 /// The lists that the model wants of these atoms: those of a model before it, if they are the same.
@@ -42,8 +43,10 @@ const Edges& Domain::lists(const Model& model, const DomainFrame& frame) {
     free->builder.set_guard([this](std::int64_t bytes) { require_memory(bytes, atoms_.nlocal); });
   }
   free->settings = settings;
-  if (atoms_.nall > 0) free->types.assign(frame.types, frame.types + atoms_.nall);
-  else free->types.clear();
+  if (atoms_.nall > 0)
+    free->types.assign(frame.types, frame.types + atoms_.nall);
+  else
+    free->types.clear();
   free->builder.set_ids(atoms_.ids);
   free->builder.build_from_list(atoms_.coords, frame.types, atoms_.nlocal, atoms_.nall, atoms_.numneigh, atoms_.firstneigh,
                                 atoms_.index_mask, settings, frame.threads, free->edges);
@@ -88,8 +91,7 @@ void Domain::evaluate(const std::shared_ptr<const Model>& model, const DomainFra
       [&](auto& evaluator, const Frame& frame, int threads) { evaluator.evaluate(frame, threads, domain.exchange, atom_virial, out); });
 }
 
-void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& domain, const Outputs& out,
-                        Remarks& remarks) {
+void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& domain, const Outputs& out, Remarks& remarks) {
   run(model, domain, remarks,
       [&](auto& evaluator, const Frame& frame, int threads) { evaluator.descriptor(frame, threads, domain.exchange, out); });
 }

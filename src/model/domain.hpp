@@ -13,16 +13,16 @@ namespace dpa2 {
 /// Local atoms, then ghosts. Nothing is copied.
 struct DomainAtoms {
   int nlocal = 0, nall = 0;
-  const double* coords = nullptr;           ///< (nall, 3) angstrom
-  const int* ids = nullptr;               ///< (nall) numbers that decide between equal distances and that messages name, or null: rows
-  const int* numneigh = nullptr;            ///< (nlocal)
-  const int* const* firstneigh = nullptr;   ///< (nlocal)[numneigh]: rows of all that may be within the cutoff, in any order
-  int index_mask = -1;                      ///< what counts of an entry of firstneigh
+  const double* coords = nullptr;          ///< (nall, 3) angstrom
+  const int* ids = nullptr;                ///< (nall) numbers that decide between equal distances and that messages name, or null: rows
+  const int* numneigh = nullptr;           ///< (nlocal)
+  const int* const* firstneigh = nullptr;  ///< (nlocal)[numneigh]: rows of all that may be within the cutoff, in any order
+  int index_mask = -1;                     ///< what counts of an entry of firstneigh
 };
 
 /// What an evaluation needs besides; see Frame.
 struct DomainFrame {
-  const int* types = nullptr;               ///< (nall) of the model's type map, < 0 for atoms that take no part
+  const int* types = nullptr;  ///< (nall) of the model's type map, < 0 for atoms that take no part
   int pad_type = 0;
   const double *fparam = nullptr, *aparam = nullptr;
   Exchange* exchange = nullptr;

@@ -19,7 +19,8 @@ class DescriptorRows : public Readout<T> {
         double* row = descriptor_ + static_cast<std::ptrdiff_t>(i) * m_.descriptor_dim;
         for (int c = 0; c < m_.n1_real; ++c) row[c] = static_cast<double>(rows.g1[static_cast<std::ptrdiff_t>(i - i0) * m_.n1 + c]);
         if (m_.concat_tebd)
-          for (int c = 0; c < m_.tebd_dim; ++c) row[m_.n1_real + c] = static_cast<double>(m_.tebd[static_cast<std::ptrdiff_t>(type) * m_.tebd_dim + c]);
+          for (int c = 0; c < m_.tebd_dim; ++c)
+            row[m_.n1_real + c] = static_cast<double>(m_.tebd[static_cast<std::ptrdiff_t>(type) * m_.tebd_dim + c]);
       }
       if (rot_mat_ != nullptr) {
         const T* moments = rows.rot + static_cast<std::ptrdiff_t>(i - i0) * 3 * m_.n2;

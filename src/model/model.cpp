@@ -70,8 +70,8 @@ struct Model::Session {
   }
 
   int natoms = 0;
-  Ordered now, listed;     ///< for this step, and when the candidates were looked for
-  Structure as_listed;     ///< this step's structure in the order of the candidates
+  Ordered now, listed;  ///< for this step, and when the candidates were looked for
+  Structure as_listed;  ///< this step's structure in the order of the candidates
   bool candidates_hold = false;
   std::vector<int> place, rows;
   std::vector<double> aparam, atom_seeds, descriptor_seeds, rot_mat_seeds;
@@ -171,7 +171,8 @@ std::unique_ptr<Model::Session> Model::take_session(const Structure& structure) 
   if (idle.empty()) return session;
   auto at = idle.end() - 1;
   if (skin_ > 0.0) {
-    const auto found = std::find_if(idle.begin(), idle.end(), [&](const std::unique_ptr<Session>& s) { return s->look(structure, settings_); });
+    const auto found =
+        std::find_if(idle.begin(), idle.end(), [&](const std::unique_ptr<Session>& s) { return s->look(structure, settings_); });
     if (found != idle.end()) at = found;
   }
   session = std::move(*at);
@@ -207,8 +208,7 @@ void Model::run(const Structure& structure, const Seeds& seeds, int threads, boo
       builder.build_candidates(now.coords, now.types, now.natoms, now.box, settings_, skin_, threads);
       s.as_listed = now;
     }
-    if (!s.refresh(settings_, threads))
-      throw internal_error("new neighbour candidates do not fit the structure that they were made from");
+    if (!s.refresh(settings_, threads)) throw internal_error("new neighbour candidates do not fit the structure that they were made from");
   }
   remarks.overflow = s.edges.overflow;
   remarks.closest = s.edges.closest;
@@ -261,9 +261,8 @@ void Model::check_parameters(bool has_fparam, bool has_aparam) const {
 
 void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int threads, const Outputs& out, Remarks& remarks) const {
   check_parameters(structure.fparam != nullptr, structure.aparam != nullptr);
-  const Results results{{{out.array("atom_energy"), 1},
-                          {out.array("force"), 3},
-                          {atom_virial != AtomVirial::none ? out.array("atom_virial") : nullptr, 9}}};
+  const Results results{
+      {{out.array("atom_energy"), 1}, {out.array("force"), 3}, {atom_virial != AtomVirial::none ? out.array("atom_virial") : nullptr, 9}}};
   run(structure, {}, threads, out.array("force") != nullptr, atom_virial, remarks, results,
       [&](auto& evaluator, const Frame& frame, const Seeds&, int n) { evaluator.evaluate(frame, n, nullptr, atom_virial, out); });
 }

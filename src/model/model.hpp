@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "heads/output.hpp"
-#include "schema/config.hpp"
 #include "model/evaluate.hpp"
-#include "schema/weights.hpp"
 #include "neighbors/box.hpp"
 #include "neighbors/build.hpp"
+#include "schema/config.hpp"
+#include "schema/weights.hpp"
 
 namespace dpa2 {
 

@@ -26,13 +26,14 @@ void bend(const math::Silut<double>& silut, std::size_t n, double* ddphi, const 
 }
 
 /// ddphi (n) = phi''(z), given y = phi(z) and dphi = phi'(z).
-void second_derivatives(const ActivationSpec<double>& act, std::size_t n, double* ddphi, const double* z, const double* y, const double* dphi) {
+void second_derivatives(const ActivationSpec<double>& act, std::size_t n, double* ddphi, const double* z, const double* y,
+                        const double* dphi) {
   switch (act.kind) {
-#define DPA2_CASE(A) \
+#define DPA2_CASE(A)  \
   case Activation::A: \
     return bend<Activation::A>(act.silut, n, ddphi, z, y, dphi);
-    DPA2_CASE(linear) DPA2_CASE(tanh) DPA2_CASE(relu) DPA2_CASE(relu6) DPA2_CASE(sigmoid) DPA2_CASE(softplus) DPA2_CASE(gelu)
-    DPA2_CASE(silu) DPA2_CASE(silut)
+    DPA2_CASE(linear)
+    DPA2_CASE(tanh) DPA2_CASE(relu) DPA2_CASE(relu6) DPA2_CASE(sigmoid) DPA2_CASE(softplus) DPA2_CASE(gelu) DPA2_CASE(silu) DPA2_CASE(silut)
 #undef DPA2_CASE
   }
 }
@@ -42,7 +43,8 @@ void second_derivatives(const ActivationSpec<double>& act, std::size_t n, double
 const std::vector<double>& shaped(const Weights& weights, const std::string& name, const std::vector<std::int64_t>& shape) {
   const auto found = weights.find(name);
   if (found == weights.end()) throw model_file_error("the weight '", name, "' is missing");
-  if (found->second.shape != shape) throw model_file_error("the weight '", name, "' does not have the shape that the configuration asks for");
+  if (found->second.shape != shape)
+    throw model_file_error("the weight '", name, "' does not have the shape that the configuration asks for");
   return found->second.data;
 }
 
@@ -55,7 +57,8 @@ Network::Network(const Weights& weights, const std::string& prefix, int in, cons
     const auto padded_rows = [&](const std::vector<double>& from, int rows) {
       std::vector<double> to(static_cast<std::size_t>(rows) * static_cast<std::size_t>(layer.width));
       for (int r = 0; r < rows; ++r)
-        std::copy_n(from.data() + static_cast<std::ptrdiff_t>(r) * layer.out, layer.out, to.data() + static_cast<std::ptrdiff_t>(r) * layer.width);
+        std::copy_n(from.data() + static_cast<std::ptrdiff_t>(r) * layer.out, layer.out,
+                    to.data() + static_cast<std::ptrdiff_t>(r) * layer.width);
       return to;
     };
     layer.w = padded_rows(shaped(weights, name + ".matrix", {in, layer.out}), in);
@@ -75,8 +78,7 @@ void Network::run(int parts, std::ptrdiff_t n, const double* x, double* y) const
   std::vector<double> dphi(parts > 1 ? size : 0), ddphi(dphi.size());
   for (std::ptrdiff_t first = 0; first < n; first += tile) {
     const std::ptrdiff_t rows = std::min(tile, n - first);
-    for (int part = 0; part < parts; ++part)
-      std::copy_n(x + (part * n + first) * in_, rows * in_, from.data() + part * rows * in_);
+    for (int part = 0; part < parts; ++part) std::copy_n(x + (part * n + first) * in_, rows * in_, from.data() + part * rows * in_);
     std::ptrdiff_t ld = in_;
     for (const Layer& layer : layers_) {
       const std::ptrdiff_t count = rows * layer.width;

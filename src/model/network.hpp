@@ -32,8 +32,8 @@ class Network {
 
  private:
   struct Layer {
-    int in, out, width, skip;         // width: out, padded
-    std::vector<double> w, b, idt;    // (in, width), (width), (width) or empty
+    int in, out, width, skip;       // width: out, padded
+    std::vector<double> w, b, idt;  // (in, width), (width), (width) or empty
   };
   void run(int parts, std::ptrdiff_t n, const double* x, double* y) const;
 

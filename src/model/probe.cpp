@@ -56,8 +56,8 @@ void EmbeddingCurves::evaluate(int curve, std::ptrdiff_t n, const double* s, dou
   network_.jets(n, x.data(), y);
 }
 
-std::vector<double> last_hidden(const Config& c, const Weights& weights, std::ptrdiff_t nframes, std::ptrdiff_t natoms, const double* descriptor,
-                                const double* fparam, const double* aparam) {
+std::vector<double> last_hidden(const Config& c, const Weights& weights, std::ptrdiff_t nframes, std::ptrdiff_t natoms,
+                                const double* descriptor, const double* fparam, const double* aparam) {
   const FittingConfig& f = c.fitting;
   const int d = c.descriptor_dim(), nf = f.numb_fparam, na = f.use_aparam_as_mask ? 0 : f.numb_aparam, nc = f.dim_case_embd;
   const int in = d + nf + na + nc;

@@ -11,9 +11,7 @@ namespace {
 // Sine-like measure of a degenerate cell: |det| of the normalised vectors. Below it the inverse is mostly rounding error.
 constexpr double singular_limit = 1e-10;
 
-Vec3 cross(const Vec3& a, const Vec3& b) {
-  return {a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]};
-}
+Vec3 cross(const Vec3& a, const Vec3& b) { return {a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]}; }
 
 double norm(const Vec3& a) { return std::sqrt(a[0] * a[0] + a[1] * a[1] + a[2] * a[2]); }
 
@@ -51,16 +49,14 @@ void complete(Mat3& rows, const std::array<bool, 3>& missing) {
   for (std::size_t k = 0; k < 3; ++k) {
     if (!missing[k]) continue;
     const Vec3 normal = cross(unit(rows[(k + 1) % 3]), unit(rows[(k + 2) % 3]));
-    if (norm(normal) < singular_limit)
-      throw invalid_input("the box is singular: its two nonzero vectors are parallel");
+    if (norm(normal) < singular_limit) throw invalid_input("the box is singular: its two nonzero vectors are parallel");
     rows[k] = unit(normal);
   }
 }
 
 }  // namespace
 
-Box::Box() noexcept
-    : rows_(identity), inverse_(identity), face_distance_{1.0, 1.0, 1.0}, volume_(1.0), periodic_{false, false, false} {}
+Box::Box() noexcept : rows_(identity), inverse_(identity), face_distance_{1.0, 1.0, 1.0}, volume_(1.0), periodic_{false, false, false} {}
 
 Box::Box(const double* rows, const std::array<bool, 3>& pbc) : Box() {
   periodic_ = pbc;
@@ -73,8 +69,8 @@ Box::Box(const double* rows, const std::array<bool, 3>& pbc) : Box() {
     for (std::size_t c = 0; c < 3; ++c) {
       rows_[a][c] = rows[3 * a + c];
       if (!(std::abs(rows_[a][c]) <= largest_length))
-        throw invalid_input("the box entry (", a, ", ", c, ") is ", std::isfinite(rows_[a][c]) ? "too large; lengths are in angstrom: " : "not finite: ",
-                            rows_[a][c]);
+        throw invalid_input("the box entry (", a, ", ", c, ") is ",
+                            std::isfinite(rows_[a][c]) ? "too large; lengths are in angstrom: " : "not finite: ", rows_[a][c]);
     }
     missing[a] = rows_[a][0] == 0.0 && rows_[a][1] == 0.0 && rows_[a][2] == 0.0;
     if (missing[a] && pbc[a]) throw invalid_input("the box is singular: vector ", a, " is zero, but its direction is periodic");

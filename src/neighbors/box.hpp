@@ -23,7 +23,7 @@ class Box {
 
   [[nodiscard]] const Mat3& rows() const noexcept { return rows_; }
   [[nodiscard]] const Mat3& inverse() const noexcept { return inverse_; }
-  [[nodiscard]] double volume() const noexcept { return volume_; }                  // |det|, angstrom^3
+  [[nodiscard]] double volume() const noexcept { return volume_; }                     // |det|, angstrom^3
   [[nodiscard]] const Vec3& face_distance() const noexcept { return face_distance_; }  // between opposite faces, angstrom
   [[nodiscard]] const std::array<bool, 3>& periodic() const noexcept { return periodic_; }
   [[nodiscard]] bool open() const noexcept { return !(periodic_[0] || periodic_[1] || periodic_[2]); }

@@ -72,11 +72,11 @@ void check_atoms(const double* x, const int* types, int natoms, int ntypes, cons
   if (natoms < 0) throw invalid_input("the number of atoms is negative: ", natoms);
   const auto id = [&](std::ptrdiff_t i) { return ids != nullptr ? ids[i] : static_cast<int>(i); };
   for (std::ptrdiff_t i = 0; i < natoms; ++i) {
-    if (types[i] >= ntypes)
-      throw invalid_input("atom ", id(i), " has type ", types[i], ", but the model has ", ntypes, " types");
+    if (types[i] >= ntypes) throw invalid_input("atom ", id(i), " has type ", types[i], ", but the model has ", ntypes, " types");
     for (std::ptrdiff_t c = 0; c < 3; ++c)
       if (const double v = x[3 * i + c]; !(std::abs(v) <= largest_length))
-        throw invalid_input("coordinate ", c, " of atom ", id(i), std::isfinite(v) ? " is too large; coordinates are in angstrom: " : " is not finite: ", v);
+        throw invalid_input("coordinate ", c, " of atom ", id(i),
+                            std::isfinite(v) ? " is too large; coordinates are in angstrom: " : " is not finite: ", v);
   }
 }
 
@@ -101,7 +101,8 @@ struct NeighborBuilder::Scratch {
   } verlet;
 
   template <class Candidates>
-  void run(int nlocal, const int* types, const NeighborSettings& settings, const int* atoms, int threads, Edges& edges, Candidates candidates);
+  void run(int nlocal, const int* types, const NeighborSettings& settings, const int* atoms, int threads, Edges& edges,
+           Candidates candidates);
 
  private:
   template <class Candidates>
@@ -135,14 +136,13 @@ void NeighborBuilder::Scratch::check_workers(int threads) const {
     if (c.centre >= 0 && (first.centre < 0 || c.centre < first.centre)) first = c;
   }
   if (first.centre >= 0)
-    throw invalid_input("atoms ", first.centre, " and ", first.neighbor,
-                        " are at the same place: the model is not defined at distance 0");
+    throw invalid_input("atoms ", first.centre, " and ", first.neighbor, " are at the same place: the model is not defined at distance 0");
 }
 
 // candidates(i, finisher) writes the candidates of atom i to finisher.room(...) and returns their number. atoms: see refresh().
 template <class Candidates>
-void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborSettings& settings, const int* atoms, int threads, Edges& edges,
-                                   Candidates candidates) {
+void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborSettings& settings, const int* atoms, int threads,
+                                   Edges& edges, Candidates candidates) {
   if (atoms != nullptr) {
     row_of.resize(size(nlocal));
     for (int row = 0; row < nlocal; ++row) row_of[size(atoms[row])] = row;
@@ -200,8 +200,8 @@ NeighborBuilder::~NeighborBuilder() = default;
 NeighborBuilder::NeighborBuilder(NeighborBuilder&&) noexcept = default;
 NeighborBuilder& NeighborBuilder::operator=(NeighborBuilder&&) noexcept = default;
 
-void NeighborBuilder::build(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings,
-                            int threads, Edges& edges) {
+void NeighborBuilder::build(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings, int threads,
+                            Edges& edges) {
   try {
     check_settings(settings);
     check_atoms(x, types, natoms, settings.ntypes, scratch_->ids);
@@ -220,8 +220,8 @@ void NeighborBuilder::build(const double* x, const int* types, int natoms, const
 }
 
 void NeighborBuilder::build_from_list(const double* x_all, const int* types_all, int nlocal, int nall, const int* numneigh,
-                                      const int* const* firstneigh, int index_mask, const NeighborSettings& settings,
-                                      int threads, Edges& edges) {
+                                      const int* const* firstneigh, int index_mask, const NeighborSettings& settings, int threads,
+                                      Edges& edges) {
   try {
     check_settings(settings);
     check_atoms(x_all, types_all, nall, settings.ntypes, scratch_->ids);
@@ -234,8 +234,7 @@ void NeighborBuilder::build_from_list(const double* x_all, const int* types_all,
       int n = 0;
       for (int k = 0; k < numneigh[i]; ++k) {
         const int j = firstneigh[i][k] & index_mask;
-        if (j < 0 || j >= nall)
-          throw invalid_input("neighbour ", k, " of atom ", i, " is number ", j, ", but there are ", nall, " atoms");
+        if (j < 0 || j >= nall) throw invalid_input("neighbour ", k, " of atom ", i, " is number ", j, ", but there are ", nall, " atoms");
         if (types_all[j] < 0 || j == i) continue;
         const double* xj = x_all + 3 * static_cast<std::ptrdiff_t>(j);
         Candidate& c = out[n];
@@ -259,8 +258,8 @@ void NeighborBuilder::set_ids(const int* ids) { scratch_->ids = ids; }
 
 void NeighborBuilder::set_guard(std::function<void(std::int64_t)> guard) { scratch_->guard = std::move(guard); }
 
-void NeighborBuilder::build_candidates(const double* x, const int* types, int natoms, const Box& box,
-                                       const NeighborSettings& settings, double skin, int threads) {
+void NeighborBuilder::build_candidates(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings,
+                                       double skin, int threads) {
   if (!(skin >= 0.0) || !std::isfinite(skin)) throw invalid_input("the skin must be a length, not ", skin);
   check_settings(settings);
   check_atoms(x, types, natoms, settings.ntypes, scratch_->ids);
@@ -268,8 +267,7 @@ void NeighborBuilder::build_candidates(const double* x, const int* types, int na
   const ImageCells& cells = scratch_->cells;
   list.valid = false;
   // Once for the tolerance of the cutoff, once for the rounding of the displacements.
-  scratch_->cells.prepare(x, types, natoms, box, settings.repinit.rcut + skin + 2.0 * distance_tolerance, true,
-                          scratch_->ids);
+  scratch_->cells.prepare(x, types, natoms, box, settings.repinit.rcut + skin + 2.0 * distance_tolerance, true, scratch_->ids);
   list.rcut = settings.repinit.rcut;
   list.skin = skin;
   list.box = box;

@@ -30,7 +30,7 @@ struct ListSpec {
 struct NeighborSettings {
   ListSpec repinit, three, repformer;
   bool use_three = false;
-  double env_protection = 0.0;       // with 0 two coinciding atoms are an error
+  double env_protection = 0.0;  // with 0 two coinciding atoms are an error
   int ntypes = 0;
   std::vector<char> pair_excluded;   // (ntypes, ntypes) symmetric, or empty: excluded by the model
   std::vector<char> descr_excluded;  // (ntypes, ntypes) symmetric, or empty: excluded by the descriptor
@@ -38,7 +38,8 @@ struct NeighborSettings {
   // Whether both make the same lists.
   bool operator==(const NeighborSettings& o) const {
     return repinit == o.repinit && repformer == o.repformer && use_three == o.use_three && (!use_three || three == o.three) &&
-           env_protection == o.env_protection && ntypes == o.ntypes && pair_excluded == o.pair_excluded && descr_excluded == o.descr_excluded;
+           env_protection == o.env_protection && ntypes == o.ntypes && pair_excluded == o.pair_excluded &&
+           descr_excluded == o.descr_excluded;
   }
 };
 
@@ -60,19 +61,17 @@ class NeighborBuilder {
   // some and creates others.
   // Throws invalid_input, naming the atoms, for coordinates that are not finite, types >= ntypes, and neighbours at distance
   // zero when env_protection is 0.
-  void build(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings, int threads,
-             Edges& edges);
+  void build(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings, int threads, Edges& edges);
 
   // The same from candidates found by the caller (any order, may reach beyond the cutoff): rows 0..nlocal-1 of x_all (nall, 3)
   // are the centres, the rest are ghosts; the neighbours of i are firstneigh[i][0..numneigh[i]-1] & index_mask. Images are 0.
-  void build_from_list(const double* x_all, const int* types_all, int nlocal, int nall, const int* numneigh,
-                       const int* const* firstneigh, int index_mask, const NeighborSettings& settings, int threads,
-                       Edges& edges);
+  void build_from_list(const double* x_all, const int* types_all, int nlocal, int nall, const int* numneigh, const int* const* firstneigh,
+                       int index_mask, const NeighborSettings& settings, int threads, Edges& edges);
 
   // A Verlet list: what is within the cutoff + skin (angstrom) now is all that can be within the cutoff until an atom has
   // moved by skin/2. Atoms may be wrapped in between as the caller likes: jumps by lattice vectors are no movement.
-  void build_candidates(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings,
-                        double skin, int threads);
+  void build_candidates(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings, double skin,
+                        int threads);
   // Whether refresh() would succeed: same number of atoms, types, box and settings as in build_candidates, no atom too far.
   [[nodiscard]] bool holds(const double* x, const int* types, int natoms, const Box& box, const NeighborSettings& settings) const;
   // As build(), bit by bit, from the candidates. False, and `edges` stays as it is, where the candidates do not hold.

@@ -128,8 +128,8 @@ void ImageCells::make_images(const int* types, int natoms) {
     largest = std::max(largest, width[a]);
   }
   if (!(expected <= 1000.0 * real + 100000.0 && expected < image_limit && largest < 1e5))
-    throw invalid_input("the periodic cell (volume ", lattice_.volume(), " angstrom^3) is too small for ", real,
-                        " atoms: about ", expected / real, " images of each atom would be needed within ", radius_, " angstrom");
+    throw invalid_input("the periodic cell (volume ", lattice_.volume(), " angstrom^3) is too small for ", real, " atoms: about ",
+                        expected / real, " images of each atom would be needed within ", radius_, " angstrom");
   for (const auto& row : t_)
     for (const std::int64_t k : row)
       if (3.0 * largest * std::abs(static_cast<double>(k)) > image_limit) throw too_skewed();
@@ -354,8 +354,7 @@ int ImageCells::gather(int i, Search& search, Candidate* out) const {
     farthest = std::max(farthest, out[n++].r);
   }
   // Rarely a hit is just outside. Removing it in the loop would make every step wait for the square root before it.
-  if (farthest > radius_)
-    n = static_cast<int>(std::remove_if(out, out + n, [this](const Candidate& c) { return c.r > radius_; }) - out);
+  if (farthest > radius_) n = static_cast<int>(std::remove_if(out, out + n, [this](const Candidate& c) { return c.r > radius_; }) - out);
   return n;
 }
 

@@ -83,19 +83,19 @@ class ImageCells {
   int insert(const Cell& cell);
 
   double radius_ = 0.0;
-  Box lattice_;                                    // reduced; open directions orthonormal
+  Box lattice_;                                     // reduced; open directions orthonormal
   std::array<std::array<std::int64_t, 3>, 3> t_{};  // reduced vector a = sum_b t_[a][b] * box vector b
-  std::vector<double> wrapped_;                    // (natoms, 3)
-  std::vector<double> frac_;                       // (natoms, 3)
-  std::vector<int> shift_;                         // (natoms, 3) wrapped = x - shift B, in units of the box as given
-  std::vector<double> start_;                      // (natoms, 3) x of prepare()
-  std::vector<int> cell_;                          // (natoms, 3) wrapped = x - cell * lattice, then
+  std::vector<double> wrapped_;                     // (natoms, 3)
+  std::vector<double> frac_;                        // (natoms, 3)
+  std::vector<int> shift_;                          // (natoms, 3) wrapped = x - shift B, in units of the box as given
+  std::vector<double> start_;                       // (natoms, 3) x of prepare()
+  std::vector<int> cell_;                           // (natoms, 3) wrapped = x - cell * lattice, then
   // Of follow(): where the atoms are, seen from where they were, and by how many cells farther they would be wrapped now.
-  std::vector<double> near_;                  // (natoms, 3)
-  std::vector<std::array<int, 3>> crossed_;   // (natoms) wrapped = near - crossed * lattice
+  std::vector<double> near_;                 // (natoms, 3)
+  std::vector<std::array<int, 3>> crossed_;  // (natoms) wrapped = near - crossed * lattice
 
-  std::vector<Shift> shifts_;  // every translation that occurs; the first is zero
-  std::vector<int> shift_of_;  // scratch: number of a translation, or -1
+  std::vector<Shift> shifts_;         // every translation that occurs; the first is zero
+  std::vector<int> shift_of_;         // scratch: number of a translation, or -1
   std::vector<double> px_, py_, pz_;  // images before sorting
   std::vector<Image> pimage_;
   std::vector<int> pcell_;
@@ -103,10 +103,10 @@ class ImageCells {
   bool direct_ = true;
   double origin_[3] = {0.0, 0.0, 0.0};
   double edge_ = 1.0, inv_edge_ = 1.0;
-  Cell dims_{};                   // direct addressing
-  std::vector<Cell> keys_;        // hashed addressing: the occupied cells ...
-  std::vector<int> slots_;        // ... and the open-address table of their numbers
-  std::vector<int> first_;        // (ncell + 1)
+  Cell dims_{};                       // direct addressing
+  std::vector<Cell> keys_;            // hashed addressing: the occupied cells ...
+  std::vector<int> slots_;            // ... and the open-address table of their numbers
+  std::vector<int> first_;            // (ncell + 1)
   std::vector<double> sx_, sy_, sz_;  // images sorted by cell
   std::vector<Image> simage_;
 };

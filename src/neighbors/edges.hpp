@@ -16,9 +16,12 @@ enum class Block { repinit = 0, three_body = 1, repformer = 2 };
 
 [[nodiscard]] inline const char* block_name(Block block) noexcept {
   switch (block) {
-    case Block::repinit: return "repinit";
-    case Block::three_body: return "three_body";
-    case Block::repformer: return "repformer";
+    case Block::repinit:
+      return "repinit";
+    case Block::three_body:
+      return "three_body";
+    case Block::repformer:
+      return "repformer";
   }
   return "?";
 }
@@ -46,17 +49,17 @@ struct Remarks {
 };
 
 struct Edges {
-  int nlocal = 0;                   // centres
-  int nall = 0;                     // rows that j can point to (== nlocal without ghosts)
-  bool keep_image = true;           // set by the caller before the lists are built: no kernel needs the images
-  std::vector<std::int64_t> start;  // (nlocal + 1)
-  std::vector<int> j;               // (nedge)     row of the neighbour
-  std::vector<double> d;            // (nedge, 3)  x_j + n B - x_i, angstrom
-  std::vector<double> r;            // (nedge)     |d|
-  std::vector<int> image;           // (nedge, 3)  n of d, relative to the coordinates as given (unwrapped); empty unless asked for
-  std::vector<int> n_three, n_repformer;  // (nlocal)    prefix lengths of the three-body and repformer lists
-  std::vector<int> pad_repinit, pad_three;      // (nlocal)    padded-slot counts of repinit and three-body (0 without three-body)
-  std::vector<Overflow> overflow;   // at most one entry per block
+  int nlocal = 0;                           // centres
+  int nall = 0;                             // rows that j can point to (== nlocal without ghosts)
+  bool keep_image = true;                   // set by the caller before the lists are built: no kernel needs the images
+  std::vector<std::int64_t> start;          // (nlocal + 1)
+  std::vector<int> j;                       // (nedge)     row of the neighbour
+  std::vector<double> d;                    // (nedge, 3)  x_j + n B - x_i, angstrom
+  std::vector<double> r;                    // (nedge)     |d|
+  std::vector<int> image;                   // (nedge, 3)  n of d, relative to the coordinates as given (unwrapped); empty unless asked for
+  std::vector<int> n_three, n_repformer;    // (nlocal)    prefix lengths of the three-body and repformer lists
+  std::vector<int> pad_repinit, pad_three;  // (nlocal)    padded-slot counts of repinit and three-body (0 without three-body)
+  std::vector<Overflow> overflow;           // at most one entry per block
   ClosestPair closest;
 
   [[nodiscard]] std::int64_t nedge() const noexcept { return start.empty() ? 0 : start.back(); }

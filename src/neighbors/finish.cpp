@@ -77,9 +77,8 @@ void Finisher::sort(int n) {
 // prefix however the ties are ordered.
 int Finisher::cut(int n, double rcut) const {
   const Key* sorted = sorted_.data();
-  int k = static_cast<int>(std::upper_bound(sorted, sorted + n, rcut + distance_tolerance,
-                                            [](double r, const Key& key) { return r < key.r; }) -
-                           sorted);
+  int k = static_cast<int>(
+      std::upper_bound(sorted, sorted + n, rcut + distance_tolerance, [](double r, const Key& key) { return r < key.r; }) - sorted);
   while (k > 0 && k < n && sorted[k].r - sorted[k - 1].r <= distance_tolerance) ++k;
   return k;
 }

@@ -18,7 +18,7 @@ class Finisher {
 
   // A frame; ids as in NeighborBuilder::set_ids, rows: that of each atom in the lists, or null where atoms are rows.
   void begin(const NeighborSettings& settings, const int* ids, const int* rows);
-  void begin_block();                            // drops the edges appended so far, keeps overflow and error
+  void begin_block();  // drops the edges appended so far, keeps overflow and error
 
   // Appends the list of atom i, which is centre `row`, made from the first n candidates in room(). types: of all atoms. Counts go
   // to edges.start[row + 1] (number of edges), n_three, n_repformer, pad_repinit, pad_three; distinct centres may be finished concurrently.

@@ -6,7 +6,8 @@
 namespace dpa2 {
 
 Error too_skewed() {
-  return invalid_input("the box is too skewed: its vectors are sums of shorter ones that repeat the same atoms, with factors beyond 100000; pass those");
+  return invalid_input(
+      "the box is too skewed: its vectors are sums of shorter ones that repeat the same atoms, with factors beyond 100000; pass those");
 }
 
 ReducedLattice reduced(const Box& box) {

@@ -12,7 +12,7 @@ namespace dpa2 {
 inline constexpr double image_limit = 5e8;  // largest image number that may be stored in an int, with room for sums
 
 struct ReducedLattice {
-  Box box;                                                   // open directions orthonormal
+  Box box;                                                 // open directions orthonormal
   std::array<std::array<std::int64_t, 3>, 3> transform{};  // vector a = sum_b transform[a][b] * vector b of the box as given
 };
 

@@ -33,7 +33,8 @@ class SpatialOrder {
   template <class T>
   void gather(T* to, const T* from, int width) const {
     for (std::size_t k = 0; k < atom_.size(); ++k)
-      for (int c = 0; c < width; ++c) to[k * static_cast<std::size_t>(width) + static_cast<std::size_t>(c)] = from[static_cast<std::ptrdiff_t>(atom_[k]) * width + c];
+      for (int c = 0; c < width; ++c)
+        to[k * static_cast<std::size_t>(width) + static_cast<std::size_t>(c)] = from[static_cast<std::ptrdiff_t>(atom_[k]) * width + c];
   }
   /// rows (natoms, width) in this order go back to the caller's, in place.
   void restore(double* rows, int width);

@@ -18,9 +18,7 @@ namespace {
 
 py::array array_of(const Matrix& m) { return py::array_t<double>(std::vector<py::ssize_t>{m.rows, m.cols}, m.a.data()); }
 
-py::array array_of(const Tensor& t) {
-  return py::array_t<double>(std::vector<py::ssize_t>(t.shape.begin(), t.shape.end()), t.data.data());
-}
+py::array array_of(const Tensor& t) { return py::array_t<double>(std::vector<py::ssize_t>(t.shape.begin(), t.shape.end()), t.data.data()); }
 
 py::array array_of(double x) { return py::array_t<double>(std::vector<py::ssize_t>{}, &x); }
 

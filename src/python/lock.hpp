@@ -26,9 +26,7 @@ void without_lock(F f) {
   PyThreadState* const state = PyEval_SaveThread();
   try {
     f();
-  } catch (...) {
-    error = std::current_exception();
-  }
+  } catch (...) { error = std::current_exception(); }
   take_lock(state);
   if (error) std::rethrow_exception(error);
 }

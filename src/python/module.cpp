@@ -16,12 +16,12 @@
 #include "graph/memory.hpp"
 #include "math/limits.hpp"
 #include "model/model.hpp"
-#include "schema/safetensors.hpp"
 #include "python/fold.hpp"
 #include "python/lock.hpp"
 #include "python/probe.hpp"
 #include "python/schema.hpp"
 #include "python/weights.hpp"
+#include "schema/safetensors.hpp"
 #include "threads.hpp"
 
 namespace py = pybind11;
@@ -60,7 +60,8 @@ class NativeModel {
  public:
   NativeModel(const std::string& config_json, const py::dict& weights, const std::string& precision, double skin, bool checked)
       : json_(config_json),
-        model_(std::make_unique<dpa2::Model>(dpa2::parse_config(config_json), dpa2::python::make_weights(weights), precision, skin, checked)) {}
+        model_(std::make_unique<dpa2::Model>(dpa2::parse_config(config_json), dpa2::python::make_weights(weights), precision, skin,
+                                             checked)) {}
 
   static std::unique_ptr<NativeModel> from_file(const std::string& path, const std::optional<std::string>& precision, double skin) {
     dpa2::SafetensorsFile file = dpa2::read_safetensors(path);
@@ -80,7 +81,8 @@ class NativeModel {
   }
 
   py::dict evaluate(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
-                    const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, int atomic, int threads, bool with_forces) const {
+                    const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, int atomic, int threads,
+                    bool with_forces) const {
     dpa2::Structure s = structure(coords, types, box, pbc);
     set_parameters(s, fparam, aparam);
     require(atomic >= 0 && atomic <= 2, "atomic must be 0, 1 or 2");
@@ -257,9 +259,7 @@ PYBIND11_MODULE(_native, m) {
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
-    } catch (const dpa2::Error& e) {
-      raise(e);
-    } catch (const std::bad_alloc&) {
+    } catch (const dpa2::Error& e) { raise(e); } catch (const std::bad_alloc&) {
       raise(dpa2::out_of_memory(dpa2::no_memory));
     } catch (const std::length_error&) {  // what a container says to a size that no memory could hold
       raise(dpa2::out_of_memory("the arrays would be larger than any memory"));
@@ -285,8 +285,9 @@ PYBIND11_MODULE(_native, m) {
   dpa2::python::register_schema(m);
   dpa2::python::register_probe(m);
   dpa2::python::register_fold(m);
-  m.def("kind", [](const std::string& config_json) { return std::string(dpa2::model_kind(dpa2::parse_config(config_json))); },
-        py::arg("config_json"));
+  m.def(
+      "kind", [](const std::string& config_json) { return std::string(dpa2::model_kind(dpa2::parse_config(config_json))); },
+      py::arg("config_json"));
   m.def("outputs", &outputs, py::arg("config_json"));
   m.def("limits", []() { return py::make_tuple(dpa2::largest_length, dpa2::most_threads); });
   m.def("available_memory", []() {

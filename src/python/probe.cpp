@@ -46,11 +46,12 @@ py::array_t<double> type_embedding(const std::string& config_json, const py::dic
   return out;
 }
 
-py::array_t<double> hidden(const std::string& config_json, const py::dict& arrays, const Doubles& descriptor, const std::optional<Doubles>& fparam,
-                           const std::optional<Doubles>& aparam) {
+py::array_t<double> hidden(const std::string& config_json, const py::dict& arrays, const Doubles& descriptor,
+                           const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam) {
   const Config config = parse_config(config_json);
   const Weights weights = make_weights(arrays);
-  require(descriptor.ndim() == 3 && descriptor.shape(2) == config.descriptor_dim(), "descriptor must have shape (nframes, natoms, descriptor_dim)");
+  require(descriptor.ndim() == 3 && descriptor.shape(2) == config.descriptor_dim(),
+          "descriptor must have shape (nframes, natoms, descriptor_dim)");
   const py::ssize_t nframes = descriptor.shape(0), natoms = descriptor.shape(1);
   const FittingConfig& f = config.fitting;
   const auto checked = [](const std::optional<Doubles>& given, py::ssize_t size, const char* what) {
@@ -62,7 +63,8 @@ py::array_t<double> hidden(const std::string& config_json, const py::dict& array
   const double* atoms = checked(aparam, f.use_aparam_as_mask ? 0 : nframes * natoms * f.numb_aparam, "aparam has the wrong size");
   std::vector<double> y;
   without_lock([&] { y = last_hidden(config, weights, nframes, natoms, descriptor.data(), frame, atoms); });
-  const py::ssize_t width = f.neuron.empty() ? static_cast<py::ssize_t>(y.size()) / std::max(nframes * natoms, py::ssize_t{1}) : f.neuron.back();
+  const py::ssize_t width =
+      f.neuron.empty() ? static_cast<py::ssize_t>(y.size()) / std::max(nframes * natoms, py::ssize_t{1}) : f.neuron.back();
   py::array_t<double> out({nframes, natoms, width});
   std::copy(y.begin(), y.end(), out.mutable_data());
   return out;

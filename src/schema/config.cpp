@@ -15,7 +15,7 @@
 namespace dpa2 {
 namespace {
 
-constexpr std::int64_t max_product = 100'000'000;  // of two widths that make one dimension
+constexpr std::int64_t max_product = 100'000'000;           // of two widths that make one dimension
 constexpr std::int64_t max_folded = std::int64_t{1} << 24;  // numbers of a table that is computed at load, from a file that may be small
 
 template <class... Args>
@@ -56,9 +56,7 @@ class Reader {
   void value(JsonObject& o, const char* key, const Values& v, std::string& out) const {
     out = v.choices.empty() ? o.word(key) : v.choices[choice(o, key, v)];
   }
-  void value(JsonObject& o, const char* key, const Values& v, UpdateStyle& out) const {
-    out = static_cast<UpdateStyle>(choice(o, key, v));
-  }
+  void value(JsonObject& o, const char* key, const Values& v, UpdateStyle& out) const { out = static_cast<UpdateStyle>(choice(o, key, v)); }
   void value(JsonObject& o, const char* key, const Values&, ActivationConfig& out) const;
   template <class T>
   void value(JsonObject& o, const char* key, const Values& v, std::optional<T>& out) const {
@@ -193,8 +191,7 @@ void check_widths(const Config& c) {
   if (rf.axis_neuron > std::min(rf.g1_dim, rf.g2_dim))
     throw inconsistent("repformer.axis_neuron ", rf.axis_neuron, " is above g1_dim ", rf.g1_dim, " or g2_dim ", rf.g2_dim);
   const LayerFeatures has = layer_features(rf, 0);
-  if (has.self && !(has.conv && !has.out_conv) && !has.grrg && !has.drrd)
-    throw inconsistent("nothing enters linear1 of the repformer");
+  if (has.self && !(has.conv && !has.out_conv) && !has.grrg && !has.drrd) throw inconsistent("nothing enters linear1 of the repformer");
   const auto product = [](const char* what, std::int64_t a, std::int64_t b, std::int64_t most = max_product) {
     if (a > most / b) throw inconsistent(what, " is unreasonably large: ", a, " times ", b);
   };
@@ -205,8 +202,7 @@ void check_widths(const Config& c) {
   int widest = std::max(2 * ri.tebd_dim + 1, *std::max_element(ri.neuron.begin(), ri.neuron.end()));
   if (ri.use_three_body) widest = std::max(widest, *std::max_element(ri.three_body_neuron.begin(), ri.three_body_neuron.end()));
   product(text("the table of pairs of ", c.ntypes(), " types").c_str(), std::int64_t{c.ntypes()} * c.ntypes(), widest, max_folded);
-  if (has.pair_map())
-    product("the map of the pair attention", std::int64_t{rf.g2_dim} * rf.attn2_nhead, rf.g2_dim, max_folded);
+  if (has.pair_map()) product("the map of the pair attention", std::int64_t{rf.g2_dim} * rf.attn2_nhead, rf.g2_dim, max_folded);
 }
 
 }  // namespace
@@ -227,8 +223,7 @@ Config parse_config(const std::string& json) {
   const Json root = parse_json_object(json, "the configuration");
   JsonObject o(root, "");
   const int version = o.integer("format_version", 1, 1'000'000);
-  if (version > format_version)
-    throw unsupported("the model has format version ", version, "; this library reads up to ", format_version);
+  if (version > format_version) throw unsupported("the model has format version ", version, "; this library reads up to ", format_version);
 
   Config c;
   const Reader reader(c);

@@ -29,7 +29,7 @@ struct RepinitConfig {
   std::vector<int> neuron{25, 50, 100};
   int axis_neuron = 16;
   int tebd_dim = 8;
-  bool strip = false;              ///< tebd_input_mode: "strip" or "concat"
+  bool strip = false;  ///< tebd_input_mode: "strip" or "concat"
   ActivationConfig activation;
   bool resnet_dt = false, type_one_side = false;
   bool use_three_body = false;
@@ -64,7 +64,7 @@ struct FittingConfig {
   int dim_case_embd = 0;
   bool use_aparam_as_mask = false;
   std::vector<std::optional<double>> atom_ener;
-  bool has_atom_ener = false;      ///< any entry of atom_ener is set
+  bool has_atom_ener = false;  ///< any entry of atom_ener is set
 };
 
 /// The grid of a table of a compressed model: from `lower` on, segments of intervals that are a whole number of steps long.
@@ -77,10 +77,10 @@ struct TableConfig {
 };
 
 struct Config {
-  std::string json;                ///< the text it was parsed from
+  std::string json;  ///< the text it was parsed from
   std::vector<std::string> type_map;
-  std::string precision;           ///< "float64" or "float32": what the model runs in by default
-  std::optional<std::string> head; ///< of the multi-task file that the model comes from
+  std::string precision;            ///< "float64" or "float32": what the model runs in by default
+  std::optional<std::string> head;  ///< of the multi-task file that the model comes from
   std::string descriptor_type = "dpa2", descriptor_precision = "float64";
   bool smooth = true, concat_output_tebd = true, add_tebd_to_repinit_out = false, use_econf_tebd = false, use_tebd_bias = false;
   double env_protection = 0;
@@ -97,7 +97,9 @@ struct Config {
   /// Width of a row of the type embedding's input: one-hot types or electrons.
   int tebd_input() const { return use_econf_tebd ? 118 : ntypes(); }
   int descriptor_dim() const { return repformer.g1_dim + (concat_output_tebd ? repinit.tebd_dim : 0); }
-  int repinit_dim() const { return repinit.neuron.back() * repinit.axis_neuron + (repinit.use_three_body ? repinit.three_body_neuron.back() : 0); }
+  int repinit_dim() const {
+    return repinit.neuron.back() * repinit.axis_neuron + (repinit.use_three_body ? repinit.three_body_neuron.back() : 0);
+  }
 };
 
 /// Throws Error with Status::model_file or Status::unsupported and a message that names the key.

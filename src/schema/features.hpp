@@ -6,15 +6,15 @@
 namespace dpa2 {
 
 struct LayerFeatures {
-  bool last = false;           ///< the last layer updates neither g2 nor h2
-  bool self = false;           ///< g1: the self MLP; without it linear1 sees g1
-  bool conv = false;           ///< g1: the convolution, in front of linear1 or, with out_conv, a member of its own
+  bool last = false;  ///< the last layer updates neither g2 nor h2
+  bool self = false;  ///< g1: the self MLP; without it linear1 sees g1
+  bool conv = false;  ///< g1: the convolution, in front of linear1 or, with out_conv, a member of its own
   bool out_conv = false;
   bool grrg = false, drrd = false;  ///< g1: the symmetrised moments of g2 and of the neighbours' g1
   bool local_attention = false;     ///< g1
-  bool g1g1 = false;           ///< g2: the product of both ends' g1
-  bool pair_attention = false; ///< g2
-  bool update_h2 = false;      ///< h2
+  bool g1g1 = false;                ///< g2: the product of both ends' g1
+  bool pair_attention = false;      ///< g2
+  bool update_h2 = false;           ///< h2
 
   /// g2 and h2 share the map of attention between edges.
   bool pair_map() const noexcept { return pair_attention || update_h2; }

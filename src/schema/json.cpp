@@ -78,8 +78,8 @@ int checked_integer(const Json& value, const std::string& path, int lowest, int 
     good = number == std::floor(number) && number >= lowest && number <= highest;
   }
   if (!good)
-    throw model_file_error("the configuration is inconsistent: ", path, " is ", shown(value), ", expected an integer from ", lowest,
-                           " to ", highest);
+    throw model_file_error("the configuration is inconsistent: ", path, " is ", shown(value), ", expected an integer from ", lowest, " to ",
+                           highest);
   return static_cast<int>(number);
 }
 
@@ -141,9 +141,7 @@ bool JsonObject::boolean(const char* key) {
   return value.get<bool>();
 }
 
-int JsonObject::integer(const char* key, int lowest, int highest) {
-  return checked_integer(get(key), path(key), lowest, highest);
-}
+int JsonObject::integer(const char* key, int lowest, int highest) { return checked_integer(get(key), path(key), lowest, highest); }
 
 double JsonObject::number(const char* key) { return checked_number(get(key), path(key)); }
 

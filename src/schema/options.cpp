@@ -139,18 +139,11 @@ Json plain_section(const Options<Section>& options) {
 }  // namespace
 
 const std::vector<NamedActivation>& activations() {
-  static const std::vector<NamedActivation> table{{"tanh", Activation::tanh},
-                                                  {"relu", Activation::relu},
-                                                  {"relu6", Activation::relu6},
-                                                  {"sigmoid", Activation::sigmoid},
-                                                  {"softplus", Activation::softplus},
-                                                  {"gelu", Activation::gelu},
-                                                  {"gelu_tf", Activation::gelu},
-                                                  {"silu", Activation::silu},
-                                                  {"silut", Activation::silut},
-                                                  {"custom_silu", Activation::silut},
-                                                  {"linear", Activation::linear},
-                                                  {"none", Activation::linear}};
+  static const std::vector<NamedActivation> table{
+      {"tanh", Activation::tanh},         {"relu", Activation::relu},         {"relu6", Activation::relu6},
+      {"sigmoid", Activation::sigmoid},   {"softplus", Activation::softplus}, {"gelu", Activation::gelu},
+      {"gelu_tf", Activation::gelu},      {"silu", Activation::silu},         {"silut", Activation::silut},
+      {"custom_silu", Activation::silut}, {"linear", Activation::linear},     {"none", Activation::linear}};
   return table;
 }
 

@@ -19,25 +19,24 @@ namespace dpa2 {
 /// What a value may be. The bounds hold for every number of a list.
 struct Values {
   std::optional<double> lowest, highest;
-  bool positive = false;                ///< above zero
+  bool positive = false;                     ///< above zero
   std::size_t fewest = 0, most = 1'000'000;  ///< entries of a list
-  std::vector<const char*> choices;     ///< in the order of the enumerators, or of false and true
-  bool types = false;                   ///< the numbers are indices of types
+  std::vector<const char*> choices;          ///< in the order of the enumerators, or of false and true
+  bool types = false;                        ///< the numbers are indices of types
 };
 
 enum class Presence {
   has_default,  ///< the initial value of the member
   required,
-  optional,     ///< the configuration itself may leave it out
+  optional,  ///< the configuration itself may leave it out
 };
 
 template <class Section>
 struct Option {
   using Member = std::variant<bool Section::*, int Section::*, double Section::*, std::string Section::*, UpdateStyle Section::*,
                               ActivationConfig Section::*, std::optional<double> Section::*, std::optional<std::string> Section::*,
-                              std::vector<int> Section::*, std::vector<std::string> Section::*,
-                              std::vector<std::pair<int, int>> Section::*, std::vector<std::optional<double>> Section::*,
-                              std::optional<std::vector<double>> Section::*>;
+                              std::vector<int> Section::*, std::vector<std::string> Section::*, std::vector<std::pair<int, int>> Section::*,
+                              std::vector<std::optional<double>> Section::*, std::optional<std::vector<double>> Section::*>;
   const char* key;
   Member member;
   Values values;

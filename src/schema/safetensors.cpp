@@ -105,8 +105,7 @@ std::uint64_t size_number(const Json& value, const std::string& tensor) {
 
 Entry read_entry(const std::string& name, const Json& value, std::uint64_t nbytes) {
   const std::string tensor = printable(name);
-  if (!value.is_object() || value.size() != 3 || !value.contains("dtype") || !value.contains("shape") ||
-      !value.contains("data_offsets"))
+  if (!value.is_object() || value.size() != 3 || !value.contains("dtype") || !value.contains("shape") || !value.contains("data_offsets"))
     throw model_file_error("corrupt file: the entry of the tensor '", tensor, "' is malformed");
   Entry entry;
   entry.name = name;
@@ -140,9 +139,8 @@ Entry read_entry(const std::string& name, const Json& value, std::uint64_t nbyte
 }
 
 void check_layout(std::vector<Entry>& entries, std::uint64_t nbytes) {
-  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
-    return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
-  });
+  std::sort(entries.begin(), entries.end(),
+            [](const Entry& a, const Entry& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });
   std::uint64_t at = 0;
   for (const Entry& entry : entries) {
     if (entry.begin != at) throw model_file_error("corrupt file: its tensors overlap or leave gaps");

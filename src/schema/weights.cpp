@@ -34,9 +34,7 @@ class Schema {
   void add(std::string name, Shape shape, WeightRole role = WeightRole::parameter) {
     weights.push_back({std::move(name), std::move(shape), role, single_});
   }
-  void add_double(std::string name, Shape shape, WeightRole role) {
-    weights.push_back({std::move(name), std::move(shape), role, false});
-  }
+  void add_double(std::string name, Shape shape, WeightRole role) { weights.push_back({std::move(name), std::move(shape), role, false}); }
 
   void matrix(const std::string& name, std::int64_t in, std::int64_t out) { add(name + ".matrix", {in, out}); }
   void linear(const std::string& name, std::int64_t in, std::int64_t out) {
@@ -192,11 +190,11 @@ void check_shapes(const ExpectedWeights& expected, const std::map<std::string, S
     if (tensor == found.end())
       throw model_file_error("the weight '", weight.name, "' is missing; expected shape ", shape_text(weight.shape));
     if (tensor->second != weight.shape)
-      throw model_file_error("the weight '", weight.name, "' has shape ", shape_text(tensor->second), ", expected ", shape_text(weight.shape));
+      throw model_file_error("the weight '", weight.name, "' has shape ", shape_text(tensor->second), ", expected ",
+                             shape_text(weight.shape));
   }
   for (const auto& item : found)
-    if (names.count(item.first) == 0)
-      throw model_file_error("the weight '", printable(item.first), "' is not used with these options");
+    if (names.count(item.first) == 0) throw model_file_error("the weight '", printable(item.first), "' is not used with these options");
 }
 
 template <class T>

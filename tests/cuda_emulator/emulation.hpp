@@ -20,7 +20,20 @@ struct Position {
   Index3 thread, block;
 };
 
-enum class Operation : int { barrier, barrier_count, barrier_and, barrier_or, warp, shuffle, shuffle_up, shuffle_down, shuffle_xor, ballot, any, all };
+enum class Operation : int {
+  barrier,
+  barrier_count,
+  barrier_and,
+  barrier_or,
+  warp,
+  shuffle,
+  shuffle_up,
+  shuffle_down,
+  shuffle_xor,
+  ballot,
+  any,
+  all
+};
 
 extern "C" {
 extern const Position* emulation_position;  // of the thread that runs
@@ -54,13 +67,21 @@ struct Site {
 
   void warp(unsigned mask = 0xffffffffu) const { emulation_meet(Operation::warp, mask, 0, 0, 32, file, line); }
   template <class T>
-  T get(unsigned mask, T v, int lane, int width = 32) const { return shuffle(Operation::shuffle, mask, v, lane, width, file, line); }
+  T get(unsigned mask, T v, int lane, int width = 32) const {
+    return shuffle(Operation::shuffle, mask, v, lane, width, file, line);
+  }
   template <class T>
-  T up(unsigned mask, T v, unsigned by, int width = 32) const { return shuffle(Operation::shuffle_up, mask, v, static_cast<int>(by), width, file, line); }
+  T up(unsigned mask, T v, unsigned by, int width = 32) const {
+    return shuffle(Operation::shuffle_up, mask, v, static_cast<int>(by), width, file, line);
+  }
   template <class T>
-  T down(unsigned mask, T v, unsigned by, int width = 32) const { return shuffle(Operation::shuffle_down, mask, v, static_cast<int>(by), width, file, line); }
+  T down(unsigned mask, T v, unsigned by, int width = 32) const {
+    return shuffle(Operation::shuffle_down, mask, v, static_cast<int>(by), width, file, line);
+  }
   template <class T>
-  T exclusive_or(unsigned mask, T v, int by, int width = 32) const { return shuffle(Operation::shuffle_xor, mask, v, by, width, file, line); }
+  T exclusive_or(unsigned mask, T v, int by, int width = 32) const {
+    return shuffle(Operation::shuffle_xor, mask, v, by, width, file, line);
+  }
   int vote(Operation operation, unsigned mask, int predicate) const {
     return static_cast<int>(emulation_meet(operation, mask, predicate != 0 ? 1 : 0, 0, 32, file, line));
   }
@@ -73,8 +94,7 @@ struct Atomic {
   static T update(T* at, F change) {
     emulation_yield();
     T old = __atomic_load_n(at, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(at, &old, change(old), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-    }
+    while (!__atomic_compare_exchange_n(at, &old, change(old), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
     return old;
   }
 };
@@ -152,24 +172,42 @@ static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 static inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 template <class T>
-T atomicAdd(T* at, T by) { return emulation::Atomic<T>::update(at, [by](T old) { return static_cast<T>(old + by); }); }
+T atomicAdd(T* at, T by) {
+  return emulation::Atomic<T>::update(at, [by](T old) { return static_cast<T>(old + by); });
+}
 template <class T>
-T atomicSub(T* at, T by) { return emulation::Atomic<T>::update(at, [by](T old) { return static_cast<T>(old - by); }); }
+T atomicSub(T* at, T by) {
+  return emulation::Atomic<T>::update(at, [by](T old) { return static_cast<T>(old - by); });
+}
 template <class T>
-T atomicMax(T* at, T v) { return emulation::Atomic<T>::update(at, [v](T old) { return old < v ? v : old; }); }
+T atomicMax(T* at, T v) {
+  return emulation::Atomic<T>::update(at, [v](T old) { return old < v ? v : old; });
+}
 template <class T>
-T atomicMin(T* at, T v) { return emulation::Atomic<T>::update(at, [v](T old) { return v < old ? v : old; }); }
+T atomicMin(T* at, T v) {
+  return emulation::Atomic<T>::update(at, [v](T old) { return v < old ? v : old; });
+}
 template <class T>
-T atomicOr(T* at, T v) { return emulation::Atomic<T>::update(at, [v](T old) { return old | v; }); }
+T atomicOr(T* at, T v) {
+  return emulation::Atomic<T>::update(at, [v](T old) { return old | v; });
+}
 template <class T>
-T atomicAnd(T* at, T v) { return emulation::Atomic<T>::update(at, [v](T old) { return old & v; }); }
+T atomicAnd(T* at, T v) {
+  return emulation::Atomic<T>::update(at, [v](T old) { return old & v; });
+}
 template <class T>
-T atomicExch(T* at, T v) { return emulation::Atomic<T>::update(at, [v](T) { return v; }); }
+T atomicExch(T* at, T v) {
+  return emulation::Atomic<T>::update(at, [v](T) { return v; });
+}
 template <class T>
-T atomicCAS(T* at, T expected, T v) { return emulation::Atomic<T>::update(at, [=](T old) { return old == expected ? v : old; }); }
+T atomicCAS(T* at, T expected, T v) {
+  return emulation::Atomic<T>::update(at, [=](T old) { return old == expected ? v : old; });
+}
 
 template <class T>
-T __ldg(const T* at) { return *at; }
+T __ldg(const T* at) {
+  return *at;
+}
 static inline int __popc(unsigned v) { return __builtin_popcount(v); }
 static inline int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
 static inline int __ffs(int v) { return __builtin_ffs(v); }
@@ -184,8 +222,8 @@ static inline float rsqrt(float x) { return 1.0f / sqrtf(x); }
 static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 static inline void __trap() { __builtin_trap(); }
 
-#define DPA2_LEAST_AND_LARGEST(T)                          \
-  static inline T min(T a, T b) { return b < a ? b : a; }  \
+#define DPA2_LEAST_AND_LARGEST(T)                         \
+  static inline T min(T a, T b) { return b < a ? b : a; } \
   static inline T max(T a, T b) { return a < b ? b : a; }
 DPA2_LEAST_AND_LARGEST(int)
 DPA2_LEAST_AND_LARGEST(unsigned)
@@ -198,15 +236,15 @@ static inline float max(float a, float b) { return fmaxf(a, b); }
 static inline double min(double a, double b) { return fmin(a, b); }
 static inline double max(double a, double b) { return fmax(a, b); }
 
-#define DPA2_VECTOR(name, T, n, alignment, fields)                                                        \
-  struct alignas(alignment) name {                                                                        \
-    T fields;                                                                                             \
-    static std::string emulated_code() { return emulation::code_of<T>(); }                                \
-  };                                                                                                      \
-  template <class... A>                                                                                   \
-  name make_##name(A... values) {                                                                         \
-    static_assert(sizeof...(A) == n, "one value for each component");                                     \
-    return {static_cast<T>(values)...};                                                                   \
+#define DPA2_VECTOR(name, T, n, alignment, fields)                         \
+  struct alignas(alignment) name {                                         \
+    T fields;                                                              \
+    static std::string emulated_code() { return emulation::code_of<T>(); } \
+  };                                                                       \
+  template <class... A>                                                    \
+  name make_##name(A... values) {                                          \
+    static_assert(sizeof...(A) == n, "one value for each component");      \
+    return {static_cast<T>(values)...};                                    \
   }
 #define DPA2_XY x, y
 #define DPA2_XYZ x, y, z

@@ -101,8 +101,9 @@ std::string failure;
 unsigned char* dynamic_shared = nullptr;
 
 const char* name_of(Operation operation) {
-  static const char* const names[] = {"__syncthreads", "__syncthreads_count", "__syncthreads_and", "__syncthreads_or", "__syncwarp", "__shfl_sync",
-                                      "__shfl_up_sync", "__shfl_down_sync", "__shfl_xor_sync", "__ballot_sync", "__any_sync", "__all_sync"};
+  static const char* const names[] = {"__syncthreads",   "__syncthreads_count", "__syncthreads_and", "__syncthreads_or",
+                                      "__syncwarp",      "__shfl_sync",         "__shfl_up_sync",    "__shfl_down_sync",
+                                      "__shfl_xor_sync", "__ballot_sync",       "__any_sync",        "__all_sync"};
   return names[static_cast<int>(operation)];
 }
 
@@ -155,7 +156,8 @@ void enter(int next) {
   Context& to = next < 0 ? main_context : threads[static_cast<std::size_t>(next)].context;
   if (next >= 0) emulation_position = &threads[static_cast<std::size_t>(next)].position;
   if (before == next) return;
-  if (__tsan_switch_to_fiber != nullptr) __tsan_switch_to_fiber(next < 0 ? main_tsan : threads[static_cast<std::size_t>(next)].tsan, no_sync);
+  if (__tsan_switch_to_fiber != nullptr)
+    __tsan_switch_to_fiber(next < 0 ? main_tsan : threads[static_cast<std::size_t>(next)].tsan, no_sync);
   Context::change(from, to);
 }
 
@@ -196,12 +198,21 @@ std::uint64_t shuffled(const Thread& t, const Thread* const (&present)[lanes], i
   const int first = lane & ~(t.width - 1);
   int from = lane;
   switch (t.operation) {
-    case Operation::shuffle: from = first + (t.argument & (t.width - 1)); break;
-    case Operation::shuffle_up: from = lane - t.argument < first ? lane : lane - t.argument; break;
-    case Operation::shuffle_down: from = lane + t.argument >= first + t.width ? lane : lane + t.argument; break;
-    default: from = (lane ^ t.argument) >= first + t.width ? lane : lane ^ t.argument; break;
+    case Operation::shuffle:
+      from = first + (t.argument & (t.width - 1));
+      break;
+    case Operation::shuffle_up:
+      from = lane - t.argument < first ? lane : lane - t.argument;
+      break;
+    case Operation::shuffle_down:
+      from = lane + t.argument >= first + t.width ? lane : lane + t.argument;
+      break;
+    default:
+      from = (lane ^ t.argument) >= first + t.width ? lane : lane ^ t.argument;
+      break;
   }
-  return present[from & (lanes - 1)] == nullptr ? ~std::uint64_t{0} : present[from & (lanes - 1)]->value;  // of a lane that does not take part: NaN
+  return present[from & (lanes - 1)] == nullptr ? ~std::uint64_t{0}
+                                                : present[from & (lanes - 1)]->value;  // of a lane that does not take part: NaN
 }
 
 void complete(Meeting& meeting) {
@@ -223,14 +234,25 @@ void complete(Meeting& meeting) {
     Thread& t = threads[static_cast<std::size_t>(i)];
     switch (t.operation) {
       case Operation::barrier:
-      case Operation::warp: break;
-      case Operation::barrier_count: t.result = count; break;
+      case Operation::warp:
+        break;
+      case Operation::barrier_count:
+        t.result = count;
+        break;
       case Operation::barrier_and:
-      case Operation::all: t.result = all ? 1 : 0; break;
+      case Operation::all:
+        t.result = all ? 1 : 0;
+        break;
       case Operation::barrier_or:
-      case Operation::any: t.result = count > 0 ? 1 : 0; break;
-      case Operation::ballot: t.result = ballot; break;
-      default: t.result = shuffled(t, present, i % lanes); break;
+      case Operation::any:
+        t.result = count > 0 ? 1 : 0;
+        break;
+      case Operation::ballot:
+        t.result = ballot;
+        break;
+      default:
+        t.result = shuffled(t, present, i % lanes);
+        break;
     }
   }
   // In the order of their numbers, in whatever order they came: it was that of the warp or block. No std::sort: its memmove would
@@ -363,7 +385,8 @@ std::uint64_t emulation_meet(Operation operation, unsigned mask, std::uint64_t v
   t.state = State::waiting;
   const bool known_width = width > 0 && width <= lanes && (width & (width - 1)) == 0;
   if (!barrier && ((mask >> (me % lanes) & 1u) == 0 || !known_width)) {
-    failure = block_name() + ": " + place(t) + (known_width ? " is not for lane " : " has a wrong width, lane ") + std::to_string(me % lanes) + account();
+    failure = block_name() + ": " + place(t) + (known_width ? " is not for lane " : " has a wrong width, lane ") +
+              std::to_string(me % lanes) + account();
     run_another();
   }
   Meeting& meeting = meeting_of(barrier ? -1 : me / lanes, mask);
@@ -396,7 +419,8 @@ int emulation_launch(void (*call)(void**), void** values, unsigned char* shared_
     // Of exactly this size, so that the address sanitizer knows its end; a new one per block.
     dynamic_shared = shared > 0 ? static_cast<unsigned char*>(std::malloc(shared)) : nullptr;
     if (shared > 0) fill(dynamic_shared, dynamic_shared + shared);
-    run_block({static_cast<unsigned>(b % grid[0]), static_cast<unsigned>(b / grid[0] % grid[1]), static_cast<unsigned>(b / grid[0] / grid[1])});
+    run_block(
+        {static_cast<unsigned>(b % grid[0]), static_cast<unsigned>(b / grid[0] % grid[1]), static_cast<unsigned>(b / grid[0] / grid[1])});
     std::free(dynamic_shared);
     if (!failure.empty()) break;
   }

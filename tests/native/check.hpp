@@ -40,24 +40,21 @@ inline int finish() {
 #define CHECK_CASE(condition, name) CHECK_TEXT(condition, std::string(#condition " in ") + (name))
 
 // |a - b| <= tolerance, false for NaN.
-#define CHECK_NEAR(a, b, tolerance)                                                              \
-  CHECK_TEXT(std::abs(static_cast<double>(a) - static_cast<double>(b)) <= (tolerance),           \
-             std::string(#a " == " #b ": ") + std::to_string(static_cast<double>(a)) + " and " + \
-                 std::to_string(static_cast<double>(b)))
+#define CHECK_NEAR(a, b, tolerance)                                                    \
+  CHECK_TEXT(std::abs(static_cast<double>(a) - static_cast<double>(b)) <= (tolerance), \
+             std::string(#a " == " #b ": ") + std::to_string(static_cast<double>(a)) + " and " + std::to_string(static_cast<double>(b)))
 
 // The statement throws a dpa2::Error of this status whose message contains the text.
-#define CHECK_THROWS(statement, expected_status, part)                                                              \
-  do {                                                                                                              \
-    bool thrown_ = true;                                                                                            \
-    try {                                                                                                           \
-      statement;                                                                                                    \
-      thrown_ = false;                                                                                              \
-    } catch (const dpa2::Error& error_) {                                                                           \
-      const std::string message_ = error_.what();                                                                   \
-      CHECK_TEXT(error_.status() == (expected_status), "status of: " + message_);                                   \
-      CHECK_TEXT(message_.find(part) != std::string::npos, std::string("\"") + (part) + "\" is in: " + message_);    \
-    } catch (const std::exception& error_) {                                                                        \
-      CHECK_TEXT(false, std::string("type of: ") + error_.what());                                                  \
-    }                                                                                                               \
-    CHECK_TEXT(thrown_, #statement " throws");                                                                      \
+#define CHECK_THROWS(statement, expected_status, part)                                                            \
+  do {                                                                                                            \
+    bool thrown_ = true;                                                                                          \
+    try {                                                                                                         \
+      statement;                                                                                                  \
+      thrown_ = false;                                                                                            \
+    } catch (const dpa2::Error& error_) {                                                                         \
+      const std::string message_ = error_.what();                                                                 \
+      CHECK_TEXT(error_.status() == (expected_status), "status of: " + message_);                                 \
+      CHECK_TEXT(message_.find(part) != std::string::npos, std::string("\"") + (part) + "\" is in: " + message_); \
+    } catch (const std::exception& error_) { CHECK_TEXT(false, std::string("type of: ") + error_.what()); }       \
+    CHECK_TEXT(thrown_, #statement " throws");                                                                    \
   } while (false)

@@ -75,10 +75,23 @@ struct PairAttention {
 
   PairAttention(Random& random, int edges, int channels, int heads, int hidden, bool gated, bool smooth_, bool g2_update, bool h2_update,
                 double padded_slots)
-      : n(edges), n2(channels), nh(heads), nd(hidden), gate(gated), smooth(smooth_), has_g2(g2_update), has_h2(h2_update), pads(padded_slots),
-        g2(random.vector(static_cast<long>(n) * n2)), h2(random.vector(3L * n)), sw(random.vector(n, 0.0, 1.0)),
-        Wqk(random.vector(2L * n2 * nd * nh)), Wv(random.vector(static_cast<long>(n2) * n2 * nh)),
-        Wo(random.vector(static_cast<long>(n2) * n2 * nh)), bo(random.vector(n2)), wev(random.vector(nh)) {}
+      : n(edges),
+        n2(channels),
+        nh(heads),
+        nd(hidden),
+        gate(gated),
+        smooth(smooth_),
+        has_g2(g2_update),
+        has_h2(h2_update),
+        pads(padded_slots),
+        g2(random.vector(static_cast<long>(n) * n2)),
+        h2(random.vector(3L * n)),
+        sw(random.vector(n, 0.0, 1.0)),
+        Wqk(random.vector(2L * n2 * nd * nh)),
+        Wv(random.vector(static_cast<long>(n2) * n2 * nh)),
+        Wo(random.vector(static_cast<long>(n2) * n2 * nh)),
+        bo(random.vector(n2)),
+        wev(random.vector(nh)) {}
 
   Blocks inputs() const { return smooth ? Blocks{g2, h2, sw} : Blocks{g2, h2}; }
 
@@ -158,13 +171,20 @@ struct PairAttention {
       return m;
     }
     Arrays(const PairAttention& op, const Blocks& x)
-        : m(padded<T>(op.n)), np(padded<T>(op.n2)), hc(op.nh * np),
+        : m(padded<T>(op.n)),
+          np(padded<T>(op.n2)),
+          hc(op.nh * np),
           A(arrange(fold(op, false), op.nh, op.n2, np, true, false), np, hc, np, hc),
           At(arrange(fold(op, false), op.nh, op.n2, np, false, true), hc, np, hc, np),
           B(arrange(fold(op, true), op.nh, op.n2, np, true, false), np, hc, np, hc),
-          Bt(arrange(fold(op, true), op.nh, op.n2, np, false, false)), bias(np, T(0)), weight(op.nh),
-          g2(x[0], op.n, op.n2, np), h2(x[1], 1), sw(op.smooth ? x[2] : Vector(at(op.n), NAN), 1),
-          c1(static_cast<long>(op.n) * m), c2(static_cast<long>(op.n) * m) {
+          Bt(arrange(fold(op, true), op.nh, op.n2, np, false, false)),
+          bias(np, T(0)),
+          weight(op.nh),
+          g2(x[0], op.n, op.n2, np),
+          h2(x[1], 1),
+          sw(op.smooth ? x[2] : Vector(at(op.n), NAN), 1),
+          c1(static_cast<long>(op.n) * m),
+          c2(static_cast<long>(op.n) * m) {
       double mean = 0;
       for (int c = 0; c < op.n2; ++c) mean += op.bo[at(c)] / op.n2;
       for (int c = 0; c < op.n2; ++c) bias(c) = static_cast<T>(op.bo[at(c)] - mean);
@@ -232,8 +252,16 @@ struct LocalAttention {
   Vector tq, g1, w;
 
   LocalAttention(Random& random, int edges, int channels, int heads, bool smooth_, double padded_slots)
-      : n(edges), n1(channels), nh(heads), nall(7), smooth(smooth_), pads(padded_slots), j(random.integers(n, nall)),
-        place(random.permutation(nall)), tq(random.vector(static_cast<long>(nh) * n1)), g1(random.vector(static_cast<long>(nall) * n1)),
+      : n(edges),
+        n1(channels),
+        nh(heads),
+        nall(7),
+        smooth(smooth_),
+        pads(padded_slots),
+        j(random.integers(n, nall)),
+        place(random.permutation(nall)),
+        tq(random.vector(static_cast<long>(nh) * n1)),
+        g1(random.vector(static_cast<long>(nall) * n1)),
         w(random.vector(n, 0.75, 1.0)) {}  // logits about 5 apart: with one key alone the gradient of its score cancels to nothing
 
   Blocks inputs() const { return smooth ? Blocks{tq, g1, w} : Blocks{tq, g1}; }

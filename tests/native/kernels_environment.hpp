@@ -38,7 +38,10 @@ struct EnvMat {
   template <class T>
   struct Arrays {
     Arrays(const EnvMat& op, const Blocks& x, int m)
-        : d(x[0], 3, op.n, m, 0), r(m, T(1)), mean(op.mean), inv_std(4L),
+        : d(x[0], 3, op.n, m, 0),
+          r(m, T(1)),
+          mean(op.mean),
+          inv_std(4L),
           cut{static_cast<T>(op.rs), static_cast<T>(1.0 / (op.rc - op.rs)), static_cast<T>(op.protection)} {
       for (int e = 0; e < op.n; ++e) {
         double rr = 0;

@@ -100,10 +100,17 @@ struct Conv {
   template <class T>
   struct Arrays {
     Arrays(const Conv& op, const Blocks& x)
-        : nap(padded<T>(op.na)), nbp(padded<T>(op.nb)), arows(op.a_places.rows(op.n)), brows(op.b_places.rows(op.n)),
-          a(x[0], arows, op.na, nap), b(x[1], brows, op.nb, nbp), s(x[2], 1), P(op.P, op.na, op.nb, nap, nbp),
+        : nap(padded<T>(op.na)),
+          nbp(padded<T>(op.nb)),
+          arows(op.a_places.rows(op.n)),
+          brows(op.b_places.rows(op.n)),
+          a(x[0], arows, op.na, nap),
+          b(x[1], brows, op.nb, nbp),
+          s(x[2], 1),
+          P(op.P, op.na, op.nb, nap, nbp),
           Pt(transpose(op.P, op.na, op.nb), op.nb, op.na, nbp, nap),
-          aindex(op.a_places.j), bindex(op.b_places.j) {
+          aindex(op.a_places.j),
+          bindex(op.b_places.j) {
       ar = {a, nap, op.a_places.indexed() ? static_cast<int*>(aindex) : nullptr};
       br = {b, nbp, op.b_places.indexed() ? static_cast<int*>(bindex) : nullptr};
     }

@@ -21,8 +21,8 @@ struct Net {
   dpa2::Activation kind = dpa2::Activation::tanh;
   std::vector<int> widths;  // of the layers
   int ncomb = 1;
-  Vector table;             // (ncomb, in0 - 1)
-  Blocks w, b, idt;         // per layer; idt empty or one per layer (empty where the layer has no skip)
+  Vector table;      // (ncomb, in0 - 1)
+  Blocks w, b, idt;  // per layer; idt empty or one per layer (empty where the layer has no skip)
 
   int in0() const { return 1 + static_cast<int>(table.size()) / ncomb; }
   int in(std::size_t l) const { return l == 0 ? in0() : widths[l - 1]; }

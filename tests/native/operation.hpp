@@ -162,14 +162,22 @@ template <class S>
 S phi(dpa2::Activation kind, double threshold, S x) {
   const auto s = [](S v) { return 1.0 / (1.0 + std::exp(-v)); };
   switch (kind) {
-    case dpa2::Activation::linear: return x;
-    case dpa2::Activation::tanh: return std::tanh(x);
-    case dpa2::Activation::relu: return real(x) > 0 ? x : S(0);
-    case dpa2::Activation::relu6: return real(x) > 6 ? S(6) : real(x) > 0 ? x : S(0);
-    case dpa2::Activation::sigmoid: return s(x);
-    case dpa2::Activation::softplus: return real(x) > 20 ? x : std::log(1.0 + std::exp(x));
-    case dpa2::Activation::gelu: return x * 0.5 * (1.0 + std::tanh(std::sqrt(2.0 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
-    case dpa2::Activation::silu: return x * s(x);
+    case dpa2::Activation::linear:
+      return x;
+    case dpa2::Activation::tanh:
+      return std::tanh(x);
+    case dpa2::Activation::relu:
+      return real(x) > 0 ? x : S(0);
+    case dpa2::Activation::relu6:
+      return real(x) > 6 ? S(6) : real(x) > 0 ? x : S(0);
+    case dpa2::Activation::sigmoid:
+      return s(x);
+    case dpa2::Activation::softplus:
+      return real(x) > 20 ? x : std::log(1.0 + std::exp(x));
+    case dpa2::Activation::gelu:
+      return x * 0.5 * (1.0 + std::tanh(std::sqrt(2.0 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    case dpa2::Activation::silu:
+      return x * s(x);
     case dpa2::Activation::silut: {
       if (real(x) < threshold) return x * s(x);
       const double st = 1.0 / (1.0 + std::exp(-threshold)), k = st + threshold * st * (1.0 - st);
@@ -202,8 +210,9 @@ inline bool close(const Blocks& expected, const Blocks& found, double tolerance,
   bool good = expected.size() == found.size();
   for (std::size_t b = 0; b < expected.size() && b < found.size(); ++b) {
     const double error = distance(expected[b], found[b]);
-    good = CHECK_TEXT(error <= tolerance, what + ", block " + std::to_string(b) + ": error " + std::to_string(error / tolerance) +
-                                              " times the tolerance") && good;
+    good = CHECK_TEXT(error <= tolerance,
+                      what + ", block " + std::to_string(b) + ": error " + std::to_string(error / tolerance) + " times the tolerance") &&
+           good;
   }
   return good;
 }
@@ -231,11 +240,11 @@ Blocks tangent(const Op& op, const Blocks& x, const Blocks& v) {
 }
 
 struct Bounds {
-  double forward = 2e-14;     ///< kernel in double to the reference, relative to the largest number of a block
-  double difference = 1e-7;   ///< gradient to central differences of the kernel's forward
-  double adjoint = 1e-12;     ///< <dy, J v> to <J^T dy, v>, relative to the sum of the products' sizes
-  double single = 2e-6;       ///< float32 to double, forward and backward
-  double step = 1e-3;         ///< of the central differences (two steps, extrapolated: error of order step^4)
+  double forward = 2e-14;    ///< kernel in double to the reference, relative to the largest number of a block
+  double difference = 1e-7;  ///< gradient to central differences of the kernel's forward
+  double adjoint = 1e-12;    ///< <dy, J v> to <J^T dy, v>, relative to the sum of the products' sizes
+  double single = 2e-6;      ///< float32 to double, forward and backward
+  double step = 1e-3;        ///< of the central differences (two steps, extrapolated: error of order step^4)
 };
 
 /// Everything that an operation promises, for one ISA level.
@@ -286,9 +295,9 @@ void check_operation(const Op& op, const std::string& name, const std::string& l
         return (dot(dy, op.forward(k64, plus)) - dot(dy, op.forward(k64, minus))) / (2 * h);
       };
       const double central = (4 * difference(bounds.step / 2) - difference(bounds.step)) / 3;
-      CHECK_TEXT(std::abs(central - dx[b][i]) <= bounds.difference * largest,
-                 where + ", element " + std::to_string(i) + ": " + std::to_string(dx[b][i]) + " for the difference " +
-                     std::to_string(central));
+      CHECK_TEXT(
+          std::abs(central - dx[b][i]) <= bounds.difference * largest,
+          where + ", element " + std::to_string(i) + ": " + std::to_string(dx[b][i]) + " for the difference " + std::to_string(central));
     }
   }
 }

@@ -19,8 +19,7 @@ using namespace operation;
 /// What a call brings, taken one after the other.
 class Given {
  public:
-  Given(const int* ints, int nints, const double* const* blocks, const long* sizes, int nblocks)
-      : ints_(ints, ints + nints) {
+  Given(const int* ints, int nints, const double* const* blocks, const long* sizes, int nblocks) : ints_(ints, ints + nints) {
     for (int b = 0; b < nblocks; ++b) blocks_.emplace_back(blocks[b], blocks[b] + sizes[b]);
   }
   int number() { return ints_.at(next_int_++); }
@@ -59,7 +58,9 @@ struct Call {
 /// The operation with the values that it was made with as inputs; what has not been taken are the seeds.
 template <class Op>
 Blocks finish(const Op& op, Call& call) {
-  const auto with = [&](const auto& k) { return call.backward ? op.backward(k, op.inputs(), call.given.rest()) : op.forward(k, op.inputs()); };
+  const auto with = [&](const auto& k) {
+    return call.backward ? op.backward(k, op.inputs(), call.given.rest()) : op.forward(k, op.inputs());
+  };
   return call.single ? with(dpa2::kernels<float>(call.level)) : with(dpa2::kernels<double>(call.level));
 }
 
@@ -196,9 +197,7 @@ EXPORTED int operation_run(const char* name, const char* level, int single, int 
     result = run(name, call);
     if (check::failures == before) return static_cast<int>(result.size());
     error = "a check of the native tests failed: see the standard error";
-  } catch (const std::exception& e) {
-    error = e.what();
-  }
+  } catch (const std::exception& e) { error = e.what(); }
   return -1;
 }
 

@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "sample.hpp"
 #include "schema/config.hpp"
 #include "schema/weights.hpp"
-#include "sample.hpp"
 
 namespace small {
 

@@ -104,11 +104,13 @@ struct Parts {
     lists.resize(at(nlocal));
     for (int i = 0; i < nlocal; ++i) {
       for (int j = nall - 1; j >= 0; --j)
-        if (j != i && distance(&x[at(3L * i)], &x[at(3L * j)]) < reach) lists[at(i)].push_back(j | 1 << 30);  // a bit that the mask takes away
+        if (j != i && distance(&x[at(3L * i)], &x[at(3L * j)]) < reach)
+          lists[at(i)].push_back(j | 1 << 30);  // a bit that the mask takes away
       numneigh.push_back(static_cast<int>(lists[at(i)].size()));
       firstneigh.push_back(lists[at(i)].data());
     }
-    exchange = {this, [](void* self, void* rows, int width, int bytes) { return static_cast<Parts*>(self)->call(rows, width, bytes, true); },
+    exchange = {this,
+                [](void* self, void* rows, int width, int bytes) { return static_cast<Parts*>(self)->call(rows, width, bytes, true); },
                 [](void* self, void* rows, int width, int bytes) { return static_cast<Parts*>(self)->call(rows, width, bytes, false); }};
   }
   Parts(const Parts&) = delete;
@@ -122,7 +124,8 @@ struct Parts {
                                 a.forces.data(), a.virial.data(), a.atom_energy.data(), a.atom_virial.data());
   }
   void describe(dpa2_domain* domain, const dpa2_model* model, int threads, Answer& a) {
-    CHECK(dpa2_domain_descriptor(domain, model, types.data(), types[0], &exchange, threads, a.descriptor.data(), a.rot_mat.data()) == DPA2_OK);
+    CHECK(dpa2_domain_descriptor(domain, model, types.data(), types[0], &exchange, threads, a.descriptor.data(), a.rot_mat.data()) ==
+          DPA2_OK);
   }
   /// Adds ghosts' rows to their owners'.
   void gather(std::vector<double>& rows, std::size_t width) const {
@@ -193,10 +196,12 @@ void test_questions(const std::string& bytes) {
   CHECK(std::strcmp(dpa2_model_type_name(model.get(), 1), "H") == 0 && dpa2_model_type_name(model.get(), 2) == nullptr);
   CHECK(dpa2_model_type_index(model.get(), "H") == 1 && dpa2_model_type_index(model.get(), "Cu") == -1);
   CHECK(std::strcmp(dpa2_model_precision(model.get()), "float64") == 0);
-  CHECK(dpa2_model_fparam_dim(model.get()) == 2 && dpa2_model_aparam_dim(model.get()) == 1 && dpa2_model_has_default_fparam(model.get()) == 1);
+  CHECK(dpa2_model_fparam_dim(model.get()) == 2 && dpa2_model_aparam_dim(model.get()) == 1 &&
+        dpa2_model_has_default_fparam(model.get()) == 1);
   CHECK(Json::parse(dpa2_model_config(model.get())) == small_config());
   CHECK(dpa2_model_exchange_width(model.get()) >= 10);  // g1_dim, padded
-  CHECK(dpa2_model_memory_estimate(model.get(), 1000, 50.0, 0, 1) > 100000 && dpa2_model_memory_estimate(model.get(), -1, 50.0, 0, 1) == -1);
+  CHECK(dpa2_model_memory_estimate(model.get(), 1000, 50.0, 0, 1) > 100000 &&
+        dpa2_model_memory_estimate(model.get(), -1, 50.0, 0, 1) == -1);
 }
 
 /// The periodic system by itself and with ghosts, and a domain that goes on after a callback that failed.
@@ -224,7 +229,8 @@ void test_parts(const std::string& bytes, const char* precision, int threads, do
       Answer unused(model.get(), parts.nall, s.n());
       parts.forwards = parts.reverses = 0;
       const dpa2_status status = parts.evaluate(domain.get(), model.get(), s, threads, unused);
-      refused(status, DPA2_EXCHANGE, parts.fail_at < 3 ? "the forward exchange failed with code 7" : "the reverse exchange failed with code 7");
+      refused(status, DPA2_EXCHANGE,
+              parts.fail_at < 3 ? "the forward exchange failed with code 7" : "the reverse exchange failed with code 7");
     }
   }
 }
@@ -237,8 +243,8 @@ void test_warnings() {
   System s(24, 3);
   const auto evaluate = [&](const Handle& m) {
     double energy = 0.0;
-    CHECK_CASE(dpa2_evaluate(m.get(), s.n(), s.x.data(), s.types.data(), s.box.data(), nullptr, nullptr, s.aparam.data(), 2, &energy, nullptr,
-                             nullptr, nullptr, nullptr) == DPA2_OK,
+    CHECK_CASE(dpa2_evaluate(m.get(), s.n(), s.x.data(), s.types.data(), s.box.data(), nullptr, nullptr, s.aparam.data(), 2, &energy,
+                             nullptr, nullptr, nullptr, nullptr) == DPA2_OK,
                dpa2_last_error());
   };
   evaluate(model);
@@ -252,8 +258,11 @@ void test_warnings() {
   evaluate(model);
   const std::string close = last_warning_of(DPA2_WARNING_CLOSE_PAIR);
   CHECK(dpa2_last_warning() == close && last_warning_of(DPA2_WARNING_OVERFLOW).empty());
-  const std::string expected = "atoms " + std::to_string(pair[0]) + " and " + std::to_string(pair[1]) + " are 0.449 angstrom from each other";
-  CHECK_CASE(close.find(expected) == 0 && close.find("0.45 angstrom, half of the least distance in the model's training data") != close.npos, close);
+  const std::string expected =
+      "atoms " + std::to_string(pair[0]) + " and " + std::to_string(pair[1]) + " are 0.449 angstrom from each other";
+  CHECK_CASE(
+      close.find(expected) == 0 && close.find("0.45 angstrom, half of the least distance in the model's training data") != close.npos,
+      close);
   CHECK_CASE(close.find("in nm") != close.npos, close);
   evaluate(few);
   CHECK(last_warning_of(DPA2_WARNING_OVERFLOW).find("more than its sel of 8") != std::string::npos);
@@ -275,8 +284,8 @@ void test_errors(const std::string& bytes) {
   System s(24, 3);
   Answer a(model.get(), s.n(), s.n());
   const auto evaluate = [&](const double* aparam) {
-    return dpa2_evaluate(model.get(), s.n(), s.x.data(), s.types.data(), s.box.data(), nullptr, nullptr, aparam, 1, &a.energy, nullptr, nullptr,
-                         nullptr, nullptr);
+    return dpa2_evaluate(model.get(), s.n(), s.x.data(), s.types.data(), s.box.data(), nullptr, nullptr, aparam, 1, &a.energy, nullptr,
+                         nullptr, nullptr, nullptr);
   };
   refused(evaluate(nullptr), DPA2_INVALID_INPUT, "aparam");
   s.aparam[3] = NAN;
@@ -289,8 +298,8 @@ void test_errors(const std::string& bytes) {
   refused(evaluate(s.aparam.data()), DPA2_INVALID_INPUT, "coordinate 0 of atom 1 is too large; coordinates are in angstrom: -1.1e+07");
   s.x[3] = place;
   for (const int threads : {4097, INT_MAX})
-    refused(dpa2_evaluate(model.get(), s.n(), s.x.data(), s.types.data(), s.box.data(), nullptr, nullptr, s.aparam.data(), threads, &a.energy, nullptr,
-                          nullptr, nullptr, nullptr),
+    refused(dpa2_evaluate(model.get(), s.n(), s.x.data(), s.types.data(), s.box.data(), nullptr, nullptr, s.aparam.data(), threads,
+                          &a.energy, nullptr, nullptr, nullptr, nullptr),
             DPA2_INVALID_INPUT, "threads must be between 1 and 4096");
   CHECK(dpa2_model_memory_estimate(model.get(), 10, 50.0, 0, INT_MAX) == -1);
   CHECK(dpa2_model_memory_estimate(model.get(), INT64_MAX, 50.0, 1, 4096) == INT64_MAX);
@@ -300,8 +309,8 @@ void test_errors(const std::string& bytes) {
   const Part domain = new_domain();
   Answer b(model.get(), parts.nall, fine.n());
   CHECK(parts.set(domain.get()) == DPA2_OK);
-  refused(dpa2_domain_evaluate(domain.get(), model.get(), parts.types.data(), 0, nullptr, fine.aparam.data(), nullptr, 1, &b.energy, nullptr, nullptr,
-                               nullptr, nullptr),
+  refused(dpa2_domain_evaluate(domain.get(), model.get(), parts.types.data(), 0, nullptr, fine.aparam.data(), nullptr, 1, &b.energy,
+                               nullptr, nullptr, nullptr, nullptr),
           DPA2_INVALID_INPUT, "there is no exchange");
   parts.numneigh[5] = -2;
   refused(parts.set(domain.get()), DPA2_INVALID_INPUT, "atom 5 has -2 neighbours");
@@ -340,14 +349,16 @@ void test_empty(const std::string& bytes) {
   const Part domain = new_domain();
   double energy = 1.0, unused = 0.0, forces[3] = {}, virial[9];
   const auto evaluate = [&](double* f) {
-    return dpa2_domain_evaluate(domain.get(), model.get(), nullptr, -1, nullptr, nullptr, &parts.exchange, 1, &energy, f, nullptr, nullptr, nullptr);
+    return dpa2_domain_evaluate(domain.get(), model.get(), nullptr, -1, nullptr, nullptr, &parts.exchange, 1, &energy, f, nullptr, nullptr,
+                                nullptr);
   };
   CHECK(parts.set(domain.get()) == DPA2_OK);
   CHECK_CASE(evaluate(forces) == DPA2_OK, dpa2_last_error());
   CHECK(energy == 0.0 && parts.forwards == 3 && parts.reverses == 3);
   CHECK(evaluate(nullptr) == DPA2_OK && parts.forwards == 6 && parts.reverses == 3);
   energy = 1.0;
-  CHECK(dpa2_evaluate(model.get(), 0, nullptr, nullptr, nullptr, nullptr, nullptr, &unused, 1, &energy, forces, virial, nullptr, nullptr) == DPA2_OK);
+  CHECK(dpa2_evaluate(model.get(), 0, nullptr, nullptr, nullptr, nullptr, nullptr, &unused, 1, &energy, forces, virial, nullptr, nullptr) ==
+        DPA2_OK);
   CHECK(energy == 0.0 && virial[4] == 0.0);
 }
 
@@ -370,8 +381,8 @@ void test_steady(const std::string& bytes, const char* precision, int threads) {
     const char* const names[] = {"energy", "force", "descriptor"};
     double* const arrays[] = {&a.energy, a.forces.data(), a.descriptor.data()};
     good = good && parts.set(other.get()) == DPA2_OK;
-    good = good && dpa2_domain_compute(other.get(), model.get(), parts.types.data(), -1, nullptr, s.aparam.data(), &parts.exchange, threads, 3,
-                                       names, arrays) == DPA2_OK;
+    good = good && dpa2_domain_compute(other.get(), model.get(), parts.types.data(), -1, nullptr, s.aparam.data(), &parts.exchange, threads,
+                                       3, names, arrays) == DPA2_OK;
     const char* const weighted[] = {"descriptor", "atom_energy"};
     const double* const weights[] = {a.descriptor.data(), a.atom_energy.data()};
     good = good && dpa2_domain_vjp(other.get(), model.get(), parts.types.data(), -1, nullptr, s.aparam.data(), &parts.exchange, threads, 2,
@@ -381,7 +392,8 @@ void test_steady(const std::string& bytes, const char* precision, int threads) {
   for (int k = 0; k < 4; ++k) step();
   const long before = check::allocations;
   for (int k = 0; k < 6; ++k) step();
-  CHECK_CASE(check::allocations == before, std::string(precision) + ", " + std::to_string(threads) + " threads: " + std::to_string(check::allocations - before));
+  CHECK_CASE(check::allocations == before,
+             std::string(precision) + ", " + std::to_string(threads) + " threads: " + std::to_string(check::allocations - before));
 }
 
 }  // namespace

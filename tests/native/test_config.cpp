@@ -4,8 +4,8 @@
 
 #include "check.hpp"
 #include "error.hpp"
-#include "schema/weights.hpp"
 #include "sample.hpp"
+#include "schema/weights.hpp"
 
 namespace {
 

@@ -7,8 +7,8 @@
 #include <thread>
 
 #include "check.hpp"
-#include "model/evaluate.hpp"
 #include "graph/exchange.hpp"
+#include "model/evaluate.hpp"
 #include "model/model.hpp"
 #include "neighbors/build.hpp"
 #include "small.hpp"
@@ -216,8 +216,8 @@ void on_ranks(std::size_t nranks, F f) {
 
 /// The ranks' results in the order of the whole system; what they add to ghosts goes to the owners.
 template <class T>
-Result parts(const Config& config, const Prepared<T>& model, const System& system, const std::vector<int>& rank_of, int nranks,
-             int threads, int keep = 0) {
+Result parts(const Config& config, const Prepared<T>& model, const System& system, const std::vector<int>& rank_of, int nranks, int threads,
+             int keep = 0) {
   const NeighborSettings settings = neighbor_settings(config);
   const std::vector<Rank> ranks = split(system, rank_of, nranks, settings.repinit.rcut + 0.5);
   const int width = config.descriptor_dim(), nlayers = config.repformer.nlayers;
@@ -238,8 +238,8 @@ Result parts(const Config& config, const Prepared<T>& model, const System& syste
     }
     NeighborBuilder builder;
     Edges edges;
-    builder.build_from_list(rank.x.data(), rank.types.data(), rank.nlocal(), rank.nall(), counts.data(), first.data(), 0x3fffffff,
-                            settings, threads, edges);
+    builder.build_from_list(rank.x.data(), rank.types.data(), rank.nlocal(), rank.nall(), counts.data(), first.data(), 0x3fffffff, settings,
+                            threads, edges);
     Frame frame;
     frame.edges = &edges;
     frame.types = rank.types.data();

@@ -59,9 +59,7 @@ void test_model() {
   wrong.coords.pop_back();
   try {
     (void)copy.evaluate(wrong);
-  } catch (const std::invalid_argument&) {
-    thrown = true;
-  }
+  } catch (const std::invalid_argument&) { thrown = true; }
   CHECK(thrown);
   const dpa2::Result none = copy.evaluate(dpa2::Structure{});
   CHECK(none.energy == 0.0 && none.forces.empty());
@@ -82,17 +80,21 @@ void test_outputs() {
 
   const dpa2::Result expected = model.evaluate(s, 1, true);
   const dpa2::Arrays found = model.compute(s, names);
-  CHECK(found.at("energy")[0] == expected.energy && found.at("force") == expected.forces && found.at("atom_energy") == expected.atom_energy);
-  CHECK(std::equal(expected.virial.begin(), expected.virial.end(), found.at("virial").begin()) && found.at("atom_virial") == expected.atom_virial);
+  CHECK(found.at("energy")[0] == expected.energy && found.at("force") == expected.forces &&
+        found.at("atom_energy") == expected.atom_energy);
+  CHECK(std::equal(expected.virial.begin(), expected.virial.end(), found.at("virial").begin()) &&
+        found.at("atom_virial") == expected.atom_virial);
   CHECK(found.at("descriptor") == model.descriptor(s) && found.at("rot_mat").size() == 9 * static_cast<std::size_t>(rotation.shape[0]));
 
   const dpa2::Gradient gradient = model.vjp(s, {{"atom_energy", {1.0, 1.0, 1.0}}});
   for (std::size_t k = 0; k < 9; ++k) CHECK(gradient.coords[k] == -expected.forces[k] && gradient.strain[k] == -expected.virial[k]);
   CHECK(gradient.warning.empty());
-  CHECK_THROWS((void)model.compute(s, {"energy", "dipole"}), DPA2_INVALID_INPUT, "the model has no output 'dipole'; it has energy, atom_energy, force");
+  CHECK_THROWS((void)model.compute(s, {"energy", "dipole"}), DPA2_INVALID_INPUT,
+               "the model has no output 'dipole'; it has energy, atom_energy, force");
   CHECK_THROWS((void)model.compute(s, {}), DPA2_INVALID_INPUT, "at least one of the outputs");
   CHECK_THROWS((void)model.vjp(s, {{"atom_energy", {1.0}}}), DPA2_INVALID_INPUT, "the weights of atom_energy must have 3 numbers, not 1");
-  CHECK_THROWS((void)model.vjp(s, {{"force", std::vector<double>(9)}}), DPA2_INVALID_INPUT, "there is no gradient of 'force'; weights may be those of atom_energy, descriptor");
+  CHECK_THROWS((void)model.vjp(s, {{"force", std::vector<double>(9)}}), DPA2_INVALID_INPUT,
+               "there is no gradient of 'force'; weights may be those of atom_energy, descriptor");
 }
 
 /// Three atoms and no ghosts, through a domain.
@@ -128,9 +130,7 @@ void test_domain() {
   std::string what;
   try {
     exchange.check(evaluate(r));
-  } catch (const std::out_of_range& e) {
-    what = e.what();
-  }
+  } catch (const std::out_of_range& e) { what = e.what(); }
   CHECK(what == "no such neighbour");
   bad = false;
   exchange.check(evaluate(r));  // what was thrown is forgotten

@@ -1,7 +1,7 @@
 // The first descriptor: repinit and the three-body sum, with their networks evaluated, as series and as tables.
-#include "network.hpp"
 #include "graph/series.hpp"
 #include "graph/table.hpp"
+#include "network.hpp"
 
 namespace {
 
@@ -45,7 +45,8 @@ struct Table {
         const Vector jets = random.vector(3 * static_cast<long>(n + 1));
         for (std::size_t k = 0; k < n; ++k) {
           const double h = length[k], *p = &jets[3 * k], *q = &jets[3 * (k + 1)];
-          const double v = p[0], d = p[1] * h, b = 0.5 * p[2] * h * h, V = q[0] - v - d - b, D = q[1] * h - d - 2 * b, B = q[2] * h * h - 2 * b;
+          const double v = p[0], d = p[1] * h, b = 0.5 * p[2] * h * h, V = q[0] - v - d - b, D = q[1] * h - d - 2 * b,
+                       B = q[2] * h * h - 2 * b;
           const double a[6] = {v, d, b, 10 * V - 4 * D + 0.5 * B, -15 * V + 7 * D - B, 6 * V - 3 * D + 0.5 * B};
           for (int t = 0; t < 6; ++t) weight.data[((at(curve) * n + k) * 6 + at(t)) * at(channels) + at(c)] = a[t];
         }
@@ -115,11 +116,11 @@ struct Repinit {
   Net net;
   int n, axis, nsel;
   std::vector<int> combination;
-  Vector R, sw;          // (4, n), (n)
-  Vector gate;           // (ncomb_gate, ng) or empty
+  Vector R, sw;  // (4, n), (n)
+  Vector gate;   // (ncomb_gate, ng) or empty
   bool gate_switch;
-  double p1 = 0;         // padded slots
-  Vector pad_R, pad_G;   // or empty
+  double p1 = 0;        // padded slots
+  Vector pad_R, pad_G;  // or empty
   std::shared_ptr<const Series> series = nullptr;
   std::shared_ptr<const Table> quintic = nullptr;
 
@@ -159,8 +160,14 @@ struct Repinit {
   template <class T>
   struct Arrays {
     Arrays(const Repinit& op, const Blocks& x, int m)
-        : net(op.net), R(x[0], 4, op.n, m, 0), sw(x[1], 1, op.n, m, 0), gate(op.gate), pad_R(op.pad_R), pad_G(op.pad_G),
-          rows(op.gate, op.net.ncomb, op.net.out()), index(op.combination, m) {
+        : net(op.net),
+          R(x[0], 4, op.n, m, 0),
+          sw(x[1], 1, op.n, m, 0),
+          gate(op.gate),
+          pad_R(op.pad_R),
+          pad_G(op.pad_G),
+          rows(op.gate, op.net.ncomb, op.net.out()),
+          index(op.combination, m) {
       p.net = net.net;
       p.ng = op.net.out();
       p.axis = op.axis;
@@ -213,8 +220,8 @@ struct ThreeBody {
   Net net;
   int n, ntypes, nsel;
   std::vector<int> types;
-  Vector v, sw;        // (3, n), (n)
-  Vector gate;         // (ntypes^2, n3), row a*ntypes + b, or empty
+  Vector v, sw;  // (3, n), (n)
+  Vector gate;   // (ntypes^2, n3), row a*ntypes + b, or empty
   bool gate_switch;
   double p3 = 0;
   double pad_v[3] = {0, 0, 0};
@@ -247,8 +254,12 @@ struct ThreeBody {
   template <class T>
   struct Arrays {
     Arrays(const ThreeBody& op, const Blocks& x, int m)
-        : net(op.net), v(x[0], 3, op.n, m, 0), sw(x[1], 1, op.n, m, 0), gate(static_cast<long>(op.gate.size())),
-          rows(Vector(), op.ntypes * op.ntypes, op.net.out()), types(op.types) {
+        : net(op.net),
+          v(x[0], 3, op.n, m, 0),
+          sw(x[1], 1, op.n, m, 0),
+          gate(static_cast<long>(op.gate.size())),
+          rows(Vector(), op.ntypes * op.ntypes, op.net.out()),
+          types(op.types) {
       const int nt = op.ntypes;
       const long n3 = op.net.out();
       p.net = net.net;
@@ -259,8 +270,7 @@ struct ThreeBody {
         for (int a = 0; a < nt; ++a)
           for (int b = 0; b < nt; ++b)
             for (long c = 0; c < n3; ++c)
-              gate((a * nt + b) * n3 + c) =
-                  static_cast<T>(0.5 * (op.gate[at((a * nt + b) * n3 + c)] + op.gate[at((b * nt + a) * n3 + c)]));
+              gate((a * nt + b) * n3 + c) = static_cast<T>(0.5 * (op.gate[at((a * nt + b) * n3 + c)] + op.gate[at((b * nt + a) * n3 + c)]));
         rows.set_rows(gate.values(), nt * nt, n3, padded<T>(op.net.out()), 0);
         p.gate = gate;
         p.gate_rows = rows;
@@ -309,8 +319,18 @@ void test_repinit(const std::string& level) {
       for (int mode = 0; mode < 3; ++mode) {  // concat, strip, strip with the switch
         ++variant;
         const int ng = w.back(), ncomb = 4;
-        Repinit op{Net(random, w, ncomb, mode == 0 ? 2 : 0, variant % 2 == 0), n, std::min(ng, 3), 8, random.integers(n, ncomb),
-                   random.vector(4L * n), random.vector(n, 0.0, 1.0), {}, mode == 2, 0, {}, {}};
+        Repinit op{Net(random, w, ncomb, mode == 0 ? 2 : 0, variant % 2 == 0),
+                   n,
+                   std::min(ng, 3),
+                   8,
+                   random.integers(n, ncomb),
+                   random.vector(4L * n),
+                   random.vector(n, 0.0, 1.0),
+                   {},
+                   mode == 2,
+                   0,
+                   {},
+                   {}};
         if (mode > 0) op.gate = random.vector(static_cast<long>(ncomb) * ng);
         if (variant % 4 == 0) {
           op.p1 = 5;
@@ -340,8 +360,18 @@ void test_three_body(const std::string& level) {
         ++variant;
         const std::vector<int>& w = network_widths[at(variant) % 4];
         const int nt = 2;
-        ThreeBody op{Net(random, w, nt * nt, mode == 0 ? 2 : 0, variant % 2 == 0), n, nt, 4, random.integers(n, nt), random.vector(3L * n),
-                     random.vector(n, 0.0, 1.0), {}, mode == 2, p3, {random(), random(), random()}, 1};
+        ThreeBody op{Net(random, w, nt * nt, mode == 0 ? 2 : 0, variant % 2 == 0),
+                     n,
+                     nt,
+                     4,
+                     random.integers(n, nt),
+                     random.vector(3L * n),
+                     random.vector(n, 0.0, 1.0),
+                     {},
+                     mode == 2,
+                     p3,
+                     {random(), random(), random()},
+                     1};
         if (mode > 0) op.gate = random.vector(static_cast<long>(nt) * nt * w.back());
         const std::string name = "three_body " + std::to_string(variant);
         check_operation(op, name, level);

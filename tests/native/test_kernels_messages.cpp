@@ -76,7 +76,8 @@ void test_fitting(const std::string& level) {
     for (const int m : {0, 1, 2, 7})
       for (const int in : {6, 17})
         for (const bool scaled : {false, true})
-          check_operation(Fitting(random, scaled ? Activation::tanh : Activation::sigmoid, m, in, widths, scaled), "fitting", level, bounds);
+          check_operation(Fitting(random, scaled ? Activation::tanh : Activation::sigmoid, m, in, widths, scaled), "fitting", level,
+                          bounds);
 }
 
 }  // namespace

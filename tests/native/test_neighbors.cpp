@@ -58,8 +58,7 @@ std::vector<Pair> all_pairs(const System& s, int i) {
   for (int j = 0; j < s.natoms(); ++j) {
     if (s.types[static_cast<std::size_t>(j)] < 0) continue;
     Vec3 delta{};
-    for (std::size_t c = 0; c < 3; ++c)
-      delta[c] = s.x[3 * static_cast<std::size_t>(j) + c] - s.x[3 * static_cast<std::size_t>(i) + c];
+    for (std::size_t c = 0; c < 3; ++c) delta[c] = s.x[3 * static_cast<std::size_t>(j) + c] - s.x[3 * static_cast<std::size_t>(i) + c];
     const Vec3 f = s.box.fractional(delta);
     int lo[3] = {0, 0, 0}, hi[3] = {0, 0, 0};
     for (std::size_t a = 0; a < 3; ++a) {
@@ -97,8 +96,8 @@ bool compare(const System& s, const Edges& e, double tolerance) {
   const NeighborSettings& t = s.settings;
   bool good = CHECK_CASE(e.nlocal == s.natoms() && e.nall == s.natoms(), s.name);
   good = good && CHECK_CASE(e.start.size() == std::size_t(s.natoms()) + 1 && e.start[0] == 0, s.name);
-  good = good && CHECK_CASE(e.j.size() == std::size_t(e.nedge()) && e.d.size() == 3 * e.j.size() &&
-                                e.r.size() == e.j.size() && e.image.size() == 3 * e.j.size(),
+  good = good && CHECK_CASE(e.j.size() == std::size_t(e.nedge()) && e.d.size() == 3 * e.j.size() && e.r.size() == e.j.size() &&
+                                e.image.size() == 3 * e.j.size(),
                             s.name);
   int worst[3] = {0, 0, 0}, who[3] = {-1, -1, -1};
   double closest = HUGE_VAL;
@@ -141,8 +140,7 @@ bool compare(const System& s, const Edges& e, double tolerance) {
       const Pair& p = stored[k];
       good = CHECK_CASE(e.j[at] == p.j, s.name) && CHECK_CASE(std::abs(e.r[at] - p.r) <= tolerance, s.name);
       for (std::size_t c = 0; good && c < 3; ++c)
-        good = CHECK_CASE(std::abs(e.d[3 * at + c] - p.d[c]) <= tolerance, s.name) &&
-               CHECK_CASE(e.image[3 * at + c] == p.n[c], s.name);
+        good = CHECK_CASE(std::abs(e.d[3 * at + c] - p.d[c]) <= tolerance, s.name) && CHECK_CASE(e.image[3 * at + c] == p.n[c], s.name);
     }
   }
   if (good && std::isfinite(closest)) {
@@ -202,9 +200,7 @@ System random_system(int seed) {
         for (int c = 0; c < 3; ++c) rows[3 * a + c] = 0.0;
     try {
       s.box = Box(rows, pbc);
-    } catch (const Error&) {
-      continue;
-    }
+    } catch (const Error&) { continue; }
     const Vec3 h = s.box.face_distance();
     if (std::min({h[0], h[1], h[2]}) > (tiny ? 0.5 : 0.25)) break;
   }
@@ -274,7 +270,8 @@ void test_ties() {
         for (std::size_t k = 0; k < s.x.size(); ++k) s.x[k] += (k % 3 == 0 ? 0.1234567 : k % 3 == 1 ? -17.7 : 1.0 / 3.0);
         builder.build(s.x.data(), s.types.data(), s.natoms(), s.box, s.settings, 1, moved);
         if (!CHECK_CASE(edges.start == moved.start && edges.j == moved.j && edges.image == moved.image &&
-                            edges.n_repformer == moved.n_repformer && edges.n_three == moved.n_three && edges.pad_repinit == moved.pad_repinit,
+                            edges.n_repformer == moved.n_repformer && edges.n_three == moved.n_three &&
+                            edges.pad_repinit == moved.pad_repinit,
                         s.name))
           return;
       }
@@ -419,16 +416,14 @@ void test_from_list() {
       number.push_back(static_cast<int>(list.size()));
       first.push_back(list.data());
     }
-    builder.build_from_list(s.x.data(), s.types.data(), s.natoms(), s.natoms(), number.data(), first.data(), 0x1FFFFFFF,
-                            s.settings, 2, e);
+    builder.build_from_list(s.x.data(), s.types.data(), s.natoms(), s.natoms(), number.data(), first.data(), 0x1FFFFFFF, s.settings, 2, e);
     CHECK_CASE(same(e, expected), s.name);
     const int half = s.natoms() / 2;
-    builder.build_from_list(s.x.data(), s.types.data(), half, s.natoms(), number.data(), first.data(), 0x1FFFFFFF, s.settings,
-                            1, e);
+    builder.build_from_list(s.x.data(), s.types.data(), half, s.natoms(), number.data(), first.data(), 0x1FFFFFFF, s.settings, 1, e);
     CHECK_CASE(e.nlocal == half && e.nall == s.natoms() && e.nedge() == expected.start[std::size_t(half)], s.name);
-    CHECK_THROWS(builder.build_from_list(s.x.data(), s.types.data(), s.natoms(), s.natoms(), number.data(), first.data(), ~0,
-                                         s.settings, 1, e),
-                 Status::invalid_input, "neighbour");
+    CHECK_THROWS(
+        builder.build_from_list(s.x.data(), s.types.data(), s.natoms(), s.natoms(), number.data(), first.data(), ~0, s.settings, 1, e),
+        Status::invalid_input, "neighbour");
   }
 }
 
@@ -464,7 +459,8 @@ void test_errors() {
   CHECK_THROWS(builder.build(x, types, 3, box, s, 1, e), Status::invalid_input, "atoms 1 and 2");
   for (const double far : {1.0000001e7, -1e300, 1.7e308}) {
     x[6] = far;
-    CHECK_THROWS(builder.build(x, types, 3, box, s, 1, e), Status::invalid_input, "coordinate 0 of atom 2 is too large; coordinates are in angstrom");
+    CHECK_THROWS(builder.build(x, types, 3, box, s, 1, e), Status::invalid_input,
+                 "coordinate 0 of atom 2 is too large; coordinates are in angstrom");
     CHECK_THROWS(builder.build(x, types, 3, Box(), s, 1, e), Status::invalid_input, "coordinate 0 of atom 2 is too large");
   }
   x[6] = 1e7;
@@ -479,7 +475,8 @@ void test_errors() {
   CHECK_THROWS(make({0, 0, 0, 0, 0, 0, 0, 0, 0}, true, true, true), Status::invalid_input, "vector 0 is zero");
   CHECK_THROWS(make({1, 0, 0, 2, 0, 0, 0, 0, 0}, true, true, false), Status::invalid_input, "singular");
   CHECK_THROWS(Box(nullptr, {true, false, false}), Status::invalid_input, "no box");
-  CHECK_THROWS(make({1e200, 0, 0, 0, 1, 0, 0, 0, 1}, true, true, true), Status::invalid_input, "(0, 0) is too large; lengths are in angstrom");
+  CHECK_THROWS(make({1e200, 0, 0, 0, 1, 0, 0, 0, 1}, true, true, true), Status::invalid_input,
+               "(0, 0) is too large; lengths are in angstrom");
   CHECK_THROWS(make({1, 0, 0, 0, -1.0000001e7, 0, 0, 0, 1}, true, true, true), Status::invalid_input, "(1, 1) is too large");
 }
 

@@ -38,7 +38,8 @@ void check_order(const Box& box, const std::vector<double>& x, const std::string
     std::vector<double> rows(at(static_cast<std::int64_t>(n) * width)), sorted(rows.size());
     for (std::size_t k = 0; k < rows.size(); ++k) rows[k] = static_cast<double>(k);
     order.gather(sorted.data(), rows.data(), width);
-    for (int k = 0; k < n; ++k) CHECK_CASE(sorted[at(static_cast<std::int64_t>(k) * width)] == static_cast<double>(order.atoms()[k]) * width, name);
+    for (int k = 0; k < n; ++k)
+      CHECK_CASE(sorted[at(static_cast<std::int64_t>(k) * width)] == static_cast<double>(order.atoms()[k]) * width, name);
     order.restore(sorted.data(), width);
     CHECK_CASE(sorted == rows, name);
   }
@@ -134,9 +135,11 @@ void test_names() {
   }
   CHECK(told);
   shuffled[at(3 * place_of(33))] = NAN;
-  CHECK_THROWS(builder.build(shuffled.data(), shuffled_types.data(), n, box, settings(), 1, named), Status::invalid_input, "coordinate 0 of atom 33 is not finite");
+  CHECK_THROWS(builder.build(shuffled.data(), shuffled_types.data(), n, box, settings(), 1, named), Status::invalid_input,
+               "coordinate 0 of atom 33 is not finite");
   shuffled[at(3 * place_of(33))] = 1e300;
-  CHECK_THROWS(builder.build(shuffled.data(), shuffled_types.data(), n, box, settings(), 1, named), Status::invalid_input, "coordinate 0 of atom 33 is too large");
+  CHECK_THROWS(builder.build(shuffled.data(), shuffled_types.data(), n, box, settings(), 1, named), Status::invalid_input,
+               "coordinate 0 of atom 33 is too large");
   builder.set_ids(nullptr);
   CHECK_THROWS(check_atoms(x.data(), types.data(), n, 1, nullptr), Status::invalid_input, "atom 1 has type 1");
 }

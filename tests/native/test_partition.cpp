@@ -117,9 +117,7 @@ void test_parallel() {
       parallel(threads, [&](int t) {
         if (t == threads - 1) throw std::runtime_error("from thread");
       });
-    } catch (const std::runtime_error& error) {
-      thrown = std::string(error.what()) == "from thread";
-    }
+    } catch (const std::runtime_error& error) { thrown = std::string(error.what()) == "from thread"; }
     CHECK(thrown);
   }
 }
@@ -177,9 +175,7 @@ void test_arena() {
   bool refused = false;
   try {
     arena.take<double>(1L << 56);
-  } catch (const std::bad_alloc&) {
-    refused = true;
-  }
+  } catch (const std::bad_alloc&) { refused = true; }
   CHECK(refused);
   *arena.take<double>(1) = 1.0;
   CHECK(arena.capacity() == held);
@@ -206,9 +202,7 @@ void test_buffer() {
   bool refused = false;
   try {
     other.resize(std::size_t{1} << 56);
-  } catch (const std::bad_alloc&) {
-    refused = true;
-  }
+  } catch (const std::bad_alloc&) { refused = true; }
   CHECK(refused && other.bytes() == 0);
   CHECK(aligned(other.resize(4)));
 }
@@ -216,7 +210,7 @@ void test_buffer() {
 }  // namespace
 
 // Sanitizers end a program that asks for too much memory, unless they are told that it is meant.
-#define DPA2_SANITIZER_OPTIONS(name)                                        \
+#define DPA2_SANITIZER_OPTIONS(name)                                          \
   extern "C" __attribute__((used, visibility("default"))) const char* name(); \
   const char* name() { return "allocator_may_return_null=1"; }
 DPA2_SANITIZER_OPTIONS(__asan_default_options)

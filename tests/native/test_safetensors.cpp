@@ -10,8 +10,8 @@
 
 #include "check.hpp"
 #include "error.hpp"
-#include "schema/safetensors.hpp"
 #include "sample.hpp"
+#include "schema/safetensors.hpp"
 
 namespace {
 

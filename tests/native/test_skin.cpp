@@ -69,7 +69,10 @@ struct Walk {
 /// Equal lists, bit by bit.
 bool same(const Edges& a, const Edges& b, const std::string& name) {
   bool good = CHECK_CASE(a.start == b.start && a.j == b.j && a.image == b.image, name);
-  good = CHECK_CASE(a.n_three == b.n_three && a.n_repformer == b.n_repformer && a.pad_repinit == b.pad_repinit && a.pad_three == b.pad_three, name) && good;
+  good =
+      CHECK_CASE(a.n_three == b.n_three && a.n_repformer == b.n_repformer && a.pad_repinit == b.pad_repinit && a.pad_three == b.pad_three,
+                 name) &&
+      good;
   good = CHECK_CASE(a.overflow.size() == b.overflow.size() && a.d.size() == b.d.size() && a.r.size() == b.r.size(), name) && good;
   if (!good) return false;
   for (std::size_t k = 0; k < a.overflow.size(); ++k)
@@ -86,10 +89,14 @@ int follow(Walk& walk, int steps, double most, int threads, const std::function<
   for (int s = 0; s < steps; ++s) {
     fresh.build(walk.x.data(), walk.types.data(), walk.natoms(), walk.box, walk.settings, 1, b);
     const bool holds = kept.holds(walk.x.data(), walk.types.data(), walk.natoms(), walk.box, walk.settings);
-    if (!CHECK_CASE(kept.refresh(walk.x.data(), walk.types.data(), walk.natoms(), walk.box, walk.settings, nullptr, threads, a) == holds, walk.name)) break;
+    if (!CHECK_CASE(kept.refresh(walk.x.data(), walk.types.data(), walk.natoms(), walk.box, walk.settings, nullptr, threads, a) == holds,
+                    walk.name))
+      break;
     if (!holds) {
       kept.build_candidates(walk.x.data(), walk.types.data(), walk.natoms(), walk.box, walk.settings, skin, threads);
-      if (!CHECK_CASE(kept.refresh(walk.x.data(), walk.types.data(), walk.natoms(), walk.box, walk.settings, nullptr, threads, a), walk.name)) break;
+      if (!CHECK_CASE(kept.refresh(walk.x.data(), walk.types.data(), walk.natoms(), walk.box, walk.settings, nullptr, threads, a),
+                      walk.name))
+        break;
     }
     reused += static_cast<int>(holds);
     if (!same(a, b, walk.name + " at step " + std::to_string(s))) break;
@@ -217,7 +224,8 @@ void test_guard() {
   CHECK(asked == first);
   builder.set_guard([](std::int64_t) { throw out_of_memory("no"); });
   Edges none;
-  CHECK_THROWS(builder.build(walk.x.data(), walk.types.data(), walk.natoms(), walk.box, walk.settings, 1, none), Status::out_of_memory, "no");
+  CHECK_THROWS(builder.build(walk.x.data(), walk.types.data(), walk.natoms(), walk.box, walk.settings, 1, none), Status::out_of_memory,
+               "no");
 }
 
 }  // namespace

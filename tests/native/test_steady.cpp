@@ -65,7 +65,8 @@ struct Water {
 };
 
 struct Results {
-  explicit Results(std::size_t n, int descriptor) : energies(n), forces(3 * n), virials(9 * n), rows(n * static_cast<std::size_t>(descriptor)) {}
+  explicit Results(std::size_t n, int descriptor)
+      : energies(n), forces(3 * n), virials(9 * n), rows(n * static_cast<std::size_t>(descriptor)) {}
   void set(Outputs& out) {
     out.set("energy", &energy);
     out.set("virial", virial.data());
@@ -112,7 +113,8 @@ void test_steady(const SafetensorsFile& file, const char* precision, int threads
 /// With a skin the same bits as without, also for two trajectories of the same atoms that take turns. With `molecules`^3 of water:
 /// large systems are evaluated in an order of their own.
 void test_skin(const SafetensorsFile& file, int molecules, int steps, int threads) {
-  const Model plain(parse_config(file.config_json), file.weights, "float64"), skinned(parse_config(file.config_json), file.weights, "float64", 1.0);
+  const Model plain(parse_config(file.config_json), file.weights, "float64"),
+      skinned(parse_config(file.config_json), file.weights, "float64", 1.0);
   CHECK(plain.skin() == 0.0 && skinned.skin() == 1.0);
   Water first(molecules), second(molecules);
   second.move(0.3);
@@ -168,9 +170,11 @@ void test_limits(const SafetensorsFile& file) {
   CHECK(estimate(1000, 50, false, AtomVirial::none, 1) < base);
   CHECK_THROWS(estimate(-1, 50, true, AtomVirial::none, 1), Status::invalid_input, "negative");
   CHECK_THROWS(estimate(1, std::nan(""), true, AtomVirial::none, 1), Status::invalid_input, "neighbours");
-  CHECK_THROWS(estimate(1, 50, true, AtomVirial::none, most_threads + 1), Status::invalid_input, "threads must be between 1 and 4096, not 4097");
+  CHECK_THROWS(estimate(1, 50, true, AtomVirial::none, most_threads + 1), Status::invalid_input,
+               "threads must be between 1 and 4096, not 4097");
   CHECK_THROWS(estimate(1, 50, true, AtomVirial::none, INT_MAX), Status::invalid_input, "not 2147483647");
-  CHECK_THROWS(model.evaluate(water.structure(), AtomVirial::none, INT_MAX, out, results.remarks), Status::invalid_input, "threads must be");
+  CHECK_THROWS(model.evaluate(water.structure(), AtomVirial::none, INT_MAX, out, results.remarks), Status::invalid_input,
+               "threads must be");
 }
 
 /// Also for more atoms than there are numbers: the answer is then the largest one.
@@ -190,7 +194,9 @@ void test_large_estimates(const SafetensorsFile& file) {
           CHECK(last == INT64_MAX);
         }
     // In proportion, as long as there are numbers.
-    const auto at = [&](double n) { return static_cast<double>(model.memory_estimate(static_cast<std::int64_t>(n), 50, true, AtomVirial::none, 1)); };
+    const auto at = [&](double n) {
+      return static_cast<double>(model.memory_estimate(static_cast<std::int64_t>(n), 50, true, AtomVirial::none, 1));
+    };
     CHECK_NEAR(at(1e14) / at(1e12), 100.0, 1e-3);
   }
 }
@@ -227,7 +233,8 @@ void test_environment(const SafetensorsFile& file) {
   const auto make = [&] { return std::make_unique<Model>(parse_config(file.config_json), file.weights, "float32"); };
   const struct {
     const char *name, *bad, *good;
-  } variables[] = {{"DPA2_MEMORY_LIMIT", "much", "8G"}, {"DPA2_MEMORY_LIMIT", "-1", "0"}, {"DPA2_SERIES", "of", "off"}, {"DPA2_SERIES", "OFF", "on"}};
+  } variables[] = {
+      {"DPA2_MEMORY_LIMIT", "much", "8G"}, {"DPA2_MEMORY_LIMIT", "-1", "0"}, {"DPA2_SERIES", "of", "off"}, {"DPA2_SERIES", "OFF", "on"}};
   for (const auto& v : variables) {
     setenv(v.name, v.bad, 1);
     CHECK_THROWS(make(), Status::invalid_input, (std::string(v.name) + " is '" + v.bad + "'").c_str());
@@ -245,8 +252,7 @@ int main() {
   const SafetensorsFile file = read_safetensors(DPA2_TEST_MODEL);
   CHECK(allocations > 0);
   for (const char* precision : {"float64", "float32"})
-    for (const int threads : {1, 2})
-      test_steady(file, precision, threads, threads == 1 ? 0.0 : 1.0);
+    for (const int threads : {1, 2}) test_steady(file, precision, threads, threads == 1 ? 0.0 : 1.0);
   test_steady(file, "float32", 2, 0.0);
   test_skin(file, 2, 12, 1);
   test_skin(file, 7, 10, 2);
