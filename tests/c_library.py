@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from ctypes import c_char_p, c_double, c_int, c_int64, c_size_t, c_void_p
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,7 @@ from dpa2 import installation
 from needs import LIBRARY
 
 HEADER = installation.include_directory() / "dpa2.h"
+STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"]
 
 OK, INVALID_INPUT, MODEL_FILE, UNSUPPORTED, OUT_OF_MEMORY, INTERNAL, EXCHANGE = range(7)
 
@@ -68,6 +74,19 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "domain_compute": (c_int, [*_PART, *_NAMED]),
     "domain_vjp": (c_int, [*_PART, *_NAMED, c_void_p, c_void_p]),
 }
+
+
+def output_of(command: Sequence[str | Path], folder: Path | None = None, **environment: str) -> str:
+    """What a command prints, which must succeed."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run([str(word) for word in command], cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, f"{shlex.join(map(str, command))}\n{done.stderr}"
+    return done.stdout
+
+
+@cache
+def package_flags() -> tuple[str, ...]:
+    return tuple(shlex.split(output_of([sys.executable, "-m", "dpa2", "--cflags", "--libs"])))
 
 
 @cache

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import dpa2
 import needs
 import numpy as np
 import pytest
-from c_library import HEADER, LIBRARY, declared
+from c_library import HEADER, LIBRARY, STRICT, declared, output_of, package_flags
 from cases import SAME
 from dpa2.files import ModelData, write_safetensors
 from helpers import case_system, golden, model_of, relative
@@ -24,22 +22,8 @@ from pages import ROOT, code_blocks
 
 pytestmark = needs.library
 
-STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"]
 COMPILERS = {".c": ["cc", "-std=c11"], ".cpp": ["c++", "-std=c++17"]}
 EXAMPLES = {".c": ROOT / "examples" / "c" / "evaluate.c", ".cpp": ROOT / "examples" / "cpp" / "evaluate.cpp"}
-
-
-def output_of(command: Sequence[str | Path], folder: Path | None = None, **environment: str) -> str:
-    """What a command prints, which must succeed."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run([str(word) for word in command], cwd=folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, f"{shlex.join(map(str, command))}\n{done.stderr}"
-    return done.stdout
-
-
-@cache
-def package_flags() -> tuple[str, ...]:
-    return tuple(shlex.split(output_of([sys.executable, "-m", "dpa2", "--cflags", "--libs"])))
 
 
 def build(source: Path, folder: Path, flags: Sequence[str] | None = None) -> Path:

@@ -86,7 +86,7 @@ struct Linear {
 struct LayerNorm {
   int n, channels;
   double eps;
-  Vector z, gamma, beta;
+  Vector z, gain, bias;
 
   Blocks inputs() const { return {z}; }
   template <class S>
@@ -96,14 +96,14 @@ struct LayerNorm {
       const long row = static_cast<long>(r) * channels;
       S var = 0;
       for (int c = 0; c < channels; ++c) var += x[0][at(row + c)] * x[0][at(row + c)] / static_cast<double>(channels);
-      for (int c = 0; c < channels; ++c) y[0][at(row + c)] = x[0][at(row + c)] / std::sqrt(var + eps) * gamma[at(c)] + beta[at(c)];
+      for (int c = 0; c < channels; ++c) y[0][at(row + c)] = x[0][at(row + c)] / std::sqrt(var + eps) * gain[at(c)] + bias[at(c)];
     }
     return y;
   }
   template <class T>
   Blocks forward(const Kernels<T>& k, const Blocks& x) const {
     const int nc = padded<T>(channels);
-    Rows<T> in(x[0], n, channels, nc, 0), in_place(x[0], n, channels, nc, 0), g(gamma, 1, channels, nc, 0), b(beta, 1, channels, nc, 0);
+    Rows<T> in(x[0], n, channels, nc, 0), in_place(x[0], n, channels, nc, 0), g(gain, 1, channels, nc, 0), b(bias, 1, channels, nc, 0);
     Guarded<T> out(static_cast<long>(n) * nc), zh(static_cast<long>(n) * nc), inv(n, NAN, 1), again(static_cast<long>(n) * nc);
     k.layer_norm(n, nc, channels, static_cast<T>(eps), out, zh, inv, in, g, b);
     k.layer_norm(n, nc, channels, static_cast<T>(eps), again, in_place, inv, in_place, g, b);
@@ -113,7 +113,7 @@ struct LayerNorm {
   template <class T>
   Blocks backward(const Kernels<T>& k, const Blocks& x, const Blocks& dy) const {
     const int nc = padded<T>(channels);
-    Rows<T> in(x[0], n, channels, nc, 0), g(gamma, 1, channels, nc, 0), b(beta, 1, channels, nc, 0), dout(dy[0], n, channels, nc);
+    Rows<T> in(x[0], n, channels, nc, 0), g(gain, 1, channels, nc, 0), b(bias, 1, channels, nc, 0), dout(dy[0], n, channels, nc);
     Guarded<T> out(static_cast<long>(n) * nc), dz(static_cast<long>(n) * nc), inv(n, NAN, 1);
     k.layer_norm(n, nc, channels, static_cast<T>(eps), out, in, inv, in, g, b);
     k.layer_norm_backward(n, nc, channels, dz, dout, in, inv, g);

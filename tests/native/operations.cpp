@@ -81,8 +81,8 @@ Blocks run(const std::string& name, Call& call) {
   if (name == "layer_norm") {
     LayerNorm op{g.number(), 0, 0.0, g.block(), {}, {}};
     op.channels = g.number();
-    op.gamma = g.block();
-    op.beta = g.block();
+    op.gain = g.block();
+    op.bias = g.block();
     op.eps = g.scalar();
     return finish(op, call);
   }
