@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "fold/folded.hpp"
 #include "model/evaluate.hpp"
 #include "model/model.hpp"
 #include "neighbors/build.hpp"
@@ -53,10 +54,19 @@ struct SumWeights {
   Vector energy, descriptor, rotation;
 };
 
+/// Weights of a model whose energies have no constant parts: those have no gradient, but they would be rounded with it.
+Weights weights_of(const Config& config) {
+  Weights weights = random_weights(config, 11, true);
+  const std::string last = "fitting_net.filter_layers.networks.0.layers." + std::to_string(config.fitting.neuron.size()) + ".bias";
+  for (const std::string& name : {std::string("fitting_net.bias_atom_e"), std::string("out_bias"), last})
+    for (double& value : weights.at(name).data) value = 0.0;
+  return weights;
+}
+
 template <class T>
 class Case {
  public:
-  Case(const Json& json, int keep) : config_(parse_config(json.dump())), model_(config_, random_weights(config_, 11, true)), keep_(keep) {}
+  Case(const Json& json, int keep) : config_(parse_config(json.dump())), model_(config_, fold(config_, weights_of(config_))), keep_(keep) {}
   [[nodiscard]] const Config& config() const { return config_; }
 
   /// The terms of the weighted sum of outputs: of those that have weights.
@@ -138,16 +148,16 @@ struct Derivative {
   double value = 0, size = 0;  ///< size: the sum of the terms' sizes
 };
 
-/// The derivative at 0 of a sum with the terms f(t): from multiples of a step h up to 6 h, with an error of order h^12. Terms are
+/// The derivative at 0 of a sum with the terms f(t): from multiples of a step h up to 8 h, with an error of order h^16. Terms are
 /// subtracted one by one, a sum's own rounding would be divided by h; that of the terms is averaged over steps.
 template <class F>
 Derivative derivative(F f) {
-  constexpr double c[] = {6.0 / 7, -15.0 / 56, 5.0 / 63, -1.0 / 56, 1.0 / 385, -1.0 / 5544};
-  constexpr int steps = 8;
+  constexpr double c[] = {8.0 / 9, -14.0 / 45, 56.0 / 495, -7.0 / 198, 56.0 / 6435, -2.0 / 1287, 8.0 / 45045, -1.0 / 102960};
+  constexpr int steps = 24;
   Vector terms;
   for (int s = 0; s < steps; ++s)
-    for (int k = 1; k <= 6; ++k) {
-      const double h = 0.0017 + 0.0001 * s;
+    for (int k = 1; k <= 8; ++k) {
+      const double h = 0.0031 + 0.00001 * s;
       const Vector plus = f(k * h), minus = f(-k * h);
       terms.resize(plus.size());
       for (std::size_t i = 0; i < plus.size(); ++i) terms[i] += c[k - 1] / (h * steps) * (plus[i] - minus[i]);
