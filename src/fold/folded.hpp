@@ -20,7 +20,7 @@
 //   repinit.pad_embedding                     (ntypes^2, .)        in Python alone: of a padded slot, by the types of atom 0 and centre
 //
 //   entry.shape, entry.type_term              (width, n1), (ntypes, n1)   from the first blocks to g1
-//   repformer.activation                      (1, 4)
+//   repformer.activation, .shift              (1, 4), scalar       of both attentions: what their logits are relative to
 //   repformer.g2.w, .b, .inv_rcut             (1, n2), scalar      the first g2
 //
 //   L is layers.0, layers.1, ...; what a layer does not have is absent:
@@ -59,6 +59,7 @@ struct FoldedDescriptor {
   std::optional<FoldedThreeBody> three_body;
   FoldedEntry entry;
   FoldedActivation act;  ///< of the repformer
+  double shift = 0;      ///< of the logits of both attentions (theory S8)
   FoldedG2Embed g2_embed;
   std::vector<FoldedLayer> layers;
 
@@ -69,6 +70,7 @@ struct FoldedDescriptor {
     if (three_body) three_body->for_each("three_body", f);
     entry.for_each("entry", f);
     act.for_each("repformer.activation", f);
+    f("repformer.shift", shift);
     g2_embed.for_each("repformer", f);
     for (std::size_t l = 0; l < layers.size(); ++l) layers[l].for_each("layers." + std::to_string(l), f);
   }

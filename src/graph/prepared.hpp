@@ -71,7 +71,7 @@ struct Prepared {
   bool direct_dist = false, smooth = true, use_sqrt_nnei = true;
   T inv_rcut = 0;
   int nsel_repformer = 0, n1 = 0, n2 = 0, n1_real = 0, n2_real = 0, axis = 0, nh1 = 0;
-  T ln_eps = 0;
+  T ln_eps = 0, shift = 0;  ///< shift: of the logits of both attentions
   const T *g2_w = nullptr, *g2_b = nullptr;
   std::vector<LayerParams<T>> layers;
   /// What at least one layer has: the first has all that any has.

@@ -3,7 +3,6 @@
 
 #include "error.hpp"
 #include "graph/prepared.hpp"
-#include "math/attention.hpp"
 
 namespace dpa2 {
 
@@ -49,13 +48,13 @@ Residual<T> residual(Storage& storage, const FoldedResidual& f, int n) {
 }
 
 template <class T>
-void pair_attention(Storage& storage, const FoldedPairAttention& f, const Config& c, int n2, LayerParams<T>& p) {
+void pair_attention(Storage& storage, const FoldedPairAttention& f, const Config& c, int n2, T shift, LayerParams<T>& p) {
   const int nh = c.repformer.attn2_nhead;
   p.pair.nh = nh;
   p.pair.n2 = n2;
   p.pair.gate = c.repformer.attn2_has_gate;
   p.pair.smooth = c.smooth;
-  p.pair.shift = c.smooth ? T(math::attention_shift) : T(0);
+  p.pair.shift = shift;
   pack_both(storage, padded_blocks(f.query, nh, n2), p.pair.A, p.pair.At);
   if (!f.value.empty()) {
     p.pair.B = pack<T>(storage, padded_blocks(f.value, nh, n2));
@@ -122,7 +121,7 @@ void Prepared<T>::prepare_layers(const Config& c, std::vector<FoldedLayer>& fold
 
     dense_layer(storage, f.linear2.w, f.linear2.b, n2, n2, p.w2, p.w2t, p.b2);
     if (f.has.g1g1) pack_both(storage, padded_to(f.g1g1, n1, n2), p.gg, p.ggt);
-    if (f.pair_attention) pair_attention(storage, *f.pair_attention, c, n2, p);
+    if (f.pair_attention) pair_attention(storage, *f.pair_attention, c, n2, shift, p);
     p.g2_linear2 = f.g2.index(Member::linear2);
     p.g2_g1g1 = f.g2.index(Member::g1g1);
     p.g2_att = f.g2.index(Member::attention);

@@ -1,6 +1,5 @@
 // One repformer layer, backward: gradients of the layer's output to its input (theory 12.3-12.11).
 #include "graph/repformer.hpp"
-#include "math/attention.hpp"
 
 namespace dpa2 {
 
@@ -110,8 +109,8 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
       for (int c = 0; c < n1; ++c) dg1_i[c] += row[p.cat_g1 + c];
     if (p.has.local_attention) {
       const long at = static_cast<long>(i - i0) * n1 * nh;
-      k_.local_attention_backward(n, n1, nh, dtq + at, acc, scatter, dw, dout + at, tq + at, g1, j, m_.smooth ? w : nullptr,
-                                  m_.smooth ? T(math::attention_shift) : T(0), pad_repformer(n), arena);
+      k_.local_attention_backward(n, n1, nh, dtq + at, acc, scatter, dw, dout + at, tq + at, g1, j, m_.smooth ? w : nullptr, m_.shift,
+                                  pad_repformer(n), arena);
     }
     arena.release(mark);
   }

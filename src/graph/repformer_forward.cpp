@@ -1,6 +1,5 @@
 // One repformer layer, forward (theory 8).
 #include "graph/repformer.hpp"
-#include "math/attention.hpp"
 
 namespace dpa2 {
 
@@ -58,8 +57,7 @@ void LayerForward<T>::tile(int layer, const Tile<T>& tile, Arena& arena) const {
       for (int c = 0; c < n1; ++c) row[p.cat_g1 + c] = g1[static_cast<long>(i) * n1 + c];
     if (p.has.local_attention) {
       const long at = static_cast<long>(i - i0) * n1 * m_.nh1;
-      k_.local_attention(n, n1, m_.nh1, o + at, tq + at, g1, j, m_.smooth ? ws_.w.data() + f0 : nullptr,
-                         m_.smooth ? T(math::attention_shift) : T(0), pad_repformer(n), arena);
+      k_.local_attention(n, n1, m_.nh1, o + at, tq + at, g1, j, m_.smooth ? ws_.w.data() + f0 : nullptr, m_.shift, pad_repformer(n), arena);
     }
     if (!p.has.last) update_pairs(layer, i, g2, ws_.pairs.place(layer + 1, f0), arena);
     arena.release(mark);

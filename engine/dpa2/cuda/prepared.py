@@ -209,8 +209,8 @@ class Prepared:
         self.stats_repformer = self._statistics("repformer")
         self.direct = self._number("repformer.inv_rcut") if self.option["direct_dist"] else 0.0
         self.g2_w, self.g2_b = self._upload("repformer.g2.w"), self._upload("repformer.g2.b")
-        # Scores are shifted and padded slots count only where the switch is smooth.
-        self.shift, self.pad_sel = (20.0, int(self.option["nsel"])) if self.smooth else (0.0, 0)
+        self.shift = self._number("repformer.shift")
+        self.pad_sel = int(self.option["nsel"]) if self.smooth else 0  # padded slots count where the switch is smooth
 
     def _residual(self, name: str, width: int) -> Residual | None:
         if f"{name}.a" not in self._host:
