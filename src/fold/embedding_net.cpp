@@ -5,9 +5,6 @@
 
 namespace dpa2 {
 
-namespace {
-
-/// (combinations, .) the type embeddings of an edge: those of the neighbour and of the centre, or of the neighbour alone.
 Matrix type_pairs(const Matrix& tebd, bool one_side) {
   if (one_side) return tebd;
   const int ntypes = tebd.rows, d = tebd.cols;
@@ -19,6 +16,8 @@ Matrix type_pairs(const Matrix& tebd, bool one_side) {
     }
   return x;
 }
+
+namespace {
 
 FoldedTable fold_table(const TableConfig& grid, Tensor coefficients) {
   FoldedTable t;

@@ -47,7 +47,10 @@ struct EmbeddingOptions {
   const std::optional<TableConfig>& table;
 };
 
-/// `tebd` (ntypes, tebd_dim): the type embedding.
+/// (combinations, .) what the types of an edge bring to the network, for `tebd` (ntypes, tebd_dim), the type embedding: that of the
+/// neighbour and of the centre, or of the neighbour alone.
+Matrix type_pairs(const Matrix& tebd, bool one_side);
+
 FoldedEmbeddingNet fold_embedding_net(const Config& config, RawTensors& raw, const EmbeddingOptions& options, const Matrix& tebd);
 
 /// (1, width) the network, or its table, at s for a combination of types; without the gate of strip mode.

@@ -4,9 +4,7 @@
 #include <cmath>
 
 #include "cpu/kernels.hpp"
-#include "error.hpp"
 #include "graph/packing.hpp"
-#include "math/skip.hpp"
 #include "padding.hpp"
 
 namespace dpa2 {
@@ -40,32 +38,11 @@ void second_derivatives(const ActivationSpec<double>& act, std::size_t n, double
 
 }  // namespace
 
-const std::vector<double>& shaped(const Weights& weights, const std::string& name, const std::vector<std::int64_t>& shape) {
-  const auto found = weights.find(name);
-  if (found == weights.end()) throw model_file_error("the weight '", name, "' is missing");
-  if (found->second.shape != shape)
-    throw model_file_error("the weight '", name, "' does not have the shape that the configuration asks for");
-  return found->second.data;
-}
-
-Network::Network(const Weights& weights, const std::string& prefix, int in, const std::vector<int>& widths, bool resnet_dt,
-                 const ActivationConfig& activation_config)
-    : in_(in), act_(activation<double>(fold_activation(activation_config))) {
-  for (std::size_t l = 0; l < widths.size(); ++l) {
-    const std::string name = prefix + ".layers." + std::to_string(l);
-    Layer layer{in, widths[l], padded<double>(widths[l]), math::skip_copies(in, widths[l]), {}, {}, {}};
-    const auto padded_rows = [&](const std::vector<double>& from, int rows) {
-      std::vector<double> to(static_cast<std::size_t>(rows) * static_cast<std::size_t>(layer.width));
-      for (int r = 0; r < rows; ++r)
-        std::copy_n(from.data() + static_cast<std::ptrdiff_t>(r) * layer.out, layer.out,
-                    to.data() + static_cast<std::ptrdiff_t>(r) * layer.width);
-      return to;
-    };
-    layer.w = padded_rows(shaped(weights, name + ".matrix", {in, layer.out}), in);
-    layer.b = padded_rows(shaped(weights, name + ".bias", {layer.out}), 1);
-    if (resnet_dt && layer.skip != 0) layer.idt = padded_rows(shaped(weights, name + ".idt", {layer.out}), 1);
-    in = layer.out;
-    layers_.push_back(std::move(layer));
+Network::Network(int in, const std::vector<FoldedHidden>& layers, const FoldedActivation& act) : in_(in), act_(activation<double>(act)) {
+  for (const FoldedHidden& from : layers) {
+    const int width = padded<double>(from.out);
+    const auto rows = [&](const Matrix& m) { return padded_to(m, m.rows, width).a; };
+    layers_.push_back({from.in, from.out, width, from.skip, rows(from.w), rows(from.b), rows(from.idt)});
   }
 }
 

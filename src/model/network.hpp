@@ -2,26 +2,18 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
-#include <string>
 #include <vector>
 
 #include "cpu/activation.hpp"
-#include "schema/config.hpp"
-#include "schema/weights.hpp"
+#include "fold/dense.hpp"
 
 namespace dpa2 {
-
-/// The tensor `name`; throws model_file_error where it is missing or has another shape.
-const std::vector<double>& shaped(const Weights& weights, const std::string& name, const std::vector<std::int64_t>& shape);
 
 /// Layers y = phi(x W + b) * idt + skip (theory 4), evaluated with the kernels of this processor.
 class Network {
  public:
-  /// Layers `prefix`.layers.0, 1, ... of the widths `widths`, on inputs of `in` numbers. Throws model_file_error for weights that
-  /// are missing or do not fit.
-  Network(const Weights& weights, const std::string& prefix, int in, const std::vector<int>& widths, bool resnet_dt,
-          const ActivationConfig& activation);
+  /// On inputs of `in` numbers.
+  Network(int in, const std::vector<FoldedHidden>& layers, const FoldedActivation& act);
   int in() const { return in_; }
   int out() const { return layers_.empty() ? in_ : layers_.back().out; }
 

@@ -2,9 +2,13 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <vector>
 
+#include "fold/embedding_net.hpp"
 #include "model/network.hpp"
+#include "schema/config.hpp"
+#include "schema/weights.hpp"
 
 namespace dpa2 {
 
@@ -14,15 +18,14 @@ class EmbeddingCurves {
  public:
   /// weights: those of the network and of the type embedding, at least. Throws model_file_error where they do not fit.
   EmbeddingCurves(const Config& config, const Weights& weights, bool three_body);
-  int count() const { return count_; }
-  int channels() const { return network_.out(); }
+  int count() const;
+  int channels() const { return network_->out(); }
   /// y (3, n, channels) = value, d/ds and d2/ds2 of a curve at s (n). Throws invalid_input for a curve that there is not.
   void evaluate(int curve, std::ptrdiff_t n, const double* s, double* y) const;
 
  private:
-  int count_ = 1;
-  std::vector<double> types_;  // (count, in - 1): what the network sees besides s
-  Network network_;
+  Matrix types_;  // (count, in - 1): what the network sees besides s; empty in strip mode
+  std::optional<Network> network_;
 };
 
 /// y (nframes, natoms, width) = the last hidden layer of the fitting network (its input where it has none) for descriptors (nframes,
