@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,7 @@ from dpa2.reference.residual_update import residual_update
 from dpa2.reference.tabulate import nodes, tabulate
 from dpa2.reference.type_embedding import type_embedding
 from helpers import CASES, golden, relative
+from pages import ROOT
 from random_model import draw_options, random_model
 
 EXACT = 1e-13
@@ -227,6 +229,7 @@ def test_entry() -> None:
         np.testing.assert_array_equal(f["repformer.g2.w"], raw["descriptor.repformers.g2_embd.matrix"])
         np.testing.assert_array_equal(f["repformer.g2.b"][0], raw["descriptor.repformers.g2_embd.bias"])
         model.equal("cutoff", f["repformer.inv_rcut"] * model.repformer["rcut"], 1.0)
+        assert f["repformer.shift"] == (SHIFT if model.descriptor["smooth"] else 0.0)
 
 
 def test_activations() -> None:
@@ -424,6 +427,30 @@ def test_fitting_and_energies() -> None:
         np.testing.assert_array_equal(f["energy.counted"][0], counted)
         expected = fitting(descriptor, types, counted, fparam, aparam, model.config, model.raw)
         model.equal("energies", (energy + f["energy.bias"][0]) * f["energy.counted"][0], expected)
+
+
+def stated_names() -> dict[str, str]:
+    """The names in the table of src/fold/folded.hpp, with the expressions that they stand for."""
+    letters = {"B": "(repinit|three_body|repformer)", "N": "(repinit|three_body)", "L": r"layers\.\d+"}
+    found = {}
+    for line in (ROOT / "src" / "fold" / "folded.hpp").read_text(encoding="utf-8").splitlines():
+        row = re.match(r"//   (\S.*?\S)  +\S", line)
+        if row is None or row[1] == "name":
+            continue
+        parent = ""
+        for name in re.split("[,;] ", row[1]):
+            full = parent + name if name.startswith(".") else name
+            parent = parent if name.startswith(".") else name.rpartition(".")[0]
+            first, *others = full.split(".")
+            numbers = [r"\d+" if part == "L" else r"\w+" if part == "*" else part for part in others]
+            found[full] = r"\.".join([letters.get(first, first), *numbers])
+    return found
+
+
+def test_the_names_are_those_of_the_table() -> None:
+    names, table = {name for model in models() for name in model.folded}, stated_names()
+    assert {name for name in names if not any(re.fullmatch(stated, name) for stated in table.values())} == set()
+    assert [entry for entry, stated in table.items() if not any(re.fullmatch(stated, name) for name in names)] == []
 
 
 def test_the_weights_are_checked() -> None:
