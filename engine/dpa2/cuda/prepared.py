@@ -193,7 +193,7 @@ class Prepared:
         self.inv_nsel = self._number("repinit.inv_nsel")
         self.pad_G = self._upload("repinit.pad_embedding")
         self.pad_R = None if self.pad_G is None else self._upload("repinit.pad")
-        self.use_three = bool(option["use_three_body"])
+        self.use_three = "three_body.mean" in self._host
         self.n3 = 0
         if self.use_three:
             self.stats_three = self._statistics("three_body")
@@ -229,7 +229,7 @@ class Prepared:
             value = host.get(f"{at}.{name}")
             return (None, None) if value is None else (constant(value), constant(value.T))
 
-        layer = Layer(last=number == self.nlayers - 1)
+        layer = Layer(last=f"{at}.linear2.w" not in host)
         layer.self_w, layer.self_b = self._upload(f"{at}.self.w"), self._upload(f"{at}.self.b")
         layer.P, layer.Pt = both("conv.w")
         pieces = {name: host.get(f"{at}.linear1.{name}") for name in ("g1", "conv", "grrg", "drrd")}
@@ -265,22 +265,22 @@ class Prepared:
         self.vacuum = any(value is not None for value in option["atom_ener"])
         self.energy_bias = self.launcher.constant(host["energy.bias"], np.float64)
         self.type_counts = self.launcher.constant(host["energy.counted"][0], np.float64)
-        self.naparam = 0 if option["use_aparam_as_mask"] else int(option["numb_aparam"])
-        self.aparam_at = self.descriptor_dim + int(option["numb_fparam"])
-        self.fitting_width = self.aparam_at + self.naparam + int(option["dim_case_embd"])
         names = ("fparam_avg", "fparam_inv_std", "aparam_avg", "aparam_inv_std", "case_embd")
-        self._parameters = {name: host[f"fitting.{name}"][0] for name in names if f"fitting.{name}" in host}
+        self._parameters = {name: host.get(f"fitting.{name}", np.zeros((1, 0)))[0] for name in names}
+        nfparam, self.naparam, ncase = (
+            self._parameters[name].size for name in ("fparam_avg", "aparam_avg", "case_embd")
+        )
+        self.aparam_at = self.descriptor_dim + nfparam
+        self.fitting_width = self.aparam_at + self.naparam + ncase
 
     def fixed_input(self, fparam: Any) -> Array:
         """(fitting_width) the part of the fitting network's input that is the same for all atoms of a frame."""
-        option, weights = self.fitting_option, self._parameters
-        row = np.zeros(self.fitting_width)
-        if option["numb_fparam"]:
-            given = np.asarray(option["default_fparam"] if fparam is None else fparam, dtype=np.float64)
+        weights, row = self._parameters, np.zeros(self.fitting_width)
+        if weights["fparam_avg"].size:
+            given = np.asarray(self.fitting_option["default_fparam"] if fparam is None else fparam, dtype=np.float64)
             scaled = (given - weights["fparam_avg"]) * weights["fparam_inv_std"]
             row[self.descriptor_dim : self.aparam_at] = scaled
-        if option["dim_case_embd"]:
-            row[self.aparam_at + self.naparam :] = weights["case_embd"]
+        row[self.aparam_at + self.naparam :] = weights["case_embd"]
         return self.launcher.constant(row)
 
     def atom_input(self, aparam: Any) -> Array | None:
