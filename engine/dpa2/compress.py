@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .files import ModelData
-from .files.compression import BLOCKS, channels, curves
+from .files.compression import BLOCKS
 
 Float = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ class Curves:
         needed = (f"{BLOCKS[block]}.filter_layers.", "descriptor.type_embedding.", "descriptor.econf_tebd")
         weights = {name: value for name, value in data.weights.items() if name.startswith(needed)}
         self._curves = EmbeddingCurves(json.dumps(data.config), weights, block == "three_body")
-        self.count, self.channels = curves(data.config, block), channels(data.config, block)
+        self.count, self.channels = self._curves.count, self._curves.channels
         self.activation = data.config["descriptor"]["repinit"]["activation_function"]
 
     def __call__(self, curve: int, s: Float) -> tuple[Float, Float, Float]:

@@ -85,6 +85,9 @@ class Model:
         self._reporter = Reporter(data.config, on_overflow)
         self._skin = checked_skin(skin, self.rcut)
         self._engine = make_engine(data, self._precision, self._device, self._skin)
+        from ._native import outputs
+
+        self._outputs = tuple(Output(*description) for description in outputs(json.dumps(data.config)))
 
     @property
     def type_map(self) -> tuple[str, ...]:
@@ -99,9 +102,7 @@ class Model:
     @property
     def descriptor_dim(self) -> int:
         """The length of an atom's descriptor."""
-        descriptor = self._data.config["descriptor"]
-        tebd = int(descriptor["repinit"]["tebd_dim"]) if descriptor["concat_output_tebd"] else 0
-        return int(descriptor["repformer"]["g1_dim"]) + tebd
+        return next(output.shape[0] for output in self.outputs if output.name == "descriptor")
 
     @property
     def kind(self) -> str:
@@ -113,9 +114,7 @@ class Model:
     @property
     def outputs(self) -> tuple[Output, ...]:
         """What the model computes: what :meth:`evaluate` finds, then the two results of :meth:`descriptor`."""
-        from ._native import outputs
-
-        return tuple(Output(*description) for description in outputs(json.dumps(self._data.config)))
+        return self._outputs
 
     @property
     def config(self) -> dict[str, Any]:
