@@ -73,7 +73,6 @@ class EmbeddingCurves:
     # (3, n, channels): value, d/ds and d2/ds2 at s (n)
     def evaluate(self, curve: int, s: NDArray[np.float64]) -> NDArray[np.float64]: ...
 
-def type_embedding(config_json: str, weights: dict[str, NDArray[Any]]) -> NDArray[np.float64]: ...  # (ntypes, tebd_dim)
 def last_hidden(
     config_json: str,
     weights: dict[str, NDArray[Any]],

@@ -194,7 +194,7 @@ class DeepPot:
         _warn_of_ignored(kwargs)
         batch = self._batch(coords, cells, atom_types, fparam, aparam, mixed_type)
         descriptor = self._descriptor(batch)
-        weights = self._weights("fitting_net.")
+        weights = {k: value for k, value in self._model._data.weights.items() if k.startswith("fitting_net.")}
         feature = last_hidden(json.dumps(self._config), weights, descriptor, batch.fparam, batch.aparam)
         counted = (batch.types >= 0) & ~np.isin(batch.types, self._config["atom_exclude_types"])
         feature = feature.astype(_dtype_of(self._config["fitting_net"]["precision"]), copy=False)
@@ -203,14 +203,11 @@ class DeepPot:
 
     def eval_typeebd(self) -> Array:
         """The type embedding, (ntypes + 1, tebd_dim) in the precision of the descriptor; the last row is zero."""
-        from ._native import type_embedding
+        from ._native import folded
 
-        table = type_embedding(json.dumps(self._config), self._weights("descriptor."))
+        table = folded(json.dumps(self._config), self._model._data.weights)["type_embedding"]
         padded = np.concatenate([table, np.zeros((1, table.shape[1]))])
         return padded.astype(_dtype_of(self._config["descriptor"]["precision"]))
-
-    def _weights(self, prefix: str) -> dict[str, Array]:
-        return {name: value for name, value in self._model._data.weights.items() if name.startswith(prefix)}
 
     def _descriptor(self, batch: Batch) -> Float:
         return self._model.descriptor(batch.coords, batch.types, batch.boxes)

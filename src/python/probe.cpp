@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "error.hpp"
-#include "fold/type_embedding.hpp"
 #include "model/probe.hpp"
 #include "neighbors/build.hpp"
 #include "neighbors/lattice.hpp"
@@ -35,14 +34,6 @@ py::array_t<double> evaluate(const EmbeddingCurves& curves, int curve, const Dou
   const py::ssize_t n = s.size();
   py::array_t<double> out({py::ssize_t{3}, n, static_cast<py::ssize_t>(curves.channels())});
   without_lock([&] { curves.evaluate(curve, n, s.data(), out.mutable_data()); });
-  return out;
-}
-
-py::array_t<double> type_embedding(const std::string& config_json, const py::dict& weights) {
-  RawTensors raw(make_weights(weights));
-  const Matrix table = fold_type_embedding(parse_config(config_json), raw);
-  py::array_t<double> out({table.rows, table.cols});
-  std::copy(table.a.begin(), table.a.end(), out.mutable_data());
   return out;
 }
 
@@ -102,7 +93,6 @@ void register_probe(py::module_& m) {
       .def_property_readonly("count", &EmbeddingCurves::count)
       .def_property_readonly("channels", &EmbeddingCurves::channels)
       .def("evaluate", &evaluate, py::arg("curve"), py::arg("s"));
-  m.def("type_embedding", &type_embedding, py::arg("config_json"), py::arg("weights"));
   m.def("last_hidden", &hidden, py::arg("config_json"), py::arg("weights"), py::arg("descriptor"), py::arg("fparam").none(true),
         py::arg("aparam").none(true));
   m.def("reduced_lattice", &reduced_lattice, py::arg("box").none(true), py::arg("pbc"));

@@ -1,4 +1,4 @@
-// What Python asks of the core beside evaluations: embedding curves, type embeddings, the last hidden layer, reduced lattices.
+// What Python asks of the core beside evaluations: embedding curves, the last hidden layer, reduced lattices.
 #pragma once
 
 #include <pybind11/pybind11.h>

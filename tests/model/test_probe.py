@@ -94,17 +94,13 @@ def test_weights_that_do_not_fit_are_refused(change: Any) -> None:
     "options",
     [
         {},
-        {"descriptor": {"use_econf_tebd": True, "use_tebd_bias": True}},
         {"fitting": {"numb_fparam": 2, "numb_aparam": 3, "dim_case_embd": 2, "resnet_dt": True}},
         {"fitting": {"numb_aparam": 2, "use_aparam_as_mask": True, "neuron": []}},
     ],
 )
-def test_type_embedding_and_last_hidden_layer(options: dict[str, Any]) -> None:
+def test_last_hidden_layer(options: dict[str, Any]) -> None:
     config, weights = model(9, **options)
     given = json.dumps(config)
-    np.testing.assert_allclose(
-        _native.type_embedding(given, weights), type_embedding(config, Weights(weights)), rtol=1e-14, atol=1e-15
-    )
     option, rng = config["fitting_net"], np.random.default_rng(2)
     repformer, repinit = config["descriptor"]["repformer"], config["descriptor"]["repinit"]
     width = repformer["g1_dim"] + (repinit["tebd_dim"] if config["descriptor"]["concat_output_tebd"] else 0)
