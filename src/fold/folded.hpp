@@ -21,8 +21,7 @@
 //
 //   entry.shape, entry.type_term              (width, n1), (ntypes, n1)   from the first blocks to g1
 //   repformer.activation, .shift              (1, 4), scalar       of both attentions: what their logits are relative to
-//   repformer.g2.w, .b                        (1, n2)              the first g2
-//   repformer.inv_rcut                        scalar               of edges that are taken without the environment matrix
+//   repformer.g2.w, .b, repformer.inv_rcut    (1, n2), scalar      the first g2; of edges that are taken without the environment matrix
 //
 //   L is layers.0, layers.1, ...; what a layer does not have is absent:
 //   L.self.w, .b; L.linear2.w, .b             (n, n), (1, n)

@@ -1,7 +1,5 @@
 #include "fold/statistics.hpp"
 
-#include "error.hpp"
-
 namespace dpa2 {
 
 FoldedStatistics fold_statistics(const Config& config, RawTensors& raw, const std::string& block, double rcut, double rcut_smth) {
@@ -12,10 +10,7 @@ FoldedStatistics fold_statistics(const Config& config, RawTensors& raw, const st
   s.mean = raw.matrix(block + ".mean");
   s.stddev = raw.matrix(block + ".stddev");
   s.inv_std = s.stddev;
-  for (double& v : s.inv_std.a) {
-    if (!(v != 0.0)) throw model_file_error("tensor '", block, ".stddev' holds a zero");
-    v = 1.0 / v;
-  }
+  for (double& v : s.inv_std.a) v = 1.0 / v;
   s.pad = s.mean;
   for (std::size_t i = 0; i < s.pad.a.size(); ++i) s.pad.a[i] = -s.pad.a[i] / s.stddev.a[i];
   return s;

@@ -138,7 +138,7 @@ void Prepared<T>::prepare_fitting(const Config& c, const FoldedFitting& f) {
   nfparam = c.fitting.numb_fparam;
   naparam = c.fitting.numb_aparam;
   ncase = c.fitting.dim_case_embd;
-  aparam_in_net = naparam > 0 && !c.fitting.use_aparam_as_mask;
+  aparam_in_net = !f.aparam_avg.empty();
   vacuum = c.fitting.has_atom_ener;
   fparam_avg = f.fparam_avg.a;
   fparam_inv_std = f.fparam_inv_std.a;

@@ -152,11 +152,6 @@ double JsonObject::positive(const char* key) {
   return value;
 }
 
-std::optional<double> JsonObject::optional_number(const char* key) {
-  if (get(key).is_null()) return std::nullopt;
-  return number(key);
-}
-
 bool JsonObject::is_null(const char* key) { return get(key).is_null(); }
 
 bool JsonObject::has(const char* key) const {

@@ -25,7 +25,6 @@ class JsonObject {
   int integer(const char* key, int lowest, int highest);
   double number(const char* key);
   double positive(const char* key);
-  std::optional<double> optional_number(const char* key);
   const std::string& word(const char* key);
   bool is_null(const char* key);
   /// Whether an optional member is there and not null.

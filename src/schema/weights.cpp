@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "error.hpp"
+#include "math/quintic.hpp"
 #include "math/skip.hpp"
 #include "schema/features.hpp"
 #include "schema/json.hpp"
@@ -68,7 +69,7 @@ class Schema {
 
   // Of a compressed model: piecewise quintic polynomials, one curve per combination of types that the network sees.
   void table(const std::string& block, const std::optional<TableConfig>& t, std::int64_t combinations, const std::vector<int>& widths) {
-    if (t) add_double(block + ".table", {c_.repinit.strip ? 1 : combinations, t->intervals(), 6, widths.back()}, WeightRole::table);
+    if (t) add_double(block + ".table", {c_.repinit.strip ? 1 : combinations, t->intervals(), quintic_terms, widths.back()}, WeightRole::table);
   }
 
   void descriptor(const std::string& prefix) {
