@@ -16,28 +16,26 @@ from .prepared import Prepared, Statistics
 class EntryState:
     """What the forward leaves for the layers and for the backward."""
 
-    R1: Array
-    sw1: Array
+    R_repinit: Array
+    sw_repinit: Array
     M: Array
-    R2: Array
-    sw2: Array
     x: Array
-    w: Array  # (ne2) weight of an edge in sums
+    w: Array  # (edges of the repformer) weight of an edge in sums
     kappa_n: Array  # (n) normalisation of the convolution
     kappa_h: Array  # (n) normalisation of the symmetrisation
     dphi: Array | None
     g1: Array
     g2: Array
     h2: Array
-    R3: Array = None
-    sw3: Array = None
+    R_three: Array = None
+    sw_three: Array = None
 
 
 def _env_mat(
     run: Launcher, name: str, geometry: Geometry, block: BlockList | None, stats: Statistics
 ) -> tuple[Array, Array]:
     count = geometry.nedge if block is None else block.count
-    R, sw = run.array(f"R{name}", count, 4), run.array(f"sw{name}", count)
+    R, sw = run.array(f"R_{name}", count, 4), run.array(f"sw_{name}", count)
     run.run(
         *("env_mat.cu", "env_mat", -(-count // BLOCK), count, R, sw, geometry.lists.d, geometry.lists.r),
         *(None if block is None else block.edge, geometry.lists.centre, geometry.types, stats.mean, stats.inv_std),
@@ -90,35 +88,23 @@ def _three_shared(model: Prepared, run: Launcher, most: int, copies: int) -> int
 def forward_entry(model: Prepared, run: Launcher, geometry: Geometry, gradient: bool) -> EntryState:
     """Environment matrices, descriptor of the moments, g1, and the repformer's edges."""
     n, lists, types = geometry.natoms, geometry.lists, geometry.types
-    R1, sw1 = _env_mat(run, "1", geometry, None, model.stats_repinit)
+    R_repinit, sw_repinit = _env_mat(run, "repinit", geometry, None, model.stats_repinit)
     D, M = run.array("D", n, model.nd), run.array("M", n, 4, model.ng)
     gate_switch = int(model.smooth)
     run.run(
         *("repinit.cu", "repinit", n, model.ng, model.axis_repinit, model.ntypes, int(model.one_side), gate_switch),
-        *(
-            model.inv_nsel,
-            model.nd,
-            D,
-            M,
-            R1,
-            sw1,
-            lists.start,
-            lists.j,
-            types,
-            *model.net_repinit.arrays,
-            model.net_repinit.gate,
-        ),
-        *(lists.pad_repinit, model.pad_R, model.pad_G),
+        *(model.inv_nsel, model.nd, D, M, R_repinit, sw_repinit, lists.start, lists.j, types),
+        *(*model.net_repinit.arrays, model.net_repinit.gate, lists.pad_repinit, model.pad_R, model.pad_G),
         shared=_repinit_shared(model, run, 1),
         defines=model.net_repinit.defines,
     )
-    R3 = sw3 = None
+    R_three = sw_three = None
     if geometry.three is not None:
         three = geometry.three
-        R3, sw3 = _env_mat(run, "3", geometry, three, model.stats_three)
+        R_three, sw_three = _env_mat(run, "three", geometry, three, model.stats_three)
         run.run(
             *("three_body.cu", "three_body", n, model.n3, model.ntypes, gate_switch, model.inv_nsel_squared, model.nd),
-            *(model.nd - model.n3, three.most, D, R3, sw3, three.start, three.edge, lists.j, types),
+            *(model.nd - model.n3, three.most, D, R_three, sw_three, three.start, three.edge, lists.j, types),
             *(*model.net_three.arrays, model.net_three.gate, lists.pad_three, model.pad_v),
             shared=_three_shared(model, run, three.most, 1),
             defines=model.net_three.defines,
@@ -134,16 +120,16 @@ def forward_entry(model: Prepared, run: Launcher, geometry: Geometry, gradient: 
         defines=model.act,
     )
     rep = geometry.rep
-    R2, sw2 = _env_mat(run, "2", geometry, rep, model.stats_repformer)
+    R, sw = _env_mat(run, "repformer", geometry, rep, model.stats_repformer)
     g2, h2 = run.array("g2_0", rep.count, model.n2), run.array("h2_0", rep.count, 3)
     x, w = run.array("x", rep.count), run.array("w", rep.count)
     run.run(
         *("g2_embed.cu", "g2_embed", -(-rep.count * model.n2 // BLOCK), rep.count, model.n2, int(model.smooth)),
-        *(model.direct, g2, h2, x, w, R2, sw2, lists.d, lists.r, rep.edge, model.g2_w, model.g2_b),
+        *(model.direct, g2, h2, x, w, R, sw, lists.d, lists.r, rep.edge, model.g2_w, model.g2_b),
         defines=model.act,
     )
     kappa_n, kappa_h = _normalisations(model, run, geometry)
-    return EntryState(R1, sw1, M, R2, sw2, x, w, kappa_n, kappa_h, dphi, g1, g2, h2, R3, sw3)
+    return EntryState(R_repinit, sw_repinit, M, x, w, kappa_n, kappa_h, dphi, g1, g2, h2, R_three, sw_three)
 
 
 def backward_entry(
@@ -169,18 +155,10 @@ def backward_entry(
     gate_switch = int(model.smooth)
     dR, dsw = run.array("dR", geometry.nedge, 4), run.array("dsw", geometry.nedge)
     run.run(
-        *(
-            "repinit.cu",
-            "repinit_backward",
-            n,
-            model.ng,
-            model.axis_repinit,
-            model.ntypes,
-            int(model.one_side),
-            gate_switch,
-        ),
-        *(model.inv_nsel, model.nd, dR, dsw, dD, state.M, state.R1, state.sw1, lists.start, lists.j, types),
-        *(*model.net_repinit.arrays, model.net_repinit.gate),
+        *("repinit.cu", "repinit_backward", n, model.ng, model.axis_repinit, model.ntypes, int(model.one_side)),
+        gate_switch,
+        *(model.inv_nsel, model.nd, dR, dsw, dD, state.M, state.R_repinit, state.sw_repinit),
+        *(lists.start, lists.j, types, *model.net_repinit.arrays, model.net_repinit.gate),
         shared=_repinit_shared(model, run, 2),
         defines=model.net_repinit.defines,
     )
@@ -190,8 +168,9 @@ def backward_entry(
         dR, dsw = run.array("dR", three.count, 4), run.array("dsw", three.count)
         run.run(
             *("three_body.cu", "three_body_backward", n, model.n3, model.ntypes, gate_switch, model.inv_nsel_squared),
-            *(model.nd, model.nd - model.n3, three.most, dR, dsw, dD, state.R3, state.sw3, three.start, three.edge),
-            *(lists.j, types, *model.net_three.arrays, model.net_three.gate, lists.pad_three, model.pad_v),
+            *(model.nd, model.nd - model.n3, three.most, dR, dsw, dD, state.R_three, state.sw_three),
+            *(three.start, three.edge, lists.j, types, *model.net_three.arrays, model.net_three.gate),
+            *(lists.pad_three, model.pad_v),
             shared=_three_shared(model, run, three.most, 2),
             defines=model.net_three.defines,
         )
