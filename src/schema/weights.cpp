@@ -69,7 +69,8 @@ class Schema {
 
   // Of a compressed model: piecewise quintic polynomials, one curve per combination of types that the network sees.
   void table(const std::string& block, const std::optional<TableConfig>& t, std::int64_t combinations, const std::vector<int>& widths) {
-    if (t) add_double(block + ".table", {c_.repinit.strip ? 1 : combinations, t->intervals(), quintic_terms, widths.back()}, WeightRole::table);
+    if (t)
+      add_double(block + ".table", {c_.repinit.strip ? 1 : combinations, t->intervals(), quintic_terms, widths.back()}, WeightRole::table);
   }
 
   void descriptor(const std::string& prefix) {
