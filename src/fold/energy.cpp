@@ -13,6 +13,7 @@ FoldedEnergy fold_energy(const Config& config, RawTensors& raw) {
   std::fill(f.counted.a.begin(), f.counted.a.end(), 1.0);
   for (const int t : config.atom_exclude_types)
     if (t >= 0 && t < ntypes) f.counted(0, t) = 0.0;
+  f.vacuum = config.fitting.has_atom_ener;
   return f;
 }
 

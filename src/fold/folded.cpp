@@ -14,7 +14,7 @@ FoldedDescriptor fold_descriptor(const Config& config, RawTensors& raw) {
   if (config.repinit.use_three_body) f.three_body = fold_three_body(config, raw, f.tebd);
   f.entry = fold_entry(config, raw, f.tebd);
   f.act = fold_activation(config.repformer.activation);
-  f.shift = config.smooth ? math::attention_shift : 0.0;
+  f.attention_shift = config.smooth ? math::attention_shift : 0.0;
   f.g2_embed = fold_g2_embed(config, raw);
   for (int l = 0; l < config.repformer.nlayers; ++l) f.layers.push_back(fold_layer(config.repformer, raw, l));
   return f;

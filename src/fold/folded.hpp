@@ -20,7 +20,7 @@
 //   repinit.pad_embedding                     (ntypes^2, .)        in Python alone: of a padded slot, by the types of atom 0 and centre
 //
 //   entry.shape, entry.type_term              (width, n1), (ntypes, n1)   from the first blocks to g1
-//   repformer.activation, .shift              (1, 4), scalar       of both attentions: what their logits are relative to
+//   repformer.activation, .attention_shift    (1, 4), scalar       what the logits of both attentions are relative to
 //   repformer.g2.w, .b, repformer.inv_rcut    (1, n2), scalar      the first g2; of edges that are taken without the environment matrix
 //
 //   L is layers.0, layers.1, ...; what a layer does not have is absent:
@@ -36,7 +36,8 @@
 //
 //   fitting.activation, .layers.L.*, .out.w, .out.b                as above
 //   fitting.fparam_avg, .fparam_inv_std, .aparam_avg, .aparam_inv_std, .case_embd    (1, .)
-//   energy.bias, energy.counted               (1, ntypes)          eV; 0 for types without energy
+//   energy.bias, .counted                     (1, ntypes)          eV; 0 for types without energy
+//   energy.vacuum                             scalar               1: the network's value without a descriptor is subtracted
 #pragma once
 
 #include <optional>
@@ -58,8 +59,8 @@ struct FoldedDescriptor {
   FoldedRepinit repinit;
   std::optional<FoldedThreeBody> three_body;
   FoldedEntry entry;
-  FoldedActivation act;  ///< of the repformer
-  double shift = 0;      ///< of the logits of both attentions (theory S8)
+  FoldedActivation act;        ///< of the repformer
+  double attention_shift = 0;  ///< of the logits of both attentions (theory S8)
   FoldedG2Embed g2_embed;
   std::vector<FoldedLayer> layers;
 
@@ -70,7 +71,7 @@ struct FoldedDescriptor {
     if (three_body) three_body->for_each("three_body", f);
     entry.for_each("entry", f);
     act.for_each("repformer.activation", f);
-    f("repformer.shift", shift);
+    f("repformer.attention_shift", attention_shift);
     g2_embed.for_each("repformer", f);
     for (std::size_t l = 0; l < layers.size(); ++l) layers[l].for_each("layers." + std::to_string(l), f);
   }

@@ -197,7 +197,7 @@ void Prepared<T>::prepare_entry(const Config& c, const FoldedDescriptor& f) {
   n1 = padded<T>(n1_real);
   n2 = padded<T>(n2_real);
   act = activation<T>(f.act);
-  shift = static_cast<T>(f.shift);
+  shift = static_cast<T>(f.attention_shift);
   nd_repinit = repinit.ng * repinit.axis;
   nd = padded<T>(c.repinit_dim());
   shape_identity = f.entry.shape.empty();

@@ -139,7 +139,6 @@ void Prepared<T>::prepare_fitting(const Config& c, const FoldedFitting& f) {
   naparam = c.fitting.numb_aparam;
   ncase = c.fitting.dim_case_embd;
   aparam_in_net = !f.aparam_avg.empty();
-  vacuum = c.fitting.has_atom_ener;
   fparam_avg = f.fparam_avg.a;
   fparam_inv_std = f.fparam_inv_std.a;
   aparam_avg = f.aparam_avg.a;
@@ -170,6 +169,7 @@ void Prepared<T>::prepare_fitting(const Config& c, const FoldedFitting& f) {
 
 template <class T>
 void Prepared<T>::prepare_energy(const FoldedEnergy& f) {
+  vacuum = f.vacuum;
   energy_bias = f.bias.a;
   energy_excluded.assign(f.counted.a.size(), 0);
   for (std::size_t t = 0; t < f.counted.a.size(); ++t) energy_excluded[t] = f.counted.a[t] == 0.0;

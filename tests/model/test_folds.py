@@ -229,7 +229,7 @@ def test_entry() -> None:
         np.testing.assert_array_equal(f["repformer.g2.w"], raw["descriptor.repformers.g2_embd.matrix"])
         np.testing.assert_array_equal(f["repformer.g2.b"][0], raw["descriptor.repformers.g2_embd.bias"])
         model.equal("cutoff", f["repformer.inv_rcut"] * model.repformer["rcut"], 1.0)
-        assert f["repformer.shift"] == (SHIFT if model.descriptor["smooth"] else 0.0)
+        assert f["repformer.attention_shift"] == (SHIFT if model.descriptor["smooth"] else 0.0)
 
 
 def test_activations() -> None:
@@ -421,7 +421,9 @@ def test_fitting_and_energies() -> None:
             return (y @ f["fitting.out.w"] + f["fitting.out.b"])[:, 0]
 
         energy = net(descriptor)
-        if any(value is not None for value in option["atom_ener"]):
+        vacuum = any(value is not None for value in option["atom_ener"])
+        assert f["energy.vacuum"] == vacuum
+        if vacuum:
             energy = energy - net(np.zeros_like(descriptor))
         counted = np.array([float(t not in model.config["atom_exclude_types"]) for t in range(ntypes)])
         np.testing.assert_array_equal(f["energy.counted"][0], counted)

@@ -209,7 +209,7 @@ class Prepared:
         self.stats_repformer = self._statistics("repformer")
         self.direct = self._number("repformer.inv_rcut") if self.option["direct_dist"] else 0.0
         self.g2_w, self.g2_b = self._upload("repformer.g2.w"), self._upload("repformer.g2.b")
-        self.shift = self._number("repformer.shift")
+        self.shift = self._number("repformer.attention_shift")
         self.pad_sel = int(self.option["nsel"]) if self.smooth else 0  # padded slots count where the switch is smooth
 
     def _residual(self, name: str, width: int) -> Residual | None:
@@ -262,7 +262,7 @@ class Prepared:
             w, b, idt = (self._upload(f"{at}.{name}") for name in ("w", "b", "idt"))
             self.fitting_layers.append(FittingLayer(w, b, idt, int(self._number(f"{at}.skip"))))
         self.w_out, self.b_out = self._upload("fitting.out.w"), float(host["fitting.out.b"][0, 0])
-        self.vacuum = any(value is not None for value in option["atom_ener"])
+        self.vacuum = bool(self._number("energy.vacuum"))
         self.energy_bias = self.launcher.constant(host["energy.bias"], np.float64)
         self.type_counts = self.launcher.constant(host["energy.counted"][0], np.float64)
         names = ("fparam_avg", "fparam_inv_std", "aparam_avg", "aparam_inv_std", "case_embd")
