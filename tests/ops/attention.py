@@ -12,13 +12,12 @@ import numpy as np
 from dpa2.cuda.launcher import lead
 from dpa2.reference.common import Weights
 from dpa2.reference.local_attention import local_attention
-from dpa2.reference.pair_attention import attention_map, equivariant_apply
+from dpa2.reference.pair_attention import SHIFT, attention_map, equivariant_apply
 from ops.backends import Arrays, Cpu, Cuda
 from ops.declared import Bounds, Operation
 from ops.graph import EDGES, MOST, NSEL, OWN, START, J, N, draw, geometry, incoming_sum, neighbours, switches
 
 Seeds = tuple[np.ndarray, ...] | None
-SHIFT = 20.0
 
 
 class LocalAttention(Operation):
