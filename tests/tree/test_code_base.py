@@ -143,6 +143,21 @@ def test_the_reference_is_not_part_of_what_it_judges() -> None:
     assert found == {"engines.py"}
 
 
+def test_terms_of_a_layer_are_asked_for_in_one_way() -> None:
+    """Which terms a layer has follows from the options in one place: kernels' callers and folds ask for features."""
+    option = re.compile(r"^(?!\s*//).*\b(update_g[12]_has_\w+|g1_out_(?:conv|mlp))\b", re.MULTILINE)
+    files = sources("src", "engine/dpa2/cuda")
+    found = {name_of(path) for path in files if option.search(path.read_text(encoding="utf-8"))}
+    assert found == {f"src/schema/{name}" for name in ("config.hpp", "features.hpp", "options.cpp")}
+
+
+def test_no_test_looks_at_the_clock() -> None:
+    """How long something takes depends on what else the machine does."""
+    clock = re.compile(r"\b(perf_counter|monotonic|process_time|timeit|time\.time)\b")
+    files = [path for path in sources("tests") if path.name.startswith("test_") and path != Path(__file__).resolve()]
+    assert [name_of(path) for path in files if clock.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_version_stands_in_one_place() -> None:
     stated = re.findall(r"^\s*version: '([^']+)'", (ROOT / "meson.build").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(stated) == 1
