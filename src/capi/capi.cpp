@@ -1,5 +1,4 @@
 // The functions of dpa2.h: models, whole systems and parts of systems.
-#include <cmath>
 #include <cstddef>
 #include <memory>
 #include <string>

@@ -1,6 +1,8 @@
 #include "capi/gate.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <vector>
 
 namespace dpa2::gate {

@@ -3,8 +3,6 @@
 
 #include <cxxabi.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <memory>
 #include <new>

@@ -1,7 +1,6 @@
 // The descriptor of one frame, and the way back from its gradient to the edges.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "graph/exchange.hpp"

@@ -1,8 +1,6 @@
 // The tables of compressed models: from the file's piecewise polynomials to what the kernels evaluate.
 #pragma once
 
-#include <string>
-
 #include "cpu/quintic.hpp"
 #include "graph/packing.hpp"
 #include "schema/config.hpp"
