@@ -43,7 +43,7 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
     - ``energy``, ``free_energy``: the same number. ``energies`` (natoms,) sum to it.
     - ``forces`` (natoms, 3).
     - ``stress`` (6,), for cells with a volume only. Where nothing but energies is asked for, neither it nor forces are
-      computed.
+      computed, until forces of the same atoms were asked for after an energy.
     - ``stresses`` (natoms, 6) sum to the stress: half of each edge's share goes to either of its atoms. Computed only
       when asked for.
 
@@ -98,6 +98,7 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
         self._model = _load(model, {name: value for name, value in options.items() if value is not None})
         self._type_of_number = _type_table(self._model.type_map, type_dict or {})
         self._evaluated_with: tuple[Any, ...] = (None, None)
+        self._forces_follow = False
         super().__init__(fparam=fparam, aparam=aparam, **kwargs)
 
     @property
@@ -144,6 +145,10 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
         atoms = self.atoms
         if atoms is None:
             raise InputError("there are no atoms to evaluate: pass them, or attach the calculator to some first")
+        with_forces = not _ENERGIES.issuperset(properties)
+        # Line searches ask for the energy, then for the forces of the same atoms: who did so once gets both together.
+        if with_forces and self.results and "forces" not in self.results and not system_changes:
+            self._forces_follow = True
         self.results = {}
         volume = _volume(atoms)
         with_stresses = "stresses" in properties
@@ -161,7 +166,7 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
             fparam=fparam,
             aparam=aparam,
             atomic=with_stresses,
-            forces=not _ENERGIES.issuperset(properties),
+            forces=with_forces or self._forces_follow,
         )
         self._evaluated_with = (_copy(fparam), _copy(aparam))
         self.results = {

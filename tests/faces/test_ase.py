@@ -316,6 +316,33 @@ def test_evaluates_once_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(asked) == 3
 
 
+def test_energies_that_forces_follow_come_with_forces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line search, which asks for one after the other, costs one evaluation a step."""
+    model, asked = dpa2.Model(model_data(), threads=1), []
+    evaluate = model.evaluate
+
+    def counted(*args: Any, **kwargs: Any) -> dpa2.Result:
+        asked.append(kwargs["forces"])
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(model, "evaluate", counted)
+    atoms = make_atoms()
+    atoms.calc = DPA2Calculator(model)
+    for _ in range(3):  # others than of the same atoms do not count
+        atoms.get_potential_energy()
+        atoms.translate([0.01, 0.0, 0.0])
+    atoms.get_forces()
+    atoms.translate([0.01, 0.0, 0.0])
+    assert asked == [False, False, False, True]
+    for _ in range(3):
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+        expected = evaluate(atoms.positions, atoms.get_chemical_symbols(), atoms.cell.array, atoms.pbc)
+        assert energy == expected.energy
+        np.testing.assert_array_equal(forces, expected.forces)
+        atoms.translate([0.01, 0.0, 0.0])
+    assert asked[4:] == [False, True, True, True]
+
+
 @pytest.mark.parametrize(
     ("what", "change"),
     [
