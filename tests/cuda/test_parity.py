@@ -295,6 +295,21 @@ def test_coordinates_on_the_device_give_answers_on_the_device(monkeypatch: pytes
             model.evaluate(*wrong, box)
 
 
+def test_no_frames_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, coords, types = model_on(monkeypatch, "base"), np.zeros((0, 2, 3)), [0, 1]
+    for options in ({}, {"forces": False}, {"atomic": True}):
+        found = model.evaluate(OnDevice(coords), types, **options).outputs
+        wanted = model.evaluate(coords, types, **options).outputs
+        assert {name: rows.shape for name, rows in found.items()} == {n: rows.shape for n, rows in wanted.items()}
+    weights = {"atom_energy": np.ones(2)}
+    pairs = [
+        (model.vjp(OnDevice(coords), types, None, weights), model.vjp(coords, types, None, weights)),
+        (model.descriptor(OnDevice(coords), types, rot_mat=True), model.descriptor(coords, types, rot_mat=True)),
+    ]
+    for found_rows, wanted_rows in pairs:
+        assert [rows.shape for rows in found_rows] == [rows.shape for rows in wanted_rows]
+
+
 def test_crowded_atoms_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     system = golden("binding_sel").systems[0]
     model = model_on(monkeypatch, "binding_sel", on_overflow="error")

@@ -12,7 +12,7 @@ from dpa2.gradients import check_weights
 from dpa2.inputs import Batch, Float, Pbc, check_aparam, check_box, check_fparam, check_types
 from dpa2.remarks import Remarks
 
-from .engine import CudaEngine
+from .engine import CudaEngine, shapes
 
 _CUDA_DEVICE_TYPES = (2, 13)  # DLPack: kDLCUDA and kDLCUDAManaged
 
@@ -64,8 +64,10 @@ class DeviceFrames:
             types = self.engine.device.asnumpy(self.types)
             self.report(remarks, Batch(types, types, None, self.pbc, None, None, self.framed), f)
 
-    def _joined(self, frames: list[Any]) -> Any:
-        """With a frame axis where the coordinates have one; copies, since the engine uses its arrays again."""
+    def _joined(self, frames: list[Any], shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
+        """Of frames of this shape, with a frame axis where the coordinates have one."""
+        if not frames:
+            return self.engine.device.zeros((0, *shape), dtype)
         return self.engine.device.xp.stack(frames) if self.framed else frames[0]
 
     def _parameters(self, fparam: Any, aparam: Any) -> tuple[Float | None, Float | None]:
@@ -79,17 +81,19 @@ class DeviceFrames:
     def evaluate(self, fparam: Any, aparam: Any, atomic: int, forces: bool) -> dict[str, Any]:
         """The fields of a :class:`dpa2.Result` as arrays of the device, float64; the energy as well."""
         parameters = self._parameters(fparam, aparam)
-        found: dict[str, list[Any]] = {}
-        for f in range(self.coords.shape[0]):
+        nframes, natoms = self.coords.shape[:2]
+        wanted = shapes(natoms, atomic, forces) | {"energy": ()}
+        found: dict[str, list[Any]] = {name: [] for name in wanted}
+        for f in range(nframes):
             one_fparam, one_aparam = _of_frame(f, *parameters)
             with self.engine.lock:
                 answer = self.engine.evaluate_arrays(*self._frame(f), one_fparam, one_aparam, atomic, forces)
                 self._report(answer.pop("remarks"), f)
                 answer["energy"] = answer["energy"][0]
                 for name, array in answer.items():
-                    found.setdefault(name, []).append(array.copy())
+                    found[name].append(array.copy())  # the engine uses its arrays again
         missing: dict[str, Any] = {} if forces else {"forces": None, "virial": None}
-        return missing | {name: self._joined(frames) for name, frames in found.items()}
+        return missing | {name: self._joined(found[name], shape) for name, shape in wanted.items()}
 
     def vjp(self, weights: Any, fparam: Any, aparam: Any) -> tuple[Any, Any]:
         """See :meth:`dpa2.Model.vjp`; arrays of the device, float64."""
@@ -105,7 +109,7 @@ class DeviceFrames:
                 self._report(answer[2], f)
                 gradients.append(answer[0].copy())
                 strains.append(answer[1].copy())
-        return self._joined(gradients), self._joined(strains)
+        return self._joined(gradients, (natoms, 3)), self._joined(strains, (3, 3))
 
     def descriptor(self, rot_mat: bool) -> tuple[Any, Any]:
         """Descriptors, and rotation matrices where asked for, as arrays of the device in the model's precision."""
@@ -116,7 +120,9 @@ class DeviceFrames:
                 self._report(remarks, f)
                 descriptors.append(descriptor)
                 rotations.append(rotation)
-        return self._joined(descriptors), self._joined(rotations) if rot_mat else None
+        model, real, natoms = self.engine.model, self.engine.run.real, self.coords.shape[1]
+        rotation = self._joined(rotations, (natoms, model.n2, 3), real) if rot_mat else None
+        return self._joined(descriptors, (natoms, model.descriptor_dim), real), rotation
 
 
 def _of_frame(f: int, *rows: Any) -> tuple[Any, ...]:

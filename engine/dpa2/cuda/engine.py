@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from dpa2.files import ModelData
 
 
+def shapes(natoms: int, atomic: int, with_forces: bool) -> dict[str, tuple[int, ...]]:
+    """Of the arrays of an evaluation, by name."""
+    found: dict[str, tuple[int, ...]] = {"energy": (1,), "atom_energy": (natoms,)}
+    if with_forces:
+        found |= {"forces": (natoms, 3), "virial": (3, 3)}
+    if atomic:
+        found["atom_virial"] = (natoms, 3, 3)
+    return found
+
+
 class CudaEngine:
     """A model of one precision on one device. One evaluation at a time: they share the workspace.
 
@@ -118,7 +128,8 @@ class CudaEngine:
         x, kinds = self._atoms(coords, types)
         n, workspace, device = int(kinds.shape[0]), self.run.workspace, self.device
         if n == 0:
-            return self._nothing(atomic, with_forces)
+            zeros = {name: device.zeros(shape, np.float64) for name, shape in shapes(0, atomic, with_forces).items()}
+            return {**zeros, "remarks": Remarks()}
         geometry = self._geometry(x, kinds, box, pbc)
         fitting = Fitting(self.model, self.run, geometry, self._active(kinds, geometry), fparam, aparam)
         frame = _Frame(self.model, self.run, geometry, gradient=with_forces)
@@ -212,14 +223,6 @@ class CudaEngine:
         lists = self.neighbors.build(coords, types, box, pbc)
         kinds = self.device.xp.maximum(types, np.int32(0))
         return make_geometry(self.neighbors, lists, kinds, self.model.use_three)
-
-    def _nothing(self, atomic: int, with_forces: bool) -> dict[str, Any]:
-        shapes: dict[str, tuple[int, ...]] = {"energy": (1,), "atom_energy": (0,)}
-        if with_forces:
-            shapes |= {"forces": (0, 3), "virial": (3, 3)}
-        if atomic:
-            shapes["atom_virial"] = (0, 3, 3)
-        return {name: self.device.zeros(shape, np.float64) for name, shape in shapes.items()} | {"remarks": Remarks()}
 
 
 class _Frame:
