@@ -59,8 +59,9 @@ def _list(value: Any, where: str, fewest: int, most: int) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         raise _fail(where, value, "a list")
     if not fewest <= len(value) <= most:
+        wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         raise ModelFileError(
-            f"the model definition is inconsistent: {where} has {len(value)} entries, expected {fewest} to {most}"
+            f"the model definition is inconsistent: {where} has {len(value)} entries, expected {wanted}"
         )
     return list(value)
 
@@ -189,9 +190,8 @@ def section(name: str, given: Mapping[str, Any], where: str, ntypes: int = 0) ->
 def refuse_unknown(given: Mapping[str, Any], known: set[str], where: str) -> None:
     for key, value in given.items():
         if key not in known and value is not None and not key.startswith("_"):
-            raise UnsupportedModelError(
-                f"the option {where}.{key[:60]} is unknown; the model cannot be evaluated safely"
-            )
+            shown = repr(key[:60])[1:-1]  # control characters would reach the user's terminal
+            raise UnsupportedModelError(f"the option {where}.{shown} is unknown; the model cannot be evaluated safely")
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
