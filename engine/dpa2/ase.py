@@ -146,7 +146,8 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
         if atoms is None:
             raise InputError("there are no atoms to evaluate: pass them, or attach the calculator to some first")
         with_forces = not _ENERGIES.issuperset(properties)
-        # Line searches ask for the energy, then for the forces of the same atoms: who did so once gets both together.
+        # Line searches and the client of i-PI ask for the energy, then for the forces of the same atoms: who did so
+        # once gets both together.
         if with_forces and self.results and "forces" not in self.results and not system_changes:
             self._forces_follow = True
         self.results = {}
