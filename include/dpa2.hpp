@@ -179,7 +179,7 @@ class Model {
     for (const auto& [name, values] : weights) {
       for (int k = 0; k < dpa2_model_noutputs(handle()); ++k) {
         const dpa2_output& o = *dpa2_model_output(handle(), k);
-        if (name == o.name) require(values, (o.per_atom != 0 ? s.natoms() : 1) * o.size, "the weights of " + name, false);
+        if (name == o.name) require(values, (o.per_atom != 0 ? n : 1) * static_cast<std::size_t>(o.size), "the weights of " + name, false);
       }
       names.push_back(name.c_str());
       arrays.push_back(values.data());
@@ -197,12 +197,13 @@ class Model {
   Model() = default;
   static const double* pointer(const std::vector<double>& parameters) { return parameters.empty() ? nullptr : parameters.data(); }
   std::size_t checked_natoms(const Structure& s) const {
-    require(s.fparam, dpa2_model_fparam_dim(handle()), "fparam");
-    require(s.aparam, s.natoms() * dpa2_model_aparam_dim(handle()), "aparam");
-    return static_cast<std::size_t>(s.natoms());
+    const std::size_t n = static_cast<std::size_t>(s.natoms());
+    require(s.fparam, static_cast<std::size_t>(dpa2_model_fparam_dim(handle())), "fparam");
+    require(s.aparam, n * static_cast<std::size_t>(dpa2_model_aparam_dim(handle())), "aparam");
+    return n;
   }
-  static void require(const std::vector<double>& parameters, int size, const std::string& name, bool optional = true) {
-    if (!(optional && parameters.empty()) && parameters.size() != static_cast<std::size_t>(size))
+  static void require(const std::vector<double>& parameters, std::size_t size, const std::string& name, bool optional = true) {
+    if (!(optional && parameters.empty()) && parameters.size() != size)
       throw Error(DPA2_INVALID_INPUT, name + " must have " + std::to_string(size) + " numbers, not " + std::to_string(parameters.size()));
   }
   std::shared_ptr<dpa2_model> handle_;
