@@ -50,10 +50,10 @@ def _frame(batch: Batch, f: int) -> tuple[Float, Int, Float | None, Pbc, Float |
     return batch.coords[f], batch.types[f], boxes, batch.pbc, fparam, aparam
 
 
-def _refuse_overflown_numbers(values: float | Float, what: str) -> None:
+def _refuse_overflown_numbers(values: float | Float, what: str, large: str = "parameters") -> None:
     if not np.isfinite(values).all():
         raise InputError(
-            f"{what} is not a finite number: atoms are so close to each other, or parameters so large, that the model "
+            f"{what} is not a finite number: atoms are so close to each other, or {large} so large, that the model "
             "leaves the range of its numbers"
         )
 
@@ -389,7 +389,8 @@ class Model:
             with _naming_frame(batch, f):
                 energies, descriptors = (None if rows is None else rows[f] for rows in given)
                 gradient[f], strain[f], remarks = self._engine.vjp(*_frame(batch, f), energies, descriptors, threads)
-                _refuse_overflown_numbers(gradient[f], "a gradient")
+                for found in (gradient[f], strain[f]):
+                    _refuse_overflown_numbers(found, "a gradient", "weights or parameters")
             return Remarks(*remarks)
 
         def finish(f: int, remarks: Remarks) -> None:

@@ -80,12 +80,10 @@ bool finite(const double* rows, std::ptrdiff_t count) {
   return rows == nullptr || std::all_of(rows, rows + count, [](double v) { return std::isfinite(v); });
 }
 
-void require_finite(bool all_finite, const char* what) {
+void require_finite(bool all_finite, const char* what, const char* large) {
   if (!all_finite)
-    throw invalid_input(
-        what,
-        " is not a finite number: atoms are so close to each other, or parameters so large, that the model leaves the range of "
-        "its numbers");
+    throw invalid_input(what, " is not a finite number: atoms are so close to each other, or ", large,
+                        " so large, that the model leaves the range of its numbers");
 }
 
 void need_finite(const double* rows, int count, int width, const char* name) {

@@ -85,8 +85,8 @@ R ask(const dpa2_model* model, R none, F f) {
 
 bool finite(const double* rows, std::ptrdiff_t count);
 
-/// Throws where the model has left the range of its numbers.
-void require_finite(bool all_finite, const char* what);
+/// Throws where the model has left the range of its numbers, which `large` may have driven it to.
+void require_finite(bool all_finite, const char* what, const char* large = "parameters");
 
 /// Throws where a number of `name`, which came with the call, is none; rows (count, width) or null.
 void need_finite(const double* rows, int count, int width, const char* name);

@@ -111,7 +111,7 @@ void gradients(int rows, double* gradient, double* strain, F f) {
   out.set("virial", strain);
   f(out);
   const std::ptrdiff_t count = 3 * static_cast<std::ptrdiff_t>(rows);
-  require_finite(finite(gradient, count) && finite(strain, 9), "a gradient");
+  require_finite(finite(gradient, count) && finite(strain, 9), "a gradient", "weights or parameters");
   negate(gradient, count);
   negate(strain, 9);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import dpa2
@@ -289,3 +290,15 @@ def test_weights_that_are_refused(weights: Any, says: str) -> None:
         model.vjp(coords, types, None, weights)
     with pytest.raises(dpa2.InputError, match=r"^frame 0: atoms 0 and 1 .*at the same p"):
         model.vjp(np.zeros((1, 2, 3)), types, None, {"atom_energy": np.ones(2)})
+
+
+def test_gradients_beyond_all_numbers_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(golden("base"))
+    frame = np.array([[0.0, 0.0, 0.0], [1.2, 0.4, 0.1]]), [0, 1], None
+    too_large = "a gradient is not a finite number: .* or weights or parameters so large"
+    with pytest.raises(dpa2.InputError, match=too_large):
+        model.vjp(*frame, {"descriptor": np.full((2, model.descriptor_dim), 1.7e308)})
+    found = np.zeros((2, 3)), np.full((3, 3), np.inf), ([], None)
+    monkeypatch.setattr(model, "_engine", SimpleNamespace(vjp=lambda *_: found))
+    with pytest.raises(dpa2.InputError, match=too_large):  # strains are larger by the distance of atoms
+        model.vjp(*frame, {"atom_energy": np.ones(2)})
