@@ -260,7 +260,7 @@ void Model::check_parameters(bool has_fparam, bool has_aparam) const {
 }
 
 void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int threads, const Outputs& out, Remarks& remarks) const {
-  check_parameters(structure.fparam != nullptr, structure.aparam != nullptr);
+  check_parameters(structure.fparam != nullptr, structure.aparam != nullptr || structure.natoms == 0);
   const Results results{
       {{out.array("atom_energy"), 1}, {out.array("force"), 3}, {atom_virial != AtomVirial::none ? out.array("atom_virial") : nullptr, 9}}};
   run(structure, {}, threads, out.array("force") != nullptr, atom_virial, remarks, results,
@@ -274,7 +274,7 @@ void Model::descriptor(const Structure& structure, int threads, const Outputs& o
 }
 
 void Model::vjp(const Structure& structure, const Seeds& seeds, int threads, const Outputs& out, Remarks& remarks) const {
-  if (seeds.atom_energy != nullptr) check_parameters(structure.fparam != nullptr, structure.aparam != nullptr);
+  if (seeds.atom_energy != nullptr) check_parameters(structure.fparam != nullptr, structure.aparam != nullptr || structure.natoms == 0);
   const Results results{{{out.array("force"), 3}, {}, {}}};
   run(structure, seeds, threads, true, AtomVirial::none, remarks, results,
       [&](auto& evaluator, const Frame& frame, const Seeds& ordered, int n) { evaluator.vjp(frame, n, nullptr, ordered, out); });

@@ -334,6 +334,22 @@ def test_numbers_out_of_range(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "base.safetensors", ModelData(data.config, weights))
     case = Case("base", tmp_path)
     assert_refused(compute(case, case.places({"energy": 1})), "energy is not a finite number: atoms are so close")
+    large, gradient = np.full((case.natoms, 12), 1.7e308), np.empty((case.natoms, 3))
+    part = "a gradient is not a finite number: atoms are so close to each other, or weights or parameters so large"
+    assert_refused(vjp(case, {"descriptor": large}, gradient, None), part)
+
+
+def test_no_atoms_have_no_parameters(tmp_path: Path) -> None:
+    """As a domain, a structure without atoms needs no array of atomic parameters."""
+    case, energy, strain = Case("fparam_aparam", tmp_path), np.ones(1), np.ones((3, 3))
+    dim = call("model_fparam_dim", case.model.address)
+    assert dim > 0
+    assert call("model_aparam_dim", case.model.address) > 0
+    inputs = (case.model.address, 0, None, None, None, None, np.zeros(dim), None, 1)
+    assert_ok(call("compute", *inputs, *named({"energy": energy, "force": None})))
+    assert energy[0] == 0.0
+    assert_ok(call("vjp", *inputs, *named({"atom_energy": None}), None, strain))
+    assert not strain.any()
 
 
 # ------------------------------------------------------------------------------------------------ programs of before
