@@ -73,6 +73,7 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
     default_parameters: ClassVar[dict[str, Any]] = dict.fromkeys(_PER_STRUCTURE)
     discard_results_on_any_change = True
     ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
+    results: dict[str, Any]  # of the last evaluation; ASE sets it
 
     def __init__(
         self,
