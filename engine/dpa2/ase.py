@@ -28,8 +28,6 @@ __all__ = ["DPA2Calculator"]
 #: angstrom; a step of dynamics moves atoms by hundredths of one, so that a neighbour list lasts tens of steps
 DEFAULT_SKIN = 1.0
 
-#: what an evaluation without forces answers
-_ENERGIES = {"energy", "free_energy", "energies"}
 _UNKNOWN = -2  # -1 is a virtual atom
 _PER_STRUCTURE = ("fparam", "aparam")
 
@@ -42,8 +40,7 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
 
     - ``energy``, ``free_energy``: the same number. ``energies`` (natoms,) sum to it.
     - ``forces`` (natoms, 3).
-    - ``stress`` (6,), for cells with a volume only. Where nothing but energies is asked for, neither it nor forces are
-      computed, until forces of the same atoms were asked for after an energy.
+    - ``stress`` (6,), for cells with a volume only.
     - ``stresses`` (natoms, 6) sum to the stress: half of each edge's share goes to either of its atoms. Computed only
       when asked for.
 
@@ -73,7 +70,6 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
     default_parameters: ClassVar[dict[str, Any]] = dict.fromkeys(_PER_STRUCTURE)
     discard_results_on_any_change = True
     ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
-    results: dict[str, Any]  # of the last evaluation; ASE sets it
 
     def __init__(
         self,
@@ -99,7 +95,6 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
         self._model = _load(model, {name: value for name, value in options.items() if value is not None})
         self._type_of_number = _type_table(self._model.type_map, type_dict or {})
         self._evaluated_with: tuple[Any, ...] = (None, None)
-        self._forces_follow = False
         super().__init__(fparam=fparam, aparam=aparam, **kwargs)
 
     @property
@@ -146,11 +141,6 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
         atoms = self.atoms
         if atoms is None:
             raise InputError("there are no atoms to evaluate: pass them, or attach the calculator to some first")
-        with_forces = not _ENERGIES.issuperset(properties)
-        # Line searches and the client of i-PI ask for the energy, then for the forces of the same atoms: who did so
-        # once gets both together.
-        if with_forces and self.results and "forces" not in self.results and not system_changes:
-            self._forces_follow = True
         self.results = {}
         volume = _volume(atoms)
         with_stresses = "stresses" in properties
@@ -168,17 +158,14 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
             fparam=fparam,
             aparam=aparam,
             atomic=with_stresses,
-            forces=with_forces or self._forces_follow,
         )
         self._evaluated_with = (_copy(fparam), _copy(aparam))
         self.results = {
             "energy": found.energy,
             "free_energy": found.energy,
+            "forces": found.forces,
             "energies": found.atom_energy,
         }
-        if found.forces is None:
-            return
-        self.results["forces"] = found.forces
         if volume is not None:
             self.results["stress"] = _voigt(found.virial) / -volume
             if found.atom_virial is not None:

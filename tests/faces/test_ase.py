@@ -287,60 +287,27 @@ def test_without_atoms() -> None:
         DPA2Calculator(make_model("cpu")).get_potential_energy()
 
 
-def test_evaluates_once_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Energies alone without forces; stresses only when asked for; everything else together."""
-    model, asked = dpa2.Model(model_data(), threads=1), []
+def test_evaluates_once_and_stresses_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, atomic = dpa2.Model(model_data(), threads=1), []
     evaluate = model.evaluate
 
     def counted(*args: Any, **kwargs: Any) -> dpa2.Result:
-        asked.append((kwargs["atomic"], kwargs["forces"]))
+        atomic.append(kwargs["atomic"])
         return evaluate(*args, **kwargs)
 
     monkeypatch.setattr(model, "evaluate", counted)
     atoms = make_atoms()
     atoms.calc = DPA2Calculator(model)
-    energy = atoms.get_potential_energy()
-    assert atoms.get_potential_energies().sum() == pytest.approx(energy, rel=1e-12)
-    assert asked == [(False, False)]
-    assert not atoms.calc.results.keys() & {"forces", "stress"}
-    for ask in (atoms.get_forces, atoms.get_potential_energy, atoms.get_stress, atoms.get_potential_energies):
+    for ask in (atoms.get_potential_energy, atoms.get_forces, atoms.get_stress, atoms.get_potential_energies):
         ask()
-    assert asked == [(False, False), (False, True)]
-    assert atoms.get_potential_energy() == energy
+    assert atomic == [False]
     atoms.get_stresses()
     atoms.get_forces()
-    assert asked == [(False, False), (False, True), (True, True)]
+    assert atomic == [False, True]
     atoms.set_initial_charges(np.ones(5))  # which the model does not know
     atoms.get_forces()
     assert not atoms.calc.calculation_required(atoms, ["energy", "stresses"])
-    assert len(asked) == 3
-
-
-def test_energies_that_forces_follow_come_with_forces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line search, which asks for one after the other, costs one evaluation a step."""
-    model, asked = dpa2.Model(model_data(), threads=1), []
-    evaluate = model.evaluate
-
-    def counted(*args: Any, **kwargs: Any) -> dpa2.Result:
-        asked.append(kwargs["forces"])
-        return evaluate(*args, **kwargs)
-
-    monkeypatch.setattr(model, "evaluate", counted)
-    atoms = make_atoms()
-    atoms.calc = DPA2Calculator(model)
-    for _ in range(3):  # others than of the same atoms do not count
-        atoms.get_potential_energy()
-        atoms.translate([0.01, 0.0, 0.0])
-    atoms.get_forces()
-    atoms.translate([0.01, 0.0, 0.0])
-    assert asked == [False, False, False, True]
-    for _ in range(3):
-        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
-        expected = evaluate(atoms.positions, atoms.get_chemical_symbols(), atoms.cell.array, atoms.pbc)
-        assert energy == expected.energy
-        np.testing.assert_array_equal(forces, expected.forces)
-        atoms.translate([0.01, 0.0, 0.0])
-    assert asked[4:] == [False, True, True, True]
+    assert len(atomic) == 2
 
 
 @pytest.mark.parametrize(
