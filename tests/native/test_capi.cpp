@@ -399,8 +399,8 @@ void test_steady(const std::string& bytes, const char* precision, int threads) {
 }  // namespace
 
 int main() {
-  CHECK(check::allocations > 0);
   const std::string bytes = file();
+  CHECK(check::allocations > 0);
   test_library();
   test_questions(bytes);
   for (const int threads : {1, 2}) {
