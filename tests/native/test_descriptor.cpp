@@ -201,8 +201,9 @@ void test_case(const Json& json, int keep, const std::string& name) {
   all.rotation = numbers(random, cluster.n() * config.repformer.g2_dim * 3);
   const std::vector<std::pair<std::string, SumWeights>> seeds{
       {"energy", {all.energy, {}, {}}}, {"descriptor", {{}, all.descriptor, {}}}, {"rotation", {{}, {}, all.rotation}}, {"all", all}};
-  for (const auto& [label, w] : seeds) {
-    const std::string what = name + ", " + label;
+  for (const auto& seed : seeds) {
+    const SumWeights& w = seed.second;
+    const std::string what = name + ", " + seed.first;
     const Case<double>::Gradient g = wide.gradient(cluster, w);
     CHECK_TEXT(largest(g.force) > 1e-3, what + ": there is a gradient");
     // The adjoint test, along a direction of all atoms and along a strain.
