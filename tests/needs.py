@@ -36,6 +36,9 @@ native = pytest.mark.skipif(not HAS_NATIVE, reason="not installed: source tree o
 library = pytest.mark.skipif(not LIBRARY.is_file(), reason="editable installs have no libdpa2 in their folder")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux: its /proc, signals and limits")
 compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="there is no C++ compiler")
+c_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+pkg_config = pytest.mark.skipif(shutil.which("pkg-config") is None, reason="there is no pkg-config")
+standard_output = pytest.mark.skipif(not os.path.islink("/dev/stdout"), reason="a system without /dev/stdout")
 
 
 def reason(module: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -168,7 +167,7 @@ def test_examples_say_what_is_wrong(example: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pkg-config") is None, reason="there is no pkg-config")
+@needs.pkg_config
 @pytest.mark.parametrize("suffix", [".c", ".cpp"])
 def test_pkg_config(suffix: str, folder: Path, tmp_path: Path) -> None:
     where = output_of([sys.executable, "-m", "dpa2", "--pkgconfigdir"]).strip()

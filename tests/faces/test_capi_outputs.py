@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import shutil
 from collections.abc import Mapping
 from ctypes import c_char_p, c_int, c_void_p
 from pathlib import Path
@@ -355,7 +354,7 @@ def test_no_atoms_have_no_parameters(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ programs of before
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@needs.c_compiler
 def test_a_program_of_version_1(tmp_path: Path) -> None:
     """Compiled with the header of then, linked with the library of today."""
     flags = [flag for flag in package_flags() if flag != f"-I{HEADER.parent}"]

@@ -131,7 +131,7 @@ def test_blocks_go_into_pipes(here: Path) -> None:
     assert got == ["first\nsecond\n"]
 
 
-@pytest.mark.skipif(not os.path.islink("/dev/stdout"), reason="a system without /dev/stdout")
+@needs.standard_output
 def test_the_standard_output_is_not_replaced(here: Path) -> None:
     code = "from dpa2.outputs import *\nwith replacing('/dev/stdout') as part, Blocks(part) as blocks: blocks.add('it')"
     with open("log", "w") as log:

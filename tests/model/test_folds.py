@@ -66,8 +66,10 @@ class Model:
         for number in range(count):
             yield number, f"descriptor.repformers.layers.{number}", f"layers.{number}", number == count - 1
 
-    def equal(self, what: str, found: Any, expected: Any) -> None:
+    def equal(self, what: str, found: Any, expected: Any) -> bool:
+        """Asserts it; True, so that a test can say that something was compared."""
         assert relative(found, expected) <= EXACT, f"{what} of {self.name}"
+        return True
 
     def absent(self, *names: str) -> None:
         found = [key for key in self.folded if any(key == name or key.startswith(f"{name}.") for name in names)]
@@ -101,8 +103,9 @@ def hidden(model: Model, at: str, act: str, x: Array, pre: Array | None = None) 
 
 
 def test_type_embedding() -> None:
+    assert len(models()) > RANDOM
     for model in models():
-        model.equal("type embedding", model.folded["type_embedding"], type_embedding(model.config, model.raw))
+        assert model.equal("type embedding", model.folded["type_embedding"], type_embedding(model.config, model.raw))
 
 
 @pytest.mark.parametrize(
@@ -305,6 +308,7 @@ def test_plain_products() -> None:
 
 
 def test_local_attention() -> None:
+    compared = 0
     for model in models():
         option, f, smooth = model.repformer, model.folded, model.descriptor["smooth"]
         n1, nh = option["g1_dim"], option["attn1_nhead"]
@@ -320,7 +324,9 @@ def test_local_attention() -> None:
                 scores = (g1[i] @ f[f"{at}.local_attention.query"]).reshape(nh, n1) @ neighbours.T
                 mean = attention(scores, geo.sw[own], int(geo.pad[i]), smooth) @ neighbours
                 found[i] = mean.ravel() @ f[f"{at}.local_attention.value"] + f[f"{at}.local_attention.b"][0]
-            model.equal("local attention", found, local_attention(g1, geo, model.descriptor, model.raw, raw))
+            expected = local_attention(g1, geo, model.descriptor, model.raw, raw)
+            compared += model.equal("local attention", found, expected)
+    assert compared > len(models())
 
 
 def test_pair_attention() -> None:
