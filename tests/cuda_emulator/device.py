@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .arguments import pack
 from .build import SOURCES, EmulationError, build
 
 MESSAGE_BYTES = 1 << 14
@@ -151,6 +152,39 @@ class EmulatedDevice:
             values[number] = int(cell.ctypes.data)
         shapes = tuple(value.shape if isinstance(value, np.ndarray) else None for value in args)
         self.launches.append(Launch(source, kernel, blocks, block, shared, dict(defines or {}), shapes))  # type: ignore[arg-type]
+        self._call(source, kernel, found, values, blocks, block, shared)
+
+    def start(
+        self,
+        source: str,
+        kernel: str,
+        grid: int,
+        block: int,
+        struct: str,
+        values: Mapping[str, Any],
+        shared: int = 0,
+        defines: Mapping[str, str | int] | None = None,
+    ) -> None:
+        """Launch a kernel whose one parameter is the struct of that name, with these members; see :func:`pack`.
+
+        ``defines`` has ``real``, "float" or "double".
+        """
+        if grid == 0:
+            return
+        given = dict(defines or {})
+        packed = pack(struct, np.float32 if given["real"] == "float" else np.float64, values, self.sources)
+        found = self._kernel(source, kernel, given)
+        if found.parameters != [f"s{packed.nbytes}"]:
+            raise EmulationError(f"{kernel} takes {found.parameters}, {struct} has {packed.nbytes} bytes")
+        self._check_launch(kernel, found, (grid, 1, 1), block, shared, (packed,))
+        shapes = tuple(v.shape if isinstance(v, np.ndarray) else None for v in values.values())
+        self.launches.append(Launch(source, kernel, (grid, 1, 1), block, shared, given, shapes))
+        pointers = (ctypes.c_void_p * 1)(int(packed.ctypes.data))
+        self._call(source, kernel, found, pointers, (grid, 1, 1), block, shared)
+
+    def _call(
+        self, source: str, kernel: str, found: _Kernel, values: Any, blocks: Sequence[int], block: int, shared: int
+    ) -> None:
         seed = -1 if self.seed is None else (self.seed + 7919 * len(self.launches)) % 2**62
         message = ctypes.create_string_buffer(MESSAGE_BYTES)
         three = ctypes.c_uint * 3

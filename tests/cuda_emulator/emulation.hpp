@@ -99,7 +99,17 @@ struct Atomic {
   }
 };
 
-// The type of an argument for the launching side: "i4", "f8", a pointer "*f8", to constants "*cf8".
+// Of a vector type of CUDA, and of a struct of arguments.
+template <class T>
+auto code_of_class(int) -> decltype(T::emulated_code()) {
+  return T::emulated_code();
+}
+template <class T>
+std::string code_of_class(long) {
+  return "s" + std::to_string(sizeof(T));
+}
+
+// The type of an argument for the launching side: "i4", "f8", a pointer "*f8", to constants "*cf8", a struct of n bytes "sn".
 template <class T>
 std::string code_of() {
   if constexpr (std::is_pointer_v<T>) {
@@ -110,7 +120,7 @@ std::string code_of() {
   } else if constexpr (std::is_arithmetic_v<T>) {
     return (std::is_floating_point_v<T> ? "f" : std::is_signed_v<T> ? "i" : "u") + std::to_string(sizeof(T));
   } else {
-    return T::emulated_code();
+    return code_of_class<T>(0);
   }
 }
 

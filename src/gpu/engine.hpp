@@ -1,0 +1,88 @@
+// A model on a GPU: what the faces of the library call.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fold/folded.hpp"
+#include "gpu/kernel.hpp"
+#include "neighbors/build.hpp"
+#include "schema/config.hpp"
+
+namespace dpa2::gpu {
+
+/// Memory of the device, and what keeps it: when the last copy of the owner goes, the memory goes.
+struct Memory {
+  void* at = nullptr;
+  std::shared_ptr<void> owner;
+};
+
+/// What compiles kernels and gives memory. Called when a model is loaded and when buffers grow, never in a step, with no lock held; the
+/// device's primary context is current. Absent hooks: NVRTC by dlopen, and the driver's own memory.
+struct Hooks {
+  /// CUfunction of kernel `name` of src/cuda/<source>.
+  std::function<void*(const std::string& source, const std::string& name, const Defines& defines)> function;
+  /// Throws out_of_memory.
+  std::function<Memory(std::size_t bytes)> memory;
+};
+
+/// What is wanted of an evaluation.
+struct Request {
+  bool energy = true;  ///< energy and atomic energies
+  bool forces = false;
+  bool atom_virial = false, deepmd_virial = false;  ///< one of them, with forces
+  bool descriptor = false, rot_mat = false;
+  bool vjp = false;  ///< forces and virial are those of the seeds; no energies
+};
+
+/// Systems of one size. Pointers are all of the host, or (coords, types, seeds, fparam, aparam) all of the device.
+struct Input {
+  int frames = 1, atoms = 0;
+  bool on_device = false;
+  void* stream = nullptr;              ///< the caller's, of device arrays: inputs are ready on it, and so are the results
+  const double* coords = nullptr;      ///< (frames, atoms, 3) angstrom
+  const int* types = nullptr;          ///< (frames, atoms)
+  const double* boxes = nullptr;       ///< (frames, 3, 3) always of the host, or null
+  std::array<bool, 3> pbc{};
+  const double* fparam = nullptr;      ///< (frames, numb_fparam) or null
+  const double* aparam = nullptr;      ///< (frames, atoms, numb_aparam) or null
+  const double* seed_energy = nullptr;      ///< (frames, atoms) or null
+  const double* seed_descriptor = nullptr;  ///< (frames, atoms, descriptor_dim) or null
+  const double* seed_rot_mat = nullptr;     ///< (frames, atoms, n2, 3) or null
+};
+
+/// Where results go, all of the side where the input is; null: not wanted.
+struct Output {
+  double* energy = nullptr;       ///< (frames)
+  double* atom_energy = nullptr;  ///< (frames, atoms)
+  double* force = nullptr;        ///< (frames, atoms, 3)
+  double* virial = nullptr;       ///< (frames, 9)
+  double* atom_virial = nullptr;  ///< (frames, atoms, 9)
+  double* descriptor = nullptr;   ///< (frames, atoms, descriptor_dim)
+  double* rot_mat = nullptr;      ///< (frames, atoms, n2, 3)
+};
+
+/// One evaluation at a time (a lock of its own); any thread may call. Throws Error.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  /// Host results: complete and correct on return, with remarks of frame f in remarks[f]. Device results: queued; see `check`.
+  virtual void evaluate(const Input& input, const Request& request, const Output& out, std::vector<Remarks>* remarks) = 0;
+  /// Waits for what has been queued and throws what was wrong with it. False: a result was void because lists had grown beyond their
+  /// buffers (it holds NaN); buffers have been enlarged, and the same call again gives it.
+  virtual bool check() = 0;
+  [[nodiscard]] virtual int device() const = 0;
+  /// Bytes of the device that this engine holds.
+  [[nodiscard]] virtual std::int64_t bytes() const = 0;
+  /// Kernels launched by a steady step of the last size; 0 before the first.
+  [[nodiscard]] virtual int launches() const = 0;
+};
+
+/// `device`: its number among those that CUDA shows. Throws Error where there is no driver or no such device.
+std::unique_ptr<Engine> make_engine(const Config& config, const Folded& folded, const std::string& precision, int device, Hooks hooks);
+
+}  // namespace dpa2::gpu
