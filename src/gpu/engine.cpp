@@ -1,0 +1,464 @@
+#include "gpu/engine_of.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "error.hpp"
+
+namespace dpa2::gpu {
+
+namespace {
+
+constexpr std::size_t most_programs = 8;  // sizes that an engine remembers
+constexpr int most_attempts = 20;         // capacities grow each time
+
+std::size_t count(const Input& input, std::size_t width) {
+  return static_cast<std::size_t>(input.frames) * static_cast<std::size_t>(input.atoms) * width;
+}
+
+SearchExtent extent_of(const ProgramKey& key) { return {key.frames, key.frames * key.atoms, key.frames * key.atoms}; }
+
+template <class A>
+A* piece(void* block, std::int64_t offset) {
+  return offset < 0 ? nullptr : reinterpret_cast<A*>(static_cast<unsigned char*>(block) + offset);
+}
+
+}  // namespace
+
+template <class T>
+EngineOf<T>::EngineOf(const Config& config, const Folded& folded, int device, Hooks hooks)
+    : config_(config), device_(Device::open(device)), hooks_(std::move(hooks)) {
+  const Device::Use use(*device_);
+  loader_ = std::make_unique<DeviceLoader>(device_, hooks_, sizeof(T) == 4 ? "float" : "double");
+  search_ = std::make_unique<Search>(neighbor_settings(config), *loader_);
+  network_ = std::make_unique<Network<T>>(config, folded, *loader_);
+  stream_ = std::make_unique<Stream>(device_);
+  capture_stream_ = std::make_unique<Stream>(device_);
+  last_ = std::make_unique<Event>(device_);
+  in_ = std::make_unique<Staging>(device_);
+  out_ = std::make_unique<Staging>(device_);
+}
+
+template <class T>
+EngineOf<T>::~EngineOf() {
+  const Device::Use use(*device_, std::nothrow);
+  if (use) static_cast<void>(driver().event_wait(last_->handle()));  // nothing is let go of while it is used
+}
+
+// ------------------------------------------------------------------------------------------------ what is asked for
+
+template <class T>
+void EngineOf<T>::check_input(const Input& input, const Request& request) const {
+  if (input.frames < 0 || input.atoms < 0) throw invalid_input("the numbers of systems and atoms must not be negative");
+  const std::int64_t rows = std::int64_t{input.frames} * input.atoms;
+  const std::int64_t most = std::int64_t{1} << 31;
+  const std::int64_t sel = config_.repinit.nsel;
+  if (rows * std::max<std::int64_t>(sel, 1) >= most)
+    throw invalid_input(rows, " atoms with up to ", sel, " neighbours are more than one device can number: evaluate fewer at once");
+  if ((request.atom_virial || request.deepmd_virial) && !request.forces) throw internal_error("atomic virials come with forces");
+}
+
+template <class T>
+void EngineOf<T>::empty(const Input& input, const Output& out) const {
+  const Device::Use use(*device_);
+  const auto zero = [&](double* at, std::size_t n) {
+    if (at == nullptr || n == 0) return;
+    if (input.on_device)
+      gpu::check(driver().fill_bytes(address(at), 0, n * sizeof(double), input.stream), "clearing results");
+    else
+      std::fill_n(at, n, 0.0);
+  };
+  zero(out.energy, static_cast<std::size_t>(input.frames));
+  zero(out.virial, 9 * static_cast<std::size_t>(input.frames));
+}
+
+template <class T>
+void EngineOf<T>::evaluate(const Input& input, const Request& request, const Output& out, std::vector<Remarks>* remarks) {
+  check_input(input, request);
+  if (remarks != nullptr) remarks->assign(static_cast<std::size_t>(input.frames), {});
+  if (input.frames == 0 || input.atoms == 0) return empty(input, out);
+  std::vector<cuda::SearchInput> cells;
+  for (int f = 0; f < input.frames; ++f)
+    cells.push_back(search_->input(input.boxes != nullptr ? input.boxes + 9 * std::size_t(f) : nullptr, input.pbc, input.atoms));
+  const Device::Use use(*device_);
+  for (int attempts = 0; !attempt({input, request, out, cells, remarks}); ++attempts)
+    if (attempts == most_attempts) throw internal_error("the neighbour lists of a frame fit into no buffers");
+}
+
+// False: buffers have to grow, or have grown.
+template <class T>
+bool EngineOf<T>::attempt(const Call& call) {
+  const Input& input = call.input;
+  bool capturing = false;
+  if (input.on_device) {
+    int status = 0;
+    gpu::check(driver().stream_capturing(input.stream, &status), "asking whether a stream is captured");
+    capturing = status != 0;
+  }
+  Workspace::Sizes wanted;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!capturing) settle(false);
+    Program& p = program(call);
+    if (!p.planned) plan(p, call);
+    wanted = Workspace::sizes(p.in.layout.bytes(), p.out.layout.bytes(), p.plan);
+    const bool fits = workspace_.fits(wanted);
+    if (capturing && !(fits && p.proven))
+      throw invalid_input("a stream is captured while the buffers of the model are not made: evaluate the same number of atoms once before");
+    if (fits) {
+      const Handle stream = input.on_device ? input.stream : stream_->handle();
+      if (!capturing && stream != last_stream_) last_->block(stream);
+      bring_in(p, call, stream, capturing);
+      run(p, call.request, stream, capturing);
+      return input.on_device ? device_results(p, call, stream, capturing) : host_results(p, call, stream);
+    }
+  }
+  // Without the lock: memory may come from Python, which may want this engine.
+  Workspace::Pieces pieces;
+  try {
+    pieces = workspace_.missing(wanted, device_, hooks_);
+  } catch (const Error& error) {
+    if (error.status() != Status::out_of_memory) throw;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    report_shortage(program(call), error);
+  }
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!workspace_.fits(wanted)) {
+      last_->wait();
+      for (Program& p : programs_) p.graph.reset();
+      workspace_.replace(pieces, wanted);
+      if (captured_) kept_.push_back(std::move(pieces));
+    }
+  }
+  return false;
+}
+
+template <class T>
+void EngineOf<T>::report_shortage(const Program& p, const Error& error) const {
+  const double atoms = static_cast<double>(p.key.frames) * p.key.atoms;
+  const double each = static_cast<double>(p.plan.bytes() + p.in.layout.bytes() + p.out.layout.bytes()) / atoms;
+  const double free = static_cast<double>(device_->free_bytes()) + static_cast<double>(workspace_.bytes());
+  throw out_of_memory("the device has no memory for ", atoms, " atoms, which take ", each * atoms / 1e9, " GB: about ",
+                      static_cast<std::int64_t>(0.95 * free / each), " fit; evaluate fewer at once, in float32, or on the CPU (",
+                      error.what(), ")");
+}
+
+// ------------------------------------------------------------------------------------------------ programs
+
+template <class T>
+Program& EngineOf<T>::program(const Call& call) {
+  const ProgramKey key = key_of(call.input, call.request);
+  auto found = std::find_if(programs_.begin(), programs_.end(), [&](const Program& p) { return p.key == key; });
+  if (found == programs_.end()) {
+    if (programs_.size() == most_programs) {
+      programs_.erase(
+          std::min_element(programs_.begin(), programs_.end(), [](const Program& a, const Program& b) { return a.used < b.used; }));
+    }
+    programs_.emplace_back();
+    found = std::prev(programs_.end());
+    found->key = key;
+    found->capacity = search_->first_guess(extent_of(key), call.cells.data());
+  }
+  found->used = ++clock_;
+  return *found;
+}
+
+template <class T>
+void EngineOf<T>::plan(Program& p, const Call& call) {
+  const Input& input = call.input;
+  const Request& request = call.request;
+  const std::size_t frames = static_cast<std::size_t>(input.frames), dim = static_cast<std::size_t>(config_.descriptor_dim());
+  const std::size_t n2 = static_cast<std::size_t>(network_->n2());
+  const auto doubles = [](bool wanted, std::size_t n) { return wanted ? n * sizeof(double) : 0; };
+  InputLayout in;
+  in.cells = in.layout.add(frames * sizeof(cuda::SearchInput));
+  in.host_bytes = in.layout.bytes();
+  in.coords = in.layout.add(doubles(true, count(input, 3)));
+  in.types = in.layout.add(count(input, sizeof(int)));
+  in.fparam = in.layout.add(doubles(input.fparam != nullptr, frames * static_cast<std::size_t>(config_.fitting.numb_fparam)));
+  in.aparam = in.layout.add(doubles(input.aparam != nullptr, count(input, static_cast<std::size_t>(config_.fitting.numb_aparam))));
+  in.seed_energy = in.layout.add(doubles(input.seed_energy != nullptr, count(input, 1)));
+  in.seed_descriptor = in.layout.add(doubles(input.seed_descriptor != nullptr, count(input, dim)));
+  in.seed_rot_mat = in.layout.add(doubles(input.seed_rot_mat != nullptr, count(input, 3 * n2)));
+  OutputLayout out;
+  out.status = out.layout.add(sizeof(cuda::SearchStatus) + frames * sizeof(cuda::SystemStatus));
+  out.status_bytes = out.layout.bytes();
+  const bool forces = request.forces || request.vjp;
+  out.energy = out.layout.add(doubles(request.energy, frames));
+  out.atom_energy = out.layout.add(doubles(request.energy, count(input, 1)));
+  out.force = out.layout.add(doubles(forces, count(input, 3)));
+  out.virial = out.layout.add(doubles(forces, 9 * frames));
+  out.atom_virial = out.layout.add(doubles(request.atom_virial || request.deepmd_virial, count(input, 9)));
+  out.descriptor = out.layout.add(doubles(request.descriptor, count(input, dim)));
+  out.rot_mat = out.layout.add(doubles(request.rot_mat, count(input, 3 * n2)));
+  p.in = in;
+  p.out = out;
+  p.plan = Plan();
+  p.graph.reset();
+  p.runs = 0;
+  PlanningQueue queue(p.plan);
+  // Places to point to, for null is absent; nothing reads them.
+  enqueue(queue, p, request, pointer(Plan::alignment), pointer(Plan::alignment));
+  p.launches = queue.launches();
+  p.planned = true;
+}
+
+template <class T>
+void EngineOf<T>::enqueue(Queue& queue, Program& p, const Request& request, void* in, void* out) {
+  Frame frame;
+  SearchBuffers buffers;
+  buffers.extent = extent_of(p.key);
+  buffers.open = p.key.pbc != 7;
+  buffers.coords = piece<const double>(in, p.in.coords);
+  buffers.types = piece<const int>(in, p.in.types);
+  buffers.input = piece<const cuda::SearchInput>(in, p.in.cells);
+  auto* const status = piece<cuda::SearchStatus>(out, p.out.status);
+  search_->enqueue(queue, buffers, p.capacity, frame, status, reinterpret_cast<cuda::SystemStatus*>(status + 1));
+  Parameters given;
+  given.fparam = piece<const double>(in, p.in.fparam);
+  given.aparam = piece<const double>(in, p.in.aparam);
+  given.seed_energy = piece<const double>(in, p.in.seed_energy);
+  given.seed_descriptor = piece<const double>(in, p.in.seed_descriptor);
+  given.seed_rot_mat = piece<const double>(in, p.in.seed_rot_mat);
+  Output results;
+  results.energy = piece<double>(out, p.out.energy);
+  results.atom_energy = piece<double>(out, p.out.atom_energy);
+  results.force = piece<double>(out, p.out.force);
+  results.virial = piece<double>(out, p.out.virial);
+  results.atom_virial = piece<double>(out, p.out.atom_virial);
+  results.descriptor = piece<double>(out, p.out.descriptor);
+  results.rot_mat = piece<double>(out, p.out.rot_mat);
+  network_->enqueue(queue, frame, request, given, results, nullptr);
+}
+
+// ------------------------------------------------------------------------------------------------ a step
+
+template <class T>
+void EngineOf<T>::run(Program& p, const Request& request, Handle stream, bool capturing) {
+  const auto launch_all = [&](Handle on) {
+    StreamQueue queue(p.plan, workspace_.places(p.plan), on);
+    enqueue(queue, p, request, workspace_.at(Workspace::input), workspace_.at(Workspace::output));
+  };
+  launches_ = p.launches;
+  if (capturing) {
+    launch_all(stream);
+    captured_ = true;
+    return;
+  }
+  if (p.graph && p.graph->generation() != workspace_.generation()) p.graph.reset();
+  // The first time plain: many sizes come once.
+  if (!p.graph && p.runs > 0) {
+    gpu::check(driver().capture_begin(capture_stream_->handle(), cuda::capture_thread_local), "capturing a step");
+    try {
+      launch_all(capture_stream_->handle());
+    } catch (...) {
+      Handle graph = nullptr;
+      if (driver().capture_end(capture_stream_->handle(), &graph) == cuda::success) static_cast<void>(driver().graph_free(graph));
+      throw;
+    }
+    p.graph = std::make_unique<Graph>(device_, capture_stream_->handle(), workspace_.generation());
+  }
+  if (p.graph)
+    p.graph->launch(stream);
+  else
+    launch_all(stream);
+  ++p.runs;
+}
+
+template <class T>
+void EngineOf<T>::bring_in(const Program& p, const Call& call, Handle stream, bool capturing) {
+  const Input& input = call.input;
+  auto* const to = static_cast<unsigned char*>(workspace_.at(Workspace::input));
+  const auto copy = [&](std::int64_t offset, const void* from, std::size_t bytes, unsigned char* host) {
+    if (offset < 0) return;
+    if (host != nullptr)
+      std::memcpy(host + offset, from, bytes);
+    else
+      gpu::check(driver().copy_within(address(to + offset), address(from), bytes, stream), "copying what is given on the device");
+  };
+  const auto all = [&](unsigned char* host) {
+    const std::size_t frames = static_cast<std::size_t>(input.frames), dim = static_cast<std::size_t>(config_.descriptor_dim());
+    const std::size_t d = sizeof(double);
+    copy(p.in.coords, input.coords, count(input, 3 * d), host);
+    copy(p.in.types, input.types, count(input, sizeof(int)), host);
+    copy(p.in.fparam, input.fparam, frames * static_cast<std::size_t>(config_.fitting.numb_fparam) * d, host);
+    copy(p.in.aparam, input.aparam, count(input, static_cast<std::size_t>(config_.fitting.numb_aparam) * d), host);
+    copy(p.in.seed_energy, input.seed_energy, count(input, d), host);
+    copy(p.in.seed_descriptor, input.seed_descriptor, count(input, dim * d), host);
+    copy(p.in.seed_rot_mat, input.seed_rot_mat, count(input, 3 * static_cast<std::size_t>(network_->n2()) * d), host);
+  };
+  if (capturing) {
+    // A graph of the caller must not read memory of the host that is filled again: the words themselves are part of it.
+    std::vector<unsigned> words(p.in.host_bytes / sizeof(unsigned));
+    std::memcpy(words.data(), call.cells.data(), call.cells.size() * sizeof(cuda::SearchInput));
+    for (std::size_t k = 0, end = 0; k < words.size(); k = end) {
+      for (end = k + 1; end < words.size() && words[end] == words[k];) ++end;
+      gpu::check(driver().fill_words(address(to + 4 * k), words[k], end - k, stream), "writing the cell");
+    }
+    return all(nullptr);
+  }
+  const std::size_t bytes = input.on_device ? p.in.host_bytes : p.in.layout.bytes();
+  Staging::Slot& slot = in_->next(bytes);
+  unsigned char* const host = slot.memory->at<unsigned char>();
+  std::memcpy(host + p.in.cells, call.cells.data(), call.cells.size() * sizeof(cuda::SearchInput));
+  if (!input.on_device) all(host);
+  gpu::check(driver().copy_in(address(to), host, bytes, stream), "copying the atoms to the device");
+  slot.copied->record(stream);
+  if (input.on_device) all(nullptr);
+}
+
+template <class T>
+bool EngineOf<T>::host_results(Program& p, const Call& call, Handle stream) {
+  const Input& input = call.input;
+  const Output& out = call.out;
+  Staging::Slot& slot = out_->next(p.out.layout.bytes());
+  unsigned char* const host = slot.memory->at<unsigned char>();
+  gpu::check(driver().copy_out(host, address(workspace_.at(Workspace::output)), p.out.layout.bytes(), stream),
+             "copying the results from the device");
+  slot.copied->record(stream);
+  last_->record(stream);
+  last_stream_ = stream;
+  slot.copied->wait();
+  if (!judge(&p, p.key, call.cells, host + p.out.status, call.remarks)) return false;
+  const auto take = [&](double* to, std::int64_t offset, std::size_t n) {
+    if (to != nullptr) std::memcpy(to, host + offset, n * sizeof(double));
+  };
+  const std::size_t frames = static_cast<std::size_t>(input.frames);
+  take(out.energy, p.out.energy, frames);
+  take(out.atom_energy, p.out.atom_energy, count(input, 1));
+  take(out.force, p.out.force, count(input, 3));
+  take(out.virial, p.out.virial, 9 * frames);
+  take(out.atom_virial, p.out.atom_virial, count(input, 9));
+  take(out.descriptor, p.out.descriptor, count(input, static_cast<std::size_t>(config_.descriptor_dim())));
+  take(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(network_->n2())));
+  return true;
+}
+
+// Pinned memory is slow to make.
+template <class T>
+typename EngineOf<T>::Pending EngineOf<T>::take_pending(std::size_t bytes) {
+  Pending step;
+  if (!spare_.empty()) {
+    step = std::move(spare_.back());
+    spare_.pop_back();
+  }
+  if (!step.done) step.done = std::make_unique<Event>(device_);
+  if (!step.status || step.status->bytes() < bytes) step.status = std::make_unique<Pinned>(device_, bytes);
+  return step;
+}
+
+template <class T>
+bool EngineOf<T>::device_results(Program& p, const Call& call, Handle stream, bool capturing) {
+  const Input& input = call.input;
+  const Output& out = call.out;
+  const auto give = [&](double* to, std::int64_t offset, std::size_t n) {
+    if (to != nullptr)
+      gpu::check(driver().copy_within(address(to), address(workspace_.at(Workspace::output)) + static_cast<Address>(offset),
+                                      n * sizeof(double), stream),
+                 "handing over results on the device");
+  };
+  const std::size_t frames = static_cast<std::size_t>(input.frames);
+  give(out.energy, p.out.energy, frames);
+  give(out.atom_energy, p.out.atom_energy, count(input, 1));
+  give(out.force, p.out.force, count(input, 3));
+  give(out.virial, p.out.virial, 9 * frames);
+  give(out.atom_virial, p.out.atom_virial, count(input, 9));
+  give(out.descriptor, p.out.descriptor, count(input, static_cast<std::size_t>(config_.descriptor_dim())));
+  give(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(network_->n2())));
+  if (capturing) return true;  // what went wrong shows as NaN
+  Pending step = take_pending(p.out.status_bytes);
+  step.key = p.key;
+  step.cells = call.cells;
+  gpu::check(driver().copy_out(step.status->template at<void>(),
+                               address(workspace_.at(Workspace::output)) + static_cast<Address>(p.out.status), p.out.status_bytes, stream),
+             "copying the state of a step");
+  step.done->record(stream);
+  last_->record(stream);
+  last_stream_ = stream;
+  if (p.proven) {
+    pending_.push_back(std::move(step));
+    return true;
+  }
+  step.done->wait();  // of a new size: its buffers have to be right before anybody relies on them
+  spare_.push_back(std::move(step));
+  return judge(&p, p.key, call.cells, spare_.back().status->template at<unsigned char>(), nullptr);
+}
+
+// ------------------------------------------------------------------------------------------------ what went wrong
+
+template <class T>
+bool EngineOf<T>::judge(Program* p, const ProgramKey& key, const std::vector<cuda::SearchInput>& cells, const unsigned char* at,
+                        std::vector<Remarks>* remarks) {
+  const std::size_t frames = static_cast<std::size_t>(key.frames);
+  cuda::SearchStatus status;
+  std::vector<cuda::SystemStatus> systems(frames);
+  std::memcpy(&status, at, sizeof status);
+  std::memcpy(systems.data(), at + sizeof status, frames * sizeof(cuda::SystemStatus));
+  search_->check(key.frames, cells.data(), systems.data());
+  if (status.failed != 0) {
+    if (p != nullptr) {
+      p->capacity = search_->grown(extent_of(key), p->capacity, status);
+      p->planned = p->proven = false;
+    }
+    return false;
+  }
+  if (p != nullptr && !p->proven) {
+    // Now the numbers are known: what was taken on trust is given back.
+    p->proven = true;
+    const Capacity exact = search_->grown(extent_of(key), p->capacity, status);
+    if (!(exact == p->capacity)) {
+      p->capacity = exact;
+      p->planned = false;
+    }
+  }
+  for (std::size_t f = 0; remarks != nullptr && f < frames; ++f) (*remarks)[f] = search_->remarks(systems[f]);
+  return true;
+}
+
+template <class T>
+void EngineOf<T>::settle(bool wait) {
+  while (!pending_.empty()) {
+    if (wait)
+      pending_.front().done->wait();
+    else if (!pending_.front().done->has_come())
+      return;
+    spare_.push_back(std::move(pending_.front()));
+    pending_.pop_front();
+    const Pending& step = spare_.back();
+    const auto p = std::find_if(programs_.begin(), programs_.end(), [&](const Program& each) { return each.key == step.key; });
+    if (!judge(p == programs_.end() ? nullptr : &*p, step.key, step.cells, step.status->template at<unsigned char>(), nullptr)) void_ = true;
+  }
+}
+
+template <class T>
+bool EngineOf<T>::check() {
+  const Device::Use use(*device_);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  settle(true);
+  const bool good = !void_;
+  void_ = false;
+  return good;
+}
+
+template <class T>
+std::int64_t EngineOf<T>::bytes() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return static_cast<std::int64_t>(workspace_.bytes() + loader_->bytes());
+}
+
+template <class T>
+int EngineOf<T>::launches() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return launches_;
+}
+
+template class EngineOf<float>;
+template class EngineOf<double>;
+
+std::unique_ptr<Engine> make_engine(const Config& config, const Folded& folded, const std::string& precision, int device, Hooks hooks) {
+  if (precision == "float32") return std::make_unique<EngineOf<float>>(config, folded, device, std::move(hooks));
+  return std::make_unique<EngineOf<double>>(config, folded, device, std::move(hooks));
+}
+
+}  // namespace dpa2::gpu

@@ -1,0 +1,94 @@
+// An engine of one precision: programs by size, memory that grows, graphs that repeat.
+#pragma once
+
+#include <deque>
+#include <exception>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "gpu/device.hpp"
+#include "gpu/device_loader.hpp"
+#include "gpu/engine.hpp"
+#include "gpu/network.hpp"
+#include "gpu/program.hpp"
+#include "gpu/search.hpp"
+#include "gpu/staging.hpp"
+#include "gpu/workspace.hpp"
+
+namespace dpa2::gpu {
+
+template <class T>
+class EngineOf final : public Engine {
+ public:
+  EngineOf(const Config& config, const Folded& folded, int device, Hooks hooks);
+  ~EngineOf() override;
+
+  void evaluate(const Input& input, const Request& request, const Output& out, std::vector<Remarks>* remarks) override;
+  bool check() override;
+  [[nodiscard]] int device() const override { return device_->number(); }
+  [[nodiscard]] std::int64_t bytes() const override;
+  [[nodiscard]] int launches() const override;
+
+ private:
+  /// A step whose results stayed on the device.
+  struct Pending {
+    ProgramKey key;
+    std::vector<cuda::SearchInput> cells;
+    std::unique_ptr<Pinned> status;
+    std::unique_ptr<Event> done;
+  };
+
+  struct Call {
+    const Input& input;
+    const Request& request;
+    const Output& out;
+    const std::vector<cuda::SearchInput>& cells;
+    std::vector<Remarks>* remarks;
+  };
+
+  void check_input(const Input& input, const Request& request) const;
+  void empty(const Input& input, const Output& out) const;
+  bool attempt(const Call& call);
+  Program& program(const Call& call);
+  void plan(Program& p, const Call& call);
+  void enqueue(Queue& queue, Program& p, const Request& request, void* in, void* out);
+  void run(Program& p, const Request& request, Handle stream, bool capturing);
+  void bring_in(const Program& p, const Call& call, Handle stream, bool capturing);
+  bool host_results(Program& p, const Call& call, Handle stream);
+  bool device_results(Program& p, const Call& call, Handle stream, bool capturing);
+  Pending take_pending(std::size_t bytes);
+  /// Whether the lists fitted; else the capacities have grown. Throws what was wrong with the atoms.
+  bool judge(Program* p, const ProgramKey& key, const std::vector<cuda::SearchInput>& cells, const unsigned char* at,
+             std::vector<Remarks>* remarks);
+  void settle(bool wait);
+  [[noreturn]] void report_shortage(const Program& p, const Error& error) const;
+
+  Config config_;
+  std::shared_ptr<const Device> device_;
+  Hooks hooks_;
+  std::unique_ptr<DeviceLoader> loader_;
+  std::unique_ptr<Search> search_;
+  std::unique_ptr<Network<T>> network_;
+
+  mutable std::mutex mutex_;
+  std::unique_ptr<Stream> stream_, capture_stream_;
+  std::unique_ptr<Event> last_;         // of the last step
+  Handle last_stream_ = nullptr;
+  std::unique_ptr<Staging> in_, out_;
+  Workspace workspace_;
+  std::vector<Workspace::Pieces> kept_;  // that a caller's graph may still use
+  bool captured_ = false;
+  std::list<Program> programs_;
+  std::deque<Pending> pending_;
+  std::vector<Pending> spare_;  // their memory is used again
+  bool void_ = false;
+  int launches_ = 0;
+  std::uint64_t clock_ = 0;
+};
+
+extern template class EngineOf<float>;
+extern template class EngineOf<double>;
+
+}  // namespace dpa2::gpu

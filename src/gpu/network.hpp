@@ -1,0 +1,71 @@
+// The model from neighbour lists to results, and back: which stage follows which.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "fold/folded.hpp"
+#include "gpu/assemble.hpp"
+#include "gpu/engine.hpp"
+#include "gpu/entry.hpp"
+#include "gpu/fitting.hpp"
+#include "gpu/frame.hpp"
+#include "gpu/layer.hpp"
+#include "gpu/outputs.hpp"
+#include "gpu/product.hpp"
+#include "gpu/queue.hpp"
+#include "schema/config.hpp"
+
+namespace dpa2::gpu {
+
+/// Communication of ghost rows on the device; the calls are adjoint (graph/exchange.hpp). With an exchange nothing is captured.
+template <class T>
+class GhostRows {
+ public:
+  virtual ~GhostRows() = default;
+  virtual void forward(Queue& queue, T* rows, int width) = 0;
+  virtual void reverse(Queue& queue, T* rows, int width) = 0;
+};
+
+/// What an evaluation reads besides the frame; of the device, null where absent.
+struct Parameters {
+  const double* fparam = nullptr;  ///< (frames, numb_fparam)
+  const double* aparam = nullptr;  ///< (centres, numb_aparam)
+  const double* seed_energy = nullptr;      ///< (centres)
+  const double* seed_descriptor = nullptr;  ///< (centres, descriptor_dim)
+  const double* seed_rot_mat = nullptr;     ///< (centres, n2, 3)
+};
+
+template <class T>
+class Network {
+ public:
+  Network(const Config& config, const Folded& folded, Loader& loader);
+
+  /// Everything that `request` asks for into `out`, arrays of the device; `ghosts` where there are ghost rows, else null.
+  void enqueue(Queue& queue, const Frame& frame, const Request& request, const Parameters& given, const Output& out,
+               GhostRows<T>* ghosts) const;
+
+  [[nodiscard]] int n1() const noexcept { return n1_; }
+  [[nodiscard]] int n2() const noexcept { return n2_; }
+
+ private:
+  struct Forward;
+  void forward(Queue& queue, const Frame& frame, Forward& f, bool gradient, GhostRows<T>* ghosts) const;
+  /// gamma (master edges, 3) =, given dg1 (atoms, n1), which is released, of the last layer's output; seed_rotation or null.
+  void backward(Queue& queue, const Frame& frame, const Forward& f, T* dg1, const double* seed_rotation, T* gamma,
+                GhostRows<T>* ghosts) const;
+
+  int n1_ = 0, n2_ = 0, nd_ = 0;
+  Entry<T> entry_;
+  Product<T> product_;
+  EntryNodes<T> entry_nodes_;
+  std::vector<std::unique_ptr<Layer<T>>> layers_;
+  Fitting<T> fitting_;
+  Outputs<T> outputs_;
+  Assemble<T> assemble_;
+};
+
+extern template class Network<float>;
+extern template class Network<double>;
+
+}  // namespace dpa2::gpu

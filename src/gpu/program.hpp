@@ -1,0 +1,92 @@
+// One kind of evaluation, of one size: its plan, the layout of what goes in and out, and the graph that repeats it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <tuple>
+
+#include "gpu/device.hpp"
+#include "gpu/engine.hpp"
+#include "gpu/plan.hpp"
+#include "gpu/search.hpp"
+
+namespace dpa2::gpu {
+
+/// What the sequence of launches depends on.
+struct ProgramKey {
+  int frames = 0, atoms = 0;
+  int request = 0;  ///< bits of Request
+  int given = 0;    ///< bits: fparam, aparam, the three seeds, a box
+  int pbc = 0;      ///< bits
+
+  friend bool operator==(const ProgramKey& a, const ProgramKey& b) {
+    return std::tie(a.frames, a.atoms, a.request, a.given, a.pbc) == std::tie(b.frames, b.atoms, b.request, b.given, b.pbc);
+  }
+};
+
+ProgramKey key_of(const Input& input, const Request& request);
+
+/// Pieces of one block of bytes, each on a boundary that suits every type.
+class Layout {
+ public:
+  /// Where the piece begins; -1 without bytes.
+  std::int64_t add(std::size_t bytes) {
+    if (bytes == 0) return -1;
+    const std::size_t at = bytes_;
+    bytes_ += Plan::padded(bytes);
+    return static_cast<std::int64_t>(at);
+  }
+  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  std::size_t bytes_ = 0;
+};
+
+/// Of what a program reads: offsets into the input block.
+struct InputLayout {
+  Layout layout;
+  std::int64_t cells = -1;  ///< SearchInput of every frame; always from the host
+  std::size_t host_bytes = 0;  ///< the part before the arrays that may come from the device
+  std::int64_t coords = -1, types = -1, fparam = -1, aparam = -1, seed_energy = -1, seed_descriptor = -1, seed_rot_mat = -1;
+};
+
+/// Of what it writes: the status comes first.
+struct OutputLayout {
+  Layout layout;
+  std::size_t status_bytes = 0;
+  std::int64_t status = -1, energy = -1, atom_energy = -1, force = -1, virial = -1, atom_virial = -1, descriptor = -1, rot_mat = -1;
+};
+
+/// A graph that was instantiated, and the addresses that it was captured with.
+class Graph {
+ public:
+  /// Ends the capture of a stream. The context must be current.
+  Graph(std::shared_ptr<const Device> device, Handle capturing, std::uint64_t generation);
+  ~Graph();
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  void launch(Handle stream) const { check(driver().graph_launch(executable_, stream), "launching the graph of a step"); }
+  [[nodiscard]] std::uint64_t generation() const noexcept { return generation_; }
+
+ private:
+  std::shared_ptr<const Device> device_;
+  Handle executable_ = nullptr;
+  std::uint64_t generation_;
+};
+
+struct Program {
+  ProgramKey key;
+  Capacity capacity;
+  bool planned = false;
+  bool proven = false;  ///< an evaluation has fitted into the capacities
+  int runs = 0;         ///< since it was planned
+  Plan plan;
+  InputLayout in;
+  OutputLayout out;
+  int launches = 0;
+  std::unique_ptr<Graph> graph;
+  std::uint64_t used = 0;  ///< for forgetting the oldest
+};
+
+}  // namespace dpa2::gpu
