@@ -1,0 +1,61 @@
+#include "gpu/device_loader.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "gpu/nvrtc.hpp"
+
+namespace dpa2::gpu {
+
+namespace {
+
+constexpr std::size_t slab_bytes = std::size_t{4} << 20;
+constexpr std::size_t alignment = 256;
+constexpr int shared_without_asking = 48 * 1024;
+
+}  // namespace
+
+DeviceLoader::DeviceLoader(std::shared_ptr<const Device> device, Hooks hooks, std::string real)
+    : device_(std::move(device)), hooks_(std::move(hooks)), real_(std::move(real)), stream_(device_) {
+  if (hooks_.function) return;
+  auto compiler = std::make_shared<Compiler>(device_);
+  hooks_.function = [compiler](const std::string& source, const std::string& name, const Defines& defines) {
+    return compiler->function(source, name, defines);
+  };
+}
+
+Function DeviceLoader::function(const char* source, const char* name, const Defines& defines) {
+  const bool has_real = std::any_of(defines.begin(), defines.end(), [](const auto& define) { return define.first == "real"; });
+  Defines all;
+  if (!has_real) all.emplace_back("real", real_);
+  all.insert(all.end(), defines.begin(), defines.end());
+  Handle handle = hooks_.function(source, name, all);
+  if (handle == nullptr) throw internal_error("no kernel ", name, " of ", source, " was given");
+  // More than 48 KiB has to be asked for, and static and dynamic memory count together.
+  if (max_shared() > shared_without_asking) {
+    int fixed = 0;
+    check(driver().function_get(&fixed, cuda::static_shared, handle), "asking for the shared memory of a kernel");
+    const int status = driver().function_set(handle, cuda::max_dynamic_shared, max_shared() - fixed);
+    if (status != cuda::success) throw driver_error(status, text("allowing kernel ", name, " of ", source, " more shared memory"));
+  }
+  names_.emplace_back(name);
+  return {handle, names_.back().c_str()};
+}
+
+const void* DeviceLoader::upload_bytes(const void* data, std::size_t bytes) {
+  const bool separate = separate_buffers();
+  if (separate || slabs_.empty() || room_ - used_ < bytes) {
+    const std::size_t room = separate ? bytes : std::max(bytes, slab_bytes);
+    slabs_.push_back(allocate(device_, hooks_, room));
+    room_ = room;
+    used_ = 0;
+    bytes_ += static_cast<std::int64_t>(room);
+  }
+  void* at = static_cast<unsigned char*>(slabs_.back().at) + used_;
+  check(driver().copy_in(address(at), data, bytes, stream_.handle()), "copying constants to the device");
+  stream_.wait();  // what reads them is queued on other streams
+  used_ = std::min(room_, (used_ + bytes + alignment - 1) / alignment * alignment);
+  return at;
+}
+
+}  // namespace dpa2::gpu

@@ -1,0 +1,42 @@
+// The Loader of a device: kernels by the hooks, constants in slabs.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gpu/device.hpp"
+#include "gpu/loader.hpp"
+
+namespace dpa2::gpu {
+
+/// Lives as long as what is made with it. The device's context must be current where it is used. Absent hooks are made here.
+class DeviceLoader : public Loader {
+ public:
+  /// `real`: "float" or "double".
+  DeviceLoader(std::shared_ptr<const Device> device, Hooks hooks, std::string real);
+
+  Function function(const char* source, const char* name, const Defines& defines = {}) override;
+  [[nodiscard]] int max_shared() const override { return device_->max_shared(); }
+
+  /// Bytes of the device that constants take.
+  [[nodiscard]] std::int64_t bytes() const { return bytes_; }
+  [[nodiscard]] const Hooks& hooks() const { return hooks_; }
+
+ protected:
+  const void* upload_bytes(const void* data, std::size_t bytes) override;
+
+ private:
+  std::shared_ptr<const Device> device_;
+  Hooks hooks_;
+  std::string real_;
+  Stream stream_;
+  std::list<std::string> names_;
+  std::vector<Memory> slabs_;
+  std::size_t used_ = 0, room_ = 0;  // of the last slab
+  std::int64_t bytes_ = 0;
+};
+
+}  // namespace dpa2::gpu
