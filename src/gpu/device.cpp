@@ -30,9 +30,9 @@ Device::Device(int number) : number_(number) {
   char name[256] = "";
   check(table.device_name(name, sizeof name, handle_), "asking for the name of a device");
   name_ = name;
-  capability_ = 10 * attribute(handle_, cuda::major, "asking for the compute capability") +
-                attribute(handle_, cuda::minor, "asking for the compute capability");
-  max_shared_ = attribute(handle_, cuda::shared_optin, "asking for the shared memory of a block");
+  capability_ = 10 * attribute(handle_, cu::major, "asking for the compute capability") +
+                attribute(handle_, cu::minor, "asking for the compute capability");
+  max_shared_ = attribute(handle_, cu::shared_optin, "asking for the shared memory of a block");
   if (capability_ < oldest_capability)
     throw invalid_input("CUDA device ", number, ", ", name_, ", has compute capability ", capability_ / 10, '.', capability_ % 10,
                         ", and the kernels need 7.5 or later (cards since 2018); load the model with device=\"cpu\"");
@@ -52,7 +52,7 @@ Device::Use::Use(const Device& device) {
   pushed_ = true;
 }
 
-Device::Use::Use(const Device& device, std::nothrow_t) noexcept : pushed_(driver().context_push(device.context_) == cuda::success) {}
+Device::Use::Use(const Device& device, std::nothrow_t) noexcept : pushed_(driver().context_push(device.context_) == cu::success) {}
 
 Device::Use::~Use() {
   Handle popped = nullptr;
@@ -61,7 +61,7 @@ Device::Use::~Use() {
 
 Stream::Stream(std::shared_ptr<const Device> device) : device_(std::move(device)) {
   const Device::Use use(*device_);
-  check(driver().stream_new(&handle_, cuda::stream_non_blocking), "making a stream");
+  check(driver().stream_new(&handle_, cu::stream_non_blocking), "making a stream");
 }
 
 Stream::~Stream() {
@@ -70,7 +70,7 @@ Stream::~Stream() {
 
 Event::Event(std::shared_ptr<const Device> device) : device_(std::move(device)) {
   const Device::Use use(*device_);
-  check(driver().event_new(&handle_, cuda::event_without_timing), "making an event");
+  check(driver().event_new(&handle_, cu::event_without_timing), "making an event");
 }
 
 Event::~Event() {
@@ -79,13 +79,13 @@ Event::~Event() {
 
 bool Event::has_come() const {
   const int status = driver().event_query(handle_);
-  if (status != cuda::not_ready) check(status, "asking for an event");
-  return status == cuda::success;
+  if (status != cu::not_ready) check(status, "asking for an event");
+  return status == cu::success;
 }
 
 Pinned::Pinned(std::shared_ptr<const Device> device, std::size_t bytes) : device_(std::move(device)), bytes_(bytes) {
   const Device::Use use(*device_);
-  if (bytes > 0) check(driver().pinned_new(&at_, bytes, cuda::host_portable), "allocating pinned memory of the host");
+  if (bytes > 0) check(driver().pinned_new(&at_, bytes, cu::host_portable), "allocating pinned memory of the host");
 }
 
 Pinned::~Pinned() {
@@ -97,7 +97,7 @@ Memory allocate(std::shared_ptr<const Device> device, std::size_t bytes) {
   if (bytes == 0) return {};
   Address at = 0;
   const int status = driver().memory_new(&at, bytes);
-  if (status == cuda::no_memory) {
+  if (status == cu::no_memory) {
     std::size_t free = 0, total = 0;
     driver().memory_info(&free, &total);
     throw out_of_memory("CUDA device ", device->number(), ", ", device->name(), ", has no ", bytes, " bytes of memory left: ", free, " of ",

@@ -34,9 +34,9 @@ Function DeviceLoader::function(const char* source, const char* name, const Defi
   // More than 48 KiB has to be asked for, and static and dynamic memory count together.
   if (max_shared() > shared_without_asking) {
     int fixed = 0;
-    check(driver().function_get(&fixed, cuda::static_shared, handle), "asking for the shared memory of a kernel");
-    const int status = driver().function_set(handle, cuda::max_dynamic_shared, max_shared() - fixed);
-    if (status != cuda::success) throw driver_error(status, text("allowing kernel ", name, " of ", source, " more shared memory"));
+    check(driver().function_get(&fixed, cu::static_shared, handle), "asking for the shared memory of a kernel");
+    const int status = driver().function_set(handle, cu::max_dynamic_shared, max_shared() - fixed);
+    if (status != cu::success) throw driver_error(status, text("allowing kernel ", name, " of ", source, " more shared memory"));
   }
   names_.emplace_back(name);
   return {handle, names_.back().c_str()};

@@ -17,7 +17,7 @@ std::string version_text(int version) { return text(version / 1000, '.', version
 
 const char* words_of(int (*ask)(int, const char**), int status) {
   const char* found = nullptr;
-  return ask != nullptr && ask(status, &found) == cuda::success && found != nullptr ? found : "unknown error";
+  return ask != nullptr && ask(status, &found) == cu::success && found != nullptr ? found : "unknown error";
 }
 
 // The table while it is not yet complete enough for driver_error.
@@ -47,7 +47,7 @@ Driver load() {
         missing != nullptr ? text(name, " has no ", missing) : text("it knows CUDA ", version_text(table.cuda), ", CUDA 12.0 is needed"),
         "; ", instead);
   const int status = table.init(0);
-  if (status != cuda::success) throw invalid_input("NVIDIA's driver does not start, ", status_text(table, status), "; ", instead);
+  if (status != cu::success) throw invalid_input("NVIDIA's driver does not start, ", status_text(table, status), "; ", instead);
   return table;
 }
 
@@ -83,7 +83,7 @@ const Driver& driver() {
 
 Error driver_error(int status, const std::string& doing) {
   const std::string what = text("CUDA, ", doing, ": ", status_text(driver(), status));
-  if (status == cuda::no_memory) return out_of_memory(what);
+  if (status == cu::no_memory) return out_of_memory(what);
   if (status >= 900 && status <= 908)
     return invalid_input(what,
                          "; while a stream is captured into a graph nothing can be allocated, compiled or waited for: evaluate once "

@@ -14,7 +14,7 @@ using Address = unsigned long long;
 using Handle = void*;
 
 /// Numbers that the driver's headers give names to.
-namespace cuda {
+namespace cu {
 constexpr int success = 0, invalid_value = 1, no_memory = 2, not_ready = 600;
 constexpr int capture_unsupported = 900, capture_invalidated = 901;
 // attributes of a device
@@ -23,7 +23,7 @@ constexpr int major = 75, minor = 76, shared_optin = 97;
 constexpr int threads_per_block = 0, static_shared = 1, max_dynamic_shared = 8;
 constexpr unsigned stream_non_blocking = 1, event_without_timing = 2, host_portable = 1;
 constexpr int capture_thread_local = 1, capture_status_active = 1;
-}  // namespace cuda
+}  // namespace cu
 
 // What is used of the driver: the member, the name that drivers of CUDA 12 and 13 export, and the parameters.
 #define DPA2_DRIVER(CALL)                                                                                                         \
@@ -89,7 +89,7 @@ const Driver& driver();
 [[nodiscard]] Error driver_error(int status, const std::string& doing);
 
 inline void check(int status, const char* doing) {
-  if (status != cuda::success) throw driver_error(status, doing);
+  if (status != cu::success) throw driver_error(status, doing);
 }
 
 /// $DPA2_GPU_SEPARATE_BUFFERS: every buffer is an allocation of its own, so that tools that watch memory see its end.

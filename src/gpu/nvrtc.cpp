@@ -219,7 +219,8 @@ Compiler::Compiler(std::shared_ptr<const Device> device, std::string folder) : d
 Compiler::~Compiler() {
   const Device::Use use(*device_, std::nothrow);
   if (!use) return;
-  for (const auto& entry : modules_) driver().module_free(entry.second);
+  for (const auto& entry : modules_)
+    if (entry.second != nullptr) driver().module_free(entry.second);
 }
 
 void* Compiler::function(const std::string& source, const std::string& name, const Defines& defines) {
@@ -231,11 +232,11 @@ void* Compiler::function(const std::string& source, const std::string& name, con
     if (status == 218 || status == 222)  // CUDA_ERROR_INVALID_PTX, CUDA_ERROR_UNSUPPORTED_PTX_VERSION
       throw invalid_input(driver_error(status, text("loading what NVRTC ", nvrtc().version_text, " has made of ", source)).what(),
                           "; the driver is older than NVRTC: install a newer driver, or the NVRTC of its own CUDA");
-    if (status != cuda::success) throw driver_error(status, "loading the kernels of " + source);
+    if (status != cu::success) throw driver_error(status, "loading the kernels of " + source);
   }
   Handle found = nullptr;
   const int status = driver().module_function(&found, place->second, name.c_str());
-  if (status != cuda::success) throw driver_error(status, "looking for kernel " + name + " of " + source);
+  if (status != cu::success) throw driver_error(status, "looking for kernel " + name + " of " + source);
   return found;
 }
 

@@ -1,14 +1,16 @@
-"""A kernel source as a shared library for this processor, kept in a folder between runs of the tests.
+"""The C++ side of the emulation, compiled on first use and kept in a folder between runs of the tests.
 
-The folder is that of $DPA2_EMULATION_CACHE, else one of the user's own below the system's temporary folder.
+The folder is that of $DPA2_EMULATION_CACHE, else one of the user's own below the system's temporary folder. Kernels are
+compiled by native/kernel_library.cpp, into the same folder.
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import functools
 import hashlib
 import os
-import re
 import shlex
 import shutil
 import stat
@@ -20,34 +22,18 @@ from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+NATIVE = HERE / "native"
 SOURCES = HERE.parent.parent / "src"
 
 KEPT_SECONDS = 3 * 24 * 3600
-# Compiling takes longer than running: with the address sanitizer four times as long where code is optimised.
-SANITIZERS: dict[str, tuple[str, ...]] = {
-    "": ("-O1",),
-    "address": (
-        *("-O0", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
-        "-fsanitize-sections=cuda_shared",
-    ),
-    "thread": ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread"),
-}
-# Contraction to fused multiply-adds differs between processors; the tests want one answer.
-COMMON = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unused-function",
-          "-Wno-attributes", "-Wno-unknown-pragmas", "-Wno-unused-variable", "-Wno-unused-parameter")  # fmt: skip
-KERNEL = re.compile(
-    r"__global__\s+(?:void\s+)?(?:__launch_bounds__\s*\(((?:[^()]|\([^()]*\))*)\)\s*)?(?:void\s+)?(\w+)\s*\("
-)
+FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
+#: the libraries that are put in place of NVIDIA's, and their sources
+LIBRARIES = {"cuda": ("cuda", "machine", "memory"), "nvrtc": ("nvrtc", "kernel_library")}
+MESSAGE_BYTES = 1 << 14
 
 
 class EmulationError(RuntimeError):
     """A kernel that does not compile, is launched wrongly, or misuses what threads do together."""
-
-
-def kernels_of(text: str) -> dict[str, str | None]:
-    """The kernels of a source and the largest block of each as written in its __launch_bounds__."""
-    plain = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
-    return {name: bounds for bounds, name in KERNEL.findall(plain)}
 
 
 @functools.cache
@@ -98,101 +84,54 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _run(command: list[str]) -> None:
-    plain = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # compilers stay unwatched
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
-    if done.returncode != 0:
-        raise EmulationError(f"{shlex.join(command)}\n{done.stderr[:8000]}")
-
-
 @functools.cache
 def _own_text() -> str:
     """The emulation itself and the compiler, for the key of the cache."""
-    return "\0".join(path.read_text(encoding="utf-8") for path in sorted(HERE.glob("*pp"))) + compiler_version()
+    files = [*sorted(HERE.glob("*pp")), *sorted(NATIVE.glob("*pp"))]
+    return "\0".join([*(path.read_text(encoding="utf-8") for path in files), compiler_version(), *compiler(), *FLAGS])
 
 
 @functools.cache
-def _shared_text(folder: Path) -> str:
-    """Everything that any source may include, for the key of the cache."""
-    files = [*sorted(folder.glob("cuda/*.cuh")), *sorted(folder.glob("cuda/*.hpp")), *sorted((SOURCES / "math").iterdir())]
-    return "\0".join(path.read_text(encoding="utf-8") for path in files) + _own_text()
-
-
-def _runtime(sanitizer: str) -> Path:
-    """The compiled runtime: never watched by a sanitizer itself."""
-    target = cache_folder() / f"runtime-{_digest(_own_text(), shlex.join(compiler()))}.o"
-    if not target.exists():
-        part = target.with_suffix(f".{os.getpid()}.o")
-        options = ["-O2", "-fno-tree-loop-distribute-patterns", "-fno-stack-protector"]
-        _run([*compiler(), *COMMON, *options, f"-I{HERE}", "-c", str(HERE / "runtime.cpp"), "-o", str(part)])
-        part.replace(target)
+def native_library(name: str) -> Path:
+    """The emulated driver ("cuda") or the compiler of kernels ("nvrtc"): never watched by a sanitizer itself."""
+    target = cache_folder() / f"libemulated_{name}-{_digest(_own_text())}.so"
+    if target.exists():
+        return target
+    with target.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            part = target.with_suffix(".part")
+            defines = {"FOLDER": str(HERE), "DIGEST": _digest(_own_text()), "COMPILER": shlex.join(compiler())}
+            options = [f'-DEMULATION_{key}="{value}"' for key, value in defines.items()]
+            units = [str(NATIVE / f"{unit}.cpp") for unit in LIBRARIES[name]]
+            command = [*compiler(), *FLAGS, *options, *units, "-o", str(part), "-ldl", "-pthread"]
+            plain = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
+            if done.returncode != 0:
+                raise EmulationError(f"{shlex.join(command)}\n{done.stderr[:8000]}")
+            part.replace(target)
     return target
 
 
 @functools.cache
-def _prepared_header(sanitizer: str) -> list[str]:
-    """The include option of the precompiled emulation.hpp: most of the time of a small source is this header's."""
-    if "clang" in compiler_version():
-        return []
-    flags = [*COMMON, *SANITIZERS[sanitizer]]
-    folder = cache_folder() / f"header-{_digest(_own_text(), *flags, *compiler())}"
-    target = folder / "emulation.hpp.gch"
-    if not target.exists():
-        folder.mkdir(exist_ok=True)
-        part = folder / f"{os.getpid()}.part"
-        _run([*compiler(), *flags, "-x", "c++-header", str(HERE / "emulation.hpp"), "-o", str(part)])
-        part.replace(target)
-    return [f"-I{folder}"]
+def _builder() -> ctypes.CDLL:
+    return ctypes.CDLL(str(native_library("nvrtc")))
 
 
-def _wrapper(path: Path, kernels: Mapping[str, str | None], defines: Mapping[str, str | int]) -> str:
-    """The translation unit around a source. Defines may be names of standard headers, so they come after these."""
-    lines = ['#include "emulation.hpp"']
-    lines += [f"#define {name} {value}" for name, value in defines.items()]
-    # Internal linkage, because shared variables of merged templates would have no guarded ends.
-    lines += [
-        "namespace {",
-        f'#include "{path}"',
-        "}",
-        'extern "C" {',
-        '#define EXPORT __attribute__((visibility("default")))',
-    ]
-    edges = [f"unsigned char __{edge}_cuda_shared[]" for edge in ("start", "stop")]
-    lines += [f'extern __attribute__((weak, visibility("hidden"))) {edge};' for edge in edges]
-    lines.append(
-        "int emulation_launch(void (*)(void**), void**, unsigned char*, unsigned char*, const unsigned*, "
-        "const unsigned*, std::size_t, long long, char*, std::size_t);"
-    )
-    for name, bounds in kernels.items():
-        lines += [
-            f"static void call_{name}(void** values) {{ emulation::call(&{name}, values); }}",
-            f"EXPORT int bound_{name}() {{ const int all[] = {{{bounds or 1024}}}; return all[0]; }}",
-            f"EXPORT void signature_{name}(char* to, std::size_t n) {{",
-            f"  strncpy(to, emulation::signature_of(&{name}).c_str(), n - 1); }}",
-            f"EXPORT int launch_{name}(void** values, const unsigned* grid, const unsigned* block, std::size_t shared,",
-            "  long long seed, char* message, std::size_t n) {",
-            f"  return emulation_launch(call_{name}, values, __start_cuda_shared, __stop_cuda_shared, grid, block,",
-            "    shared, seed, message, n); }",
-        ]
-    return "\n".join([*lines, "}", ""])
+def kernels_of(text: str) -> dict[str, str | None]:
+    """The kernels of a source and the largest block of each as written in its __launch_bounds__."""
+    to = ctypes.create_string_buffer(MESSAGE_BYTES)
+    _builder().emulated_kernels(text.encode(), to, ctypes.c_size_t(MESSAGE_BYTES))
+    lines = [line.partition(" ") for line in to.value.decode().splitlines()]
+    return {name: bounds for name, _, bounds in lines}
 
 
-def build(path: Path, defines: Mapping[str, str | int], sanitizer: str = "") -> tuple[Path, list[str]]:
-    """The library of a source file compiled with these defines, and the names of its kernels."""
-    text = path.read_text(encoding="utf-8")
-    kernels = kernels_of(text)
-    wrapper = _wrapper(path, kernels, defines)
-    flags = [*COMMON, *SANITIZERS[sanitizer]]
-    target = (
-        cache_folder()
-        / f"{path.stem}-{_digest(text, wrapper, _shared_text(path.parent.parent), *flags, *compiler())}.so"
-    )
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
-            unit, part = Path(folder) / "unit.cpp", Path(folder) / "unit.so"
-            unit.write_text(wrapper, encoding="utf-8")
-            includes = [*_prepared_header(sanitizer), f"-I{HERE}", f"-I{path.parent.parent}", f"-I{SOURCES}"]
-            options = ["-shared", "-Wl,-Bsymbolic", str(unit), str(_runtime(sanitizer)), "-o", str(part)]
-            _run([*compiler(), *flags, *includes, *options])
-            part.replace(target)
-    return target, list(kernels)
+def build(path: Path, defines: Mapping[str, str | int], sanitizer: str = "") -> Path:
+    """The library of a source file compiled with these defines."""
+    to = ctypes.create_string_buffer(MESSAGE_BYTES)
+    includes = "\n".join(dict.fromkeys([str(path.parent.parent), str(SOURCES)]))
+    given = "\n".join(f"{name}={value}" for name, value in defines.items())
+    words = [text.encode() for text in (str(path), includes, given, sanitizer)]
+    if _builder().emulated_build(*words, to, ctypes.c_size_t(MESSAGE_BYTES)) != 0:
+        raise EmulationError(to.value.decode(errors="replace"))
+    return Path(to.value.decode())

@@ -118,7 +118,7 @@ class EmulatedDevice:
         if found is None:
             library = self._libraries.get(key)
             if library is None:
-                path, _ = build(self.sources / source, dict(key[1]), self.sanitizer)
+                path = build(self.sources / source, dict(key[1]), self.sanitizer)
                 library = self._libraries[key] = ctypes.CDLL(str(path))
             if not hasattr(library, f"launch_{kernel}"):
                 raise EmulationError(f"{source} has no kernel {kernel}")

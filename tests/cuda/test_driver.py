@@ -1,0 +1,195 @@
+"""The host of the GPU on emulated devices, in a program without Python; and what the emulated driver finds."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import needs
+import pytest
+from cuda_emulator import build, driver
+from native_programs import start
+from pages import ROOT
+
+pytestmark = [needs.linux, needs.compiler]
+
+UNITS = [
+    "src/gpu/driver.cpp",
+    "src/gpu/device.cpp",
+    "src/gpu/nvrtc.cpp",
+    "src/gpu/device_loader.cpp",
+    "tests/native/test_gpu_device.cpp",
+]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kernels of the tests, with what they include."""
+    folder = tmp_path_factory.mktemp("sources")
+    shutil.copytree(Path(__file__).parent / "sources", folder, dirs_exist_ok=True)
+    shutil.copytree(build.SOURCES / "math", folder / "math")
+    for header in build.SOURCES.glob("cuda/*.cuh"):
+        shutil.copy(header, folder / "cuda")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The native test."""
+    target = tmp_path_factory.mktemp("program") / "test_gpu_device"
+    flags = ["-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-pedantic"]
+    includes = [f"-I{ROOT / folder}" for folder in ("src", "include", "tests/cuda")]
+    units = [str(ROOT / unit) for unit in UNITS]
+    command = [*build.compiler(), *flags, *includes, *units, "-o", str(target), "-ldl", "-pthread"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture
+def check(program: Path, sources: Path, tmp_path: Path) -> Any:
+    """Run one check of the program on emulated devices: exit status, output, log."""
+
+    def run(name: str, overrides: dict[str, str] | None = None, **options: Any) -> tuple[int, str, driver.Log]:
+        log = tmp_path / "log.json"
+        variables = driver.environment(**{"sources": sources, **options}, log=log)
+        status, output = start([program, name], 120, **{**variables, **(overrides or {})})
+        empty = '{"launches": [], "counts": {}}'
+        return status, output, driver.read_log(log.read_text() if log.exists() else empty)
+
+    return run
+
+
+def lines(output: str, begin: str) -> str:
+    """The line of an error."""
+    found = [line for line in output.splitlines() if line.startswith(f"{begin}: ")]
+    assert len(found) == 1, output
+    return found[0]
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_launch(check: Any, deferred: bool) -> None:
+    status, output, log = check("launch", deferred=deferred)
+    assert status == 0, output
+    assert "65281 bytes of dynamic shared memory beside 256 bytes of static" in lines(output, "shared")
+    assert "65 threads, a block of this kernel has at most 64" in lines(output, "threads")
+    assert "small.cu has no kernel nothing" in lines(output, "kernel")
+    assert "status 1" in lines(output, "source")
+    assert "nothing.cu cannot be read" in lines(output, "source")
+    assert "status 5" in lines(output, "compile")
+    assert "-DMISTAKE=1" in lines(output, "compile")
+    assert "this is a mistake" in output
+    assert [one.kernel for one in log.launches] == ["scale", *["through_shared"] * 3]
+    first = log.launches[0]
+    assert (first.source, first.grid, first.block, first.bytes) == ("small.cu", (3, 1, 1), (2, 1, 1), 32)
+    assert log.counts["copies_to_device"] == 2
+    assert log.counts["copies_to_host"] == 4
+    assert log.counts["live_allocations"] == 0
+    assert log.counts.get("leaks", 0) == 0
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_graph(check: Any, deferred: bool) -> None:
+    status, output, log = check("graph", deferred=deferred)
+    assert status == 0, output
+    for name, why in (("allocating", "cuMemAlloc during a capture"), ("waiting", "a stream that is captured")):
+        assert why in lines(output, name)
+        assert "evaluate once before the capture" in lines(output, name)
+        assert f"{name} ends with 901" in output
+    assert "905" in lines(output, "isolation")
+    assert "isolation ends with 901" in output
+    assert log.counts["graph_launches"] == 2
+    assert [one.graph for one in log.launches] == [True, True]
+    assert log.counts["fills"] == 2
+    assert log.counts["copies_to_device"] == 2
+    assert log.counts["copies_to_host"] == 2
+
+
+def test_devices(check: Any) -> None:
+    status, output, log = check("devices", devices=2)
+    assert status == 0, output
+    assert "scale was loaded on another device than the current one" in lines(output, "function")
+    assert "a stream of another device" in lines(output, "stream")
+    assert "memory of another device" in lines(output, "memory")
+    assert "no context is current in this thread" in lines(output, "thread")
+    assert output.count("this machine has 0 to 1") == 2
+    assert {one.device for one in log.launches} == {0, 1}
+    assert log.counts["live_allocations"] == 0
+    assert log.counts.get("leaks", 0) == 0
+
+
+def test_memory(check: Any) -> None:
+    status, output, _ = check("memory", memory=1 << 20)
+    assert status == 0, output
+    assert "status 4" in lines(output, "memory")
+    assert "has no 1099511627776 bytes of memory left" in lines(output, "memory")
+
+
+def test_a_kernel_that_fails(check: Any) -> None:
+    """As with a real device, the error is known when something waits, and stays."""
+    _, output, _ = check("failure")
+    for name in ("waiting", "next"):
+        assert "status 5" in lines(output, name)
+    assert output.count("cannot be used in this process any more, which must be started again") == 2
+    assert "CUDA_ERROR_LAUNCH_FAILED (719)" in lines(output, "waiting")
+    assert "deadlock in block (0, 0, 0)" in output
+
+
+def test_an_overrun_is_found(check: Any) -> None:
+    _, output, _ = check("overrun")
+    assert "CUDA_ERROR_ILLEGAL_ADDRESS" in lines(output, "overrun")
+    assert "a buffer of 8 bytes" in output
+    needs.sanitizer("address")
+    status, output, _ = check("overrun", sanitizer="address")
+    assert status != 0
+    assert "heap-buffer-overflow" in output
+    assert "small.cu:" in output
+
+
+def test_a_stream_that_does_not_wait_is_found(check: Any) -> None:
+    assert "right: 32" in check("waits", deferred=True)[1]
+    assert "right: 32" in check("no_wait")[1]
+    status, output, _ = check("no_wait", deferred=True, seed=1)
+    assert status == 0
+    assert "right: 32" not in output
+
+
+def test_the_host_may_not_read_the_device(check: Any) -> None:
+    status, output, _ = check("peek", only_kernels=True)
+    assert status < 0
+    assert "peeking" in output
+    assert "got" not in output
+    status, output, _ = check("launch", only_kernels=True)
+    assert status == 0, output
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "expected"),
+    [
+        ({"DPA2_CUDA_DRIVER": "/nowhere/libcuda.so.1"}, {}, "whose library cannot be loaded"),
+        ({"DPA2_CUDA_DRIVER": "libm.so.6"}, {}, "too old for dpa2: libm.so.6 has no cuInit"),
+        ({"DPA2_EMULATED_VERSION": "11080"}, {}, "it knows CUDA 11.8, CUDA 12.0 is needed"),
+        ({}, {"devices": 0}, "CUDA_ERROR_NO_DEVICE (100)"),
+        ({}, {"architecture": 70}, "has compute capability 7.0, and the kernels need 7.5"),
+        ({"DPA2_NVRTC": "/nowhere/libnvrtc.so"}, {}, "no error"),
+        ({"DPA2_CUDA_SOURCES": "/nowhere"}, {}, "which has no cuda/portable.cuh"),
+    ],
+)
+def test_what_cannot_be_opened(check: Any, variables: dict[str, str], options: dict[str, int], expected: str) -> None:
+    _, output, _ = check("open", variables, **options)
+    assert expected in lines(output, "open"), output
+    assert expected == "no error" or "status 1" in lines(output, "open")
+
+
+def test_no_compiler(check: Any) -> None:
+    status, output, _ = check("launch", {"DPA2_NVRTC": "/nowhere/libnvrtc.so"})
+    assert status == 1
+    assert "kernels are compiled by NVRTC, which cannot be loaded" in lines(output, "thrown")
+    assert "pip install nvidia-cuda-nvrtc" in lines(output, "thrown")
+
+
+def test_a_device_newer_than_the_compiler(check: Any) -> None:
+    status, output, _ = check("graph", architecture=130)
+    assert status == 0, output
