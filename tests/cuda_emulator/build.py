@@ -25,6 +25,18 @@ HERE = Path(__file__).resolve().parent
 NATIVE = HERE / "native"
 SOURCES = HERE.parent.parent / "src"
 
+# Contraction to fused multiply-adds differs between processors; the tests want one answer.
+COMMON = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unused-function",
+          "-Wno-attributes", "-Wno-unknown-pragmas", "-Wno-unused-variable", "-Wno-unused-parameter")  # fmt: skip
+# Compiling takes longer than running: with the address sanitizer four times as long where code is optimised.
+SANITIZERS: dict[str, tuple[str, ...]] = {
+    "": ("-O1",),
+    "address": (
+        *("-O0", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+        "-fsanitize-sections=cuda_shared",
+    ),
+    "thread": ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread"),
+}
 KEPT_SECONDS = 3 * 24 * 3600
 FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
 #: the libraries that are put in place of NVIDIA's, and their sources
@@ -84,11 +96,30 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
+def _run(command: list[str]) -> None:
+    plain = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # compilers stay unwatched
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
+    if done.returncode != 0:
+        raise EmulationError(f"{shlex.join(command)}\n{done.stderr[:8000]}")
+
+
 @functools.cache
 def _own_text() -> str:
     """The emulation itself and the compiler, for the key of the cache."""
     files = [*sorted(HERE.glob("*pp")), *sorted(NATIVE.glob("*pp"))]
-    return "\0".join([*(path.read_text(encoding="utf-8") for path in files), compiler_version(), *compiler(), *FLAGS])
+    flags = [*FLAGS, *COMMON, repr(SANITIZERS)]
+    return "\0".join([*(path.read_text(encoding="utf-8") for path in files), compiler_version(), *compiler(), *flags])
+
+
+@functools.cache
+def _shared_text(folder: Path) -> str:
+    """Everything that any source may include, for the key of the cache."""
+    files = [
+        *sorted(folder.glob("cuda/*.cuh")),
+        *sorted(folder.glob("cuda/*.hpp")),
+        *sorted((SOURCES / "math").iterdir()),
+    ]
+    return "\0".join(path.read_text(encoding="utf-8") for path in files) + _own_text()
 
 
 @functools.cache
@@ -101,14 +132,12 @@ def native_library(name: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             part = target.with_suffix(".part")
-            defines = {"FOLDER": str(HERE), "DIGEST": _digest(_own_text()), "COMPILER": shlex.join(compiler())}
-            options = [f'-DEMULATION_{key}="{value}"' for key, value in defines.items()]
+            words = {"FOLDER": str(HERE), "DIGEST": _digest(_own_text()), "COMPILER": " ".join(compiler())}
+            words |= {"COMMON": " ".join(COMMON)}
+            words |= {(key or "plain").upper(): " ".join(flags) for key, flags in SANITIZERS.items()}
+            options = [f'-DEMULATION_{key}="{value}"' for key, value in words.items()]
             units = [str(NATIVE / f"{unit}.cpp") for unit in LIBRARIES[name]]
-            command = [*compiler(), *FLAGS, *options, *units, "-o", str(part), "-ldl", "-pthread"]
-            plain = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
-            if done.returncode != 0:
-                raise EmulationError(f"{shlex.join(command)}\n{done.stderr[:8000]}")
+            _run([*compiler(), *FLAGS, *options, *units, "-o", str(part), "-ldl", "-pthread"])
             part.replace(target)
     return target
 
@@ -118,20 +147,34 @@ def _builder() -> ctypes.CDLL:
     return ctypes.CDLL(str(native_library("nvrtc")))
 
 
+def _ask(name: str, *words: str) -> str:
+    """What a function of the builder says; EmulationError with its words where it fails."""
+    to = ctypes.create_string_buffer(MESSAGE_BYTES)
+    status = getattr(_builder(), name)(*(word.encode() for word in words), to, ctypes.c_size_t(MESSAGE_BYTES))
+    text = to.value.decode(errors="replace")
+    if status != 0:
+        raise EmulationError(text)
+    return text
+
+
+def _runtime(sanitizer: str = "") -> Path:
+    """The compiled runtime: never watched by a sanitizer itself."""
+    return Path(_ask("emulated_runtime"))
+
+
+def _prepared_header(sanitizer: str) -> list[str]:
+    """The include option of the precompiled emulation.hpp: most of the time of a small source is this header's."""
+    return _ask("emulated_header", sanitizer).splitlines()
+
+
 def kernels_of(text: str) -> dict[str, str | None]:
     """The kernels of a source and the largest block of each as written in its __launch_bounds__."""
-    to = ctypes.create_string_buffer(MESSAGE_BYTES)
-    _builder().emulated_kernels(text.encode(), to, ctypes.c_size_t(MESSAGE_BYTES))
-    lines = [line.partition(" ") for line in to.value.decode().splitlines()]
+    lines = [line.partition(" ") for line in _ask("emulated_kernels", text).splitlines()]
     return {name: bounds for name, _, bounds in lines}
 
 
 def build(path: Path, defines: Mapping[str, str | int], sanitizer: str = "") -> Path:
     """The library of a source file compiled with these defines."""
-    to = ctypes.create_string_buffer(MESSAGE_BYTES)
     includes = "\n".join(dict.fromkeys([str(path.parent.parent), str(SOURCES)]))
     given = "\n".join(f"{name}={value}" for name, value in defines.items())
-    words = [text.encode() for text in (str(path), includes, given, sanitizer)]
-    if _builder().emulated_build(*words, to, ctypes.c_size_t(MESSAGE_BYTES)) != 0:
-        raise EmulationError(to.value.decode(errors="replace"))
-    return Path(to.value.decode())
+    return Path(_ask("emulated_build", str(path), includes, given, sanitizer))

@@ -19,7 +19,8 @@
 #include <set>
 #include <sstream>
 
-// Given by cuda_emulator/build.py: the folder of emulation.hpp, and a digest of all that makes a library what it is, but for sources.
+// Given by cuda_emulator/build.py: the folder of emulation.hpp, the compiler and its flags, and a digest of all that makes a library what it
+// is, but for sources.
 #ifndef EMULATION_FOLDER
 #error "compiled by cuda_emulator/build.py"
 #endif
@@ -34,34 +35,14 @@ namespace {
 
 const std::string here = EMULATION_FOLDER;
 
-// Contraction to fused multiply-adds differs between processors; the tests want one answer.
-const std::vector<std::string> common = {"-std=c++17",
-                                         "-fPIC",
-                                         "-fvisibility=hidden",
-                                         "-ffp-contract=off",
-                                         "-Wall",
-                                         "-Wextra",
-                                         "-Wno-unused-function",
-                                         "-Wno-attributes",
-                                         "-Wno-unknown-pragmas",
-                                         "-Wno-unused-variable",
-                                         "-Wno-unused-parameter"};
-
-// Compiling takes longer than running: with the address sanitizer four times as long where code is optimised.
-std::vector<std::string> flags_of(const std::string& sanitizer) {
-  std::vector<std::string> all = common;
-  const auto add = [&](std::initializer_list<const char*> more) { all.insert(all.end(), more.begin(), more.end()); };
-  if (sanitizer.empty())
-    add({"-O1"});
-  else if (sanitizer == "address")
-    add({"-O0", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-         "-fsanitize-sections=cuda_shared"});
-  else if (sanitizer == "thread")
-    add({"-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread"});
-  else
-    throw BuildError("there is no sanitizer " + sanitizer);
+std::vector<std::string> split(const std::string& text) {
+  std::istringstream in(text);
+  std::vector<std::string> all;
+  for (std::string word; in >> word;) all.push_back(word);
   return all;
 }
+
+const std::vector<std::string> common = split(EMULATION_COMMON);
 
 struct Digest {
   std::uint64_t a = 14695981039346656037u, b = 0x9e3779b97f4a7c15u;
@@ -124,10 +105,7 @@ void must_run(const std::vector<std::string>& command) {
 const std::vector<std::string>& compiler() {
   static const std::vector<std::string> words = [] {
     const char* given = std::getenv("CXX");
-    std::istringstream in(given != nullptr && *given != '\0' ? given : EMULATION_COMPILER);
-    std::vector<std::string> all;
-    for (std::string word; in >> word;) all.push_back(word);
-    return all;
+    return split(given != nullptr && *given != '\0' ? given : EMULATION_COMPILER);
   }();
   return words;
 }
@@ -201,25 +179,6 @@ std::string key(const std::vector<std::string>& parts) {
   for (const std::string& word : compiler()) digest.add(word);
   for (const std::string& part : parts) digest.add(part);
   return digest.text().substr(0, 24);
-}
-
-// The compiled runtime: never watched by a sanitizer itself.
-std::string runtime() {
-  return once(cache_folder() / ("runtime-" + key({}) + ".o"), [](const std::string& part) {
-    must_run(command({common,
-                      {"-O2", "-fno-tree-loop-distribute-patterns", "-fno-stack-protector", "-I" + here, "-c", here + "/runtime.cpp"},
-                      {"-o", part}}));
-  });
-}
-
-// The include option of the precompiled emulation.hpp: most of the time of a small source is this header's.
-std::vector<std::string> prepared_header(const std::vector<std::string>& flags) {
-  if (compiler_version().find("clang") != std::string::npos) return {};
-  const fs::path folder = cache_folder() / ("header-" + key(flags));
-  mkdir(folder.c_str(), 0700);
-  once(folder / "emulation.hpp.gch",
-       [&](const std::string& part) { must_run(command({flags, {"-x", "c++-header", here + "/emulation.hpp", "-o", part}})); });
-  return {"-I" + folder.string()};
 }
 
 // The translation unit around a source. Defines may be names of standard headers, so they come after these.
@@ -309,6 +268,36 @@ std::string without_comments(const std::string& text) {
 }
 
 }  // namespace
+
+std::vector<std::string> flags_of(const std::string& sanitizer) {
+  std::vector<std::string> all = common;
+  const char* more = sanitizer.empty()        ? EMULATION_PLAIN
+                     : sanitizer == "address" ? EMULATION_ADDRESS
+                     : sanitizer == "thread"  ? EMULATION_THREAD
+                                              : nullptr;
+  if (more == nullptr) throw BuildError("there is no sanitizer " + sanitizer);
+  for (const std::string& flag : split(more)) all.push_back(flag);
+  return all;
+}
+
+// Never watched by a sanitizer itself.
+std::string runtime() {
+  return once(cache_folder() / ("runtime-" + key({}) + ".o"), [](const std::string& part) {
+    must_run(command({common,
+                      {"-O2", "-fno-tree-loop-distribute-patterns", "-fno-stack-protector", "-I" + here, "-c", here + "/runtime.cpp"},
+                      {"-o", part}}));
+  });
+}
+
+// Most of the time of a small source is this header's.
+std::vector<std::string> prepared_header(const std::vector<std::string>& flags) {
+  if (compiler_version().find("clang") != std::string::npos) return {};
+  const fs::path folder = cache_folder() / ("header-" + key(flags));
+  mkdir(folder.c_str(), 0700);
+  once(folder / "emulation.hpp.gch",
+       [&](const std::string& part) { must_run(command({flags, {"-x", "c++-header", here + "/emulation.hpp", "-o", part}})); });
+  return {"-I" + folder.string()};
+}
 
 std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);

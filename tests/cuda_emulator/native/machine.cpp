@@ -175,7 +175,7 @@ void run_until(const std::function<bool()>& done) {
     run_one(*able[machine().random() % able.size()]);
   }
   if (is_idle()) {
-    for (const std::uintptr_t at : machine().graveyard) free_memory(at, false);
+    for (const auto& [at, pinned] : machine().graveyard) free_memory(at, pinned);
     machine().graveyard.clear();
   }
 }

@@ -140,8 +140,8 @@ struct Machine {
   std::map<void*, std::unique_ptr<Module>> modules;
   std::map<void*, std::shared_ptr<Function>> functions;
   std::map<void*, std::unique_ptr<Graph>> graphs, executables;
-  std::map<std::uintptr_t, Allocation> memory;  // by address
-  std::vector<std::uintptr_t> graveyard;        // freed while work was waiting
+  std::map<std::uintptr_t, Allocation> memory;             // by address
+  std::vector<std::pair<std::uintptr_t, bool>> graveyard;  // freed while work was waiting, and whether pinned
   std::vector<LaunchRecord> launches;
   std::map<std::string, long long> counts;
   long long seed = -1;

@@ -78,8 +78,8 @@ int free_memory(std::uintptr_t at, bool pinned) {
   if (!pinned) open_memory(true);
   if (!has_sanitizer() && !is_intact(begin + one.bytes))
     status = fault(ILLEGAL_ADDRESS, "something was written beyond the end of a buffer of " + std::to_string(one.bytes) + " bytes");
-  if (!pinned && settings().deferred && !is_idle()) {
-    machine().graveyard.push_back(at);
+  if (settings().deferred && !is_idle()) {
+    machine().graveyard.emplace_back(at, pinned);
     open_memory(false);
     return status;
   }

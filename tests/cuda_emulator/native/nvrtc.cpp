@@ -1,4 +1,5 @@
 // NVRTC's functions over the C++ compiler of this machine: see kernel_library.hpp. $DPA2_EMULATED_SANITIZER: "address" or "thread".
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -35,10 +36,25 @@ int give(const std::string& text, char* to) {
   return OK;
 }
 
-void copy_to(char* to, std::size_t bytes, const std::string& text) {
-  if (bytes == 0) return;
-  std::strncpy(to, text.c_str(), bytes - 1);
-  to[bytes - 1] = '\0';
+std::vector<std::string> lines(const std::string& text) {
+  std::vector<std::string> all;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) all.push_back(line);
+  return all;
+}
+
+template <class F>
+int answer(char* to, std::size_t bytes, F ask) {
+  int status = 0;
+  std::string text;
+  try {
+    text = ask();
+  } catch (const std::exception& error) {
+    text = error.what();
+    status = 1;
+  }
+  std::snprintf(to, bytes, "%s", text.c_str());
+  return status;
 }
 
 }  // namespace
@@ -138,31 +154,36 @@ int nvrtcGetCUBIN(void* handle, char* to) { return give(static_cast<Program*>(ha
 int nvrtcGetPTXSize(void* handle, std::size_t* bytes) { return nvrtcGetCUBINSize(handle, bytes); }
 int nvrtcGetPTX(void* handle, char* to) { return nvrtcGetCUBIN(handle, to); }
 
-// For the tests of single kernels: the library of a source. `includes` and `defines` ("name=value") one a line. 0, or 1 and why not in
-// `to`, which gets the path otherwise.
+// For cuda_emulator/build.py. Each returns 0 and its answer in `to`, or 1 and what was wrong.
+
+// The path of the library of a source. `includes` and `defines` ("name=value") one a line.
 int emulated_build(const char* path, const char* includes, const char* defines, const char* sanitizer, char* to, std::size_t bytes) {
-  const auto lines = [](const std::string& text) {
-    std::vector<std::string> all;
-    std::istringstream in(text);
-    for (std::string line; std::getline(in, line);) all.push_back(line);
-    return all;
-  };
-  Defines pairs;
-  for (const std::string& line : lines(defines)) pairs.emplace_back(line.substr(0, line.find('=')), line.substr(line.find('=') + 1));
-  try {
-    copy_to(to, bytes, build(path, lines(includes), pairs, sanitizer));
-    return 0;
-  } catch (const std::exception& error) {
-    copy_to(to, bytes, error.what());
-    return 1;
-  }
+  return answer(to, bytes, [&] {
+    Defines pairs;
+    for (const std::string& line : lines(defines)) pairs.emplace_back(line.substr(0, line.find('=')), line.substr(line.find('=') + 1));
+    return build(path, lines(includes), pairs, sanitizer);
+  });
 }
 
 // The names of the kernels of a source and the bounds of their blocks, one a line.
-void emulated_kernels(const char* text, char* to, std::size_t bytes) {
-  std::string all;
-  for (const Kernel& kernel : kernels_of(text)) all += kernel.name + " " + kernel.bounds + "\n";
-  copy_to(to, bytes, all);
+int emulated_kernels(const char* text, char* to, std::size_t bytes) {
+  return answer(to, bytes, [&] {
+    std::string all;
+    for (const Kernel& kernel : kernels_of(text)) all += kernel.name + " " + kernel.bounds + "\n";
+    return all;
+  });
+}
+
+// The object of the runtime.
+int emulated_runtime(char* to, std::size_t bytes) { return answer(to, bytes, runtime); }
+
+// The options for the precompiled header, one a line.
+int emulated_header(const char* sanitizer, char* to, std::size_t bytes) {
+  return answer(to, bytes, [&] {
+    std::string all;
+    for (const std::string& option : prepared_header(flags_of(sanitizer))) all += option + "\n";
+    return all;
+  });
 }
 
 }  // extern "C"
