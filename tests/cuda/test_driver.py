@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import needs
 import pytest
 from cuda_emulator import build, driver
+from cuda_emulator.sanitize import command_prefix
 from native_programs import start
 from pages import ROOT
 
@@ -55,11 +58,21 @@ def check(program: Path, sources: Path, tmp_path: Path) -> Any:
     def run(name: str, overrides: dict[str, str] | None = None, **options: Any) -> tuple[int, str, driver.Log]:
         log = tmp_path / "log.json"
         variables = driver.environment(**{"sources": sources, **options}, log=log)
-        status, output = start([program, name], 120, **{**variables, **(overrides or {})})
+        prefix = command_prefix(options.get("sanitizer", ""))
+        status, output = start([*prefix, program, name], 120, **{**variables, **(overrides or {})})
         empty = '{"launches": [], "counts": {}}'
         return status, output, driver.read_log(log.read_text() if log.exists() else empty)
 
     return run
+
+
+def nvrtc() -> Path:
+    """NVIDIA's compiler, if its package is installed."""
+    try:
+        files = metadata.files("nvidia-cuda-nvrtc") or []
+    except metadata.PackageNotFoundError:
+        pytest.skip("nvidia-cuda-nvrtc is not installed")
+    return next(Path(str(file.locate())) for file in files if re.search(r"/libnvrtc\.so\.\d+$", str(file)))
 
 
 def lines(output: str, begin: str) -> str:
@@ -156,6 +169,25 @@ def test_a_stream_that_does_not_wait_is_found(check: Any) -> None:
     assert "right: 32" not in output
 
 
+def test_a_barrier_that_is_missing_is_found(check: Any) -> None:
+    needs.sanitizer("thread")
+    status, output, _ = check("barrier", sanitizer="thread")
+    assert status in (0, 1), output  # 1: nothing was checked
+    assert "right" in output
+    assert "data race" not in output
+    status, output, _ = check("no_barrier", sanitizer="thread")
+    assert "data race" in output
+    assert "small.cu:" in output
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_threads(check: Any, deferred: bool) -> None:
+    status, output, log = check("threads", deferred=deferred, seed=3)
+    assert status == 0, output
+    assert log.counts["launches"] == 80
+    assert log.counts["modules"] == 4
+
+
 def test_the_host_may_not_read_the_device(check: Any) -> None:
     status, output, _ = check("peek", only_kernels=True)
     assert status < 0
@@ -188,6 +220,14 @@ def test_no_compiler(check: Any) -> None:
     assert status == 1
     assert "kernels are compiled by NVRTC, which cannot be loaded" in lines(output, "thrown")
     assert "pip install nvidia-cuda-nvrtc" in lines(output, "thrown")
+
+
+def test_the_real_compiler(check: Any) -> None:
+    """It is found by name, with its second library, and compiles; the emulated driver cannot load what it makes."""
+    library = nvrtc()
+    status, output, _ = check("graph", {"DPA2_NVRTC": str(library)})
+    assert status == 1
+    assert "loading the kernels of small.cu: CUDA_ERROR_INVALID_IMAGE" in lines(output, "thrown"), output
 
 
 def test_a_device_newer_than_the_compiler(check: Any) -> None:

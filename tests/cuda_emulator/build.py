@@ -178,3 +178,9 @@ def build(path: Path, defines: Mapping[str, str | int], sanitizer: str = "") -> 
     includes = "\n".join(dict.fromkeys([str(path.parent.parent), str(SOURCES)]))
     given = "\n".join(f"{name}={value}" for name, value in defines.items())
     return Path(_ask("emulated_build", str(path), includes, given, sanitizer))
+
+
+def static_shared(library: Path) -> dict[str, int]:
+    """Bytes of static shared memory of the kernels of a library."""
+    rows = [line.split() for line in Path(f"{library}.shared").read_text(encoding="utf-8").splitlines()]
+    return {name: int(size) for name, size in rows}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .arguments import pack
-from .build import SOURCES, EmulationError, build
+from .build import SOURCES, EmulationError, build, static_shared
 
 MESSAGE_BYTES = 1 << 14
 # What every device of compute capability 7.5 and later lets a block have.
@@ -35,9 +35,10 @@ class Launch:
 
 
 class _Kernel:
-    """A compiled kernel and the types of its parameters."""
+    """A compiled kernel, the types of its parameters and its bytes of static shared memory."""
 
-    def __init__(self, library: ctypes.CDLL, name: str) -> None:
+    def __init__(self, library: ctypes.CDLL, name: str, static_shared: int) -> None:
+        self.static_shared = static_shared
         signature = ctypes.create_string_buffer(MESSAGE_BYTES)
         getattr(library, f"signature_{name}")(signature, ctypes.c_size_t(MESSAGE_BYTES))
         self.parameters = signature.value.decode().split(",")[:-1]
@@ -122,7 +123,7 @@ class EmulatedDevice:
                 library = self._libraries[key] = ctypes.CDLL(str(path))
             if not hasattr(library, f"launch_{kernel}"):
                 raise EmulationError(f"{source} has no kernel {kernel}")
-            found = self._kernels[(kernel, key)] = _Kernel(library, kernel)
+            found = self._kernels[(kernel, key)] = _Kernel(library, kernel, static_shared(Path(library._name))[kernel])
         return found
 
     def launch(
@@ -204,9 +205,10 @@ class EmulatedDevice:
             raise EmulationError(f"{name}: the grid {tuple(grid)} is not within {LARGEST_GRID}")
         if not 0 < block <= min(kernel.bound, LARGEST_BLOCK):
             raise EmulationError(f"{name}: a block has 1 to {min(kernel.bound, LARGEST_BLOCK)} threads, not {block}")
-        if shared > self.max_shared:
+        if shared + kernel.static_shared > self.max_shared:
             raise EmulationError(
-                f"{name}: {shared} bytes of shared memory, the device has {self.max_shared} for a block"
+                f"{name}: {shared} bytes of shared memory beside {kernel.static_shared} of static, "
+                f"the device has {self.max_shared} for a block"
             )
 
     def gemm(

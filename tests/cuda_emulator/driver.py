@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -195,3 +196,9 @@ class Driver:
 def driver() -> Driver:
     """The emulated driver of this process."""
     return Driver()
+
+
+def use_here(**options: Any) -> Driver:
+    """The emulated driver for this process, with the options of :func:`environment`; before anything asks for a GPU."""
+    os.environ.update({name: value for name, value in environment(**options).items() if name != "LD_PRELOAD"})
+    return driver()

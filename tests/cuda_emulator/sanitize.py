@@ -20,7 +20,7 @@ OPTIONS = {
 
 
 @functools.cache
-def _prefix(sanitizer: str) -> tuple[str, ...]:
+def command_prefix(sanitizer: str) -> tuple[str, ...]:
     """What the command begins with: the thread sanitizer may need addresses that are not random."""
     setarch = shutil.which("setarch")
     return (setarch, "-R") if sanitizer == "thread" and setarch and _starts(sanitizer, (setarch, "-R")) else ()
@@ -44,12 +44,12 @@ def _starts(sanitizer: str, prefix: tuple[str, ...]) -> bool:
 @functools.cache
 def available(sanitizer: str) -> bool:
     """Whether Python runs with this sanitizer ("address" or "thread") here."""
-    return sanitizer_library(sanitizer) is not None and _starts(sanitizer, _prefix(sanitizer))
+    return sanitizer_library(sanitizer) is not None and _starts(sanitizer, command_prefix(sanitizer))
 
 
 def run(code: str, sanitizer: str, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
     """Run Python code, which makes its devices with ``EmulatedDevice(sanitizer=...)``; reports are in stderr."""
-    command = [*_prefix(sanitizer), sys.executable, "-c", code]
+    command = [*command_prefix(sanitizer), sys.executable, "-c", code]
     environment = _environment(sanitizer)
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=timeout, cwd=TESTS

@@ -180,6 +180,39 @@ void overrun() {
   expect_error("overrun", [&] { b.stream.wait(); });
 }
 
+// A kernel whose threads read what others write, with a barrier between and without.
+void barrier(bool present) {
+  const Bench b;
+  Defines defines;
+  if (!present) defines.emplace_back("NO_BARRIER", "1");
+  DeviceLoader loader(b.device, {}, "double");
+  const Function f = loader.function("small.cu", "through_shared", defines);
+  const double* values = loader.upload<double>(std::vector<double>{1, 2, 3, 4, 5});
+  const Memory out = allocate(b.device, 40);
+  b.launch(f, 1, 64, 512, {values, static_cast<double*>(out.at), 1.0, 5});
+  std::printf("%s\n", b.read(out, 5) == std::vector<double>{1, 2, 3, 4, 5} ? "right" : "wrong");
+}
+
+// Two threads with an engine's parts each, on one device.
+void threads() {
+  std::vector<std::thread> all;
+  std::vector<int> right(4);
+  for (std::size_t k = 0; k < right.size(); ++k)
+    all.emplace_back([&right, k] {
+      Bench b;
+      const Function scale = b.loader.function("small.cu", "scale");
+      const double* values = b.loader.upload<double>(std::vector<double>{1, 2});
+      const Memory out = allocate(b.device, 16);
+      for (int step = 0; step < 20; ++step) {
+        const double by = static_cast<double>(k) + step;
+        b.launch(scale, 1, 2, 0, {values, static_cast<double*>(out.at), by, 2});
+        right[k] += b.read(out, 2) == std::vector<double>{by, 2 * by} ? 1 : 0;
+      }
+    });
+  for (std::thread& one : all) one.join();
+  CHECK(right == std::vector<int>(4, 20));
+}
+
 // Two streams, the second of which reads what the first writes; `waits` for it, or not.
 void streams(bool waits) {
   Bench b;
@@ -235,6 +268,9 @@ int main(int argc, char** argv) {
     if (name == "memory") memory();
     if (name == "failure") failure();
     if (name == "overrun") overrun();
+    if (name == "barrier") barrier(true);
+    if (name == "no_barrier") barrier(false);
+    if (name == "threads") threads();
     if (name == "waits") streams(true);
     if (name == "no_wait") streams(false);
     if (name == "peek") peek();

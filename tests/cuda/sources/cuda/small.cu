@@ -18,7 +18,9 @@ extern "C" __global__ void __launch_bounds__(64) through_shared(const cuda::Scal
   DYNAMIC_SHARED(real, moving);
   const int i = static_cast<int>(threadIdx.x);
   if (i < a.count) fixed[i] = moving[i] = static_cast<real>(a.from[i]) * a.by;
+#ifndef NO_BARRIER
   __syncthreads();
+#endif
   const int last = a.count - 1 - i;
   if (i < a.count) a.to[last] = (fixed[last] + moving[last]) / 2;
 }
