@@ -89,6 +89,10 @@ Error driver_error(int status, const std::string& doing) {
                          "; while a stream is captured into a graph nothing can be allocated, compiled or waited for: evaluate once "
                          "before the capture, with arrays of the same sizes");
   if (status == 46) return invalid_input(what, "; another process has the device for itself");  // CUDA_ERROR_DEVICE_UNAVAILABLE
+  if (status == 3)                                                                              // CUDA_ERROR_NOT_INITIALIZED
+    return invalid_input(what,
+                         "; a process that was forked from one which had used the GPU cannot use it: start it anew (in Python's "
+                         "multiprocessing with the method \"spawn\")");
   if (is_sticky(status)) return internal_error(what, "; the device cannot be used in this process any more, which must be started again");
   return internal_error(what);
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,27 +38,23 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program() -> Path:
     """The native test."""
-    target = tmp_path_factory.mktemp("program") / "test_gpu_device"
-    flags = ["-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-pedantic"]
-    includes = [f"-I{ROOT / folder}" for folder in ("src", "include", "tests/cuda")]
-    units = [str(ROOT / unit) for unit in UNITS]
-    command = [*build.compiler(), *flags, *includes, *units, "-o", str(target), "-ldl", "-pthread"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return target
+    units = [ROOT / unit for unit in UNITS]
+    return build.program("test_gpu_device", units, [ROOT / folder for folder in ("src", "include", "tests/cuda")])
 
 
 @pytest.fixture
 def check(program: Path, sources: Path, tmp_path: Path) -> Any:
     """Run one check of the program on emulated devices: exit status, output, log."""
 
-    def run(name: str, overrides: dict[str, str] | None = None, **options: Any) -> tuple[int, str, driver.Log]:
+    def run(
+        name: str, overrides: dict[str, str] | None = None, where: Path = program, **options: Any
+    ) -> tuple[int, str, driver.Log]:
         log = tmp_path / "log.json"
         variables = driver.environment(**{"sources": sources, **options}, log=log)
         prefix = command_prefix(options.get("sanitizer", ""))
-        status, output = start([*prefix, program, name], 120, **{**variables, **(overrides or {})})
+        status, output = start([*prefix, where, name], 120, **{**variables, **(overrides or {})})
         empty = '{"launches": [], "counts": {}}'
         return status, output, driver.read_log(log.read_text() if log.exists() else empty)
 
@@ -220,6 +215,20 @@ def test_no_compiler(check: Any) -> None:
     assert status == 1
     assert "kernels are compiled by NVRTC, which cannot be loaded" in lines(output, "thrown")
     assert "pip install nvidia-cuda-nvrtc" in lines(output, "thrown")
+
+
+@pytest.mark.parametrize("below", ["cuda/src", "share/dpa2/src"])
+def test_sources_are_found_beside_the_library(
+    check: Any, program: Path, sources: Path, tmp_path: Path, below: str
+) -> None:
+    """As in a package, where the library is in lib, and as in a system's folders."""
+    (tmp_path / "lib").mkdir()
+    moved = Path(shutil.copy(program, tmp_path / "lib"))
+    _, output, _ = check("open", {"DPA2_CUDA_SOURCES": ""}, where=moved)
+    assert f"the sources of the kernels were not found beside {moved.parent}" in lines(output, "open")
+    shutil.copytree(sources, tmp_path / below)
+    status, output, _ = check("graph", {"DPA2_CUDA_SOURCES": ""}, where=moved)
+    assert status == 0, output
 
 
 def test_the_real_compiler(check: Any) -> None:

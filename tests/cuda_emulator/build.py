@@ -17,7 +17,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -122,24 +122,40 @@ def _shared_text(folder: Path) -> str:
     return "\0".join(path.read_text(encoding="utf-8") for path in files) + _own_text()
 
 
+def _once(target: Path, command: Callable[[Path], list[str]]) -> Path:
+    """A file that a command makes; other processes wait for the one that runs it."""
+    if not target.exists():
+        with target.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.exists():
+                part = target.with_suffix(".part")
+                _run(command(part))
+                part.replace(target)
+    return target
+
+
+def program(name: str, units: Sequence[Path], includes: Sequence[Path], flags: Sequence[str] = ()) -> Path:
+    """A C++ program for the tests. What its sources may include lies in their folders and in ``includes``."""
+    folders = sorted({*(unit.parent for unit in units), *includes})
+    read = sorted({*units, *(path for folder in folders for path in folder.rglob("*.hpp"))})
+    options = ["-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-pedantic", *flags]
+    key = _digest(
+        compiler_version(), *compiler(), *options, *(f"{path}\n{path.read_text(encoding='utf-8')}" for path in read)
+    )
+    words = [*options, *(f"-I{folder}" for folder in includes), *(str(unit) for unit in units), "-ldl", "-pthread"]
+    return _once(cache_folder() / f"{name}-{key}", lambda part: [*compiler(), *words, "-o", str(part)])
+
+
 @functools.cache
 def native_library(name: str) -> Path:
     """The emulated driver ("cuda") or the compiler of kernels ("nvrtc"): never watched by a sanitizer itself."""
+    words = {"FOLDER": str(HERE), "DIGEST": _digest(_own_text()), "COMPILER": " ".join(compiler())}
+    words |= {"COMMON": " ".join(COMMON)}
+    words |= {(key or "plain").upper(): " ".join(flags) for key, flags in SANITIZERS.items()}
+    options = [f'-DEMULATION_{key}="{value}"' for key, value in words.items()]
+    units = [str(NATIVE / f"{unit}.cpp") for unit in LIBRARIES[name]]
     target = cache_folder() / f"libemulated_{name}-{_digest(_own_text())}.so"
-    if target.exists():
-        return target
-    with target.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
-            part = target.with_suffix(".part")
-            words = {"FOLDER": str(HERE), "DIGEST": _digest(_own_text()), "COMPILER": " ".join(compiler())}
-            words |= {"COMMON": " ".join(COMMON)}
-            words |= {(key or "plain").upper(): " ".join(flags) for key, flags in SANITIZERS.items()}
-            options = [f'-DEMULATION_{key}="{value}"' for key, value in words.items()]
-            units = [str(NATIVE / f"{unit}.cpp") for unit in LIBRARIES[name]]
-            _run([*compiler(), *FLAGS, *options, *units, "-o", str(part), "-ldl", "-pthread"])
-            part.replace(target)
-    return target
+    return _once(target, lambda part: [*compiler(), *FLAGS, *options, *units, "-o", str(part), "-ldl", "-pthread"])
 
 
 @functools.cache
