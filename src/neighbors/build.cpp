@@ -9,6 +9,7 @@
 #include "error.hpp"
 #include "math/limits.hpp"
 #include "neighbors/cells.hpp"
+#include "neighbors/errors.hpp"
 #include "neighbors/finish.hpp"
 #include "threads.hpp"
 
@@ -72,11 +73,9 @@ void check_atoms(const double* x, const int* types, int natoms, int ntypes, cons
   if (natoms < 0) throw invalid_input("the number of atoms is negative: ", natoms);
   const auto id = [&](std::ptrdiff_t i) { return ids != nullptr ? ids[i] : static_cast<int>(i); };
   for (std::ptrdiff_t i = 0; i < natoms; ++i) {
-    if (types[i] >= ntypes) throw invalid_input("atom ", id(i), " has type ", types[i], ", but the model has ", ntypes, " types");
+    if (types[i] >= ntypes) throw unknown_type(id(i), types[i], ntypes);
     for (std::ptrdiff_t c = 0; c < 3; ++c)
-      if (const double v = x[3 * i + c]; !(std::abs(v) <= largest_length))
-        throw invalid_input("coordinate ", c, " of atom ", id(i),
-                            std::isfinite(v) ? " is too large; coordinates are in angstrom: " : " is not finite: ", v);
+      if (const double v = x[3 * i + c]; !(std::abs(v) <= largest_length)) throw bad_coordinate(id(i), static_cast<int>(c), v);
   }
 }
 
@@ -135,8 +134,7 @@ void NeighborBuilder::Scratch::check_workers(int threads) const {
     const Finisher::Coincidence c = workers[t].coincidence();
     if (c.centre >= 0 && (first.centre < 0 || c.centre < first.centre)) first = c;
   }
-  if (first.centre >= 0)
-    throw invalid_input("atoms ", first.centre, " and ", first.neighbor, " are at the same place: the model is not defined at distance 0");
+  if (first.centre >= 0) throw same_place(first.centre, first.neighbor);
 }
 
 // candidates(i, finisher) writes the candidates of atom i to finisher.room(...) and returns their number. atoms: see refresh().

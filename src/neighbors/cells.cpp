@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <limits>
 
-#include "error.hpp"
+#include "neighbors/errors.hpp"
 
 namespace dpa2 {
 namespace {
@@ -50,8 +50,7 @@ void ImageCells::wrap_atom(int i, const double* x, double (&cells)[3], const int
   for (std::size_t c = 0; c < 3; ++c)
     for (std::size_t a = 0; a < 3; ++a) shift[c] += cells[a] * static_cast<double>(t_[a][c]);
   for (const double s : shift)
-    if (!(std::abs(s) < image_limit))
-      throw invalid_input("atom ", ids != nullptr ? ids[i] : i, " is too far from the periodic cell: ", s, " cell vectors away");
+    if (!(std::abs(s) < image_limit)) throw too_far_from_cell(ids != nullptr ? ids[i] : i, s);
   const Vec3 w = moved(x, cells);
   for (std::size_t c = 0; c < 3; ++c) {
     wrapped_[3 * size(i) + c] = w[c];
@@ -128,8 +127,7 @@ void ImageCells::make_images(const int* types, int natoms) {
     largest = std::max(largest, width[a]);
   }
   if (!(expected <= 1000.0 * real + 100000.0 && expected < image_limit && largest < 1e5))
-    throw invalid_input("the periodic cell (volume ", lattice_.volume(), " angstrom^3) is too small for ", real, " atoms: about ",
-                        expected / real, " images of each atom would be needed within ", radius_, " angstrom");
+    throw cell_too_small(lattice_.volume(), real, expected / real, radius_);
   for (const auto& row : t_)
     for (const std::int64_t k : row)
       if (3.0 * largest * std::abs(static_cast<double>(k)) > image_limit) throw too_skewed();

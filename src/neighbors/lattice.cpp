@@ -3,12 +3,9 @@
 #include <cmath>
 #include <cstddef>
 
-namespace dpa2 {
+#include "neighbors/errors.hpp"
 
-Error too_skewed() {
-  return invalid_input(
-      "the box is too skewed: its vectors are sums of shorter ones that repeat the same atoms, with factors beyond 100000; pass those");
-}
+namespace dpa2 {
 
 ReducedLattice reduced(const Box& box) {
   const std::array<bool, 3>& pbc = box.periodic();

@@ -4,7 +4,6 @@
 #include <array>
 #include <cstdint>
 
-#include "error.hpp"
 #include "neighbors/box.hpp"
 
 namespace dpa2 {
@@ -19,7 +18,5 @@ struct ReducedLattice {
 // Shortens the periodic vectors by adding integer multiples of the others, until none gets shorter. Throws invalid_input where that
 // takes more than 100000 of one.
 ReducedLattice reduced(const Box& box);
-
-Error too_skewed();
 
 }  // namespace dpa2

@@ -174,11 +174,26 @@ class EmulatedDevice:
             return
         given = dict(defines or {})
         packed = pack(struct, np.float32 if given["real"] == "float" else np.float64, values, self.sources)
+        shapes = tuple(v.shape if isinstance(v, np.ndarray) else None for v in values.values())
+        self.start_bytes(source, kernel, grid, block, packed, shared, given, shapes)
+
+    def start_bytes(
+        self,
+        source: str,
+        kernel: str,
+        grid: int,
+        block: int,
+        packed: NDArray[Any],
+        shared: int = 0,
+        defines: Mapping[str, str | int] | None = None,
+        shapes: tuple[tuple[int, ...] | None, ...] = (),
+    ) -> None:
+        """The same with the bytes of the struct."""
+        given = dict(defines or {})
         found = self._kernel(source, kernel, given)
         if found.parameters != [f"s{packed.nbytes}"]:
-            raise EmulationError(f"{kernel} takes {found.parameters}, {struct} has {packed.nbytes} bytes")
+            raise EmulationError(f"{kernel} takes {found.parameters}, the struct has {packed.nbytes} bytes")
         self._check_launch(kernel, found, (grid, 1, 1), block, shared, (packed,))
-        shapes = tuple(v.shape if isinstance(v, np.ndarray) else None for v in values.values())
         self.launches.append(Launch(source, kernel, (grid, 1, 1), block, shared, given, shapes))
         pointers = (ctypes.c_void_p * 1)(int(packed.ctypes.data))
         self._call(source, kernel, found, pointers, (grid, 1, 1), block, shared)

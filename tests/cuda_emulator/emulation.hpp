@@ -227,6 +227,16 @@ static inline unsigned __float_as_uint(float x) {
   __builtin_memcpy(&bits, &x, sizeof bits);
   return bits;
 }
+static inline long long __double_as_longlong(double x) {
+  long long bits = 0;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+static inline double __longlong_as_double(long long bits) {
+  double x = 0;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 static inline float rsqrt(float x) { return 1.0f / sqrtf(x); }
 static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
