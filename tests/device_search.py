@@ -22,6 +22,7 @@ from dpa2.errors import InputError
 from numpy.typing import NDArray
 
 HOST = Path(__file__).resolve().parent / "cuda" / "search_library.cpp"
+GUARD = 64  # bytes behind every buffer that nobody may write
 BLOCKS = ("repinit", "three_body", "repformer")
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Wno-unknown-pragmas", f"-I{SOURCES}"]
 
@@ -150,6 +151,7 @@ class DeviceSearch:
         self.taken: list[str] = []
         self.order: list[str] = []
         self._buffers: dict[int, NDArray[np.uint8]] = {}
+        self._sizes: dict[int, int] = {}
         self._planning = False
         self._failure: BaseException | None = None
         self._calls = Calls(TAKE(self._take), RELEASE(self._release), CLEAR(self._clear), LAUNCH(self._launch))
@@ -163,14 +165,16 @@ class DeviceSearch:
         self.taken.append(name.decode())
         if self._planning:
             return None
-        buffer = self.device.empty(max(size, 1), np.uint8)
+        guard = 0 if self.device.sanitizer else GUARD  # a sanitizer sees to it itself
+        buffer = self.device.empty(max(size + guard, 1), np.uint8)
         self._buffers[buffer.ctypes.data] = buffer
+        self._sizes[buffer.ctypes.data] = size
         return int(buffer.ctypes.data)
 
     def _release(self, at: int | None) -> None:
         self.taken.append("release")
         if at is not None:  # what was in it is of no use any more
-            self._buffers[at].view(np.uint8)[...] = 0xEE
+            self._buffers[at][: self._sizes[at]] = 0xEE
 
     def _clear(self, at: int | None, size: int) -> None:
         self.order.append("clear")
@@ -200,19 +204,12 @@ class DeviceSearch:
         return cells
 
     def given(self, coords: Any, types: Any, cells: Any, centres: int | None = None, ids: Any = None) -> Any:
-        """coords (frames, n, 3) and types (frames, n), contiguous; what keeps them alive is the caller's."""
-        atoms = types.size
-        is_open = not bool(cells["periodic"].all())
-        return Given(
-            len(cells),
-            atoms,
-            atoms if centres is None else centres,
-            is_open,
-            _at(coords),
-            _at(types),
-            _at(cells),
-            _at(ids),
-        )
+        """coords (frames, n, 3) and types (frames, n), contiguous; fewer ``centres`` than atoms: the rest are ghosts."""
+        atoms, is_open = types.size, not bool(cells["periodic"].all())
+        sizes = (len(cells), atoms, atoms if centres is None else centres, is_open)
+        to = Given(*sizes, _at(coords), _at(types), _at(cells), _at(ids))
+        to.arrays = (coords, types, cells, ids)  # live as long
+        return to
 
     def guess(self, given: Any) -> Any:
         to = CapacityStruct()
@@ -231,7 +228,7 @@ class DeviceSearch:
     def run(self, given: Any, capacity: Any, planning: bool = False) -> Found:
         """One search; nothing is raised or repeated."""
         self.taken, self.order, self._planning, self._failure = [], [], planning, None
-        self._buffers = {}
+        self._buffers, self._sizes = {}, {}
         status = self.device.empty(1, layout("SearchStatus", np.float64))
         systems = self.device.empty(given.frames, layout("SystemStatus", np.float64))
         frame = FrameStruct()
@@ -243,6 +240,8 @@ class DeviceSearch:
             raise self._failure
         if planning:
             return Found({}, status, systems)
+        for at, buffer in self._buffers.items():
+            assert (buffer[self._sizes[at] :] == 0xFF).all(), "a kernel has written beyond a buffer"
         assert frame.failed == status.ctypes.data + status.dtype.fields["failed"][1]
         return Found(
             self._lists(frame), status, systems, [self._remarks(systems[f : f + 1]) for f in range(given.frames)]

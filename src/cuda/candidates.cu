@@ -188,7 +188,7 @@ __device__ __forceinline__ void finish_centre(const cuda::CandidateArgs& a, int 
 }  // namespace dpa2
 
 // One warp per centre.
-extern "C" __global__ void __launch_bounds__(128) find_neighbors(const cuda::CandidateArgs a) {
+extern "C" __global__ void __launch_bounds__(128, 6) find_neighbors(const cuda::CandidateArgs a) {
   DYNAMIC_SHARED(unsigned long long, keys);
   const int i = row_of_warp();
   if (i >= a.centres) return;

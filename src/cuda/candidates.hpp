@@ -50,13 +50,13 @@ struct CandidateArgs {
 static_assert(sizeof(CandidateArgs) == 264, "host and kernel agree");
 
 /// A key is a distance in units of 1 / scale, and below it `index_bits` of the number of the candidate: all different, and sorted in one go.
-constexpr int key_index_bits(int capacity) {
+DPA2_MATH constexpr int key_index_bits(int capacity) {
   int bits = 1;
   while (bits < 31 && 1LL << bits < capacity) ++bits;
   return bits;
 }
 /// A power of two, so that no distance is rounded but where digits do not fit: 10^-14 angstrom for 2,000 candidates within 9 angstrom.
-constexpr double key_scale(double radius, int capacity) {
+DPA2_MATH constexpr double key_scale(double radius, int capacity) {
   double scale = 1.0;
   for (int k = 0; k < 62 - key_index_bits(capacity); ++k) scale *= 2.0;
   for (double reach = 1.0; reach <= radius; reach *= 2.0) scale *= 0.5;
@@ -64,7 +64,7 @@ constexpr double key_scale(double radius, int capacity) {
 }
 
 /// Centres of a block whose keys fit into shared memory; 0: not even those of one.
-constexpr int candidate_warps(int capacity) {
+DPA2_MATH constexpr int candidate_warps(int capacity) {
   const long long fit = shared_limit / (8LL * capacity);
   return fit >= search_warps ? search_warps : fit >= 2 ? 2 : static_cast<int>(fit);
 }

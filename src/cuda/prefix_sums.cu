@@ -13,9 +13,9 @@ namespace dpa2 {
 namespace sums {
 
 constexpr int state_shift = 62;
-constexpr unsigned long long own = 1ULL << state_shift;  // the sum of the block's part
-constexpr unsigned long long all = 2ULL << state_shift;  // the sum of everything up to its end
-constexpr unsigned long long value = own - 1;
+constexpr unsigned long long own_part = 1ULL << state_shift;    // the sum of the block's part
+constexpr unsigned long long everything = 2ULL << state_shift;  // the sum of everything up to its end
+constexpr unsigned long long value = own_part - 1;
 
 __device__ __forceinline__ long long sum_of_warp(long long v) {
   for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(FULL_MASK, v, step);
@@ -28,11 +28,11 @@ __device__ __forceinline__ long long look_back(const unsigned long long* state, 
   long long before = 0;
   for (int last = tile - 1;; last -= 32) {
     const int at = last - lane;
-    unsigned long long told = all;  // there is nothing before the first
+    unsigned long long told = everything;  // there is nothing before the first
     if (at >= first) told = *static_cast<const volatile unsigned long long*>(state + at);
     while (__any_sync(FULL_MASK, told == 0) != 0)
       if (at >= first) told = *static_cast<const volatile unsigned long long*>(state + at);
-    const unsigned complete = __ballot_sync(FULL_MASK, (told & all) != 0);
+    const unsigned complete = __ballot_sync(FULL_MASK, (told & everything) != 0);
     const int nearest = complete != 0 ? __ffs(static_cast<int>(complete)) - 1 : 31;
     before += sum_of_warp(lane <= nearest ? static_cast<long long>(told & value) : 0);
     if (complete != 0) return before;
@@ -83,10 +83,10 @@ extern "C" __global__ void __launch_bounds__(256) prefix_sums(const cuda::SumArg
   if (warp == 0) {
     const long long whole = sum_of_warp(lane < warps ? of_warp[lane] : 0);
     unsigned long long* const told = a.state + tile;
-    if (tile > first && lane == 0) atomicExch(told, own | static_cast<unsigned long long>(whole));
+    if (tile > first && lane == 0) atomicExch(told, own_part | static_cast<unsigned long long>(whole));
     const long long before = tile > first ? look_back(a.state, first, tile) : 0;
     if (lane == 0) {
-      atomicExch(told, all | static_cast<unsigned long long>(before + whole));
+      atomicExch(told, everything | static_cast<unsigned long long>(before + whole));
       before_tile = before;
       if (tile == end - 1) {
         if (job.total != nullptr) *job.total = before + whole;

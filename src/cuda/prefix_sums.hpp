@@ -1,6 +1,8 @@
 // Arguments of the kernel of prefix_sums.cu.
 #pragma once
 
+#include "math/portable.hpp"
+
 namespace dpa2 {
 namespace cuda {
 
@@ -29,7 +31,7 @@ constexpr int sum_each = 8;  // numbers of a thread
 constexpr int sum_tile = sum_threads * sum_each;
 
 /// Blocks of a job.
-constexpr int sum_blocks(int n) { return n < 0 ? 0 : n / sum_tile + 1; }
+DPA2_MATH constexpr int sum_blocks(int n) { return n < 0 ? 0 : n / sum_tile + 1; }
 
 }  // namespace cuda
 }  // namespace dpa2

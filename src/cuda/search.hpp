@@ -2,6 +2,8 @@
 // note down, and what the host reads of it.
 #pragma once
 
+#include "math/portable.hpp"
+
 namespace dpa2 {
 namespace cuda {
 
@@ -72,8 +74,8 @@ struct SystemNotes {
 static_assert(sizeof(SystemNotes) == 112, "an array of them lies on the device");
 
 /// Of numbers >= 0 the first has the largest code; 0 stands for none.
-constexpr unsigned first_code(int number) { return 0x80000000u - static_cast<unsigned>(number); }
-constexpr int first_number(unsigned code) { return static_cast<int>(0x80000000u - code); }
+DPA2_MATH constexpr unsigned first_code(int number) { return 0x80000000u - static_cast<unsigned>(number); }
+DPA2_MATH constexpr int first_number(unsigned code) { return static_cast<int>(0x80000000u - code); }
 
 constexpr int search_threads = 128;                // of a block, one per atom or edge
 constexpr int search_warps = search_threads / 32;  // centres of a block, where one warp has one centre

@@ -69,7 +69,11 @@ def pack(name: str, real: Any, values: Mapping[str, Any], folder: Path = SOURCES
     for member, base, pointer, _ in members:
         value = values[member]
         if pointer:
-            packed[member] = 0 if value is None else _address(value, np.dtype(real if base == "T" else _NUMBERS[base]), f"{name}.{member}")
+            packed[member] = (
+                0
+                if value is None
+                else _address(value, np.dtype(real if base == "T" else _NUMBERS[base]), f"{name}.{member}")
+            )
         elif isinstance(value, Mapping):
             packed[member] = pack(base.removesuffix("<T>").strip(), real, value, folder)
         else:
