@@ -8,6 +8,7 @@
 #include "graph/frame.hpp"
 #include "graph/prepared.hpp"
 #include "graph/workspace.hpp"
+#include "math/normalisation.hpp"
 
 namespace dpa2 {
 
@@ -33,11 +34,8 @@ class Pass {
   int n_repformer(int i) const { return frame_->edges->n_repformer[static_cast<std::size_t>(i)]; }
   /// Padded slots of a centre with n neighbours, where they count.
   T pad_repformer(int n) const { return m_.smooth ? static_cast<T>(m_.nsel_repformer - n) : T(0); }
-  T kappa_n(int n) const { return m_.smooth ? T(1) / static_cast<T>(m_.nsel_repformer) : T(1) / (T(1e-4) + static_cast<T>(n)); }
-  T kappa_h(int n) const {
-    if (!m_.use_sqrt_nnei) return kappa_n(n);
-    return m_.smooth ? T(1) / std::sqrt(static_cast<T>(m_.nsel_repformer)) : T(1) / (T(1e-4) + std::sqrt(static_cast<T>(n)));
-  }
+  T kappa_n(int n) const { return normalisation().conv(n); }
+  T kappa_h(int n) const { return normalisation().moment(n); }
   /// Per edge: s (n) = kappa_n w, the weight in the convolution; f (n, 3) = kappa_h w h2, the weight in the moments.
   void edge_factors(int i, T* s, T* f, const T* h2) const {
     const int n = n_repformer(i);
@@ -52,6 +50,11 @@ class Pass {
     constexpr int panel = padded<T>(1);
     k_.linear(n, w.n, w.k, y, w.n, x, ldx, 1, w.data, panel, static_cast<long>(w.k) * panel, bias, accumulate);
   }
+
+  struct Sqrt {
+    static T sqrt(T x) { return std::sqrt(x); }
+  };
+  math::Normalisation<Sqrt, T> normalisation() const { return {m_.nsel_repformer, m_.smooth, m_.use_sqrt_nnei}; }
 
   const Prepared<T>& m_;
   const Kernels<T>& k_;
