@@ -1,67 +1,131 @@
-// Forces and virials from the gradients gamma of the edge vectors (theory 9.2), in double whatever the precision of the
-// model, each sum in a fixed order.
+// Forces and virials from the gradients gamma of the edge vectors (theory 9.2), in double whatever the precision of the model, each sum
+// in a fixed order: lanes take edges in turns, and add up in pairs. Of an evaluation that failed, everything is not a number.
+#include "cuda/assemble.hpp"
 #include "cuda/block.cuh"
 
 using namespace dpa2;
 
-// force (n, 3) = what leaves a centre minus what arrives at it as a neighbour; virial (n, 9) = -sum over the centre's edges of gamma_k d_l;
-// atom_virial (n, 9) = half of each edge's share to either end, or null. start (n + 1); incoming edges as in sum_incoming. A thread per atom.
-extern "C" __global__ void assemble(int n, double* force, double* virial, double* atom_virial, const real* gamma, const double* d,
-                                    const int* start, const int* begin, const int* incoming) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= n) return;
+namespace {
+
+__device__ __forceinline__ double not_a_number() {
+  const double zero = 0;
+  return zero / zero;
+}
+
+/// The sum over a warp, in every lane.
+__device__ __forceinline__ double sum_of_warp(double v) {
+  for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(FULL_MASK, v, step);
+  return v;
+}
+
+/// The atom of this warp.
+__device__ __forceinline__ int own_atom() { return blockIdx.x * cuda::assemble_atoms + threadIdx.x / 32; }
+
+/// The edges of an atom as a centre, if it is one, and those to it.
+struct Ends {
+  int first, last, begin, end;
+  __device__ __forceinline__ Ends(const cuda::EndsArgs& a, int i)
+      : first(i < a.centres ? a.start[i] : 0), last(i < a.centres ? a.start[i + 1] : 0), begin(a.begin[i]), end(a.begin[i + 1]) {}
+};
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) assemble(const cuda::AssembleArgs<real> a) {
+  const int i = own_atom(), lane = threadIdx.x % 32;
+  if (i >= a.ends.atoms) return;
+  const bool failed = *a.ends.failed != 0;
   double f[3] = {}, own[9] = {}, other[9] = {};
-  for (int e = start[i]; e < start[i + 1]; ++e)
-    for (int k = 0; k < 3; ++k) {
-      const double g = gamma[3LL * e + k];
-      f[k] += g;
-      for (int l = 0; l < 3; ++l) own[3 * k + l] -= g * d[3LL * e + l];
-    }
-  for (int q = begin[i]; q < begin[i + 1]; ++q) {
-    const int e = incoming[q];
-    for (int k = 0; k < 3; ++k) {
-      const double g = gamma[3LL * e + k];
-      f[k] -= g;
-      if (atom_virial != nullptr)
-        for (int l = 0; l < 3; ++l) other[3 * k + l] -= g * d[3LL * e + l];
+  if (!failed) {
+    const Ends at(a.ends, i);
+    for (int e = at.first + lane; e < at.last; e += 32)
+      for (int k = 0; k < 3; ++k) {
+        const double g = a.gamma[3LL * e + k];
+        f[k] += g;
+        for (int l = 0; l < 3; ++l) own[3 * k + l] -= g * a.ends.d[3LL * e + l];
+      }
+    for (int q = at.begin + lane; q < at.end; q += 32) {
+      const int e = a.ends.incoming[q];
+      for (int k = 0; k < 3; ++k) {
+        const double g = a.gamma[3LL * e + k];
+        f[k] -= g;
+        if (a.atom_virial != nullptr)
+          for (int l = 0; l < 3; ++l) other[3 * k + l] -= g * a.ends.d[3LL * e + l];
+      }
     }
   }
-  for (int k = 0; k < 3; ++k) force[3LL * i + k] = f[k];
+  for (int k = 0; k < 3; ++k) f[k] = sum_of_warp(f[k]);
   for (int k = 0; k < 9; ++k) {
-    virial[9LL * i + k] = own[k];
-    if (atom_virial != nullptr) atom_virial[9LL * i + k] = 0.5 * (own[k] + other[k]);
+    own[k] = sum_of_warp(own[k]);
+    if (a.atom_virial != nullptr) other[k] = sum_of_warp(other[k]);
+  }
+  if (lane != 0) return;
+  const double wrong = failed ? not_a_number() : 0.0;
+  for (int k = 0; k < 3; ++k) a.force[3LL * i + k] = f[k] + wrong;
+  for (int k = 0; k < 9; ++k) {
+    if (i < a.ends.centres) a.virial[9LL * i + k] = own[k] + wrong;
+    if (a.atom_virial != nullptr) a.atom_virial[9LL * i + k] = 0.5 * (own[k] + other[k]) + wrong;
   }
 }
 
-// atom_virial (n, 9) of component l, in columns 3 k + l, as deepmd-kit defines it (theory 9.3): seeded, plain (nedge, 3): gradients of
-// sum_a x_a[l] e_a and of the energy; x (n, 3): wrapped coordinates. A thread per atom.
-extern "C" __global__ void assemble_deepmd(int n, int l, double* atom_virial, const real* seeded, const real* plain, const double* x,
-                                           const double* d, const int* start, const int* centre, const int* begin, const int* incoming) {
+extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) assemble_deepmd(const cuda::AssembleDeepmdArgs<real> a) {
+  const int i = own_atom(), lane = threadIdx.x % 32, l = a.axis;
+  if (i >= a.ends.atoms) return;
+  const bool failed = *a.ends.failed != 0;
+  double sum[3] = {};
+  if (!failed) {
+    const Ends at(a.ends, i);
+    const double here = a.wrapped[3LL * i + l];
+    for (int e = at.first + lane; e < at.last; e += 32)
+      for (int k = 0; k < 3; ++k) sum[k] -= static_cast<double>(a.seeded[3LL * e + k]) - here * static_cast<double>(a.plain[3LL * e + k]);
+    for (int q = at.begin + lane; q < at.end; q += 32) {
+      const int e = a.ends.incoming[q];
+      const double position = a.wrapped[3LL * a.centre[e] + l] + a.ends.d[3LL * e + l];
+      for (int k = 0; k < 3; ++k)
+        sum[k] += static_cast<double>(a.seeded[3LL * e + k]) - position * static_cast<double>(a.plain[3LL * e + k]);
+    }
+  }
+  for (int k = 0; k < 3; ++k) sum[k] = sum_of_warp(sum[k]);
+  if (lane < 3) {
+    const double value = lane == 0 ? sum[0] : lane == 1 ? sum[1] : sum[2];
+    a.atom_virial[9LL * i + 3 * lane + l] = failed ? not_a_number() : value;
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) coordinate(const cuda::CoordinateArgs a) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= n) return;
-  double acc[3] = {};
-  for (int e = start[i]; e < start[i + 1]; ++e)
-    for (int k = 0; k < 3; ++k)
-      acc[k] -= static_cast<double>(seeded[3LL * e + k]) - x[3LL * i + l] * static_cast<double>(plain[3LL * e + k]);
-  for (int q = begin[i]; q < begin[i + 1]; ++q) {
-    const int e = incoming[q];
-    const double position = x[3LL * centre[e] + l] + d[3LL * e + l];
-    for (int k = 0; k < 3; ++k) acc[k] += static_cast<double>(seeded[3LL * e + k]) - position * static_cast<double>(plain[3LL * e + k]);
-  }
-  for (int k = 0; k < 3; ++k) atom_virial[9LL * i + 3 * k + l] = acc[k];
+  if (i < a.centres) a.out[i] = a.wrapped[3LL * i + a.axis];
 }
 
-// out (width) = the sums of the columns of in (n, width). One block of 256 threads per column.
-extern "C" __global__ void column_sums(int n, int width, double* out, const double* in) {
-  __shared__ double partial[256];
-  const int c = blockIdx.x, t = threadIdx.x;
-  double acc = 0;
-  for (int i = t; i < n; i += blockDim.x) acc += in[static_cast<long long>(i) * width + c];
-  partial[t] = acc;
+// Block (frame, column).
+extern "C" __global__ void __launch_bounds__(cuda::totals_threads, 2) totals(const cuda::TotalsArgs a) {
+  __shared__ double partial[cuda::totals_threads];
+  const int frame = blockIdx.x / cuda::totals_columns, c = blockIdx.x % cuda::totals_columns, t = threadIdx.x;
+  const bool energy = c == cuda::totals_columns - 1, failed = *a.failed != 0;
+  if (energy ? a.atom_energy == nullptr : a.virial == nullptr) return;
+  const int width = energy ? 1 : 9;
+  const double* in = row_of(energy ? a.atom_energy : a.virials + c, frame * a.per_frame, width);
+  // Eight numbers of every thread are on their way at a time.
+  constexpr int TOGETHER = 8;
+  double sums[TOGETHER] = {};
+  for (int first = t; first < a.per_frame; first += TOGETHER * cuda::totals_threads)
+#pragma unroll
+    for (int x = 0; x < TOGETHER; ++x) {
+      const int i = first + x * cuda::totals_threads;
+      if (i < a.per_frame) sums[x] += in[static_cast<long long>(i) * width];
+    }
+  partial[t] = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
   __syncthreads();
-  for (int half = blockDim.x / 2; half > 0; half /= 2) {
+  for (int half = cuda::totals_threads / 2; half > 0; half /= 2) {
     if (t < half) partial[t] += partial[t + half];
     __syncthreads();
   }
-  if (t == 0) out[c] = partial[0];
+  const double total = failed ? not_a_number() : partial[0];
+  if (energy && failed)
+    for (int i = t; i < a.per_frame; i += cuda::totals_threads) row_of(a.atom_energy, frame * a.per_frame, 1)[i] = not_a_number();
+  if (t != 0) return;
+  if (energy) {
+    if (a.energy != nullptr) a.energy[frame] = total;
+  } else {
+    a.virial[9LL * frame + c] = total;
+  }
 }

@@ -1,35 +1,29 @@
 // The embedding networks of repinit and of the three-body block: functions of one scalar per edge (or pair) and of types,
-// evaluated by one block for a tile of LANES scalars (theory 4.1).
+// evaluated by one block for LANES scalars at a time (theory 4.1).
 //
 // A backward pass needs no transposed weights and keeps nothing: the derivative with respect to the scalar travels with the value.
+//
+//   -DLANES=n       scalars at a time: the host takes what fits into shared memory
+//   -DNARROW        a network of few channels: threads share the scalars, each takes one channel at a time
+//   -DGLOBAL_WORK   the values of the channels are in global memory, for widths that fit into no shared memory: slow
+//   -DTABLE         the network is a table
 #pragma once
 
 #include "cuda/activation.cuh"
 #include "cuda/block.cuh"
+#include "cuda/embedding_net.hpp"
+#include "cuda/vector.cuh"
 #include "math/quintic.hpp"
+
+#ifndef LANES
+#define LANES 16
+#endif
 
 namespace dpa2 {
 
-constexpr int LANES = sizeof(real) == 4 ? 32 : 16;
-constexpr int LANE_ROW = LANES + 8;  // of a channel in shared memory: parts of an edge's channels fall on different banks
-
-/// The arrays that describe a network. layout: number of layers; widest output among layers 0, 2, ... and among 1, 3, ...; whether
-/// the first layer's tables have a row per combination of types; then for every layer its input and output width, its skip (0
-/// none, 1 y += x, 2 y += [x, x]) and where in `weights` its matrix, bias and idt begin (-1: none).
-///
-/// With -DTABLE the network is the table of a compressed model: layout[1] is its number of channels, layout[3] whether it has a curve per
-/// combination of types, layout[4] its number of intervals; weights: their ends (intervals + 1), then coefficients (curves, intervals, 6,
-/// channels).
-struct EmbeddingNet {
-  const int* layout;
-  const real* weights;
-  const real* type_term;  // (combinations, out0): bias plus the types' share of the first layer
-  const real* type_skip;  // (combinations, in0): the first layer's input without the scalar, where it has a skip
-
-  /// Numbers of shared memory that embed() works in; doubled for a tangent.
-  __device__ int even() const { return layout[1] * LANE_ROW; }
-  __device__ int odd() const { return layout[2] * LANE_ROW; }
-};
+constexpr int LANE_ROW = cuda::lane_row(LANES, sizeof(real));
+constexpr int QUADS = LANES / 4;  // lanes are read and written four at a time
+static_assert(LANES >= cuda::least_lanes && (LANES & (LANES - 1)) == 0 && LANES <= 128, "a power of two");
 
 /// Where embed() left its result: channel c of lane e at value[c * LANE_ROW + e], its derivative likewise.
 struct Embedded {
@@ -37,15 +31,23 @@ struct Embedded {
   const real* tangent;
 };
 
+/// Memory of this block for channels: behind `small` bytes of the shared memory, or its share of the scratch.
+__device__ __forceinline__ real* work_of(real* shared, int small, real* scratch, long long numbers) {
+#ifdef GLOBAL_WORK
+  return scratch + blockIdx.x * numbers;
+#else
+  return shared + small;
+#endif
+}
+
 /// embed() from a table: quintic polynomials of the place in an interval, straight lines beyond the ends. A warp per lane.
 template <bool tangent>
-__device__ Embedded look_up(const EmbeddingNet& net, const real* s, const int* row, real* work) {
-  const int intervals = net.layout[4], channels = net.layout[1];
+__device__ __forceinline__ Embedded look_up(const cuda::EmbeddingNetArgs<real>& net, const real* s, const int* row, real* work) {
+  const int intervals = net.intervals, channels = net.even, slopes = channels * LANE_ROW;
   const real* ends = net.weights;
   const real* table = net.weights + intervals + 1;
-  real* slopes = work + net.even();
   __syncthreads();
-  for (int e = threadIdx.x / 32; e < LANES; e += blockDim.x / 32) {
+  for (int e = threadIdx.x / 32; e < LANES; e += cuda::embedding_warps) {
     int n = 0, above = intervals;  // the last interval that begins at s or before
     while (above - n > 1) {
       const int middle = (n + above) / 2;
@@ -57,88 +59,160 @@ __device__ Embedded look_up(const EmbeddingNet& net, const real* s, const int* r
     const real inv_length = real(1) / (ends[n + 1] - ends[n]);
     const real within = s[e] < ends[0] ? ends[0] : s[e] > ends[intervals] ? ends[intervals] : s[e];
     const real u = (within - ends[n]) * inv_length, beyond = (s[e] - within) * inv_length;
-    const int curve = net.layout[3] != 0 ? row[e] : 0;
+    const int curve = net.typed != 0 ? row[e] : 0;
     const real* a = table + (static_cast<long long>(curve) * intervals + n) * quintic_terms * channels;
     for (int c = threadIdx.x % 32; c < channels; c += 32) {
       real value, slope;
       math::quintic(u, [&](int k) { return a[k * channels + c]; }, value, slope);
       work[c * LANE_ROW + e] = value + slope * beyond;
-      if (tangent) slopes[c * LANE_ROW + e] = slope * inv_length;
+      if (tangent) work[slopes + c * LANE_ROW + e] = slope * inv_length;
     }
   }
   __syncthreads();
-  return {work, slopes};
+  return {work, work + slopes};
 }
 
-/// net(s[lane], row[lane]) of all lanes; work: shared memory. Begins and ends with all threads at one place.
+/// The first layer, whose input is the scalar and a row of the types.
 template <bool tangent>
-__device__ Embedded embed(const EmbeddingNet& net, const real* s, const int* row, real* work) {
+__device__ __forceinline__ void embed_first(const cuda::EmbeddingNetArgs<real>& net, const real* s, const int* row, real* work) {
+  const int* layer = net.layout;
+  const int in = layer[0], out = layer[1], skip = layer[2], idt_at = layer[5], slopes = net.even * LANE_ROW;
+  const real* w = net.weights + layer[3];
+  for (int t = threadIdx.x; t < out * LANES; t += cuda::embedding_threads) {
+    const int c = t / LANES, e = t % LANES, combination = net.typed != 0 ? row[e] : 0;
+    const real factor = w[c], idt = idt_at >= 0 ? net.weights[idt_at + c] : real(1);
+    real value, slope;
+    activate(s[e] * factor + net.type_term[combination * out + c], value, slope);
+    value *= idt;
+    slope *= idt * factor;
+    if (skip != 0) {
+      const int k = c < in ? c : c - in;
+      value += k == 0 ? s[e] : net.type_skip[combination * in + k];
+      slope += k == 0 ? real(1) : real(0);
+    }
+    work[c * LANE_ROW + e] = value;
+    if (tangent) work[slopes + c * LANE_ROW + e] = slope;
+  }
+}
+
+/// A further layer from `from` to `to`, derivatives `dfrom` and `dto` numbers behind the values. A thread has CHANNELS channels of some
+/// lanes in registers, by fours: one vector load brings four numbers of a channel, one four weights.
+template <bool tangent>
+__device__ __forceinline__ void embed_layer(const cuda::EmbeddingNetArgs<real>& net, const int* layer, const real* from, int dfrom,
+                                            real* to, int dto) {
+#ifdef NARROW
+  constexpr int CHANNELS = 1;
+#else
+  constexpr int CHANNELS = 4;
+#endif
+  constexpr int PACKS = !tangent && CHANNELS == 4 && sizeof(real) == 4 && LANES >= 8 ? 2 : 1;
+  constexpr int SHARES = QUADS / PACKS, KINDS = tangent ? 2 : 1;
+  const int in = layer[0], out = layer[1], skip = layer[2], idt_at = layer[5], padded = (out + 3) / 4 * 4;
+  const int tasks = (out + CHANNELS - 1) / CHANNELS * SHARES;
+  for (int t = threadIdx.x; t < tasks; t += cuda::embedding_threads) {
+    const int lane = t % SHARES * 4, c0 = t / SHARES * CHANNELS;
+    const real* x = from + lane;
+    const real* w = net.weights + layer[3] + c0;
+    real z[KINDS][CHANNELS][PACKS][4] = {};
+#pragma unroll 2
+    for (int k = 0; k < in; ++k) {
+      real factor[CHANNELS];
+      if constexpr (CHANNELS == 4) {
+        const Quad four = read_quad(w);
+        for (int y = 0; y < CHANNELS; ++y) factor[y] = four.at[y];
+      } else {
+        factor[0] = *w;
+      }
+#pragma unroll
+      for (int kind = 0; kind < KINDS; ++kind)
+#pragma unroll
+        for (int p = 0; p < PACKS; ++p) {
+          const Quad u = read_quad(x + kind * dfrom + p * (LANES / 2));
+#pragma unroll
+          for (int y = 0; y < CHANNELS; ++y)
+#pragma unroll
+            for (int l = 0; l < 4; ++l) z[kind][y][p][l] += factor[y] * u.at[l];
+        }
+      x += LANE_ROW;
+      w += padded;
+    }
+#pragma unroll
+    for (int y = 0; y < CHANNELS; ++y) {
+      const int c = c0 + y;
+      if (c >= out) break;  // the padding of the matrix
+      const real bias = net.weights[layer[4] + c], idt = idt_at >= 0 ? net.weights[idt_at + c] : real(1);
+      const int own = (c < in ? c : c - in) * LANE_ROW + lane;
+#pragma unroll
+      for (int p = 0; p < PACKS; ++p) {
+        Quad value, slope;
+#pragma unroll
+        for (int l = 0; l < 4; ++l) {
+          activate(z[0][y][p][l] + bias, value.at[l], slope.at[l]);
+          value.at[l] *= idt;
+          if (tangent) slope.at[l] *= idt * z[KINDS - 1][y][p][l];
+        }
+        if (skip != 0) {
+          const Quad u = read_quad(from + own + p * (LANES / 2));
+          for (int l = 0; l < 4; ++l) value.at[l] += u.at[l];
+          if (tangent) {
+            const Quad du = read_quad(from + own + dfrom + p * (LANES / 2));
+            for (int l = 0; l < 4; ++l) slope.at[l] += du.at[l];
+          }
+        }
+        real* const at = to + c * LANE_ROW + lane + p * (LANES / 2);
+        write_quad(at, value);
+        if (tangent) write_quad(at + dto, slope);
+      }
+    }
+  }
+}
+
+/// net(s[lane], row[lane]) of all lanes; work: cuda::embedding_numbers. Begins and ends with all threads at one place.
+template <bool tangent>
+__device__ __forceinline__ Embedded embed(const cuda::EmbeddingNetArgs<real>& net, const real* s, const int* row, real* work) {
 #ifdef TABLE
   return look_up<tangent>(net, s, row, work);
 #else
-  constexpr int PACK = tangent ? 4 : 8;
-  constexpr int copies = tangent ? 2 : 1;
-  const int* layer = net.layout + 4;
-  real* buffers[2] = {work, work + copies * net.even()};
-  const int sizes[2] = {net.even(), net.odd()};
+  // Offsets, not pointers: the compiler must see where every load goes.
+  int from = 0, to = (tangent ? 2 : 1) * net.even * LANE_ROW, dfrom = net.even * LANE_ROW, dto = net.odd * LANE_ROW;
   __syncthreads();
-  {
-    const int in = layer[0], out = layer[1], skip = layer[2];
-    const real* w = net.weights + layer[3];
-    real* y = buffers[0];
-    for (int t = threadIdx.x; t < out * LANES; t += blockDim.x) {
-      const int c = t / LANES, e = t % LANES, combination = net.layout[3] != 0 ? row[e] : 0;
-      real value, slope;
-      activate(s[e] * w[c] + net.type_term[combination * out + c], value, slope);
-      if (layer[5] >= 0) {
-        value *= net.weights[layer[5] + c];
-        slope *= net.weights[layer[5] + c];
-      }
-      slope *= w[c];
-      if (skip != 0) {
-        const int k = c % in;
-        value += k == 0 ? s[e] : net.type_skip[combination * in + k];
-        slope += k == 0 ? real(1) : real(0);
-      }
-      y[c * LANE_ROW + e] = value;
-      if (tangent) y[sizes[0] + c * LANE_ROW + e] = slope;
-    }
-  }
+  embed_first<tangent>(net, s, row, work);
   __syncthreads();
-  for (int l = 1; l < net.layout[0]; ++l) {
-    layer += 6;
-    const int in = layer[0], out = layer[1], skip = layer[2], from = (l - 1) % 2;
-    const real* w = net.weights + layer[3];
-    const real* x = buffers[from];
-    real* y = buffers[1 - from];
-    for (int t = threadIdx.x; t < out * (LANES / PACK); t += blockDim.x) {
-      const int c = t % out, e0 = t / out * PACK;
-      real z[PACK] = {}, dz[PACK] = {};
-      for (int k = 0; k < in; ++k) {
-        const real factor = w[k * out + c];
-        const real* xk = x + k * LANE_ROW + e0;
-#pragma unroll
-        for (int e = 0; e < PACK; ++e) {
-          z[e] += factor * xk[e];
-          if (tangent) dz[e] += factor * xk[sizes[from] + e];
-        }
-      }
-      const real bias = net.weights[layer[4] + c], idt = layer[5] >= 0 ? net.weights[layer[5] + c] : real(1);
-      const real* xc = x + c % in * LANE_ROW + e0;
-      real* yc = y + c * LANE_ROW + e0;
-#pragma unroll
-      for (int e = 0; e < PACK; ++e) {
-        real value, slope;
-        activate(z[e] + bias, value, slope);
-        yc[e] = value * idt + (skip != 0 ? xc[e] : real(0));
-        if (tangent) yc[sizes[1 - from] + e] = slope * idt * dz[e] + (skip != 0 ? xc[sizes[from] + e] : real(0));
-      }
-    }
+  for (int l = 1; l < net.layers; ++l) {
+    embed_layer<tangent>(net, net.layout + cuda::embedding_layer * l, work + from, dfrom, work + to, dto);
     __syncthreads();
+    int other = from;
+    from = to;
+    to = other;
+    other = dfrom;
+    dfrom = dto;
+    dto = other;
   }
-  const int last = (net.layout[0] - 1) % 2;
-  return {buffers[last], buffers[last] + sizes[last]};
+  return {work + from, work + from + dfrom};
 #endif
+}
+
+/// The sums over the threads that have the same four lanes, t % QUADS, of v[n]: sum n of lane e at sums[n * LANES + e], for which there is
+/// room for every warp. Begins without and ends with all threads at one place.
+template <int N>
+__device__ __forceinline__ void sum_lanes(real (&v)[N][4], real* sums) {
+  const int warp = threadIdx.x / 32;
+#pragma unroll
+  for (int n = 0; n < N; ++n)
+#pragma unroll
+    for (int l = 0; l < 4; ++l)
+#pragma unroll
+      for (int step = 16; step >= QUADS; step /= 2) v[n][l] += __shfl_xor_sync(FULL_MASK, v[n][l], step);
+  if (threadIdx.x % 32 < QUADS)
+#pragma unroll
+    for (int n = 0; n < N; ++n) write_quad(sums + (warp * N + n) * LANES + threadIdx.x % 32 * 4, {{v[n][0], v[n][1], v[n][2], v[n][3]}});
+  __syncthreads();
+  for (int t = threadIdx.x; t < N * LANES; t += cuda::embedding_threads) {
+    real sum = sums[t];
+    for (int other = 1; other < cuda::embedding_warps; ++other) sum += sums[other * N * LANES + t];
+    sums[t] = sum;
+  }
+  __syncthreads();
 }
 
 }  // namespace dpa2

@@ -1,121 +1,188 @@
-// Repinit: the Gram matrix of embedded neighbour moments (theory 5, 12.14). One block per centre; the
-// embedding of a tile of edges lives in shared memory and nowhere else.
+// Repinit: the Gram matrix of embedded neighbour moments (theory 5, 12.14). One block per centre at a time; the rows of the environment
+// matrix and the embedding of a tile of edges live in the block and nowhere else.
 #include "cuda/embedding_net.cuh"
+#include "cuda/env_mat.cuh"
+#include "cuda/repinit.hpp"
 
 using namespace dpa2;
 
 namespace {
 
+constexpr int THREADS = cuda::embedding_threads;
+
 /// A tile of edges of one centre in shared memory; lanes without an edge hold zeros.
 struct Tile {
-  real *R, *sw;  // (4, LANES), (LANES)
-  int* row;      // (LANES): of the tables of types
+  real *R, *sw, *sums;  // (4, LANES), (LANES); of sum_lanes
+  int* row;             // (LANES): of the tables of types
 
-  __device__ void load(int first, int count, const real* rows, const real* switches, const int* j, const int* types, int centre_type,
-                       int ntypes, int one_side) {
+  __device__ __forceinline__ explicit Tile(real* shared, bool backward)
+      : R(shared),
+        sw(shared + 4 * LANES),
+        sums(shared + 5 * LANES),
+        row(reinterpret_cast<int*>(shared + (5 + (backward ? 6 * cuda::embedding_warps : 0)) * LANES)) {}
+
+  /// Lane e = edge `first` + e, by the threads of the lanes.
+  template <class Args>
+  __device__ __forceinline__ void load(const Args& a, int first, int count, int centre_type) {
     __syncthreads();
-    for (int e = threadIdx.x; e < LANES; e += blockDim.x) {
-      const bool there = e < count;
-      for (int x = 0; x < 4; ++x) R[x * LANES + e] = there ? rows[4LL * (first + e) + x] : real(0);
-      sw[e] = there ? switches[first + e] : real(0);
-      const int type = there ? types[j[first + e]] : 0;
-      row[e] = there ? (one_side != 0 ? type : type * ntypes + centre_type) : 0;
+    const int e = threadIdx.x;
+    if (e >= LANES) return;
+    real values[4] = {}, weight = 0;
+    int combination = 0;
+    if (e < count) {
+      environment(a.statistics, Edge(a.d, a.r, first + e), centre_type, values, weight);
+      const int type = a.types[a.j[first + e]];
+      combination = a.one_side != 0 ? type : type * a.ntypes + centre_type;
     }
-    __syncthreads();
+    for (int x = 0; x < 4; ++x) R[x * LANES + e] = values[x];
+    sw[e] = weight;
+    row[e] = combination;
   }
 };
 
 }  // namespace
 
-// D (n, d_width) columns 0..ng*axis =, M (n, 4, ng) =; R (nedge, 4), sw (nedge), start (n + 1), j (nedge), types (n) >= 0;
-// gate (combinations, ng) or null, times sw with gate_switch; pad (n): padded slots; pad_R (ntypes, 4) and pad_G (ntypes, ntypes, ng), row
-// of the type of atom 0, or null. Dynamic shared memory: 4 ng + 5 LANES + net.even() + net.odd().
-extern "C" __global__ void repinit(int ng, int axis, int ntypes, int one_side, int gate_switch, real inv_nsel, int d_width, real* D,
-                                   real* M, const real* R, const real* sw, const int* start, const int* j, const int* types,
-                                   const int* layout, const real* weights, const real* type_term, const real* type_skip, const real* gate,
-                                   const int* pad, const real* pad_R, const real* pad_G) {
+extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) repinit(const cuda::RepinitArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
-  __shared__ int rows[LANES];
-  real* moments = shared;
-  Tile tile{moments + 4 * ng, moments + 4 * ng + 4 * LANES, rows};
-  real* work = tile.sw + LANES;
-  const EmbeddingNet net{layout, weights, type_term, type_skip};
-  const int i = blockIdx.x, type = types[i];
-  for (int t = threadIdx.x; t < 4 * ng; t += blockDim.x) moments[t] = real(0);
-  for (int first = start[i]; first < start[i + 1]; first += LANES) {
-    const int count = min(LANES, start[i + 1] - first);
-    tile.load(first, count, R, sw, j, types, type, ntypes, one_side);
-    const Embedded G = embed<false>(net, tile.R, tile.row, work);
-    for (int c = threadIdx.x; c < ng; c += blockDim.x) {
-      real acc[4] = {};
-      for (int e = 0; e < count; ++e) {
-        real g = G.value[c * LANE_ROW + e];
-        if (gate != nullptr) g *= real(1) + gate[tile.row[e] * ng + c] * (gate_switch != 0 ? tile.sw[e] : real(1));
-        for (int x = 0; x < 4; ++x) acc[x] += tile.R[x * LANES + e] * g;
+  const int ng = a.ng, axis = a.axis;
+  Tile tile(shared, false);
+  real* const moments = work_of(shared, cuda::repinit_tile(false, LANES, sizeof(real)) / int(sizeof(real)), a.scratch,
+                                cuda::repinit_work(ng, a.net.even, a.net.odd, false, LANES, sizeof(real)));  // (ng, 4)
+  real* const work = moments + 4 * ng;
+  for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
+    const int type = a.types[i], end = a.start[i + 1];
+    __syncthreads();  // the moments of the centre before have been used
+    for (int c = threadIdx.x; c < ng; c += THREADS) write_quad(moments + 4 * c, {});
+    for (int first = a.start[i]; first < end; first += LANES) {
+      const int count = min(LANES, end - first);
+      tile.load(a, first, count, type);
+      const Embedded G = embed<false>(a.net, tile.R, tile.row, work);
+      for (int c = threadIdx.x; c < ng; c += THREADS) {
+        Quad sum = read_quad(moments + 4 * c);
+        for (int e = 0; e < count; e += 4) {
+          Quad g = read_quad(G.value + c * LANE_ROW + e);
+          if (a.net.gate != nullptr)
+            for (int l = 0; l < 4; ++l)
+              g.at[l] *= real(1) + a.net.gate[tile.row[e + l] * ng + c] * (a.net.gate_switch != 0 ? tile.sw[e + l] : real(1));
+#pragma unroll
+          for (int x = 0; x < 4; ++x) {
+            const Quad R = read_quad(tile.R + x * LANES + e);
+#pragma unroll
+            for (int l = 0; l < 4; ++l) sum.at[x] += R.at[l] * g.at[l];
+          }
+        }
+        write_quad(moments + 4 * c, sum);
       }
-      for (int x = 0; x < 4; ++x) moments[x * ng + c] += acc[x];
     }
-  }
-  __syncthreads();
-  for (int t = threadIdx.x; t < 4 * ng; t += blockDim.x) {
-    const int x = t / ng, c = t % ng;
-    real value = moments[t] * inv_nsel;
-    if (pad_G != nullptr) value += real(pad[i]) * inv_nsel * pad_R[4 * type + x] * pad_G[(types[0] * ntypes + type) * ng + c];
-    moments[t] = value;
-    M[4LL * i * ng + t] = value;
-  }
-  __syncthreads();
-  for (int t = threadIdx.x; t < ng * axis; t += blockDim.x) {
-    const int c = t / axis, a = t % axis;
-    real acc = 0;
-    for (int x = 0; x < 4; ++x) acc += moments[x * ng + c] * moments[x * ng + a];
-    row_of(D, i, d_width)[t] = acc;
+    for (int c = threadIdx.x; c < ng; c += THREADS) {  // of the same thread as before
+      Quad m = read_quad(moments + 4 * c);
+      for (int x = 0; x < 4; ++x) m.at[x] *= a.inv_nsel;
+      if (a.pad_G != nullptr) {
+        const int slot = a.pad_types[i / a.per_frame] * a.ntypes + type;
+        const real factor = real(a.pad[i]) * a.inv_nsel * row_of(a.pad_G, slot, ng)[c];
+        for (int x = 0; x < 4; ++x) m.at[x] += factor * a.pad_R[4 * type + x];
+      }
+      write_quad(moments + 4 * c, m);
+      if (a.M != nullptr) write_quad(row_of(a.M, i, 4 * ng) + 4 * c, m);
+    }
+    __syncthreads();
+    real* const D = row_of(a.D, i, a.d_width);
+    int c = threadIdx.x / axis, k = threadIdx.x % axis;
+    for (int t = threadIdx.x; t < ng * axis; t += THREADS) {
+      const Quad mc = read_quad(moments + 4 * c), mk = read_quad(moments + 4 * k);
+      real sum = 0;
+      for (int x = 0; x < 4; ++x) sum += mc.at[x] * mk.at[x];
+      D[t] = sum;
+      c += THREADS / axis;
+      k += THREADS % axis;
+      if (k >= axis) {
+        k -= axis;
+        ++c;
+      }
+    }
   }
 }
 
-// dR (nedge, 4) =, dsw (nedge) =, given dD (n, d_width) and the M of the forward. Blocks of 128 threads. Dynamic shared memory: 4 ng + 5 LANES
-// + 2 (net.even() + net.odd()).
-extern "C" __global__ void repinit_backward(int ng, int axis, int ntypes, int one_side, int gate_switch, real inv_nsel, int d_width,
-                                            real* dR, real* dsw, const real* dD, const real* M, const real* R, const real* sw,
-                                            const int* start, const int* j, const int* types, const int* layout, const real* weights,
-                                            const real* type_term, const real* type_skip, const real* gate) {
-  DYNAMIC_SHARED(real, shared);
-  __shared__ int rows[LANES];
-  real* dM = shared;
-  Tile tile{dM + 4 * ng, dM + 4 * ng + 4 * LANES, rows};
-  real* work = tile.sw + LANES;
-  const EmbeddingNet net{layout, weights, type_term, type_skip};
-  const int i = blockIdx.x, type = types[i];
-  const real* dDi = row_of(dD, i, d_width);
-  const real* Mi = M + 4LL * i * ng;
-  for (int t = threadIdx.x; t < 4 * ng; t += blockDim.x) {
-    dM[t] = gram_gradient(ng, axis, t % ng, dDi, axis, 1, Mi + t / ng * ng) * inv_nsel;
-  }
-  const int parts = blockDim.x / LANES, e = threadIdx.x / parts, part = threadIdx.x % parts;
-  for (int first = start[i]; first < start[i + 1]; first += LANES) {
-    const int count = min(LANES, start[i + 1] - first);
-    tile.load(first, count, R, sw, j, types, type, ntypes, one_side);
-    const Embedded G = embed<true>(net, tile.R, tile.row, work);
-    real acc[4] = {}, ds = 0, from_gate = 0;
-    for (int c = part; c < ng; c += parts) {
-      const real value = G.value[c * LANE_ROW + e];
-      const real g = gate != nullptr ? gate[tile.row[e] * ng + c] : real(0);
-      const real factor = real(1) + g * (gate_switch != 0 ? tile.sw[e] : real(1));
-      real dG = 0;
-      for (int x = 0; x < 4; ++x) {
-        dG += tile.R[x * LANES + e] * dM[x * ng + c];
-        acc[x] += dM[x * ng + c] * value * factor;
-      }
-      ds += dG * factor * G.tangent[c * LANE_ROW + e];
-      from_gate += dG * value * g;
+namespace {
+
+/// dM (ng, 4) = the gradient of the sums over the edges, from that of the Gram matrix: dM_c = sum_a dD_ca M_a, and for c < axis
+/// + sum_k dD_kc M_k.
+__device__ __forceinline__ void moments_gradient(int ng, int axis, real factor, const real* dD, const real* M, real* dM) {
+  for (int c = threadIdx.x; c < ng; c += THREADS) {
+    Quad sum = {};
+    for (int k = 0; k < axis; ++k) {
+      const Quad m = read_quad(M + 4 * k);
+      for (int x = 0; x < 4; ++x) sum.at[x] += dD[c * axis + k] * m.at[x];
     }
-    for (int x = 0; x < 4; ++x) acc[x] = part_sum(acc[x], parts);
-    ds = part_sum(ds, parts);
-    from_gate = part_sum(from_gate, parts);
-    if (part == 0 && e < count) {
-      dR[4LL * (first + e)] = acc[0] + ds;
-      for (int x = 1; x < 4; ++x) dR[4LL * (first + e) + x] = acc[x];
-      dsw[first + e] = gate_switch != 0 ? from_gate : real(0);
+    for (int x = 0; x < 4; ++x) sum.at[x] *= factor;
+    write_quad(dM + 4 * c, sum);
+  }
+  __syncthreads();
+  for (int c = threadIdx.x / 32; c < axis; c += cuda::embedding_warps) {
+    Quad sum = {};
+    for (int k = threadIdx.x % 32; k < ng; k += 32) {
+      const Quad m = read_quad(M + 4 * k);
+      for (int x = 0; x < 4; ++x) sum.at[x] += dD[k * axis + c] * m.at[x];
+    }
+    for (int x = 0; x < 4; ++x) sum.at[x] = warp_sum(sum.at[x]);
+    if (threadIdx.x % 32 == 0) {
+      Quad first = read_quad(dM + 4 * c);
+      for (int x = 0; x < 4; ++x) first.at[x] += sum.at[x] * factor;
+      write_quad(dM + 4 * c, first);
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) repinit_backward(const cuda::RepinitBackwardArgs<real> a) {
+  DYNAMIC_SHARED(real, shared);
+  const int ng = a.ng;
+  Tile tile(shared, true);
+  real* const dM = work_of(shared, cuda::repinit_tile(true, LANES, sizeof(real)) / int(sizeof(real)), a.scratch,
+                           cuda::repinit_work(ng, a.net.even, a.net.odd, true, LANES, sizeof(real)));
+  real* const work = dM + 4 * ng;
+  const int lane = threadIdx.x % QUADS * 4;
+  for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
+    const int type = a.types[i], end = a.start[i + 1];
+    __syncthreads();  // dM of the centre before has been used
+    moments_gradient(ng, a.axis, a.inv_nsel, row_of(a.dD, i, a.d_width), row_of(a.M, i, 4 * ng), dM);
+    for (int first = a.start[i]; first < end; first += LANES) {
+      const int count = min(LANES, end - first);
+      tile.load(a, first, count, type);
+      const Embedded G = embed<true>(a.net, tile.R, tile.row, work);
+      // By edge: the gradient of its row, the share of its scalar, and what the switch gets through the gate.
+      real sums[6][4] = {};
+      for (int c = threadIdx.x / QUADS; c < ng; c += THREADS / QUADS) {
+        const Quad m = read_quad(dM + 4 * c), value = read_quad(G.value + c * LANE_ROW + lane);
+        const Quad slope = read_quad(G.tangent + c * LANE_ROW + lane);
+        real along[4] = {};
+#pragma unroll
+        for (int x = 0; x < 4; ++x) {
+          const Quad R = read_quad(tile.R + x * LANES + lane);
+#pragma unroll
+          for (int l = 0; l < 4; ++l) along[l] += R.at[l] * m.at[x];
+        }
+#pragma unroll
+        for (int l = 0; l < 4; ++l) {
+          const real g = a.net.gate != nullptr ? a.net.gate[tile.row[lane + l] * ng + c] : real(0);
+          const real factor = real(1) + g * (a.net.gate_switch != 0 ? tile.sw[lane + l] : real(1)), gated = value.at[l] * factor;
+#pragma unroll
+          for (int x = 0; x < 4; ++x) sums[x][l] += m.at[x] * gated;
+          sums[4][l] += along[l] * factor * slope.at[l];
+          sums[5][l] += along[l] * value.at[l] * g;
+        }
+      }
+      sum_lanes(sums, tile.sums);
+      const int e = threadIdx.x;
+      if (e < count) {
+        real dR[4], g[3] = {};
+        for (int x = 0; x < 4; ++x) dR[x] = tile.sums[x * LANES + e];
+        dR[0] += tile.sums[4 * LANES + e];
+        environment_backward(a.statistics, Edge(a.d, a.r, first + e), type, dR, a.net.gate_switch != 0 ? tile.sums[5 * LANES + e] : real(0),
+                             g);
+        for (int x = 0; x < 3; ++x) a.gamma[3LL * (first + e) + x] = g[x];
+      }
     }
   }
 }

@@ -1,171 +1,240 @@
-// The three-body block: embedded products of neighbour vectors (theory 6, 12.13). One block per centre, over
-// all ordered pairs of its edges; the padded slots are one more neighbour, number n, that counts `multiplicity` times.
+// The three-body block: embedded products of neighbour vectors (theory 6, 12.13). One block per centre at a time, over all ordered pairs
+// of its edges, by tiles of neighbours; the padded slots are one more neighbour, behind the edges, that counts `multiplicity` times.
 #include "cuda/embedding_net.cuh"
+#include "cuda/env_mat.cuh"
+#include "cuda/three_body.hpp"
 
 using namespace dpa2;
 
 namespace {
 
-/// The neighbours of a centre in shared memory: vectors, switch and multiplicity; and a tile of pairs.
-struct Neighbors {
-  int n, m;               // edges; with the pad neighbour
-  real *v, *sw;           // (3, most + 1), (most + 1)
-  int* type;              // (most + 1)
-  real *e, *ss, *weight;  // (LANES) of a tile of pairs: v_j . v_k, sw_j sw_k, multiplicities
-  int* row;               // (LANES)
-  int stride;
+constexpr int THREADS = cuda::embedding_threads, TILE = cuda::three_body_tile, PAIR_ROW = cuda::three_body_row;
+constexpr int PARTS = THREADS / TILE, PART = TILE / PARTS;  // threads of a neighbour, and what each of them adds up
+static_assert(2 * TILE <= THREADS, "two tiles are loaded at once");
+
+/// A centre, and how many neighbours it has.
+struct Centre {
+  int i, type, n, m, at;  // edges; with the padded slots; the first edge in the master list
   real multiplicity;
 
-  __device__ void load(int first, const real* R, const real* switches, const int* edge, const int* j, const int* types, const real* pad_v) {
-    for (int t = threadIdx.x; t < m; t += blockDim.x) {
-      for (int x = 0; x < 3; ++x) v[x * stride + t] = t < n ? R[4LL * (first + t) + 1 + x] : pad_v[x];
-      sw[t] = t < n ? switches[first + t] : real(0);
-      type[t] = t < n ? types[j[edge[first + t]]] : types[0];
-    }
-    __syncthreads();
+  template <class Args>
+  __device__ __forceinline__ Centre(const Args& a, int centre)
+      : i(centre), type(a.types[centre]), n(a.start[centre + 1] - a.start[centre]), at(a.master_start[centre]) {
+    multiplicity = a.pad_v != nullptr ? real(a.pad[centre]) : real(0);
+    m = n + (multiplicity != real(0) ? 1 : 0);
+  }
+  __device__ __forceinline__ real times(int k) const { return k < n ? real(1) : multiplicity; }
+};
+
+/// Neighbours `first`... of a centre in shared memory: vectors and switch.
+struct Side {
+  real *v, *sw;  // (3, TILE), (TILE)
+  int* type;     // (TILE)
+  int first, count;
+};
+
+/// What a block works on: two tiles of neighbours, and LANES of their pairs.
+struct Pairs {
+  Side a, b;
+  real *e, *ss, *weight;  // (LANES): v_j . v_k, sw_j sw_k, multiplicities
+  int* row;               // (LANES)
+  real *sums, *de, *dss;  // of sum_lanes; (TILE, PAIR_ROW) gradients of e and ss of all pairs of the two tiles
+
+  __device__ __forceinline__ Pairs(real* shared, bool backward) {
+    a.v = shared;
+    a.sw = shared + 3 * TILE;
+    b.v = shared + 4 * TILE;
+    b.sw = shared + 7 * TILE;
+    e = shared + 8 * TILE;
+    ss = e + LANES;
+    weight = ss + LANES;
+    sums = weight + LANES;
+    de = sums + 3 * cuda::embedding_warps * LANES;
+    dss = de + TILE * PAIR_ROW;
+    row = reinterpret_cast<int*>(shared + cuda::three_body_numbers(backward, LANES));
+    a.type = row + LANES;
+    b.type = a.type + TILE;
   }
 
-  __device__ real times(int k) const { return k < n ? real(1) : multiplicity; }
+  /// The tiles that begin at these neighbours.
+  template <class Args>
+  __device__ __forceinline__ void load(const Args& args, const Centre& centre, int first_a, int first_b) {
+    a.first = first_a;
+    b.first = first_b;
+    a.count = min(TILE, centre.m - first_a);
+    b.count = min(TILE, centre.m - first_b);
+    __syncthreads();
+    const int t = threadIdx.x % TILE;
+    if (threadIdx.x < TILE)
+      load(args, centre, a, t);
+    else if (threadIdx.x < 2 * TILE)
+      load(args, centre, b, t);
+  }
 
-  /// Lane `lane` = the pair (j, k); no pair where k >= m.
-  __device__ void pair(int lane, int j, int k, int ntypes) {
-    const bool there = j < m && k < m;
+  /// Lane `lane` = the pair (j, k) of the tiles; no pair where k >= b.count.
+  __device__ __forceinline__ void pair(const Centre& centre, int lane, int j, int k, bool there) {
     real dot = 0;
     if (there)
-      for (int x = 0; x < 3; ++x) dot += v[x * stride + j] * v[x * stride + k];
+      for (int x = 0; x < 3; ++x) dot += a.v[x * TILE + j] * b.v[x * TILE + k];
     e[lane] = dot;
-    ss[lane] = there ? sw[j] * sw[k] : real(0);
-    weight[lane] = there ? times(j) * times(k) : real(0);
-    row[lane] = there ? type[j] * ntypes + type[k] : 0;
+    ss[lane] = there ? a.sw[j] * b.sw[k] : real(0);
+    weight[lane] = there ? centre.times(a.first + j) * centre.times(b.first + k) : real(0);
+  }
+
+ private:
+  template <class Args>
+  __device__ __forceinline__ static void load(const Args& args, const Centre& centre, const Side& side, int t) {
+    const int k = side.first + t;
+    if (t >= side.count) return;
+    real R[4], sw = 0;
+    int type;
+    if (k < centre.n) {
+      environment(args.statistics, Edge(args.d, args.r, centre.at + k), centre.type, R, sw);
+      type = args.types[args.j[centre.at + k]];
+    } else {
+      for (int x = 0; x < 3; ++x) R[1 + x] = args.pad_v[3 * centre.type + x];
+      type = args.pad_types[centre.i / args.per_frame];
+    }
+    for (int x = 0; x < 3; ++x) side.v[x * TILE + t] = R[1 + x];
+    side.sw[t] = sw;
+    side.type[t] = type;
   }
 };
 
-__device__ Neighbors neighbors_in(real* shared, int* ints, int most) {
-  Neighbors at;
-  at.stride = most + 1;
-  at.v = shared;
-  at.sw = shared + 3 * at.stride;
-  at.e = shared + 4 * at.stride;
-  at.ss = at.e + LANES;
-  at.weight = at.ss + LANES;
-  at.row = ints;
-  at.type = ints + LANES;
-  return at;
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) three_body(const cuda::ThreeBodyArgs<real> a) {
+  DYNAMIC_SHARED(real, shared);
+  const int n3 = a.n3, lane = threadIdx.x % QUADS * 4;
+  Pairs at(shared, false);
+  real* const total = work_of(shared, cuda::three_body_small(false, LANES, sizeof(real)) / int(sizeof(real)), a.scratch,
+                              cuda::three_body_work(n3, a.net.even, a.net.odd, false, LANES, sizeof(real)));
+  real* const work = total + (n3 + 3) / 4 * 4;
+  for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
+    const Centre centre(a, i);
+    __syncthreads();  // the sums of the centre before have been used
+    for (int c = threadIdx.x; c < n3; c += THREADS) total[c] = real(0);
+    for (int first_a = 0; first_a < centre.m; first_a += TILE)
+      for (int first_b = 0; first_b < centre.m; first_b += TILE) {
+        at.load(a, centre, first_a, first_b);
+        const int pairs = at.a.count * at.b.count;
+        for (int q = 0; q < pairs; q += LANES) {
+          __syncthreads();
+          const int own = threadIdx.x;
+          if (own < LANES) {
+            const bool there = q + own < pairs;
+            const int j = there ? (q + own) / at.b.count : 0, k = there ? q + own - j * at.b.count : 0;
+            at.pair(centre, own, j, k, there);
+            at.row[own] = at.a.type[j] * a.ntypes + at.b.type[k];
+          }
+          const Embedded H = embed<false>(a.net, at.e, at.row, work);
+          for (int c0 = 0; c0 < n3; c0 += THREADS / QUADS) {
+            const int c = c0 + threadIdx.x / QUADS;
+            real term = 0;
+            if (c < n3) {
+              const Quad h = read_quad(H.value + c * LANE_ROW + lane);
+#pragma unroll
+              for (int l = 0; l < 4; ++l) {
+                real one = at.weight[lane + l] * at.e[lane + l] * h.at[l];
+                if (a.net.gate != nullptr)
+                  one *= real(1) + a.net.gate[at.row[lane + l] * n3 + c] * (a.net.gate_switch != 0 ? at.ss[lane + l] : real(1));
+                term += one;
+              }
+            }
+            term = part_sum(term, QUADS);
+            if (c < n3 && lane == 0) total[c] += term;
+          }
+        }
+      }
+    __syncthreads();
+    for (int c = threadIdx.x; c < n3; c += THREADS) row_of(a.D, i, a.d_width)[a.offset + c] = total[c] * a.inv_nsel_squared;
+  }
+}
+
+namespace {
+
+/// gamma += what the pairs of the two tiles give to neighbour `t` of one of them. Threads t * PARTS... of all warps take part; a neighbour
+/// belongs to the same thread whatever the tiles.
+__device__ __forceinline__ void add_to_edge(const cuda::ThreeBodyBackwardArgs<real>& a, const Centre& centre, const Side& side,
+                                            real (&sum)[4]) {
+  const int t = threadIdx.x / PARTS, k = side.first + t;
+  for (int x = 0; x < 4; ++x) sum[x] = part_sum(sum[x], PARTS);
+  if (threadIdx.x % PARTS != 0 || t >= side.count || k >= centre.n) return;
+  const real dR[4] = {real(0), sum[0], sum[1], sum[2]};
+  real g[3] = {};
+  environment_backward(a.statistics, Edge(a.d, a.r, centre.at + k), centre.type, dR, sum[3], g);
+  for (int x = 0; x < 3; ++x) a.gamma[3LL * (centre.at + k) + x] += g[x];
+}
+
+/// sum (4) += over the neighbours of the other side: `step` numbers from one to the next in the tables, `own` this neighbour's place there.
+__device__ __forceinline__ void add_pairs(const Pairs& at, const Side& other, int own, int step, real (&sum)[4]) {
+  const int first = threadIdx.x % PARTS * PART, end = min(first + PART, other.count);
+  for (int k = first; k < end; ++k) {
+    const real de = at.de[own + k * step];
+    for (int x = 0; x < 3; ++x) sum[x] += de * other.v[x * TILE + k];
+    sum[3] += at.dss[own + k * step] * other.sw[k];
+  }
 }
 
 }  // namespace
 
-// D (n, d_width) columns offset..offset+n3 =; R (edges of the block, 4), sw likewise, start (n + 1), edge: their numbers in the master
-// list that j belongs to; gate (ntypes, ntypes, n3) or null; pad (n), pad_v (ntypes, 3) or null. Dynamic shared memory: 4 (most + 1) +
-// 3 LANES + n3 + net.even() + net.odd() numbers and LANES + most + 1 integers, most: edges of any centre.
-extern "C" __global__ void three_body(int n3, int ntypes, int gate_switch, real inv_nsel_squared, int d_width, int offset, int most,
-                                      real* D, const real* R, const real* sw, const int* start, const int* edge, const int* j,
-                                      const int* types, const int* layout, const real* weights, const real* type_term,
-                                      const real* type_skip, const real* gate, const int* pad, const real* pad_v) {
+extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) three_body_backward(const cuda::ThreeBodyBackwardArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
-  const EmbeddingNet net{layout, weights, type_term, type_skip};
-  const int i = blockIdx.x;
-  real* total = shared + 4 * (most + 1) + 3 * LANES;
-  real* work = total + n3;
-  Neighbors at = neighbors_in(shared, reinterpret_cast<int*>(work + net.even() + net.odd()), most);
-  at.n = start[i + 1] - start[i];
-  at.multiplicity = pad_v != nullptr ? real(pad[i]) : real(0);
-  at.m = at.n + (at.multiplicity != real(0) ? 1 : 0);
-  at.load(start[i], R, sw, edge, j, types, pad_v != nullptr ? pad_v + 3 * types[i] : nullptr);
-  for (int c = threadIdx.x; c < n3; c += blockDim.x) total[c] = real(0);
-  const int pairs = at.m * at.m, lane = threadIdx.x % 32;
-  for (int q0 = 0; q0 < pairs; q0 += LANES) {
-    __syncthreads();
-    for (int t = threadIdx.x; t < LANES; t += blockDim.x) at.pair(t, (q0 + t) / at.m, (q0 + t) % at.m, ntypes);
-    const Embedded H = embed<false>(net, at.e, at.row, work);
-    for (int c = threadIdx.x / 32; c < n3; c += blockDim.x / 32) {
-      real term = 0;
-      if (lane < LANES) {
-        term = at.weight[lane] * at.e[lane] * H.value[c * LANE_ROW + lane];
-        if (gate != nullptr) term *= real(1) + gate[at.row[lane] * n3 + c] * (gate_switch != 0 ? at.ss[lane] : real(1));
-      }
-      term = warp_sum(term);
-      if (lane == 0) total[c] += term;
-    }
-  }
-  __syncthreads();
-  for (int c = threadIdx.x; c < n3; c += blockDim.x) row_of(D, i, d_width)[offset + c] = total[c] * inv_nsel_squared;
-}
-
-// dR (edges of the block, 4) =, dsw =, given dD (n, d_width). Blocks of 128 threads. Pairs are taken row by row, so that every
-// neighbour's gradient is added to by one thread at a time. Dynamic shared memory: 8 (most + 1) + 5 LANES + n3 + 2 (net.even() + net.odd())
-// numbers and LANES + most + 1 integers.
-extern "C" __global__ void three_body_backward(int n3, int ntypes, int gate_switch, real inv_nsel_squared, int d_width, int offset,
-                                               int most, real* dR, real* dsw, const real* dD, const real* R, const real* sw,
-                                               const int* start, const int* edge, const int* j, const int* types, const int* layout,
-                                               const real* weights, const real* type_term, const real* type_skip, const real* gate,
-                                               const int* pad, const real* pad_v) {
-  DYNAMIC_SHARED(real, shared);
-  const EmbeddingNet net{layout, weights, type_term, type_skip};
-  const int i = blockIdx.x, stride = most + 1;
-  real* dQ = shared + 4 * stride + 3 * LANES;
-  real* dv = dQ + n3;  // (3, most + 1)
-  real* dswitch = dv + 3 * stride;
-  real* de = dswitch + stride;  // (LANES)
-  real* dss = de + LANES;       // (LANES)
-  real* work = dss + LANES;
-  Neighbors at = neighbors_in(shared, reinterpret_cast<int*>(work + 2 * (net.even() + net.odd())), most);
-  at.n = start[i + 1] - start[i];
-  at.multiplicity = pad_v != nullptr ? real(pad[i]) : real(0);
-  at.m = at.n + (at.multiplicity != real(0) ? 1 : 0);
-  at.load(start[i], R, sw, edge, j, types, pad_v != nullptr ? pad_v + 3 * types[i] : nullptr);
-  for (int c = threadIdx.x; c < n3; c += blockDim.x) dQ[c] = row_of(dD, i, d_width)[offset + c] * inv_nsel_squared;
-  for (int t = threadIdx.x; t < 4 * stride; t += blockDim.x) dv[t] = real(0);
-  const int parts = blockDim.x / LANES, mine = threadIdx.x / parts, part = threadIdx.x % parts;
-  for (int row = 0; row < at.m; ++row)
-    for (int k0 = 0; k0 < at.m; k0 += LANES) {
-      __syncthreads();
-      for (int t = threadIdx.x; t < LANES; t += blockDim.x) at.pair(t, row, k0 + t, ntypes);
-      const Embedded H = embed<true>(net, at.e, at.row, work);
-      real direct = 0, along = 0, from_gate = 0;
-      for (int c = part; c < n3; c += parts) {
-        const real value = H.value[c * LANE_ROW + mine];
-        const real g = gate != nullptr ? gate[at.row[mine] * n3 + c] : real(0);
-        const real factor = real(1) + g * (gate_switch != 0 ? at.ss[mine] : real(1));
-        direct += dQ[c] * value * factor;
-        along += dQ[c] * H.tangent[c * LANE_ROW + mine] * factor;
-        from_gate += dQ[c] * value * g;
-      }
-      direct = part_sum(direct, parts);
-      along = part_sum(along, parts);
-      from_gate = part_sum(from_gate, parts);
-      if (part == 0) {
-        de[mine] = at.weight[mine] * (direct + at.e[mine] * along);
-        dss[mine] = gate_switch != 0 ? at.weight[mine] * at.e[mine] * from_gate : real(0);
-      }
-      __syncthreads();
-      // The first warp: its lanes own the neighbours of the tile, and then the row.
-      if (threadIdx.x < 32) {
-        const int lane = threadIdx.x, k = k0 + lane;
-        const bool there = lane < LANES && k < at.m;
-        real own[4] = {};
-        if (there) {
-          for (int x = 0; x < 3; ++x) {
-            own[x] = de[lane] * at.v[x * stride + k];
-            dv[x * stride + k] += de[lane] * at.v[x * stride + row];
+  const int n3 = a.n3, lane = threadIdx.x % QUADS * 4;
+  Pairs at(shared, true);
+  real* const dQ = work_of(shared, cuda::three_body_small(true, LANES, sizeof(real)) / int(sizeof(real)), a.scratch,
+                           cuda::three_body_work(n3, a.net.even, a.net.odd, true, LANES, sizeof(real)));
+  real* const work = dQ + (n3 + 3) / 4 * 4;
+  for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
+    const Centre centre(a, i);
+    __syncthreads();  // dQ of the centre before has been used
+    for (int c = threadIdx.x; c < n3; c += THREADS) dQ[c] = row_of(a.dD, i, a.d_width)[a.offset + c] * a.inv_nsel_squared;
+    // Every two tiles once; where they differ, a pair of their neighbours counts in both orders.
+    for (int first_a = 0; first_a < centre.m; first_a += TILE)
+      for (int first_b = first_a; first_b < centre.m; first_b += TILE) {
+        at.load(a, centre, first_a, first_b);
+        const int pairs = at.a.count * at.b.count, orders = first_a == first_b ? 1 : 2;
+        for (int q = 0; q < pairs; q += LANES) {
+          const int own = threadIdx.x;
+          const bool there = own < LANES && q + own < pairs;
+          const int j = there ? (q + own) / at.b.count : 0, k = there ? q + own - j * at.b.count : 0;
+          __syncthreads();
+          if (own < LANES) at.pair(centre, own, j, k, there);
+          for (int order = 0; order < orders; ++order) {
+            if (own < LANES) at.row[own] = order == 0 ? at.a.type[j] * a.ntypes + at.b.type[k] : at.b.type[k] * a.ntypes + at.a.type[j];
+            const Embedded H = embed<true>(a.net, at.e, at.row, work);
+            real sums[3][4] = {};  // dH, along the scalar, through the gate
+            for (int c = threadIdx.x / QUADS; c < n3; c += THREADS / QUADS) {
+              const Quad h = read_quad(H.value + c * LANE_ROW + lane), slope = read_quad(H.tangent + c * LANE_ROW + lane);
+#pragma unroll
+              for (int l = 0; l < 4; ++l) {
+                const real g = a.net.gate != nullptr ? a.net.gate[at.row[lane + l] * n3 + c] : real(0);
+                const real factor = dQ[c] * (real(1) + g * (a.net.gate_switch != 0 ? at.ss[lane + l] : real(1)));
+                sums[0][l] += factor * h.at[l];
+                sums[1][l] += factor * slope.at[l];
+                sums[2][l] += dQ[c] * h.at[l] * g;
+              }
+            }
+            sum_lanes(sums, at.sums);
+            if (there) {
+              const int place = j * PAIR_ROW + k;
+              const real de = at.weight[own] * (at.sums[own] + at.e[own] * at.sums[LANES + own]);
+              const real dss = a.net.gate_switch != 0 ? at.weight[own] * at.e[own] * at.sums[2 * LANES + own] : real(0);
+              at.de[place] = order == 0 ? de : at.de[place] + de;
+              at.dss[place] = order == 0 ? dss : at.dss[place] + dss;
+            }
           }
-          own[3] = dss[lane] * at.sw[k];
-          dswitch[k] += dss[lane] * at.sw[row];
         }
-        for (int x = 0; x < 4; ++x) own[x] = warp_sum(own[x]);
-        __syncwarp();
-        if (lane == 0) {
-          for (int x = 0; x < 3; ++x) dv[x * stride + row] += own[x];
-          dswitch[row] += own[3];
+        __syncthreads();
+        const int t = threadIdx.x / PARTS;
+        real sum[4] = {};
+        if (t < at.a.count) add_pairs(at, at.b, t * PAIR_ROW, 1, sum);
+        if (orders == 2) {
+          add_to_edge(a, centre, at.a, sum);
+          for (int x = 0; x < 4; ++x) sum[x] = real(0);
         }
-        __syncwarp();
+        if (t < at.b.count) add_pairs(at, at.a, t, PAIR_ROW, sum);
+        add_to_edge(a, centre, at.b, sum);
       }
-    }
-  __syncthreads();
-  for (int t = threadIdx.x; t < at.n; t += blockDim.x) {
-    const int e = start[i] + t;
-    dR[4LL * e] = real(0);
-    for (int x = 0; x < 3; ++x) dR[4LL * e + 1 + x] = dv[x * stride + t];
-    dsw[e] = dswitch[t];
   }
 }

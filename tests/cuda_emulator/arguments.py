@@ -18,7 +18,7 @@ from .build import SOURCES, EmulationError
 
 _STRUCT = re.compile(r"template\s*<class T>\s*struct (\w+)\s*\{(.*?)\n\};", re.DOTALL)
 _PLAIN = re.compile(r"^struct (\w+)\s*\{(.*?)\n\};", re.DOTALL | re.MULTILINE)
-_MEMBER = re.compile(r"^\s*(const\s+)?([\w ]+?)\s*(\*?)\s*(\w+)\s*(?:\[(\d+)\])?\s*(?:=[^;]*)?;", re.MULTILINE)
+_MEMBER = re.compile(r"^\s*(const\s+)?([\w<> ]+?)\s*(\*?)\s*(\w+)\s*(?:\[(\d+)\])?\s*(?:=[^;]*)?;", re.MULTILINE)
 _NUMBERS = {"int": "i4", "long long": "i8", "unsigned": "u4", "unsigned long long": "u8", "float": "f4", "double": "f8",
             "signed char": "i1", "unsigned char": "u1"}  # fmt: skip
 

@@ -1,0 +1,181 @@
+"""The first blocks on the emulated device: environment, repinit, three-body block and the repformer's edges, and back.
+
+Forward against the reference, the gradient of every edge vector against the reference's exact derivative.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_emulator import EmulatedDevice
+from dpa2.compress import chosen
+from dpa2.files import ModelData
+from entry_kernels import EntryKernels, draw_edges, reference
+from helpers import golden, relative
+from random_model import random_model
+
+STEP = 1e-30
+#: relative errors of the forward and of the gradient
+BOUNDS = {"double": (1e-13, 1e-12), "float": (2e-5, 2e-4)}
+COUNTS = [[3, 0, 7, 36]]  # one centre has more neighbours than any tile
+
+
+def small(seed: int = 1, **options: Any) -> tuple[Any, Any]:
+    """A model that has everything, unless options say otherwise."""
+    options.setdefault("ntypes", 3)
+    return random_model(np.random.default_rng(seed), **options)
+
+
+def assert_right(config: Any, weights: Any, edges: Any, precision: str = "double", seed: int = 11, **form: Any) -> None:
+    kernels = EntryKernels(config, weights, EmulatedDevice(seed), precision, **form)
+    kernels.lists(edges, edges.d)
+    found, want = kernels.forward(), reference(config, weights, edges, edges.d)
+    forward, backward = BOUNDS[precision]
+    for name in ("D", "g2", "h2", "w"):
+        assert found[name].shape == want[name].shape
+        assert relative(found[name], want[name]) <= forward, name
+    if kernels.n3:
+        assert relative(found["D"][:, -kernels.n3 :], want["D"][:, -kernels.n3 :]) <= forward, "three_body"
+    rng = np.random.default_rng(5)
+    for only in ("D", "three_body", "g2", "h2", "w"):  # one at a time: a large one must not hide a small one
+        seeds = {name: np.zeros(value.shape) for name, value in want.items()}
+        if only == "three_body":
+            if not kernels.n3:
+                continue
+            scale = 1.0 / max(1e-30, np.abs(want["D"][:, -kernels.n3 :]).max())
+            seeds["D"][:, -kernels.n3 :] = scale * rng.normal(size=(edges.centres, kernels.n3))
+        else:
+            seeds[only] = rng.normal(size=want[only].shape)
+            if only == "D":
+                seeds["D"][:, kernels.nd - kernels.n3 :] = 0
+        gamma = kernels.backward(seeds)
+        for _ in range(2):
+            direction = rng.normal(size=edges.d.shape)
+            moved = reference(config, weights, edges, edges.d + 1j * STEP * direction)
+            slope = sum(float((seeds[name] * np.imag(moved[name])).sum()) / STEP for name in moved)
+            scale = max(np.abs(gamma * direction).sum(), 1e-3)
+            assert abs(float((gamma * direction).sum()) - slope) <= backward * scale, only
+
+
+REPINIT: dict[str, Any] = {
+    "base": {},
+    "strip": {"tebd_input_mode": "strip"},
+    "resnet_dt": {"resnet_dt": True, "neuron": [4, 4, 8]},
+    "one_side": {"type_one_side": True, "neuron": [5]},
+    "one_side_strip": {"type_one_side": True, "tebd_input_mode": "strip", "neuron": [1, 2, 4, 4]},
+    "odd": {"neuron": [3, 7, 14, 13], "axis_neuron": 5, "three_body_neuron": [3]},
+    "silut": {"activation_function": "silut:1.0"},
+    "gelu": {"activation_function": "gelu", "three_body_neuron": [4, 4]},
+    "no_three_body": {"use_three_body": False},
+}
+
+
+@pytest.mark.parametrize("name", REPINIT)
+def test_options_of_repinit(name: str) -> None:
+    assert_right(*small(repinit=REPINIT[name]), draw_edges(2, COUNTS), lanes=16, narrow=name == "odd")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"descriptor": {"smooth": False}, "repinit": {"tebd_input_mode": "strip"}},
+        {"descriptor": {"env_protection": 0.1}, "davg": 0.3},
+        {"descriptor": {"smooth": False}, "davg": 0.3, "davg_vector": True, "repinit": {"tebd_input_mode": "strip"}},
+        {"davg": 0.3, "davg_vector": True, "repinit": {"type_one_side": True}},
+        {"repformer": {"direct_dist": True, "g2_dim": 37, "activation_function": "silu"}},
+        {"repformer": {"direct_dist": True}, "descriptor": {"smooth": False}},
+    ],
+    ids=["rough", "protection", "rough_padded", "padded_one_side", "direct", "direct_rough"],
+)
+def test_options_of_the_environment(options: Any) -> None:
+    assert_right(*small(**options), draw_edges(3, COUNTS))
+
+
+@pytest.mark.parametrize("mode", ["concat", "strip"])
+def test_frames(mode: str) -> None:
+    """Several systems: padded slots have the type of each one's first atom."""
+    config, weights = small(davg=0.3, davg_vector=True, repinit={"tebd_input_mode": mode})
+    edges = draw_edges(4, [[3, 5], [0, 34], [1, 0]])
+    edges.types[::2] = [0, 2, 1]
+    assert_right(config, weights, edges)
+
+
+def test_ghosts() -> None:
+    """Neighbours that are no centres."""
+    assert_right(*small(davg=0.3), draw_edges(5, [[9, 4, 0]], ghosts=40))
+
+
+def test_no_edges() -> None:
+    assert_right(*small(davg=0.3), draw_edges(6, [[0, 0]]))
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("lanes", "precision"),
+    [(4, "double"), pytest.param(8, "double", marks=slow), pytest.param(32, "double", marks=slow), (64, "double"),
+     pytest.param(4, "float", marks=slow), pytest.param(8, "float", marks=slow), pytest.param(16, "float", marks=slow),
+     (32, "float"), pytest.param(64, "float", marks=slow), (128, "float")],
+)  # fmt: skip
+def test_lanes(lanes: int, precision: str) -> None:
+    """However many scalars a block takes at a time."""
+    options: Any = {"repinit": {"tebd_input_mode": "strip"}} if lanes in (8, 32) else {}
+    assert_right(*small(**options), draw_edges(7, COUNTS), precision, lanes=lanes, narrow=lanes in (8, 64, 128))
+
+
+@pytest.mark.parametrize("precision", ["double", "float"])
+def test_work_in_global_memory(precision: str) -> None:
+    """Fewer blocks than centres."""
+    assert_right(*small(davg=0.3), draw_edges(8, COUNTS), precision, lanes=128 // (8 if precision == "double" else 4), scratch=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 64, 65, 120])
+@pytest.mark.parametrize("padded", [False, True])
+def test_tiles_of_neighbours(n: int, padded: bool) -> None:
+    options = {"davg": 0.3, "davg_vector": True} if padded else {}
+    assert_right(*small(repinit={"three_body_neuron": [3]}, **options), draw_edges(n, [[n, 2]]), lanes=32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [100, 240, 900])
+def test_wide_networks(width: int) -> None:
+    """With the fewest scalars, and in global memory."""
+    config, weights = small(repinit={"neuron": [width // 2, width], "three_body_neuron": [width, width]})
+    assert_right(config, weights, draw_edges(9, [[5, 2]]), lanes=4 if width < 500 else 16, scratch=0 if width < 500 else 2)
+
+
+@pytest.mark.parametrize("name", ["base", "strip", "davg_strip", "one_side_strip", "first_layer_skip", "three_body_skip_strip"])
+def test_models_of_deepmd_kit(name: str) -> None:
+    case = golden(name)
+    assert_right(case.config, case.weights, draw_edges(10, COUNTS, len(case.config["type_map"])))
+
+
+@pytest.mark.filterwarnings("ignore:the file does not say how close")
+@pytest.mark.parametrize("name", ["base", "davg_strip", "davg_rough", "one_side"])
+def test_compressed_models(name: str) -> None:
+    """Against the reference, which reads the same tables."""
+    case = golden(name)
+    data = chosen(ModelData(case.config, case.weights), 1e-3)
+    edges = draw_edges(10, COUNTS, len(case.config["type_map"]))
+    assert_right(data.config, data.weights, edges)
+    exact = reference(case.config, case.weights, edges, edges.d)["D"]
+    assert relative(reference(data.config, data.weights, edges, edges.d)["D"], exact) > 1e-9, "the tables were not read"
+
+
+def test_one_answer_whatever_the_schedule() -> None:
+    """Blocks and threads in any order, bit by bit the same."""
+    config, weights = small(davg=0.3, davg_vector=True, repinit={"tebd_input_mode": "strip"})
+    edges = draw_edges(12, COUNTS)
+    seen = set()
+    for seed in (None, 1, 2, 3):
+        for scratch in (0, 2):
+            kernels = EntryKernels(config, weights, EmulatedDevice(seed), "float", lanes=32, scratch=scratch)
+            kernels.lists(edges, edges.d)
+            out = kernels.forward()
+            seeds = {name: np.sin(np.arange(value.size)).reshape(value.shape) for name, value in out.items()}
+            seen.add(b"".join(value.tobytes() for value in [*out.values(), kernels.backward(seeds)]))
+    assert len(seen) == 1
