@@ -12,6 +12,8 @@ __device__ __forceinline__ double not_a_number() {
   return zero / zero;
 }
 
+__device__ __forceinline__ bool has_failed(const int* flag) { return flag != nullptr && *flag != 0; }
+
 /// The sum over a warp, in every lane.
 __device__ __forceinline__ double sum_of_warp(double v) {
   for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(FULL_MASK, v, step);
@@ -33,7 +35,7 @@ struct Ends {
 extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) assemble(const cuda::AssembleArgs<real> a) {
   const int i = own_atom(), lane = threadIdx.x % 32;
   if (i >= a.ends.atoms) return;
-  const bool failed = *a.ends.failed != 0;
+  const bool failed = has_failed(a.ends.failed);
   double f[3] = {}, own[9] = {}, other[9] = {};
   if (!failed) {
     const Ends at(a.ends, i);
@@ -60,9 +62,10 @@ extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) assemble(co
   }
   if (lane != 0) return;
   const double wrong = failed ? not_a_number() : 0.0;
-  for (int k = 0; k < 3; ++k) a.force[3LL * i + k] = f[k] + wrong;
+  if (a.force != nullptr)
+    for (int k = 0; k < 3; ++k) a.force[3LL * i + k] = f[k] + wrong;
   for (int k = 0; k < 9; ++k) {
-    if (i < a.ends.centres) a.virial[9LL * i + k] = own[k] + wrong;
+    if (a.virial != nullptr && i < a.ends.centres) a.virial[9LL * i + k] = own[k] + wrong;
     if (a.atom_virial != nullptr) a.atom_virial[9LL * i + k] = 0.5 * (own[k] + other[k]) + wrong;
   }
 }
@@ -70,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) assemble(co
 extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) assemble_deepmd(const cuda::AssembleDeepmdArgs<real> a) {
   const int i = own_atom(), lane = threadIdx.x % 32, l = a.axis;
   if (i >= a.ends.atoms) return;
-  const bool failed = *a.ends.failed != 0;
+  const bool failed = has_failed(a.ends.failed);
   double sum[3] = {};
   if (!failed) {
     const Ends at(a.ends, i);
@@ -100,7 +103,7 @@ extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) coordinate(
 extern "C" __global__ void __launch_bounds__(cuda::totals_threads, 2) totals(const cuda::TotalsArgs a) {
   __shared__ double partial[cuda::totals_threads];
   const int frame = blockIdx.x / cuda::totals_columns, c = blockIdx.x % cuda::totals_columns, t = threadIdx.x;
-  const bool energy = c == cuda::totals_columns - 1, failed = *a.failed != 0;
+  const bool energy = c == cuda::totals_columns - 1, failed = has_failed(a.failed);
   if (energy ? a.atom_energy == nullptr : a.virial == nullptr) return;
   const int width = energy ? 1 : 9;
   const double* in = row_of(energy ? a.atom_energy : a.virials + c, frame * a.per_frame, width);

@@ -15,7 +15,7 @@ struct EndsArgs {
   const int* start;     // (centres + 1)
   const int* begin;     // (atoms + 1): the edges to atom j are incoming[begin[j]..begin[j + 1]]
   const int* incoming;  // (edges)
-  const int* failed;    // not 0: results are NaN
+  const int* failed;    // not 0: results are NaN; or null
   int centres;
   int atoms;
 };
@@ -24,8 +24,8 @@ static_assert(sizeof(EndsArgs) == 48, "fixed-width");
 /// Forces and virials of the atoms.
 template <class T>
 struct AssembleArgs {
-  double* force;        // (atoms, 3) = what leaves a centre minus what arrives at it as a neighbour
-  double* virial;       // (centres, 9) = -sum over the centre's edges of gamma_k d_l
+  double* force;        // (atoms, 3) = what leaves a centre minus what arrives at it as a neighbour, or null
+  double* virial;       // (centres, 9) = -sum over the centre's edges of gamma_k d_l, or null
   double* atom_virial;  // (atoms, 9) = half of each edge's share to either end, or null
   const T* gamma;       // (edges, 3)
   EndsArgs ends;

@@ -1,0 +1,39 @@
+// Forces, virials and totals, the last kernels of an evaluation; where the frame has failed, all of them are NaN (theory 9).
+#pragma once
+
+#include "gpu/frame.hpp"
+#include "gpu/loader.hpp"
+#include "gpu/queue.hpp"
+
+namespace dpa2::gpu {
+
+/// What is wanted; null: not wanted.
+struct Results {
+  double* force = nullptr;        ///< (atoms, 3)
+  double* virial = nullptr;       ///< (frames, 9)
+  double* atom_virial = nullptr;  ///< (atoms, 9) half of each edge's share to either end
+  double* energy = nullptr;       ///< (frames)
+  double* atom_energy = nullptr;  ///< (centres) is read, and becomes NaN where the frame has failed
+};
+
+template <class T>
+class Assemble {
+ public:
+  explicit Assemble(Loader& loader);
+
+  /// gamma (master edges, 3): gradients of the edge vectors, or null where there are none.
+  void run(Queue& queue, const Frame& frame, const T* gamma, const Results& results) const;
+
+  /// seed (centres) = that coordinate in the cell: the weights of atomic energies whose gradient `deepmd` takes.
+  void coordinate(Queue& queue, const Frame& frame, int axis, double* seed) const;
+  /// Columns 3 k + axis of atom_virial (atoms, 9) as deepmd-kit defines it, from the gradients with these weights and without.
+  void deepmd(Queue& queue, const Frame& frame, int axis, const T* seeded, const T* plain, double* atom_virial) const;
+
+ private:
+  Function assemble_, deepmd_, coordinate_, totals_;
+};
+
+extern template class Assemble<float>;
+extern template class Assemble<double>;
+
+}  // namespace dpa2::gpu
