@@ -1,77 +1,133 @@
-// The fitting network around its dense products: input, hidden layers with skip and idt, atomic energies (theory 9.1, 12.2).
+// The fitting network (theory 9.1, 12.2): hidden layers with skip and idt, atomic energies, and their gradient with respect to g1.
 #include "cuda/activation.cuh"
-#include "cuda/block.cuh"
+#include "cuda/failed.cuh"
+#include "cuda/fitting.hpp"
+#include "cuda/product.cuh"
 
 using namespace dpa2;
 
-// x (size / width rows, width) = [g1 (n, n1); tebd of the type (ntypes, ntebd); fixed (.) up to column na_at; aparam (n, naparam); fixed on]:
-// fixed (width): what is the same for all atoms. g1 null: a descriptor of zeros.
-extern "C" __global__ void fitting_input(long long size, int width, int n1, int ntebd, int aparam_at, int naparam, real* x, const real* g1,
-                                         const real* tebd, const int* types, const real* fixed, const real* aparam) {
-  const long long at = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (at >= size) return;
-  const int i = static_cast<int>(at / width), c = static_cast<int>(at % width);
-  if (c < n1)
-    x[at] = g1 != nullptr ? row_of(g1, i, n1)[c] : real(0);
-  else if (c < n1 + ntebd)
-    x[at] = g1 != nullptr ? tebd[types[i] * ntebd + c - n1] : real(0);
-  else if (c >= aparam_at && c < aparam_at + naparam)
-    x[at] = row_of(aparam, i, naparam)[c - aparam_at];
-  else
-    x[at] = fixed[c];
-}
+namespace {
 
-// y (size / out rows, out) = phi(z + b) idt + skip of x (rows, in); dphi = phi' idt or null, which may be z; idt or null; skip: 0 none, 1 y += x,
-// 2 y += [x, x]
-extern "C" __global__ void fitting_hidden(long long size, int out, int in, int skip, real* y, real* dphi, const real* z, const real* x,
-                                          const real* b, const real* idt) {
-  const long long at = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (at >= size) return;
-  const int c = static_cast<int>(at % out);
-  real value, slope;
-  activate(z[at] + b[c], value, slope);
-  const real factor = idt != nullptr ? idt[c] : real(1);
-  value *= factor;
-  if (skip != 0) value += x[at / out * in + c % in];
-  y[at] = value;
-  if (dphi != nullptr) dphi[at] = slope * factor;
-}
+/// Rows of which only the first are stored, the others zeros.
+struct GivenRows {
+  struct Row {
+    const real* at;
+    __device__ __forceinline__ real operator()(int k) const { return at != nullptr ? at[k] : real(0); }
+  };
+  const real* a;
+  int width, given;
+  __device__ __forceinline__ Row row(int i) const { return {i < given ? row_of(a, i, width) : nullptr}; }
+};
 
-// dz (rows, out) = dy * dphi, dx (rows, in) = what the skip passes on; a thread per element of the wider of the two
-extern "C" __global__ void fitting_hidden_backward(int rows, int out, int in, int skip, real* dz, real* dx, const real* dy,
-                                                   const real* dphi) {
-  const int width = out > in ? out : in;
-  const long long t = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (t >= static_cast<long long>(rows) * width) return;
-  const int i = static_cast<int>(t / width), c = static_cast<int>(t % width);
-  const real* given = row_of(dy, i, out);
-  if (c < out) row_of(dz, i, out)[c] = given[c] * row_of(dphi, i, out)[c];
-  if (c < in) row_of(dx, i, in)[c] = skip == 0 ? real(0) : skip == 1 ? given[c] : given[c] + given[in + c];
-}
-
-// energy (n) = (y . w_out + b_out - vacuum + bias[type]) active, in double; vacuum (n) or null, bias (ntypes). With raw != 0, y . w_out +
-// b_out alone. One warp per atom.
-extern "C" __global__ void fitting_energy(int n, int width, int raw, double* energy, const real* y, const real* w_out, real b_out,
-                                          const double* vacuum, const double* bias, const double* active, const int* types) {
-  const int i = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (i >= n) return;
-  real acc = 0;
-  for (int c = lane; c < width; c += 32) acc += row_of(y, i, width)[c] * w_out[c];
-  acc = warp_sum(acc);
-  if (lane != 0) return;
-  double value = acc + b_out;
-  if (raw == 0) {
-    if (vacuum != nullptr) value -= vacuum[i];
-    value = active[i] != 0.0 ? value + bias[types[i]] : 0.0;
+/// What the network sees besides g1.
+struct ExtraRows {
+  struct Row {
+    const cuda::FittingExtra<real>* given;
+    int atom, frame;
+    __device__ __forceinline__ real operator()(int k) const {
+      const cuda::FittingExtra<real>& e = *given;
+      if (k < e.ntebd) return atom < e.centres ? e.tebd[e.types[atom] * e.ntebd + k] : real(0);
+      k -= e.ntebd;
+      if (k < e.nfparam) return real((e.fparam[frame * e.fparam_row + k] - e.fparam_avg[k]) * e.fparam_inv_std[k]);
+      k -= e.nfparam;
+      if (k < e.naparam) {
+        const int of = atom < e.centres ? atom : atom - e.centres;
+        return real((row_of(e.aparam, of, e.naparam)[k] - e.aparam_avg[k]) * e.aparam_inv_std[k]);
+      }
+      return e.case_embd[k - e.naparam];
+    }
+  };
+  const cuda::FittingExtra<real>& e;
+  __device__ __forceinline__ Row row(int i) const {
+    const int beyond = i - e.centres;
+    return {&e, i, beyond < 0 ? i / e.per_frame : e.naparam > 0 ? beyond / e.per_frame : beyond};
   }
-  energy[i] = value;
+};
+
+/// Whether an atom has an energy.
+__device__ __forceinline__ bool counts(const int* given_types, const int* counted, int i) {
+  return given_types[i] >= 0 && counted[given_types[i]] != 0;
 }
 
-// dy (size / width rows, width) = w_out active seed; seed (n) or null
-extern "C" __global__ void fitting_energy_backward(long long size, int width, real* dy, const real* w_out, const double* active,
-                                                   const double* seed) {
-  const long long at = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (at >= size) return;
-  const long long i = at / width;
-  dy[at] = w_out[at % width] * real(active[i] * (seed != nullptr ? seed[i] : 1.0));
+/// The gradient of the last layer's results: the seed of the atom times the row of weights.
+struct SeedRows {
+  struct Row {
+    real seed;
+    const real *w, *slope;
+    __device__ __forceinline__ real operator()(int k) const { return seed * w[k] * slope[k]; }
+  };
+  const cuda::FittingBackwardArgs<real>& p;
+  __device__ __forceinline__ real seed(int i) const {
+    if (!counts(p.given_types, p.counted, i)) return real(0);
+    return p.seed != nullptr ? real(p.seed[i]) : real(1);
+  }
+  __device__ __forceinline__ Row row(int i) const { return {seed(i), p.w_out, row_of(p.slope, i, p.out)}; }
+};
+
+}  // namespace
+
+// A block of product_threads per tile of y.
+extern "C" __global__ void __launch_bounds__(128) fitting_hidden(const cuda::FittingHiddenArgs<real> p) {
+  __shared__ ProductTiles tiles;
+  const int across = cuda::product_tiles(p.out);
+  ProductTile tile(tiles, blockIdx.x / across * cuda::product_rows(ROWS), blockIdx.x % across, p.rows, p.out);
+  const GivenRows x{p.x, p.in, p.given};
+  const ExtraRows extra{p.extra};
+  tile.add(p.in, x, p.w);
+  if (p.extra.width > 0) tile.add(p.extra.width, extra, p.extra_w);
+  tile.each([&](int i, int c, real sum) {
+    real value, slope;
+    activate(sum + p.b[c], value, slope);
+    const real factor = p.idt != nullptr ? p.idt[c] : real(1);
+    value *= factor;
+    if (p.skip != 0) {
+      const int in = p.in + p.extra.width, from = c < in ? c : c - in;
+      value += from < p.in ? x.row(i)(from) : extra.row(i)(from - p.in);
+    }
+    row_of(p.y, i, p.out)[c] = value;
+    if (p.slope != nullptr) row_of(p.slope, i, p.out)[c] = slope * factor;
+  });
+}
+
+// A block of product_threads per tile of dx.
+extern "C" __global__ void __launch_bounds__(128) fitting_hidden_backward(const cuda::FittingBackwardArgs<real> p) {
+  __shared__ ProductTiles tiles;
+  const int across = cuda::product_tiles(p.wanted);
+  ProductTile tile(tiles, blockIdx.x / across * cuda::product_rows(ROWS), blockIdx.x % across, p.rows, p.wanted);
+  const SeedRows seeds{p};
+  if (p.slope != nullptr) {
+    if (p.dy != nullptr)
+      tile.add(p.out, ScaledRows{p.dy, p.slope, p.out}, p.wt);
+    else
+      tile.add(p.out, seeds, p.wt);
+  }
+  tile.each([&](int i, int c, real sum) {
+    if (p.skip > 0) {
+      const real* dy = p.dy != nullptr ? row_of(p.dy, i, p.out) : p.w_out;
+      const real passed = p.skip > 1 ? dy[c] + dy[p.in + c] : dy[c];
+      sum += p.dy != nullptr ? passed : seeds.seed(i) * passed;
+    }
+    row_of(p.dx, i, p.wanted)[c] = sum;
+  });
+}
+
+// A warp per centre.
+extern "C" __global__ void __launch_bounds__(128) fitting_energy(const cuda::FittingEnergyArgs<real> p) {
+  const int i = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (i >= p.extra.centres) return;
+  const GivenRows y{p.y, p.in, p.given};
+  const ExtraRows extra{p.extra};
+  const auto network = [&](int row) {
+    real acc = 0;
+    const auto of_y = y.row(row);
+    for (int c = lane; c < p.in; c += 32) acc += of_y(c) * p.w_out[c];
+    const auto of_extra = extra.row(row);
+    for (int c = lane; c < p.extra.width; c += 32) acc += of_extra(c) * p.w_out[p.in + c];
+    return static_cast<double>(warp_sum(acc) + p.b_out);
+  };
+  double value = network(i);
+  if (p.vacuum != 0) value -= network(p.extra.centres + (p.extra.naparam > 0 ? i : i / p.extra.per_frame));
+  if (lane != 0) return;
+  value = counts(p.given_types, p.counted, i) ? value + p.bias[p.given_types[i]] : 0.0;
+  p.energy[i] = unless_failed(p.failed, value);
 }
