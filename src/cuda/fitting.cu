@@ -67,7 +67,7 @@ struct SeedRows {
 }  // namespace
 
 // A block of product_threads per tile of y.
-extern "C" __global__ void __launch_bounds__(128) fitting_hidden(const cuda::FittingHiddenArgs<real> p) {
+extern "C" __global__ void __launch_bounds__(128, RESIDENT) fitting_hidden(const cuda::FittingHiddenArgs<real> p) {
   __shared__ ProductTiles tiles;
   const int across = cuda::product_tiles(p.out);
   ProductTile tile(tiles, blockIdx.x / across * cuda::product_rows(ROWS), blockIdx.x % across, p.rows, p.out);
@@ -90,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(128) fitting_hidden(const cuda::Fit
 }
 
 // A block of product_threads per tile of dx.
-extern "C" __global__ void __launch_bounds__(128) fitting_hidden_backward(const cuda::FittingBackwardArgs<real> p) {
+extern "C" __global__ void __launch_bounds__(128, RESIDENT) fitting_hidden_backward(const cuda::FittingBackwardArgs<real> p) {
   __shared__ ProductTiles tiles;
   const int across = cuda::product_tiles(p.wanted);
   ProductTile tile(tiles, blockIdx.x / across * cuda::product_rows(ROWS), blockIdx.x % across, p.rows, p.wanted);

@@ -6,7 +6,7 @@
 
 using namespace dpa2;
 
-extern "C" __global__ void __launch_bounds__(128) g1_update(const cuda::G1UpdateArgs<real> p) {
+extern "C" __global__ void __launch_bounds__(128, RESIDENT) g1_update(const cuda::G1UpdateArgs<real> p) {
   __shared__ ProductTiles tiles;
   const int across = cuda::product_tiles(p.n1);
   ProductTile tile(tiles, blockIdx.x / across * cuda::product_rows(ROWS), blockIdx.x % across, p.n, p.n1);
@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(128) g1_update(const cuda::G1Update
   }
 }
 
-extern "C" __global__ void __launch_bounds__(128) g1_update_backward(const cuda::G1UpdateBackwardArgs<real> p) {
+extern "C" __global__ void __launch_bounds__(128, RESIDENT) g1_update_backward(const cuda::G1UpdateBackwardArgs<real> p) {
   __shared__ ProductTiles tiles;
   const int wide = p.heads * p.n1;
   const int of_g1 = cuda::product_tiles(p.n1), of_cat = cuda::product_tiles(p.width), across = of_g1 + of_cat + cuda::product_tiles(wide);

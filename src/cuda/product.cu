@@ -6,7 +6,7 @@
 using namespace dpa2;
 
 // out (rows, n) = or += phi(A b + type_term[types]), A = a * factor; slope (rows, n) = phi'.
-extern "C" __global__ void __launch_bounds__(128) product(const cuda::ProductArgs<real> p) {
+extern "C" __global__ void __launch_bounds__(128, RESIDENT) product(const cuda::ProductArgs<real> p) {
   __shared__ ProductTiles tiles;
   const int across = cuda::product_tiles(p.n);
   ProductTile tile(tiles, blockIdx.x / across * cuda::product_rows(ROWS), blockIdx.x % across, p.rows, p.n);

@@ -14,9 +14,13 @@ namespace dpa2 {
 
 static_assert(ROWS == 2 || ROWS == 4 || ROWS == 8, "the tiles are read two or four numbers at a time");
 
+constexpr int VECTOR = 16 / sizeof(real);  // numbers in sixteen bytes
+/// Blocks that a multiprocessor is to hold: what registers a kernel may take.
+constexpr int RESIDENT = sizeof(real) == 4 ? (ROWS == 2 ? 8 : 4) : (ROWS == 2 ? 6 : 3);
+
 /// N numbers, 2 or a multiple of 4, from where they are aligned for that many.
 template <int N>
-__device__ __forceinline__ void read_vector(const real* from, real (&to)[N]) {
+__device__ __forceinline__ void read_vector(const real* from, real* to) {
   if constexpr (sizeof(real) == 8) {
 #pragma unroll
     for (int x = 0; x < N; x += 2) {
@@ -72,8 +76,8 @@ struct ScaledRows {
 
 /// The pieces of A, by columns, and of B that are multiplied at a time.
 struct __align__(16) ProductTiles {
-  // Lanes write eight columns by four rows of A: with four numbers more than a multiple of the rows, each to a bank of its own.
-  static constexpr int row = cuda::product_rows(ROWS) + 4;
+  // Lanes write eight columns by four rows of A: with sixteen bytes more than the rows need, each to a bank of its own.
+  static constexpr int row = cuda::product_rows(ROWS) + VECTOR;
   real a[cuda::product_depth * row];
   real b[cuda::product_depth * cuda::product_columns];
 };
@@ -98,7 +102,7 @@ class ProductTile {
   __device__ __forceinline__ void add(int depth, const Rows& a, const real* b) {
     if (depth <= 0) return;
     constexpr int DEPTH = cuda::product_depth, PIECE = DEPTH * cuda::product_columns;
-    constexpr int VECTOR = 16 / sizeof(real), STEP = cuda::product_threads * VECTOR, PER = PIECE / STEP;
+    constexpr int STEP = cuda::product_threads * VECTOR, PER = PIECE / STEP;
     const int t = threadIdx.x, ka = t % 8;  // of A: eight columns of sixteen rows at a time
     typename Rows::Row rows[ROWS / 2];
 #pragma unroll
@@ -108,7 +112,7 @@ class ProductTile {
     real* const to_a = tiles_.a + ka * ProductTiles::row + t / 8;
     real* const to_b = tiles_.b + t * VECTOR;
     const real* const own_a = tiles_.a + t / 16 * ROWS;
-    const real* const own_b = tiles_.b + t % 16 * 4;
+    const real* const own_b = tiles_.b + t % 16 * VECTOR;
     real na[ROWS];
     real __align__(16) nb[PER * VECTOR];
     const auto fetch = [&](int k0) {
@@ -137,8 +141,9 @@ class ProductTile {
 #pragma unroll
       for (int k = 0; k < DEPTH; ++k) {
         real u[ROWS], v[4];
-        read_vector(own_a + k * ProductTiles::row, u);
-        read_vector(own_b + k * cuda::product_columns, v);
+        read_vector<ROWS>(own_a + k * ProductTiles::row, u);
+#pragma unroll
+        for (int y = 0; y < 4; y += VECTOR) read_vector<VECTOR>(own_b + k * cuda::product_columns + 16 * y, v + y);
 #pragma unroll
         for (int x = 0; x < ROWS; ++x)
 #pragma unroll
@@ -150,12 +155,15 @@ class ProductTile {
   /// out(i, c, sum) for the results of this thread that exist.
   template <class Out>
   __device__ __forceinline__ void each(Out out) {
-    const int i0 = i0_ + threadIdx.x / 16 * ROWS, c0 = column_ * cuda::product_columns + threadIdx.x % 16 * 4;
+    const int i0 = i0_ + threadIdx.x / 16 * ROWS, c0 = column_ * cuda::product_columns + threadIdx.x % 16 * VECTOR;
 #pragma unroll
     for (int x = 0; x < ROWS; ++x)
 #pragma unroll
-      for (int y = 0; y < 4; ++y)
-        if (i0 + x < rows_ && c0 + y < n_) out(i0 + x, c0 + y, sum_[x][y]);
+      for (int y = 0; y < 4; ++y) {
+        // Sixteen threads next to each other own sixteen times a vector of columns, in double twice.
+        const int c = c0 + y / VECTOR * 16 * VECTOR + y % VECTOR;
+        if (i0 + x < rows_ && c < n_) out(i0 + x, c, sum_[x][y]);
+      }
   }
 
  private:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from cuda_emulator import EmulatedDevice, EmulationError
+from cuda_emulator.build import SOURCES
+from cuda_emulator.sanitize import mutate
+from cuda_emulator.sanitize import run as run_sanitized
 from dpa2._native import folded
 from dpa2.reference.activation import activation
 from dpa2.reference.common import Weights
@@ -379,16 +384,59 @@ def test_outputs(precision: str) -> None:
 # ------------------------------------------------------------------------------------------- all of them
 
 
+def everything(device: EmulatedDevice) -> bytes:
+    """Every kernel but those of the outputs, on edges of tiles; the bits of what they give."""
+    run, layer = Nodes(device, "float64"), Layer("everything", 35)
+    update, out, *kept = update_of(layer, run)
+    case = Energies("vacuum, aparam", 2, 9)
+    net = case.network(run)
+    energy, slopes = case.forward(net)
+    product, _ = run.product(out, out.T, out, np.ones((3, 35)), np.arange(35) % 3, True, np.ones((35, 35)))
+    arrays = [product, out, *update.backward(out, *kept), energy, net.backward(case.types, slopes)]
+    assert all(array is not None and np.isfinite(array).all() for array in arrays)
+    return b"".join(array.tobytes() for array in arrays if array is not None)
+
+
 def test_one_answer_whatever_the_schedule() -> None:
     """Blocks and threads in any order, bit by bit the same."""
-    found = set()
-    for seed in (None, 1, 2, 3):
-        run, layer = nodes(seed=seed), Layer("everything", 35)
-        update, out, *kept = update_of(layer, run)
-        case = Energies("parameters", 2, 9)
-        net = case.network(run)
-        energy, slopes = case.forward(net)
-        arrays = [out, *update.backward(out, *kept), energy, net.backward(case.types, slopes), run.product(out, out.T)[0]]
-        assert all(array is not None and np.isfinite(array).all() for array in arrays)
-        found.add(b"".join(array.tobytes() for array in arrays if array is not None))
-    assert len(found) == 1
+    assert len({everything(EmulatedDevice(seed=seed)) for seed in (None, 1, 2, 3)}) == 1
+
+
+def sanitized(sanitizer: str, sources: Path) -> Any:
+    needs.sanitizer(sanitizer)
+    return run_sanitized(
+        "import sys; from pathlib import Path; sys.path.insert(0, 'cuda'); import test_nodes\n"
+        f"device = test_nodes.EmulatedDevice(sanitizer={sanitizer!r}, sources=Path({str(sources)!r}))\n"
+        "test_nodes.everything(device)",
+        sanitizer,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizer", ["address", "thread"])
+def test_sanitizers_find_nothing(sanitizer: str) -> None:
+    done = sanitized(sanitizer, SOURCES / "cuda")
+    assert done.returncode == 0, done.stderr[-6000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("occurrence", [0, 1])
+def test_a_removed_barrier_is_a_race(tmp_path: Path, occurrence: int) -> None:
+    done = sanitized("thread", mutate(tmp_path, "product.cuh", "__syncthreads();", "", occurrence))
+    assert "WARNING: ThreadSanitizer: data race" in done.stderr, done.stderr[-3000:]
+    assert "product.cuh:" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("min(i0_ + t / 8 + 16 * s, rows_ - 1)", "i0_ + t / 8 + 16 * s"),
+        ("min(k + 8 * (s % 2), depth - 1)", "k + 8 * (s % 2)"),
+        ("if (i0 + x < rows_ && c < n_)", "if (c < n_)"),
+    ],
+)
+def test_an_edge_that_is_forgotten_is_found(tmp_path: Path, old: str, new: str) -> None:
+    done = sanitized("address", mutate(tmp_path, "product.cuh", old, new))
+    assert "AddressSanitizer: " in done.stderr, done.stderr[-3000:]
+    assert "product.cuh:" in done.stderr

@@ -5,13 +5,12 @@ Two atoms in a box so small that a centre has more neighbours than any kernel ta
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import needs
 import pytest
-from cuda_emulator.sanitize import run
+from cuda_emulator.sanitize import mutate, run
 
 SOURCES = Path(__file__).resolve().parents[2] / "src" / "cuda"
 # `only` a source is launched, or all: what the others would have computed is then not a number, and nothing needs it.
@@ -65,17 +64,6 @@ def test_one_answer_whatever_the_schedule() -> None:
     scope: dict[str, Any] = {}
     exec(EVALUATION, scope)
     assert len({scope["evaluate"]("", str(SOURCES), "", seed, True) for seed in (None, 1, 2, 3, 4)}) == 1
-
-
-def mutate(folder: Path, source: str, old: str, new: str, occurrence: int = 0) -> Path:
-    """A copy of the kernels in which one place of a file is another."""
-    target = folder / "cuda"
-    shutil.copytree(SOURCES, target)
-    parts = (target / source).read_text(encoding="utf-8").split(old)
-    assert len(parts) > occurrence + 1, f"{source} has changed: {old!r} is not there"
-    text = old.join(parts[: occurrence + 1]) + new + old.join(parts[occurrence + 1 :])
-    (target / source).write_text(text, encoding="utf-8")
-    return target
 
 
 BARRIER = "__syncthreads();"

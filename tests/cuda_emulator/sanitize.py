@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .build import compiler, sanitizer_library
+from .build import SOURCES, compiler, sanitizer_library
 
 TESTS = Path(__file__).resolve().parent.parent
 OPTIONS = {
@@ -54,3 +54,14 @@ def run(code: str, sanitizer: str, timeout: float = 300.0) -> subprocess.Complet
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=timeout, cwd=TESTS
     )
+
+
+def mutate(folder: Path, source: str, old: str, new: str, occurrence: int = 0) -> Path:
+    """A copy of the kernels, below ``folder``, in which one place of a file is another."""
+    target = folder / "cuda"
+    shutil.copytree(SOURCES / "cuda", target)
+    parts = (target / source).read_text(encoding="utf-8").split(old)
+    assert len(parts) > occurrence + 1, f"{source} has changed: {old!r} is not there"
+    text = old.join(parts[: occurrence + 1]) + new + old.join(parts[occurrence + 1 :])
+    (target / source).write_text(text, encoding="utf-8")
+    return target
