@@ -1,4 +1,4 @@
-"""Random edges for kernels over edges, with ghosts and room behind the last edge, and what is asked of every such kernel."""
+"""Random edges for kernels over edges, with ghosts and room behind the last edge; what is asked of such a kernel."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cuda_emulator import EmulatedDevice
 STEP = 1e-30
 ROOM = 5  # rows of edges that no edge has
 NSEL = 256
+COUNTS = (0, 1, 31, 32, 33, 48, 120, 200)
 Arrays = dict[str, np.ndarray]
 
 
@@ -82,6 +83,20 @@ class Run:
 
     def start(self, source: str, kernel: str, struct: str, grid: int, values: Mapping[str, Any]) -> None:
         self.device.start(source, kernel, grid, 128, struct, values, 0, self.defines)
+
+
+def incoming(run: Run, rows: Any) -> Any:
+    """Rows of edges at their neighbours, ghosts among them, by the kernel: centres have something already."""
+    graph = run.graph
+    run.taken(rows)
+    out = run.empty(graph.atoms, rows.shape[1])
+    out[: graph.centres] = 1.0
+    values = {"begin": graph.begin, "edges": graph.order, "rows": rows, "out": out, "width": rows.shape[1],
+              "added": graph.centres}  # fmt: skip
+    run.start("sum_incoming.cu", "sum_incoming", "SumIncomingArgs", graph.atoms, values)
+    found = out.astype(np.float64)
+    found[: graph.centres] -= 1.0
+    return found
 
 
 def padded(matrix: Any) -> Any:

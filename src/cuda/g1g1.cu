@@ -1,61 +1,106 @@
-// The product of the two atoms' features as an update of the pair channel (theory 8.3, 12.7). One block per centre.
-#include "cuda/block.cuh"
+// The product of the two atoms' features as an update of the pair channel (theory 8.3, 12.7). One block per centre, tiles of 32 edges.
+#include "cuda/g1g1.hpp"
+
+#include "cuda/tile_product.cuh"
 
 using namespace dpa2;
 
-namespace {
-
-constexpr int TILE = 16;  // edges whose products are in shared memory together
-
-}  // namespace
-
-// U (nedge, n2) = (w_e g1_i * g1_j) W; W (n1, n2). Dynamic shared memory: n1 TILE (16).
-extern "C" __global__ void g1g1(int n1, int n2, real* U, const real* g1, const real* W, const real* w, const int* start, const int* j) {
-  DYNAMIC_SHARED(real, product);
-  const int i = blockIdx.x;
-  for (int first = start[i]; first < start[i + 1]; first += TILE) {
-    const int count = min(TILE, start[i + 1] - first);
+extern "C" __global__ void __launch_bounds__(cuda::tile_threads) g1g1(const cuda::G1G1Args<real> a) {
+  __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
+  __shared__ real own[WARPS * 32];
+  __shared__ real weight[TILE];
+  __shared__ int row[TILE];
+  const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
+  const int ldb = cuda::padded_to_tiles(a.n2);
+  const real* centre = row_of(a.g1, i, a.n1);
+  real* slab = slabs + warp * TILE * ROW;
+  real* scale = own + warp * 32;
+  for (int first = begin; first < end; first += TILE) {
+    const int count = min(TILE, end - first);
     __syncthreads();
-    for (int t = threadIdx.x; t < count * n1; t += blockDim.x) {
-      const int e = t / n1, c = t % n1;
-      product[c * TILE + e] = w[first + e] * row_of(g1, i, n1)[c] * row_of(g1, j[first + e], n1)[c];
+    stage_rows(row, a.j, first, count);
+    if (threadIdx.x < count) weight[threadIdx.x] = a.w[first + threadIdx.x];
+    for (int k0 = 0; k0 < a.n2; k0 += 32) {
+      __syncthreads();
+      real acc[8][4] = {};
+      // A warp has channels of its own; the sum over them is made at the end.
+      for (int c0 = 32 * warp; c0 < a.n1; c0 += 32 * WARPS) {
+        __syncwarp();
+        scale[lane] = c0 + lane < a.n1 ? centre[c0 + lane] : real(0);
+        stage_neighbours(slab, a.g1, row, a.n1, c0);
+        __syncwarp();
+        tile_product<true>(acc, slab + edge_of_lane(), a.W + c0 * ldb + k0 + column_of_lane(), ldb, 32, scale);
+      }
+      __syncwarp();
+      store_tile(slab, acc);
+      __syncthreads();
+      if (k0 + lane < a.n2)
+        for (int e = warp; e < count; e += WARPS) {
+          real sum = 0;
+          for (int s = 0; s < WARPS; ++s) sum += slabs[(s * TILE + e) * ROW + lane];
+          row_of(a.U, first + e, a.n2)[k0 + lane] = weight[e] * sum;
+        }
     }
-    __syncthreads();
-    block_product(count, n2, n1, product, TILE, 1, W, n2, 1, [&](int e, int k, real v) { row_of(U, first + e, n2)[k] = v; });
   }
 }
 
-// dg1 (n, n1) += (the centre's share), dg1_edge (nedge, n1) += (the neighbour's, rows of edges), dw (nedge) +=, given dU (nedge, n2); Wt (n2, n1).
-// Dynamic shared memory: (n1 + n2) TILE.
-extern "C" __global__ void g1g1_backward(int n1, int n2, real* dg1, real* dg1_edge, real* dw, const real* dU, const real* g1,
-                                         const real* Wt, const real* w, const int* start, const int* j) {
-  DYNAMIC_SHARED(real, y);      // (TILE, n1)
-  real* given = y + TILE * n1;  // (n2, TILE)
-  const int i = blockIdx.x, lane = threadIdx.x % 32;
-  const real* own = row_of(g1, i, n1);
-  for (int first = start[i]; first < start[i + 1]; first += TILE) {
-    const int count = min(TILE, start[i + 1] - first);
-    __syncthreads();
-    for (int t = threadIdx.x; t < count * n2; t += blockDim.x) given[t % n2 * TILE + t / n2] = row_of(dU, first + t / n2, n2)[t % n2];
-    __syncthreads();
-    block_product(count, n1, n2, given, TILE, 1, Wt, n1, 1, [&](int e, int c, real v) { y[e * n1 + c] = v; });
-    __syncthreads();
-    for (int c = threadIdx.x; c < n1; c += blockDim.x) {
-      real acc = 0;
-      for (int e = 0; e < count; ++e) acc += y[e * n1 + c] * w[first + e] * row_of(g1, j[first + e], n1)[c];
-      row_of(dg1, i, n1)[c] += acc;
-    }
-    for (int e = threadIdx.x / 32; e < count; e += blockDim.x / 32) {
-      const real* other = row_of(g1, j[first + e], n1);
-      real* out = row_of(dg1_edge, first + e, n1);
-      real acc = 0;
-      for (int c = lane; c < n1; c += 32) {
-        const real part = y[e * n1 + c] * own[c];
-        acc += part * other[c];
-        out[c] += part * w[first + e];
+extern "C" __global__ void __launch_bounds__(cuda::tile_threads) g1g1_backward(const cuda::G1G1BackwardArgs<real> a) {
+  constexpr int DEPTH = 64;  // channels of g2 in shared memory together
+  __align__(16) __shared__ real tile[DEPTH * ROW];
+  __shared__ real share[WARPS * TILE];  // of the gradient of w
+  __shared__ real weight[TILE];
+  __shared__ int row[TILE];
+  const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
+  const int e0 = edge_of_lane(), ldb = cuda::padded_to_tiles(a.n1);
+  for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
+    const int chunk = c0 + 32 * warp, c = chunk + column_of_lane(), busy = min(WARPS, (a.n1 - c0 + 31) / 32);
+    const bool mine = warp < busy;
+    real own[4] = {}, sum[4] = {};
+    if (mine) load_row4(own, row_of(a.g1, i, a.n1), c, a.n1);
+    for (int first = begin; first < end; first += TILE) {
+      const int count = min(TILE, end - first);
+      __syncthreads();
+      stage_rows(row, a.j, first, count);
+      if (threadIdx.x < count) weight[threadIdx.x] = a.w[first + threadIdx.x];
+      real y[8][4] = {};
+      project<DEPTH>(y, tile, a.dU, first, count, a.n2, a.Wt + c, ldb, mine);
+      if (mine) {
+        real part[8];
+#pragma unroll
+        for (int e = 0; e < 8; ++e) {
+          part[e] = 0;
+          if (e0 + e >= count) continue;
+          const real w = weight[e0 + e];
+          real* to = row_of(a.dg1_edge, first + e0 + e, a.n1);
+          real v[4], out[4] = {};
+          load_row4(v, row_of(a.g1, row[e0 + e], a.n1), c, a.n1);
+          if (a.fresh == 0) load_row4(out, to, c, a.n1);
+#pragma unroll
+          for (int x = 0; x < 4; ++x) {
+            const real along = y[e][x] * own[x];
+            out[x] += w * along;
+            part[e] += along * v[x];
+            sum[x] += w * y[e][x] * v[x];
+          }
+          store_row4(to, c, a.n1, out);
+        }
+        // Eight lanes have the same edges; this is the sum of edge number `lane`.
+        share[TILE * warp + lane] = lane_sums<8, 8>(part);
       }
-      acc = warp_sum(acc);
-      if (lane == 0) dw[first + e] += acc;
+      __syncthreads();
+      if (threadIdx.x < count) {
+        real acc = 0;
+        for (int s = 0; s < busy; ++s) acc += share[TILE * s + lane];
+        a.dw[first + lane] += acc;
+      }
     }
+    if (!mine) continue;
+    for (int x = 0; x < 4; ++x) sum[x] = sum_of_edges(sum[x]);
+    if (e0 != 0) continue;
+    real* to = row_of(a.dg1, i, a.n1);
+    real out[4];
+    load_row4(out, to, c, a.n1);
+    for (int x = 0; x < 4; ++x) out[x] += sum[x];
+    store_row4(to, c, a.n1, out);
   }
 }

@@ -1,115 +1,228 @@
-// Attention of a centre over the g1 of its neighbours (theory 8.10, 12.11, S7): keys folded with queries
-// before (tq), values with the head map after (o). One block per centre; scores stay in shared memory.
-#include "cuda/block.cuh"
+// Attention of a centre over the g1 of its neighbours (theory 8.10, 12.11, S7): keys folded with queries before (tq), values with the
+// head map after (o). One block per centre, tiles of 32 edges, four heads at a time, each with a warp of its own for what is a number per
+// edge: the largest logit and the sum of exponentials run along with the tiles.
+#include "cuda/local_attention.hpp"
+
+#include "cuda/tile_product.cuh"
 #include "math/attention.hpp"
 
 using namespace dpa2;
 
 namespace {
 
-/// S, P (nh, n) = scores and probabilities of the edges first..first+n; padded slots have the logit 0 where w is 1 + shift.
-__device__ void probabilities(int n, int n1, int nh, real* S, real* P, const real* tq, const real* g1, const int* j, const real* w,
-                              real shift, real npad) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  for (int e = warp; e < n; e += warps) {
-    const real* row = row_of(g1, j[e], n1);
-    for (int h = 0; h < nh; ++h) {
-      real acc = 0;
-      for (int c = lane; c < n1; c += 32) acc += tq[h * n1 + c] * row[c];
-      acc = warp_sum(acc);
-      if (lane == 0) {
-        S[h * n + e] = acc;
-        P[h * n + e] = math::logit(acc, w[e], w[e], shift);
+constexpr int HEADS = WARPS;
+
+/// Scalar products of the rows of a tile's neighbours with vectors (., n1), `heads` of a and in the second half of N those of b, over
+/// the warp's channels: to the begin of its slab (32, ROW), as (N, TILE). vectors (N, 32) are its own room too.
+template <int N>
+__device__ __forceinline__ void row_products(real* slab, real* vectors, const int* row, const real* g1, int n1, int heads, const real* a,
+                                             const real* b) {
+  const int lane = threadIdx.x % 32;
+  real acc[N] = {};
+  for (int c0 = threadIdx.x / 32 * 32; c0 < n1; c0 += 32 * WARPS) {
+    const int c = c0 + lane;
+    __syncwarp();
+#pragma unroll
+    for (int h = 0; h < HEADS; ++h) {
+      const bool inside = h < heads && c < n1;
+      vectors[32 * h + lane] = inside ? a[h * n1 + c] : real(0);
+      if (N > HEADS) vectors[32 * (HEADS + h) + lane] = inside ? b[h * n1 + c] : real(0);
+    }
+    stage_neighbours(slab, g1, row, n1, c0);
+    __syncwarp();
+#pragma unroll 2
+    for (int m = 0; m < 32; m += 4) {
+      real v[4];
+#pragma unroll
+      for (int s = 0; s < 4; ++s) v[s] = slab[(m + s) * ROW + lane];
+#pragma unroll
+      for (int k = 0; k < N; ++k) {
+        real q[4];
+        load4(q, vectors + 32 * k + m);
+        acc[k] += q[0] * v[0] + q[1] * v[1] + q[2] * v[2] + q[3] * v[3];
       }
     }
   }
-  __syncthreads();
-  for (int h = warp; h < nh; h += warps) {
-    real* p = P + h * n;
-    real top = math::least_logit(npad, shift);
-    for (int e = lane; e < n; e += 32) top = p[e] > top ? p[e] : top;
-    top = part_max(top, 32);
-    real total = 0;
-    for (int e = lane; e < n; e += 32) {
-      p[e] = DeviceMath::exp(p[e] - top);
-      total += p[e];
-    }
-    total = warp_sum(total) + npad * DeviceMath::exp(-shift - top);
-    for (int e = lane; e < n; e += 32) p[e] /= total;
-  }
-  __syncthreads();
+  __syncwarp();
+#pragma unroll
+  for (int k = 0; k < N; ++k) slab[TILE * k + lane] = acc[k];
+}
+
+/// Product k of an edge: the sum over the warps' slabs.
+__device__ __forceinline__ real whole_product(const real* slabs, int k, int edge) {
+  real acc = 0;
+  for (int s = 0; s < WARPS; ++s) acc += slabs[s * TILE * ROW + TILE * k + edge];
+  return acc;
 }
 
 }  // namespace
 
-// o (n, nh * n1) = sum_e P_he w_e g1_j; tq (n, nh * n1); attention_shift and nsel where smooth, 0 and 0 else (and w = 1). Dynamic shared memory:
-// 2 nh most.
-extern "C" __global__ void local_attention(int n1, int nh, real shift, int nsel, real* o, const real* tq, const real* g1, const real* w,
-                                           const int* start, const int* j) {
-  DYNAMIC_SHARED(real, S);
-  const int i = blockIdx.x, first = start[i], n = start[i + 1] - first;
-  real* P = S + nh * n;
-  probabilities(n, n1, nh, S, P, row_of(tq, i, nh * n1), g1, j + first, w + first, shift, nsel > n ? real(nsel - n) : real(0));
-  for (int t = threadIdx.x; t < nh * n1; t += blockDim.x) {
-    const int h = t / n1, c = t % n1;
-    real acc = 0;
-    for (int e = 0; e < n; ++e) acc += P[h * n + e] * w[first + e] * row_of(g1, j[first + e], n1)[c];
-    row_of(o, i, nh * n1)[t] = acc;
+extern "C" __global__ void __launch_bounds__(cuda::tile_threads) local_attention(const cuda::LocalAttentionArgs<real> a) {
+  __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
+  __align__(16) __shared__ real vectors[WARPS * HEADS * 32];
+  __align__(16) __shared__ real probability[HEADS * TILE];  // times w; zero behind the last edge
+  __shared__ int row[TILE];
+  static_assert(sizeof(slabs) + sizeof(vectors) + sizeof(probability) + sizeof(row) <= 48 * 1024, "any device has this");
+  const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
+  const real npad = a.nsel > end - begin ? real(a.nsel - (end - begin)) : real(0);
+  for (int h0 = 0; h0 < a.nh; h0 += HEADS) {
+    const int heads = min(HEADS, a.nh - h0), h = h0 + warp;
+    const bool mine = warp < heads;
+    // Padded slots have the logit -shift, where the search for the largest begins.
+    real top = math::least_logit(npad, a.shift), total = npad;
+    for (int first = begin; first < end; first += TILE) {
+      const int count = min(TILE, end - first);
+      __syncthreads();
+      stage_rows(row, a.j, first, count);
+      __syncthreads();
+      row_products<HEADS>(slabs + warp * TILE * ROW, vectors + warp * HEADS * 32, row, a.g1, a.n1, heads,
+                          row_of(a.tq, i, a.nh * a.n1) + h0 * a.n1, nullptr);
+      __syncthreads();
+      if (mine) {
+        real logit = 0;
+        if (lane < count) {
+          const real w = a.w[first + lane];
+          logit = math::logit(whole_product(slabs, warp, lane), w, w, a.shift);
+          row_of(a.logit, first + lane, a.nh)[h] = logit;
+        }
+        const real largest = part_max(lane < count ? logit : top, 32), before = top;
+        top = largest > top ? largest : top;
+        total = total * DeviceMath::exp(before - top) + warp_sum(lane < count ? DeviceMath::exp(logit - top) : real(0));
+      }
+    }
+    const real inverse = total > real(0) ? real(1) / total : real(0);
+    if (mine && lane == 0) {
+      row_of(a.largest, i, a.nh)[h] = top;
+      row_of(a.inverse, i, a.nh)[h] = inverse;
+    }
+    for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
+      const int c = c0 + threadIdx.x;
+      real acc[HEADS] = {};
+      for (int first = begin; first < end; first += TILE) {
+        const int count = min(TILE, end - first);
+        __syncthreads();
+        stage_rows(row, a.j, first, count);
+        real p = 0;
+        if (mine && lane < count) p = DeviceMath::exp(row_of(a.logit, first + lane, a.nh)[h] - top) * inverse * a.w[first + lane];
+        probability[TILE * warp + lane] = p;
+        __syncthreads();
+        if (c < a.n1)
+#pragma unroll 2
+          for (int e = 0; e < count; e += 4) {
+            real v[4];
+#pragma unroll
+            for (int s = 0; s < 4; ++s) v[s] = row_of(a.g1, row[e + s], a.n1)[c];
+#pragma unroll
+            for (int k = 0; k < HEADS; ++k) {
+              real q[4];
+              load4(q, probability + TILE * k + e);
+              acc[k] += q[0] * v[0] + q[1] * v[1] + q[2] * v[2] + q[3] * v[3];
+            }
+          }
+      }
+      if (c < a.n1)
+#pragma unroll
+        for (int k = 0; k < HEADS; ++k)
+          if (k < heads) row_of(a.o, i, a.nh * a.n1)[(h0 + k) * a.n1 + c] = acc[k];
+    }
   }
 }
 
-// dtq (n, nh * n1) =, dg1_edge (nedge, n1) += (rows of edges), dw (nedge) +=, given dout (n, nh * n1), the gradient of o. Dynamic shared memory:
-// 3 nh most.
-extern "C" __global__ void local_attention_backward(int n1, int nh, real shift, int nsel, real* dtq, real* dg1_edge, real* dw,
-                                                    const real* dout, const real* tq, const real* g1, const real* w, const int* start,
-                                                    const int* j) {
-  DYNAMIC_SHARED(real, S);
-  const int i = blockIdx.x, first = start[i], n = start[i + 1] - first;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  real* P = S + nh * n;
-  real* dP = P + nh * n;
-  const real* query = row_of(tq, i, nh * n1);
-  const real* given = row_of(dout, i, nh * n1);
-  probabilities(n, n1, nh, S, P, query, g1, j + first, w + first, shift, nsel > n ? real(nsel - n) : real(0));
-  for (int e = warp; e < n; e += warps) {
-    const real* row = row_of(g1, j[first + e], n1);
-    for (int h = 0; h < nh; ++h) {
-      real acc = 0;
-      for (int c = lane; c < n1; c += 32) acc += given[h * n1 + c] * row[c];
-      acc = warp_sum(acc);
-      if (lane == 0) dP[h * n + e] = acc;  // of P w
-    }
-  }
-  __syncthreads();
-  // dP becomes the gradient of the scores; S that of the edge's weight.
-  for (int h = warp; h < nh; h += warps) {
+extern "C" __global__ void __launch_bounds__(cuda::tile_threads) local_attention_backward(const cuda::LocalAttentionBackwardArgs<real> a) {
+  __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
+  __align__(16) __shared__ real vectors[WARPS * 2 * HEADS * 32];
+  __align__(16) __shared__ real dscore[HEADS * TILE];
+  __align__(16) __shared__ real probability[HEADS * TILE];  // times w; both zero behind the last edge
+  __shared__ real weight[HEADS * TILE];                     // gradient of w
+  __shared__ int row[TILE];
+  static_assert(sizeof(slabs) + sizeof(vectors) + sizeof(dscore) + sizeof(probability) + sizeof(weight) + sizeof(row) <= 48 * 1024,
+                "any device has this");
+  const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
+  const real* query = row_of(a.tq, i, a.nh * a.n1);
+  const real* given = row_of(a.dout, i, a.nh * a.n1);
+  for (int h0 = 0; h0 < a.nh; h0 += HEADS) {
+    const int heads = min(HEADS, a.nh - h0), h = h0 + warp;
+    const bool mine = warp < heads;
+    const real top = mine ? row_of(a.largest, i, a.nh)[h] : real(0), inverse = mine ? row_of(a.inverse, i, a.nh)[h] : real(0);
+    // Scores and gradients of the probabilities, and the sum of both over the softmax.
     real inner = 0;
-    for (int e = lane; e < n; e += 32) inner += P[h * n + e] * dP[h * n + e] * w[first + e];
+    for (int first = begin; first < end; first += TILE) {
+      const int count = min(TILE, end - first);
+      __syncthreads();
+      stage_rows(row, a.j, first, count);
+      __syncthreads();
+      row_products<2 * HEADS>(slabs + warp * TILE * ROW, vectors + warp * 2 * HEADS * 32, row, a.g1, a.n1, heads, query + h0 * a.n1,
+                              given + h0 * a.n1);
+      __syncthreads();
+      if (mine && lane < count) {
+        const real w = a.w[first + lane], score = whole_product(slabs, warp, lane), dp = whole_product(slabs, HEADS + warp, lane);
+        real* kept = row_of(a.room, first + lane, 2 * a.nh) + 2 * h;
+        kept[0] = score;
+        kept[1] = dp;
+        inner += DeviceMath::exp(math::logit(score, w, w, a.shift) - top) * inverse * dp * w;
+      }
+    }
     inner = warp_sum(inner);
-    for (int e = lane; e < n; e += 32) {
-      const int at = h * n + e;
-      real ds, d1, d2;  // of w as it multiplies the value, and the score
-      math::logit_backward(false, dP[at], P[at], inner, S[at], w[first + e], w[first + e], shift, ds, d1, d2);
-      S[at] = d1 + d2;
-      dP[at] = ds;
+    for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
+      const int c = c0 + threadIdx.x;
+      real q[HEADS] = {}, g[HEADS] = {}, dq[HEADS] = {};
+      if (c < a.n1)
+#pragma unroll
+        for (int k = 0; k < HEADS; ++k)
+          if (k < heads) {
+            q[k] = query[(h0 + k) * a.n1 + c];
+            g[k] = given[(h0 + k) * a.n1 + c];
+          }
+      for (int first = begin; first < end; first += TILE) {
+        const int count = min(TILE, end - first);
+        __syncthreads();
+        stage_rows(row, a.j, first, count);
+        real ds = 0, p = 0, dc1 = 0, dc2 = 0;
+        if (mine && lane < count) {
+          const real* kept = row_of(a.room, first + lane, 2 * a.nh) + 2 * h;
+          const real w = a.w[first + lane];
+          p = DeviceMath::exp(math::logit(kept[0], w, w, a.shift) - top) * inverse;
+          math::logit_backward(false, kept[1], p, inner, kept[0], w, w, a.shift, ds, dc1, dc2);
+          p *= w;
+        }
+        dscore[TILE * warp + lane] = ds;
+        probability[TILE * warp + lane] = p;
+        weight[TILE * warp + lane] = dc1 + dc2;
+        __syncthreads();
+        if (c0 == 0 && threadIdx.x < count) {
+          real acc = 0;
+          for (int k = 0; k < HEADS; ++k) acc += weight[TILE * k + lane];
+          a.dw[first + lane] += acc;
+        }
+        if (c >= a.n1) continue;
+#pragma unroll 2
+        for (int e = 0; e < count; e += 4) {
+          real v[4], out[4] = {};
+#pragma unroll
+          for (int s = 0; s < 4; ++s) v[s] = row_of(a.g1, row[e + s], a.n1)[c];
+#pragma unroll
+          for (int k = 0; k < HEADS; ++k) {
+            real d[4], w[4];
+            load4(d, dscore + TILE * k + e);
+            load4(w, probability + TILE * k + e);
+#pragma unroll
+            for (int s = 0; s < 4; ++s) {
+              dq[k] += d[s] * v[s];
+              out[s] += d[s] * q[k] + w[s] * g[k];
+            }
+          }
+#pragma unroll
+          for (int s = 0; s < 4; ++s)
+            if (e + s < count) {
+              real* to = row_of(a.dg1_edge, first + e + s, a.n1) + c;
+              *to = a.fresh != 0 && h0 == 0 ? out[s] : *to + out[s];
+            }
+        }
+      }
+      if (c < a.n1)
+#pragma unroll
+        for (int k = 0; k < HEADS; ++k)
+          if (k < heads) row_of(a.dtq, i, a.nh * a.n1)[(h0 + k) * a.n1 + c] = dq[k];
     }
   }
-  __syncthreads();
-  for (int e = threadIdx.x; e < n; e += blockDim.x) {
-    real acc = 0;
-    for (int h = 0; h < nh; ++h) acc += S[h * n + e];
-    dw[first + e] += acc;
-  }
-  for (int t = threadIdx.x; t < nh * n1; t += blockDim.x) {
-    const int h = t / n1, c = t % n1;
-    real acc = 0;
-    for (int e = 0; e < n; ++e) acc += dP[h * n + e] * row_of(g1, j[first + e], n1)[c];
-    row_of(dtq, i, nh * n1)[t] = acc;
-  }
-  for (int c = threadIdx.x; c < n1; c += blockDim.x)
-    for (int e = 0; e < n; ++e) {
-      real acc = 0;
-      for (int h = 0; h < nh; ++h) acc += dP[h * n + e] * query[h * n1 + c] + P[h * n + e] * w[first + e] * given[h * n1 + c];
-      row_of(dg1_edge, first + e, n1)[c] += acc;
-    }
 }

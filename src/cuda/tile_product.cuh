@@ -22,9 +22,7 @@ __device__ __forceinline__ void load4(double* v, const double* from) {
   const double2 p = reinterpret_cast<const double2*>(from)[0], q = reinterpret_cast<const double2*>(from)[1];
   v[0] = p.x, v[1] = p.y, v[2] = q.x, v[3] = q.y;
 }
-__device__ __forceinline__ void store4(float* to, const float* v) {
-  *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]);
-}
+__device__ __forceinline__ void store4(float* to, const float* v) { *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]); }
 __device__ __forceinline__ void store4(double* to, const double* v) {
   reinterpret_cast<double2*>(to)[0] = make_double2(v[0], v[1]);
   reinterpret_cast<double2*>(to)[1] = make_double2(v[2], v[3]);
@@ -128,19 +126,17 @@ __device__ __forceinline__ void project(real (&y)[8][4], real* tile, const real*
 /// The sums of N values over LANES neighbouring lanes, N <= LANES: value number (lane % LANES) / (LANES / N) in each lane.
 template <int N, int LANES>
 __device__ __forceinline__ real lane_sums(real (&v)[N]) {
-  const int lane = threadIdx.x % LANES;
+  constexpr int step = LANES / 2;
+  if constexpr (N == 1) {
+    return part_sum(v[0], LANES);
+  } else {
+    // One half of the lanes goes on with one half of the values.
+    const bool upper = (threadIdx.x & step) != 0;
+    real half[N / 2];
 #pragma unroll
-  for (int n = N / 2, step = LANES / 2; n > 0; n /= 2, step /= 2) {
-    const bool upper = (lane & step) != 0;
-#pragma unroll
-    for (int k = 0; k < n; ++k) {
-      const real send = upper ? v[k] : v[k + n], keep = upper ? v[k + n] : v[k];
-      v[k] = keep + __shfl_xor_sync(FULL_MASK, send, step);
-    }
+    for (int k = 0; k < N / 2; ++k) half[k] = (upper ? v[k + N / 2] : v[k]) + __shfl_xor_sync(FULL_MASK, upper ? v[k] : v[k + N / 2], step);
+    return lane_sums<N / 2, step>(half);
   }
-#pragma unroll
-  for (int step = LANES / N / 2; step > 0; step /= 2) v[0] += __shfl_xor_sync(FULL_MASK, v[0], step);
-  return v[0];
 }
 
 /// The sum over the lanes that have the same columns, in each of them.

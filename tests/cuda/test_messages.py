@@ -1,4 +1,4 @@
-"""Convolution and symmetrisation of a layer in one kernel, forward and backward: against NumPy and its complex steps."""
+"""Convolution and symmetrisation of a layer in one kernel and one back: against NumPy and its complex steps."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edge_graph import NSEL, Arrays, Graph, Run, assert_close, assert_gradient, padded
+from edge_graph import COUNTS, NSEL, Arrays, Graph, Run, assert_close, assert_gradient, incoming, padded
 
-COUNTS = (0, 1, 31, 32, 33, 48, 120, 200)
 FORWARD = {"float64": 1e-14, "float32": 2e-6}
 BACKWARD = {"float64": 1e-13, "float32": 2e-5}
 
@@ -45,7 +44,8 @@ class Messages:
         self.P, self.r_conv = constants["P"], constants["r_conv"]
         self.width = 3  # columns that are not ours
         self.at = {}
-        for name, wanted, size in (("conv", terms.conv == "node", n2), ("grrg", terms.grrg, axis * n2), ("drrd", terms.drrd, axis * n1)):
+        pieces = (("conv", terms.conv == "node", n2), ("grrg", terms.grrg, axis * n2), ("drrd", terms.drrd, axis * n1))
+        for name, wanted, size in pieces:
             self.at[name] = self.width if wanted else -1
             self.width += size if wanted else 0
         self.kappa = graph.kappa(terms.smooth, terms.root)
@@ -121,7 +121,9 @@ class Messages:
             "drrd": self.kept["drrd"], "dgrrg": run.empty(graph.centres, 3, self.n2) if t.grrg or t.seed else None,
             "ddrrd": run.empty(graph.centres, 3, self.n1) if t.drrd else None, "fresh": int(t.fresh),
         }  # fmt: skip
-        run.start("messages.cu", "messages_backward", "MessagesBackwardArgs", graph.centres, self.common(run) | out | given)
+        run.start(
+            "messages.cu", "messages_backward", "MessagesBackwardArgs", graph.centres, self.common(run) | out | given
+        )
         self.raw = out
         gradients = {name: run.taken(out[f"d{name}"]) - (0.0 if t.fresh else 1.0) for name in before}
         if to_g1:
@@ -129,20 +131,6 @@ class Messages:
         if t.conv == "node":
             gradients["node"] = incoming(run, out["dnode_edge"])
         return gradients
-
-
-def incoming(run: Run, rows: Any) -> Any:
-    """Rows of edges at their neighbours, ghosts among them, by the kernel: centres have something already."""
-    graph = run.graph
-    run.taken(rows)
-    out = run.empty(graph.atoms, rows.shape[1])
-    out[: graph.centres] = 1.0
-    values = {"begin": graph.begin, "edges": graph.order, "rows": rows, "out": out, "width": rows.shape[1],
-              "added": graph.centres}  # fmt: skip
-    run.start("sum_incoming.cu", "sum_incoming", "SumIncomingArgs", graph.atoms, values)
-    found = out.astype(np.float64)
-    found[: graph.centres] -= 1.0
-    return found
 
 
 def check(graph: Graph, n1: int, n2: int, axis: int, terms: Terms, precision: str, seed: int | None = None) -> None:
