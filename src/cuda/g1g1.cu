@@ -1,17 +1,17 @@
 // The product of the two atoms' features as an update of the pair channel (theory 8.3, 12.7). One block per centre, tiles of 32 edges.
 #include "cuda/g1g1.hpp"
 
-#include "cuda/tile_product.cuh"
+#include "cuda/edge_tile.cuh"
 
 using namespace dpa2;
 
-extern "C" __global__ void __launch_bounds__(cuda::tile_threads) g1g1(const cuda::G1G1Args<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads) g1g1(const cuda::G1G1Args<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
   __shared__ real own[WARPS * 32];
   __shared__ real weight[TILE];
   __shared__ int row[TILE];
   const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
-  const int ldb = cuda::padded_to_tiles(a.n2);
+  const int ldb = cuda::padded_to_edge_tiles(a.n2);
   const real* centre = row_of(a.g1, i, a.n1);
   real* slab = slabs + warp * TILE * ROW;
   real* scale = own + warp * 32;
@@ -44,14 +44,14 @@ extern "C" __global__ void __launch_bounds__(cuda::tile_threads) g1g1(const cuda
   }
 }
 
-extern "C" __global__ void __launch_bounds__(cuda::tile_threads) g1g1_backward(const cuda::G1G1BackwardArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads) g1g1_backward(const cuda::G1G1BackwardArgs<real> a) {
   constexpr int DEPTH = 64;  // channels of g2 in shared memory together
   __align__(16) __shared__ real tile[DEPTH * ROW];
   __shared__ real share[WARPS * TILE];  // of the gradient of w
   __shared__ real weight[TILE];
   __shared__ int row[TILE];
   const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
-  const int e0 = edge_of_lane(), ldb = cuda::padded_to_tiles(a.n1);
+  const int e0 = edge_of_lane(), ldb = cuda::padded_to_edge_tiles(a.n1);
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
     const int chunk = c0 + 32 * warp, c = chunk + column_of_lane(), busy = min(WARPS, (a.n1 - c0 + 31) / 32);
     const bool mine = warp < busy;

@@ -1,11 +1,11 @@
 // The product of both ends' g1 as an update of g2: arguments of g1g1.cu.
 #pragma once
 
-#include "cuda/tile.hpp"
+#include "cuda/edge_tile.hpp"
 
 namespace dpa2::cuda {
 
-/// A block of tile_threads per centre: U = (w_e g1_i * g1_j) W.
+/// A block of edge_threads per centre: U = (w_e g1_i * g1_j) W.
 template <class T>
 struct G1G1Args {
   const int* start;  // (centres + 1)
@@ -19,7 +19,7 @@ struct G1G1Args {
 };
 static_assert(sizeof(G1G1Args<float>) == 56 && sizeof(G1G1Args<double>) == 56, "host and kernel agree");
 
-/// A block of tile_threads per centre.
+/// A block of edge_threads per centre.
 template <class T>
 struct G1G1BackwardArgs {
   const int* start;

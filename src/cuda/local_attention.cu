@@ -3,7 +3,7 @@
 // edge: the largest logit and the sum of exponentials run along with the tiles.
 #include "cuda/local_attention.hpp"
 
-#include "cuda/tile_product.cuh"
+#include "cuda/edge_tile.cuh"
 #include "math/attention.hpp"
 
 using namespace dpa2;
@@ -57,7 +57,7 @@ __device__ __forceinline__ real whole_product(const real* slabs, int k, int edge
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::tile_threads) local_attention(const cuda::LocalAttentionArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads) local_attention(const cuda::LocalAttentionArgs<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
   __align__(16) __shared__ real vectors[WARPS * HEADS * 32];
   __align__(16) __shared__ real probability[HEADS * TILE];  // times w; zero behind the last edge
@@ -128,7 +128,7 @@ extern "C" __global__ void __launch_bounds__(cuda::tile_threads) local_attention
   }
 }
 
-extern "C" __global__ void __launch_bounds__(cuda::tile_threads) local_attention_backward(const cuda::LocalAttentionBackwardArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads) local_attention_backward(const cuda::LocalAttentionBackwardArgs<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
   __align__(16) __shared__ real vectors[WARPS * 2 * HEADS * 32];
   __align__(16) __shared__ real dscore[HEADS * TILE];

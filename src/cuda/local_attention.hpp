@@ -1,11 +1,11 @@
 // The attention of a centre to its neighbours: arguments of local_attention.cu.
 #pragma once
 
-#include "cuda/tile.hpp"
+#include "cuda/edge_tile.hpp"
 
 namespace dpa2::cuda {
 
-/// A block of tile_threads per centre. Not smooth: w is 1, shift and nsel are 0.
+/// A block of edge_threads per centre. Not smooth: w is 1, shift and nsel are 0.
 template <class T>
 struct LocalAttentionArgs {
   const int* start;  // (centres + 1)
@@ -24,7 +24,7 @@ struct LocalAttentionArgs {
 };
 static_assert(sizeof(LocalAttentionArgs<float>) == 88 && sizeof(LocalAttentionArgs<double>) == 96, "host and kernel agree");
 
-/// A block of tile_threads per centre.
+/// A block of edge_threads per centre.
 template <class T>
 struct LocalAttentionBackwardArgs {
   const int* start;

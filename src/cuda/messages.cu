@@ -5,7 +5,7 @@
 // for it and for drrd. Else it acts on g1, atom by atom, and comes as rows (node).
 #include "cuda/messages.hpp"
 
-#include "cuda/tile_product.cuh"
+#include "cuda/edge_tile.cuh"
 #include "math/normalisation.hpp"
 
 using namespace dpa2;
@@ -65,7 +65,7 @@ __device__ __forceinline__ void gram_backward(real* dC, const real* dgram, const
 /// conv and the moments of the neighbours' g1.
 __device__ __forceinline__ void of_neighbours(const cuda::MessagesArgs<real>& a, real* tile, real* factor, int* row, int begin, int end,
                                               real kn, real kh) {
-  const int i = blockIdx.x, e0 = edge_of_lane(), ldb = cuda::padded_to_tiles(a.n1);
+  const int i = blockIdx.x, e0 = edge_of_lane(), ldb = cuda::padded_to_edge_tiles(a.n1);
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
     const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
     const bool mine = chunk < a.n1;
@@ -131,7 +131,7 @@ __device__ __forceinline__ void of_pairs(const cuda::MessagesArgs<real>& a, real
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::tile_threads) messages(const cuda::MessagesArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads) messages(const cuda::MessagesArgs<real> a) {
   __align__(16) __shared__ real tile[DEPTH * ROW];
   __align__(16) __shared__ real factor[4 * TILE];
   __shared__ int row[TILE];
@@ -152,7 +152,7 @@ namespace {
 /// dg1_edge of a tile; tile (32 WARPS, ROW).
 __device__ __forceinline__ void to_neighbours(const cuda::MessagesBackwardArgs<real>& a, real* tile, const real* factor, int first,
                                               int count) {
-  const int i = blockIdx.x, e0 = edge_of_lane(), ldb = cuda::padded_to_tiles(a.n1);
+  const int i = blockIdx.x, e0 = edge_of_lane(), ldb = cuda::padded_to_edge_tiles(a.n1);
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
     const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
     const bool mine = chunk < a.n1;
@@ -183,7 +183,7 @@ __device__ __forceinline__ void to_neighbours(const cuda::MessagesBackwardArgs<r
 /// and of the vectors of the edges, to share (3, TILE), with drrd where k0 is 0. channel (4, 32): the gradients of conv and moments.
 __device__ __forceinline__ void from_neighbours(const cuda::MessagesBackwardArgs<real>& a, real* slab, real* channel, real* share,
                                                 const int* row, int k0) {
-  const int i = blockIdx.x, lane = threadIdx.x % 32, ldb = cuda::padded_to_tiles(a.n2);
+  const int i = blockIdx.x, lane = threadIdx.x % 32, ldb = cuda::padded_to_edge_tiles(a.n2);
   const bool vectors = a.ddrrd != nullptr && k0 == 0;
   real acc[8][4] = {}, df[3] = {};
   for (int c0 = threadIdx.x / 32 * 32; c0 < a.n1; c0 += 32 * WARPS) {
@@ -254,7 +254,7 @@ __device__ __forceinline__ void to_pairs(const cuda::MessagesBackwardArgs<real>&
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::tile_threads) messages_backward(const cuda::MessagesBackwardArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads) messages_backward(const cuda::MessagesBackwardArgs<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
   __align__(16) __shared__ real channel[WARPS * 4 * 32];
   __align__(16) __shared__ real factor[4 * TILE];

@@ -1,11 +1,11 @@
 // What passes from the neighbours to a centre in one layer of the repformer, and back: arguments of messages.cu.
 #pragma once
 
-#include "cuda/tile.hpp"
+#include "cuda/edge_tile.hpp"
 
 namespace dpa2::cuda {
 
-/// A block of tile_threads per centre. Terms that a layer does not have are null; matrices are padded to whole tiles.
+/// A block of edge_threads per centre. Terms that a layer does not have are null; matrices are padded to whole tiles.
 template <class T>
 struct MessagesArgs {
   const int* start;  // (centres + 1)
@@ -33,7 +33,7 @@ struct MessagesArgs {
 };
 static_assert(sizeof(MessagesArgs<float>) == 136 && sizeof(MessagesArgs<double>) == 136, "host and kernel agree");
 
-/// A block of tile_threads per centre. What flows back is set where `fresh`, else added to; dg1_edge and dnode_edge are always set, by
+/// A block of edge_threads per centre. What flows back is set where `fresh`, else added to; dg1_edge and dnode_edge are always set, by
 /// P or ddrrd, and by node.
 template <class T>
 struct MessagesBackwardArgs {
@@ -73,7 +73,7 @@ struct MessagesBackwardArgs {
 };
 static_assert(sizeof(MessagesBackwardArgs<float>) == 224 && sizeof(MessagesBackwardArgs<double>) == 224, "host and kernel agree");
 
-/// A block of tile_threads per atom: out (atoms, width) = or, for rows below `added`, += the sum of the rows of the edges to it.
+/// A block of edge_threads per atom: out (atoms, width) = or, for rows below `added`, += the sum of the rows of the edges to it.
 template <class T>
 struct SumIncomingArgs {
   const int* begin;  // (atoms + 1)

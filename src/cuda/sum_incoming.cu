@@ -1,11 +1,11 @@
 // What edges bring to their neighbours: sums over the transposed list, each in a fixed order. One block per atom; its warps share the
 // edges, a lane has four channels.
+#include "cuda/edge_tile.cuh"
 #include "cuda/messages.hpp"
-#include "cuda/tile_product.cuh"
 
 using namespace dpa2;
 
-extern "C" __global__ void __launch_bounds__(cuda::tile_threads) sum_incoming(const cuda::SumIncomingArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads) sum_incoming(const cuda::SumIncomingArgs<real> a) {
   __align__(16) __shared__ real part[WARPS * 128];
   const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.begin[i], end = a.begin[i + 1];
   for (int c0 = 0; c0 < a.width; c0 += 128) {

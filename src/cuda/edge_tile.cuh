@@ -5,13 +5,13 @@
 #pragma once
 
 #include "cuda/block.cuh"
-#include "cuda/tile.hpp"
+#include "cuda/edge_tile.hpp"
 
 namespace dpa2 {
 
-constexpr int TILE = cuda::tile_edges;
-constexpr int ROW = cuda::tile_row(sizeof(real));
-constexpr int WARPS = cuda::tile_warps;
+constexpr int TILE = cuda::edge_tile;
+constexpr int ROW = cuda::edge_row(sizeof(real));
+constexpr int WARPS = cuda::edge_warps;
 
 /// Four numbers at 16 bytes.
 __device__ __forceinline__ void load4(float* v, const float* from) {

@@ -1,0 +1,173 @@
+#include "gpu/messages.hpp"
+
+#include "cuda/messages.hpp"
+#include "error.hpp"
+
+namespace dpa2::gpu {
+
+namespace {
+
+/// What both kernels take of a frame and of a layer's input.
+template <class Args, class T>
+Args arguments(const Frame& frame, const LayerInput<T>& in) {
+  Args args{};
+  args.start = frame.repformer.start;
+  args.j = frame.repformer.j;
+  args.g1 = in.g1;
+  args.g2 = in.g2;
+  args.h2 = in.h2;
+  args.w = in.w;
+  args.cat_conv = args.cat_grrg = args.cat_drrd = -1;
+  return args;
+}
+
+}  // namespace
+
+template <class T>
+Messages<T>::Messages(const FoldedLayer& layer, const Config& config, Loader& loader)
+    : forward_(loader.function("messages.cu", "messages")),
+      backward_(loader.function("messages.cu", "messages_backward")),
+      sum_(loader),
+      cat_(cat_layout(layer.linear1)),
+      conv_(layer.has.conv),
+      out_conv_(layer.has.out_conv),
+      grrg_(layer.has.grrg),
+      drrd_(layer.has.drrd),
+      n1_(config.repformer.g1_dim),
+      n2_(config.repformer.g2_dim),
+      axis_(config.repformer.axis_neuron),
+      nsel_(config.repformer.nsel),
+      smooth_(config.smooth),
+      root_(config.repformer.use_sqrt_nnei) {
+  if (!out_conv_) return;
+  P_ = upload_for_tiles<T>(layer.conv, loader);
+  Pt_ = upload_for_tiles<T>(transposed(layer.conv), loader);
+  const int at = layer.g1.index(Member::conv);
+  if (at < 0) throw internal_error("the update of g1 has no member ", name_of(Member::conv));
+  r_conv_ = loader.upload<T>(layer.g1.terms[static_cast<std::size_t>(at)].r);
+}
+
+template <class T>
+MessageState<T> Messages<T>::keep(Queue& queue, const Frame& frame) const {
+  MessageState<T> state;
+  if (grrg_) state.grrg = queue.take<T>("moments of g2", std::int64_t{3} * frame.centres * n2_);
+  if (drrd_) state.drrd = queue.take<T>("moments of g1", std::int64_t{3} * frame.centres * n1_);
+  return state;
+}
+
+template <class T>
+void Messages<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* node, T* conv, T* cat,
+                          const MessageState<T>& state) const {
+  if (!conv_ && !grrg_ && !drrd_) return;
+  auto args = arguments<cuda::MessagesArgs<T>>(frame, in);
+  args.P = P_;
+  args.node = wants_node() ? node : nullptr;
+  args.conv = out_conv_ ? conv : nullptr;
+  args.cat = cat;
+  args.grrg = state.grrg;
+  args.drrd = state.drrd;
+  args.n1 = n1_;
+  args.n2 = n2_;
+  args.axis = axis_;
+  args.cat_width = cat_.width;
+  args.cat_conv = cat_.conv;
+  args.cat_grrg = cat_.grrg;
+  args.cat_drrd = cat_.drrd;
+  args.nsel = nsel_;
+  args.smooth = smooth_;
+  args.root = root_;
+  queue.launch(forward_, frame.centres, cuda::edge_threads, 0, args);
+}
+
+template <class T>
+void Messages<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* node, const MessageState<T>& state,
+                           const T* dout, const T* dcat, const T* seed, EdgeGradient<T>& edges, NeighbourGradient<T>& neighbours,
+                           T* dnode) const {
+  if (!conv_ && !grrg_ && !drrd_ && seed == nullptr && !edges.fresh) return;
+  const bool moments = grrg_ || seed != nullptr;
+  T* dgrrg = moments ? queue.take<T>("gradients of the moments of g2", std::int64_t{3} * frame.centres * n2_) : nullptr;
+  T* ddrrd = drrd_ ? queue.take<T>("gradients of the moments of g1", std::int64_t{3} * frame.centres * n1_) : nullptr;
+  T* dnode_edge = wants_node() ? queue.take<T>("gradients of the projected g1", std::int64_t{frame.repformer.capacity} * n2_) : nullptr;
+  auto args = arguments<cuda::MessagesBackwardArgs<T>>(frame, in);
+  args.P = P_;
+  args.Pt = Pt_;
+  args.node = wants_node() ? node : nullptr;
+  args.dout = dout;
+  args.r_conv = r_conv_;
+  args.dcat = dcat;
+  args.seed = seed;
+  args.grrg = state.grrg;
+  args.drrd = state.drrd;
+  args.dgrrg = dgrrg;
+  args.ddrrd = ddrrd;
+  args.dg1_edge = neighbours.rows;
+  args.dnode_edge = dnode_edge;
+  args.dg2 = edges.dg2;
+  args.dh2 = edges.dh2;
+  args.dw = edges.dw;
+  args.n1 = n1_;
+  args.n2 = n2_;
+  args.axis = axis_;
+  args.cat_width = cat_.width;
+  args.cat_conv = cat_.conv;
+  args.cat_grrg = cat_.grrg;
+  args.cat_drrd = cat_.drrd;
+  args.nsel = nsel_;
+  args.smooth = smooth_;
+  args.root = root_;
+  args.fresh = edges.fresh;
+  queue.launch(backward_, frame.centres, cuda::edge_threads, 0, args);
+  edges.fresh = false;
+  if (out_conv_ || drrd_) neighbours.written = true;
+  if (wants_node()) sum_.run(queue, frame, dnode_edge, n2_, dnode, 0);
+  queue.release(dgrrg, ddrrd, dnode_edge);
+}
+
+template <class T>
+Rotation<T>::Rotation(const Config& config, Loader& loader)
+    : forward_(loader.function("messages.cu", "messages")),
+      backward_(loader.function("messages.cu", "messages_backward")),
+      n1_(config.repformer.g1_dim),
+      n2_(config.repformer.g2_dim),
+      nsel_(config.repformer.nsel),
+      smooth_(config.smooth),
+      root_(config.repformer.use_sqrt_nnei) {}
+
+template <class T>
+void Rotation<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, T* moments) const {
+  auto args = arguments<cuda::MessagesArgs<T>>(frame, in);
+  args.grrg = moments;
+  args.n1 = n1_;
+  args.n2 = n2_;
+  args.nsel = nsel_;
+  args.smooth = smooth_;
+  args.root = root_;
+  queue.launch(forward_, frame.centres, cuda::edge_threads, 0, args);
+}
+
+template <class T>
+void Rotation<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* seed, EdgeGradient<T>& edges) const {
+  T* dmoments = queue.take<T>("gradients of the rotation matrix", std::int64_t{3} * frame.centres * n2_);
+  auto args = arguments<cuda::MessagesBackwardArgs<T>>(frame, in);
+  args.seed = seed;
+  args.dgrrg = dmoments;
+  args.dg2 = edges.dg2;
+  args.dh2 = edges.dh2;
+  args.dw = edges.dw;
+  args.n1 = n1_;
+  args.n2 = n2_;
+  args.nsel = nsel_;
+  args.smooth = smooth_;
+  args.root = root_;
+  args.fresh = edges.fresh;
+  queue.launch(backward_, frame.centres, cuda::edge_threads, 0, args);
+  edges.fresh = false;
+  queue.release(dmoments);
+}
+
+template class Messages<float>;
+template class Messages<double>;
+template class Rotation<float>;
+template class Rotation<double>;
+
+}  // namespace dpa2::gpu
