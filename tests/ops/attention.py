@@ -15,7 +15,7 @@ from dpa2.reference.local_attention import local_attention
 from dpa2.reference.pair_attention import SHIFT, attention_map, equivariant_apply
 from ops.backends import Arrays, Cpu, Cuda
 from ops.declared import Bounds, Operation
-from ops.graph import EDGES, MOST, NSEL, OWN, START, J, N, draw, geometry, incoming_sum, neighbours, switches
+from ops.graph import EDGES, MOST, NSEL, OWN, START, N, draw, edges_of, geometry, incoming_sum, neighbours, switches
 
 Seeds = tuple[np.ndarray, ...] | None
 
@@ -69,16 +69,19 @@ class LocalAttention(Operation):
         return [self.out(o)] if seeds is None else [dg1, dw][: len(x)]
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        head = (N, self.n1, self.nh, SHIFT if self.smooth else 0.0, NSEL if self.smooth else 0)
-        tail = (run.up(x["g1"] @ self.A), run.up(x["g1"]), run.up(x.get("w", np.ones(EDGES))), run.integers(START),
-                run.integers(J))  # fmt: skip
+        width = self.nh * self.n1
+        common = edges_of(run) | {"g1": run.up(x["g1"]), "tq": run.up(x["g1"] @ self.A), "n1": self.n1, "nh": self.nh,
+            "w": run.up(x.get("w", np.ones(EDGES))), "shift": SHIFT if self.smooth else 0.0}  # fmt: skip
+        kept = {name: run.array(name, N, self.nh) for name in ("largest", "inverse")}
+        o, logit = run.array("o", N, width), run.array("logit", EDGES, self.nh)
+        run.start("local_attention.cu", "local_attention", "LocalAttentionArgs", N, **common, **kept, o=o, logit=logit,
+                  nsel=NSEL if self.smooth else 0)  # fmt: skip
         if seeds is None:
-            o = run.array("o", N, self.nh * self.n1)
-            run.run("local_attention.cu", "local_attention", *head, o, *tail, shared=run.numbers(2 * self.nh * MOST))
             return [self.out(run.down(o))]
-        dtq, rows, dw = run.array("dtq", N, self.nh * self.n1), run.zeros("rows", EDGES, self.n1), run.filled(EDGES)
-        run.run("local_attention.cu", "local_attention_backward", *head, dtq, rows, dw, run.up(seeds[0] @ self.B.T),
-                *tail, shared=run.numbers(3 * self.nh * MOST))  # fmt: skip
+        dtq, rows, dw = run.array("dtq", N, width), run.array("rows", EDGES, self.n1), run.filled(EDGES)
+        run.start("local_attention.cu", "local_attention_backward", "LocalAttentionBackwardArgs", N, **common, **kept,
+                  dout=run.up(seeds[0] @ self.B.T), dtq=dtq, dg1_edge=rows, dw=dw, fresh=1,
+                  room=run.array("room", EDGES, 2 * self.nh))  # fmt: skip
         dg1 = run.down(dtq) @ self.A.T + incoming_sum(run, rows)
         return [dg1, run.added(dw)][: len(x)]
 

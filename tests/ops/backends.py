@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from cuda_emulator import EmulatedDevice
+from cuda_emulator.arguments import structs
 from dpa2.cuda.device import CupyDevice
 from dpa2.cuda.launcher import Launcher
 
@@ -73,6 +74,13 @@ class Cuda(Launcher):
 
     def integers(self, value: Any) -> Any:
         return self.constant(value, np.int32)
+
+    def start(self, source: str, kernel: str, struct: str, grid: int, **values: Any) -> None:
+        """A kernel with blocks of 128 threads that takes a struct; members that are not given are null or 0."""
+        pointers = {name: pointer for name, _, pointer, _ in structs()[struct]}
+        missing = {name: None if pointer else 0 for name, pointer in pointers.items() if name not in values}
+        defines = {"real": "float" if self.real == np.float32 else "double"}
+        self.device.start(source, kernel, grid, 128, struct, values | missing, 0, defines)
 
     def filled(self, *shape: int) -> Any:
         """What an output starts from that is added to."""

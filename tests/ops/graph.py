@@ -15,7 +15,9 @@ START = np.concatenate([[0], np.cumsum(COUNT)])
 CENTRE = np.repeat(np.arange(N), COUNT)
 J = np.random.default_rng(5).integers(0, N, EDGES)
 TYPES = np.array([0, 2, 1, 0])
-KAPPA = np.linspace(0.5, 1.5, N)
+KAPPA = 1 / (1e-4 + np.array(COUNT))
+#: members of the CUDA kernels that make these factors
+NORMALISED = {"nsel": NSEL, "smooth": 0, "root": 0}
 OWN = [slice(int(START[i]), int(START[i + 1])) for i in range(N)]
 
 
@@ -37,6 +39,18 @@ def geometry(w: Any) -> RepformerEdges:
     return RepformerEdges(edges, w, w, KAPPA, KAPPA, NSEL - np.array(COUNT))
 
 
+def edges_of(run: Cuda) -> dict[str, Any]:
+    """The edges as members of arguments."""
+    return {"start": run.integers(START), "j": run.integers(J)}
+
+
+def padded(run: Cuda, matrix: Any) -> Any:
+    """A matrix as tiles of edges are multiplied with it."""
+    out = np.zeros([-(-n // 32) * 32 for n in matrix.shape])
+    out[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return run.up(out)
+
+
 def neighbours(i: int) -> list[int]:
     """Rows of the neighbours of a centre, behind the number of all rows."""
     return [N, *J[OWN[i]]]
@@ -47,5 +61,6 @@ def incoming_sum(run: Cuda, rows: Any) -> np.ndarray:
     order = np.argsort(J, kind="stable")
     begin = run.integers(np.searchsorted(J[order], np.arange(N + 1)))
     out = run.filled(N, rows.shape[1])
-    run.run("linear.cu", "sum_incoming", N, rows.shape[1], 1, out, rows, begin, run.integers(order))
+    given = {"begin": begin, "edges": run.integers(order), "rows": rows, "width": rows.shape[1], "added": N}
+    run.start("sum_incoming.cu", "sum_incoming", "SumIncomingArgs", N, **given, out=out)
     return run.added(out)

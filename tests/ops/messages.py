@@ -11,7 +11,21 @@ from dpa2.reference.linear import linear
 from dpa2.reference.symmetrization import symmetrization
 from ops.backends import Arrays, Cpu, Cuda
 from ops.declared import Operation
-from ops.graph import CENTRE, EDGES, KAPPA, OWN, START, J, N, draw, geometry, incoming_sum, neighbours
+from ops.graph import (
+    CENTRE,
+    EDGES,
+    KAPPA,
+    NORMALISED,
+    OWN,
+    J,
+    N,
+    draw,
+    edges_of,
+    geometry,
+    incoming_sum,
+    neighbours,
+    padded,
+)
 
 Seeds = tuple[np.ndarray, ...] | None
 
@@ -47,21 +61,22 @@ class Symmetrization(Operation):
         return [gram] if seeds is None else [dX, dh2, dw]
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        width, shared = self.axis * self.nc + 9, run.numbers(3 * self.nc)
-        head = (N, self.nc, self.axis, width)
-        C, gram = run.array("C", N, 3, self.nc), run.zeros("gram", N, width)
-        tail = (run.up(x["X"]), run.integers(J) if self.indexed else None, run.up(x["h2"]), run.up(x["w"]),
-                run.up(KAPPA), run.integers(START))  # fmt: skip
-        run.run("symmetrization.cu", "symmetrization", *head, C, gram, *tail, shared=shared)
+        own = "drrd" if self.indexed else "grrg"
+        width, C = self.axis * self.nc + 9, run.array("C", N, 3, self.nc)
+        X = run.up(x["X"])
+        common = edges_of(run) | NORMALISED | {"h2": run.up(x["h2"]), "w": run.up(x["w"]), "axis": self.axis, own: C}
+        common |= {"g1": X, "n1": self.nc, "n2": 1} if self.indexed else {"g2": X, "n1": 1, "n2": self.nc}
+        common |= {"cat_width": width, "cat_conv": -1, "cat_grrg": -1, "cat_drrd": -1, f"cat_{own}": 4}
+        cat = run.array("cat", N, width)
+        run.start("messages.cu", "messages", "MessagesArgs", N, **common, cat=cat)
         if seeds is None:
-            return [run.down(gram)[:, : self.axis * self.nc]]
-        dgram = np.zeros((N, width))
-        dgram[:, : self.axis * self.nc] = seeds[0]
+            return [run.down(cat)[:, 4:-5]]
+        dcat = np.full((N, width), np.nan)
+        dcat[:, 4:-5] = seeds[0]
         dX, dh2, dw = run.filled(EDGES, self.nc), run.filled(EDGES, 3), run.filled(EDGES)
-        run.run("symmetrization.cu", "symmetrization_backward", *head, 1, dX, dh2, dw, run.up(dgram), C, *tail,
-                shared=shared)  # fmt: skip
-        if self.indexed:  # every place of dX is set once: what it starts from is taken off before the sum
-            dX = run.up(run.added(dX))
+        to, room = "dg1_edge" if self.indexed else "dg2", {f"d{own}": run.array("dC", N, 3, self.nc)}
+        run.start("messages.cu", "messages_backward", "MessagesBackwardArgs", N, **common, **{to: dX}, **room, dh2=dh2,
+                  dw=dw, dcat=run.up(dcat))  # fmt: skip
         return [incoming_sum(run, dX) if self.indexed else run.added(dX), run.added(dh2), run.added(dw)]
 
 
@@ -101,27 +116,28 @@ class Conv(Operation):
         return [out] if seeds is None else [dg1, dg2, dw]
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        g2, w, dg2, dw = run.up(x["g2"]), run.up(x["w"]), run.filled(EDGES, self.n2), run.filled(EDGES)
-        tail = (w, run.up(KAPPA), run.integers(START), run.integers(J))
-        width = self.P.shape[1]
-        out = run.zeros("out", N, width)
-        rows = run.array("rows", EDGES, width)
-        if not self.out_conv:
-            node = run.up(x["g1"] @ self.P)
-            if seeds is None:
-                run.run("conv.cu", "conv_node", N, self.n2, width, out, g2, node, *tail)
-                return [run.down(out)]
-            run.run(
-                "conv.cu", "conv_node_backward", N, self.n2, width, rows, dg2, dw, run.up(seeds[0]), g2, node, *tail
-            )
-            return [incoming_sum(run, rows) @ self.P.T, run.added(dg2), run.added(dw)]
-        g1, P, Pt = run.up(x["g1"]), run.up(self.P), run.up(self.P.T)
+        empty = run.up(np.zeros((EDGES, 3)))
+        common = edges_of(run) | NORMALISED | {"g2": run.up(x["g2"]), "h2": empty, "w": run.up(x["w"]), "n2": self.n2}
+        common |= {"cat_width": self.n2, "cat_grrg": -1, "cat_drrd": -1}
+        if self.out_conv:
+            common |= {"g1": run.up(x["g1"]), "P": padded(run, self.P), "n1": self.n1}
+        else:
+            common |= {"node": run.up(x["g1"] @ self.P)}
         if seeds is None:
-            run.run("conv.cu", "conv", N, self.n1, self.n2, out, g1, g2, P, *tail, shared=run.numbers(32 * self.n2))
+            out = run.array("out", N, self.P.shape[1])
+            name = "conv" if self.out_conv else "cat"
+            run.start("messages.cu", "messages", "MessagesArgs", N, **common, **{name: out})
             return [run.down(out)]
-        run.run("conv.cu", "conv_backward", N, self.n1, self.n2, rows, dg2, dw, run.up(seeds[0]), g1, g2, P, Pt, *tail,
-                shared=run.numbers(32 * (2 * self.n2 + self.n1)))  # fmt: skip
-        return [incoming_sum(run, rows), run.added(dg2), run.added(dw)]
+        dg2, dh2, dw = run.filled(EDGES, self.n2), run.filled(EDGES, 3), run.filled(EDGES)
+        rows, ones = run.array("rows", EDGES, self.P.shape[1]), run.up(np.ones(self.n1))
+        given = run.up(seeds[0])
+        if self.out_conv:
+            common |= {"Pt": padded(run, self.P.T), "dout": given, "r_conv": ones, "dg1_edge": rows}
+        else:
+            common |= {"dcat": given, "dnode_edge": rows}
+        run.start("messages.cu", "messages_backward", "MessagesBackwardArgs", N, **common, dg2=dg2, dh2=dh2, dw=dw)
+        dg1 = incoming_sum(run, rows)
+        return [dg1 if self.out_conv else dg1 @ self.P.T, run.added(dg2), run.added(dw)]
 
 
 class G1G1(Operation):
@@ -150,15 +166,14 @@ class G1G1(Operation):
         return [U] if seeds is None else [dg1, dw]
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        g1, tail = run.up(x["g1"]), (run.up(x["w"]), run.integers(START), run.integers(J))
+        common = edges_of(run) | {"g1": run.up(x["g1"]), "w": run.up(x["w"]), "n1": self.n1, "n2": self.n2}
         if seeds is None:
             U = run.array("U", EDGES, self.n2)
-            run.run("g1g1.cu", "g1g1", N, self.n1, self.n2, U, g1, run.up(self.W), *tail,
-                    shared=run.numbers(16 * self.n1))  # fmt: skip
+            run.start("g1g1.cu", "g1g1", "G1G1Args", N, **common, W=padded(run, self.W), U=U)
             return [run.down(U)]
-        dg1, rows, dw = run.filled(N, self.n1), run.zeros("rows", EDGES, self.n1), run.filled(EDGES)
-        run.run("g1g1.cu", "g1g1_backward", N, self.n1, self.n2, dg1, rows, dw, run.up(seeds[0]), g1, run.up(self.W.T),
-                *tail, shared=run.numbers(16 * (self.n1 + self.n2)))  # fmt: skip
+        dg1, rows, dw = run.filled(N, self.n1), run.array("rows", EDGES, self.n1), run.filled(EDGES)
+        run.start("g1g1.cu", "g1g1_backward", "G1G1BackwardArgs", N, **common, Wt=padded(run, self.W.T),
+                  dU=run.up(seeds[0]), dg1=dg1, dg1_edge=rows, dw=dw, fresh=1)  # fmt: skip
         return [run.added(dg1) + incoming_sum(run, rows), run.added(dw)]
 
 
