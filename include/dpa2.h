@@ -7,7 +7,8 @@
  * thrown. Arrays are the caller's, dense and row-major; their shapes stand in the comments. A pointer of a result that is NULL
  * is a result that is not computed.
  *
- * Models are immutable: any number of threads may evaluate one model at once. A domain belongs to one thread at a time.
+ * Models are immutable: any number of threads may evaluate one model at once; on a GPU they take turns. A domain belongs to one
+ * thread at a time.
  *
  * Link with what `python -m dpa2 --cflags --libs` or `pkg-config --cflags --libs dpa2` prints.
  */
@@ -27,15 +28,15 @@
 extern "C" {
 #endif
 
-/* The version of this interface: grows when something is added or changed. @since 2 stands for version 2. */
-#define DPA2_ABI_VERSION 2
+/* The version of this interface: grows when something is added or changed. @since 3 stands for version 3. */
+#define DPA2_ABI_VERSION 3
 
 /* @since 1 */
 typedef enum dpa2_status {
   DPA2_OK = 0,
   DPA2_INVALID_INPUT = 1, /* coordinates, types, box, lists, parameters, a NULL pointer; results beyond all numbers */
   DPA2_MODEL_FILE = 2,    /* the model file is missing, corrupt or inconsistent */
-  DPA2_UNSUPPORTED = 3,   /* a valid file of a kind that this library does not evaluate */
+  DPA2_UNSUPPORTED = 3,   /* a valid file of a kind that this library does not evaluate, or what a model on a GPU does not do */
   DPA2_OUT_OF_MEMORY = 4,
   DPA2_INTERNAL = 5,      /* a broken promise inside of the library: please report it */
   DPA2_EXCHANGE = 6       /* a communication callback returned something other than 0 */
@@ -91,6 +92,15 @@ DPA2_API dpa2_status dpa2_model_load(const char *path, const char *precision, do
 DPA2_API dpa2_status dpa2_model_load_buffer(const void *data, size_t size, const char *name, const char *precision, double skin,
                                             dpa2_model **model);
 
+/* As dpa2_model_load, on a device. On a GPU the functions for whole systems take and fill the same arrays, of the host, with the
+ * same units; `threads` and skin mean nothing; dpa2_model_memory_estimate answers -1, and a domain refuses the model with
+ * DPA2_UNSUPPORTED. The GPU needs the driver's library and NVRTC, which are looked for when the first such model is loaded. Any
+ * thread may evaluate the model: the context of the device is current during a call, and what was current before it is afterwards.
+ *   device     "cpu" or NULL; "cuda", the first GPU; "cuda:N", that of number N among those which CUDA_VISIBLE_DEVICES shows
+ * @since 3 */
+DPA2_API dpa2_status dpa2_model_load_device(const char *path, const char *precision, double skin, const char *device,
+                                            dpa2_model **model);
+
 /* NULL is allowed. Domains that have evaluated the model keep what they need of it. @since 1 */
 DPA2_API void dpa2_model_free(dpa2_model *model);
 
@@ -127,6 +137,9 @@ DPA2_API int dpa2_model_has_default_fparam(const dpa2_model *model);
 /* "float64" or "float32". @since 1 */
 DPA2_API const char *dpa2_model_precision(const dpa2_model *model);
 
+/* "cpu", or "cuda:N". Valid as long as the model. @since 3 */
+DPA2_API const char *dpa2_model_device(const dpa2_model *model);
+
 /* The widest row, in numbers of the model's precision, that an exchange is asked to send. @since 1 */
 DPA2_API int dpa2_model_exchange_width(const dpa2_model *model);
 
@@ -134,7 +147,8 @@ DPA2_API int dpa2_model_exchange_width(const dpa2_model *model);
 DPA2_API const char *dpa2_model_config(const dpa2_model *model);
 
 /* Bytes that a first evaluation with forces takes: natoms atoms with on average `neighbors` others within the cutoff, with
- * atomic virials if `atomic` is not 0. INT64_MAX stands for more than that; less than 0 for senseless arguments. @since 1 */
+ * atomic virials if `atomic` is not 0. INT64_MAX stands for more than that; less than 0 for senseless arguments, and for a model
+ * on a GPU. @since 1 */
 DPA2_API int64_t dpa2_model_memory_estimate(const dpa2_model *model, int64_t natoms, double neighbors, int atomic, int threads);
 
 /* What the outputs of the model are: "energy". NULL if the model is NULL. @since 2 */

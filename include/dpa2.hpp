@@ -80,13 +80,13 @@ struct Gradient {
   std::string warning;
 };
 
-/// A model; copies share it. Any number of threads may use it at once.
+/// A model; copies share it. Any number of threads may use it at once; on a GPU they take turns.
 class Model {
  public:
-  /// A file in the native format; precision "" is the file's own. Throws Error.
-  explicit Model(const std::string& path, const std::string& precision = "", double skin = 0.0) {
+  /// A file in the native format; precision "" is the file's own; device "cpu", "cuda" or "cuda:N". Throws Error.
+  explicit Model(const std::string& path, const std::string& precision = "", double skin = 0.0, const std::string& device = "cpu") {
     dpa2_model* model = nullptr;
-    check(dpa2_model_load(path.c_str(), precision.empty() ? nullptr : precision.c_str(), skin, &model));
+    check(dpa2_model_load_device(path.c_str(), precision.empty() ? nullptr : precision.c_str(), skin, device.c_str(), &model));
     handle_.reset(model, dpa2_model_free);
   }
   /// The bytes of such a file.
@@ -113,6 +113,7 @@ class Model {
   [[nodiscard]] int aparam_dim() const { return dpa2_model_aparam_dim(handle()); }
   [[nodiscard]] int exchange_width() const { return dpa2_model_exchange_width(handle()); }
   [[nodiscard]] std::string precision() const { return dpa2_model_precision(handle()); }
+  [[nodiscard]] std::string device() const { return dpa2_model_device(handle()); }
   [[nodiscard]] std::string config() const { return dpa2_model_config(handle()); }
   [[nodiscard]] std::string kind() const { return dpa2_model_kind(handle()); }
   [[nodiscard]] std::vector<Output> outputs() const {

@@ -25,7 +25,9 @@ cdef extern from "dpa2.h" nogil:
 
     const char *dpa2_last_error()
     const char *dpa2_last_warning()
-    dpa2_status dpa2_model_load(const char *path, const char *precision, double skin, dpa2_model **model)
+    dpa2_status dpa2_model_load_device(
+        const char *path, const char *precision, double skin, const char *device, dpa2_model **model
+    )
     dpa2_status dpa2_model_load_buffer(
         const void *data, size_t size, const char *name, const char *precision, double skin, dpa2_model **model
     )
@@ -39,6 +41,7 @@ cdef extern from "dpa2.h" nogil:
     int dpa2_model_aparam_dim(const dpa2_model *model)
     int dpa2_model_exchange_width(const dpa2_model *model)
     const char *dpa2_model_precision(const dpa2_model *model)
+    const char *dpa2_model_device(const dpa2_model *model)
     const char *dpa2_model_kind(const dpa2_model *model)
     int dpa2_model_noutputs(const dpa2_model *model)
     const dpa2_output *dpa2_model_output(const dpa2_model *model, int index)
@@ -192,7 +195,7 @@ cdef const char *last_warning() noexcept nogil:
     return dpa2_last_warning()
 
 
-cdef int load(ModelHandle handle, path, data, precision, double skin) except -1:
+cdef int load(ModelHandle handle, path, data, precision, double skin, device) except -1:
     """Reads the file at ``path``, or the bytes ``data`` that are called so, into a handle without a model."""
     cdef dpa2_model *model = NULL
     name = os.fsencode(path)
@@ -201,7 +204,11 @@ cdef int load(ModelHandle handle, path, data, precision, double skin) except -1:
         raise InputError(f"the path has a NUL character: {path!r}")
     if handle.ptr is not NULL:
         raise InputError("the handle has a model already")
+    where = str(device).encode()
+    if b"\0" in where:
+        raise InputError(f"device has a NUL character: {device!r}")
     cdef const char *c_name = name
+    cdef const char *c_device = where
     cdef const char *c_precision = NULL
     cdef const char *c_data = NULL
     cdef size_t size = 0
@@ -213,7 +220,7 @@ cdef int load(ModelHandle handle, path, data, precision, double skin) except -1:
         size = len(data)
     with nogil:
         if c_data is NULL:
-            status = dpa2_model_load(c_name, c_precision, skin, &model)
+            status = dpa2_model_load_device(c_name, c_precision, skin, c_device, &model)
         else:
             status = dpa2_model_load_buffer(c_data, size, c_name, c_precision, skin, &model)
     check(status)
@@ -225,18 +232,18 @@ cdef class ModelHandle:
     """A model in the native format (``.safetensors``), for extensions that cimport this module.
 
     ``path`` names the file; ``precision`` is "float64", "float32" or None for the file's own; ``skin``, in angstrom, is
-    that of :func:`dpa2.load`. Raises :class:`dpa2.ModelFileError` for a file that is missing or corrupt, and
-    :class:`dpa2.InputError` for a precision or skin that there is not.
+    that of :func:`dpa2.load`, and so is ``device``, "cpu", "cuda" or "cuda:N". Raises :class:`dpa2.ModelFileError` for a
+    file that is missing or corrupt, and :class:`dpa2.InputError` for a precision, skin or device that there is not.
     """
 
-    def __init__(self, path, precision=None, double skin=0.0):
-        load(self, path, None, precision, skin)
+    def __init__(self, path, precision=None, double skin=0.0, device="cpu"):
+        load(self, path, None, precision, skin, device)
 
     @staticmethod
     def from_bytes(data, name="model", precision=None, double skin=0.0):
         """A model from the bytes of such a file; ``name`` stands for it in messages."""
         cdef ModelHandle handle = ModelHandle.__new__(ModelHandle)
-        load(handle, name, bytes(data), precision, skin)
+        load(handle, name, bytes(data), precision, skin, "cpu")
         return handle
 
     def __dealloc__(self):
@@ -251,6 +258,12 @@ cdef class ModelHandle:
     def precision(self):
         """"float64" or "float32"."""
         cdef const char *name = dpa2_model_precision(self.ptr)
+        return "" if name is NULL else name.decode()
+
+    @property
+    def device(self):
+        """"cpu", or "cuda:N"."""
+        cdef const char *name = dpa2_model_device(self.ptr)
         return "" if name is NULL else name.decode()
 
     @property

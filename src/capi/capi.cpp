@@ -28,10 +28,11 @@ void require_finite_rows(const dpa2::Outputs& out, const dpa2::Config& config, i
 
 /// Makes a model of what read() gives; errors of the file name it.
 template <class Read>
-void load(dpa2_model** out, const std::string& name, const char* precision, double skin, Read read) try {
+void load(dpa2_model** out, const std::string& name, const char* precision, double skin, const char* device, Read read) try {
   dpa2::SafetensorsFile file = read();
   *out = new dpa2_model(std::make_shared<const dpa2::Model>(dpa2::parse_config(file.config_json), std::move(file.weights),
-                                                            precision == nullptr ? "" : precision, skin));
+                                                            precision == nullptr ? "" : precision, skin, false,
+                                                            device == nullptr ? "cpu" : device));
 } catch (const dpa2::Error& e) {
   const bool of_file = e.status() == dpa2::Status::model_file || e.status() == dpa2::Status::unsupported;
   if (!of_file || std::string(e.what()).find(name) != std::string::npos) throw;
@@ -73,11 +74,15 @@ const char* dpa2_last_warning_of(dpa2_warning kind) {
 }
 
 dpa2_status dpa2_model_load(const char* path, const char* precision, double skin, dpa2_model** model) {
+  return dpa2_model_load_device(path, precision, skin, nullptr, model);
+}
+
+dpa2_status dpa2_model_load_device(const char* path, const char* precision, double skin, const char* device, dpa2_model** model) {
   return gate([&] {
     need(path, "path");
     need(model, "model");
     *model = nullptr;
-    load(model, path, precision, skin, [&] { return dpa2::read_safetensors(path); });
+    load(model, path, precision, skin, device, [&] { return dpa2::read_safetensors(path); });
   });
 }
 
@@ -88,7 +93,7 @@ dpa2_status dpa2_model_load_buffer(const void* data, size_t size, const char* na
     need(model, "model");
     *model = nullptr;
     const std::string what = name == nullptr ? "model" : name;
-    load(model, what, precision, skin, [&] { return dpa2::read_safetensors(data, size, what); });
+    load(model, what, precision, skin, nullptr, [&] { return dpa2::read_safetensors(data, size, what); });
   });
 }
 
@@ -134,6 +139,9 @@ int dpa2_model_has_default_fparam(const dpa2_model* model) {
 }
 const char* dpa2_model_precision(const dpa2_model* model) {
   return ask(model, static_cast<const char*>(nullptr), [](const dpa2::Model& m) { return m.precision().c_str(); });
+}
+const char* dpa2_model_device(const dpa2_model* model) {
+  return ask(model, static_cast<const char*>(nullptr), [](const dpa2::Model& m) { return m.device().c_str(); });
 }
 int dpa2_model_exchange_width(const dpa2_model* model) {
   return ask(model, 0, [](const dpa2::Model& m) { return m.exchange_width(); });

@@ -72,9 +72,10 @@ class Engine {
   virtual ~Engine() = default;
   /// Host results: complete and correct on return, with remarks of frame f in remarks[f]. Device results: queued; see `check`.
   virtual void evaluate(const Input& input, const Request& request, const Output& out, std::vector<Remarks>* remarks) = 0;
-  /// Waits for what has been queued and throws what was wrong with it. False: a result was void because lists had grown beyond their
-  /// buffers (it holds NaN); buffers have been enlarged, and the same call again gives it.
-  virtual bool check() = 0;
+  /// Waits for what has been queued since the last check and throws what was wrong with it. False: a result was void because lists had
+  /// grown beyond their buffers (it holds NaN); buffers have been enlarged, and the same call again gives it. `remarks`, where not null:
+  /// those of the frames of the last evaluation.
+  virtual bool check(std::vector<Remarks>* remarks = nullptr) = 0;
   [[nodiscard]] virtual int device() const = 0;
   /// Bytes of the device that this engine holds.
   [[nodiscard]] virtual std::int64_t bytes() const = 0;

@@ -62,6 +62,8 @@ Domain::Work& Domain::work(const std::shared_ptr<const Model>& model) {
 
 template <class F>
 void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& asked, Remarks& remarks, F f) {
+  if (model->gpu() != nullptr)
+    throw unsupported("the model is on ", model->device(), ", and a domain on a device comes later: load it on the CPU");
   DomainFrame domain = asked;
   domain.threads = checked_threads(asked.threads);
   Frame frame;

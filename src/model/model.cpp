@@ -9,12 +9,14 @@
 #include "fold/folded.hpp"
 #include "graph/count.hpp"
 #include "graph/series.hpp"
+#include "model/device.hpp"
 #include "neighbors/order.hpp"
 #include "threads.hpp"
 
 namespace dpa2 {
 
 AnyEvaluator::AnyEvaluator(const Model& model) {
+  if (model.gpu_) throw internal_error("an evaluator of the CPU for a model on ", model.device());
   if (model.f64_)
     f64_ = std::make_unique<Evaluator<double>>(*model.f64_);
   else
@@ -140,9 +142,11 @@ void check_environment() {
 
 }  // namespace
 
-Model::Model(Config config, Weights weights, const std::string& precision, double skin, bool values_checked)
+Model::Model(Config config, Weights weights, const std::string& precision, double skin, bool values_checked, const std::string& device,
+             gpu::Hooks hooks)
     : config_(std::move(config)),
       precision_(precision.empty() ? config_.precision : precision),
+      device_(device_name(device_number(device))),
       outputs_(model_outputs(config_)),
       settings_(dpa2::neighbor_settings(config_)),
       skin_(skin),
@@ -154,7 +158,9 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
   if (precision_ != "float64" && precision_ != "float32")
     throw invalid_input("precision must be 'float64' or 'float32', not '", precision_, "'");
   Folded folded = fold(config_, std::move(weights));
-  if (precision_ == "float64")
+  if (const int number = device_number(device); number >= 0)
+    gpu_ = gpu::make_engine(config_, folded, precision_, number, std::move(hooks));
+  else if (precision_ == "float64")
     f64_ = std::make_unique<Prepared<double>>(config_, std::move(folded));
   else
     f32_ = std::make_unique<Prepared<float>>(config_, std::move(folded));
@@ -260,6 +266,13 @@ void Model::check_parameters(bool has_fparam, bool has_aparam) const {
 }
 
 void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int threads, const Outputs& out, Remarks& remarks) const {
+  if (gpu_) {
+    gpu::Request request;
+    request.forces = out.array("force") != nullptr;
+    request.atom_virial = atom_virial == AtomVirial::edge;
+    request.deepmd_virial = atom_virial == AtomVirial::deepmd;
+    return on_gpu(structure, {}, request, out, remarks);
+  }
   check_parameters(structure.fparam != nullptr, structure.aparam != nullptr || structure.natoms == 0);
   const Results results{
       {{out.array("atom_energy"), 1}, {out.array("force"), 3}, {atom_virial != AtomVirial::none ? out.array("atom_virial") : nullptr, 9}}};
@@ -268,12 +281,25 @@ void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int thr
 }
 
 void Model::descriptor(const Structure& structure, int threads, const Outputs& out, Remarks& remarks) const {
+  if (gpu_) {
+    gpu::Request request;
+    request.energy = false;
+    request.descriptor = out.array("descriptor") != nullptr;
+    request.rot_mat = out.array("rot_mat") != nullptr;
+    return on_gpu(structure, {}, request, out, remarks);
+  }
   const Results results{{{out.array("descriptor"), config_.descriptor_dim()}, {out.array("rot_mat"), 3 * config_.repformer.g2_dim}, {}}};
   run(structure, {}, threads, false, AtomVirial::none, remarks, results,
       [&](auto& evaluator, const Frame& frame, const Seeds&, int n) { evaluator.descriptor(frame, n, nullptr, out); });
 }
 
 void Model::vjp(const Structure& structure, const Seeds& seeds, int threads, const Outputs& out, Remarks& remarks) const {
+  if (gpu_) {
+    gpu::Request request;
+    request.energy = false;
+    request.forces = request.vjp = true;
+    return on_gpu(structure, seeds, request, out, remarks);
+  }
   if (seeds.atom_energy != nullptr) check_parameters(structure.fparam != nullptr, structure.aparam != nullptr || structure.natoms == 0);
   const Results results{{{out.array("force"), 3}, {}, {}}};
   run(structure, seeds, threads, true, AtomVirial::none, remarks, results,
@@ -281,6 +307,7 @@ void Model::vjp(const Structure& structure, const Seeds& seeds, int threads, con
 }
 
 std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const {
+  if (gpu_) throw unsupported("memory is estimated for the CPU only, and the model is on ", device_);
   if (natoms < 0) throw invalid_input("the number of atoms is negative: ", natoms);
   if (!(neighbors >= 0.0) || !std::isfinite(neighbors)) throw invalid_input("the number of neighbours is ", neighbors);
   const double rcut = settings_.repinit.rcut, n = static_cast<double>(natoms), volume = 4.0 / 3.0 * std::acos(-1.0) * rcut * rcut * rcut;

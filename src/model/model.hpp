@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "gpu/engine.hpp"
 #include "heads/output.hpp"
 #include "model/evaluate.hpp"
 #include "neighbors/box.hpp"
@@ -51,13 +52,16 @@ class AnyEvaluator {
   std::unique_ptr<Evaluator<float>> f32_;
 };
 
-/// Immutable; any number of threads may evaluate at once, each evaluation in a workspace of its own that is reused.
+/// Immutable; any number of threads may evaluate at once, each evaluation in a workspace of its own that is reused. On a GPU they take
+/// turns, and threads and skin mean nothing.
 class Model {
  public:
   /// `precision` "float64" or "float32"; empty: the configuration's own. With a `skin` (angstrom) neighbours within the cutoff
   /// + skin are looked for once and reused until an atom has moved by half the skin; results are the same bits.
-  /// `values_checked`: somebody has seen to it that the weights are finite; names and shapes are checked here. Throws Error.
-  Model(Config config, Weights weights, const std::string& precision, double skin = 0.0, bool values_checked = false);
+  /// `values_checked`: somebody has seen to it that the weights are finite; names and shapes are checked here. `device`: "cpu", "cuda" or
+  /// "cuda:N"; `hooks` are for a GPU. Throws Error.
+  Model(Config config, Weights weights, const std::string& precision, double skin = 0.0, bool values_checked = false,
+        const std::string& device = "cpu", gpu::Hooks hooks = {});
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
@@ -69,7 +73,11 @@ class Model {
   const NeighborSettings& neighbor_settings() const noexcept { return settings_; }
   double skin() const noexcept { return skin_; }
   /// The widest rows that an evaluation exchanges, in numbers of the model's precision.
-  int exchange_width() const noexcept { return f64_ ? f64_->n1 : f32_->n1; }
+  int exchange_width() const noexcept { return f64_ ? f64_->n1 : f32_ ? f32_->n1 : config_.repformer.g1_dim; }
+  /// "cpu" or "cuda:N".
+  const std::string& device() const noexcept { return device_; }
+  /// What evaluates a model on a GPU; null on the CPU.
+  gpu::Engine* gpu() const noexcept { return gpu_.get(); }
   /// Angstrom: a pair closer than this is a mistake. Half of the least distance in the training data, where the model knows it.
   double least_distance() const;
   bool knows_least_distance() const { return config_.min_nbor_dist && *config_.min_nbor_dist > 0.0; }
@@ -82,7 +90,11 @@ class Model {
   /// Minus the gradient of the sum of outputs with the weights `seeds`: out's force, and its virial if asked for.
   void vjp(const Structure& structure, const Seeds& seeds, int threads, const Outputs& out, Remarks& remarks) const;
 
-  /// Bytes that a first evaluation takes, of `natoms` atoms with on average `neighbors` others within repinit's cutoff. With
+  /// Frames of one size as one batch, and arrays of the device: on a GPU only. Of the device, fparam must be given where the model has it,
+  /// and there must be atoms.
+  void evaluate_frames(const gpu::Input& input, const gpu::Request& request, const gpu::Output& out, std::vector<Remarks>* remarks) const;
+
+  /// Bytes that a first evaluation on the CPU takes, of `natoms` atoms with on average `neighbors` others within repinit's cutoff. With
   /// `gradient` forces as well.
   std::int64_t memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const;
 
@@ -99,14 +111,16 @@ class Model {
   template <class F>
   void run(const Structure& structure, const Seeds& seeds, int threads, bool gradient, AtomVirial atom_virial, Remarks& remarks,
            const Results& results, F f) const;
+  void on_gpu(const Structure& structure, const Seeds& seeds, const gpu::Request& request, const Outputs& asked, Remarks& remarks) const;
 
   Config config_;
-  std::string precision_;
+  std::string precision_, device_;
   std::vector<OutputSpec> outputs_;
   NeighborSettings settings_;
   double skin_ = 0.0;
   std::unique_ptr<Prepared<double>> f64_;
   std::unique_ptr<Prepared<float>> f32_;
+  std::unique_ptr<gpu::Engine> gpu_;
   std::unique_ptr<Pool> pool_;
 };
 

@@ -17,8 +17,10 @@
 #include "math/limits.hpp"
 #include "model/model.hpp"
 #include "python/fold.hpp"
+#include "python/gpu.hpp"
 #include "python/lock.hpp"
 #include "python/probe.hpp"
+#include "python/remarks.hpp"
 #include "python/schema.hpp"
 #include "python/weights.hpp"
 #include "schema/safetensors.hpp"
@@ -30,7 +32,7 @@ namespace {
 
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using Ints = py::array_t<int, py::array::c_style | py::array::forcecast>;
-using OverflowList = std::vector<std::tuple<std::string, int, int, int>>;
+using dpa2::python::to_tuple;
 
 void require(bool ok, const char* what) {
   if (!ok) throw dpa2::invalid_input(what);
@@ -46,14 +48,6 @@ int checked_natoms(const Doubles& coords, const Ints& types) {
   require(coords.ndim() == 2 && coords.shape(1) == 3, "coords must have shape (natoms, 3)");
   require(types.ndim() == 1 && types.shape(0) == coords.shape(0), "types must have shape (natoms,)");
   return static_cast<int>(coords.shape(0));
-}
-
-/// What dpa2.engines.Remarks is made of.
-py::tuple to_tuple(const dpa2::Remarks& remarks) {
-  OverflowList list;
-  for (const dpa2::Overflow& o : remarks.overflow) list.emplace_back(dpa2::block_name(o.block), o.atom, o.count, o.sel);
-  const dpa2::ClosestPair& pair = remarks.closest;
-  return py::make_tuple(list, pair.i < 0 ? py::object(py::none()) : py::make_tuple(pair.i, pair.j, pair.r));
 }
 
 class NativeModel {
@@ -285,6 +279,7 @@ PYBIND11_MODULE(_native, m) {
   dpa2::python::register_schema(m);
   dpa2::python::register_probe(m);
   dpa2::python::register_fold(m);
+  dpa2::python::register_gpu(m);
   m.def(
       "kind", [](const std::string& config_json) { return std::string(dpa2::model_kind(dpa2::parse_config(config_json))); },
       py::arg("config_json"));

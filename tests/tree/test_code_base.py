@@ -27,8 +27,9 @@ MAY_INCLUDE = {
     "fold": {"fold", "schema", "math"},
     "graph": {"graph", "fold", "schema", "cpu", "neighbors", "math"},
     "heads": {"heads", "graph"},
-    "model": {"model", "heads", "graph", "fold", "schema", "cpu", "neighbors", "math"},
-    "python": {"python", "model", "graph", "fold", "schema", "neighbors", "math"},
+    "gpu": {"gpu", "cuda", "fold", "schema", "neighbors", "math"},
+    "model": {"model", "heads", "graph", "gpu", "fold", "schema", "cpu", "neighbors", "math"},
+    "python": {"python", "model", "graph", "gpu", "fold", "schema", "neighbors", "math"},
     "capi": {"capi", "model", "schema"},
     "lammps": set(),
 }

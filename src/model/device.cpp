@@ -1,0 +1,92 @@
+#include "model/device.hpp"
+
+#include <algorithm>
+#include <cstddef>
+
+#include "error.hpp"
+#include "model/model.hpp"
+
+namespace dpa2 {
+
+int device_number(const std::string& name) {
+  if (name == "cpu") return -1;
+  if (name == "cuda") return 0;
+  const std::string prefix = "cuda:";
+  const std::string digits = name.compare(0, prefix.size(), prefix) == 0 ? name.substr(prefix.size()) : "";
+  const bool number =
+      !digits.empty() && digits.size() <= 4 && std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+  if (!number || (digits.size() > 1 && digits[0] == '0'))
+    throw invalid_input("device must be 'cpu', 'cuda' or 'cuda:N' with the number of a GPU, not '", name,
+                        "'; CUDA_VISIBLE_DEVICES says which GPUs there are");
+  return std::stoi(digits);
+}
+
+std::string device_name(int number) { return number < 0 ? "cpu" : text("cuda:", number); }
+
+void Model::evaluate_frames(const gpu::Input& given, const gpu::Request& request, const gpu::Output& out,
+                            std::vector<Remarks>* remarks) const {
+  if (!gpu_) throw unsupported("several frames at once are evaluated on a GPU only; the model is on the CPU");
+  if (given.frames < 0 || given.atoms < 0) throw invalid_input("there are ", given.frames, " frames of ", given.atoms, " atoms");
+  if (remarks != nullptr) remarks->assign(static_cast<std::size_t>(given.frames), {});
+  const std::size_t frames = static_cast<std::size_t>(given.frames), atoms = frames * static_cast<std::size_t>(given.atoms);
+  gpu::Input input = given;
+  std::vector<double> fparam;
+  const bool of_energies = request.vjp ? input.seed_energy != nullptr : request.energy || request.forces;
+  if (of_energies) {
+    check_parameters(input.fparam != nullptr, input.aparam != nullptr || atoms == 0);
+    if (input.fparam == nullptr && config_.fitting.numb_fparam > 0) {
+      if (input.on_device) throw internal_error("the default of fparam is of the host, but the structure is of the device");
+      const std::vector<double>& row = *config_.fitting.default_fparam;
+      for (std::size_t f = 0; f < frames; ++f) fparam.insert(fparam.end(), row.begin(), row.end());
+      input.fparam = fparam.data();
+    }
+  } else {
+    input.fparam = input.aparam = nullptr;
+  }
+  if (atoms == 0) {
+    if (input.on_device) throw internal_error("the results of no atoms are the caller's to make");
+    if (out.energy != nullptr) std::fill_n(out.energy, frames, 0.0);
+    if (out.virial != nullptr) std::fill_n(out.virial, 9 * frames, 0.0);
+    return;
+  }
+  // Of arrays of the device the kernels say what is wrong with an atom; here the messages are the CPU's.
+  for (std::size_t f = 0; f < frames && !input.on_device; ++f) {
+    const std::size_t first = f * static_cast<std::size_t>(input.atoms);
+    check_atoms(input.coords + 3 * first, input.types + first, input.atoms, settings_.ntypes, nullptr);
+  }
+  gpu_->evaluate(input, request, out, remarks);
+}
+
+void Model::on_gpu(const Structure& structure, const Seeds& seeds, const gpu::Request& request, const Outputs& asked,
+                   Remarks& remarks) const {
+  gpu::Input input;
+  input.atoms = structure.natoms;
+  input.coords = structure.coords;
+  input.types = structure.types;
+  std::array<double, 9> box{};
+  if (!structure.box.open()) {
+    for (std::size_t k = 0; k < 9; ++k) box[k] = structure.box.rows()[k / 3][k % 3];
+    input.boxes = box.data();
+    input.pbc = structure.box.periodic();
+  }
+  input.fparam = structure.fparam;
+  input.aparam = structure.aparam;
+  input.seed_energy = seeds.atom_energy;
+  input.seed_descriptor = seeds.descriptor;
+  input.seed_rot_mat = seeds.rot_mat;
+  gpu::Output out;
+  out.force = asked.array("force");
+  out.virial = asked.array("virial");
+  if (request.energy) {
+    out.energy = asked.array("energy");
+    out.atom_energy = asked.array("atom_energy");
+  }
+  if (request.atom_virial || request.deepmd_virial) out.atom_virial = asked.array("atom_virial");
+  if (request.descriptor) out.descriptor = asked.array("descriptor");
+  if (request.rot_mat) out.rot_mat = asked.array("rot_mat");
+  std::vector<Remarks> found;
+  evaluate_frames(input, request, out, &found);
+  remarks = found.at(0);
+}
+
+}  // namespace dpa2

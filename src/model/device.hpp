@@ -1,0 +1,14 @@
+// Where a model is evaluated, by name.
+#pragma once
+
+#include <string>
+
+namespace dpa2 {
+
+/// The number of a GPU: 0 of "cuda", N of "cuda:N"; -1 of "cpu". Throws invalid_input for other names.
+int device_number(const std::string& name);
+
+/// "cpu", or "cuda:N".
+std::string device_name(int number);
+
+}  // namespace dpa2

@@ -1,0 +1,182 @@
+#include "python/gpu.hpp"
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "error.hpp"
+#include "model/model.hpp"
+#include "python/lock.hpp"
+#include "python/remarks.hpp"
+#include "python/weights.hpp"
+
+namespace py = pybind11;
+
+namespace dpa2::python {
+
+namespace {
+
+/// A Python object that any thread may let go of, with the interpreter's lock or without it.
+std::shared_ptr<py::object> kept(py::object object) {
+  return {new py::object(std::move(object)), [](py::object* last) {
+            if (Py_IsInitialized() == 0) return;  // the process ends, and the object with it
+            const py::gil_scoped_acquire lock;
+            delete last;
+          }};
+}
+
+/// Calls a hook of Python. Errors of dpa2 and of memory become the core's, so that it can answer them; others stay what they are.
+template <class F>
+auto hook(F f) {
+  const py::gil_scoped_acquire lock;
+  try {
+    return f();
+  } catch (py::error_already_set& e) {
+    const py::module_ errors = py::module_::import("dpa2.errors");
+    const auto is = [&](const char* name) { return e.matches(errors.attr(name)); };
+    const std::string words = py::cast<std::string>(py::str(e.value()));
+    if (e.matches(PyExc_MemoryError)) throw out_of_memory(words);
+    if (is("UnsupportedModelError")) throw unsupported(words);
+    if (is("InputError")) throw invalid_input(words);
+    throw;
+  }
+}
+
+gpu::Hooks make_hooks(const py::object& python) {
+  gpu::Hooks hooks;
+  if (python.is_none()) return hooks;
+  const std::shared_ptr<py::object> object = kept(python);
+  hooks.function = [object](const std::string& source, const std::string& name, const gpu::Defines& defines) {
+    return hook([&] { return reinterpret_cast<void*>(object->attr("function")(source, name, defines).cast<std::uintptr_t>()); });
+  };
+  hooks.memory = [object](std::size_t bytes) {
+    return hook([&] {
+      py::object owner = object->attr("memory")(bytes);
+      void* const at = reinterpret_cast<void*>(owner.attr("ptr").cast<std::uintptr_t>());
+      return gpu::Memory{at, kept(std::move(owner))};
+    });
+  };
+  return hooks;
+}
+
+/// The arrays of a call by name: NumPy arrays, or addresses of the device as numbers.
+class Arrays {
+ public:
+  Arrays(const py::dict& arrays, bool on_device) : arrays_(arrays), on_device_(on_device) {}
+
+  /// Null where there is none. `count` numbers of this type, one after the other.
+  template <class T>
+  T* find(const char* name, std::int64_t count, bool of_host = false) const {
+    if (!arrays_.contains(name)) return nullptr;
+    const py::object value = arrays_[name];
+    if (value.is_none()) return nullptr;
+    if (on_device_ && !of_host) return reinterpret_cast<T*>(value.cast<std::uintptr_t>());
+    if (!py::isinstance<py::array_t<T, py::array::c_style>>(value) || py::cast<py::array>(value).size() != count)
+      throw internal_error("the array ", name, " is not one of ", count, " numbers of its type without gaps");
+    return const_cast<T*>(static_cast<const T*>(py::cast<py::array>(value).data()));
+  }
+
+ private:
+  const py::dict& arrays_;
+  bool on_device_;
+};
+
+class NativeGpuModel {
+ public:
+  NativeGpuModel(const std::string& config_json, const py::dict& weights, const std::string& precision, bool checked,
+                 const std::string& device, const py::object& hooks) {
+    Config config = parse_config(config_json);
+    Weights given = make_weights(weights);
+    gpu::Hooks calls = make_hooks(hooks);
+    without_lock([&] {
+      model_ = std::make_unique<Model>(std::move(config), std::move(given), precision, 0.0, checked, device, std::move(calls));
+      if (model_->gpu() == nullptr) throw internal_error("a model on ", device, " is none on a GPU");
+    });
+  }
+
+  int device() const { return model_->gpu()->device(); }
+  std::int64_t bytes() const { return model_->gpu()->bytes(); }
+  int launches() const { return model_->gpu()->launches(); }
+  int descriptor_dim() const { return model_->config().descriptor_dim(); }
+
+  /// Fills `outputs`. With a stream all arrays but the boxes are addresses of the device, and results are queued on it; without one
+  /// they are NumPy arrays, and the remarks of every frame are returned.
+  std::vector<py::tuple> evaluate(int frames, int natoms, const std::array<bool, 3>& pbc, const py::dict& inputs, const py::dict& outputs,
+                                  int atomic, bool vjp, const std::optional<std::uintptr_t>& stream) const {
+    const Config& config = model_->config();
+    const Arrays in(inputs, stream.has_value()), to(outputs, stream.has_value());
+    const std::int64_t f = frames, n = f * natoms, dim = config.descriptor_dim(), n2 = config.repformer.g2_dim;
+    gpu::Input input;
+    input.frames = frames;
+    input.atoms = natoms;
+    input.on_device = stream.has_value();
+    input.stream = reinterpret_cast<void*>(stream.value_or(0));
+    input.coords = in.find<double>("coords", 3 * n);
+    input.types = in.find<int>("types", n);
+    input.boxes = in.find<double>("boxes", 9 * f, true);
+    input.pbc = pbc;
+    input.fparam = in.find<double>("fparam", f * config.fitting.numb_fparam);
+    input.aparam = in.find<double>("aparam", n * config.fitting.numb_aparam);
+    input.seed_energy = in.find<double>("atom_energy", n);
+    input.seed_descriptor = in.find<double>("descriptor", n * dim);
+    gpu::Output out;
+    out.energy = to.find<double>("energy", f);
+    out.atom_energy = to.find<double>("atom_energy", n);
+    out.force = to.find<double>("forces", 3 * n);
+    out.virial = to.find<double>("virial", 9 * f);
+    out.atom_virial = to.find<double>("atom_virial", 9 * n);
+    out.descriptor = to.find<double>("descriptor", n * dim);
+    out.rot_mat = to.find<double>("rot_mat", 3 * n * n2);
+    gpu::Request request;
+    request.vjp = vjp;
+    request.energy = !vjp && out.atom_energy != nullptr;
+    request.forces = out.force != nullptr;
+    request.atom_virial = atomic == 1;
+    request.deepmd_virial = atomic == 2;
+    request.descriptor = out.descriptor != nullptr;
+    request.rot_mat = out.rot_mat != nullptr;
+    std::vector<Remarks> remarks;
+    without_lock([&] { model_->evaluate_frames(input, request, out, stream ? nullptr : &remarks); });
+    return to_tuples(remarks);
+  }
+
+  /// Engine::check: whether all results stand, and the remarks of the last one's frames.
+  std::pair<bool, std::vector<py::tuple>> check() const {
+    bool stands = true;
+    std::vector<Remarks> remarks;
+    without_lock([&] { stands = model_->gpu()->check(&remarks); });
+    return {stands, to_tuples(remarks)};
+  }
+
+ private:
+  static std::vector<py::tuple> to_tuples(const std::vector<Remarks>& remarks) {
+    std::vector<py::tuple> list;
+    for (const Remarks& one : remarks) list.push_back(to_tuple(one));
+    return list;
+  }
+
+  std::unique_ptr<Model> model_;
+};
+
+}  // namespace
+
+void register_gpu(py::module_& m) {
+  py::class_<NativeGpuModel>(m, "NativeGpuModel")
+      .def(py::init<const std::string&, const py::dict&, const std::string&, bool, const std::string&, const py::object&>(),
+           py::arg("config_json"), py::arg("weights"), py::arg("precision"), py::arg("checked"), py::arg("device"),
+           py::arg("hooks").none(true))
+      .def_property_readonly("device", &NativeGpuModel::device)
+      .def_property_readonly("bytes", &NativeGpuModel::bytes)
+      .def_property_readonly("launches", &NativeGpuModel::launches)
+      .def("evaluate", &NativeGpuModel::evaluate, py::arg("frames"), py::arg("natoms"), py::arg("pbc"), py::arg("inputs"),
+           py::arg("outputs"), py::arg("atomic") = 0, py::arg("vjp") = false, py::arg("stream") = py::none())
+      .def("check", &NativeGpuModel::check);
+}
+
+}  // namespace dpa2::python
