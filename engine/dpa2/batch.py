@@ -1,4 +1,4 @@
-"""Many frames on many threads: small frames side by side, large ones one after the other."""
+"""Many frames: on the threads of a CPU small ones side by side, large ones one after the other; on a GPU in batches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from .errors import InputError, OutOfMemoryError
+
 R = TypeVar("R")
 
 # Up to this many atoms frames are evaluated side by side. A frame on one thread needs no barriers and shares no sums,
@@ -14,6 +16,8 @@ R = TypeVar("R")
 LARGEST_SMALL_FRAME = 1024
 # Frames that are handed out ahead of the one that is waited for, per thread: results are kept until their turn comes.
 AHEAD = 4
+# Frames of a GPU are evaluated together up to so many atoms: enough to keep one busy, in two or three gigabytes.
+ATOMS_AT_ONCE = 16384
 
 
 def frames_side_by_side(nframes: int, natoms: int, threads: int) -> int:
@@ -71,3 +75,31 @@ def _side_by_side(
                 future.cancel()
             raise
     return end, workers
+
+
+def run_batches(
+    evaluate: Callable[[int, int], list[R]], finish: Callable[[int, R], None], nframes: int, natoms: int
+) -> None:
+    """``finish(frame, one of evaluate(first, last))`` for every frame, in order; frames of one size as batches.
+
+    A batch that does not fit into memory is made smaller. Where one of its frames cannot be evaluated, its frames are
+    evaluated one by one, so that the error is that frame's.
+    """
+    done, at_once, one_by_one = 0, max(1, ATOMS_AT_ONCE // max(1, natoms)), 0
+    while done < nframes:
+        last = min(nframes, done + (1 if done < one_by_one else at_once))
+        try:
+            found = evaluate(done, last)
+        except OutOfMemoryError:
+            if last - done == 1:
+                raise
+            at_once = (last - done) // 2
+            continue
+        except InputError:
+            if last - done == 1:
+                raise
+            one_by_one = last
+            continue
+        for frame, one in enumerate(found, done):
+            finish(frame, one)
+        done = last

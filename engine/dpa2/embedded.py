@@ -10,13 +10,15 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
+from .errors import InputError
 from .inputs import Float
 from .model import Model, load
+from .options import Precision, checked_device
 
 DEFAULT_MODEL = "water.safetensors"
 
 _lock = threading.Lock()
-_default: Model | None = None
+_default: dict[tuple[str, str | None], Model] = {}
 
 
 @contextmanager
@@ -28,14 +30,14 @@ def default_model_path() -> Iterator[Path]:
         yield path
 
 
-def default_model() -> Model:
+def default_model(device: str = "cpu", precision: Precision | None = None) -> Model:
     """The embedded model; loaded on the first call, the same object afterwards. Safe to call from several threads."""
-    global _default
     with _lock:
-        if _default is None:
+        key = (device, precision)
+        if key not in _default:
             with default_model_path() as path:
-                _default = load(path)
-        return _default
+                _default[key] = load(path, precision=precision, device=device)
+        return _default[key]
 
 
 def compute_descriptor(
@@ -44,6 +46,8 @@ def compute_descriptor(
     box: ArrayLike | None = None,
     model: Model | str | os.PathLike[str] | None = None,
     pbc: bool | Sequence[bool] | None = None,
+    device: str = "cpu",
+    precision: Precision | None = None,
 ) -> Float:
     """The descriptor of every atom, (natoms, dim) or (nframes, natoms, dim), dimensionless.
 
@@ -51,12 +55,15 @@ def compute_descriptor(
         coords, types, box, pbc: as for :meth:`dpa2.Model.evaluate`.
         model: a :class:`dpa2.Model`, the path of a model file (read on every call: load it once with
             :func:`dpa2.load` for many), or None for the embedded model of water, which knows O and H.
+        device, precision: as for :func:`dpa2.load`; with a :class:`dpa2.Model` they must be left out.
 
     Raises:
         InputError: see :meth:`dpa2.Model.evaluate`. ModelFileError: see :func:`dpa2.load`.
     """
     if model is None:
-        model = default_model()
+        model = default_model(checked_device(device), precision)
     elif not isinstance(model, Model):
-        model = load(model)
+        model = load(model, precision=precision, device=device)
+    elif device != "cpu" or precision is not None:
+        raise InputError("device and precision are those that the model was loaded with: leave them out")
     return model.descriptor(coords, types, box, pbc)

@@ -1,4 +1,4 @@
-"""What evaluates one frame, by the name of its device."""
+"""What evaluates frames, by the name of their device."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from .inputs import Float, Int, Pbc
 from .remarks import RemarksTuple
 
 if TYPE_CHECKING:
+    from .cuda.gpu import GpuModel
     from .files import ModelData
 
 
 class Engine(Protocol):
-    """What evaluates one frame: the compiled core, a GPU or the NumPy reference."""
+    """What evaluates one frame: the compiled core or the NumPy reference."""
 
     def evaluate(
         self,
@@ -46,19 +47,21 @@ class Engine(Protocol):
 
 
 def make_engine(data: ModelData, precision: str, device: str, skin: float) -> Engine:
-    """The engine of a device: "cpu", "cuda" or "reference"."""
+    """The engine of a device that evaluates frames one by one: "cpu" or "reference"."""
     if device == "reference":
         from .reference import ReferenceModel
 
         reference: Engine = ReferenceModel(data.config, data.weights)
         return reference
-    if device == "cuda":
-        from .cuda.device import CupyDevice
-        from .cuda.engine import CudaEngine
-
-        return CudaEngine(data, precision, CupyDevice())
     import json
 
     from ._native import NativeModel
 
     return NativeModel(json.dumps(data.config), data.weights, precision, skin, data.checked)
+
+
+def make_gpu(data: ModelData, precision: str, device: str) -> GpuModel:
+    """What evaluates batches of frames on a GPU: "cuda" or "cuda:N"."""
+    from .cuda.gpu import GpuModel
+
+    return GpuModel(data, precision, device)

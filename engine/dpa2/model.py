@@ -10,52 +10,40 @@ import copy
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .batch import run_frames
-from .engines import make_engine
-from .errors import InputError, OutOfMemoryError
+from .engines import make_engine, make_gpu
+from .errors import InputError
 from .gradients import check_weights
 from .inputs import Batch, Float, Int, Pbc, check_input
-from .options import Atomic, OnOverflow, Precision, atomic_mode, checked_amount, checked_flag, checked_skin, choice
-from .remarks import Remarks, Reporter
+from .options import (
+    Atomic,
+    OnOverflow,
+    Precision,
+    atomic_mode,
+    checked_amount,
+    checked_device,
+    checked_flag,
+    checked_skin,
+    choice,
+)
+from .remarks import Reporter
 from .results import Output, Result
+from .runner import Progress, Runner
 from .threads import checked_threads
 
 if TYPE_CHECKING:
     from .files import ModelData
-
-Progress: TypeAlias = Callable[[int, int], None]
-
-
-@contextmanager
-def _naming_frame(batch: Batch, frame: int) -> Iterator[None]:
-    """Says in the core's messages which frame they are about, if there are frames."""
-    try:
-        yield
-    except (InputError, OutOfMemoryError) as error:
-        if not batch.has_frame_axis:
-            raise
-        raise type(error)(f"frame {frame}: {error}") from error
 
 
 def _frame(batch: Batch, f: int) -> tuple[Float, Int, Float | None, Pbc, Float | None, Float | None]:
     """Of one frame: coordinates, types, box, periodic directions, frame and atomic parameters."""
     boxes, fparam, aparam = (None if rows is None else rows[f] for rows in (batch.boxes, batch.fparam, batch.aparam))
     return batch.coords[f], batch.types[f], boxes, batch.pbc, fparam, aparam
-
-
-def _refuse_overflown_numbers(values: float | Float, what: str, large: str = "parameters") -> None:
-    if not np.isfinite(values).all():
-        raise InputError(
-            f"{what} is not a finite number: atoms are so close to each other, or {large} so large, that the model "
-            "leaves the range of its numbers"
-        )
 
 
 class Model:
@@ -70,8 +58,7 @@ class Model:
         on_overflow: OnOverflow = "warn",
         skin: float = 0.0,
     ) -> None:
-        hint = "; CUDA_VISIBLE_DEVICES says which GPU" if str(device).startswith(("cuda", "gpu")) else ""
-        self._device = choice(device, ("cpu", "cuda", "reference"), "device", hint)
+        self._device = checked_device(device)
         self._on_overflow = choice(on_overflow, ("warn", "error", "ignore"), "on_overflow")
         if precision is not None:
             choice(precision, ("float64", "float32"), "precision")
@@ -84,7 +71,10 @@ class Model:
         self._data = data
         self._reporter = Reporter(data.config, on_overflow)
         self._skin = checked_skin(skin, self.rcut)
-        self._engine = make_engine(data, self._precision, self._device, self._skin)
+        on_gpu = self._device.startswith("cuda")
+        self._gpu = make_gpu(data, self._precision, self._device) if on_gpu else None
+        self._runner = Runner(self._gpu, self._reporter, self._threads if self._device == "cpu" else 1)
+        self._engine: Any = None if on_gpu else make_engine(data, self._precision, self._device, self._skin)
         from ._native import outputs
 
         self._outputs = tuple(Output(*description) for description in outputs(json.dumps(data.config)))
@@ -133,7 +123,7 @@ class Model:
 
     @property
     def device(self) -> str:
-        """``"cpu"`` (the compiled core), ``"cuda"`` (a GPU) or ``"reference"`` (NumPy)."""
+        """``"cpu"`` (the compiled core), ``"cuda"`` or ``"cuda:N"`` (a GPU) or ``"reference"`` (NumPy)."""
         return self._device
 
     @property
@@ -174,8 +164,7 @@ class Model:
         neighbors = checked_amount(neighbors, "neighbors")
         if self._device != "cpu":
             raise InputError('only the compiled core knows its memory: load the model with device="cpu"')
-        engine: Any = self._engine
-        return int(engine.memory_estimate(int(natoms), float(neighbors), atomic_mode(atomic), self._threads))
+        return int(self._engine.memory_estimate(int(natoms), float(neighbors), atomic_mode(atomic), self._threads))
 
     @overload
     def descriptor(
@@ -245,21 +234,14 @@ class Model:
         out = np.empty((nframes, natoms, self.descriptor_dim))
         rotations = np.empty((nframes, natoms, g2_dim, 3)) if rot_mat else None
 
-        def work(f: int, threads: int) -> tuple[Float | None, Remarks]:
-            with _naming_frame(batch, f):
-                out[f], rotation, remarks = self._engine.descriptor(*_frame(batch, f)[:4], bool(rot_mat), threads)
-                _refuse_overflown_numbers(out[f], "the descriptor")
-            return rotation, Remarks(*remarks)
-
-        def finish(f: int, done: tuple[Float | None, Remarks]) -> None:
-            rotation, remarks = done
+        def of_frame(f: int, threads: int) -> Any:
+            out[f], rotation, remarks = self._engine.descriptor(*_frame(batch, f)[:4], bool(rot_mat), threads)
             if rotations is not None:
                 rotations[f] = rotation
-            self._reporter.report(remarks, batch, f)
-            if progress is not None:
-                progress(f + 1, nframes)
+            return remarks
 
-        run_frames(work, finish, nframes, natoms, self._threads if self._device == "cpu" else 1)
+        results = {"descriptor": out} if rotations is None else {"descriptor": out, "rot_mat": rotations}
+        self._runner.run(batch, of_frame, results, {"descriptor": "the descriptor"}, progress)
         drop = (slice(None) if batch.has_frame_axis else 0,)
         return out[drop] if rotations is None else (out[drop], rotations[drop])
 
@@ -279,7 +261,8 @@ class Model:
         """Energy, forces and virial of one structure or of many.
 
         Anything with ``__array__`` or DLPack in the memory of the CPU serves as an array. With ``device="cuda"``,
-        ``coords`` may lie on the GPU (DLPack): the answers then do too, as CuPy arrays, not checked for finiteness.
+        ``coords`` may lie on the GPU (DLPack): the answers then do too, as CuPy arrays, not checked for finiteness,
+        and :meth:`Result.check` says when they stand.
 
         Args:
             coords: (natoms, 3) or (nframes, natoms, 3), angstrom. Atoms may lie outside the box.
@@ -297,7 +280,8 @@ class Model:
         Returns:
             A :class:`Result`. A frame axis in ``coords`` means a frame axis on every field.
 
-        Many small frames are evaluated side by side on the model's threads, large ones one after the other.
+        Many small frames are evaluated side by side on the model's threads, large ones one after the other; on a GPU
+        small frames as one batch.
 
         Raises:
             OutOfMemoryError: the structure needs more memory than there is (see :meth:`memory_estimate`).
@@ -314,7 +298,7 @@ class Model:
         if mode and not gradient:
             raise InputError("the atomic virial is computed with forces only: leave out atomic, or forces=False")
         if frames := self._on_device(coords, types, box, pbc):
-            return Result(**frames.evaluate(fparam, aparam, mode, gradient))
+            return Result.pending(*frames.evaluate(fparam, aparam, mode, gradient))
         batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam)
         nframes, natoms = batch.types.shape
         shapes: dict[str, tuple[int, ...]] = {"energy": (), "atom_energy": (natoms,)}
@@ -324,22 +308,14 @@ class Model:
             shapes["atom_virial"] = (natoms, 3, 3)
         results = {name: np.empty((nframes, *shape)) for name, shape in shapes.items()}
 
-        def work(f: int, threads: int) -> Any:
-            with _naming_frame(batch, f):
-                found = self._engine.evaluate(*_frame(batch, f), mode, threads, gradient)
-                _refuse_overflown_numbers(found["energy"], "the energy")
-                if gradient:
-                    _refuse_overflown_numbers(found["forces"], "a force")
-            return found
-
-        def finish(f: int, found: Any) -> None:
-            self._reporter.report(Remarks(*found["remarks"]), batch, f)
+        def of_frame(f: int, threads: int) -> Any:
+            found = self._engine.evaluate(*_frame(batch, f), mode, threads, gradient)
             for name, rows in results.items():
                 rows[f] = found[name]
-            if progress is not None:
-                progress(f + 1, nframes)
+            return found["remarks"]
 
-        run_frames(work, finish, nframes, natoms, self._threads if self._device == "cpu" else 1)
+        checked = {"energy": "the energy", "forces": "a force"}
+        self._runner.run(batch, of_frame, results, checked, progress, atomic=mode)
         fields: dict[str, Any] = {"forces": None, "virial": None, **results}
         if not batch.has_frame_axis:
             fields = {name: None if rows is None else rows[0] for name, rows in fields.items()}
@@ -385,29 +361,35 @@ class Model:
         given = check_weights(weights, self.descriptor_dim, nframes, natoms, batch.has_frame_axis)
         gradient, strain = np.empty((nframes, natoms, 3)), np.empty((nframes, 3, 3))
 
-        def work(f: int, threads: int) -> Remarks:
-            with _naming_frame(batch, f):
-                energies, descriptors = (None if rows is None else rows[f] for rows in given)
-                gradient[f], strain[f], remarks = self._engine.vjp(*_frame(batch, f), energies, descriptors, threads)
-                for found in (gradient[f], strain[f]):
-                    _refuse_overflown_numbers(found, "a gradient", "weights or parameters")
-            return Remarks(*remarks)
+        def of_frame(f: int, threads: int) -> Any:
+            energies, descriptors = (None if rows is None else rows[f] for rows in given)
+            gradient[f], strain[f], remarks = self._engine.vjp(*_frame(batch, f), energies, descriptors, threads)
+            return remarks
 
-        def finish(f: int, remarks: Remarks) -> None:
-            self._reporter.report(remarks, batch, f)
-            if progress is not None:
-                progress(f + 1, nframes)
-
-        run_frames(work, finish, nframes, natoms, self._threads if self._device == "cpu" else 1)
+        results, checked = {"forces": gradient, "virial": strain}, {"forces": "a gradient", "virial": "a gradient"}
+        self._runner.run(batch, of_frame, results, checked, progress, weights=given, large="weights or parameters")
         return (gradient, strain) if batch.has_frame_axis else (gradient[0], strain[0])
+
+    def check(self) -> bool:
+        """Wait for everything that was queued on a GPU, for arrays that lie there, since the last check.
+
+        Returns:
+            Whether all results stand. False: neighbour lists of an evaluation had grown beyond their buffers, which
+            are larger now, and its results hold NaN; :meth:`Result.check` has it done again, and so does the same call.
+
+        Raises:
+            InputError: an atom that could not be evaluated.
+        """
+        return True if self._gpu is None else self._gpu.queue.settle()
 
     def _on_device(self, *frames: Any) -> Any:
         """Coordinates, types, box and pbc, where the model and the coordinates are on a GPU; else None."""
-        if self._device != "cuda":
+        if self._gpu is None:
             return None
-        from .cuda.arrays import device_frames
+        from .cuda.gpu import device_frames
 
-        return device_frames(self._engine, self._data.config, self._reporter.report, *frames)
+        at_once = self._on_overflow == "error"  # before the result is used
+        return device_frames(self._gpu, self._data.config, self._reporter.report, at_once, *frames)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to ``path`` in the native format (``.safetensors``), weights as they were in its file.
@@ -464,7 +446,7 @@ def load(
         head: which model of a multi-task file.
         precision: "float64" or "float32"; the file's own by default (the reference knows float64 only).
         threads: threads per evaluation; by default ``OMP_NUM_THREADS``, else the cores that this process may use.
-        device: "cpu"; "cuda", an NVIDIA GPU through CuPy; or "reference", the slow NumPy specification.
+        device: "cpu"; "cuda" or "cuda:N", an NVIDIA GPU; or "reference", the slow NumPy specification.
         on_overflow: what to do when an atom has more neighbours than the model's ``sel``: "warn" (once), "error",
             "ignore".
         skin: for molecular dynamics, angstrom: neighbours are looked for up to the cutoff + skin and remembered until

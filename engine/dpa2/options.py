@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
@@ -21,6 +22,14 @@ def choice(value: Any, allowed: Sequence[str], name: str, hint: str = "") -> str
     """One of these words; ``hint`` ends the message."""
     if not isinstance(value, str) or value not in allowed:
         raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}{hint}")
+    return value
+
+
+def checked_device(value: Any) -> str:
+    """ "cpu", "cuda", "cuda:N" or "reference"."""
+    if not (isinstance(value, str) and re.fullmatch(r"cpu|reference|cuda(:(0|[1-9][0-9]{0,3}))?", value)):
+        hint = "; CUDA_VISIBLE_DEVICES says which GPUs there are" if str(value).startswith(("cuda", "gpu")) else ""
+        raise InputError(f"device must be one of 'cpu', 'cuda', 'cuda:N', 'reference', got {value!r}{hint}")
     return value
 
 

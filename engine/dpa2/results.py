@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -51,6 +51,30 @@ class Result:
     virial: Float | MaybeNone
     atom_energy: Float
     atom_virial: Float | None = None
+
+    _pending: ClassVar[Any] = None  # of results on a GPU: what is to be checked
+
+    @classmethod
+    def pending(cls, fields: dict[str, Any], pending: Any) -> Result:
+        """A result of these fields that may still be computed, and what says when it stands."""
+        result = cls(**fields)
+        object.__setattr__(result, "_pending", pending)
+        return result
+
+    def check(self) -> Result:
+        """The result, when it is known to stand.
+
+        Results that lie on a GPU may still be computed when they are returned. This waits for them, warns where there
+        is something to warn of, and has an evaluation done again, into the same arrays, whose neighbour lists had grown
+        beyond their buffers: until then the arrays hold NaN. Coordinates must not have been changed meanwhile. Other
+        results always stand.
+
+        Raises:
+            InputError: an atom that cannot be evaluated. OutOfMemoryError: there is too little memory to repeat.
+        """
+        if self._pending is not None:
+            self._pending.check()
+        return self
 
     @property
     def outputs(self) -> dict[str, Float]:

@@ -242,7 +242,7 @@ def test_default_model_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(embedded, "default_model_path", path)
     monkeypatch.setattr(embedded, "load", load)
-    monkeypatch.setattr(embedded, "_default", None)
+    monkeypatch.setattr(embedded, "_default", {})
     threads = [threading.Thread(target=embedded.default_model) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -55,6 +55,16 @@ def numbers(text: str) -> list[float]:
     return [float(word) for word in text.replace(",", " ").split()]
 
 
+def device(text: str) -> str:
+    """The name of a device."""
+    from ..options import checked_device
+
+    try:
+        return checked_device(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 # argparse names the type in its message: "invalid positive integer value: '0'"
 positive.__name__ = "positive integer"
 natural.__name__ = "integer of at least 0"
@@ -77,8 +87,9 @@ def add_model_options(parser: argparse.ArgumentParser, several: bool = False) ->
     group.add_argument(
         "--device",
         default="cpu",
-        choices=("cpu", "cuda", "reference"),
-        help="cuda: an NVIDIA GPU through CuPy; reference: NumPy, slow (default: cpu)",
+        type=device,
+        metavar="cpu|cuda|cuda:N|reference",
+        help="cuda: an NVIDIA GPU, or that of number N; reference: NumPy, slow (default: cpu)",
     )
 
 

@@ -1,137 +1,172 @@
-"""Structures that lie on the device already: evaluated there, and answered with arrays of the device."""
+"""Arrays of a GPU: taken from any library by DLPack, made with CuPy, or with memory of the driver without it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpa2.errors import InputError
-from dpa2.gradients import check_weights
-from dpa2.inputs import Batch, Float, Pbc, check_aparam, check_box, check_fparam, check_types
-from dpa2.remarks import Remarks
 
-from .engine import CudaEngine, shapes
+from .hooks import CupyHooks
 
-_CUDA_DEVICE_TYPES = (2, 13)  # DLPack: kDLCUDA and kDLCUDAManaged
+_CUDA, _CUDA_MANAGED = 2, 13  # DLPack: kDLCUDA and kDLCUDAManaged
 
-Report = Callable[[Remarks, Batch, int], None]
+#: an array of the device: cupy.ndarray, or DeviceArray of the compiled core
+Array = Any
 
 
 def on_device(value: Any) -> bool:
     """Whether an array says through DLPack that it lies in the memory of a CUDA device."""
     device = getattr(value, "__dlpack_device__", None)
-    return device is not None and device()[0] in _CUDA_DEVICE_TYPES
+    return device is not None and device()[0] in (_CUDA, _CUDA_MANAGED)
 
 
-class DeviceFrames:
-    """Frames as the user passed them, coordinates on the device; see :meth:`dpa2.Model.evaluate` for the arguments.
+class Arrays(Protocol):
+    """Arrays of one device, without gaps; float64 or int32. What is queued on ``stream`` is ordered."""
 
-    Shapes are checked; coordinates and types are by the neighbour search.
-    """
+    @property
+    def stream(self) -> int:
+        """The stream that the caller is on, as a number."""
 
-    def __init__(
-        self, engine: CudaEngine, config: dict[str, Any], report: Report, coords: Any, types: Any, box: Any, pbc: Any
-    ) -> None:
-        self.engine, self.config, self.report, device = engine, config, report, engine.device
-        x = device.asarray(coords, np.float64)
-        if x.ndim not in (2, 3) or x.shape[-1] != 3:
-            raise InputError(f"coords must have shape (natoms, 3) or (nframes, natoms, 3), got {x.shape}")
-        self.framed = x.ndim == 3
-        self.coords = x if self.framed else x[None]
-        nframes, natoms = self.coords.shape[:2]
-        if not on_device(types):
-            types = check_types(types, config["type_map"], nframes, natoms, self.framed)
-        kinds = device.asarray(types, np.int32)
-        if kinds.shape not in ((natoms,), (nframes, natoms)):
-            raise InputError(f"types must have shape ({natoms},) or ({nframes}, {natoms}), got {kinds.shape}")
-        self.types = kinds if kinds.ndim == 2 else device.xp.broadcast_to(kinds, (nframes, natoms))
-        rcut = float(config["descriptor"]["repinit"]["rcut"])
-        # Nine numbers that the host needs to lay out the search.
-        self.boxes, self.pbc = check_box(self._host(box), pbc, rcut, nframes, self.framed)
+    def take(self, value: Any, dtype: str, name: str) -> Array:
+        """An array of this device or of the host as one of this device."""
 
-    def _host(self, value: Any) -> Any:
-        return self.engine.device.asnumpy(self.engine.device.asarray(value)) if on_device(value) else value
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        """float64, undefined contents."""
 
-    def _frame(self, f: int) -> tuple[Any, Any, Any, Pbc]:
-        device = self.engine.device
-        coords, types = device.xp.ascontiguousarray(self.coords[f]), device.xp.ascontiguousarray(self.types[f])
-        return coords, types, None if self.boxes is None else self.boxes[f], self.pbc
+    def repeated(self, array: Array, n: int) -> Array:
+        """(n, ...): n times the same."""
 
-    def _report(self, remarks: Remarks, f: int) -> None:
-        if remarks.overflow or remarks.closest is not None:
-            types = self.engine.device.asnumpy(self.types)
-            self.report(remarks, Batch(types, types, None, self.pbc, None, None, self.framed), f)
+    def negative(self, array: Array) -> Array | None:
+        """Minus it, of float64; None where that is not known on the device."""
 
-    def _joined(self, frames: list[Any], shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
-        """Of frames of this shape, with a frame axis where the coordinates have one."""
-        if not frames:
-            return self.engine.device.zeros((0, *shape), dtype)
-        return self.engine.device.xp.stack(frames) if self.framed else frames[0]
+    def address(self, array: Array) -> int: ...
 
-    def _parameters(self, fparam: Any, aparam: Any) -> tuple[Float | None, Float | None]:
-        """Those of all frames."""
-        option, (nframes, natoms) = self.config["fitting_net"], self.coords.shape[:2]
-        return (
-            check_fparam(self._host(fparam), option, nframes, self.framed),
-            check_aparam(self._host(aparam), option, nframes, natoms, self.framed),
+    def host(self, array: Array) -> NDArray[Any]:
+        """A copy in the memory of the host, when everything before it is done."""
+
+
+def _check_device(value: Any, number: int, name: str) -> None:
+    kind, index = value.__dlpack_device__()
+    if kind == _CUDA and index != number:
+        raise InputError(
+            f"{name} is on cuda:{index}, and the model on cuda:{number}: copy the array there, or load the model with "
+            f'device="cuda:{index}"'
         )
 
-    def evaluate(self, fparam: Any, aparam: Any, atomic: int, forces: bool) -> dict[str, Any]:
-        """The fields of a :class:`dpa2.Result` as arrays of the device, float64; the energy as well."""
-        parameters = self._parameters(fparam, aparam)
-        nframes, natoms = self.coords.shape[:2]
-        wanted = shapes(natoms, atomic, forces) | {"energy": ()}
-        found: dict[str, list[Any]] = {name: [] for name in wanted}
-        for f in range(nframes):
-            one_fparam, one_aparam = _of_frame(f, *parameters)
-            with self.engine.lock:
-                answer = self.engine.evaluate_arrays(*self._frame(f), one_fparam, one_aparam, atomic, forces)
-                self._report(answer.pop("remarks"), f)
-                answer["energy"] = answer["energy"][0]
-                for name, array in answer.items():
-                    found[name].append(array.copy())  # the engine uses its arrays again
-        missing: dict[str, Any] = {} if forces else {"forces": None, "virial": None}
-        return missing | {name: self._joined(found[name], shape) for name, shape in wanted.items()}
 
-    def vjp(self, weights: Any, fparam: Any, aparam: Any) -> tuple[Any, Any]:
-        """See :meth:`dpa2.Model.vjp`; arrays of the device, float64."""
-        nframes, natoms = self.coords.shape[:2]
-        if isinstance(weights, Mapping):
-            weights = {name: self._host(rows) for name, rows in weights.items()}
-        given = check_weights(weights, self.engine.model.descriptor_dim, nframes, natoms, self.framed)
-        parameters = (None, None) if given[0] is None else self._parameters(fparam, aparam)
-        gradients, strains = [], []
-        for f in range(nframes):
-            with self.engine.lock:
-                answer = self.engine.vjp_arrays(*self._frame(f), *_of_frame(f, *parameters, *given))
-                self._report(answer[2], f)
-                gradients.append(answer[0].copy())
-                strains.append(answer[1].copy())
-        return self._joined(gradients, (natoms, 3)), self._joined(strains, (3, 3))
-
-    def descriptor(self, rot_mat: bool) -> tuple[Any, Any]:
-        """Descriptors, and rotation matrices where asked for, as arrays of the device in the model's precision."""
-        descriptors, rotations = [], []
-        for f in range(self.coords.shape[0]):
-            with self.engine.lock:
-                descriptor, rotation, remarks = self.engine.descriptor_arrays(*self._frame(f), rot_mat)
-                self._report(remarks, f)
-                descriptors.append(descriptor)
-                rotations.append(rotation)
-        model, real, natoms = self.engine.model, self.engine.run.real, self.coords.shape[1]
-        rotation = self._joined(rotations, (natoms, model.n2, 3), real) if rot_mat else None
-        return self._joined(descriptors, (natoms, model.descriptor_dim), real), rotation
+def _refused(value: Any, name: str, error: Exception) -> InputError:
+    """Why an array was not handed over."""
+    if getattr(value, "requires_grad", False):
+        return InputError(
+            f"{name} is a tensor that requires a gradient, which evaluations are no part of: pass {name}.detach(), and "
+            "take gradients from the forces or from Model.vjp"
+        )
+    return InputError(f"{name} cannot be taken from the device: {error}")
 
 
-def _of_frame(f: int, *rows: Any) -> tuple[Any, ...]:
-    """Entry f of each, None of None."""
-    return tuple(None if one is None else one[f] for one in rows)
+def _check_kind(dtype: Any, wanted: str, name: str) -> None:
+    """Numbers that may be converted, as for arrays of the host."""
+    kinds, what = ("fiu", "real numbers") if wanted == "float64" else ("iu", "integers")
+    if np.dtype(dtype).kind not in kinds:
+        raise InputError(f"{name} must be an array of {what}, but has elements of type {dtype}")
 
 
-def device_frames(
-    engine: Any, config: dict[str, Any], report: Report, coords: Any, *others: Any
-) -> DeviceFrames | None:
-    """The frames, where the coordinates lie on a device; others: types, box and pbc."""
-    return DeviceFrames(engine, config, report, coords, *others) if on_device(coords) else None
+class CupyArrays:
+    """CuPy's, on its current stream."""
+
+    def __init__(self, hooks: CupyHooks) -> None:
+        self._xp, self._number = hooks.cupy, hooks.number
+
+    def _device(self) -> Any:
+        return self._xp.cuda.Device(self._number)
+
+    @property
+    def stream(self) -> int:
+        with self._device():
+            return int(self._xp.cuda.get_current_stream().ptr)
+
+    def take(self, value: Any, dtype: str, name: str) -> Array:
+        xp = self._xp
+        with self._device():
+            if on_device(value):
+                _check_device(value, self._number, name)
+                if not isinstance(value, xp.ndarray):
+                    try:
+                        value = xp.from_dlpack(value)  # CuPy's stream waits for what the array waits for
+                    except Exception as error:  # whatever a foreign __dlpack__ raises is about this one argument
+                        raise _refused(value, name, error) from error
+                _check_kind(value.dtype, dtype, name)
+                if dtype == "int32" and value.dtype.itemsize >= 4 and value.dtype != np.int32:
+                    value = xp.clip(value, -1, np.iinfo(np.int32).max)  # a type that is none stays one
+            return xp.ascontiguousarray(xp.asarray(value, dtype))
+
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        with self._device():
+            return self._xp.empty(shape, "float64")
+
+    def repeated(self, array: Array, n: int) -> Array:
+        with self._device():
+            return self._xp.ascontiguousarray(self._xp.broadcast_to(array, (n, *array.shape)))
+
+    def negative(self, array: Array) -> Array | None:
+        with self._device():
+            return -array
+
+    def address(self, array: Array) -> int:
+        return int(array.data.ptr)
+
+    def host(self, array: Array) -> NDArray[Any]:
+        with self._device():
+            copy: NDArray[Any] = self._xp.asnumpy(array)
+            return copy
+
+
+class NativeArrays:
+    """Memory of the driver on the legacy default stream, where CuPy is not there: arrays must have the right type."""
+
+    def __init__(self, number: int) -> None:
+        from dpa2._native import DeviceArray
+
+        self._native, self._number = DeviceArray, number
+
+    @property
+    def stream(self) -> int:
+        return 0
+
+    def take(self, value: Any, dtype: str, name: str) -> Array:
+        if not on_device(value):
+            return self._native.copy_of(self._number, np.ascontiguousarray(value, dtype))
+        _check_device(value, self._number, name)
+        if not isinstance(value, self._native):
+            try:
+                value = self._native.taken(value.__dlpack__(stream=1))
+            except Exception as error:
+                raise _refused(value, name, error) from error
+        if value.dtype != np.dtype(dtype):
+            _check_kind(value.dtype, dtype, name)
+            raise InputError(f"{name} is {value.dtype} on the device: without CuPy it must be {dtype}")
+        return value
+
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        return self._native.empty(self._number, list(shape), "float64")
+
+    def repeated(self, array: Array, n: int) -> Array:
+        return array.repeated(n)
+
+    def negative(self, array: Array) -> Array | None:
+        return None
+
+    def address(self, array: Array) -> int:
+        return int(array.ptr)
+
+    def host(self, array: Array) -> NDArray[Any]:
+        copy: NDArray[Any] = array.numpy()
+        return copy
+
+
+def arrays_of(hooks: CupyHooks | None, number: int) -> Arrays:
+    """The arrays that results on a device are."""
+    return NativeArrays(number) if hooks is None else CupyArrays(hooks)

@@ -1,0 +1,310 @@
+"""A model on a GPU: frames of the host as batches, and frames that lie on the device already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import numpy as np
+
+from dpa2.errors import Error, InputError
+from dpa2.gradients import NAMES, Weights, check_weights
+from dpa2.inputs import Batch, Float, check_aparam, check_box, check_fparam, check_types
+from dpa2.remarks import Remarks
+
+from .arrays import Array, arrays_of, on_device
+from .hooks import cupy_hooks
+
+if TYPE_CHECKING:
+    from dpa2.files import ModelData
+
+# An evaluation that is void every time: the core's buffers grow with every one of them.
+_MOST_REPEATS = 8
+
+Report = Callable[[Remarks, Batch, int], None]
+
+
+class GpuModel:
+    """A model of one precision on one device. Any thread may evaluate; evaluations take turns.
+
+    Args:
+        device: "cuda" or "cuda:N".
+    """
+
+    def __init__(self, data: ModelData, precision: str, device: str) -> None:
+        from dpa2._native import NativeGpuModel
+
+        number = int(device.partition(":")[2] or 0)
+        hooks = cupy_hooks(number)
+        self.native = NativeGpuModel(json.dumps(data.config), data.weights, precision, data.checked, device, hooks)
+        self.arrays = arrays_of(hooks, number)
+        self.queue = Queue(self.native)
+
+    def run(
+        self,
+        batch: Batch,
+        frames: slice,
+        results: Mapping[str, Float],
+        atomic: int = 0,
+        weights: Weights | None = None,
+    ) -> list[Remarks]:
+        """Fills ``results``, whose rows are these frames, with what has their names; arrays of the host.
+
+        With ``weights`` forces and virial are the gradients of :meth:`dpa2.Model.vjp`.
+        """
+        given = weights or (None, None)
+        rows = [batch.coords, batch.types, batch.boxes, batch.fparam, batch.aparam, *given]
+        names = ("coords", "types", "boxes", "fparam", "aparam", *NAMES)
+        inputs: dict[str, Any] = {
+            name: np.ascontiguousarray(array[frames])
+            for name, array in zip(names, rows, strict=True)
+            if array is not None
+        }
+        for name in NAMES:
+            if name in inputs:  # the core's forces are minus the gradient
+                inputs[name] = np.negative(inputs[name])
+        nframes, natoms = inputs["types"].shape
+        found = self.native.evaluate(nframes, natoms, batch.pbc, inputs, dict(results), atomic, vjp=weights is not None)
+        return [Remarks(*one) for one in found]
+
+
+class Pending:
+    """An evaluation that was queued; ``check`` waits for it, and has it done again where it is void."""
+
+    def __init__(self, queue: Queue, run: Callable[[], None], report: Callable[[Sequence[Remarks]], None]) -> None:
+        self._queue, self._run, self.report = queue, run, report
+        self.number, self.stands = 0, False
+
+    def check(self) -> None:
+        with self._queue.lock:
+            for _ in range(_MOST_REPEATS):
+                if self.stands:
+                    self._run = _nothing  # which had kept what was evaluated
+                    return
+                if not self._queue.waits(self):
+                    self._queue.put(self, self._run)
+                alone = self._queue.since == 1
+                try:
+                    self._queue.settle()
+                except Error:
+                    if alone:
+                        raise
+                    # of which evaluation that is shows when this one is repeated alone
+        raise Error("an evaluation on the GPU stays void however large its buffers are: please report it")
+
+
+def _nothing() -> None:
+    """What is left to do for a result that stands."""
+
+
+class Queue:
+    """What has been queued and not yet looked at: a look says of all of them together whether they stand."""
+
+    def __init__(self, native: Any) -> None:
+        self.lock = RLock()
+        self.since = 0  # evaluations since the last look
+        self._native = native
+        self._waiting: WeakSet[Pending] = WeakSet()
+        self._number = 0
+
+    def waits(self, pending: Pending) -> bool:
+        return pending in self._waiting
+
+    def put(self, pending: Pending, run: Callable[[], None]) -> None:
+        with self.lock:
+            run()
+            self._number += 1
+            self.since += 1
+            pending.number = self._number
+            self._waiting.add(pending)
+
+    def settle(self) -> bool:
+        """Waits for all, and says whether all results stand. Raises what was wrong with one of them."""
+        with self.lock:
+            looked_at = list(self._waiting)
+            self._waiting.clear()
+            self.since = 0
+            stands, remarks = self._native.check()
+            for pending in looked_at:
+                pending.stands = stands
+            if stands:
+                for pending in looked_at:
+                    if pending.number == self._number:  # the remarks are those of the last evaluation
+                        pending.report([Remarks(*one) for one in remarks])
+            return bool(stands)
+
+
+def shapes(natoms: int, atomic: int, forces: bool) -> dict[str, tuple[int, ...]]:
+    """Of the arrays of an evaluation of a frame, by name."""
+    found: dict[str, tuple[int, ...]] = {"energy": (), "atom_energy": (natoms,)}
+    if forces:
+        found |= {"forces": (natoms, 3), "virial": (3, 3)}
+    if atomic:
+        found["atom_virial"] = (natoms, 3, 3)
+    return found
+
+
+class DeviceFrames:
+    """Frames as the user passed them, coordinates on the device; see :meth:`dpa2.Model.evaluate` for the arguments.
+
+    Shapes are checked; coordinates and types are by the neighbour search.
+
+    Args:
+        report: of remarks, when results are checked.
+        at_once: check every result before it is returned.
+    """
+
+    def __init__(
+        self,
+        model: GpuModel,
+        config: dict[str, Any],
+        report: Report,
+        at_once: bool,
+        coords: Any,
+        types: Any,
+        box: Any,
+        pbc: Any,
+    ) -> None:
+        self._model, self._arrays, self._config = model, model.arrays, config
+        self._report, self._at_once = report, at_once
+        x = self._arrays.take(coords, "float64", "coords")
+        shape = tuple(int(extent) for extent in x.shape)
+        if len(shape) not in (2, 3) or shape[-1] != 3:
+            raise InputError(f"coords must have shape (natoms, 3) or (nframes, natoms, 3), got {shape}")
+        self._framed = len(shape) == 3
+        self._nframes, self._natoms = shape[:-1] if self._framed else (1, shape[0])
+        if not on_device(types):
+            types = check_types(types, config["type_map"], self._nframes, self._natoms, self._framed)
+        rcut = float(config["descriptor"]["repinit"]["rcut"])
+        # Nine numbers that the host needs to lay out the search.
+        self._boxes, self._pbc = check_box(self._host(box, "box"), pbc, rcut, self._nframes, self._framed)
+        self._inputs = {"coords": x, "types": self._rows(types, "int32", "types", (self._natoms,))}
+
+    # ---------------------------------------------------------------------------------------------------- arguments
+
+    def _host(self, value: Any, name: str) -> Any:
+        if not on_device(value):
+            return value
+        return self._arrays.host(self._arrays.take(value, "float64", name))
+
+    def _rows(self, value: Any, dtype: str, name: str, one: tuple[int, ...]) -> Array:
+        """(nframes, *one) on the device; an array of the device may have one row for all frames."""
+        array = self._arrays.take(value, dtype, name)
+        shape, rows = tuple(int(extent) for extent in array.shape), (self._nframes, *one)
+        if shape == rows and (self._framed or not on_device(value)):
+            return array
+        if shape == one:
+            return array.reshape(rows) if self._nframes == 1 else self._arrays.repeated(array, self._nframes)
+        wanted = f"{one}" + (f" or {rows}" if self._framed else "")
+        raise InputError(f"{name} must have shape {wanted}, got {shape}")
+
+    def _parameters(self, fparam: Any, aparam: Any) -> dict[str, Array]:
+        option = self._config["fitting_net"]
+        wide = (int(option["numb_fparam"]), int(option["numb_aparam"]))
+        given: dict[str, Any] = {"fparam": fparam, "aparam": aparam}
+        for (name, value), width in zip(given.items(), wide, strict=True):
+            if width == 0 or not on_device(value):
+                given[name] = self._host(value, name)
+        if not on_device(given["fparam"]):
+            given["fparam"] = check_fparam(given["fparam"], option, self._nframes, self._framed)
+        if not on_device(given["aparam"]):
+            given["aparam"] = check_aparam(given["aparam"], option, self._nframes, self._natoms, self._framed)
+        rows = {"fparam": (wide[0],), "aparam": (self._natoms, wide[1])}
+        return {
+            name: self._rows(value, "float64", name, rows[name]) for name, value in given.items() if value is not None
+        }
+
+    def _weights(self, weights: Any) -> dict[str, Array]:
+        """Minus the weights: the core's forces are minus the gradient."""
+        dim = int(self._model.native.descriptor_dim)
+        widths = {"atom_energy": (self._natoms,), "descriptor": (self._natoms, dim)}
+        found: dict[str, Array] = {}
+        of_host: Any = weights
+        if isinstance(weights, Mapping):
+            of_host = {}
+            for name, value in weights.items():
+                minus = None
+                if on_device(value) and name in widths:
+                    rows = self._rows(value, "float64", f"the weights of {name!r}", widths[name])
+                    minus = self._arrays.negative(rows)
+                if minus is None:
+                    of_host[name] = self._host(value, str(name))
+                else:
+                    found[name] = minus
+        if of_host or not found:
+            given = check_weights(of_host, dim, self._nframes, self._natoms, self._framed)
+            for name, one in zip(NAMES, given, strict=True):
+                if one is not None:
+                    found[name] = self._rows(-one, "float64", name, widths[name])
+        return found
+
+    # ------------------------------------------------------------------------------------------------------- results
+
+    def _run(
+        self,
+        wanted: dict[str, tuple[int, ...]],
+        more: dict[str, Array] | None = None,
+        atomic: int = 0,
+        vjp: bool = False,
+    ) -> tuple[dict[str, Array], Pending | None]:
+        """Arrays of these shapes, with a frame axis where the coordinates have one, and what is to be checked."""
+        axis = (self._nframes,) if self._framed else ()
+        if self._nframes * self._natoms == 0:
+            return {
+                name: self._arrays.take(np.zeros((*axis, *shape)), "float64", name) for name, shape in wanted.items()
+            }, None
+        arrays, native, inputs = self._arrays, self._model.native, {**self._inputs, **(more or {})}
+        found = {name: arrays.empty((*axis, *shape)) for name, shape in wanted.items()}
+        boxes = None if self._boxes is None else np.ascontiguousarray(self._boxes)
+        frames, natoms, pbc = self._nframes, self._natoms, self._pbc
+
+        def run() -> None:
+            places = {name: arrays.address(array) for name, array in found.items()}
+            given: dict[str, Any] = {name: arrays.address(array) for name, array in inputs.items()}
+            native.evaluate(
+                frames, natoms, pbc, {**given, "boxes": boxes}, places, atomic, vjp=vjp, stream=arrays.stream
+            )
+
+        pending = Pending(self._model.queue, run, self._say)
+        self._model.queue.put(pending, run)
+        if self._at_once:
+            pending.check()
+        return found, pending
+
+    def _say(self, remarks: Sequence[Remarks]) -> None:
+        """Reports what there is to say; that is when types come to the host."""
+        if any(one.overflow or one.closest is not None for one in remarks):
+            types = self._arrays.host(self._inputs["types"]).reshape(self._nframes, self._natoms)
+            batch = Batch(types, types, None, self._pbc, None, None, self._framed)
+            for f, one in enumerate(remarks):
+                self._report(one, batch, f)
+
+    def evaluate(self, fparam: Any, aparam: Any, atomic: int, forces: bool) -> tuple[dict[str, Any], Pending | None]:
+        """The fields of a :class:`dpa2.Result` as arrays of the device, float64, the energy as well; to be checked."""
+        found, pending = self._run(shapes(self._natoms, atomic, forces), self._parameters(fparam, aparam), atomic)
+        return ({} if forces else {"forces": None, "virial": None}) | found, pending
+
+    def vjp(self, weights: Any, fparam: Any, aparam: Any) -> tuple[Array, Array]:
+        """See :meth:`dpa2.Model.vjp`; arrays of the device, float64."""
+        given = self._weights(weights)
+        parameters = self._parameters(fparam, aparam) if "atom_energy" in given else {}
+        found, _ = self._run({"forces": (self._natoms, 3), "virial": (3, 3)}, {**given, **parameters}, vjp=True)
+        return found["forces"], found["virial"]
+
+    def descriptor(self, rot_mat: bool) -> tuple[Array, Array | None]:
+        """Descriptors, and rotation matrices where asked for, as arrays of the device, float64."""
+        wanted: dict[str, tuple[int, ...]] = {"descriptor": (self._natoms, int(self._model.native.descriptor_dim))}
+        if rot_mat:
+            wanted["rot_mat"] = (self._natoms, int(self._config["descriptor"]["repformer"]["g2_dim"]), 3)
+        found, _ = self._run(wanted)
+        return found["descriptor"], found.get("rot_mat")
+
+
+def device_frames(
+    model: GpuModel, config: dict[str, Any], report: Report, at_once: bool, coords: Any, *others: Any
+) -> DeviceFrames | None:
+    """The frames, where the coordinates lie on a device; others: types, box and pbc."""
+    return DeviceFrames(model, config, report, at_once, coords, *others) if on_device(coords) else None
