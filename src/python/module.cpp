@@ -16,6 +16,7 @@
 #include "graph/memory.hpp"
 #include "math/limits.hpp"
 #include "model/model.hpp"
+#include "python/device.hpp"
 #include "python/fold.hpp"
 #include "python/gpu.hpp"
 #include "python/lock.hpp"
@@ -279,6 +280,7 @@ PYBIND11_MODULE(_native, m) {
   dpa2::python::register_schema(m);
   dpa2::python::register_probe(m);
   dpa2::python::register_fold(m);
+  dpa2::python::register_device(m);
   dpa2::python::register_gpu(m);
   m.def(
       "kind", [](const std::string& config_json) { return std::string(dpa2::model_kind(dpa2::parse_config(config_json))); },
