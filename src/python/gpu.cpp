@@ -174,6 +174,7 @@ void register_gpu(py::module_& m) {
       .def_property_readonly("device", &NativeGpuModel::device)
       .def_property_readonly("bytes", &NativeGpuModel::bytes)
       .def_property_readonly("launches", &NativeGpuModel::launches)
+      .def_property_readonly("descriptor_dim", &NativeGpuModel::descriptor_dim)
       .def("evaluate", &NativeGpuModel::evaluate, py::arg("frames"), py::arg("natoms"), py::arg("pbc"), py::arg("inputs"),
            py::arg("outputs"), py::arg("atomic") = 0, py::arg("vjp") = false, py::arg("stream") = py::none())
       .def("check", &NativeGpuModel::check);

@@ -112,7 +112,8 @@ class Overflown:
     """A core whose numbers left their range."""
 
     def evaluate(self, coords: np.ndarray, *_: object) -> dict[str, Any]:
-        return {"energy": 1.0, "forces": np.full_like(coords, np.inf), "remarks": ([], None)}
+        numbers = {"energy": 1.0, "atom_energy": 1.0, "virial": 1.0, "forces": np.full_like(coords, np.inf)}
+        return {**numbers, "remarks": ([], None)}
 
     def descriptor(self, coords: np.ndarray, *_: object) -> tuple[Any, ...]:
         return np.nan, None, ([], None)

@@ -151,10 +151,11 @@ def test_load(device: str, model_file: Path) -> None:
     ("options", "message"),
     [
         (
-            {"device": "cuda:1"},
-            "device must be one of 'cpu', 'cuda', 'reference', got 'cuda:1'; CUDA_VISIBLE_DEVICES says which GPU",
+            {"device": "cuda:01"},
+            "device must be one of 'cpu', 'cuda', 'cuda:N', 'reference', got 'cuda:01'; CUDA_VISIBLE_DEVICES says which",
         ),
-        ({"device": "tpu"}, "device must be one of 'cpu', 'cuda', 'reference', got 'tpu'$"),
+        *(({"device": f"cuda:{n}"}, f"got 'cuda:{n}'") for n in ("", "-1", "1.0", " 1", "0x1", "12345")),
+        ({"device": "tpu"}, "device must be one of 'cpu', 'cuda', 'cuda:N', 'reference', got 'tpu'$"),
         ({"precision": "float16"}, "precision must be one of 'float64', 'float32', got 'float16'"),
         ({"device": "reference", "precision": "float32"}, "the reference computes in float64 only"),
         ({"threads": 0}, "threads must be a positive integer up to 4096, or None, got 0"),
@@ -236,7 +237,8 @@ def test_default_model_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def path() -> Iterator[Path]:
         yield Path("default")
 
-    def load(path: Path) -> Model:
+    def load(path: Path, **options: Any) -> Model:
+        assert options == {"precision": None, "device": "cpu"}
         loads.append(path)
         return make_model("reference")
 
