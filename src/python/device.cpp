@@ -39,9 +39,10 @@ class DeviceArray {
       : device_(std::move(device)), at_(at), owner_(std::move(owner)), shape_(std::move(shape)), type_(type) {}
 
   static dlpack::DataType type_of(const std::string& name) {
-    if (name == "float64") return {dlpack::float_code, 64, 1};
-    if (name == "int32") return {dlpack::int_code, 32, 1};
-    throw internal_error("arrays of the device have float64 or int32, not ", name);
+    for (const dlpack::DataType type : {dlpack::DataType{dlpack::float_code, 64, 1}, dlpack::DataType{dlpack::int_code, 32, 1},
+                                        dlpack::DataType{dlpack::float_code, 32, 1}, dlpack::DataType{dlpack::int_code, 64, 1}})
+      if (name_of(type) == name) return type;
+    throw invalid_input("an array of the device cannot have elements of type ", name);
   }
   static std::string name_of(const dlpack::DataType& type) {
     const char* kind = type.code == dlpack::float_code  ? "float"
