@@ -1,4 +1,4 @@
-"""Models with device="cuda" on the emulated driver: what Python hands over and gets back, of the host and of the device."""
+"""Models with device="cuda" on the emulated driver: arrays of the host and of the device, through Python."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any, str]]:
         (
             OnDevice(coords.astype(np.float32)),
             types,
-            "coords is float32 on the device: without CuPy it must be float64",
+            "coords is float32 on the device: without CuPy",
         ),
         (OnDevice(coords), OnDevice(types.astype(np.int64)), "types is int64 on the device: without CuPy"),
         (OnDevice(coords), OnDevice(types.astype(float)), "types must be an array of integers"),

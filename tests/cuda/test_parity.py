@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import copy
-import shutil
-from pathlib import Path
 from typing import Any
 
 import dpa2
 import needs
 import numpy as np
 import pytest
-from cases import GOLDEN, Golden, ModelCase, System, golden_cases
+from cases import Golden, ModelCase, System, golden_cases
 from cuda_emulator import EmulatedDevice
 from dpa2.cuda.engine import CudaEngine
 from dpa2.files import ModelData
 from helpers import CASES, golden, model_of, relative
 from host_lists import HostLists
-from pages import code_blocks
 
 QUANTITIES = {"energy": "energy", "atom_energy": "atom_energy", "force": "forces", "virial": "virial"}
 #: cases that are also evaluated with deepmd-kit's atomic virial: three backward passes more
@@ -230,112 +227,7 @@ def test_energies_without_forces_launch_no_backward() -> None:
     assert_same_bits(found, {name: full[name] for name in ("energy", "atom_energy", "remarks")})
 
 
-class OnDevice:
-    """An array that says it is in the memory of a GPU."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (2, 0)
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return self.array if dtype is None else self.array.astype(dtype)
-
-
-def model_on(monkeypatch: pytest.MonkeyPatch, name: str, **options: Any) -> dpa2.Model:
-    """A model with device="cuda" whose device is the emulated one."""
-    monkeypatch.setattr("dpa2.cuda.device.CupyDevice", EmulatedDevice)
-    return model_of(golden(name), device="cuda", **options)
-
-
-def test_the_api_is_that_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames, default precision, atomic virials, pickling, and what a model says of itself."""
-    model = model_on(monkeypatch, "base", precision=None)
-    system = golden("base").systems[0]
-    result = model.evaluate(system.coord, system.atype, system.box, atomic=True)
-    wanted = model_of(golden("base"), device="cpu").evaluate(system.coord, system.atype, system.box, atomic=True)
-    for name in ("energy", "forces", "virial", "atom_energy", "atom_virial"):
-        assert relative(getattr(result, name), getattr(wanted, name)) <= 1e-12, name
-    assert model.device == "cuda"
-    assert model.precision == "float64"
-    with pytest.raises(dpa2.InputError, match="device="):
-        model.memory_estimate(10)
-
-
-def test_coordinates_on_the_device_give_answers_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_on(monkeypatch, "base")
-    system = golden("base").systems[0]
-    coords, types, box, _ = frame_of(system)
-    wanted = model.evaluate(coords, types, box, atomic=True)
-    for kinds in (OnDevice(types), [model.type_map[t] for t in types]):
-        result = model.evaluate(OnDevice(coords), kinds, OnDevice(box), atomic=True)
-        for name in ("energy", "forces", "virial", "atom_energy", "atom_virial"):
-            np.testing.assert_array_equal(getattr(result, name), getattr(wanted, name))
-    result = model.evaluate(OnDevice(coords), types, box, forces=False)
-    assert result.forces is result.virial is None
-    np.testing.assert_array_equal(result.energy, wanted.energy)
-    assert result.outputs["energy"].shape == (1,)
-    weights = {"atom_energy": np.arange(float(len(types)))}
-    gradients = model.vjp(coords, types, box, weights)
-    for given in (weights, {"atom_energy": OnDevice(weights["atom_energy"])}):
-        for got, same in zip(model.vjp(OnDevice(coords), types, box, given), gradients, strict=True):
-            np.testing.assert_array_equal(got, same)
-    assert model.vjp(OnDevice(system.coord), types, system.box, weights)[0].shape == system.coord.shape
-    with pytest.raises(dpa2.InputError, match="there is no gradient of 'energy'"):
-        model.vjp(OnDevice(coords), types, box, {"energy": 1.0})
-    many = model.evaluate(OnDevice(system.coord), types, system.box)
-    assert many.forces.shape == system.coord.shape
-    np.testing.assert_array_equal(many.forces[0], wanted.forces)
-    descriptor, rotation = model.descriptor(OnDevice(coords), types, box, rot_mat=True)
-    np.testing.assert_array_equal(descriptor, model.descriptor(coords, types, box))
-    assert rotation.shape == (len(types), 5, 3)
-    for wrong in ((OnDevice(coords[:, :2]), types), (OnDevice(coords), OnDevice(types[:-1]))):
-        with pytest.raises(dpa2.InputError, match="must have shape"):
-            model.evaluate(*wrong, box)
-
-
-def test_no_frames_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, coords, types = model_on(monkeypatch, "base"), np.zeros((0, 2, 3)), [0, 1]
-    for options in ({}, {"forces": False}, {"atomic": True}):
-        found = model.evaluate(OnDevice(coords), types, **options).outputs
-        wanted = model.evaluate(coords, types, **options).outputs
-        assert {name: rows.shape for name, rows in found.items()} == {n: rows.shape for n, rows in wanted.items()}
-    weights = {"atom_energy": np.ones(2)}
-    pairs = [
-        (model.vjp(OnDevice(coords), types, None, weights), model.vjp(coords, types, None, weights)),
-        (model.descriptor(OnDevice(coords), types, rot_mat=True), model.descriptor(coords, types, rot_mat=True)),
-    ]
-    for found_rows, wanted_rows in pairs:
-        assert [rows.shape for rows in found_rows] == [rows.shape for rows in wanted_rows]
-
-
-def test_crowded_atoms_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    system = golden("binding_sel").systems[0]
-    model = model_on(monkeypatch, "binding_sel", on_overflow="error")
-    for coords in (system.coord[0], OnDevice(system.coord[0])):
-        with pytest.raises(dpa2.InputError, match="more than its sel"):
-            model.evaluate(coords, system.atype, None if system.box is None else system.box[0])
-
-
-def test_the_page_keeps_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(GOLDEN / "files" / "trained" / "model.pth", tmp_path)
-    monkeypatch.setattr("dpa2.cuda.device.CupyDevice", EmulatedDevice)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    for block in code_blocks("docs/cuda.md", "python"):
-        exec(compile(block, "cuda.md", "exec"), names)
-    assert names["model"].device == "cuda"
-    assert names["result"].forces.shape == (3, 3)
-
-
 def test_too_little_shared_memory_is_an_error_that_says_so() -> None:
     engine = engine_of("base", device=EmulatedDevice(max_shared=2000))
     with pytest.raises(dpa2.UnsupportedModelError, match="shared memory per block"):
         engine.evaluate(*frame_of(golden("base").systems[-1]), None, None, 0, 1)
-
-
-def test_missing_cupy_is_an_error_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
-    with pytest.raises(dpa2.InputError, match="pip install cupy-cuda13x"):
-        model_of(golden("base"), device="cuda")

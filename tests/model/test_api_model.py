@@ -152,7 +152,7 @@ def test_load(device: str, model_file: Path) -> None:
     [
         (
             {"device": "cuda:01"},
-            "device must be one of 'cpu', 'cuda', 'cuda:N', 'reference', got 'cuda:01'; CUDA_VISIBLE_DEVICES says which",
+            "device must be one of 'cpu', 'cuda', 'cuda:N', 'reference', got 'cuda:01'; CUDA_VISIBLE_DEVICES says",
         ),
         *(({"device": f"cuda:{n}"}, f"got 'cuda:{n}'") for n in ("", "-1", "1.0", " 1", "0x1", "12345")),
         ({"device": "tpu"}, "device must be one of 'cpu', 'cuda', 'cuda:N', 'reference', got 'tpu'$"),

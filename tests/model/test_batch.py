@@ -143,3 +143,51 @@ def interrupt_in_the_middle() -> None:
     with pytest.raises(KeyboardInterrupt):
         model(2).evaluate(many, TYPES, BOX, progress=progress)
     assert 5 <= len(told) < len(many)
+
+
+# ------------------------------------------------------------------------------------------------ batches of a device
+
+
+def batches(nframes: int, natoms: int, fits: int = 10**9, bad: tuple[int, ...] = ()) -> tuple[list[Any], list[int]]:
+    """What is evaluated together where so many frames fit into memory, and which frames are finished."""
+    calls: list[tuple[int, int]] = []
+    done: list[int] = []
+
+    def evaluate(first: int, last: int) -> list[int]:
+        calls.append((first, last))
+        if last - first > fits:
+            raise dpa2.OutOfMemoryError(f"{last - first} frames")
+        if wrong := [f for f in range(first, last) if f in bad]:
+            raise dpa2.InputError(f"frame {wrong[0]} of {last - first}")
+        return list(range(first, last))
+
+    def finish(frame: int, value: int) -> None:
+        assert frame == value
+        done.append(frame)
+
+    try:
+        batch.run_batches(evaluate, finish, nframes, natoms)
+    except dpa2.Error as error:
+        calls.append((str(error), 0))  # type: ignore[arg-type]
+    return calls, done
+
+
+def test_frames_of_a_device_go_together_up_to_a_number_of_atoms() -> None:
+    most = batch.ATOMS_AT_ONCE
+    assert batches(5, 1) == ([(0, 5)], [0, 1, 2, 3, 4])
+    assert batches(3, most)[0] == batches(3, 10 * most)[0] == [(0, 1), (1, 2), (2, 3)]
+    assert batches(3, most // 2)[0] == [(0, 2), (2, 3)]
+    assert batches(0, 7) == ([], [])
+    assert batches(2, 0)[0] == [(0, 2)]
+
+
+def test_batches_that_do_not_fit_are_halved() -> None:
+    assert batches(7, 1, fits=2) == ([(0, 7), (0, 3), (0, 1), *((f, f + 1) for f in range(1, 7))], list(range(7)))
+    assert batches(8, 1, fits=4)[0] == [(0, 8), (0, 4), (4, 8)]
+    assert batches(2, 1, fits=0) == ([(0, 2), (0, 1), ("1 frames", 0)], [])
+
+
+def test_the_first_bad_frame_of_a_batch_is_the_error() -> None:
+    calls, done = batches(6, batch.ATOMS_AT_ONCE // 3, bad=(4, 5))
+    assert calls == [(0, 3), (3, 6), (3, 4), (4, 5), ("frame 4 of 1", 0)]
+    assert done == [0, 1, 2, 3]
