@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "error.hpp"
+#include "gpu/stream_queue.hpp"
 
 namespace dpa2::gpu {
 
@@ -26,11 +27,11 @@ A* piece(void* block, std::int64_t offset) {
 }  // namespace
 
 template <class T>
-EngineOf<T>::EngineOf(const Config& config, const Folded& folded, int device, Hooks hooks)
+EngineOf<T>::EngineOf(const Config& config, const Folded& folded, const NeighborSettings& settings, int device, Hooks hooks)
     : config_(config), device_(Device::open(device)), hooks_(std::move(hooks)) {
   const Device::Use use(*device_);
   loader_ = std::make_unique<DeviceLoader>(device_, hooks_, sizeof(T) == 4 ? "float" : "double");
-  search_ = std::make_unique<Search>(neighbor_settings(config), *loader_);
+  search_ = std::make_unique<Search>(settings, *loader_);
   network_ = std::make_unique<Network<T>>(config, folded, *loader_);
   stream_ = std::make_unique<Stream>(device_);
   capture_stream_ = std::make_unique<Stream>(device_);
@@ -249,12 +250,12 @@ void EngineOf<T>::run(Program& p, const Request& request, Handle stream, bool ca
   if (p.graph && p.graph->generation() != workspace_.generation()) p.graph.reset();
   // The first time plain: many sizes come once.
   if (!p.graph && p.runs > 0) {
-    gpu::check(driver().capture_begin(capture_stream_->handle(), cuda::capture_thread_local), "capturing a step");
+    gpu::check(driver().capture_begin(capture_stream_->handle(), cu::capture_thread_local), "capturing a step");
     try {
       launch_all(capture_stream_->handle());
     } catch (...) {
       Handle graph = nullptr;
-      if (driver().capture_end(capture_stream_->handle(), &graph) == cuda::success) static_cast<void>(driver().graph_free(graph));
+      if (driver().capture_end(capture_stream_->handle(), &graph) == cu::success) static_cast<void>(driver().graph_free(graph));
       throw;
     }
     p.graph = std::make_unique<Graph>(device_, capture_stream_->handle(), workspace_.generation());
@@ -382,7 +383,7 @@ bool EngineOf<T>::device_results(Program& p, const Call& call, Handle stream, bo
   }
   step.done->wait();  // of a new size: its buffers have to be right before anybody relies on them
   spare_.push_back(std::move(step));
-  return judge(&p, p.key, call.cells, spare_.back().status->template at<unsigned char>(), nullptr);
+  return judge(&p, p.key, call.cells, spare_.back().status->template at<unsigned char>(), &last_remarks_);
 }
 
 // ------------------------------------------------------------------------------------------------ what went wrong
@@ -404,14 +405,18 @@ bool EngineOf<T>::judge(Program* p, const ProgramKey& key, const std::vector<cud
     return false;
   }
   if (p != nullptr && !p->proven) {
-    // Now the numbers are known: what was taken on trust is given back.
     p->proven = true;
-    const Capacity exact = search_->grown(extent_of(key), p->capacity, status);
-    if (!(exact == p->capacity)) {
+    // Now the numbers are known: much that was taken on trust is given back.
+    Capacity least = p->capacity;
+    least.master = least.repformer = least.three = 0;
+    const Capacity exact = search_->grown(extent_of(key), least, status);
+    const std::int64_t taken = std::int64_t{p->capacity.master} + 2 * std::int64_t{p->capacity.repformer};
+    if (10 * taken > 12 * (std::int64_t{exact.master} + 2 * std::int64_t{exact.repformer})) {
       p->capacity = exact;
       p->planned = false;
     }
   }
+  if (remarks != nullptr) remarks->resize(frames);
   for (std::size_t f = 0; remarks != nullptr && f < frames; ++f) (*remarks)[f] = search_->remarks(systems[f]);
   return true;
 }
@@ -427,17 +432,18 @@ void EngineOf<T>::settle(bool wait) {
     pending_.pop_front();
     const Pending& step = spare_.back();
     const auto p = std::find_if(programs_.begin(), programs_.end(), [&](const Program& each) { return each.key == step.key; });
-    if (!judge(p == programs_.end() ? nullptr : &*p, step.key, step.cells, step.status->template at<unsigned char>(), nullptr)) void_ = true;
+    if (!judge(p == programs_.end() ? nullptr : &*p, step.key, step.cells, step.status->template at<unsigned char>(), &last_remarks_)) void_ = true;
   }
 }
 
 template <class T>
-bool EngineOf<T>::check() {
+bool EngineOf<T>::check(std::vector<Remarks>* remarks) {
   const Device::Use use(*device_);
   const std::lock_guard<std::mutex> lock(mutex_);
   settle(true);
   const bool good = !void_;
   void_ = false;
+  if (remarks != nullptr) *remarks = last_remarks_;
   return good;
 }
 
@@ -456,9 +462,10 @@ int EngineOf<T>::launches() const {
 template class EngineOf<float>;
 template class EngineOf<double>;
 
-std::unique_ptr<Engine> make_engine(const Config& config, const Folded& folded, const std::string& precision, int device, Hooks hooks) {
-  if (precision == "float32") return std::make_unique<EngineOf<float>>(config, folded, device, std::move(hooks));
-  return std::make_unique<EngineOf<double>>(config, folded, device, std::move(hooks));
+std::unique_ptr<Engine> make_engine(const Config& config, const Folded& folded, const NeighborSettings& settings,
+                                    const std::string& precision, int device, Hooks hooks) {
+  if (precision == "float32") return std::make_unique<EngineOf<float>>(config, folded, settings, device, std::move(hooks));
+  return std::make_unique<EngineOf<double>>(config, folded, settings, device, std::move(hooks));
 }
 
 }  // namespace dpa2::gpu

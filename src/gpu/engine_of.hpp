@@ -22,11 +22,11 @@ namespace dpa2::gpu {
 template <class T>
 class EngineOf final : public Engine {
  public:
-  EngineOf(const Config& config, const Folded& folded, int device, Hooks hooks);
+  EngineOf(const Config& config, const Folded& folded, const NeighborSettings& settings, int device, Hooks hooks);
   ~EngineOf() override;
 
   void evaluate(const Input& input, const Request& request, const Output& out, std::vector<Remarks>* remarks) override;
-  bool check() override;
+  bool check(std::vector<Remarks>* remarks) override;
   [[nodiscard]] int device() const override { return device_->number(); }
   [[nodiscard]] std::int64_t bytes() const override;
   [[nodiscard]] int launches() const override;
@@ -84,6 +84,7 @@ class EngineOf final : public Engine {
   std::deque<Pending> pending_;
   std::vector<Pending> spare_;  // their memory is used again
   bool void_ = false;
+  std::vector<Remarks> last_remarks_;  // of results on the device
   int launches_ = 0;
   std::uint64_t clock_ = 0;
 };

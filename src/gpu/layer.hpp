@@ -1,11 +1,10 @@
-// One layer of the repformer on a device, forward and backward: the stages in their order.
+// One layer of the repformer on a device, forward and backward: the stages in their order (theory 8).
 #pragma once
 
-#include <memory>
 #include <optional>
 
 #include "fold/folded.hpp"
-#include "gpu/cat.hpp"
+#include "gpu/edges.hpp"
 #include "gpu/frame.hpp"
 #include "gpu/g1_update.hpp"
 #include "gpu/g1g1.hpp"
@@ -19,3 +18,50 @@
 
 namespace dpa2::gpu {
 
+/// What a layer reads, and what its forward leaves for the backward.
+template <class T>
+struct LayerState {
+  LayerInput<T> in;
+  G1Kept<T> g1;
+  MessageState<T> messages;
+  LocalAttentionState<T> attention;
+  PairState<T> pairs;
+};
+
+/// What a layer makes of its input; the last one leaves g2 and h2 as they are.
+template <class T>
+struct LayerOutput {
+  T *g1 = nullptr, *g2 = nullptr, *h2 = nullptr;
+};
+
+template <class T>
+class Layer {
+ public:
+  Layer(const FoldedLayer& layer, const FoldedDescriptor& descriptor, const Config& config, Loader& loader);
+
+  /// state.in is given. Without a gradient nothing is kept, and `state` is of no use afterwards.
+  LayerOutput<T> forward(Queue& queue, const Frame& frame, LayerState<T>& state, bool gradient) const;
+  /// (atoms, n1): the gradient of the layer's input g1, given `dout` of its output, which is released; rows of ghosts hold what is to go
+  /// to their owners. `edges` becomes that of the input g2 and h2, and of w.
+  T* backward(Queue& queue, const Frame& frame, const LayerState<T>& state, T* dout, EdgeGradient<T>& edges) const;
+
+ private:
+  /// g1 times a matrix; null where the layer has none.
+  T* projected(Queue& queue, int rows, const LayerInput<T>& in, const Weights2<T>& w) const;
+
+  G1Update<T> update_;
+  Messages<T> messages_;
+  Product<T> product_;
+  Weights2<T> node_, queries_;
+  std::optional<LocalAttention<T>> attention_;
+  std::optional<G1G1<T>> g1g1_;
+  std::optional<Pairs<T>> pairs_;
+  SumIncoming<T> sum_;
+  int n1_, n2_;
+  bool last_, updates_h2_;
+};
+
+extern template class Layer<float>;
+extern template class Layer<double>;
+
+}  // namespace dpa2::gpu

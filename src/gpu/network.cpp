@@ -18,7 +18,7 @@ Network<T>::Network(const Config& config, const Folded& folded, Loader& loader)
       n2_(config.repformer.g2_dim),
       entry_(folded.descriptor, config, loader),
       entry_nodes_(folded.descriptor, config, loader),
-      rotation_(folded.descriptor, config, loader),
+      rotation_(config, loader),
       fitting_(folded, config, loader),
       outputs_(folded.descriptor, config, loader),
       assemble_(loader) {
@@ -37,41 +37,45 @@ void Network<T>::forward(Queue& queue, const Frame& frame, Forward& f, bool grad
   f.h2 = f.entry.h2;
   for (const auto& layer : layers_) {
     if (ghosts != nullptr) ghosts->forward(queue, f.g1, n1_);
-    LayerState<T> state{f.g1, f.g2, f.h2};
-    layer->forward(queue, frame, state, f.entry.w, f.g1, f.g2, f.h2, gradient);
+    LayerState<T> state;
+    state.in = {f.g1, f.g2, f.h2, f.entry.w};
+    const LayerOutput<T> out = layer->forward(queue, frame, state, gradient);
     if (gradient) {
       f.layers.push_back(state);
     } else {
-      queue.release(state.g1);
-      if (state.g2 != f.g2) queue.release(state.g2);
-      if (state.h2 != f.h2) queue.release(state.h2);
+      queue.release(f.g1);
+      if (out.g2 != f.g2) queue.release(f.g2);
+      if (out.h2 != f.h2) queue.release(f.h2);
     }
+    f.g1 = out.g1;
+    f.g2 = out.g2;
+    f.h2 = out.h2;
   }
 }
 
 template <class T>
 void Network<T>::backward(Queue& queue, const Frame& frame, const Forward& f, T* dg1, const double* seed_rotation, T* gamma,
                           GhostRows<T>* ghosts) const {
-  const std::int64_t edges = frame.repformer.capacity;
-  EdgeGradients<T> d{queue.take<T>("dg2", edges * n2_), queue.take<T>("dh2", edges * 3), queue.take<T>("dw", edges)};
-  bool first = true;
+  const std::int64_t capacity = frame.repformer.capacity;
+  EdgeGradient<T> edges;
+  edges.dg2 = queue.take<T>("gradient of g2", capacity * n2_);
+  edges.dh2 = queue.take<T>("gradient of h2", capacity * 3);
+  edges.dw = queue.take<T>("gradient of edge weights", capacity);
   if (seed_rotation != nullptr) {
     T* dC = queue.take<T>("gradient of the rotation matrix", std::int64_t{frame.centres} * 3 * n2_);
     outputs_.rotation_seeds(queue, frame, dC, seed_rotation);
-    rotation_.backward(queue, frame, dC, f.g2, f.h2, f.entry.w, d, first);
+    rotation_.backward(queue, frame, {f.g1, f.g2, f.h2, f.entry.w}, dC, edges);
     queue.release(dC);
-    first = false;
   }
   for (std::size_t l = layers_.size(); l-- > 0;) {
-    dg1 = layers_[l]->backward(queue, frame, f.layers[l], f.entry.w, dg1, d, first);
+    dg1 = layers_[l]->backward(queue, frame, f.layers[l], dg1, edges);
     if (ghosts != nullptr) ghosts->reverse(queue, dg1, n1_);
-    first = false;
   }
-  T* dD = queue.take<T>("dD", std::int64_t{frame.centres} * entry_nodes_.width());
+  T* dD = queue.take<T>("gradient of the first descriptors", std::int64_t{frame.centres} * entry_nodes_.width());
   entry_nodes_.backward(queue, frame, dD, dg1, f.slope);
   queue.release(dg1);
-  entry_.backward(queue, frame, f.entry, dD, d.g2, d.h2, d.w, gamma);
-  queue.release(dD, d.g2, d.h2, d.w);
+  entry_.backward(queue, frame, f.entry, dD, edges.dg2, edges.dh2, edges.dw, gamma);
+  queue.release(dD, edges.dg2, edges.dh2, edges.dw);
 }
 
 template <class T>
@@ -85,7 +89,7 @@ void Network<T>::enqueue(Queue& queue, const Frame& frame, const Request& reques
   if (request.descriptor) outputs_.descriptor(queue, frame, out.descriptor, f.g1);
   if (request.rot_mat) {
     T* C = queue.take<T>("rotation matrix", std::int64_t{frame.centres} * 3 * n2_);
-    rotation_.forward(queue, frame, C, f.g2, f.h2, f.entry.w);
+    rotation_.forward(queue, frame, {f.g1, f.g2, f.h2, f.entry.w}, C);
     outputs_.rotation(queue, frame, out.rot_mat, C);
     queue.release(C);
   }
@@ -96,8 +100,13 @@ void Network<T>::enqueue(Queue& queue, const Frame& frame, const Request& reques
     double* const energy = request.energy ? out.atom_energy : queue.take<double>("atomic energies", frame.centres);
     kept = fitting_.forward(queue, frame, energy, f.g1, given.fparam, given.aparam, gradient);
   }
+  Results results;
+  if (request.energy) {
+    results.energy = out.energy;
+    results.atom_energy = out.atom_energy;
+  }
   if (!gradient) {
-    if (request.energy) assemble_.sums(queue, frame, out.energy, out.atom_energy, nullptr, nullptr);
+    if (request.energy) assemble_.run(queue, frame, nullptr, results);
     return;
   }
 
@@ -110,14 +119,15 @@ void Network<T>::enqueue(Queue& queue, const Frame& frame, const Request& reques
     queue.clear(dg1, static_cast<std::size_t>(rows) * sizeof(T));
   if (request.vjp && given.seed_descriptor != nullptr) outputs_.descriptor_seeds(queue, frame, dg1, given.seed_descriptor, energies);
   backward(queue, frame, f, dg1, request.vjp ? given.seed_rot_mat : nullptr, gamma, ghosts);
-  double* const virials = queue.take<double>("virials of atoms", std::int64_t{frame.centres} * 9);
-  assemble_.forces(queue, frame, gamma, out.force, virials, deepmd ? nullptr : out.atom_virial);
-  assemble_.sums(queue, frame, request.energy ? out.energy : nullptr, request.energy ? out.atom_energy : nullptr, out.virial, virials);
+  results.force = out.force;
+  results.virial = out.virial;
+  results.atom_virial = deepmd ? nullptr : out.atom_virial;
+  assemble_.run(queue, frame, gamma, results);
   if (!deepmd) return;
   T* seeded = queue.take<T>("gradients of edges, seeded", std::int64_t{frame.master.capacity} * 3);
   double* const seed = queue.take<double>("positions as seeds", frame.centres);
   for (int axis = 0; axis < 3; ++axis) {
-    assemble_.positions(queue, frame, axis, seed);
+    assemble_.coordinate(queue, frame, axis, seed);
     dg1 = queue.take<T>("dg1", std::int64_t{frame.atoms} * n1_);
     fitting_.backward(queue, frame, dg1, seed, kept);
     backward(queue, frame, f, dg1, nullptr, seeded, ghosts);

@@ -12,6 +12,7 @@
 #include "gpu/frame.hpp"
 #include "gpu/layer.hpp"
 #include "gpu/outputs.hpp"
+#include "gpu/messages.hpp"
 #include "gpu/product.hpp"
 #include "gpu/queue.hpp"
 #include "schema/config.hpp"
@@ -55,11 +56,11 @@ class Network {
   void backward(Queue& queue, const Frame& frame, const Forward& f, T* dg1, const double* seed_rotation, T* gamma,
                 GhostRows<T>* ghosts) const;
 
-  int n1_ = 0, n2_ = 0, nd_ = 0;
+  int n1_ = 0, n2_ = 0;
   Entry<T> entry_;
-  Product<T> product_;
   EntryNodes<T> entry_nodes_;
   std::vector<std::unique_ptr<Layer<T>>> layers_;
+  Rotation<T> rotation_;
   Fitting<T> fitting_;
   Outputs<T> outputs_;
   Assemble<T> assemble_;

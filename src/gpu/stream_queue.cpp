@@ -37,7 +37,7 @@ void StreamQueue::launch_bytes(const Function& kernel, std::int64_t blocks, int 
   void* values[] = {const_cast<void*>(args)};
   const int status = driver().launch(kernel.handle, static_cast<unsigned>(blocks), 1, 1, static_cast<unsigned>(threads), 1, 1,
                                      static_cast<unsigned>(shared), stream_, values, nullptr);
-  if (status != cuda::success) throw driver_error(status, text("launching the kernel ", kernel.name));
+  if (status != cu::success) throw driver_error(status, text("launching the kernel ", kernel.name));
 }
 
 }  // namespace dpa2::gpu

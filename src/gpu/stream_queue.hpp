@@ -1,6 +1,7 @@
 // The two queues of queue.hpp: one that plans, one that runs on a stream in the places of a plan.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "gpu/driver.hpp"
@@ -29,7 +30,8 @@ class PlanningQueue final : public Queue {
 /// Runs, in the memory that each piece of the plan has. The context must be current.
 class StreamQueue final : public Queue {
  public:
-  StreamQueue(const Plan& plan, const std::vector<void*>& places, Handle stream) : plan_(plan), places_(places), stream_(stream) {}
+  StreamQueue(const Plan& plan, std::vector<void*> places, Handle stream)
+      : plan_(plan), places_(std::move(places)), stream_(stream) {}
   void clear(void* at, std::size_t bytes) override;
 
  private:
@@ -39,7 +41,7 @@ class StreamQueue final : public Queue {
   void release_bytes(void*) override {}
 
   const Plan& plan_;
-  const std::vector<void*>& places_;
+  std::vector<void*> places_;
   Handle stream_;
   std::size_t next_ = 0;
 };

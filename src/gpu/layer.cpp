@@ -1,0 +1,118 @@
+#include "gpu/layer.hpp"
+
+#include <cstdint>
+
+namespace dpa2::gpu {
+
+template <class T>
+Layer<T>::Layer(const FoldedLayer& layer, const FoldedDescriptor& descriptor, const Config& config, Loader& loader)
+    : update_(layer, descriptor.act, loader),
+      messages_(layer, config, loader),
+      product_(descriptor.act, loader),
+      sum_(loader),
+      n1_(config.repformer.g1_dim),
+      n2_(config.repformer.g2_dim),
+      last_(layer.has.last),
+      updates_h2_(layer.has.update_h2) {
+  if (messages_.wants_node()) node_ = upload_both<T>(layer.conv, loader);
+  if (layer.local_attention) {
+    queries_ = upload_both<T>(layer.local_attention->query, loader);
+    attention_.emplace(config, descriptor.attention_shift, loader);
+  }
+  if (layer.has.g1g1) g1g1_.emplace(layer, loader);
+  if (!last_) pairs_.emplace(layer, descriptor, config, loader);
+}
+
+template <class T>
+T* Layer<T>::projected(Queue& queue, int rows, const LayerInput<T>& in, const Weights2<T>& w) const {
+  if (w.w == nullptr) return nullptr;
+  T* out = queue.take<T>("g1 projected", std::int64_t{rows} * w.out);
+  product_.forward(queue, rows, out, in.g1, w);
+  return out;
+}
+
+template <class T>
+LayerOutput<T> Layer<T>::forward(Queue& queue, const Frame& frame, LayerState<T>& state, bool gradient) const {
+  const std::int64_t centres = frame.centres, edges = frame.repformer.capacity;
+  const LayerInput<T>& in = state.in;
+  const std::int64_t heads = update_.heads();
+  LayerOutput<T> out{nullptr, const_cast<T*>(in.g2), const_cast<T*>(in.h2)};
+
+  T* node = projected(queue, frame.atoms, in, node_);
+  T* conv = messages_.has_conv() ? queue.take<T>("conv", centres * n1_) : nullptr;
+  T* cat = update_.cat().width > 0 ? queue.take<T>("input of linear1", centres * update_.cat().width) : nullptr;
+  state.messages = messages_.keep(queue, frame);
+  messages_.forward(queue, frame, in, node, conv, cat, state.messages);
+  queue.release(node);
+  if (!gradient) queue.release(state.messages.grrg, state.messages.drrd);
+
+  T* o = nullptr;
+  if (attention_) {
+    T* tq = projected(queue, frame.centres, in, queries_);
+    o = queue.take<T>("attention to neighbours", centres * heads * n1_);
+    state.attention = attention_->keep(queue, frame);
+    attention_->forward(queue, frame, in, tq, o, state.attention);
+    queue.release(tq);
+    if (!gradient) queue.release(state.attention.largest, state.attention.inverse);
+  }
+  if (gradient) state.g1 = update_.keep(queue, frame.centres);
+  out.g1 = queue.take<T>("g1", std::int64_t{frame.atoms} * n1_);
+  update_.forward(queue, frame.centres, out.g1, in.g1, cat, conv, o, state.g1);
+  queue.release(conv, cat, o);
+  if (last_) return out;
+
+  T* U = g1g1_ ? queue.take<T>("g1g1", edges * n2_) : nullptr;
+  if (g1g1_) g1g1_->forward(queue, frame, in, U);
+  out.g2 = queue.take<T>("g2", edges * n2_);
+  if (updates_h2_) out.h2 = queue.take<T>("h2", edges * 3);
+  pairs_->forward(queue, frame, in, U, out.g2, out.h2, state.pairs, gradient);
+  queue.release(U);
+  return out;
+}
+
+template <class T>
+T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& state, T* dout, EdgeGradient<T>& edges) const {
+  const std::int64_t centres = frame.centres, capacity = frame.repformer.capacity;
+  const LayerInput<T>& in = state.in;
+  const std::int64_t heads = update_.heads();
+
+  T* dg1 = queue.take<T>("gradient of g1", std::int64_t{frame.atoms} * n1_);
+  T* dcat = update_.cat().width > 0 ? queue.take<T>("gradient of linear1's input", centres * update_.cat().width) : nullptr;
+  T* d_o = attention_ ? queue.take<T>("gradient of the attention to neighbours", centres * heads * n1_) : nullptr;
+  update_.backward(queue, frame.centres, dg1, dcat, d_o, dout, state.g1);
+
+  T* dU = g1g1_ ? queue.take<T>("gradient of g1g1", capacity * n2_) : nullptr;
+  if (pairs_) pairs_->backward(queue, frame, in, state.pairs, edges, dU);
+
+  NeighbourGradient<T> neighbours;
+  neighbours.rows = queue.take<T>("gradients for the neighbours", capacity * n1_);
+  T* node = projected(queue, frame.atoms, in, node_);
+  T* dnode = node_.w != nullptr ? queue.take<T>("gradient of g1 projected", std::int64_t{frame.atoms} * node_.out) : nullptr;
+  messages_.backward(queue, frame, in, node, state.messages, dout, dcat, nullptr, edges, neighbours, dnode);
+  queue.release(node, dcat, dout);
+  // Ghosts have no rows of dg1 yet: what the edges bring them is all.
+  bool ghosts_set = frame.atoms == frame.centres;
+  if (attention_) {
+    T* tq = projected(queue, frame.centres, in, queries_);
+    T* dtq = queue.take<T>("gradient of queries", centres * heads * n1_);
+    attention_->backward(queue, frame, in, tq, state.attention, d_o, dtq, edges, neighbours);
+    product_.backward(queue, frame.centres, dg1, dtq, queries_, true);
+    queue.release(tq, dtq, d_o);
+  }
+  if (g1g1_) g1g1_->backward(queue, frame, in, dU, dg1, edges, neighbours);
+  queue.release(dU);
+  if (neighbours.written) {
+    sum_.run(queue, frame, neighbours.rows, n1_, dg1, frame.centres);
+    ghosts_set = true;
+  }
+  queue.release(neighbours.rows);
+  if (!ghosts_set) queue.clear(dg1 + centres * n1_, static_cast<std::size_t>(frame.atoms - frame.centres) * static_cast<std::size_t>(n1_) * sizeof(T));
+  if (dnode != nullptr) product_.backward(queue, frame.atoms, dg1, dnode, node_, true);
+  queue.release(dnode);
+  return dg1;
+}
+
+template class Layer<float>;
+template class Layer<double>;
+
+}  // namespace dpa2::gpu
