@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,11 @@ class Graph:
 class Run:
     """Kernels in one precision, with arrays of edges as large as the capacity."""
 
-    def __init__(self, graph: Graph, precision: str, seed: int | None = None, sanitizer: str = "") -> None:
+    def __init__(
+        self, graph: Graph, precision: str, seed: int | None = None, sanitizer: str = "", sources: Path | None = None
+    ) -> None:
         self.graph, self.real = graph, np.dtype(precision)
-        self.device = EmulatedDevice(seed, sanitizer, max_shared=48 * 1024)
+        self.device = EmulatedDevice(seed, sanitizer, sources, max_shared=48 * 1024)
         self.defines = {"real": "float" if precision == "float32" else "double"}
 
     def up(self, value: Any) -> Any:

@@ -12,6 +12,8 @@ namespace dpa2 {
 constexpr int TILE = cuda::edge_tile;
 constexpr int ROW = cuda::edge_row(sizeof(real));
 constexpr int WARPS = cuda::edge_warps;
+// Blocks of a multiprocessor that leave the products their registers: without it, compilers spill some for a block more.
+constexpr int BLOCKS = sizeof(real) == 4 ? 4 : 2;
 
 /// Four numbers at 16 bytes.
 __device__ __forceinline__ void load4(float* v, const float* from) {
@@ -21,6 +23,10 @@ __device__ __forceinline__ void load4(float* v, const float* from) {
 __device__ __forceinline__ void load4(double* v, const double* from) {
   const double2 p = reinterpret_cast<const double2*>(from)[0], q = reinterpret_cast<const double2*>(from)[1];
   v[0] = p.x, v[1] = p.y, v[2] = q.x, v[3] = q.y;
+}
+__device__ __forceinline__ void load4(int* v, const int* from) {
+  const int4 q = *reinterpret_cast<const int4*>(from);
+  v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
 }
 __device__ __forceinline__ void store4(float* to, const float* v) { *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]); }
 __device__ __forceinline__ void store4(double* to, const double* v) {
@@ -97,14 +103,16 @@ __device__ __forceinline__ void stage_neighbours(real* slab, const real* g1, con
   const int lane = threadIdx.x % 32, c = c0 + lane;
 #pragma unroll 2
   for (int g = 0; g < TILE / 4; ++g) {
+    int j[4];
     real v[4];
+    load4(j, row + 4 * g);
 #pragma unroll
-    for (int x = 0; x < 4; ++x) v[x] = c < n1 ? row_of(g1, row[4 * g + x], n1)[c] : real(0);
+    for (int x = 0; x < 4; ++x) v[x] = c < n1 ? row_of(g1, j[x], n1)[c] : real(0);
     store4(slab + lane * ROW + 4 * g, v);
   }
 }
 
-/// row[e] = the neighbours of a tile; behind the last edge, the last one again. By the first warp.
+/// row (TILE) at 16 bytes = the neighbours of a tile; behind the last edge, the last one again. By the first warp.
 __device__ __forceinline__ void stage_rows(int* row, const int* j, int first, int count) {
   if (threadIdx.x < TILE) row[threadIdx.x] = j[first + min(static_cast<int>(threadIdx.x), count - 1)];
 }

@@ -5,11 +5,11 @@
 
 using namespace dpa2;
 
-extern "C" __global__ void __launch_bounds__(cuda::edge_threads) g1g1(const cuda::G1G1Args<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) g1g1(const cuda::G1G1Args<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
   __shared__ real own[WARPS * 32];
   __shared__ real weight[TILE];
-  __shared__ int row[TILE];
+  __align__(16) __shared__ int row[TILE];
   const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
   const int ldb = cuda::padded_to_edge_tiles(a.n2);
   const real* centre = row_of(a.g1, i, a.n1);
@@ -44,12 +44,12 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads) g1g1(const cuda
   }
 }
 
-extern "C" __global__ void __launch_bounds__(cuda::edge_threads) g1g1_backward(const cuda::G1G1BackwardArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) g1g1_backward(const cuda::G1G1BackwardArgs<real> a) {
   constexpr int DEPTH = 64;  // channels of g2 in shared memory together
   __align__(16) __shared__ real tile[DEPTH * ROW];
   __shared__ real share[WARPS * TILE];  // of the gradient of w
   __shared__ real weight[TILE];
-  __shared__ int row[TILE];
+  __align__(16) __shared__ int row[TILE];
   const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
   const int e0 = edge_of_lane(), ldb = cuda::padded_to_edge_tiles(a.n1);
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
@@ -59,7 +59,6 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads) g1g1_backward(c
     if (mine) load_row4(own, row_of(a.g1, i, a.n1), c, a.n1);
     for (int first = begin; first < end; first += TILE) {
       const int count = min(TILE, end - first);
-      __syncthreads();
       stage_rows(row, a.j, first, count);
       if (threadIdx.x < count) weight[threadIdx.x] = a.w[first + threadIdx.x];
       real y[8][4] = {};

@@ -57,11 +57,11 @@ __device__ __forceinline__ real whole_product(const real* slabs, int k, int edge
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::edge_threads) local_attention(const cuda::LocalAttentionArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) local_attention(const cuda::LocalAttentionArgs<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
   __align__(16) __shared__ real vectors[WARPS * HEADS * 32];
   __align__(16) __shared__ real probability[HEADS * TILE];  // times w; zero behind the last edge
-  __shared__ int row[TILE];
+  __align__(16) __shared__ int row[TILE];
   static_assert(sizeof(slabs) + sizeof(vectors) + sizeof(probability) + sizeof(row) <= 48 * 1024, "any device has this");
   const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
   const real npad = a.nsel > end - begin ? real(a.nsel - (end - begin)) : real(0);
@@ -109,9 +109,11 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads) local_attention
         if (c < a.n1)
 #pragma unroll 2
           for (int e = 0; e < count; e += 4) {
+            int j[4];
             real v[4];
+            load4(j, row + e);
 #pragma unroll
-            for (int s = 0; s < 4; ++s) v[s] = row_of(a.g1, row[e + s], a.n1)[c];
+            for (int s = 0; s < 4; ++s) v[s] = row_of(a.g1, j[s], a.n1)[c];
 #pragma unroll
             for (int k = 0; k < HEADS; ++k) {
               real q[4];
@@ -128,13 +130,14 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads) local_attention
   }
 }
 
-extern "C" __global__ void __launch_bounds__(cuda::edge_threads) local_attention_backward(const cuda::LocalAttentionBackwardArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS)
+    local_attention_backward(const cuda::LocalAttentionBackwardArgs<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
   __align__(16) __shared__ real vectors[WARPS * 2 * HEADS * 32];
   __align__(16) __shared__ real dscore[HEADS * TILE];
   __align__(16) __shared__ real probability[HEADS * TILE];  // times w; both zero behind the last edge
   __shared__ real weight[HEADS * TILE];                     // gradient of w
-  __shared__ int row[TILE];
+  __align__(16) __shared__ int row[TILE];
   static_assert(sizeof(slabs) + sizeof(vectors) + sizeof(dscore) + sizeof(probability) + sizeof(weight) + sizeof(row) <= 48 * 1024,
                 "any device has this");
   const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
@@ -197,9 +200,11 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads) local_attention
         if (c >= a.n1) continue;
 #pragma unroll 2
         for (int e = 0; e < count; e += 4) {
+          int j[4];
           real v[4], out[4] = {};
+          load4(j, row + e);
 #pragma unroll
-          for (int s = 0; s < 4; ++s) v[s] = row_of(a.g1, row[e + s], a.n1)[c];
+          for (int s = 0; s < 4; ++s) v[s] = row_of(a.g1, j[s], a.n1)[c];
 #pragma unroll
           for (int k = 0; k < HEADS; ++k) {
             real d[4], w[4];

@@ -81,11 +81,14 @@ __device__ __forceinline__ void of_neighbours(const cuda::MessagesArgs<real>& a,
       else
         __syncthreads();
       if (mine) {
+        int j[8];
+        load4(j, row + e0);
+        load4(j + 4, row + e0 + 4);
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
           real f[4], v[4];
           load4(f, factor + 4 * (e0 + e));
-          load_row4(v, row_of(a.g1, row[e0 + e], a.n1), c, a.n1);
+          load_row4(v, row_of(a.g1, j[e], a.n1), c, a.n1);
 #pragma unroll
           for (int x = 0; x < 4; ++x) {
             sum[0][x] += f[0] * y[e][x] * v[x];
@@ -131,10 +134,10 @@ __device__ __forceinline__ void of_pairs(const cuda::MessagesArgs<real>& a, real
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::edge_threads) messages(const cuda::MessagesArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) messages(const cuda::MessagesArgs<real> a) {
   __align__(16) __shared__ real tile[DEPTH * ROW];
   __align__(16) __shared__ real factor[4 * TILE];
-  __shared__ int row[TILE];
+  __align__(16) __shared__ int row[TILE];
   const int i = blockIdx.x, begin = a.start[i], end = a.start[i + 1];
   const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
   const real kn = kappa.conv(end - begin), kh = kappa.moment(end - begin);
@@ -215,7 +218,7 @@ __device__ __forceinline__ void from_neighbours(const cuda::MessagesBackwardArgs
     for (int x = 0; x < 3; ++x) share[TILE * x + lane] = df[x];
 }
 
-/// dg2 of a tile in the columns k0..k0 + 31, and the edges' sums (4, TILE) over them: of conv, of the vector.
+/// dg2 of a tile in the columns k0..k0 + 31, and the edges' sums (TILE, 4) over them: of conv, of the vector.
 __device__ __forceinline__ void to_pairs(const cuda::MessagesBackwardArgs<real>& a, const real* slabs, const real* factor, real* sums,
                                          const int* row, int first, int count, int k0) {
   const int i = blockIdx.x, lane = threadIdx.x % 32, k = k0 + lane;
@@ -247,20 +250,19 @@ __device__ __forceinline__ void to_pairs(const cuda::MessagesBackwardArgs<real>&
       *to = a.fresh != 0 ? out : *to + out;
     }
     const real sum = lane_sums<16, 32>(part);
-    const int value = lane / 2;
-    if (lane % 2 == 0) sums[value % 4 * TILE + 4 * g + value / 4] += sum;
+    if (lane % 2 == 0) sums[16 * g + lane / 2] += sum;
   }
 }
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::edge_threads) messages_backward(const cuda::MessagesBackwardArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) messages_backward(const cuda::MessagesBackwardArgs<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
   __align__(16) __shared__ real channel[WARPS * 4 * 32];
   __align__(16) __shared__ real factor[4 * TILE];
-  __shared__ real sums[4 * TILE];
+  __align__(16) __shared__ real sums[TILE * 4];
   __shared__ real share[WARPS * 3 * TILE];
-  __shared__ int row[TILE];
+  __align__(16) __shared__ int row[TILE];
   static_assert(sizeof(slabs) + sizeof(channel) + sizeof(factor) + sizeof(sums) + sizeof(share) + sizeof(row) <= 48 * 1024,
                 "any device has this much for a block");
   const int i = blockIdx.x, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
@@ -294,16 +296,17 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads) messages_backwa
     const int e = threadIdx.x;
     if (e < count) {
       const long long at = first + e;
-      real along = 0;
+      real sum[4], along = 0;
+      load4(sum, sums + 4 * e);
       for (int x = 0; x < 3; ++x) {
-        real df = sums[(1 + x) * TILE + e];
+        real df = sum[1 + x];
         if (a.ddrrd != nullptr)
           for (int s = 0; s < WARPS; ++s) df += share[(3 * s + x) * TILE + e];
         along += a.h2[3 * at + x] * df;
         const real out = kh * a.w[at] * df;
         a.dh2[3 * at + x] = a.fresh != 0 ? out : a.dh2[3 * at + x] + out;
       }
-      const real out = kn * sums[e] + kh * along;
+      const real out = kn * sum[0] + kh * along;
       a.dw[at] = a.fresh != 0 ? out : a.dw[at] + out;
     }
   }
