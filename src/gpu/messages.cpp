@@ -84,6 +84,7 @@ void Messages<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>
                            const T* dout, const T* dcat, const T* seed, EdgeGradient<T>& edges, NeighbourGradient<T>& neighbours,
                            T* dnode) const {
   if (!conv_ && !grrg_ && !drrd_ && seed == nullptr && !edges.fresh) return;
+  if ((out_conv_ || drrd_) && neighbours.written) throw internal_error("messages would overwrite what flows to the neighbours");
   const bool moments = grrg_ || seed != nullptr;
   T* dgrrg = moments ? queue.take<T>("gradients of the moments of g2", std::int64_t{3} * frame.centres * n2_) : nullptr;
   T* ddrrd = drrd_ ? queue.take<T>("gradients of the moments of g1", std::int64_t{3} * frame.centres * n1_) : nullptr;

@@ -37,7 +37,7 @@ class Messages {
 
   /// Given dout (centres, n1) of the layer's output g1 and dcat (centres, width): to the edges, to the neighbours, and with wants_node()
   /// dnode (atoms, n2) =. `seed` (centres, 3, n2): what flows into the moments of the layer's g2 besides, or null. One launch, with
-  /// wants_node() two.
+  /// wants_node() two. Rows for the neighbours are set, never added to: this comes before the other stages' backward.
   void backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* node, const MessageState<T>& state, const T* dout,
                 const T* dcat, const T* seed, EdgeGradient<T>& edges, NeighbourGradient<T>& neighbours, T* dnode) const;
 
