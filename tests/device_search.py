@@ -204,7 +204,7 @@ class DeviceSearch:
         return cells
 
     def given(self, coords: Any, types: Any, cells: Any, centres: int | None = None, ids: Any = None) -> Any:
-        """coords (frames, n, 3) and types (frames, n), contiguous; fewer ``centres`` than atoms: the rest are ghosts."""
+        """coords (frames, n, 3) and types (frames, n), contiguous; atoms beyond ``centres`` are ghosts."""
         atoms, is_open = types.size, not bool(cells["periodic"].all())
         sizes = (len(cells), atoms, atoms if centres is None else centres, is_open)
         to = Given(*sizes, _at(coords), _at(types), _at(cells), _at(ids))

@@ -12,6 +12,7 @@
 #include "model/evaluate.hpp"
 #include "neighbors/box.hpp"
 #include "neighbors/build.hpp"
+#include "neighbors/settings.hpp"
 #include "schema/config.hpp"
 #include "schema/weights.hpp"
 
@@ -123,8 +124,5 @@ class Model {
   std::unique_ptr<gpu::Engine> gpu_;
   std::unique_ptr<Pool> pool_;
 };
-
-/// The part of a configuration that the neighbour search needs.
-NeighborSettings neighbor_settings(const Config& config);
 
 }  // namespace dpa2

@@ -1,4 +1,4 @@
-"""The emulation of CUDA itself: what threads do together, what it reports, that mistakes in real kernels are seen."""
+"""The emulation of CUDA itself: what threads do together, what it reports, that mistakes in a kernel are seen."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_products_of_matrices() -> None:
             device.gemm(left, right, out)
 
 
-# ---------------------------------------------------------------------------------------- mistakes in real kernels
+# ---------------------------------------------------------------------------------------- mistakes in a kernel
 
 SUMS = """
 import sys
@@ -266,7 +266,7 @@ def main(sanitizer, folder, seed=None):
     device = EmulatedDevice(seed, sanitizer, sources=Path(folder))
     count = np.arange(700, dtype=np.int32) % 13
     start, totals = device.empty(701, np.int32), device.empty(2, np.int64)
-    device.launch("neighbors.cu", "prefix_sums", 1, 128, (np.int32(700), start, totals, count), 0, {"real": "double"})
+    device.launch("sums.cu", "prefix_sums", 1, 128, (np.int32(700), start, totals, count), 0, {"real": "double"})
     assert start.tolist() == [0, *np.cumsum(count).tolist()], "wrong value"
     assert totals.tolist() == [int(count.sum()), 12], "wrong value"
 """
@@ -283,9 +283,9 @@ MUTATIONS = {
 }
 
 
-def mutate(folder: Path, name: str | None, source: str = "neighbors.cu") -> Path:
+def mutate(folder: Path, name: str | None, source: str = "sums.cu") -> Path:
     """A copy of a kernel source, with a mistake in it."""
-    text = (ROOT / "src" / "cuda" / source).read_text(encoding="utf-8")
+    text = (Path(__file__).parent / source).read_text(encoding="utf-8")
     if name is not None:
         old, new = MUTATIONS[name]
         assert text.count(old) == 1, f"{source} has changed: {old!r} is not there"
@@ -330,7 +330,7 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, mutation: str) -> None:
     done = sanitized(mutate(tmp_path, mutation), "thread")
     assert done.returncode != 0
     report = done.stderr[done.stderr.index("WARNING: ThreadSanitizer: data race") :]
-    assert report.count("neighbors.cu:") >= 2
+    assert report.count("sums.cu:") >= 2
 
 
 @pytest.mark.slow
@@ -372,11 +372,11 @@ def test_a_race_at_the_end_of_a_kernel(tmp_path: Path, barrier: str, races: bool
 
 def test_a_write_beyond_shared_memory_is_found_at_its_line(tmp_path: Path) -> None:
     folder = mutate(tmp_path, "shared_out_of_bounds")
-    text = (folder / "neighbors.cu").read_text(encoding="utf-8")
+    text = (folder / "sums.cu").read_text(encoding="utf-8")
     line = text[: text.index("of_warp[warp + 29] = sum")].count("\n") + 1
     done = sanitized(folder, "address")
     assert done.returncode != 0
-    assert f"neighbors.cu:{line}" in done.stderr
+    assert f"sums.cu:{line}" in done.stderr
 
 
 def test_a_wrong_mask_is_a_deadlock(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import needs
@@ -18,6 +20,7 @@ from dpa2.errors import InputError
 from dpa2.reference import neighbors as reference
 from random_model import random_model
 
+SOURCES = Path(__file__).resolve().parents[2] / "src" / "cuda"
 OPEN = (False, False, False)
 PERIODIC = (True, True, True)
 KERNELS = ["wrap_atoms", "prefix_sums", "fill_bins", "find_neighbors", "prefix_sums", "store_lists", "prefix_sums",
@@ -132,7 +135,7 @@ def test_no_atoms_and_nobody_there() -> None:
 
 @pytest.mark.parametrize("pbc", [PERIODIC, (True, False, True), OPEN])
 def test_frames_side_by_side(pbc: tuple[bool, bool, bool]) -> None:
-    """Every frame with its own cell, types and virtual atoms: the lists of each alone, and what there is to say of each."""
+    """Every frame with its own cell and virtual atoms: the lists of each alone, and what there is to say of it."""
     rng = np.random.default_rng(7)
     config = model_with(7, 25, 9)
     frames, n = 5, 9
@@ -163,7 +166,7 @@ def test_frames_side_by_side(pbc: tuple[bool, bool, bool]) -> None:
 
 @pytest.mark.parametrize("lattice", [False, True])
 def test_ghosts(lattice: bool) -> None:
-    """The first atoms have lists, all may be neighbours; numbers decide between equal distances and stand in the remarks."""
+    """The first atoms have lists, all may be neighbours; numbers decide between equal distances, and are named."""
     rng = np.random.default_rng(8)
     config = model_with(8, 19, 5)
     coords = np.stack(np.meshgrid(*[np.arange(4.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3) * 1.6
@@ -209,7 +212,7 @@ def water_like() -> tuple[Any, Any, Any, Any]:
 @pytest.mark.parametrize("what", ["candidates_per_centre", "master", "repformer", "three"])
 @pytest.mark.parametrize("short_by", [1, 10**9])
 def test_what_does_not_fit(what: str, short_by: int) -> None:
-    """No list, nothing written beyond a buffer, and the status says how much is needed; with that much everything fits."""
+    """No list, nothing written beyond a buffer, and how much is needed; with that much everything fits."""
     config, coords, types, box = water_like()
     search = DeviceSearch(EmulatedDevice(seed=11), config)
     given = search.given(coords, types, search.inputs([box], PERIODIC, 31))
@@ -324,7 +327,7 @@ BOX = np.eye(3) * 6.0
         ([[0.0, 0, 0], [6e9, 1, 1]], [0, 0], BOX, PERIODIC, "atom 1 is too large"),
         ([[0.0, 0, 0], [1, -1.1e7, 1]], [0, 0], None, OPEN, "coordinate 1 of atom 1 is too large"),
         ([[0.0, 0, 0], [3, 4, 5]], [0, 0], np.diag([0.01, 0.01, 5.0]), PERIODIC, "too small for 2 atoms"),
-        ([[0.0, 0, 0], [9e6, 4, 5]], [0, 0], np.diag([0.01, 9.0, 5.0]), PERIODIC, "atom 1 is too far from the periodic cell: 9e+08 "),
+        ([[0.0, 0, 0], [9e6, 4, 5]], [0, 0], np.diag([0.01, 9.0, 5.0]), PERIODIC, "from the periodic cell: 9e+08 "),
         ([[0.0, 0, 0], [3, 4, 5]], [0, 0], np.array([[1.0, 0, 0], [1e6, 1, 0], [0, 0, 1]]), PERIODIC, "too skewed"),
         (np.ones((2, 3)), [0, 0], None, OPEN, "atoms 0 and 1 are at the same place"),
         ([[0.0, 0, 0], [1, 1, 1], [7, 1, -5]], [0, 0, 0], BOX, PERIODIC, "atoms 1 and 2 "),
@@ -365,13 +368,23 @@ def test_structs_are_what_python_reads() -> None:
 
 
 SANITIZED = """
-import numpy as np
+from pathlib import Path
 from cuda_emulator import EmulatedDevice
 from device_lists import assert_same_lists, random_frame
-device = EmulatedDevice(sanitizer={sanitizer!r})
+device = EmulatedDevice(sanitizer={sanitizer!r}, sources=Path({folder!r}))
 for seed in range({boxes}):
     device.seed = None if seed % 2 else seed
     assert_same_lists(device, *random_frame(seed), candidates=0 if seed % 5 else 6145)
+"""
+
+
+CROWD = """
+import numpy as np
+from random_model import random_model
+config = random_model(np.random.default_rng(1), ntypes=2)[0]
+coords = np.random.default_rng(2).normal(size=(300, 3)) * 2.0
+coords[250:] += np.random.default_rng(3).normal(size=(50, 3)) * 1000.0
+assert_same_lists(device, coords, np.zeros(300, np.int32), np.eye(3) * 300.0, (True, True, True), config)
 """
 
 
@@ -379,5 +392,32 @@ for seed in range({boxes}):
 @pytest.mark.parametrize(("sanitizer", "boxes"), [("address", 24), ("thread", 12)])
 def test_sanitizers_find_nothing(sanitizer: str, boxes: int) -> None:
     needs.sanitizer(sanitizer)
-    done = run(SANITIZED.format(sanitizer=sanitizer, boxes=boxes), sanitizer)
+    done = run(SANITIZED.format(sanitizer=sanitizer, boxes=boxes, folder=str(SOURCES)), sanitizer)
     assert done.returncode == 0, done.stderr[-6000:]
+
+
+LAST_LANE = "  if (lane == 31) of_warp[warp] = sum;\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sanitizer", "source", "old", "new"),
+    [
+        ("thread", "sort.cuh", "__syncwarp(FULL_MASK);", ""),
+        ("thread", "bins.cu", "__syncthreads();", ""),
+        ("thread", "prefix_sums.cu", f"{LAST_LANE}  __syncthreads();", LAST_LANE),
+        ("address", "candidates.cu", "hit && at < a.capacity", "hit"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_found(tmp_path: Path, sanitizer: str, source: str, old: str, new: str) -> None:
+    needs.sanitizer(sanitizer)
+    folder = tmp_path / "cuda"
+    shutil.copytree(SOURCES, folder)
+    text = (folder / source).read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{source} has changed: {old!r} is not there"
+    (folder / source).write_text(text.replace(old, new), encoding="utf-8")
+    # One centre has more candidates than the search believes at first.
+    done = run(SANITIZED.format(sanitizer=sanitizer, boxes=12, folder=str(folder)) + CROWD, sanitizer)
+    report = "data race" if sanitizer == "thread" else "heap-buffer-overflow"
+    assert report in done.stderr, done.stderr[-3000:]
+    assert f"{source}:" in done.stderr

@@ -1,0 +1,30 @@
+#include "neighbors/settings.hpp"
+
+namespace dpa2 {
+
+NeighborSettings neighbor_settings(const Config& c) {
+  NeighborSettings s;
+  s.repinit = {c.repinit.rcut, c.repinit.nsel};
+  s.three = {c.repinit.three_body_rcut, c.repinit.three_body_sel};
+  s.repformer = {c.repformer.rcut, c.repformer.nsel};
+  s.use_three = c.repinit.use_three_body;
+  s.env_protection = c.env_protection;
+  s.ntypes = c.ntypes();
+  const auto table = [&](const std::vector<std::pair<int, int>>& pairs) {
+    std::vector<char> t;
+    if (pairs.empty()) return t;
+    const std::size_t n = static_cast<std::size_t>(s.ntypes);
+    t.assign(n * n, 0);
+    for (const auto& [a, b] : pairs) {
+      if (a < 0 || b < 0 || a >= s.ntypes || b >= s.ntypes) continue;
+      t[static_cast<std::size_t>(a) * n + static_cast<std::size_t>(b)] = 1;
+      t[static_cast<std::size_t>(b) * n + static_cast<std::size_t>(a)] = 1;
+    }
+    return t;
+  };
+  s.pair_excluded = table(c.pair_exclude_types);
+  s.descr_excluded = table(c.exclude_types);
+  return s;
+}
+
+}  // namespace dpa2
