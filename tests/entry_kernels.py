@@ -16,7 +16,7 @@ from dpa2.reference.three_body import three_body
 from dpa2.reference.type_embedding import type_embedding
 
 Arrays = dict[str, np.ndarray]
-THREADS, LAYER = 128, 6
+THREADS, SHARED = 128, 48 * 1024
 SILUT = 8
 
 
@@ -154,6 +154,8 @@ class Network:
             value = model.get(f"{block}.{name}")
             return None if value is None else np.ascontiguousarray(value, real)
 
+        if f"{block}.gate" in model:
+            self.defines["GATED"] = 1
         weights = np.concatenate(parts).astype(real)
         self.args = {
             "layout": np.array(layout, np.int32), "weights": weights, "type_term": up("type_term"),
@@ -166,19 +168,20 @@ class Network:
 
 
 class EntryKernels:
-    """Launches the kernels for one model; ``lanes``, ``narrow`` and ``scratch`` (blocks) are what the host chooses."""
+    """Launches the kernels for one model. ``lanes``, ``narrow`` and ``scratch`` (blocks that work in global memory) are
+    what the host chooses; without ``lanes`` the largest number that fits, in global memory where none does.
+    """
 
-    def __init__(self, config: Any, weights: Any, device: EmulatedDevice, precision: str = "double", lanes: int = 16,
+    def __init__(self, config: Any, weights: Any, device: EmulatedDevice, precision: str = "double", lanes: int = 0,
                  narrow: bool = False, scratch: int = 0) -> None:  # fmt: skip
         self.config, self.device, self.lanes, self.scratch = config, device, lanes, scratch
+        self.forms: list[tuple[str, int, bool]] = []  # kernel, lanes, in global memory: what was launched
         self.model = folded(json.dumps(config), weights)
         self.real = np.float64 if precision == "double" else np.float32
         self.size = np.dtype(self.real).itemsize
-        self.base: dict[str, Any] = {"real": precision, "LANES": lanes}
+        self.base: dict[str, Any] = {"real": precision}
         if narrow:
             self.base["NARROW"] = 1
-        if scratch:
-            self.base["GLOBAL_WORK"] = 1
         options = config["descriptor"]
         self.ntypes, self.smooth = len(config["type_map"]), bool(options["smooth"])
         self.repinit = Network(self.model, "repinit", self.real, self.smooth)
@@ -225,12 +228,22 @@ class EntryKernels:
             "centres": edges.centres, "smooth": int(self.smooth),
         }  # fmt: skip
 
-    def _launch(self, source: str, kernel: str, struct: str, values: Any, net: Network, small: int, work: int) -> None:
-        blocks = min(self.scratch, self.edges.centres) if self.scratch else self.edges.centres
-        values |= {"scratch": self.device.empty(blocks * work, self.real) if self.scratch else None}
-        shared = small if self.scratch else small + work * self.size
-        assert shared <= 48 * 1024
-        self.device.start(source, kernel, blocks, THREADS, struct, values, shared, self.base | net.defines)
+    def _launch(self, source: str, kernel: str, struct: str, values: Any, net: Network, small: Any, work: Any) -> None:
+        """``small(lanes)`` bytes and ``work(lanes)`` numbers of shared memory."""
+        lanes, blocks = self.lanes, self.scratch
+        if not lanes:
+            lanes = 128 // self.size
+            while lanes >= 4 and small(lanes) + work(lanes) * self.size > SHARED:
+                lanes //= 2
+            if lanes < 4:
+                lanes, blocks = 128 // self.size, 2
+        defines = self.base | net.defines | {"LANES": lanes} | ({"GLOBAL_WORK": 1} if blocks else {})
+        shared = small(lanes) + (0 if blocks else work(lanes) * self.size)
+        assert shared <= SHARED
+        count = min(blocks, self.edges.centres) if blocks else self.edges.centres
+        values |= {"scratch": self.device.empty(count * work(lanes), self.real) if blocks else None}
+        self.forms.append((kernel, lanes, blocks > 0))
+        self.device.start(source, kernel, count, THREADS, struct, values, shared, defines)
 
     def _repinit(self, backward: bool, values: Any) -> None:
         values = values | self.at | {
@@ -238,8 +251,13 @@ class EntryKernels:
             "centres": self.edges.centres, "ng": self.ng, "axis": self.axis, "ntypes": self.ntypes,
             "one_side": int(self.config["descriptor"]["repinit"]["type_one_side"]), "d_width": self.nd,
         }  # fmt: skip
-        small = (5 + 24 * backward) * self.lanes * self.size + 4 * self.lanes
-        work = 4 * self.ng + self.repinit.numbers(backward, self.lanes, self.size)
+
+        def small(lanes: int) -> int:
+            return (5 + 24 * backward) * lanes * self.size + 4 * lanes
+
+        def work(lanes: int) -> int:
+            return 4 * self.ng + self.repinit.numbers(backward, lanes, self.size)
+
         name = "repinit_backward" if backward else "repinit"
         self._launch("repinit.cu", name, "RepinitBackwardArgs" if backward else "RepinitArgs", values, self.repinit, small, work)
 
@@ -252,9 +270,14 @@ class EntryKernels:
             "d_width": self.nd, "offset": self.nd - self.n3, "start": self.three_start, "master_start": self.at["start"],
             "pad": self.pads["three"], "pad_types": self.pad_types, "pad_v": vectors if vectors.any() else None,
         }  # fmt: skip
-        numbers = 8 * 32 + 3 * self.lanes + backward * (12 * self.lanes + 2 * 32 * 33)
-        small = numbers * self.size + (64 + self.lanes) * 4
-        work = -(-self.n3 // 4) * 4 + self.three.numbers(backward, self.lanes, self.size)
+
+        def small(lanes: int) -> int:
+            numbers = 8 * 32 + 3 * lanes + backward * (12 * lanes + 2 * 32 * 33)
+            return numbers * self.size + (64 + lanes) * 4
+
+        def work(lanes: int) -> int:
+            return -(-self.n3 // 4) * 4 + self.three.numbers(backward, lanes, self.size)
+
         name = "three_body_backward" if backward else "three_body"
         self._launch("three_body.cu", name, "ThreeBodyBackwardArgs" if backward else "ThreeBodyArgs", values, self.three, small, work)
 

@@ -7,6 +7,7 @@
 //   -DNARROW        a network of few channels: threads share the scalars, each takes one channel at a time
 //   -DGLOBAL_WORK   the values of the channels are in global memory, for widths that fit into no shared memory: slow
 //   -DTABLE         the network is a table
+//   -DGATED         there is a types' network of strip mode, net.gate
 #pragma once
 
 #include "cuda/activation.cuh"
@@ -24,6 +25,12 @@ namespace dpa2 {
 constexpr int LANE_ROW = cuda::lane_row(LANES, sizeof(real));
 constexpr int QUADS = LANES / 4;  // lanes are read and written four at a time
 static_assert(LANES >= cuda::least_lanes && (LANES & (LANES - 1)) == 0 && LANES <= 128, "a power of two");
+
+#ifdef GATED
+constexpr bool gated = true;
+#else
+constexpr bool gated = false;
+#endif
 
 /// Where embed() left its result: channel c of lane e at value[c * LANE_ROW + e], its derivative likewise.
 struct Embedded {

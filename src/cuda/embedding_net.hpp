@@ -37,7 +37,7 @@ struct EmbeddingNetArgs {
   const T* weights;    // aligned to 16 bytes
   const T* type_term;  // (combinations or 1, out0): bias plus the types' share of the first layer
   const T* type_skip;  // (combinations or 1, in0): the first layer's input without the scalar, or null
-  const T* gate;       // (combinations, width): the types' network of strip mode, or null
+  const T* gate;       // (combinations, width): the types' network of strip mode with -DGATED, or null
   int layers;
   int intervals;
   int typed;        // 1: a row of type_term and type_skip, or a curve, for every combination of types

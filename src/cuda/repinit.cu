@@ -61,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) repinit
         Quad sum = read_quad(moments + 4 * c);
         for (int e = 0; e < count; e += 4) {
           Quad g = read_quad(G.value + c * LANE_ROW + e);
-          if (a.net.gate != nullptr)
+          if constexpr (gated)
             for (int l = 0; l < 4; ++l)
               g.at[l] *= real(1) + a.net.gate[tile.row[e + l] * ng + c] * (a.net.gate_switch != 0 ? tile.sw[e + l] : real(1));
 #pragma unroll
@@ -152,7 +152,8 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) repinit
       tile.load(a, first, count, type);
       const Embedded G = embed<true>(a.net, tile.R, tile.row, work);
       // By edge: the gradient of its row, the share of its scalar, and what the switch gets through the gate.
-      real sums[6][4] = {};
+      constexpr int SUMS = gated ? 6 : 5;
+      real sums[SUMS][4] = {};
       for (int c = threadIdx.x / QUADS; c < ng; c += THREADS / QUADS) {
         const Quad m = read_quad(dM + 4 * c), value = read_quad(G.value + c * LANE_ROW + lane);
         const Quad slope = read_quad(G.tangent + c * LANE_ROW + lane);
@@ -165,12 +166,16 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) repinit
         }
 #pragma unroll
         for (int l = 0; l < 4; ++l) {
-          const real g = a.net.gate != nullptr ? a.net.gate[tile.row[lane + l] * ng + c] : real(0);
-          const real factor = real(1) + g * (a.net.gate_switch != 0 ? tile.sw[lane + l] : real(1)), gated = value.at[l] * factor;
+          real factor = 1, g = 0;
+          if constexpr (gated) {
+            g = a.net.gate[tile.row[lane + l] * ng + c];
+            factor += g * (a.net.gate_switch != 0 ? tile.sw[lane + l] : real(1));
+            sums[SUMS - 1][l] += along[l] * value.at[l] * g;
+          }
+          const real whole = gated ? value.at[l] * factor : value.at[l];
 #pragma unroll
-          for (int x = 0; x < 4; ++x) sums[x][l] += m.at[x] * gated;
-          sums[4][l] += along[l] * factor * slope.at[l];
-          sums[5][l] += along[l] * value.at[l] * g;
+          for (int x = 0; x < 4; ++x) sums[x][l] += m.at[x] * whole;
+          sums[4][l] += along[l] * (gated ? factor * slope.at[l] : slope.at[l]);
         }
       }
       sum_lanes(sums, tile.sums);
@@ -179,8 +184,9 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) repinit
         real dR[4], g[3] = {};
         for (int x = 0; x < 4; ++x) dR[x] = tile.sums[x * LANES + e];
         dR[0] += tile.sums[4 * LANES + e];
-        environment_backward(a.statistics, Edge(a.d, a.r, first + e), type, dR, a.net.gate_switch != 0 ? tile.sums[5 * LANES + e] : real(0),
-                             g);
+        real dsw = 0;
+        if constexpr (gated) dsw = a.net.gate_switch != 0 ? tile.sums[(SUMS - 1) * LANES + e] : real(0);
+        environment_backward(a.statistics, Edge(a.d, a.r, first + e), type, dR, dsw, g);
         for (int x = 0; x < 3; ++x) a.gamma[3LL * (first + e) + x] = g[x];
       }
     }

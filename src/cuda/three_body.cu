@@ -26,10 +26,10 @@ struct Centre {
   __device__ __forceinline__ real times(int k) const { return k < n ? real(1) : multiplicity; }
 };
 
-/// Neighbours `first`... of a centre in shared memory: vectors and switch.
+/// Neighbours `first`... of a centre in shared memory.
 struct Side {
-  real *v, *sw;  // (3, TILE), (TILE)
-  int* type;     // (TILE)
+  real* v;    // (TILE, 4) vector and switch
+  int* type;  // (TILE)
   int first, count;
 };
 
@@ -42,9 +42,7 @@ struct Pairs {
 
   __device__ __forceinline__ Pairs(real* shared, bool backward) {
     a.v = shared;
-    a.sw = shared + 3 * TILE;
     b.v = shared + 4 * TILE;
-    b.sw = shared + 7 * TILE;
     e = shared + 8 * TILE;
     ss = e + LANES;
     weight = ss + LANES;
@@ -73,11 +71,13 @@ struct Pairs {
 
   /// Lane `lane` = the pair (j, k) of the tiles; no pair where k >= b.count.
   __device__ __forceinline__ void pair(const Centre& centre, int lane, int j, int k, bool there) {
-    real dot = 0;
-    if (there)
-      for (int x = 0; x < 3; ++x) dot += a.v[x * TILE + j] * b.v[x * TILE + k];
-    e[lane] = dot;
-    ss[lane] = there ? a.sw[j] * b.sw[k] : real(0);
+    Quad product = {};
+    if (there) {
+      const Quad vj = read_quad(a.v + 4 * j), vk = read_quad(b.v + 4 * k);
+      for (int x = 0; x < 4; ++x) product.at[x] = vj.at[x] * vk.at[x];
+    }
+    e[lane] = product.at[0] + product.at[1] + product.at[2];
+    ss[lane] = product.at[3];
     weight[lane] = there ? centre.times(a.first + j) * centre.times(b.first + k) : real(0);
   }
 
@@ -95,8 +95,7 @@ struct Pairs {
       for (int x = 0; x < 3; ++x) R[1 + x] = args.pad_v[3 * centre.type + x];
       type = args.pad_types[centre.i / args.per_frame];
     }
-    for (int x = 0; x < 3; ++x) side.v[x * TILE + t] = R[1 + x];
-    side.sw[t] = sw;
+    write_quad(side.v + 4 * t, {{R[1], R[2], R[3], sw}});
     side.type[t] = type;
   }
 };
@@ -112,7 +111,6 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) three_b
   real* const work = total + (n3 + 3) / 4 * 4;
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
     const Centre centre(a, i);
-    __syncthreads();  // the sums of the centre before have been used
     for (int c = threadIdx.x; c < n3; c += THREADS) total[c] = real(0);
     for (int first_a = 0; first_a < centre.m; first_a += TILE)
       for (int first_b = 0; first_b < centre.m; first_b += TILE) {
@@ -136,7 +134,7 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) three_b
 #pragma unroll
               for (int l = 0; l < 4; ++l) {
                 real one = at.weight[lane + l] * at.e[lane + l] * h.at[l];
-                if (a.net.gate != nullptr)
+                if constexpr (gated)
                   one *= real(1) + a.net.gate[at.row[lane + l] * n3 + c] * (a.net.gate_switch != 0 ? at.ss[lane + l] : real(1));
                 term += one;
               }
@@ -170,9 +168,10 @@ __device__ __forceinline__ void add_to_edge(const cuda::ThreeBodyBackwardArgs<re
 __device__ __forceinline__ void add_pairs(const Pairs& at, const Side& other, int own, int step, real (&sum)[4]) {
   const int first = threadIdx.x % PARTS * PART, end = min(first + PART, other.count);
   for (int k = first; k < end; ++k) {
+    const Quad v = read_quad(other.v + 4 * k);
     const real de = at.de[own + k * step];
-    for (int x = 0; x < 3; ++x) sum[x] += de * other.v[x * TILE + k];
-    sum[3] += at.dss[own + k * step] * other.sw[k];
+    for (int x = 0; x < 3; ++x) sum[x] += de * v.at[x];
+    if constexpr (gated) sum[3] += at.dss[own + k * step] * v.at[3];
   }
 }
 
@@ -187,7 +186,6 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) three_b
   real* const work = dQ + (n3 + 3) / 4 * 4;
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
     const Centre centre(a, i);
-    __syncthreads();  // dQ of the centre before has been used
     for (int c = threadIdx.x; c < n3; c += THREADS) dQ[c] = row_of(a.dD, i, a.d_width)[a.offset + c] * a.inv_nsel_squared;
     // Every two tiles once; where they differ, a pair of their neighbours counts in both orders.
     for (int first_a = 0; first_a < centre.m; first_a += TILE)
@@ -203,25 +201,32 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) three_b
           for (int order = 0; order < orders; ++order) {
             if (own < LANES) at.row[own] = order == 0 ? at.a.type[j] * a.ntypes + at.b.type[k] : at.b.type[k] * a.ntypes + at.a.type[j];
             const Embedded H = embed<true>(a.net, at.e, at.row, work);
-            real sums[3][4] = {};  // dH, along the scalar, through the gate
+            constexpr int SUMS = gated ? 3 : 2;
+            real sums[SUMS][4] = {};  // dH, along the scalar, and through the gate
             for (int c = threadIdx.x / QUADS; c < n3; c += THREADS / QUADS) {
               const Quad h = read_quad(H.value + c * LANE_ROW + lane), slope = read_quad(H.tangent + c * LANE_ROW + lane);
+              const real given = dQ[c];
 #pragma unroll
               for (int l = 0; l < 4; ++l) {
-                const real g = a.net.gate != nullptr ? a.net.gate[at.row[lane + l] * n3 + c] : real(0);
-                const real factor = dQ[c] * (real(1) + g * (a.net.gate_switch != 0 ? at.ss[lane + l] : real(1)));
+                real factor = given;
+                if constexpr (gated) {
+                  const real g = a.net.gate[at.row[lane + l] * n3 + c];
+                  factor *= real(1) + g * (a.net.gate_switch != 0 ? at.ss[lane + l] : real(1));
+                  sums[SUMS - 1][l] += given * h.at[l] * g;
+                }
                 sums[0][l] += factor * h.at[l];
                 sums[1][l] += factor * slope.at[l];
-                sums[2][l] += dQ[c] * h.at[l] * g;
               }
             }
             sum_lanes(sums, at.sums);
             if (there) {
               const int place = j * PAIR_ROW + k;
               const real de = at.weight[own] * (at.sums[own] + at.e[own] * at.sums[LANES + own]);
-              const real dss = a.net.gate_switch != 0 ? at.weight[own] * at.e[own] * at.sums[2 * LANES + own] : real(0);
               at.de[place] = order == 0 ? de : at.de[place] + de;
-              at.dss[place] = order == 0 ? dss : at.dss[place] + dss;
+              if constexpr (gated) {
+                const real dss = a.net.gate_switch != 0 ? at.weight[own] * at.e[own] * at.sums[(SUMS - 1) * LANES + own] : real(0);
+                at.dss[place] = order == 0 ? dss : at.dss[place] + dss;
+              }
             }
           }
         }

@@ -61,6 +61,7 @@ struct EmbeddingForm {
     Defines all{{"LANES", std::to_string(lanes)}};
     if (global) all.emplace_back("GLOBAL_WORK", "1");
     if (net.narrow() && !global) all.emplace_back("NARROW", "1");
+    if (net.args.gate != nullptr) all.emplace_back("GATED", "1");
     all.insert(all.end(), net.defines.begin(), net.defines.end());
     return all;
   }

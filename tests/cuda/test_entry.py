@@ -28,7 +28,7 @@ def small(seed: int = 1, **options: Any) -> tuple[Any, Any]:
     return random_model(np.random.default_rng(seed), **options)
 
 
-def assert_right(config: Any, weights: Any, edges: Any, precision: str = "double", seed: int = 11, **form: Any) -> None:
+def assert_right(config: Any, weights: Any, edges: Any, precision: str = "double", seed: int = 11, **form: Any) -> EntryKernels:
     kernels = EntryKernels(config, weights, EmulatedDevice(seed), precision, **form)
     kernels.lists(edges, edges.d)
     found, want = kernels.forward(), reference(config, weights, edges, edges.d)
@@ -57,6 +57,7 @@ def assert_right(config: Any, weights: Any, edges: Any, precision: str = "double
             slope = sum(float((seeds[name] * np.imag(moved[name])).sum()) / STEP for name in moved)
             scale = max(np.abs(gamma * direction).sum(), 1e-3)
             assert abs(float((gamma * direction).sum()) - slope) <= backward * scale, only
+    return kernels
 
 
 REPINIT: dict[str, Any] = {
@@ -74,7 +75,7 @@ REPINIT: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", REPINIT)
 def test_options_of_repinit(name: str) -> None:
-    assert_right(*small(repinit=REPINIT[name]), draw_edges(2, COUNTS), lanes=16, narrow=name == "odd")
+    assert_right(*small(repinit=REPINIT[name]), draw_edges(2, COUNTS), narrow=name == "odd")
 
 
 @pytest.mark.parametrize(
@@ -140,12 +141,17 @@ def test_tiles_of_neighbours(n: int, padded: bool) -> None:
     assert_right(*small(repinit={"three_body_neuron": [3]}, **options), draw_edges(n, [[n, 2]]), lanes=32)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [100, 240, 900])
-def test_wide_networks(width: int) -> None:
-    """With the fewest scalars, and in global memory."""
-    config, weights = small(repinit={"neuron": [width // 2, width], "three_body_neuron": [width, width]})
-    assert_right(config, weights, draw_edges(9, [[5, 2]]), lanes=4 if width < 500 else 16, scratch=0 if width < 500 else 2)
+@pytest.mark.parametrize(
+    ("width", "precision", "lanes"),
+    [(66, "double", {8, 16}), pytest.param(120, "float", {16, 32}, marks=slow), pytest.param(240, "double", {4, 8, 16}, marks=slow),
+     pytest.param(800, "float", {4, 32}, marks=slow), pytest.param(900, "double", {16}, marks=slow)],
+)  # fmt: skip
+def test_wide_networks(width: int, precision: str, lanes: set[int]) -> None:
+    """What fits into shared memory is taken, and where nothing does, the channels are in global memory."""
+    config, weights = small(repinit={"neuron": [width // 2, width], "three_body_neuron": [width, width // 2]})
+    kernels = assert_right(config, weights, draw_edges(9, [[5, 2]]), precision)
+    assert {form[1] for form in kernels.forms} == lanes
+    assert any(form[2] for form in kernels.forms) == (width >= 240)
 
 
 @pytest.mark.parametrize("name", ["base", "strip", "davg_strip", "one_side_strip", "first_layer_skip", "three_body_skip_strip"])
