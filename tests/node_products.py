@@ -1,4 +1,4 @@
-"""The products over atoms as the host of the GPU launches them, emulated: kernels of product.cu, g1_update.cu, fitting.cu."""
+"""The products over atoms as the host of the GPU launches them, emulated: product.cu, g1_update.cu, fitting.cu."""
 
 from __future__ import annotations
 
@@ -79,9 +79,18 @@ class Nodes:
         n = k if b is None else b.shape[1]
         out, slope = self.empty(rows, n) if onto is None else self.up(onto).copy(), self.empty(rows, n)
         values = {
-            **{"out": out, "slope": slope, "a": self.up(a), "factor": self.up(factor), "b": self.matrix(b)},
-            **{"type_term": self.up(type_term), "types": self.up(types, np.int32), "rows": rows, "n": n, "k": k},
-            **{"active": int(active), "accumulate": int(onto is not None)},
+            "out": out,
+            "slope": slope,
+            "a": self.up(a),
+            "factor": self.up(factor),
+            "b": self.matrix(b),
+            "type_term": self.up(type_term),
+            "types": self.up(types, np.int32),
+            "rows": rows,
+            "n": n,
+            "k": k,
+            "active": int(active),
+            "accumulate": int(onto is not None),
         }
         self.start("product.cu", "product", rows, [n], "ProductArgs", values, act)
         return out, slope
@@ -114,9 +123,15 @@ class G1Update:
         self.attention_w = None if value is None else value * r["attention"]
         up = run.up
         self.constants = {
-            **{"self_w": run.matrix(self.self_w), "self_b": up(get("self.b")), "self_r": up(r["self"])},
-            **{"linear_g1": run.matrix(self.g1_w), "linear_cat": run.matrix(self.cat_w), "linear_b": up(get("linear1.b"))},
-            **{"linear_r": up(r["linear1"]), "attention_w": run.matrix(self.attention_w), "conv_r": up(r["conv"])},
+            "self_w": run.matrix(self.self_w),
+            "self_b": up(get("self.b")),
+            "self_r": up(r["self"]),
+            "linear_g1": run.matrix(self.g1_w),
+            "linear_cat": run.matrix(self.cat_w),
+            "linear_b": up(get("linear1.b")),
+            "linear_r": up(r["linear1"]),
+            "attention_w": run.matrix(self.attention_w),
+            "conv_r": up(r["conv"]),
             "attention_b": None if b is None else up(b * r["attention"]),
         }
         self.sizes = {"a": self.a, "n1": self.n1, "width": self.width, "heads": self.heads}
@@ -131,8 +146,16 @@ class G1Update:
         if self.self_w is None:
             kept[0] = None
         values = {
-            **{"out": out, "self_slope": kept[0], "linear_slope": kept[1], "g1": run.up(g1), "cat": run.up(cat)},
-            **{"conv": run.up(conv), "o": run.up(o), "n": n, **self.constants, **self.sizes},
+            "out": out,
+            "self_slope": kept[0],
+            "linear_slope": kept[1],
+            "g1": run.up(g1),
+            "cat": run.up(cat),
+            "conv": run.up(conv),
+            "o": run.up(o),
+            "n": n,
+            **self.constants,
+            **self.sizes,
         }
         run.start("g1_update.cu", "g1_update", n, [self.n1], "G1UpdateArgs", values, self.act)
         return out, *kept
@@ -147,9 +170,18 @@ class G1Update:
         dg1, dcat = run.empty(n, self.n1), run.empty(n, self.width)
         d_o = run.empty(n, self.heads * self.n1) if self.heads else None
         values = {
-            **{"dg1": dg1, "dcat": dcat, "d_o": d_o, "dout": run.up(dout), "self_slope": self_slope},
-            **{"linear_slope": linear_slope, "self_wt": turned(self.self_w), "linear_g1t": turned(self.g1_w)},
-            **{"linear_catt": turned(self.cat_w), "attention_wt": turned(self.attention_w), "n": n, **self.sizes},
+            "dg1": dg1,
+            "dcat": dcat,
+            "d_o": d_o,
+            "dout": run.up(dout),
+            "self_slope": self_slope,
+            "linear_slope": linear_slope,
+            "self_wt": turned(self.self_w),
+            "linear_g1t": turned(self.g1_w),
+            "linear_catt": turned(self.cat_w),
+            "attention_wt": turned(self.attention_w),
+            "n": n,
+            **self.sizes,
         }
         widths = [self.n1, self.width, self.heads * self.n1]
         run.start("g1_update.cu", "g1_update_backward", n, widths, "G1UpdateBackwardArgs", values, self.act)
@@ -168,7 +200,8 @@ class Fitting:
         ]
         self.tebd = host["type_embedding"] if concat_tebd else None
         self.parameters = {
-            name: host.get(f"fitting.{name}") for name in ("fparam_avg", "fparam_inv_std", "aparam_avg", "aparam_inv_std")
+            name: host.get(f"fitting.{name}")
+            for name in ("fparam_avg", "fparam_inv_std", "aparam_avg", "aparam_inv_std")
         }
         self.case = host.get("fitting.case_embd")
         self.out_w, self.out_b = host["fitting.out.w"], float(host["fitting.out.b"].ravel()[0])
@@ -179,15 +212,25 @@ class Fitting:
         self.ntebd, self.nf, self.na, ncase = sizes
         self.width = self.ntebd + self.nf + self.na + ncase
 
-    def _extra(self, types: Array, frames: int, fparam: Array | None, aparam: Array | None, width: int) -> dict[str, Any]:
+    def _extra(
+        self, types: Array, frames: int, fparam: Array | None, aparam: Array | None, width: int
+    ) -> dict[str, Any]:
         run = self.run
         given = self.option["default_fparam"] if fparam is None else fparam
         return {
-            **{"tebd": run.up(self.tebd), "types": run.up(np.maximum(types, 0), np.int32)},
+            "tebd": run.up(self.tebd),
+            "types": run.up(np.maximum(types, 0), np.int32),
             **{name: run.up(value, np.float64) for name, value in self.parameters.items()},
-            **{"fparam": run.up(given, np.float64), "aparam": run.up(aparam, np.float64), "case_embd": run.up(self.case)},
-            **{"width": width, "ntebd": self.ntebd, "nfparam": self.nf, "naparam": self.na, "centres": len(types)},
-            **{"fparam_row": 0 if fparam is None else self.nf, "per_frame": len(types) // frames},
+            "fparam": run.up(given, np.float64),
+            "aparam": run.up(aparam, np.float64),
+            "case_embd": run.up(self.case),
+            "width": width,
+            "ntebd": self.ntebd,
+            "nfparam": self.nf,
+            "naparam": self.na,
+            "centres": len(types),
+            "fparam_row": 0 if fparam is None else self.nf,
+            "per_frame": len(types) // frames,
         }
 
     def forward(
@@ -209,9 +252,18 @@ class Fitting:
             out = w.shape[1]
             y, slope = run.empty(rows, out), run.empty(rows, out)
             values = {
-                **{"y": y, "slope": slope, "x": x, "w": run.matrix(w[:columns]), "b": run.up(layer["b"])},
-                **{"extra_w": run.matrix(w[columns:]) if width else None, "idt": run.up(layer["idt"]), "rows": rows},
-                **{"extra": self._extra(types, frames, fparam, aparam, width), "given": given, "in": columns, "out": out},
+                "y": y,
+                "slope": slope,
+                "x": x,
+                "w": run.matrix(w[:columns]),
+                "b": run.up(layer["b"]),
+                "extra_w": run.matrix(w[columns:]) if width else None,
+                "idt": run.up(layer["idt"]),
+                "rows": rows,
+                "extra": self._extra(types, frames, fparam, aparam, width),
+                "given": given,
+                "in": columns,
+                "out": out,
                 "skip": int(layer["skip"]),  # type: ignore[arg-type]
             }
             run.start("fitting.cu", "fitting_hidden", rows, [out], "FittingHiddenArgs", values, self.act)
@@ -219,10 +271,18 @@ class Fitting:
             x, given, width = y, rows, 0
         energy = run.device.empty(n, np.float64)
         values = {
-            **{"energy": energy, "y": x, "w_out": run.up(self.out_w), "bias": run.up(self.bias, np.float64)},
-            **{"counted": run.up(self.counted, np.int32), "given_types": run.up(types, np.int32)},
-            **{"failed": run.up([failed], np.int32), "extra": self._extra(types, frames, fparam, aparam, width)},
-            **{"given": given, "in": x.shape[1], "vacuum": int(self.vacuum), "b_out": self.out_b},
+            "energy": energy,
+            "y": x,
+            "w_out": run.up(self.out_w),
+            "bias": run.up(self.bias, np.float64),
+            "counted": run.up(self.counted, np.int32),
+            "given_types": run.up(types, np.int32),
+            "failed": run.up([failed], np.int32),
+            "extra": self._extra(types, frames, fparam, aparam, width),
+            "given": given,
+            "in": x.shape[1],
+            "vacuum": int(self.vacuum),
+            "b_out": self.out_b,
         }
         defines = {"real": "float" if run.precision == "float32" else "double", **self.act}
         run.device.start("fitting.cu", "fitting_energy", -(-n // 4), 128, "FittingEnergyArgs", values, 0, defines)
@@ -232,8 +292,11 @@ class Fitting:
         """dg1"""
         run, n, dy = self.run, len(types), None
         common = {
-            **{"w_out": run.up(self.out_w), "seed": run.up(seed, np.float64), "rows": n},
-            **{"given_types": run.up(types, np.int32), "counted": run.up(self.counted, np.int32)},
+            "w_out": run.up(self.out_w),
+            "seed": run.up(seed, np.float64),
+            "rows": n,
+            "given_types": run.up(types, np.int32),
+            "counted": run.up(self.counted, np.int32),
         }
 
         def start(columns: int, **values: Any) -> Array:

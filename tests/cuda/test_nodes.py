@@ -306,7 +306,11 @@ class Energies:
     def network(self, run: Nodes) -> Fitting:
         descriptor = self.config["descriptor"]
         return Fitting(
-            run, self.host, self.config["fitting_net"], descriptor["concat_output_tebd"], descriptor["repformer"]["g1_dim"]
+            run,
+            self.host,
+            self.config["fitting_net"],
+            descriptor["concat_output_tebd"],
+            descriptor["repformer"]["g1_dim"],
         )
 
     def forward(self, net: Fitting, failed: int = 0) -> tuple[Array, list[Array]]:
@@ -368,13 +372,23 @@ def test_outputs(precision: str) -> None:
             np.testing.assert_array_equal(out, np.concatenate([g1, tebd[types]], axis=1))
             np.testing.assert_array_equal(rotation, C.transpose(0, 2, 1))
     plain = np.empty((rows, n1))
-    start("descriptor_rows", "DescriptorRowsArgs", out=plain, g1=g1, tebd=None, types=types, failed=None, n1=n1, ntebd=0)
+    start(
+        "descriptor_rows", "DescriptorRowsArgs", out=plain, g1=g1, tebd=None, types=types, failed=None, n1=n1, ntebd=0
+    )
     np.testing.assert_array_equal(plain, g1)
 
     seed, seed_rotation = rng.normal(size=(rows, n1 + ntebd)), rng.normal(size=(rows, n2, 3))
     for accumulate in (0, 1):
         dg1 = g1.copy()
-        start("descriptor_seeds", "DescriptorSeedsArgs", dg1=dg1, seed=seed, n1=n1, width=n1 + ntebd, accumulate=accumulate)
+        start(
+            "descriptor_seeds",
+            "DescriptorSeedsArgs",
+            dg1=dg1,
+            seed=seed,
+            n1=n1,
+            width=n1 + ntebd,
+            accumulate=accumulate,
+        )
         np.testing.assert_array_equal(dg1, seed[:, :n1].astype(run.real) + (g1 if accumulate else 0))
     dC = run.empty(rows, 3, n2)
     start("rotation_seeds", "RotationSeedsArgs", dC=dC, seed=seed_rotation, n2=n2)

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-from dpa2.cuda.prepared import activation_defines
 from dpa2.reference.activation import activation
 from dpa2.reference.common import Weights
 from dpa2.reference.env_mat import env_mat
@@ -14,6 +13,7 @@ from dpa2.reference.fitting import fitting_net
 from dpa2.reference.linear import linear
 from dpa2.reference.pair_attention import layer_norm
 from dpa2.reference.residual_update import residual_update
+from node_products import Nodes, activation_defines
 from ops.backends import Arrays, Cpu, Cuda
 from ops.declared import Bounds, Operation
 from ops.graph import CENTRE, EDGES, OWN, TYPES, N, draw
@@ -29,6 +29,11 @@ def defines(kind: str) -> dict[str, str | int]:
     s = 1.0 / (1.0 + math.exp(-threshold))
     constants = (threshold, s + threshold * s * (1.0 - s), threshold * s)
     return activation_defines(np.array([ACTIVATIONS.index(kind), *constants]))
+
+
+def nodes_of(run: Cuda) -> Nodes:
+    """The products over atoms on the same device."""
+    return Nodes(run.device, "float32" if run.itemsize == 4 else "float64")
 
 
 class EnvMat(Operation):
@@ -88,14 +93,9 @@ class Activation(Operation):
         return run(self.name, [ACTIVATIONS.index(self.kind)], [x["z"] + self.bias[TYPES]], seeds)
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        y, dphi, dz = (run.array(name, *x["z"].shape) for name in ("y", "dphi", "dz"))
-        size, options = x["z"].size, defines(self.kind)
-        run.each("linear.cu", "entry_activation", size, x["z"].shape[1], y, dphi, run.up(x["z"]), run.up(self.bias),
-                 run.integers(TYPES), defines=options)  # fmt: skip
-        if seeds is None:
-            return [run.down(y)]
-        run.each("linear.cu", "entry_activation_backward", size, dz, run.up(seeds[0]), dphi, defines=options)
-        return [run.down(dz)]
+        nodes, options = nodes_of(run), defines(self.kind)
+        y, slope = nodes.product(x["z"], None, None, self.bias, TYPES, True, act=options)
+        return [y] if seeds is None else [nodes.product(seeds[0], None, slope, act=options)[0]]
 
 
 class Linear(Operation):
@@ -110,6 +110,12 @@ class Linear(Operation):
 
     def cpu(self, run: Cpu, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
         return run(self.name, [7, 19, 5], [x["x"], self.weights["l.matrix"], self.weights["l.bias"]], seeds)
+
+    def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        nodes, w, b = nodes_of(run), self.weights["l.matrix"], self.weights["l.bias"][None, :]
+        if seeds is None:
+            return [nodes.product(x["x"], w, None, b, np.zeros(7, np.int32))[0]]
+        return [nodes.product(seeds[0], w.T)[0]]
 
 
 class LayerNorm(Operation):
@@ -150,7 +156,7 @@ class LayerNorm(Operation):
 
 
 class ResidualUpdate(Operation):
-    """u + sum r U, whose U are activated where the model does so, with a bias in front."""
+    """u + sum r U, whose U are activated where the model does so, with a bias in front; on CUDA not a kernel."""
 
     name = "residual_update"
     shape = (6, 7)
@@ -180,25 +186,6 @@ class ResidualUpdate(Operation):
             return found
         du, *dU = found
         return [du, *(run("activation", [number], [z[k]], [dU[k]])[0] if self.active[k] else dU[k] for k in range(3))]
-
-    def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        gradients = [run.array(f"d{k}", *self.shape) for k in range(3)]
-        terms: list[Any] = []
-        for k in range(3):
-            terms += [] if seeds is None else [gradients[k]]
-            bias = None if self.bias[k] is None else run.up(self.bias[k])
-            terms += [run.up(x[f"t{k}"]), run.up(self.r[f"r.{k}"]), bias, int(self.active[k])]
-        terms += [None] * (3 if seeds is None else 4) + [0]
-        size, options = x["u"].size, defines("silu")
-        if seeds is None:
-            out = run.array("out", *self.shape)
-            run.each("residual_update.cu", "residual_update", size, self.shape[1], out, run.up(x["u"]), 1.0, *terms,
-                     defines=options)  # fmt: skip
-            return [run.down(out)]
-        du = run.up(seeds[0].copy())
-        run.each("residual_update.cu", "residual_update_backward", size, self.shape[1], du, du, 1.0, *terms,
-                 defines=options)  # fmt: skip
-        return [run.down(array) for array in (du, *gradients)]
 
 
 class G2Embed(Operation):
@@ -239,7 +226,7 @@ class G2Embed(Operation):
 
 
 class Fitting(Operation):
-    """One pass gives energies and gradients; on CUDA it is made of `linear` and of activations."""
+    """One pass gives energies and gradients; tests/cuda/test_nodes.py has it on CUDA."""
 
     name = "fitting"
     widths = (12, 12, 7)
