@@ -11,9 +11,12 @@ from cuda_emulator.driver import environment
 from helpers import golden, model_of
 
 
-def emulate(monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
-    """The emulated driver and compiler for the rest of the test, in this process."""
-    for name, value in environment(**options).items():
+def emulate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulated driver and compiler for the rest of the test, in this process, with two devices.
+
+    They look at their options once in a process: other options are for processes of their own.
+    """
+    for name, value in environment(devices=2).items():
         monkeypatch.setenv(name, value)
 
 

@@ -1,21 +1,14 @@
-"""CuPy's part of a model on a GPU, with a stand-in for CuPy: what it is asked for, and what it is handed.
-
-The stand-in's arrays are NumPy's with an address; its modules are compiled for the emulated devices and loaded there.
-"""
+"""CuPy's part of a model on a GPU, with a stand-in for CuPy: what it is asked for, and what it is handed."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import ModuleType, SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import dpa2
 import numpy as np
 import pytest
+from cupy_stand_in import Array, Memory, Module, StandIn, sources
 from dpa2._native import kernel_folder, kernel_options
 from dpa2.cuda import gpu, hooks
 from dpa2.cuda.arrays import CupyArrays
@@ -24,136 +17,10 @@ from gpu_models import OnDevice, emulate
 from helpers import golden, model_of
 
 
-class Array(np.ndarray):
-    """A NumPy array that tells its address and its device as CuPy does."""
-
-    number = 0
-
-    def __array_finalize__(self, other: Any) -> None:
-        self.number = getattr(other, "number", 0)
-
-    @property
-    def data(self) -> Any:  # type: ignore[override]
-        return SimpleNamespace(ptr=self.ctypes.data)
-
-    def __dlpack_device__(self) -> tuple[int, int]:  # type: ignore[override]
-        return 2, self.number
-
-
-class Memory:
-    """Of the pool."""
-
-    given: ClassVar[list[Memory]] = []
-
-    def __init__(self, nbytes: int) -> None:
-        self.array = np.empty(nbytes + 256, np.uint8)
-        self.ptr = -(-self.array.ctypes.data // 256) * 256
-        self.nbytes, self.device = nbytes, StandIn.current[-1]
-        Memory.given.append(self)
-
-
-class Module:
-    """Compiled by the emulated compiler, when a kernel is first asked for."""
-
-    made: ClassVar[list[Module]] = []
-
-    def __init__(self, code: str, options: tuple[str, ...], backend: str) -> None:
-        assert backend == "nvrtc"
-        self.code, self.options, self.device = code, options, StandIn.current[-1]
-        Module.made.append(self)
-
-    def get_function(self, name: str) -> Any:
-        return SimpleNamespace(kernel=SimpleNamespace(ptr=self._load(name)))
-
-    def _load(self, name: str) -> int:
-        nvrtc, cuda = (ctypes.CDLL(os.environ[name]) for name in ("DPA2_NVRTC", "DPA2_CUDA_DRIVER"))
-        program, size, module, function = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_void_p(), ctypes.c_void_p()
-        source = next(path.name for path in hooks_sources() if self.code.endswith(path.read_text(encoding="utf-8")))
-        nvrtc.nvrtcCreateProgram(ctypes.byref(program), self.code.encode(), source.encode(), 0, None, None)
-        words = [*self.options, "-arch=sm_75"]
-        texts = (ctypes.c_char_p * len(words))(*(word.encode() for word in words))
-        assert nvrtc.nvrtcCompileProgram(program, len(words), texts) == 0
-        nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size))
-        image = ctypes.create_string_buffer(size.value)
-        nvrtc.nvrtcGetCUBIN(program, image)
-        context, device = ctypes.c_void_p(), ctypes.c_int()
-        cuda.cuInit(0)
-        cuda.cuDeviceGet(ctypes.byref(device), self.device)
-        cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
-        cuda.cuCtxPushCurrent_v2(context)
-        assert cuda.cuModuleLoadData(ctypes.byref(module), image) == 0
-        assert cuda.cuModuleGetFunction(ctypes.byref(function), module, name.encode()) == 0
-        cuda.cuCtxPopCurrent_v2(ctypes.byref(context))
-        assert function.value
-        return function.value
-
-
-def hooks_sources() -> Iterator[Any]:
-    from pathlib import Path
-
-    return (Path(kernel_folder()) / "cuda").glob("*.cu")
-
-
-class StandIn(ModuleType):
-    """CuPy with two devices."""
-
-    current: ClassVar[list[int]] = [0]
-
-    def __init__(self) -> None:
-        super().__init__("cupy")
-        StandIn.current, Module.made, Memory.given = [0], [], []
-        self.ndarray, self.RawModule = Array, Module
-        self.cuda = SimpleNamespace(
-            runtime=SimpleNamespace(getDeviceCount=lambda: 2),
-            Device=self.device,
-            alloc=Memory,
-            get_current_stream=lambda: SimpleNamespace(ptr=0),
-        )
-
-    @staticmethod
-    @contextmanager
-    def device(number: int) -> Iterator[None]:
-        StandIn.current.append(number)
-        try:
-            yield
-        finally:
-            StandIn.current.pop()
-
-    @staticmethod
-    def made(array: Any) -> Array:
-        found = np.asarray(array).view(Array)
-        found.number = StandIn.current[-1]
-        return found
-
-    def empty(self, shape: Any, dtype: Any) -> Array:
-        found = self.made(np.empty(shape, dtype))
-        found.fill(7)  # CuPy promises nothing
-        return found
-
-    def asarray(self, value: Any, dtype: Any = None) -> Array:
-        return self.made(np.asarray(value, dtype))
-
-    def ascontiguousarray(self, value: Any) -> Array:
-        return self.made(np.array(value, order="C", copy=None, ndmin=0))
-
-    def broadcast_to(self, value: Any, shape: Any) -> Any:
-        return np.broadcast_to(value, shape)
-
-    def clip(self, value: Any, low: Any, high: Any) -> Any:
-        return np.clip(value, low, high)
-
-    def asnumpy(self, value: Any) -> Any:
-        return np.array(value)
-
-    def from_dlpack(self, value: Any) -> Array:
-        value.__dlpack__(stream=1)
-        return self.made(value.held.numpy())
-
-
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     """With the driver and the compiler behind it emulated."""
-    emulate(monkeypatch, devices=2)
+    emulate(monkeypatch)
     stand_in = StandIn()
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
     monkeypatch.setattr(gpu, "cupy_hooks", CupyHooks)
@@ -174,7 +41,7 @@ def test_compiled_once_with_the_options_of_all_compilers(cupy: StandIn) -> None:
     assert (first.device, StandIn.current) == (1, [0])
     digest, _, text = first.code.partition("\n")
     assert len(digest) == len("// ") + 64
-    assert text == next(path for path in hooks_sources() if path.name == "linear.cu").read_text(encoding="utf-8")
+    assert text == next(path for path in sources() if path.name == "linear.cu").read_text(encoding="utf-8")
 
 
 def test_headers_are_part_of_the_text(tmp_path: Any) -> None:
@@ -257,8 +124,7 @@ def test_arrays_are_converted(cupy: StandIn) -> None:
     arrays = CupyArrays(CupyHooks(1))
 
     def on(number: int, array: Any) -> Array:
-        with cupy.device(number):
-            return cupy.made(array)
+        return cupy.of_device(array, number)
 
     x = on(1, np.arange(6.0).reshape(2, 3))
     assert arrays.address(arrays.take(x, "float64", "coords")) == x.ctypes.data  # never a copy without need
@@ -291,8 +157,7 @@ def test_evaluations_through_cupy(cupy: StandIn) -> None:
     box = None if system.box is None else system.box[0]
     wanted = model_of(golden("base"), device="cpu").evaluate(coords, types, box, atomic=True)
     model = model_of(golden("base"), device="cuda:1")
-    with cupy.device(1):
-        x = cupy.made(coords)
+    x = cupy.of_device(coords, 1)
     model.evaluate(coords, types, box, atomic=True)
     made, given = len(Module.made), len(Memory.given)
     assert made > 0

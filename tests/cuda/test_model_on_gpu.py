@@ -24,7 +24,7 @@ FIELDS = ("energy", "forces", "virial", "atom_energy", "atom_virial")
 
 @pytest.fixture(autouse=True)
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    emulate(monkeypatch, devices=2)
+    emulate(monkeypatch)
 
 
 def frame_of(system: System, frame: int = 0) -> tuple[Any, Any, Any]:

@@ -14,6 +14,7 @@ from c_library import INVALID_INPUT, OK, STRICT, UNSUPPORTED, call, message, out
 from c_library import load as load_on_cpu
 from cuda_emulator.driver import environment
 from dpa2.files import ModelData, write_safetensors
+from gpu_models import emulate
 from helpers import case_system, golden, relative
 
 pytestmark = [needs.library, needs.c_compiler]
@@ -172,8 +173,7 @@ def test_names_of_devices(device: str, tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in environment(devices=2).items():
-        monkeypatch.setenv(name, value)
+    emulate(monkeypatch)
     model, path = place(), model_file("base", tmp_path)
     assert call("model_load_device", str(path).encode(), None, 0.0, b"cuda:9", model) == INVALID_INPUT
     assert "CUDA device 9" in message()
