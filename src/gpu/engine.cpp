@@ -17,7 +17,10 @@ std::size_t count(const Input& input, std::size_t width) {
   return static_cast<std::size_t>(input.frames) * static_cast<std::size_t>(input.atoms) * width;
 }
 
-SearchExtent extent_of(const ProgramKey& key) { return {key.frames, key.frames * key.atoms, key.frames * key.atoms}; }
+// Rows with those of ghosts.
+std::size_t count_all(const Input& input, std::size_t width) {
+  return count(input, width) + (input.ghosts != nullptr ? static_cast<std::size_t>(input.ghosts->count) * width : 0);
+}
 
 template <class A>
 A* piece(void* block, std::int64_t offset) {
@@ -77,7 +80,8 @@ template <class T>
 void EngineOf<T>::evaluate(const Input& input, const Request& request, const Output& out, std::vector<Remarks>* remarks) {
   check_input(input, request);
   if (remarks != nullptr) remarks->assign(static_cast<std::size_t>(input.frames), {});
-  if (input.frames == 0 || input.atoms == 0) return empty(input, out);
+  // A part without atoms still has its share in exchanges.
+  if (input.ghosts == nullptr && (input.frames == 0 || input.atoms == 0)) return empty(input, out);
   std::vector<cuda::SearchInput> cells;
   for (int f = 0; f < input.frames; ++f)
     cells.push_back(search_->input(input.boxes != nullptr ? input.boxes + 9 * std::size_t(f) : nullptr, input.pbc, input.atoms));
@@ -110,6 +114,7 @@ bool EngineOf<T>::attempt(const Call& call) {
       const Handle stream = input.on_device ? input.stream : stream_->handle();
       if (!capturing && stream != last_stream_) last_->block(stream);
       bring_in(p, call, stream, capturing);
+      if (input.ghosts != nullptr) return run_part(p, call, stream);
       run(p, call.request, stream, capturing);
       return input.on_device ? device_results(p, call, stream, capturing) : host_results(p, call, stream);
     }
@@ -159,7 +164,7 @@ Program& EngineOf<T>::program(const Call& call) {
     programs_.emplace_back();
     found = std::prev(programs_.end());
     found->key = key;
-    found->capacity = search_->first_guess(extent_of(key), call.cells.data());
+    found->capacity = key.ghosts < 0 || parts_.master == 0 ? search_->first_guess(extent_of(key), call.cells.data()) : part_guess(key);
   }
   found->used = ++clock_;
   return *found;
@@ -175,8 +180,12 @@ void EngineOf<T>::plan(Program& p, const Call& call) {
   InputLayout in;
   in.cells = in.layout.add(frames * sizeof(cuda::SearchInput));
   in.host_bytes = in.layout.bytes();
-  in.coords = in.layout.add(doubles(true, count(input, 3)));
-  in.types = in.layout.add(count(input, sizeof(int)));
+  in.coords = in.layout.add(doubles(true, count_all(input, 3)));
+  in.types = in.layout.add(count_all(input, sizeof(int)));
+  if (input.ghosts != nullptr) {
+    in.ids = in.layout.add(input.ghosts->ids != nullptr ? count_all(input, sizeof(int)) : 0);
+    in.pad_type = in.layout.add(sizeof(int));
+  }
   in.fparam = in.layout.add(doubles(input.fparam != nullptr, frames * static_cast<std::size_t>(config_.fitting.numb_fparam)));
   in.aparam = in.layout.add(doubles(input.aparam != nullptr, count(input, static_cast<std::size_t>(config_.fitting.numb_aparam))));
   in.seed_energy = in.layout.add(doubles(input.seed_energy != nullptr, count(input, 1)));
@@ -188,9 +197,9 @@ void EngineOf<T>::plan(Program& p, const Call& call) {
   const bool forces = request.forces || request.vjp;
   out.energy = out.layout.add(doubles(request.energy, frames));
   out.atom_energy = out.layout.add(doubles(request.energy, count(input, 1)));
-  out.force = out.layout.add(doubles(forces, count(input, 3)));
+  out.force = out.layout.add(doubles(forces, count_all(input, 3)));
   out.virial = out.layout.add(doubles(forces, 9 * frames));
-  out.atom_virial = out.layout.add(doubles(request.atom_virial || request.deepmd_virial, count(input, 9)));
+  out.atom_virial = out.layout.add(doubles(request.atom_virial || request.deepmd_virial, count_all(input, 9)));
   out.descriptor = out.layout.add(doubles(request.descriptor, count(input, dim)));
   out.rot_mat = out.layout.add(doubles(request.rot_mat, count(input, 3 * n2)));
   p.in = in;
@@ -200,22 +209,31 @@ void EngineOf<T>::plan(Program& p, const Call& call) {
   p.runs = 0;
   PlanningQueue queue(p.plan);
   // Places to point to, for null is absent; nothing reads them.
-  enqueue(queue, p, request, pointer(Plan::alignment), pointer(Plan::alignment));
+  Frame frame = enqueue_search(queue, p, pointer(Plan::alignment), pointer(Plan::alignment));
+  enqueue_network(queue, p, frame, request, pointer(Plan::alignment), pointer(Plan::alignment), nullptr);
   p.launches = queue.launches();
   p.planned = true;
 }
 
 template <class T>
-void EngineOf<T>::enqueue(Queue& queue, Program& p, const Request& request, void* in, void* out) {
+Frame EngineOf<T>::enqueue_search(Queue& queue, const Program& p, void* in, void* out) const {
   Frame frame;
   SearchBuffers buffers;
   buffers.extent = extent_of(p.key);
   buffers.open = p.key.pbc != 7;
   buffers.coords = piece<const double>(in, p.in.coords);
   buffers.types = piece<const int>(in, p.in.types);
+  buffers.ids = piece<const int>(in, p.in.ids);
   buffers.input = piece<const cuda::SearchInput>(in, p.in.cells);
   auto* const status = piece<cuda::SearchStatus>(out, p.out.status);
   search_->enqueue(queue, buffers, p.capacity, frame, status, reinterpret_cast<cuda::SystemStatus*>(status + 1));
+  if (p.in.pad_type >= 0) frame.pad_types = piece<const int>(in, p.in.pad_type);
+  return frame;
+}
+
+template <class T>
+void EngineOf<T>::enqueue_network(Queue& queue, const Program& p, const Frame& frame, const Request& request, void* in, void* out,
+                                  GhostRows<T>* ghosts) const {
   Parameters given;
   given.fparam = piece<const double>(in, p.in.fparam);
   given.aparam = piece<const double>(in, p.in.aparam);
@@ -230,7 +248,7 @@ void EngineOf<T>::enqueue(Queue& queue, Program& p, const Request& request, void
   results.atom_virial = piece<double>(out, p.out.atom_virial);
   results.descriptor = piece<double>(out, p.out.descriptor);
   results.rot_mat = piece<double>(out, p.out.rot_mat);
-  network_->enqueue(queue, frame, request, given, results, nullptr);
+  network_->enqueue(queue, frame, request, given, results, ghosts);
 }
 
 // ------------------------------------------------------------------------------------------------ a step
@@ -239,7 +257,9 @@ template <class T>
 void EngineOf<T>::run(Program& p, const Request& request, Handle stream, bool capturing) {
   const auto launch_all = [&](Handle on) {
     StreamQueue queue(p.plan, workspace_.places(p.plan), on);
-    enqueue(queue, p, request, workspace_.at(Workspace::input), workspace_.at(Workspace::output));
+    void *const in = workspace_.at(Workspace::input), *const out = workspace_.at(Workspace::output);
+    const Frame frame = enqueue_search(queue, p, in, out);
+    enqueue_network(queue, p, frame, request, in, out, nullptr);
   };
   launches_ = p.launches;
   if (capturing) {
@@ -281,8 +301,12 @@ void EngineOf<T>::bring_in(const Program& p, const Call& call, Handle stream, bo
   const auto all = [&](unsigned char* host) {
     const std::size_t frames = static_cast<std::size_t>(input.frames), dim = static_cast<std::size_t>(config_.descriptor_dim());
     const std::size_t d = sizeof(double);
-    copy(p.in.coords, input.coords, count(input, 3 * d), host);
-    copy(p.in.types, input.types, count(input, sizeof(int)), host);
+    copy(p.in.coords, input.coords, count_all(input, 3 * d), host);
+    copy(p.in.types, input.types, count_all(input, sizeof(int)), host);
+    if (input.ghosts != nullptr) {
+      copy(p.in.ids, input.ghosts->ids, count_all(input, sizeof(int)), host);
+      copy(p.in.pad_type, &input.ghosts->pad_type, sizeof(int), host);
+    }
     copy(p.in.fparam, input.fparam, frames * static_cast<std::size_t>(config_.fitting.numb_fparam) * d, host);
     copy(p.in.aparam, input.aparam, count(input, static_cast<std::size_t>(config_.fitting.numb_aparam) * d), host);
     copy(p.in.seed_energy, input.seed_energy, count(input, d), host);
@@ -328,9 +352,9 @@ bool EngineOf<T>::host_results(Program& p, const Call& call, Handle stream) {
   const std::size_t frames = static_cast<std::size_t>(input.frames);
   take(out.energy, p.out.energy, frames);
   take(out.atom_energy, p.out.atom_energy, count(input, 1));
-  take(out.force, p.out.force, count(input, 3));
+  take(out.force, p.out.force, count_all(input, 3));
   take(out.virial, p.out.virial, 9 * frames);
-  take(out.atom_virial, p.out.atom_virial, count(input, 9));
+  take(out.atom_virial, p.out.atom_virial, count_all(input, 9));
   take(out.descriptor, p.out.descriptor, count(input, static_cast<std::size_t>(config_.descriptor_dim())));
   take(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(network_->n2())));
   return true;

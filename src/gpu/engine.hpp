@@ -10,6 +10,7 @@
 
 #include "fold/folded.hpp"
 #include "gpu/kernel.hpp"
+#include "graph/exchange.hpp"
 #include "neighbors/build.hpp"
 #include "schema/config.hpp"
 
@@ -39,6 +40,14 @@ struct Request {
   bool vjp = false;  ///< forces and virial are those of the seeds; no energies
 };
 
+/// The atoms that other processes own (theory 13); of the host, of one system that is open in all directions.
+struct Ghosts {
+  int count = 0;                 ///< rows behind those of the atoms, in coords, types, ids and forces
+  const int* ids = nullptr;      ///< (atoms + count) numbers that decide between equal distances and that messages name, or null: rows
+  int pad_type = 0;              ///< of padded slots
+  Exchange* exchange = nullptr;  ///< null: no ghost is a neighbour
+};
+
 /// Systems of one size. Pointers are all of the host, or (coords, types, seeds, fparam, aparam) all of the device.
 struct Input {
   int frames = 1, atoms = 0;
@@ -53,13 +62,14 @@ struct Input {
   const double* seed_energy = nullptr;      ///< (frames, atoms) or null
   const double* seed_descriptor = nullptr;  ///< (frames, atoms, descriptor_dim) or null
   const double* seed_rot_mat = nullptr;     ///< (frames, atoms, n2, 3) or null
+  const Ghosts* ghosts = nullptr;           ///< of a part of a system, arrays of the host; null: atoms is all there is
 };
 
 /// Where results go, all of the side where the input is; null: not wanted.
 struct Output {
   double* energy = nullptr;       ///< (frames)
   double* atom_energy = nullptr;  ///< (frames, atoms)
-  double* force = nullptr;        ///< (frames, atoms, 3)
+  double* force = nullptr;        ///< (frames, atoms, 3); with rows of ghosts where there are any, like atom_virial
   double* virial = nullptr;       ///< (frames, 9)
   double* atom_virial = nullptr;  ///< (frames, atoms, 9)
   double* descriptor = nullptr;   ///< (frames, atoms, descriptor_dim)

@@ -53,9 +53,14 @@ class EngineOf final : public Engine {
   bool attempt(const Call& call);
   Program& program(const Call& call);
   void plan(Program& p, const Call& call);
-  void enqueue(Queue& queue, Program& p, const Request& request, void* in, void* out);
+  Frame enqueue_search(Queue& queue, const Program& p, void* in, void* out) const;
+  void enqueue_network(Queue& queue, const Program& p, const Frame& frame, const Request& request, void* in, void* out,
+                       GhostRows<T>* ghosts) const;
   void run(Program& p, const Request& request, Handle stream, bool capturing);
   void bring_in(const Program& p, const Call& call, Handle stream, bool capturing);
+  /// Of a part of a system: the lists first, until they fit; other processes wait for the exchanges of the rest.
+  bool run_part(Program& p, const Call& call, Handle stream);
+  Capacity part_guess(const ProgramKey& key) const;
   bool host_results(Program& p, const Call& call, Handle stream);
   bool device_results(Program& p, const Call& call, Handle stream, bool capturing);
   Pending take_pending(std::size_t bytes);
@@ -81,6 +86,8 @@ class EngineOf final : public Engine {
   std::vector<Workspace::Pieces> kept_;  // that a caller's graph may still use
   bool captured_ = false;
   std::list<Program> programs_;
+  Capacity parts_;  // of the last part of a system, and its centres: sizes change with every rebuild, densities hardly do
+  int part_centres_ = 0;
   std::deque<Pending> pending_;
   std::vector<Pending> spare_;  // their memory is used again
   bool void_ = false;

@@ -1,6 +1,7 @@
 // One kind of evaluation, of one size: its plan, the layout of what goes in and out, and the graph that repeats it.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -16,14 +17,21 @@ namespace dpa2::gpu {
 /// What the sequence of launches depends on.
 struct ProgramKey {
   int frames = 0, atoms = 0;
+  int ghosts = -1;  ///< -1: not a part of a system
   int request = 0;  ///< bits of Request
   int given = 0;    ///< bits: fparam, aparam, the three seeds, a box
   int pbc = 0;      ///< bits
 
   friend bool operator==(const ProgramKey& a, const ProgramKey& b) {
-    return std::tie(a.frames, a.atoms, a.request, a.given, a.pbc) == std::tie(b.frames, b.atoms, b.request, b.given, b.pbc);
+    return std::tie(a.frames, a.atoms, a.ghosts, a.request, a.given, a.pbc) ==
+           std::tie(b.frames, b.atoms, b.ghosts, b.request, b.given, b.pbc);
   }
 };
+
+/// Atoms of all frames, and with ghosts.
+inline SearchExtent extent_of(const ProgramKey& key) {
+  return {key.frames, key.frames * key.atoms + std::max(key.ghosts, 0), key.frames * key.atoms};
+}
 
 ProgramKey key_of(const Input& input, const Request& request);
 
@@ -48,7 +56,7 @@ struct InputLayout {
   Layout layout;
   std::int64_t cells = -1;  ///< SearchInput of every frame; always from the host
   std::size_t host_bytes = 0;  ///< the part before the arrays that may come from the device
-  std::int64_t coords = -1, types = -1, fparam = -1, aparam = -1, seed_energy = -1, seed_descriptor = -1, seed_rot_mat = -1;
+  std::int64_t coords = -1, types = -1, ids = -1, pad_type = -1, fparam = -1, aparam = -1, seed_energy = -1, seed_descriptor = -1, seed_rot_mat = -1;
 };
 
 /// Of what it writes: the status comes first.

@@ -1,0 +1,108 @@
+// Evaluations of a part of a system, whose ghosts other processes own.
+#include <algorithm>
+#include <cstring>
+
+#include "gpu/engine_of.hpp"
+#include "gpu/stream_queue.hpp"
+
+namespace dpa2::gpu {
+
+namespace {
+
+// Rows go through the host, where the exchange of the CPU takes them.
+template <class T>
+class HostExchange final : public GhostRows<T> {
+ public:
+  HostExchange(Exchange& exchange, Staging& staging, Handle stream, int centres, int atoms)
+      : exchange_(exchange), staging_(staging), stream_(stream), centres_(centres), atoms_(atoms) {}
+
+  void forward(Queue&, T* rows, int width) override {
+    T* const host = fetch(rows, centres_, width);
+    exchange_.forward(host, width);
+    put(rows, host, centres_, atoms_, width);
+  }
+  void reverse(Queue&, T* rows, int width) override {
+    T* const host = fetch(rows, atoms_, width);
+    exchange_.reverse(host, width);
+    put(rows, host, 0, centres_, width);
+  }
+
+ private:
+  static std::size_t numbers(int rows, int width) { return static_cast<std::size_t>(rows) * static_cast<std::size_t>(width); }
+
+  T* fetch(const T* rows, int count, int width) {
+    slot_ = &staging_.next(std::max(numbers(atoms_, width), std::size_t{1}) * sizeof(T));
+    T* const host = slot_->memory->at<T>();
+    if (count > 0)
+      check(driver().copy_out(host, address(rows), numbers(count, width) * sizeof(T), stream_), "copying rows for other processes");
+    slot_->copied->record(stream_);
+    slot_->copied->wait();
+    return host;
+  }
+  void put(T* rows, const T* host, int first, int last, int width) {
+    const std::size_t from = numbers(first, width);
+    if (last > first)
+      check(driver().copy_in(address(rows + from), host + from, numbers(last - first, width) * sizeof(T), stream_),
+            "copying rows of other processes");
+    slot_->copied->record(stream_);
+  }
+
+  Exchange& exchange_;
+  Staging& staging_;
+  Handle stream_;
+  int centres_, atoms_;
+  Staging::Slot* slot_ = nullptr;
+};
+
+}  // namespace
+
+template <class T>
+bool EngineOf<T>::run_part(Program& p, const Call& call, Handle stream) {
+  const Ghosts& ghosts = *call.input.ghosts;
+  void *const in = workspace_.at(Workspace::input), *const out = workspace_.at(Workspace::output);
+  StreamQueue queue(p.plan, workspace_.places(p.plan), stream);
+  const Frame frame = enqueue_search(queue, p, in, out);
+  Staging::Slot& slot = out_->next(p.out.status_bytes);
+  unsigned char* const status = slot.memory->template at<unsigned char>();
+  gpu::check(driver().copy_out(status, address(out) + static_cast<Address>(p.out.status), p.out.status_bytes, stream),
+             "copying the state of the lists");
+  slot.copied->record(stream);
+  slot.copied->wait();
+  const Capacity tried = p.capacity;
+  if (!judge(&p, p.key, call.cells, status, nullptr)) return false;
+  if (!p.planned) {  // there was room for many more: the plan that runs is the one that was made
+    p.capacity = tried;
+    p.planned = true;
+  }
+  parts_ = p.capacity;
+  part_centres_ = p.key.atoms;
+  launches_ = p.launches;
+  if (ghosts.exchange != nullptr) {
+    HostExchange<T> rows(*ghosts.exchange, *in_, stream, frame.centres, frame.atoms);
+    enqueue_network(queue, p, frame, call.request, in, out, &rows);
+  } else {
+    enqueue_network(queue, p, frame, call.request, in, out, nullptr);
+  }
+  return host_results(p, call, stream);
+}
+
+template <class T>
+Capacity EngineOf<T>::part_guess(const ProgramKey& key) const {
+  Capacity guess = parts_;
+  const double ratio = 1.1 * key.atoms / std::max(part_centres_, 1);
+  const auto scaled = [&](int edges, int sel) {
+    const double most = std::min(static_cast<double>(key.atoms) * sel, 2147483647.0);
+    return static_cast<int>(std::min(most, 1000.0 + ratio * edges));
+  };
+  guess.master = scaled(parts_.master, config_.repinit.nsel);
+  guess.repformer = scaled(parts_.repformer, config_.repformer.nsel);
+  guess.three = config_.repinit.use_three_body ? scaled(parts_.three, config_.repinit.three_body_sel) : 0;
+  return guess;
+}
+
+template bool EngineOf<float>::run_part(Program&, const Call&, Handle);
+template bool EngineOf<double>::run_part(Program&, const Call&, Handle);
+template Capacity EngineOf<float>::part_guess(const ProgramKey&) const;
+template Capacity EngineOf<double>::part_guess(const ProgramKey&) const;
+
+}  // namespace dpa2::gpu
