@@ -1,225 +1,491 @@
-// Attention among the edges of one centre: the update of g2 and of h2 (theory 8.5-8.7, 12.9, 12.10, S1-S3). One block per
-// centre, one head after the other; scores, probabilities and the maps of g2 are in shared memory and nowhere else.
+// Attention among the edges of one centre: the update of g2 and of h2 (theory 8.5-8.7, 12.9, 12.10, S1-S3).
 //
-// Weights as folded when the model is prepared: query with key (A), value with head map, the mean over channels and 1/sqrt(3) (B). Keys are
-// rows of the score matrix and queries its columns: S[k][j] = (g2_k A_h) . g2_j. HH = h2_j . h2_k, c2 = w_j w_k, c1 = HH c2.
-#include "cuda/block.cuh"
-#include "math/attention.hpp"
+// Tiles of 32 queries and 32 keys, and 32 channels at a time: shared memory does not grow with anything. A block takes a centre, a warp
+// one of its heads. What depends on a query alone is mapped once per query (q = A g2_j, V = B dz_j), so that keys are never mapped:
+//   forward    S[k][j] = g2_k . q_j,  y_j = sum_k R[k][j] g2_k,  z_j += y_j B
+//   backward   D[k][j] = g2_k . V_j,  y_j = sum_k dS[k][j] g2_k,  dg2_j += y_j A,  dg2_k += sum_j R[k][j] V_j + dS[k][j] q_j
+// with R = P c1, c1 = HH c2, c2 = w_j w_k, HH = h2_j . h2_k. Keys are rows of the tiles and queries columns. Where all is one tile of
+// edges and channels, a centre passes through shared memory and registers; else q, V and y are in scratch, and the backward
+// computes S and D twice: first the inner sums of the softmax, then the gradients.
+#include "cuda/pair_attention.cuh"
 
 using namespace dpa2;
 
 namespace {
 
-constexpr int PARTS = 4;  // threads that share a query's softmax
+constexpr int THREADS = 32 * cuda::pair_most_warps(sizeof(real));
+// Blocks per multiprocessor that registers have to allow: 128 and 168 of them per thread; all there are for double.
+constexpr int BLOCKS = sizeof(real) == 4 ? 4 : 1, BLOCKS_BACKWARD = sizeof(real) == 4 ? 3 : 1;
 
-/// The features of a centre in shared memory, by channel: g2 (n2, ld), h (3, ld), w (ld).
-struct Features {
-  real *g2, *h, *w;
-  int n, ld;
-
-  __device__ void load(const real* g2_rows, const real* h2_rows, const real* weights, int first, int n2) const {
-    for (int t = threadIdx.x; t < n * n2; t += blockDim.x) g2[t % n2 * ld + t / n2] = row_of(g2_rows, first + t / n2, n2)[t % n2];
-    for (int t = threadIdx.x; t < 3 * n; t += blockDim.x) h[t % 3 * ld + t / 3] = h2_rows[3LL * (first + t / 3) + t % 3];
-    for (int t = threadIdx.x; t < n; t += blockDim.x) w[t] = weights[first + t];
-  }
-
-  __device__ __forceinline__ real product(int j, int k) const {
-    return h[j] * h[k] + h[ld + j] * h[ld + k] + h[2 * ld + j] * h[2 * ld + k];
-  }
-};
-
-/// The attention of query j, by PARTS neighbouring lanes, each over every PARTS-th key.
+/// The softmax of the queries of a lane over its keys, tile by tile: the largest logit so far; sums relative to it are in shared memory,
+/// four numbers per query: R h2_k and the denominator.
 struct Softmax {
-  const Features& at;
-  int j, part;
-  bool gate;
-  real shift, npad;
-  real top, total;
+  real top[4];
+  real* sums;
 
-  __device__ __forceinline__ real logit(real s, int k, real product) const {
-    const real c2 = at.w[j] * at.w[k];
-    return math::logit(gate ? s * product : s, c2, c2, shift);
+  __device__ __forceinline__ void begin(real* at, real npad, real shift) {
+    sums = at;
+#pragma unroll
+    for (int y = 0; y < 4; ++y) {
+      top[y] = math::least_logit(npad, shift);
+      sums[4 * (lane_column() + 8 * y) + lane_row()] = lane_row() == 3 ? npad : real(0);
+    }
   }
 
-  /// top and the normalisation, from the column j of S. All lanes of the warp take part; `there` false: without a query.
-  __device__ void measure(const real* S, bool there) {
-    top = math::least_logit(npad, shift);
-    if (there)
-      for (int k = part; k < at.n; k += PARTS) {
-        const real b = logit(S[k * at.ld + j], k, at.product(j, k));
-        top = b > top ? b : top;
+  /// Scores become exp(logit - top) c1; into `falling`, per query: what earlier sums are to be multiplied by.
+  __device__ __forceinline__ void add(Results& S, const Edge* keys, const Edge* queries, int count, bool gate, real shift, real* falling) {
+#pragma unroll
+    for (int y = 0; y < 4; ++y) {
+      const int j = lane_column() + 8 * y;
+      const Edge query = queries[j];
+      real most = top[y];
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const int k = lane_row() + 4 * x;
+        const Edge key = keys[k];
+        const real c2 = query.w * key.w, b = math::logit(S.at[x][y], gate ? key.times(query) * c2 : c2, c2, shift);
+        S.at[x][y] = k < count ? b : real(-1e30);
+        most = S.at[x][y] > most ? S.at[x][y] : most;
       }
-    top = part_max(top, PARTS);
-    total = 0;
-    if (there)
-      for (int k = part; k < at.n; k += PARTS) total += DeviceMath::exp(logit(S[k * at.ld + j], k, at.product(j, k)) - top);
-    total = part_sum(total, PARTS) + npad * DeviceMath::exp(-shift - top);
-  }
-
-  __device__ __forceinline__ real probability(real s, int k, real product) const {
-    return DeviceMath::exp(logit(s, k, product) - top) / total;
+      most = most_over_rows(most);
+      const real fall = DeviceMath::exp(top[y] - most);
+      top[y] = most;
+      real sum[4] = {};
+      __syncwarp();  // the keys are read again, not kept: there are no registers for them
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const Edge key = keys[lane_row() + 4 * x];
+        const real p = DeviceMath::exp(S.at[x][y] - most);
+        S.at[x][y] = p * key.times(query) * (query.w * key.w);
+#pragma unroll
+        for (int i = 0; i < 3; ++i) sum[i] += S.at[x][y] * key.h[i];
+        sum[3] += p;
+      }
+      const real own = own_sum_over_rows(sum);
+      sums[4 * j + lane_row()] = sums[4 * j + lane_row()] * fall + own;
+      if (lane_row() == 0) falling[j] = fall;
+    }
   }
 };
 
 }  // namespace
 
-// z (nedge, n2) = the update of g2 before LayerNorm where B is given, dh (nedge, 3) = that of h2 where h2_weight (nh) is; A, B (n2, nh * n2),
-// bias (n2); attention_shift and nsel where smooth, 0 and 0 else (and w = 1). ld, vd: leading dimensions for the edges of any centre (most) and for
-// n2. Dynamic shared memory: 2 n2 ld + most (2 vd + ld) + 7 ld.
-extern "C" __global__ void pair_attention(int n2, int nh, int gate, real shift, int nsel, int most, int ld, int vd, real* z, real* dh,
-                                          const real* g2, const real* h2, const real* w, const int* start, const real* A, const real* B,
-                                          const real* bias, const real* h2_weight) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pair_attention(const cuda::PairAttentionArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
-  const int first = start[blockIdx.x], n = start[blockIdx.x + 1] - first;
-  if (n == 0) return;
-  real* ut = shared + n2 * ld;  // (n2, ld): keys times A_h
-  real* v = ut + n2 * ld;       // (n, vd): values
-  real* zs = v + most * vd;     // (n, vd)
-  real* S = zs + most * vd;     // (n keys, ld queries)
-  real* h = S + most * ld;      // (3, ld)
-  real* sums = h + 4 * ld;      // (3, ld): dh
-  const Features at{shared, h, h + 3 * ld, n, ld};
-  at.load(g2, h2, w, first, n2);
-  if (B != nullptr)
-    for (int t = threadIdx.x; t < n * n2; t += blockDim.x) zs[t / n2 * vd + t % n2] = bias[t % n2];
-  for (int t = threadIdx.x; t < 3 * ld; t += blockDim.x) sums[t] = real(0);
-  __syncthreads();
-  for (int head = 0; head < nh; ++head) {
-    block_product(n, n2, n2, at.g2, ld, 1, A + head * n2, nh * n2, 1, [&](int k, int c, real value) { ut[c * ld + k] = value; });
-    if (B != nullptr)
-      block_product(n, n2, n2, at.g2, ld, 1, B + head * n2, nh * n2, 1, [&](int k, int c, real value) { v[k * vd + c] = value; });
-    __syncthreads();
-    block_product(n, n, n2, ut, ld, 1, at.g2, ld, 1, [&](int k, int j, real value) { S[k * ld + j] = value; });
-    __syncthreads();
-    for (int j0 = 0; j0 < n; j0 += blockDim.x / PARTS) {
-      const int j = j0 + threadIdx.x / PARTS;
-      Softmax p{at, j, static_cast<int>(threadIdx.x) % PARTS, gate != 0, shift, nsel > n ? real(nsel - n) : real(0), 0, 0};
-      p.measure(S, j < n);
-      if (j < n)
-        for (int k = p.part; k < n; k += PARTS) {
-          const real product = at.product(j, k);
-          S[k * ld + j] = p.probability(S[k * ld + j], k, product) * product * at.w[j] * at.w[k];
+  const int warps = blockDim.x / 32, warp = threadIdx.x / 32, chunks = cuda::tiles_of(a.n2);
+  real* const own = shared + (1 + warp) * PADDED_TILE;  // q, then R, then y, then z of this warp's head
+  Edge* const queries = reinterpret_cast<Edge*>(shared + (1 + warps) * PADDED_TILE);
+  Edge* const keys = queries + TILE;
+  real* const all_sums = reinterpret_cast<real*>(keys + TILE);
+  real* const sums = all_sums + warp * 4 * TILE;
+  real* const falling = all_sums + warps * 4 * TILE + warp * TILE;
+  const long long place = static_cast<long long>(blockIdx.x * warps + warp) * 2 * chunks * cuda::tile_numbers;
+  real* const q = a.scratch == nullptr ? nullptr : a.scratch + place;
+  real* const y = a.scratch == nullptr ? nullptr : q + chunks * cuda::tile_numbers;
+#pragma unroll 1
+  for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
+    const Centre at{a.start[i], a.start[i + 1] - a.start[i]};
+    const bool many = at.n > TILE || chunks > 1;
+    const real npad = a.nsel > at.n ? real(a.nsel - at.n) : real(0);
+    SharedRows rows{shared, nullptr, 0, 0};
+    int loaded = -1;  // tile of keys
+#pragma unroll 1
+    for (int jt = 0; jt < at.tiles(); ++jt) {
+      const int j0 = at.first + jt * TILE, in_query = at.count(jt);
+      __syncthreads();
+      load_edges(queries, a.h2, a.w, j0, in_query);
+      __syncthreads();
+#pragma unroll 1
+      for (int head0 = 0; head0 < a.heads; head0 += warps) {
+        // A warp too many does the last head again, and nobody takes what it finds.
+        const int active = a.heads - head0 < warps ? a.heads - head0 : warps;
+        const int head = head0 + (warp < active ? warp : active - 1), matrix = head * chunks * chunks;
+        Results r, S;
+#pragma unroll 1
+        for (int c = 0; c < chunks; ++c) {
+          r.clear();
+#pragma unroll 1
+          for (int b = 0; b < chunks; ++b) {
+            rows.load(a.g2, j0, in_query, a.n2, b);
+            r.add_rows_times_matrix(depth_of(a.n2, b), rows.tile, a.query_t + (matrix + b * chunks + c) * cuda::tile_numbers, TILE);
+          }
+          if (many)
+            r.save(q + c * cuda::tile_numbers);
+          else
+            r.write_channels(own);
         }
-    }
-    __syncthreads();
-    if (B != nullptr) block_product(n, n2, n, S, ld, 1, v, vd, 1, [&](int j, int c, real value) { zs[j * vd + c] += value; });
-    if (h2_weight != nullptr)
-      for (int t = threadIdx.x; t < 3 * n; t += blockDim.x) {
-        const int x = t / n, j = t % n;
-        real acc = 0;
-        for (int k = 0; k < n; ++k) acc += S[k * ld + j] * at.h[x * ld + k];
-        sums[x * ld + j] += h2_weight[head] * acc;
+        Softmax softmax;
+        softmax.begin(sums, npad, a.shift);
+#pragma unroll 1
+        for (int kt = 0; kt < at.tiles(); ++kt) {
+          const int k0 = at.first + kt * TILE, in_key = at.count(kt);
+          if (loaded != kt) {
+            loaded = kt;
+            __syncthreads();
+            load_edges(keys, a.h2, a.w, k0, in_key);
+            __syncthreads();
+          }
+          S.clear();
+#pragma unroll 1
+          for (int c = 0; c < chunks; ++c) {
+            rows.load(a.g2, k0, in_key, a.n2, c);
+            if (many) {
+              __syncwarp();
+              r.restore(q + c * cuda::tile_numbers);
+              r.write_channels(own);
+            }
+            __syncwarp();
+            S.add_rows_times_rows(depth_of(a.n2, c), rows.tile, own);
+          }
+          softmax.add(S, keys, queries, in_key, a.gate != 0, a.shift, falling);
+          if (a.value == nullptr) continue;
+          __syncwarp();
+          S.write_pairs(own);
+          __syncwarp();
+#pragma unroll 1
+          for (int c = 0; c < chunks; ++c) {
+            rows.load(a.g2, k0, in_key, a.n2, c);
+            r.clear();
+            if (kt > 0) {
+              r.restore(y + c * cuda::tile_numbers);
+#pragma unroll
+              for (int x = 0; x < 8; ++x) r.scale(x, falling[vector_row(x)]);
+            }
+            r.add_sum_over_rows(in_key, own, rows.tile);
+            if (many) {
+              r.save(y + c * cuda::tile_numbers);
+            } else {
+              __syncwarp();
+              r.write_sums(own);
+            }
+          }
+        }
+        __syncwarp();
+        if (a.top != nullptr && warp < active && lane_row() == 0)
+#pragma unroll
+          for (int s = 0; s < 4; ++s) {
+            const int j = lane_column() + 8 * s;
+            if (j >= in_query) continue;
+            row_of(a.top, j0 + j, a.heads)[head] = softmax.top[s];
+            row_of(a.inv_sum, j0 + j, a.heads)[head] = real(1) / sums[4 * j + 3];
+          }
+#pragma unroll 1
+        for (int c = 0; a.value != nullptr && c < chunks; ++c) {
+          S.clear();
+#pragma unroll 1
+          for (int b = 0; b < chunks; ++b) {
+            if (many) {
+              __syncwarp();
+              r.restore(y + b * cuda::tile_numbers);
+              r.write_sums(own);
+              __syncwarp();
+            }
+            S.add_rows_times_matrix(depth_of(a.n2, b), own, a.value + (matrix + b * chunks + c) * cuda::tile_numbers, TILE);
+          }
+#pragma unroll
+          for (int x = 0; x < 8; ++x) S.scale(x, real(1) / sums[4 * (lane_row() + 4 * x) + 3]);
+          __syncwarp();
+          S.write_channels(own);
+          __syncthreads();
+          add_tiles(shared + PADDED_TILE, PADDED_TILE, active, in_query, a.n2, c, [&](int row, int channel, real sum) {
+            real* const z = row_of(a.z, j0 + row, a.n2) + channel;
+            *z = (head0 == 0 ? a.bias[channel] : *z) + sum;
+          });
+          __syncthreads();
+        }
+        if (a.h2_weight != nullptr) {
+          const real weight = a.h2_weight[head];
+#pragma unroll
+          for (int s = 0; s < 4; ++s) {
+            real* const sum = sums + 4 * (lane_column() + 8 * s);
+            if (lane_row() < 3) sum[lane_row()] *= weight / sum[3];
+          }
+          __syncthreads();
+          add_edges(all_sums, 4 * TILE, active, in_query, [&](int row, int x, real sum) {
+            if (x == 3) return;
+            real* const dh = row_of(a.dh, j0 + row, 3) + x;
+            *dh = (head0 == 0 ? real(0) : *dh) + sum;
+          });
+          __syncthreads();
+        }
       }
-    __syncthreads();
+    }
   }
-  if (B != nullptr)
-    for (int t = threadIdx.x; t < n * n2; t += blockDim.x) row_of(z, first + t / n2, n2)[t % n2] = zs[t / n2 * vd + t % n2];
-  if (h2_weight != nullptr)
-    for (int t = threadIdx.x; t < 3 * n; t += blockDim.x) dh[3LL * (first + t / 3) + t % 3] = sums[t % 3 * ld + t / 3];
 }
 
-// dg2 (nedge, n2) +=, dh2 (nedge, 3) +=, dw (nedge) +=, given dz (nedge, n2) where B is given and ddh (nedge, 3) where h2_weight is; At, Bt
-// (nh * n2, n2) are the transposed A, B. Dynamic shared memory: 4 n2 ld + most (vd + 4 ld) + 11 ld.
-extern "C" __global__ void pair_attention_backward(int n2, int nh, int gate, real shift, int nsel, int most, int ld, int vd, real* dg2,
-                                                   real* dh2, real* dw, const real* dz, const real* ddh, const real* g2, const real* h2,
-                                                   const real* w, const int* start, const real* A, const real* At, const real* B,
-                                                   const real* Bt, const real* h2_weight) {
-  DYNAMIC_SHARED(real, shared);
-  const int first = start[blockIdx.x], n = start[blockIdx.x + 1] - first;
-  if (n == 0) return;
-  real* ut = shared + n2 * ld;  // (n2, ld): keys times A_h
-  real* vt = ut + n2 * ld;      // (n2, ld): values, then gradients of values and of ut
-  real* dzt = vt + n2 * ld;     // (n2, ld)
-  real* S = dzt + n2 * ld;      // (n keys, ld queries): scores, then the gradient of HH
-  real* P = S + most * ld;      // probabilities times c1
-  real* D = P + most * ld;      // the gradient of that, then of the scores
-  real* W = D + most * ld;      // the gradient of w_j w_k
-  real* dg = W + most * ld;     // (n, vd): dg2
-  real* h = dg + most * vd;     // (3, ld), and w
-  real* dhs = h + 4 * ld;       // (3, ld), and dw
-  real* up = dhs + 4 * ld;      // (3, ld): ddh
-  const Features at{shared, h, h + 3 * ld, n, ld};
-  at.load(g2, h2, w, first, n2);
-  for (int t = threadIdx.x; t < n * n2; t += blockDim.x) {
-    if (B != nullptr) dzt[t % n2 * ld + t / n2] = row_of(dz, first + t / n2, n2)[t % n2];
-    dg[t / n2 * vd + t % n2] = real(0);
+namespace {
+
+/// A query of a lane as the backward sees it.
+struct Query {
+  real top, inv_sum;
+};
+
+/// The probability of a pair, and its factors.
+struct Pair {
+  real product, c1, c2, probability;
+
+  __device__ __forceinline__ Pair(const Edge& key, const Edge& edge, const Query& query, real score, bool there, bool gate, real shift) {
+    product = key.times(edge);
+    c2 = edge.w * key.w;
+    c1 = product * c2;
+    const real e = DeviceMath::exp(math::logit(score, gate ? c1 : c2, c2, shift) - query.top);
+    probability = there ? e * query.inv_sum : real(0);
   }
-  for (int t = threadIdx.x; t < 4 * ld; t += blockDim.x) dhs[t] = real(0);
-  if (h2_weight != nullptr)
-    for (int t = threadIdx.x; t < 3 * n; t += blockDim.x) up[t % 3 * ld + t / 3] = ddh[3LL * (first + t / 3) + t % 3];
-  __syncthreads();
-  for (int head = 0; head < nh; ++head) {
-    const real weight = h2_weight != nullptr ? h2_weight[head] : real(0);
-    block_product(n, n2, n2, at.g2, ld, 1, A + head * n2, nh * n2, 1, [&](int k, int c, real value) { ut[c * ld + k] = value; });
-    if (B != nullptr)
-      block_product(n, n2, n2, at.g2, ld, 1, B + head * n2, nh * n2, 1, [&](int k, int c, real value) { vt[c * ld + k] = value; });
-    __syncthreads();
-    block_product(n, n, n2, ut, ld, 1, at.g2, ld, 1, [&](int k, int j, real value) { S[k * ld + j] = value; });
-    block_product(n, n, B != nullptr ? n2 : 0, vt, ld, 1, dzt, ld, 1, [&](int k, int j, real value) {
-      if (h2_weight != nullptr) value += weight * (up[j] * at.h[k] + up[ld + j] * at.h[ld + k] + up[2 * ld + j] * at.h[2 * ld + k]);
-      D[k * ld + j] = value;
-    });
-    __syncthreads();
-    for (int j0 = 0; j0 < n; j0 += blockDim.x / PARTS) {
-      const int j = j0 + threadIdx.x / PARTS;
-      Softmax p{at, j, static_cast<int>(threadIdx.x) % PARTS, gate != 0, shift, nsel > n ? real(nsel - n) : real(0), 0, 0};
-      p.measure(S, j < n);
-      real inner = 0;
-      if (j < n)
-        for (int k = p.part; k < n; k += PARTS) {
-          const real product = at.product(j, k), probability = p.probability(S[k * ld + j], k, product);
-          P[k * ld + j] = probability;
-          inner += probability * product * at.w[j] * at.w[k] * D[k * ld + j];
-        }
-      inner = part_sum(inner, PARTS);
-      real own[4] = {};  // what query j itself gets: of h and of w
-      if (j < n)
-        for (int k = p.part; k < n; k += PARTS) {
-          const int pair = k * ld + j;
-          const real product = at.product(j, k), c2 = at.w[j] * at.w[k], c1 = product * c2;
-          const real s = S[pair], probability = P[pair], given = D[pair];
-          real ds, dc1, dc2;
-          if (gate != 0) {  // two calls: what the compiler fuses then does not hang on the branch
-            math::logit_backward(true, given, probability, inner, s, c1, c2, shift, ds, dc1, dc2);
-            D[pair] = ds;
-          } else {
-            math::logit_backward(false, given, probability, inner, s, c1, c2, shift, ds, dc1, dc2);
-            D[pair] = ds;
-          }
-          const real dproduct = dc1 * c2, dweights = dc1 * product + dc2;
-          S[pair] = dproduct;
-          W[pair] = dweights;
-          P[pair] = probability * c1;
-          for (int x = 0; x < 3; ++x) own[x] += dproduct * at.h[x * ld + k];
-          own[3] += dweights * at.w[k];
-        }
-      for (int x = 0; x < 4; ++x) own[x] = part_sum(own[x], PARTS);
-      if (j < n && p.part == 0)
-        for (int x = 0; x < 4; ++x) dhs[x * ld + j] += own[x];
-    }
-    __syncthreads();
-    if (B != nullptr) block_product(n, n2, n, P, 1, ld, dzt, 1, ld, [&](int k, int c, real value) { vt[c * ld + k] = value; });
-    block_product(n, n2, n, D, ld, 1, ut, 1, ld, [&](int j, int c, real value) { dg[j * vd + c] += value; });
-    // What key k gets: x = 0..2 of h, 3 of w.
-    for (int t = threadIdx.x; t < 4 * n; t += blockDim.x) {
-      const int x = t / n, k = t % n;
-      real acc = 0;
-      for (int j = 0; j < n; ++j) {
-        acc += x < 3 ? S[k * ld + j] * at.h[x * ld + j] : W[k * ld + j] * at.w[j];
-        if (h2_weight != nullptr && x < 3) acc += weight * P[k * ld + j] * up[x * ld + j];
+};
+
+struct PairTile {
+  const Edge *keys, *queries, *up;
+  real* inner;  // of the softmax, per query: sum_k R D
+  int count;    // keys
+  bool gate;
+  real shift, h2_weight;
+
+  /// D += what the update of h2 gives, and to the inner sums, if they are counted. No branches: the code would be there twice,
+  /// and find no registers.
+  __device__ __forceinline__ void add_inner(const Results& S, Results& D, const Query (&query)[4], bool counted) const {
+#pragma unroll
+    for (int y = 0; y < 4; ++y) {
+      const int j = lane_column() + 8 * y;
+      const Edge edge = queries[j], given = up[j];
+      real sum = 0;
+      __syncwarp();  // for each query the keys are read again, not kept: there are no registers for them
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const int k = lane_row() + 4 * x;
+        const Edge key = keys[k];
+        D.at[x][y] += h2_weight * key.times(given);
+        const Pair pair(key, edge, query[y], S.at[x][y], k < count, gate, shift);
+        sum += pair.probability * pair.c1 * D.at[x][y];
       }
-      dhs[x * ld + k] += acc;
+      sum = sum_over_rows(sum);
+      if (lane_row() == 0) inner[j] += counted ? sum : real(0);
     }
-    __syncthreads();
-    if (B != nullptr)
-      block_product(n, n2, n2, vt, ld, 1, Bt + head * n2 * n2, n2, 1, [&](int k, int c, real value) { dg[k * vd + c] += value; });
-    __syncthreads();
-    block_product(n, n2, n, D, 1, ld, at.g2, 1, ld, [&](int k, int c, real value) { vt[c * ld + k] = value; });
-    __syncthreads();
-    block_product(n, n2, n2, vt, ld, 1, At + head * n2 * n2, n2, 1, [&](int k, int c, real value) { dg[k * vd + c] += value; });
-    __syncthreads();
   }
-  for (int t = threadIdx.x; t < n * n2; t += blockDim.x) row_of(dg2, first + t / n2, n2)[t % n2] += dg[t / n2 * vd + t % n2];
-  for (int t = threadIdx.x; t < 3 * n; t += blockDim.x) dh2[3LL * (first + t / 3) + t % 3] += dhs[t % 3 * ld + t / 3];
-  for (int t = threadIdx.x; t < n; t += blockDim.x) dw[first + t] += dhs[3 * ld + t];
+
+  /// S becomes R and D becomes dS. Into key_sums (32, 4): the gradients of h2 and w of the keys; own += lane_row()'s of the queries.
+  __device__ __forceinline__ void gradients(Results& S, Results& D, const Query (&query)[4], real* key_sums, real (&own)[4]) const {
+#pragma unroll
+    for (int y = 0; y < 4; ++y) {
+      const int j = lane_column() + 8 * y;
+      const Edge edge = queries[j], given = up[j];
+      const real inner_sum = inner[j];
+      real of_query[4] = {};
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const int k = lane_row() + 4 * x;
+        const Edge key = keys[k];
+        const Pair pair(key, edge, query[y], S.at[x][y], k < count, gate, shift);
+        real ds, dc1, dc2;
+        math::logit_backward(gate, D.at[x][y], pair.probability, inner_sum, S.at[x][y], pair.c1, pair.c2, shift, ds, dc1, dc2);
+        const real dproduct = dc1 * pair.c2, dweights = dc1 * pair.product + dc2;
+        S.at[x][y] = pair.probability * pair.c1;
+        D.at[x][y] = ds;
+        real of_key[4];
+#pragma unroll
+        for (int i = 0; i < 3; ++i) {
+          of_query[i] += dproduct * key.h[i];
+          of_key[i] = dproduct * edge.h[i] + h2_weight * S.at[x][y] * given.h[i];
+        }
+        of_query[3] += dweights * key.w;
+        of_key[3] = dweights * edge.w;
+        const real sum = own_sum_over_columns(of_key);
+        real* const to = key_sums + 4 * k + lane_column() / 2;
+        if (lane_column() % 2 == 0) *to = y == 0 ? sum : *to + sum;
+      }
+      own[y] += own_sum_over_rows(of_query);
+    }
+  }
+};
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD)
+    pair_attention_backward(const cuda::PairAttentionBackwardArgs<real> a) {
+  DYNAMIC_SHARED(real, shared);
+  const int warps = blockDim.x / 32, warp = threadIdx.x / 32, chunks = cuda::tiles_of(a.n2);
+  real* const first_own = shared + PADDED_TILE;
+  real* const T1 = first_own + warp * 2 * PADDED_TILE;  // q, then R, then dS, then this warp's share of dg2
+  real* const T2 = T1 + PADDED_TILE;                    // V, then q, then y
+  Edge* const queries = reinterpret_cast<Edge*>(first_own + 2 * warps * PADDED_TILE);
+  Edge* const keys = queries + TILE;
+  Edge* const up = keys + TILE;
+  real* const all_sums = reinterpret_cast<real*>(up + TILE);
+  real* const sums = all_sums + warp * 4 * TILE;  // gradients of h2 and w of this warp's head
+  real* const inner = all_sums + warps * 4 * TILE + warp * TILE;
+  // Beyond q, of use where a centre is many tiles; the host has made room for the largest.
+  real* const q = a.scratch + static_cast<long long>(blockIdx.x * warps + warp) * cuda::pair_scratch_backward(a.n2, a.most);
+  real* const V = q + chunks * cuda::tile_numbers;
+  real* const y = V + chunks * cuda::tile_numbers;
+  real* const key_side = y + chunks * cuda::tile_numbers;
+  const auto add_to_edges = [&](int first, int warps_with, int count) {
+    add_edges(all_sums, 4 * TILE, warps_with, count, [&](int row, int x, real sum) {
+      if (x == 3)
+        a.dw[first + row] += sum;
+      else
+        row_of(a.dh2, first + row, 3)[x] += sum;
+    });
+  };
+#pragma unroll 1
+  for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
+    const Centre at{a.start[i], a.start[i + 1] - a.start[i]};
+    const int tiles = at.tiles();
+    const bool many = tiles > 1 || chunks > 1;
+    SharedRows rows{shared, nullptr, 0, 0};
+    int loaded = -1;  // tile of keys
+#pragma unroll 1
+    for (int jt = 0; jt < tiles; ++jt) {
+      const int j0 = at.first + jt * TILE, in_query = at.count(jt);
+      __syncthreads();
+      load_edges(queries, a.h2, a.w, j0, in_query);
+      load_edges(up, a.ddh, nullptr, j0, a.ddh != nullptr ? in_query : 0);
+      __syncthreads();
+#pragma unroll 1
+      for (int head0 = 0; head0 < a.heads; head0 += warps) {
+        const int active = a.heads - head0 < warps ? a.heads - head0 : warps;
+        const int head = head0 + (warp < active ? warp : active - 1), matrix = head * chunks * chunks;
+        const real h2_weight = a.h2_weight != nullptr ? a.h2_weight[head] : real(0);
+        Results r, S, D;
+        Query query[4];
+        real own[4] = {};
+#pragma unroll
+        for (int s = 0; s < 4; ++s) {
+          const int j = lane_column() + 8 * s;
+          query[s] = {j < in_query ? row_of(a.top, j0 + j, a.heads)[head] : real(0),
+                      j < in_query ? row_of(a.inv_sum, j0 + j, a.heads)[head] : real(0)};
+          if (lane_row() == 0) inner[j] = real(0);
+        }
+        const auto map = [&](const real* from, const real* matrices, int c) {
+          r.clear();
+#pragma unroll 1
+          for (int b = 0; b < chunks; ++b) {
+            rows.load(from, j0, in_query, a.n2, b);
+            r.add_rows_times_matrix(depth_of(a.n2, b), rows.tile, matrices + (matrix + b * chunks + c) * cuda::tile_numbers, TILE);
+          }
+        };
+#pragma unroll 1
+        for (int c = 0; a.value_t != nullptr && c < chunks; ++c) {
+          map(a.dz, a.value_t, c);
+          if (many)
+            r.save(V + c * cuda::tile_numbers);
+          else
+            r.write_channels(T2);
+        }
+#pragma unroll 1
+        for (int c = 0; c < chunks; ++c) {
+          map(a.g2, a.query_t, c);
+          r.save(q + c * cuda::tile_numbers);
+          if (!many) r.write_channels(T1);
+        }
+        // Twice over the keys, but where one tile has them all: the first time for the inner sums alone.
+#pragma unroll 1
+        for (int turn = tiles > 1 ? 0 : 1; turn < 2; ++turn)
+#pragma unroll 1
+          for (int kt = 0; kt < tiles; ++kt) {
+            const int k0 = at.first + kt * TILE, in_key = at.count(kt);
+            if (loaded != kt) {
+              loaded = kt;
+              __syncthreads();
+              load_edges(keys, a.h2, a.w, k0, in_key);
+              __syncthreads();
+            }
+            S.clear();
+            D.clear();
+#pragma unroll 1
+            for (int c = 0; c < chunks; ++c) {
+              rows.load(a.g2, k0, in_key, a.n2, c);
+              if (many) {
+                __syncwarp();
+                r.restore(q + c * cuda::tile_numbers);
+                r.write_channels(T1);
+                if (a.value_t != nullptr) {
+                  r.restore(V + c * cuda::tile_numbers);
+                  r.write_channels(T2);
+                }
+              }
+              __syncwarp();
+              S.add_rows_times_rows(depth_of(a.n2, c), rows.tile, T1);
+              if (a.value_t != nullptr) D.add_rows_times_rows(depth_of(a.n2, c), rows.tile, T2);
+            }
+            const PairTile pairs{keys, queries, up, inner, in_key, a.gate != 0, a.shift, h2_weight};
+            pairs.add_inner(S, D, query, turn == 0 || tiles == 1);
+            if (turn == 0) continue;
+            __syncwarp();
+            pairs.gradients(S, D, query, sums, own);
+            // Gradients of the keys: of their values, then of their scores.
+            const int depth = depth_of(in_query, 0);
+            __syncwarp();
+            S.write_pairs(T1);
+            r.clear();
+#pragma unroll 1
+            for (int c = 0; a.value_t != nullptr && c < chunks; ++c) {
+              __syncwarp();
+              if (many) {
+                r.restore(V + c * cuda::tile_numbers);
+                r.write_channels(T2);
+                __syncwarp();
+              }
+              r.clear();
+              r.add_rows_times_matrix(depth, T1, T2, TILE_ROW);
+              if (chunks > 1) r.save(key_side + c * cuda::tile_numbers);
+            }
+            __syncwarp();
+            D.write_pairs(T1);
+#pragma unroll 1
+            for (int c = 0; c < chunks; ++c) {
+              __syncwarp();
+              S.restore(q + c * cuda::tile_numbers);
+              S.write_channels(T2);
+              __syncwarp();
+              if (chunks > 1) {
+                r.clear();
+                if (a.value_t != nullptr) r.restore(key_side + c * cuda::tile_numbers);
+              }
+              r.add_rows_times_matrix(depth, T1, T2, TILE_ROW);
+              __syncwarp();
+              r.write_channels(T2);
+              __syncthreads();
+              add_tiles(first_own + PADDED_TILE, 2 * PADDED_TILE, active, in_key, a.n2, c,
+                        [&](int row, int channel, real sum) { row_of(a.dg2, k0 + row, a.n2)[channel] += sum; });
+              if (c == 0) add_to_edges(k0, active, in_key);
+              __syncthreads();
+            }
+#pragma unroll 1
+            for (int c = 0; c < chunks; ++c) {
+              rows.load(a.g2, k0, in_key, a.n2, c);
+              r.clear();
+              if (kt > 0) r.restore(y + c * cuda::tile_numbers);
+              r.add_sum_over_rows(in_key, T1, rows.tile);
+              if (many)
+                r.save(y + c * cuda::tile_numbers);
+              else
+                r.write_sums(T2);
+            }
+          }
+        // Gradients of the queries.
+#pragma unroll
+        for (int s = 0; s < 4; ++s) sums[4 * (lane_column() + 8 * s) + lane_row()] = own[s];
+#pragma unroll 1
+        for (int c = 0; c < chunks; ++c) {
+          S.clear();
+#pragma unroll 1
+          for (int b = 0; b < chunks; ++b) {
+            __syncwarp();
+            if (many) {
+              r.restore(y + b * cuda::tile_numbers);
+              r.write_sums(T2);
+              __syncwarp();
+            }
+            S.add_rows_times_matrix(depth_of(a.n2, b), T2, a.query + (matrix + b * chunks + c) * cuda::tile_numbers, TILE);
+          }
+          __syncwarp();
+          S.write_channels(T1);
+          __syncthreads();
+          add_tiles(first_own, 2 * PADDED_TILE, active, in_query, a.n2, c,
+                    [&](int row, int channel, real sum) { row_of(a.dg2, j0 + row, a.n2)[channel] += sum; });
+          if (c == 0) add_to_edges(j0, active, in_query);
+          __syncthreads();
+        }
+      }
+    }
+  }
 }

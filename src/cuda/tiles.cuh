@@ -1,0 +1,168 @@
+// Products of tiles of 32 by 32 numbers, each by one warp with 8 by 4 results per lane in registers.
+//
+// Lanes are 4 rows of 8. What a lane has of a tile depends on the product, so that vector loads meet no bank twice:
+//   pairs      rows row + 4 x, columns column + 8 y                 of a product of rows with rows
+//   channels   rows row + 4 x, columns in vectors                   of a product with a matrix
+//   sums       rows in vectors, columns in vectors                  of a sum over rows
+// Tiles in shared memory have rows of TILE_ROW numbers; what lies beyond the edge of the data is zero.
+#pragma once
+
+#include "cuda/block.cuh"
+#include "cuda/tiles.hpp"
+
+namespace dpa2 {
+
+constexpr int TILE = cuda::tile;
+constexpr int TILE_ROW = cuda::tile_row(sizeof(real));
+constexpr int PADDED_TILE = cuda::padded_tile(sizeof(real));
+constexpr int VECTOR = 16 / sizeof(real);
+constexpr int GROUPS = 4 / VECTOR;  // vectors of a lane in a row of four columns
+
+/// 16 bytes, loaded and stored at once.
+struct __align__(16) Vector {
+  real v[VECTOR];
+};
+
+__device__ __forceinline__ Vector read_vector(const real* at) { return *reinterpret_cast<const Vector*>(at); }
+__device__ __forceinline__ void write_vector(real* at, const Vector& v) { *reinterpret_cast<Vector*>(at) = v; }
+
+/// A lane's place in the grid of 4 by 8.
+__device__ __forceinline__ int lane_row() { return threadIdx.x % 32 / 8; }
+__device__ __forceinline__ int lane_column() { return threadIdx.x % 8; }
+
+/// The first of the columns in vector `group`, and row x where rows are in vectors.
+__device__ __forceinline__ int vector_column(int group) { return (group * 8 + lane_column()) * VECTOR; }
+__device__ __forceinline__ int vector_row(int x) { return (x / VECTOR * 4 + lane_row()) * VECTOR + x % VECTOR; }
+
+/// The 8 by 4 results of a lane.
+struct Results {
+  real at[8][4];
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int x = 0; x < 8; ++x)
+#pragma unroll
+      for (int y = 0; y < 4; ++y) at[x][y] = real(0);
+  }
+
+  /// pairs += a b^T over `depth` columns, a multiple of VECTOR.
+  __device__ __forceinline__ void add_rows_times_rows(int depth, const real* a, const real* b) {
+    a += lane_row() * TILE_ROW;
+    b += lane_column() * TILE_ROW;
+#pragma unroll 1
+    for (int c = 0; c < depth; c += VECTOR) {
+      Vector v[4];
+#pragma unroll
+      for (int y = 0; y < 4; ++y) v[y] = read_vector(b + 8 * y * TILE_ROW + c);
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const Vector u = read_vector(a + 4 * x * TILE_ROW + c);
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i)
+#pragma unroll
+          for (int y = 0; y < 4; ++y) at[x][y] += u.v[i] * v[y].v[i];
+      }
+    }
+  }
+
+  /// channels += a m over `depth` columns of a, a multiple of VECTOR; rows of m are `ld` apart.
+  __device__ __forceinline__ void add_rows_times_matrix(int depth, const real* a, const real* m, int ld) {
+    a += lane_row() * TILE_ROW;
+    m += vector_column(0);
+#pragma unroll 1
+    for (int k = 0; k < depth; k += VECTOR) {
+      Vector v[VECTOR][GROUPS];
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i)
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g) v[i][g] = read_vector(m + (k + i) * ld + g * 8 * VECTOR);
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const Vector u = read_vector(a + 4 * x * TILE_ROW + k);
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i)
+#pragma unroll
+          for (int y = 0; y < 4; ++y) at[x][y] += u.v[i] * v[i][y / VECTOR].v[y % VECTOR];
+      }
+    }
+  }
+
+  /// sums += a^T b over the first `depth` rows of both.
+  __device__ __forceinline__ void add_sum_over_rows(int depth, const real* a, const real* b) {
+    a += lane_row() * VECTOR;
+    b += vector_column(0);
+#pragma unroll 2
+    for (int k = 0; k < depth; ++k) {
+      Vector u[8 / VECTOR], v[GROUPS];
+#pragma unroll
+      for (int g = 0; g < 8 / VECTOR; ++g) u[g] = read_vector(a + k * TILE_ROW + g * 4 * VECTOR);
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g) v[g] = read_vector(b + k * TILE_ROW + g * 8 * VECTOR);
+#pragma unroll
+      for (int x = 0; x < 8; ++x)
+#pragma unroll
+        for (int y = 0; y < 4; ++y) at[x][y] += u[x / VECTOR].v[x % VECTOR] * v[y / VECTOR].v[y % VECTOR];
+    }
+  }
+
+  /// Row x times a number.
+  __device__ __forceinline__ void scale(int x, real by) {
+#pragma unroll
+    for (int y = 0; y < 4; ++y) at[x][y] *= by;
+  }
+
+  __device__ __forceinline__ Vector columns(int x, int group) const {
+    Vector v;
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) v.v[i] = at[x][group * VECTOR + i];
+    return v;
+  }
+
+  /// Into a tile of shared memory, by what the results are.
+  __device__ __forceinline__ void write_pairs(real* tile) const {
+#pragma unroll
+    for (int x = 0; x < 8; ++x)
+#pragma unroll
+      for (int y = 0; y < 4; ++y) tile[(lane_row() + 4 * x) * TILE_ROW + lane_column() + 8 * y] = at[x][y];
+  }
+  __device__ __forceinline__ void write_channels(real* tile) const {
+#pragma unroll
+    for (int x = 0; x < 8; ++x)
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g) write_vector(tile + (lane_row() + 4 * x) * TILE_ROW + vector_column(g), columns(x, g));
+  }
+  __device__ __forceinline__ void write_sums(real* tile) const {
+#pragma unroll
+    for (int x = 0; x < 8; ++x)
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g) write_vector(tile + vector_row(x) * TILE_ROW + vector_column(g), columns(x, g));
+  }
+
+  /// To global memory and back, tile_numbers of them: every lane reads what it has written itself.
+  __device__ __forceinline__ void save(real* to) const {
+    to += threadIdx.x % 32 * VECTOR;
+#pragma unroll
+    for (int x = 0; x < 8; ++x)
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g) write_vector(to + (x * GROUPS + g) * 32 * VECTOR, columns(x, g));
+  }
+  __device__ __forceinline__ void restore(const real* from) {
+    from += threadIdx.x % 32 * VECTOR;
+#pragma unroll
+    for (int x = 0; x < 8; ++x)
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g) {
+        const Vector v = read_vector(from + (x * GROUPS + g) * 32 * VECTOR);
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) at[x][g * VECTOR + i] = v.v[i];
+      }
+  }
+};
+
+/// How far a product over the channels of tile `chunk` goes: a multiple of VECTOR.
+__device__ __forceinline__ int depth_of(int channels, int chunk) {
+  const int left = channels - chunk * TILE;
+  return left >= TILE ? TILE : (left + VECTOR - 1) / VECTOR * VECTOR;
+}
+
+}  // namespace dpa2

@@ -1,0 +1,101 @@
+"""Attention among the edges of one centre, folded, in plain NumPy (theory 8.5-8.7, 12.8-12.10, S1-S3).
+
+Every operation is in the type of the arrays: float32 shows what the precision itself costs. The forward takes complex numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SHIFT = 20
+
+
+@dataclass
+class Attention:
+    """Sizes, options and folded weights: A, B (heads, n2, n2), bias (n2), h2 (heads); B or h2 None without that update."""
+
+    A: Any
+    B: Any
+    bias: Any
+    h2: Any
+    gate: bool
+    smooth: bool
+    nsel: int
+
+    def cast(self, kind: Any) -> Attention:
+        parts = [None if x is None else x.astype(kind) for x in (self.A, self.B, self.bias, self.h2)]
+        return Attention(*parts, self.gate, self.smooth, self.nsel)
+
+    def map(self, g2: Any, h2: Any, w: Any) -> tuple[Any, ...]:
+        """Scores S and probabilities P (heads, query, key), HH and c2 (query, key)."""
+        n = len(g2)
+        c2, product = w[:, None] * w, h2 @ h2.T
+        S = (g2 @ self.A @ g2.T).transpose(0, 2, 1)
+        b = S * (c2 * product if self.gate else c2)
+        top = b.real.max(axis=-1, keepdims=True)
+        pad = 0
+        if self.smooth:
+            b = b + SHIFT * (c2 - 1)
+            pad = max(self.nsel - n, 0)
+            top = np.maximum(b.real.max(axis=-1, keepdims=True), -SHIFT if pad else -np.inf).astype(b.real.dtype)
+        e = np.exp(b - top)
+        total = e.sum(axis=-1, keepdims=True)
+        if pad:
+            total = total + pad * np.exp(-SHIFT - top)
+        return S, e / total, product, c2
+
+    def forward(self, g2: Any, h2: Any, w: Any) -> list[Any]:
+        """What there is of z and dh."""
+        if len(g2) == 0:
+            return [x for x, there in ((g2, self.B), (h2, self.h2)) if there is not None]
+        _, P, product, c2 = self.map(g2, h2, w)
+        R = P * (product * c2)
+        found = []
+        if self.B is not None:
+            found.append((R @ (g2 @ self.B)).sum(axis=0) + self.bias)
+        if self.h2 is not None:
+            found.append((self.h2[:, None, None] * (R @ h2)).sum(axis=0))
+        return found
+
+    def backward(self, g2: Any, h2: Any, w: Any, seeds: list[Any]) -> tuple[Any, Any, Any]:
+        """Gradients of g2, h2 and w."""
+        dg2, dh2, dw = np.zeros_like(g2), np.zeros_like(h2), np.zeros_like(w)
+        if len(g2) == 0:
+            return dg2, dh2, dw
+        S, P, product, c2 = self.map(g2, h2, w)
+        c1 = product * c2
+        R = P * c1
+        given = np.zeros_like(P)
+        if self.B is not None:
+            V = seeds[0] @ self.B.transpose(0, 2, 1)
+            given += V @ g2.T
+            dg2 += (R.transpose(0, 2, 1) @ V).sum(axis=0)
+        if self.h2 is not None:
+            weighted = self.h2[:, None, None] * seeds[-1]
+            given += weighted @ h2.T
+            dh2 += (R.transpose(0, 2, 1) @ weighted).sum(axis=0)
+        db = P * (given * c1 - (R * given).sum(axis=-1, keepdims=True))
+        shift = SHIFT if self.smooth else 0
+        if self.gate:
+            dc1, dc2, dS = given * P + db * S, db * shift, db * c1
+        else:
+            dc1, dc2, dS = given * P, db * (S + shift), db * c2
+        dc1, dc2 = dc1.sum(axis=0), dc2.sum(axis=0)
+        dproduct, dweights = dc1 * c2, dc1 * product + dc2
+        dh2 += (dproduct + dproduct.T) @ h2
+        dw += (dweights + dweights.T) @ w
+        dg2 += (dS @ (g2 @ self.A)).sum(axis=0)
+        dg2 += (dS.transpose(0, 2, 1) @ g2 @ self.A.transpose(0, 2, 1)).sum(axis=0)
+        return dg2, dh2, dw
+
+
+def tiles(heads: Any) -> Any:
+    """Matrices (heads, n2, n2) as the kernels read them: in tiles of 32, zero beyond n2."""
+    count, n2, _ = heads.shape
+    chunks = -(-n2 // 32)
+    padded = np.zeros((count, 32 * chunks, 32 * chunks), heads.dtype)
+    padded[:, :n2, :n2] = heads
+    return np.ascontiguousarray(padded.reshape(count, chunks, 32, chunks, 32).transpose(0, 1, 3, 2, 4))
