@@ -239,14 +239,21 @@ struct PairTile {
   int count;    // keys
   bool gate;
   real shift, h2_weight;
+  const real *top, *inv_sum;  // of the first query and this head; of the next one `heads` further
+  int heads, query_count;
+
+  __device__ __forceinline__ Query of(int j) const {
+    return {j < query_count ? top[j * heads] : real(0), j < query_count ? inv_sum[j * heads] : real(0)};
+  }
 
   /// D += what the update of h2 gives, and to the inner sums, if they are counted. No branches: the code would be there twice,
   /// and find no registers.
-  __device__ __forceinline__ void add_inner(const Results& S, Results& D, const Query (&query)[4], bool counted) const {
+  __device__ __forceinline__ void add_inner(const Results& S, Results& D, bool counted) const {
 #pragma unroll
     for (int y = 0; y < 4; ++y) {
       const int j = lane_column() + 8 * y;
       const Edge edge = queries[j], given = up[j];
+      const Query query = of(j);
       real sum = 0;
       __syncwarp();  // for each query the keys are read again, not kept: there are no registers for them
 #pragma unroll
@@ -254,7 +261,7 @@ struct PairTile {
         const int k = lane_row() + 4 * x;
         const Edge key = keys[k];
         D.at[x][y] += h2_weight * key.times(given);
-        const Pair pair(key, edge, query[y], S.at[x][y], k < count, gate, shift);
+        const Pair pair(key, edge, query, S.at[x][y], k < count, gate, shift);
         sum += pair.probability * pair.c1 * D.at[x][y];
       }
       sum = sum_over_rows(sum);
@@ -263,18 +270,19 @@ struct PairTile {
   }
 
   /// S becomes R and D becomes dS. Into key_sums (32, 4): the gradients of h2 and w of the keys; own += lane_row()'s of the queries.
-  __device__ __forceinline__ void gradients(Results& S, Results& D, const Query (&query)[4], real* key_sums, real (&own)[4]) const {
+  __device__ __forceinline__ void gradients(Results& S, Results& D, real* key_sums, real (&own)[4]) const {
 #pragma unroll
     for (int y = 0; y < 4; ++y) {
       const int j = lane_column() + 8 * y;
       const Edge edge = queries[j], given = up[j];
+      const Query query = of(j);
       const real inner_sum = inner[j];
       real of_query[4] = {};
 #pragma unroll
       for (int x = 0; x < 8; ++x) {
         const int k = lane_row() + 4 * x;
         const Edge key = keys[k];
-        const Pair pair(key, edge, query[y], S.at[x][y], k < count, gate, shift);
+        const Pair pair(key, edge, query, S.at[x][y], k < count, gate, shift);
         real ds, dc1, dc2;
         math::logit_backward(gate, D.at[x][y], pair.probability, inner_sum, S.at[x][y], pair.c1, pair.c2, shift, ds, dc1, dc2);
         const real dproduct = dc1 * pair.c2, dweights = dc1 * pair.product + dc2;
@@ -345,15 +353,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD)
         const int head = head0 + (warp < active ? warp : active - 1), matrix = head * chunks * chunks;
         const real h2_weight = a.h2_weight != nullptr ? a.h2_weight[head] : real(0);
         Results r, S, D;
-        Query query[4];
         real own[4] = {};
 #pragma unroll
-        for (int s = 0; s < 4; ++s) {
-          const int j = lane_column() + 8 * s;
-          query[s] = {j < in_query ? row_of(a.top, j0 + j, a.heads)[head] : real(0),
-                      j < in_query ? row_of(a.inv_sum, j0 + j, a.heads)[head] : real(0)};
-          if (lane_row() == 0) inner[j] = real(0);
-        }
+        for (int s = 0; s < 4; ++s)
+          if (lane_row() == 0) inner[lane_column() + 8 * s] = real(0);
         const auto map = [&](const real* from, const real* matrices, int c) {
           r.clear();
 #pragma unroll 1
@@ -406,11 +409,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD)
               S.add_rows_times_rows(depth_of(a.n2, c), rows.tile, T1);
               if (a.value_t != nullptr) D.add_rows_times_rows(depth_of(a.n2, c), rows.tile, T2);
             }
-            const PairTile pairs{keys, queries, up, inner, in_key, a.gate != 0, a.shift, h2_weight};
-            pairs.add_inner(S, D, query, turn == 0 || tiles == 1);
+            const PairTile pairs{keys,
+                                 queries,
+                                 up,
+                                 inner,
+                                 in_key,
+                                 a.gate != 0,
+                                 a.shift,
+                                 h2_weight,
+                                 row_of(a.top, j0, a.heads) + head,
+                                 row_of(a.inv_sum, j0, a.heads) + head,
+                                 a.heads,
+                                 in_query};
+            pairs.add_inner(S, D, turn == 0 || tiles == 1);
             if (turn == 0) continue;
             __syncwarp();
-            pairs.gradients(S, D, query, sums, own);
+            pairs.gradients(S, D, sums, own);
             // Gradients of the keys: of their values, then of their scores.
             const int depth = depth_of(in_query, 0);
             __syncwarp();
@@ -436,10 +450,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD)
               S.restore(q + c * cuda::tile_numbers);
               S.write_channels(T2);
               __syncwarp();
-              if (chunks > 1) {
-                r.clear();
-                if (a.value_t != nullptr) r.restore(key_side + c * cuda::tile_numbers);
-              }
+              if (chunks > 1 && a.value_t != nullptr) r.restore(key_side + c * cuda::tile_numbers);
+              if (chunks > 1 && a.value_t == nullptr) r.clear();
               r.add_rows_times_matrix(depth, T1, T2, TILE_ROW);
               __syncwarp();
               r.write_channels(T2);

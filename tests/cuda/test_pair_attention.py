@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from cuda_emulator import EmulatedDevice
+from cuda_emulator.build import SOURCES
+from cuda_emulator.sanitize import run
 from pair_formulas import SHIFT, Attention, tiles
 
 COUNTS = (0, 1, 31, 32, 33, 48, 49, 64, 120, 200)
@@ -139,3 +144,181 @@ OPTIONS = list(itertools.product(CHANNELS, HEADS, (False, True), (False, True), 
 @pytest.mark.parametrize(("n2", "heads", "gate", "smooth", "updates"), OPTIONS)
 def test_every_size(n2: int, heads: int, gate: bool, smooth: bool, updates: str, real: str) -> None:
     check(Pairs(COUNTS, n2, heads, gate, smooth, updates, real))
+
+
+def covering(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Some of the rows, such that any two values of any two columns that occur together do so in one of them."""
+
+    def pairs(row: tuple[Any, ...]) -> set[Any]:
+        return set(itertools.combinations(enumerate(row), 2))
+
+    missing, chosen = set().union(*map(pairs, rows)), []
+    while missing:
+        # of equals the smallest: sizes are in ascending order
+        best = max(rows, key=lambda row: len(pairs(row) & missing))
+        missing -= pairs(best)
+        chosen.append(best)
+    return chosen
+
+
+QUICK = covering([(*row, real) for row in OPTIONS for real in KINDS])
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("n2", "heads", "gate", "smooth", "updates", "real"), QUICK)
+def test_sizes(n2: int, heads: int, gate: bool, smooth: bool, updates: str, real: str) -> None:
+    check(Pairs((0, 1, 31, 32, 33, 49, 120) if n2 < 128 else (1, 32, 33), n2, heads, gate, smooth, updates, real))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("real", KINDS)
+@pytest.mark.parametrize(("counts", "n2", "heads"), [((5, 0, 32, 1), 32, 4), ((3, 20), 12, 12), ((40, 2), 32, 5), ((6,), 256, 3)])
+def test_uneven_sizes(counts: tuple[int, ...], n2: int, heads: int, real: str) -> None:
+    """One tile without scratch, more heads than warps, warps without a head, and as many channels as any model has."""
+    check(Pairs(counts, n2, heads, True, True, "both", real))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("smooth", [False, True])
+def test_blocks_take_centres_in_turns(smooth: bool) -> None:
+    counts = (3, 33, 0, 5, 40, 1, 32, 2)
+    pairs = [Pairs(counts, 40, 2, False, smooth, "both", blocks=blocks) for blocks in (0, 3)]
+    found = [[*p.forward(), *p.backward()] for p in pairs]
+    assert [x.tobytes() for x in found[0]] == [x.tobytes() for x in found[1]]
+
+
+@pytest.mark.cuda
+def test_without_a_gradient_nothing_is_kept() -> None:
+    pairs = Pairs((3, 33), 16, 2, True, True, "both")
+    kept = pairs.forward()
+    assert [x.tobytes() for x in pairs.forward(keep=False)] == [x.tobytes() for x in kept]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("nsel", [0, 4, 7, 2000])
+def test_padded_slots(nsel: int) -> None:
+    """More edges than slots (a list that was cut elsewhere) have no padding."""
+    check(Pairs((1, 5, 7), 8, 2, False, True, "both", nsel=nsel))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("real", KINDS)
+@pytest.mark.parametrize("gate", [False, True])
+def test_scores_beyond_the_exponential(gate: bool, real: str) -> None:
+    """The largest logit moves from tile to tile, and others are far below it."""
+    pairs = Pairs((70, 5), 16, 2, gate, False, "both", real)
+    pairs.inputs[0] *= np.linspace(1, 16, 75)[:, None].astype(np.float32)
+    z, *_ = pairs.forward()
+    assert np.isfinite(z).all()
+    if real == "double":
+        check(pairs)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("counts", "n2"), [((3, 20), 8), ((34, 2), 40)])
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_gradients_are_those_of_the_forward(smooth: bool, gate: bool, counts: tuple[int, ...], n2: int) -> None:
+    """Central differences of fourth order of the kernel itself: the shift of the logits bends sharply."""
+    pairs = Pairs(counts, n2, 2, gate, smooth, "both")
+    rng, seeds, step = np.random.default_rng(77), pairs.seeds(), 1e-4
+    pairs.forward()
+    found = [x - 1 for x in pairs.backward()]
+    for number in range(3 if smooth else 2):
+        value = pairs.inputs[number]
+        direction = rng.normal(size=value.shape)
+        difference = 0.0
+        for steps, factor in ((1, 2 / 3), (2, -1 / 12)):
+            for sign in (1, -1):
+                pairs.inputs[number] = value + sign * steps * step * direction
+                moved = sum(float((seed * out).sum()) for seed, out in zip(seeds, pairs.forward(), strict=True))
+                difference += sign * factor * moved / step
+        pairs.inputs[number] = value
+        assert (found[number] * direction).sum() == pytest.approx(difference, rel=1e-7, abs=1e-7)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("gate", [False, True])
+def test_formulas(gate: bool, smooth: bool) -> None:
+    """The backward in NumPy against complex steps of its forward."""
+    pairs = Pairs((7,), 6, 2, gate, smooth, "both")
+    found, rng = pairs.expected_gradients(), np.random.default_rng(8)
+    for number, value in enumerate(pairs.inputs):
+        direction = rng.normal(size=value.shape)
+        moved = [x + 1e-30j * direction if k == number else x for k, x in enumerate(pairs.inputs)]
+        out = pairs.attention.forward(*moved)
+        wanted = sum((seed * x.imag).sum() / 1e-30 for seed, x in zip(pairs.seeds(), out, strict=True))
+        assert (found[number] * direction).sum() == pytest.approx(wanted, rel=1e-11)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("real", KINDS)
+def test_same_bits_whatever_the_schedule(real: str) -> None:
+    seen = set()
+    for seed in (None, 1, 2, 3):
+        device = EmulatedDevice(seed=seed, max_shared=SHARED)
+        pairs = Pairs((0, 3, 33, 70), 40, 5, True, True, "both", real, device=device)
+        seen.add(b"".join(x.tobytes() for x in [*pairs.forward(), *pairs.backward()]))
+    assert len(seen) == 1
+
+
+# ------------------------------------------------------------------------------------------- sanitizers
+
+CODE = """
+import sys
+sys.path.insert(0, "cuda")
+from pathlib import Path
+from cuda_emulator import EmulatedDevice
+from test_pair_attention import Pairs
+from test_pair_update import Rows
+
+sources = Path({sources!r})
+for real in ("float", "double"):
+    for counts, n2, heads in (((3, 0, 32), 7, 2), ((33, 2), 32, 4), ((5, 40), 40, 3)):
+        pairs = Pairs(counts, n2, heads, True, True, "both", real, device=EmulatedDevice({seed}, {sanitizer!r}, sources))
+        pairs.forward()
+        pairs.backward()
+        rows = Rows(40, n2, "Uzh", real)
+        rows.device = EmulatedDevice({seed}, {sanitizer!r}, sources)
+        rows.forward()
+        rows.backward()
+"""
+
+
+def sanitized(sanitizer: str, sources: Path) -> Any:
+    needs.sanitizer(sanitizer)
+    return run(CODE.format(sources=str(sources), sanitizer=sanitizer, seed=None), sanitizer)
+
+
+@pytest.mark.slow
+@pytest.mark.cuda
+@pytest.mark.parametrize("sanitizer", ["address", "thread"])
+def test_nothing_is_found(sanitizer: str) -> None:
+    done = sanitized(sanitizer, SOURCES / "cuda")
+    assert done.returncode == 0, done.stderr[-6000:]
+
+
+def mutated(folder: Path, source: str, old: str, new: str, occurrence: int) -> Path:
+    """A copy of the kernels in which one place of a file is another."""
+    shutil.copytree(SOURCES / "cuda", folder / "cuda")
+    path = folder / "cuda" / source
+    parts = path.read_text(encoding="utf-8").split(old)
+    assert len(parts) > occurrence + 1, f"{source} has changed: {old!r} is not there"
+    path.write_text(old.join(parts[: occurrence + 1]) + new + old.join(parts[occurrence + 1 :]), encoding="utf-8")
+    return folder / "cuda"
+
+
+@pytest.mark.slow
+@pytest.mark.cuda
+@pytest.mark.parametrize("barrier", ["__syncthreads();", "__syncwarp();"])
+@pytest.mark.parametrize("occurrence", range(4, 11))
+def test_a_removed_barrier_is_a_race(tmp_path: Path, barrier: str, occurrence: int) -> None:
+    done = sanitized("thread", mutated(tmp_path, "pair_attention.cu", barrier, "", occurrence))
+    assert "WARNING: ThreadSanitizer: data race" in done.stderr, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.cuda
+def test_a_write_out_of_bounds_is_found(tmp_path: Path) -> None:
+    done = sanitized("address", mutated(tmp_path, "pair_attention.cu", "sums + 4 * (lane_column() + 8 * s)", "sums + 40000", 0))
+    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr[-3000:]

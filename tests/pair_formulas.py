@@ -99,3 +99,43 @@ def tiles(heads: Any) -> Any:
     padded = np.zeros((count, 32 * chunks, 32 * chunks), heads.dtype)
     padded[:, :n2, :n2] = heads
     return np.ascontiguousarray(padded.reshape(count, chunks, 32, chunks, 32).transpose(0, 1, 3, 2, 4))
+
+
+@dataclass
+class Update:
+    """Weights of linear2, of the residual (r of linear2, g1g1, attention; a), of LayerNorm and of the update of h2.
+
+    ``phi`` and ``dphi`` are the activation and its derivative.
+    """
+
+    w: Any
+    b: Any
+    r: Any  # (3, n2)
+    gain: Any
+    shift: Any
+    a: float
+    h2_a: float
+    h2_r: float
+    eps: float
+    phi: Any = np.tanh
+    dphi: Any = staticmethod(lambda x: 1 - np.tanh(x) ** 2)
+
+    def forward(self, g2: Any, h2: Any, U: Any, z: Any, dh: Any) -> tuple[Any, Any]:
+        """g2 and h2 of the next layer; U, z, dh None where there is no such term. Rows of z have no mean."""
+        out = self.a * g2 + self.r[0] * self.phi(g2 @ self.w + self.b)
+        if U is not None:
+            out = out + self.r[1] * U
+        if z is not None:
+            normal = z / np.sqrt((z**2).mean(axis=1, keepdims=True) + self.eps)
+            out = out + self.r[2] * (normal * self.gain + self.shift)
+        return out, h2 if dh is None else self.h2_a * h2 + self.h2_r * dh
+
+    def backward(self, g2: Any, z: Any, dout: Any, dh2: Any) -> dict[str, Any]:
+        """Gradients of all inputs, without those that pass through z to g2."""
+        dlinear = dout * self.r[0] * self.dphi(g2 @ self.w + self.b)
+        found = {"g2": self.a * dout + dlinear @ self.w.T, "h2": self.h2_a * dh2, "U": self.r[1] * dout, "dh": self.h2_r * dh2}
+        if z is not None:
+            inv = 1 / np.sqrt((z**2).mean(axis=1, keepdims=True) + self.eps)
+            given = dout * self.r[2] * self.gain
+            found["z"] = (given - z * inv * (given * z * inv).mean(axis=1, keepdims=True)) * inv
+        return found
