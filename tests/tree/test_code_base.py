@@ -20,7 +20,7 @@ SOURCE_SUFFIXES = {".py", ".pyi", ".c", ".cpp", ".hpp", ".h", ".cu", ".cuh", ".p
 # room of src/ -> the rooms whose headers it may include, besides the headers that lie in src/ itself
 MAY_INCLUDE = {
     "math": {"math"},
-    "neighbors": {"neighbors", "math"},
+    "neighbors": {"neighbors", "schema", "math"},
     "cpu": {"cpu", "math"},
     "cuda": {"cuda", "math"},
     "schema": {"schema", "math"},
