@@ -296,6 +296,7 @@ class Fitting:
             "seed": run.up(seed, np.float64),
             "rows": n,
             "given_types": run.up(types, np.int32),
+            "types": run.up(np.maximum(types, 0), np.int32),
             "counted": run.up(self.counted, np.int32),
         }
 

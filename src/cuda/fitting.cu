@@ -44,9 +44,9 @@ struct ExtraRows {
   }
 };
 
-/// Whether an atom has an energy.
-__device__ __forceinline__ bool counts(const int* given_types, const int* counted, int i) {
-  return given_types[i] >= 0 && counted[given_types[i]] != 0;
+/// Whether an atom has an energy. What the caller gives as a type need not be one: only its sign is looked at.
+__device__ __forceinline__ bool counts(const int* given_types, const int* types, const int* counted, int i) {
+  return given_types[i] >= 0 && counted[types[i]] != 0;
 }
 
 /// The gradient of the last layer's results: the seed of the atom times the row of weights.
@@ -58,7 +58,7 @@ struct SeedRows {
   };
   const cuda::FittingBackwardArgs<real>& p;
   __device__ __forceinline__ real seed(int i) const {
-    if (!counts(p.given_types, p.counted, i)) return real(0);
+    if (!counts(p.given_types, p.types, p.counted, i)) return real(0);
     return p.seed != nullptr ? real(p.seed[i]) : real(1);
   }
   __device__ __forceinline__ Row row(int i) const { return {seed(i), p.w_out, row_of(p.slope, i, p.out)}; }
@@ -75,17 +75,24 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) fitting_hidden(const
   const ExtraRows extra{p.extra};
   tile.add(p.in, x, p.w);
   if (p.extra.width > 0) tile.add(p.extra.width, extra, p.extra_w);
-  tile.each([&](int i, int c, real sum) {
+  struct Column {
+    real b, idt;
+    int from;  // of the input that the skip adds
+  };
+  const int width = p.in + p.extra.width;
+  const auto column = [&](int c) -> Column { return {p.b[c], p.idt != nullptr ? p.idt[c] : real(1), c < width ? c : c - width}; };
+  tile.each(column, [&](int i, int c, const Column& of, real sum) {
     real value, slope;
-    activate(sum + p.b[c], value, slope);
-    const real factor = p.idt != nullptr ? p.idt[c] : real(1);
-    value *= factor;
-    if (p.skip != 0) {
-      const int in = p.in + p.extra.width, from = c < in ? c : c - in;
-      value += from < p.in ? x.row(i)(from) : extra.row(i)(from - p.in);
-    }
+    activate(sum + of.b, value, slope);
+    value *= of.idt;
+    if (p.skip != 0 && of.from < p.in) value += x.row(i)(of.from);
     row_of(p.y, i, p.out)[c] = value;
-    if (p.slope != nullptr) row_of(p.slope, i, p.out)[c] = slope * factor;
+    if (p.slope != nullptr) row_of(p.slope, i, p.out)[c] = slope * of.idt;
+  });
+  if (p.skip == 0 || p.extra.width == 0) return;
+  tile.again([&](int i, int c) {
+    const int from = c < width ? c : c - width;
+    if (from >= p.in) row_of(p.y, i, p.out)[c] += extra.row(i)(from - p.in);
   });
 }
 
@@ -128,6 +135,6 @@ extern "C" __global__ void __launch_bounds__(128) fitting_energy(const cuda::Fit
   double value = network(i);
   if (p.vacuum != 0) value -= network(p.extra.centres + (p.extra.naparam > 0 ? i : i / p.extra.per_frame));
   if (lane != 0) return;
-  value = counts(p.given_types, p.counted, i) ? value + p.bias[p.given_types[i]] : 0.0;
+  value = counts(p.given_types, p.extra.types, p.counted, i) ? value + p.bias[p.extra.types[i]] : 0.0;
   p.energy[i] = unless_failed(p.failed, value);
 }

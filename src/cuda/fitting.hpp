@@ -58,6 +58,7 @@ struct FittingBackwardArgs {
   const T* w_out;          // (out)
   const double* seed;      // (rows) or null: ones
   const int* given_types;  // (rows) < 0: virtual
+  const int* types;        // (rows) virtual atoms as type 0
   const int* counted;      // (ntypes) 0: atoms without energy
   int rows;
   int wanted;
@@ -65,7 +66,7 @@ struct FittingBackwardArgs {
   int out;
   int skip;
 };
-static_assert(sizeof(FittingBackwardArgs<float>) == 88 && sizeof(FittingBackwardArgs<double>) == 88, "fixed-width");
+static_assert(sizeof(FittingBackwardArgs<float>) == 96 && sizeof(FittingBackwardArgs<double>) == 96, "fixed-width");
 
 /// energy = y w_out + b_out - (that of the row without a descriptor) + bias[type]; 0 for atoms without energy.
 template <class T>
@@ -75,7 +76,7 @@ struct FittingEnergyArgs {
   const T* w_out;          // (in + extra.width)
   const double* bias;      // (ntypes)
   const int* counted;      // (ntypes)
-  const int* given_types;  // (centres)
+  const int* given_types;  // (centres) < 0: virtual
   const int* failed;       // not 0: energies are NaN
   FittingExtra<T> extra;   // without hidden layers, else its width is 0
   int given;

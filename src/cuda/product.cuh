@@ -16,7 +16,7 @@ static_assert(ROWS == 2 || ROWS == 4 || ROWS == 8, "the tiles are read two or fo
 
 constexpr int VECTOR = 16 / sizeof(real);  // numbers in sixteen bytes
 /// Blocks that a multiprocessor is to hold: what registers a kernel may take.
-constexpr int RESIDENT = sizeof(real) == 4 ? (ROWS == 2 ? 8 : 4) : (ROWS == 2 ? 6 : 3);
+constexpr int RESIDENT = sizeof(real) == 4 ? (ROWS == 2 ? 8 : 4) : (ROWS == 2 ? 5 : 3);
 
 /// N numbers, 2 or a multiple of 4, from where they are aligned for that many.
 template <int N>
@@ -155,18 +155,43 @@ class ProductTile {
   /// out(i, c, sum) for the results of this thread that exist.
   template <class Out>
   __device__ __forceinline__ void each(Out out) {
-    const int i0 = i0_ + threadIdx.x / 16 * ROWS, c0 = column_ * cuda::product_columns + threadIdx.x % 16 * VECTOR;
+    const int i0 = own_row(), c0 = own_column();
 #pragma unroll
     for (int x = 0; x < ROWS; ++x)
 #pragma unroll
-      for (int y = 0; y < 4; ++y) {
-        // Sixteen threads next to each other own sixteen times a vector of columns, in double twice.
-        const int c = c0 + y / VECTOR * 16 * VECTOR + y % VECTOR;
-        if (i0 + x < rows_ && c < n_) out(i0 + x, c, sum_[x][y]);
-      }
+      for (int y = 0; y < 4; ++y)
+        if (i0 + x < rows_ && c0 + across(y) < n_) out(i0 + x, c0 + across(y), sum_[x][y]);
+  }
+  /// out(i, c, column(c), sum) likewise: what depends on the column alone is asked for once.
+  template <class Column, class Out>
+  __device__ __forceinline__ void each(Column column, Out out) {
+    const int i0 = own_row(), c0 = own_column();
+    decltype(column(0)) of[4];
+#pragma unroll
+    for (int y = 0; y < 4; ++y) of[y] = column(min(c0 + across(y), n_ - 1));
+#pragma unroll
+    for (int x = 0; x < ROWS; ++x)
+#pragma unroll
+      for (int y = 0; y < 4; ++y)
+        if (i0 + x < rows_ && c0 + across(y) < n_) out(i0 + x, c0 + across(y), of[y], sum_[x][y]);
+  }
+  /// out(i, c) for the same results: for code that is long and seldom runs.
+  template <class Out>
+  __device__ __forceinline__ void again(Out out) {
+#pragma unroll 1
+    for (int t = 0; t < 4 * ROWS; ++t) {
+      const int i = own_row() + t / 4, c = own_column() + across(t % 4);
+      if (i < rows_ && c < n_) out(i, c);
+    }
   }
 
  private:
+  /// Of the first result of the thread.
+  __device__ __forceinline__ int own_row() const { return i0_ + threadIdx.x / 16 * ROWS; }
+  __device__ __forceinline__ int own_column() const { return column_ * cuda::product_columns + threadIdx.x % 16 * VECTOR; }
+  /// From there to its column y: sixteen threads next to each other own sixteen times a vector of columns, in double twice.
+  static __device__ __forceinline__ int across(int y) { return y / VECTOR * 16 * VECTOR + y % VECTOR; }
+
   ProductTiles& tiles_;
   const int i0_, column_, rows_, n_;
   real sum_[ROWS][4];

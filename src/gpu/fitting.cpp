@@ -124,6 +124,7 @@ void Fitting<T>::backward(Queue& queue, const Frame& frame, T* dg1, const double
   args.w_out = w_out_;
   args.seed = seed;
   args.given_types = frame.given_types;
+  args.types = frame.types;
   args.counted = counted_;
   args.rows = frame.centres;
   if (layers_.empty()) {

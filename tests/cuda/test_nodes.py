@@ -447,7 +447,7 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, occurrence: int) -> None:
     [
         ("min(i0_ + t / 8 + 16 * s, rows_ - 1)", "i0_ + t / 8 + 16 * s"),
         ("min(k + 8 * (s % 2), depth - 1)", "k + 8 * (s % 2)"),
-        ("if (i0 + x < rows_ && c < n_)", "if (c < n_)"),
+        ("if (i0 + x < rows_ && c0 + across(y) < n_)", "if (c0 + across(y) < n_)"),
     ],
 )
 def test_an_edge_that_is_forgotten_is_found(tmp_path: Path, old: str, new: str) -> None:
