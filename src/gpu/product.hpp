@@ -1,7 +1,6 @@
 // Products of rows with constant matrices, and what is made of nothing else: the entry to g1 (theory 7), queries, single projections.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 
