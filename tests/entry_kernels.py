@@ -1,4 +1,4 @@
-"""The kernels of the first blocks on an emulated device, launched as the host does, and the reference on the same edges."""
+"""The kernels of the first blocks on an emulated device, launched as the host does, and the reference on its edges."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def edge_list(edges: Edges, frame: int, count: np.ndarray | None, d: Any) -> Edg
     size = edges.centres // edges.frames
     own = slice(frame * size, (frame + 1) * size)
     each = np.diff(edges.start) if count is None else count
-    start = edges.list(np.where((np.arange(edges.centres) >= own.start) & (np.arange(edges.centres) < own.stop), each, 0))
+    start = edges.list(
+        np.where((np.arange(edges.centres) >= own.start) & (np.arange(edges.centres) < own.stop), each, 0)
+    )
     members = edges.members(each)
     members = members[edges.centre()[members] // size == frame]
     ghosts = edges.atoms - edges.centres
@@ -98,7 +100,10 @@ def reference(config: Any, weights: Any, edges: Edges, d: Any) -> Arrays:
     for frame in range(edges.frames):
         rows = slice(frame * size, (frame + 1) * size + ghosts)
         types = edges.types[rows]
-        pads = {k: np.concatenate([v[frame * size : (frame + 1) * size], np.zeros(ghosts, int)]) for k, v in edges.pads.items()}
+        pads = {
+            k: np.concatenate([v[frame * size : (frame + 1) * size], np.zeros(ghosts, int)])
+            for k, v in edges.pads.items()
+        }
         master = edge_list(edges, frame, None, d)
         D = [repinit(master, pads["repinit"], types, tebd, options, known, grids.get("repinit"))]
         if options["repinit"]["use_three_body"]:
@@ -148,7 +153,9 @@ class Network:
             number, *constants = model[f"{block}.activation"].ravel().tolist()
             self.defines = {"ACT": int(number)}
             if number == SILUT:
-                self.defines |= dict(zip(("SILUT_THRESHOLD", "SILUT_SLOPE", "SILUT_OFFSET"), map(repr, constants), strict=True))
+                self.defines |= dict(
+                    zip(("SILUT_THRESHOLD", "SILUT_SLOPE", "SILUT_OFFSET"), map(repr, constants), strict=True)
+                )
 
         def up(name: str) -> Any:
             value = model.get(f"{block}.{name}")
@@ -214,7 +221,8 @@ class EntryKernels:
         self.edges = edges
         self.at = {
             "d": padded(d, np.float64), "r": padded(np.sqrt((d**2).sum(axis=1)), np.float64),
-            "start": edges.start.astype(np.int32), "j": padded(edges.j, np.int32), "types": edges.types.astype(np.int32),
+            "start": edges.start.astype(np.int32), "j": padded(edges.j, np.int32),
+            "types": edges.types.astype(np.int32),
         }  # fmt: skip
         self.pads = {name: value.astype(np.int32) for name, value in edges.pads.items()}
         self.pad_types = edges.pad_types().astype(np.int32)
@@ -247,8 +255,8 @@ class EntryKernels:
 
     def _repinit(self, backward: bool, values: Any) -> None:
         values = values | self.at | {
-            "statistics": self.statistics("repinit"), "net": self.repinit.args, "inv_nsel": float(self.model["repinit.inv_nsel"]),
-            "centres": self.edges.centres, "ng": self.ng, "axis": self.axis, "ntypes": self.ntypes,
+            "statistics": self.statistics("repinit"), "net": self.repinit.args,
+            "inv_nsel": float(self.model["repinit.inv_nsel"]), "centres": self.edges.centres, "ng": self.ng, "axis": self.axis, "ntypes": self.ntypes,
             "one_side": int(self.config["descriptor"]["repinit"]["type_one_side"]), "d_width": self.nd,
         }  # fmt: skip
 
@@ -259,7 +267,9 @@ class EntryKernels:
             return 4 * self.ng + self.repinit.numbers(backward, lanes, self.size)
 
         name = "repinit_backward" if backward else "repinit"
-        self._launch("repinit.cu", name, "RepinitBackwardArgs" if backward else "RepinitArgs", values, self.repinit, small, work)
+        self._launch(
+            "repinit.cu", name, "RepinitBackwardArgs" if backward else "RepinitArgs", values, self.repinit, small, work
+        )
 
     def _three(self, backward: bool, values: Any) -> None:
         vectors = np.ascontiguousarray(self.model["three_body.pad"][:, 1:], self.real)
@@ -267,7 +277,8 @@ class EntryKernels:
             "statistics": self.statistics("three_body"), "net": self.three.args,
             "inv_nsel_squared": float(self.model["three_body.inv_nsel_squared"]), "centres": self.edges.centres,
             "per_frame": self.edges.centres // self.edges.frames, "n3": self.n3, "ntypes": self.ntypes,
-            "d_width": self.nd, "offset": self.nd - self.n3, "start": self.three_start, "master_start": self.at["start"],
+            "d_width": self.nd, "offset": self.nd - self.n3, "start": self.three_start,
+            "master_start": self.at["start"],
             "pad": self.pads["three"], "pad_types": self.pad_types, "pad_v": vectors if vectors.any() else None,
         }  # fmt: skip
 
@@ -279,7 +290,15 @@ class EntryKernels:
             return -(-self.n3 // 4) * 4 + self.three.numbers(backward, lanes, self.size)
 
         name = "three_body_backward" if backward else "three_body"
-        self._launch("three_body.cu", name, "ThreeBodyBackwardArgs" if backward else "ThreeBodyArgs", values, self.three, small, work)
+        self._launch(
+            "three_body.cu",
+            name,
+            "ThreeBodyBackwardArgs" if backward else "ThreeBodyArgs",
+            values,
+            self.three,
+            small,
+            work,
+        )
 
     def _g2_embed(self, name: str, struct: str, values: Any) -> None:
         values = values | {
@@ -294,11 +313,17 @@ class EntryKernels:
 
     def forward(self) -> Arrays:
         empty, real, n, e = self.device.empty, self.real, self.edges.centres, self.repformer_capacity
-        self.out = {"D": empty((n, self.nd), real), "g2": empty((e, self.n2), real), "h2": empty((e, 3), real), "w": empty(e, real)}
+        self.out = {
+            "D": empty((n, self.nd), real),
+            "g2": empty((e, self.n2), real),
+            "h2": empty((e, 3), real),
+            "w": empty(e, real),
+        }
         self.M = empty((n, self.ng, 4), real)
         pad_G = self.up("repinit.pad_embedding")
-        pads = {"pad": self.pads["repinit"], "pad_types": self.pad_types, "pad_G": pad_G,
-                "pad_R": None if pad_G is None else self.up("repinit.pad"), "per_frame": n // self.edges.frames}  # fmt: skip
+        pad_R = None if pad_G is None else self.up("repinit.pad")
+        pads = {"pad": self.pads["repinit"], "pad_types": self.pad_types, "pad_G": pad_G, "pad_R": pad_R,
+                "per_frame": n // self.edges.frames}  # fmt: skip
         self._repinit(False, {"D": self.out["D"], "M": self.M, **pads})
         if self.n3:
             self._three(False, {"D": self.out["D"]})

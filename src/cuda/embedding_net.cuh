@@ -24,6 +24,8 @@ namespace dpa2 {
 
 constexpr int LANE_ROW = cuda::lane_row(LANES, sizeof(real));
 constexpr int QUADS = LANES / 4;  // lanes are read and written four at a time
+// Blocks of a multiprocessor that registers are to leave room for: more of them would spill.
+constexpr int FORWARD_BLOCKS = 4, BACKWARD_BLOCKS = sizeof(real) == 4 ? 4 : 3;
 static_assert(LANES >= cuda::least_lanes && (LANES & (LANES - 1)) == 0 && LANES <= 128, "a power of two");
 
 #ifdef GATED

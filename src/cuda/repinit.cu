@@ -42,7 +42,7 @@ struct Tile {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) repinit(const cuda::RepinitArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, FORWARD_BLOCKS) repinit(const cuda::RepinitArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
   const int ng = a.ng, axis = a.axis;
   Tile tile(shared, false);
@@ -135,7 +135,8 @@ __device__ __forceinline__ void moments_gradient(int ng, int axis, real factor, 
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) repinit_backward(const cuda::RepinitBackwardArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, BACKWARD_BLOCKS)
+    repinit_backward(const cuda::RepinitBackwardArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
   const int ng = a.ng;
   Tile tile(shared, true);

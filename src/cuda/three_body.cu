@@ -102,7 +102,7 @@ struct Pairs {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) three_body(const cuda::ThreeBodyArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, FORWARD_BLOCKS) three_body(const cuda::ThreeBodyArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
   const int n3 = a.n3, lane = threadIdx.x % QUADS * 4;
   Pairs at(shared, false);
@@ -177,7 +177,8 @@ __device__ __forceinline__ void add_pairs(const Pairs& at, const Side& other, in
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, 2) three_body_backward(const cuda::ThreeBodyBackwardArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, BACKWARD_BLOCKS)
+    three_body_backward(const cuda::ThreeBodyBackwardArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
   const int n3 = a.n3, lane = threadIdx.x % QUADS * 4;
   Pairs at(shared, true);

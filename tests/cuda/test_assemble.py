@@ -104,7 +104,9 @@ def test_virials_of_deepmd_kit(name: str) -> None:
     found = case.device.empty((edges.atoms, 9), np.float64)
     for axis in range(3):
         seed = case.device.empty(edges.centres, np.float64)
-        case.launch("coordinate", 1, 128, "CoordinateArgs", {"out": seed, "wrapped": x, "centres": edges.centres, "axis": axis})
+        case.launch(
+            "coordinate", 1, 128, "CoordinateArgs", {"out": seed, "wrapped": x, "centres": edges.centres, "axis": axis}
+        )
         np.testing.assert_array_equal(seed, x[: edges.centres, axis])
         values = {"atom_virial": found, "seeded": case.seeded, "plain": case.gamma, "wrapped": x,
                   "centre": edges.centre().astype(np.int32), "ends": case.ends, "axis": axis}  # fmt: skip

@@ -28,7 +28,9 @@ def small(seed: int = 1, **options: Any) -> tuple[Any, Any]:
     return random_model(np.random.default_rng(seed), **options)
 
 
-def assert_right(config: Any, weights: Any, edges: Any, precision: str = "double", seed: int = 11, **form: Any) -> EntryKernels:
+def assert_right(
+    config: Any, weights: Any, edges: Any, precision: str = "double", seed: int = 11, **form: Any
+) -> EntryKernels:
     kernels = EntryKernels(config, weights, EmulatedDevice(seed), precision, **form)
     kernels.lists(edges, edges.d)
     found, want = kernels.forward(), reference(config, weights, edges, edges.d)
@@ -130,7 +132,9 @@ def test_lanes(lanes: int, precision: str) -> None:
 @pytest.mark.parametrize("precision", ["double", "float"])
 def test_work_in_global_memory(precision: str) -> None:
     """Fewer blocks than centres."""
-    assert_right(*small(davg=0.3), draw_edges(8, COUNTS), precision, lanes=128 // (8 if precision == "double" else 4), scratch=3)
+    assert_right(
+        *small(davg=0.3), draw_edges(8, COUNTS), precision, lanes=128 // (8 if precision == "double" else 4), scratch=3
+    )
 
 
 @pytest.mark.slow
@@ -143,8 +147,8 @@ def test_tiles_of_neighbours(n: int, padded: bool) -> None:
 
 @pytest.mark.parametrize(
     ("width", "precision", "lanes"),
-    [(66, "double", {8, 16}), pytest.param(120, "float", {16, 32}, marks=slow), pytest.param(240, "double", {4, 8, 16}, marks=slow),
-     pytest.param(800, "float", {4, 32}, marks=slow), pytest.param(900, "double", {16}, marks=slow)],
+    [(66, "double", {8, 16}), pytest.param(120, "float", {16, 32}, marks=slow),
+     pytest.param(240, "double", {4, 8, 16}, marks=slow), pytest.param(800, "float", {4, 32}, marks=slow), pytest.param(900, "double", {16}, marks=slow)],
 )  # fmt: skip
 def test_wide_networks(width: int, precision: str, lanes: set[int]) -> None:
     """What fits into shared memory is taken, and where nothing does, the channels are in global memory."""
@@ -154,7 +158,9 @@ def test_wide_networks(width: int, precision: str, lanes: set[int]) -> None:
     assert any(form[2] for form in kernels.forms) == (width >= 240)
 
 
-@pytest.mark.parametrize("name", ["base", "strip", "davg_strip", "one_side_strip", "first_layer_skip", "three_body_skip_strip"])
+@pytest.mark.parametrize(
+    "name", ["base", "strip", "davg_strip", "one_side_strip", "first_layer_skip", "three_body_skip_strip"]
+)
 def test_models_of_deepmd_kit(name: str) -> None:
     case = golden(name)
     assert_right(case.config, case.weights, draw_edges(10, COUNTS, len(case.config["type_map"])))

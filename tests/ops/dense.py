@@ -37,6 +37,8 @@ def nodes_of(run: Cuda) -> Nodes:
 
 
 class EnvMat(Operation):
+    """Kernels of CUDA make its rows where they need them: tests/cuda/test_entry.py."""
+
     name = "env_mat"
     forward = Bounds(5e-14, 2e-5)
     gradient = Bounds(1e-12, 1e-4)
@@ -62,20 +64,6 @@ class EnvMat(Operation):
             else:
                 gradient[own] = run(self.name, [n], blocks, [seeds[0][own].T, seeds[1][own]])[0].reshape(3, n).T
         return [R, sw] if seeds is None else [gradient]
-
-    def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        d, r = (run.constant(value, np.float64) for value in (x["d"], np.sqrt((x["d"] ** 2).sum(axis=1))))
-        mean, inv_std = run.up(self.statistics["mean"]), run.up(1.0 / self.statistics["std"])
-        centre, types = run.integers(CENTRE), run.integers(TYPES)
-        cut = (self.cut[0], 1.0 / (self.cut[1] - self.cut[0]), self.cut[2])
-        if seeds is None:
-            R, sw = run.array("R", EDGES, 4), run.array("sw", EDGES)
-            run.run("env_mat.cu", "env_mat", 1, EDGES, R, sw, d, r, None, centre, types, mean, inv_std, *cut)
-            return [run.down(R), run.down(sw)]
-        gamma, edge = run.filled(EDGES, 3), run.integers(np.arange(EDGES))
-        run.run("env_mat.cu", "env_mat_backward", 1, EDGES, gamma, 1, run.up(seeds[0]), run.up(seeds[1]), d, r, edge,
-                centre, types, inv_std, *cut, 0.0)  # fmt: skip
-        return [run.added(gamma)]
 
 
 class Activation(Operation):
@@ -189,6 +177,8 @@ class ResidualUpdate(Operation):
 
 
 class G2Embed(Operation):
+    """On CUDA together with the environment matrix: tests/cuda/test_entry.py."""
+
     name = "g2_embed"
     n2 = 5
 
@@ -205,24 +195,6 @@ class G2Embed(Operation):
         if seeds is None:
             return [run(self.name, ints, blocks)[0], x["R"][:, 1:]]
         return [np.column_stack([run(self.name, ints, blocks, seeds[:1])[0], seeds[1]])]
-
-    def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        g2, h2 = run.array("g2", EDGES, self.n2), run.array("h2", EDGES, 3)
-        kept, w = run.array("x", EDGES), run.array("w", EDGES)
-        any_sw, *any_d = (
-            run.filled(EDGES),
-            *(run.constant(np.zeros(shape), np.float64) for shape in ((EDGES, 3), EDGES)),
-        )
-        weight, bias = run.up(self.weights["l.matrix"][0]), run.up(self.weights["l.bias"])
-        edge, options = run.integers(np.arange(EDGES)), defines("silu")
-        run.run("g2_embed.cu", "g2_embed", 2, EDGES, self.n2, 1, 0.0, g2, h2, kept, w, run.up(x["R"]), any_sw,
-                *any_d, edge, weight, bias, defines=options)  # fmt: skip
-        if seeds is None:
-            return [run.down(g2), run.down(h2)]
-        dR = run.array("dR", EDGES, 4)
-        run.warps("g2_embed.cu", "g2_embed_backward", EDGES, self.n2, dR, run.up(seeds[0]), run.up(seeds[1]), kept,
-                  weight, bias, defines=options)  # fmt: skip
-        return [run.down(dR)]
 
 
 class Fitting(Operation):
