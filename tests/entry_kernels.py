@@ -256,7 +256,8 @@ class EntryKernels:
     def _repinit(self, backward: bool, values: Any) -> None:
         values = values | self.at | {
             "statistics": self.statistics("repinit"), "net": self.repinit.args,
-            "inv_nsel": float(self.model["repinit.inv_nsel"]), "centres": self.edges.centres, "ng": self.ng, "axis": self.axis, "ntypes": self.ntypes,
+            "inv_nsel": float(self.model["repinit.inv_nsel"]), "centres": self.edges.centres,
+            "ng": self.ng, "axis": self.axis, "ntypes": self.ntypes,
             "one_side": int(self.config["descriptor"]["repinit"]["type_one_side"]), "d_width": self.nd,
         }  # fmt: skip
 

@@ -148,7 +148,8 @@ def test_tiles_of_neighbours(n: int, padded: bool) -> None:
 @pytest.mark.parametrize(
     ("width", "precision", "lanes"),
     [(66, "double", {8, 16}), pytest.param(120, "float", {16, 32}, marks=slow),
-     pytest.param(240, "double", {4, 8, 16}, marks=slow), pytest.param(800, "float", {4, 32}, marks=slow), pytest.param(900, "double", {16}, marks=slow)],
+     pytest.param(240, "double", {4, 8, 16}, marks=slow),
+     pytest.param(800, "float", {4, 32}, marks=slow), pytest.param(900, "double", {16}, marks=slow)],
 )  # fmt: skip
 def test_wide_networks(width: int, precision: str, lanes: set[int]) -> None:
     """What fits into shared memory is taken, and where nothing does, the channels are in global memory."""
