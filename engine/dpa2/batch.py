@@ -16,7 +16,7 @@ R = TypeVar("R")
 LARGEST_SMALL_FRAME = 1024
 # Frames that are handed out ahead of the one that is waited for, per thread: results are kept until their turn comes.
 AHEAD = 4
-# Frames of a GPU are evaluated together up to so many atoms: enough to keep one busy, in two or three gigabytes.
+# Frames of a GPU are evaluated together up to so many atoms: enough to keep one busy, in a few gigabytes.
 ATOMS_AT_ONCE = 16384
 
 

@@ -190,3 +190,29 @@ def test_models_of_the_cpu_say_so(tmp_path: Path) -> None:
         assert call("model_device", int(model[0])) == b"cpu"
         assert call("model_precision", int(model[0])) == b"float32"
         call("model_free", int(model[0]))
+
+
+CPP = r"""
+#include <dpa2.hpp>
+#include <cstdio>
+
+int main(int argc, char **argv) try {
+  const dpa2::Model model(argv[1], "float64", 0.0, argv[argc - 1]);
+  dpa2::Structure pair;
+  pair.coords = {0.0, 0.0, 0.0, 0.96, 0.0, 0.0};
+  pair.types = {0, 1};
+  std::printf("%s %.17g\n", model.device().c_str(), model.evaluate(pair).energy);
+} catch (const dpa2::Error &error) {
+  std::printf("%d %s\n", error.status(), error.what());
+}
+"""
+
+
+def test_cplusplus(tmp_path: Path) -> None:
+    source, program, path = tmp_path / "program.cpp", tmp_path / "program", model_file("base", tmp_path)
+    source.write_text(CPP)
+    output_of(["c++", "-std=c++17", *STRICT, source, *package_flags(), "-o", program])
+    answers = [output_of([program, path, device], **environment()).split() for device in ("cpu", "cuda")]
+    assert [name for name, _ in answers] == ["cpu", "cuda:0"]
+    assert float(answers[1][1]) == pytest.approx(float(answers[0][1]), rel=1e-11)
+    assert output_of([program, path, "tpu"]).startswith(f"{INVALID_INPUT} device must be")

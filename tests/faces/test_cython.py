@@ -219,6 +219,7 @@ def test_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, python = ModelHandle("model.safetensors"), dpa2.load("model.safetensors")
     assert model.type_map == python.type_map
     assert model.precision == python.precision
+    assert model.device == ModelHandle("model.safetensors", None, 0.0, "cpu").device == "cpu"
     assert (model.rcut, model.descriptor_dim) == (python.rcut, python.descriptor_dim)
     assert (model.fparam_dim, model.aparam_dim) == (0, 0)
     assert model.g2_dim == model_data().config["descriptor"]["repformer"]["g2_dim"]
@@ -248,6 +249,9 @@ def test_refusals_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ModelHandle("model.safetensors", skin=-1.0)
     with pytest.raises(dpa2.InputError, match="NUL"):
         ModelHandle("model\0.safetensors")
+    for device, message in (("gpu", "device must be 'cpu', 'cuda' or 'cuda:N'"), ("cuda\0:1", "NUL")):
+        with pytest.raises(dpa2.InputError, match=message):
+            ModelHandle("model.safetensors", device=device)
     model = ModelHandle("model.safetensors")
     with pytest.raises(dpa2.InputError, match="has a model already"):
         model.__init__("params.safetensors")  # type: ignore[misc]
@@ -271,6 +275,6 @@ def test_refusals_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_handle_without_a_model_is_no_crash() -> None:
     nothing = ModelHandle.__new__(ModelHandle)
     assert (nothing.type_map, nothing.precision, nothing.rcut, nothing.descriptor_dim) == ((), "", 0.0, 0)
-    assert (nothing.kind, nothing.outputs) == ("", {})
+    assert (nothing.kind, nothing.device, nothing.outputs) == ("", "", {})
     with pytest.raises(dpa2.InputError, match="model is NULL"):
         nothing.evaluate(COORDS, TYPES)

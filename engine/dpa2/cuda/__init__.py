@@ -1,5 +1,5 @@
-"""The model on a CUDA device: launch code in Python, kernels in CUDA C++ (the folder src/cuda of the source tree).
+"""Models on a CUDA device: what Python adds to the host in C++ (src/gpu of the source tree).
 
-:mod:`.device` is all that the rest knows of a device; :mod:`.engine` evaluates models. CuPy is imported when a
-:class:`~dpa2.cuda.device.CupyDevice` is made and not before.
+:mod:`.hooks` has CuPy compile kernels and give memory, :mod:`.arrays` takes and makes arrays of the device, and
+:mod:`.gpu` evaluates frames. CuPy is imported when a model is loaded and not before.
 """
