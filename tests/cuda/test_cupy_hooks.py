@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import dpa2
 import numpy as np
 import pytest
-from cupy_stand_in import Array, Memory, Module, StandIn, sources
+from cupy_stand_in import Array, Memory, Module, StandIn
 from dpa2._native import kernel_folder, kernel_options
 from dpa2.cuda import gpu, hooks
 from dpa2.cuda.arrays import CupyArrays
@@ -27,21 +29,34 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return stand_in
 
 
-def test_compiled_once_with_the_options_of_all_compilers(cupy: StandIn) -> None:
+@pytest.fixture
+def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with small kernels and what they include, in place of the installed one."""
+    installed = Path(kernel_folder())
+    shutil.copytree(Path(__file__).parent / "sources", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(installed / "math", tmp_path / "math")
+    for header in installed.glob("cuda/*.cuh"):
+        shutil.copy(header, tmp_path / "cuda")
+    monkeypatch.setenv("DPA2_CUDA_SOURCES", str(tmp_path))
+    return tmp_path
+
+
+def test_compiled_once_with_the_options_of_all_compilers(cupy: StandIn, kernels: Path) -> None:
     made = CupyHooks(1)
-    calls = [("linear.cu", [("real", "float"), ("ACT", "1")])] * 2 + [("linear.cu", [("real", "double"), ("ACT", "1")])]
-    handles = [made.function(source, "copy_columns", defines) for source, defines in calls]
+    defines = [[("real", "float"), ("ACT", "1")], [("real", "float"), ("ACT", "1")], [("real", "double"), ("ACT", "1")]]
+    handles = [made.function("small.cu", "scale", given) for given in defines]
     first, second = Module.made
     assert all(handles)
     assert handles[2] not in handles[:2]
     folder = kernel_folder()
-    assert first.options == tuple(kernel_options(calls[0][1], folder))
+    assert folder == str(kernels)
+    assert first.options == tuple(kernel_options(defines[0], folder))
     assert {"-Dreal=float", "-DACT=1", f"-I{folder}"} <= set(first.options)
     assert "-Dreal=double" in second.options
     assert (first.device, StandIn.current) == (1, [0])
     digest, _, text = first.code.partition("\n")
-    assert len(digest) == len("// ") + 64
-    assert text == next(path for path in sources() if path.name == "linear.cu").read_text(encoding="utf-8")
+    assert digest == f"// {hooks.headers(kernels)}"
+    assert text == (kernels / "cuda" / "small.cu").read_text(encoding="utf-8")
 
 
 def test_headers_are_part_of_the_text(tmp_path: Any) -> None:
@@ -88,7 +103,7 @@ def test_errors_become_those_of_dpa2(cupy: StandIn) -> None:
         with pytest.raises(kind):  # through the compiled core
             model_of(golden("base"), device="cuda")
         cupy.RawModule = Module
-    cupy.RawModule = fails(ValueError("linear.cu(3): error: what is this"))
+    cupy.RawModule = fails(ValueError("(3): error: what is this"))
     with pytest.raises(dpa2.Error, match=r"compiling .*what is this"):
         model_of(golden("base"), device="cuda")
 
