@@ -380,7 +380,7 @@ class Model:
         Raises:
             InputError: an atom that could not be evaluated.
         """
-        return True if self._gpu is None else self._gpu.queue.settle()
+        return True if self._gpu is None else self._gpu.queue.check()
 
     def _on_device(self, *frames: Any) -> Any:
         """Coordinates, types, box and pbc, where the model and the coordinates are on a GPU; else None."""

@@ -233,12 +233,13 @@ def test_arrays_that_are_refused(number: int, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_atoms_that_cannot_be_evaluated() -> None:
-    """What was wrong is said at the check, and results of other evaluations stand."""
+    """What was wrong is said at the check or by the next evaluation, and results before it stand."""
     model, (coords, types, box) = gpu_model("base"), frame_of(golden("base").systems[0])
     wanted = model.evaluate(coords, types, box)
     bad = coords.copy()
     bad[3, 0] = np.nan
-    wrong, good = model.evaluate(OnDevice(bad), types, box), model.evaluate(OnDevice(coords), types, box)
+    good, wrong = model.evaluate(OnDevice(coords), types, box), model.evaluate(OnDevice(bad), types, box)
+    assert_same(model.evaluate(coords, types, box), wanted, 0.0)
     assert_same(good.check(), wanted, 0.0)
     for _ in range(2):
         with pytest.raises(dpa2.InputError, match="atom 3"):

@@ -17,26 +17,32 @@ class Core:
 
     def __init__(self) -> None:
         self.ran: list[str] = []
-        self._void, self._wrong, self.looks = False, "", 0
+        self.wrong: list[str] = []
+        self.eager = False  # what was wrong is found at the next evaluation already
+        self.void, self.looks = False, 0
+
+    def say(self) -> None:
+        if self.wrong:
+            raise dpa2.InputError(f"{self.wrong.pop(0)} is wrong")
 
     def run(self, name: str, void: int = 0, wrong: bool = False) -> Callable[[], None]:
         left = [void]
 
         def evaluate() -> None:
+            if self.eager:
+                self.say()
             self.ran.append(name)
-            self._void |= left[0] > 0
+            self.void |= left[0] > 0
             left[0] -= 1
             if wrong:
-                self._wrong = f"{name} is wrong"
+                self.wrong.append(name)
 
         return evaluate
 
     def check(self) -> tuple[bool, list[Any]]:
         self.looks += 1
-        if words := self._wrong:
-            self._wrong = ""
-            raise dpa2.InputError(words)
-        stands, self._void = not self._void, False
+        self.say()
+        stands, self.void = not self.void, False
         return stands, [((), (0, 1, float(len(self.ran))))]
 
 
@@ -51,7 +57,7 @@ def queued(core: Core) -> Callable[..., Pending]:
 
     def put(name: str, said: list[Any] | None = None, **options: Any) -> Pending:
         run = core.run(name, **options)
-        pending = Pending(queue, run, (lambda remarks: None) if said is None else said.append)
+        pending = Pending(queue, run, (said if said is not None else []).extend)
         queue.put(pending, run)
         return pending
 
@@ -81,8 +87,8 @@ def test_void_results_are_repeated(core: Core, queued: Any) -> None:
 
 def test_a_check_of_everything(core: Core, queued: Any) -> None:
     result = queued("a", void=1)
-    assert not queued.queue.settle()
-    assert queued.queue.settle()
+    assert not queued.queue.check()
+    assert queued.queue.check()
     result.check()
     assert core.ran == ["a", "a"]
 
@@ -116,9 +122,16 @@ def test_remarks_are_those_of_the_last_evaluation(queued: Any) -> None:
     said: list[Any] = []
     first, last = queued("a", said), queued("b", said)
     first.check()
-    assert said == [[Remarks((), (0, 1, 2.0))]]
-    last.check()
-    assert len(said) == 1
+    assert said == []
+    for _ in range(2):
+        last.check()
+        assert said == [Remarks((), (0, 1, 2.0))]
+    queued("c", said)
+    kept = queued("d", said)
+    assert queued.queue.check()
+    assert said[1:] == [Remarks((), (0, 1, 4.0))]
+    kept.check()
+    assert len(said) == 2
 
 
 def test_nothing_is_kept_of_results_that_stand(core: Core, queued: Any) -> None:
@@ -134,9 +147,53 @@ def test_nothing_is_kept_of_results_that_stand(core: Core, queued: Any) -> None:
     import weakref
 
     weakref.finalize(held, lambda: gone.append(True))
-    pending = Pending(queue, evaluate, lambda remarks: None)
+
+    def say(remarks: Any, what: Any = held) -> None:
+        pass
+
+    pending = Pending(queue, evaluate, say)
     queue.put(pending, evaluate)
     pending.check()
-    del held, evaluate
+    del held, evaluate, say
     gc.collect()
     assert gone
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_two_that_are_wrong(core: Core, queued: Any, eager: bool) -> None:
+    first, second, good = queued("a", wrong=True), queued("b", wrong=True), queued("c")
+    core.eager = eager
+    for _ in range(2):
+        for result, name in ((second, "b"), (first, "a")):
+            with pytest.raises(dpa2.InputError, match=f"{name} is wrong"):
+                result.check()
+        good.check()
+
+
+def test_the_next_evaluation_finds_what_was_wrong(core: Core, queued: Any) -> None:
+    core.eager = True
+    good, bad = queued("a"), queued("b", wrong=True)
+    with pytest.raises(dpa2.InputError, match="b is wrong"):
+        queued("c")
+    assert core.ran == ["a", "b"]
+    good.check()
+    with pytest.raises(dpa2.InputError, match="b is wrong"):
+        bad.check()
+    queued("d").check()
+
+
+def test_arrays_of_the_host_are_not_told_of_others(core: Core, queued: Any) -> None:
+    core.eager = True
+    bad = queued("a", wrong=True)
+    answer = core.run("host")
+    assert queued.queue.pass_by(lambda: (answer(), 7)[1]) == 7
+    with pytest.raises(dpa2.InputError, match="a is wrong"):
+        bad.check()
+
+    def fails() -> None:
+        raise dpa2.InputError("of its own")
+
+    queued("b")
+    for _ in range(2):
+        with pytest.raises(dpa2.InputError, match="of its own"):
+            queued.queue.pass_by(fails)

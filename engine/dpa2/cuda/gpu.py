@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # An evaluation that is void every time: the core's buffers grow with every one of them.
 _MOST_REPEATS = 8
 
+T = TypeVar("T")
 Report = Callable[[Remarks, Batch, int], None]
 
 
@@ -67,7 +69,10 @@ class GpuModel:
             if name in inputs:  # the core's forces are minus the gradient
                 inputs[name] = np.negative(inputs[name])
         nframes, natoms = inputs["types"].shape
-        found = self.native.evaluate(nframes, natoms, batch.pbc, inputs, dict(results), atomic, vjp=weights is not None)
+        places = dict(results)
+        found = self.queue.pass_by(
+            lambda: self.native.evaluate(nframes, natoms, batch.pbc, inputs, places, atomic, vjp=weights is not None)
+        )
         return [Remarks(*one) for one in found]
 
 
@@ -75,28 +80,37 @@ class Pending:
     """An evaluation that was queued; ``check`` waits for it, and has it done again where it is void."""
 
     def __init__(self, queue: Queue, run: Callable[[], None], report: Callable[[Sequence[Remarks]], None]) -> None:
-        self._queue, self._run, self.report = queue, run, report
+        self._queue, self._run, self._report = queue, run, report
         self.number, self.stands = 0, False
+        self.remarks: Sequence[Remarks] = ()
 
     def check(self) -> None:
-        with self._queue.lock:
+        queue = self._queue
+        with queue.lock:
             for _ in range(_MOST_REPEATS):
                 if self.stands:
-                    self._run = _nothing  # which had kept what was evaluated
-                    return
-                if not self._queue.waits(self):
-                    self._queue.put(self, self._run)
-                alone = self._queue.since == 1
+                    break
+                alone = queue.since == (1 if queue.waits(self) else 0)
                 try:
-                    self._queue.settle()
+                    if not queue.waits(self):
+                        queue.put(self, self._run)
+                    queue.settle()
                 except Error:
                     if alone:
                         raise
                     # of which evaluation that is shows when this one is repeated alone
-        raise Error("an evaluation on the GPU stays void however large its buffers are: please report it")
+            if not self.stands:
+                raise Error("an evaluation on the GPU stays void however large its buffers are: please report it")
+            self._run = _nothing  # which had kept what was evaluated
+        self.say()
+
+    def say(self) -> None:
+        """Reports what there is to say about a result that stands, once."""
+        report, self._report = self._report, _nothing
+        report(self.remarks)
 
 
-def _nothing() -> None:
+def _nothing(*_: Any) -> None:
     """What is left to do for a result that stands."""
 
 
@@ -114,27 +128,63 @@ class Queue:
         return pending in self._waiting
 
     def put(self, pending: Pending, run: Callable[[], None]) -> None:
+        """Queues an evaluation. Raises what was wrong with it, or with one before it that was not looked at."""
         with self.lock:
-            run()
+            try:
+                run()
+            except BaseException:
+                self._forget()
+                raise
             self._number += 1
             self.since += 1
             pending.number = self._number
             self._waiting.add(pending)
 
+    def pass_by(self, run: Callable[[], T]) -> T:
+        """What is not queued: arrays of the host. What was wrong with others is left to their checks."""
+        with self.lock:
+            try:
+                return run()
+            except Error:
+                if self.since == 0:
+                    raise
+                self._forget()
+                return run()
+
     def settle(self) -> bool:
         """Waits for all, and says whether all results stand. Raises what was wrong with one of them."""
         with self.lock:
-            looked_at = list(self._waiting)
+            try:
+                stands, remarks = self._native.check()
+            except BaseException:
+                self._forget()
+                raise
+            for pending in self._waiting:
+                pending.stands = stands
+                if stands and pending.number == self._number:  # the remarks are those of the last evaluation
+                    pending.remarks = [Remarks(*one) for one in remarks]
             self._waiting.clear()
             self.since = 0
-            stands, remarks = self._native.check()
-            for pending in looked_at:
-                pending.stands = stands
-            if stands:
-                for pending in looked_at:
-                    if pending.number == self._number:  # the remarks are those of the last evaluation
-                        pending.report([Remarks(*one) for one in remarks])
             return bool(stands)
+
+    def check(self) -> bool:
+        """The same, and reports what there is to say."""
+        with self.lock:
+            waiting = list(self._waiting)
+            stands = self.settle()
+        for pending in waiting:
+            if pending.stands:
+                pending.say()
+        return stands
+
+    def _forget(self) -> None:
+        """After an error, whose evaluation is not known: what waits has to be done again when it is checked."""
+        self._waiting.clear()
+        while self.since > 0:
+            self.since -= 1
+            with suppress(Error):
+                self._native.check()
+                self.since = 0
 
 
 def shapes(natoms: int, atomic: int, forces: bool) -> dict[str, tuple[int, ...]]:
@@ -268,10 +318,12 @@ class DeviceFrames:
                 frames, natoms, pbc, {**given, "boxes": boxes}, places, atomic, vjp=vjp, stream=arrays.stream
             )
 
-        pending = Pending(self._model.queue, run, self._say)
-        self._model.queue.put(pending, run)
-        if self._at_once:
-            pending.check()
+        queue = self._model.queue
+        pending = Pending(queue, run, self._say)
+        with queue.lock:  # what is checked at once is the last evaluation, whose remarks are known
+            queue.put(pending, run)
+            if self._at_once:
+                pending.check()
         return found, pending
 
     def _say(self, remarks: Sequence[Remarks]) -> None:
