@@ -49,7 +49,7 @@ DeviceNetwork<T> upload_network(const FoldedEmbeddingNet& net, bool gate_switch,
     widest = std::max(widest, layer.out);
   }
   out.args.layers = static_cast<int>(net.layers.size());
-  out.args.layout = loader.upload(layout);
+  out.args.layout = loader.uploaded(layout);
   out.args.weights = loader.upload<T>(parts.all);
   out.args.type_term = loader.upload<T>(net.type_term);
   out.args.type_skip = loader.upload<T>(net.type_skip);

@@ -5,6 +5,7 @@
 
 #include "error.hpp"
 #include "gpu/stream_queue.hpp"
+#include "neighbors/settings.hpp"
 
 namespace dpa2::gpu {
 
@@ -30,11 +31,11 @@ A* piece(void* block, std::int64_t offset) {
 }  // namespace
 
 template <class T>
-EngineOf<T>::EngineOf(const Config& config, const Folded& folded, const NeighborSettings& settings, int device, Hooks hooks)
+EngineOf<T>::EngineOf(const Config& config, const Folded& folded, int device, Hooks hooks)
     : config_(config), device_(Device::open(device)), hooks_(std::move(hooks)) {
   const Device::Use use(*device_);
   loader_ = std::make_unique<DeviceLoader>(device_, hooks_, sizeof(T) == 4 ? "float" : "double");
-  search_ = std::make_unique<Search>(settings, *loader_);
+  search_ = std::make_unique<Search>(neighbor_settings(config), *loader_);
   network_ = std::make_unique<Network<T>>(config, folded, *loader_);
   stream_ = std::make_unique<Stream>(device_);
   capture_stream_ = std::make_unique<Stream>(device_);
@@ -486,10 +487,9 @@ int EngineOf<T>::launches() const {
 template class EngineOf<float>;
 template class EngineOf<double>;
 
-std::unique_ptr<Engine> make_engine(const Config& config, const Folded& folded, const NeighborSettings& settings,
-                                    const std::string& precision, int device, Hooks hooks) {
-  if (precision == "float32") return std::make_unique<EngineOf<float>>(config, folded, settings, device, std::move(hooks));
-  return std::make_unique<EngineOf<double>>(config, folded, settings, device, std::move(hooks));
+std::unique_ptr<Engine> make_engine(const Config& config, const Folded& folded, const std::string& precision, int device, Hooks hooks) {
+  if (precision == "float32") return std::make_unique<EngineOf<float>>(config, folded, device, std::move(hooks));
+  return std::make_unique<EngineOf<double>>(config, folded, device, std::move(hooks));
 }
 
 }  // namespace dpa2::gpu

@@ -94,7 +94,6 @@ class Engine {
 };
 
 /// `device`: its number among those that CUDA shows. Throws Error where there is no driver or no such device.
-std::unique_ptr<Engine> make_engine(const Config& config, const Folded& folded, const NeighborSettings& settings,
-                                    const std::string& precision, int device, Hooks hooks);
+std::unique_ptr<Engine> make_engine(const Config& config, const Folded& folded, const std::string& precision, int device, Hooks hooks);
 
 }  // namespace dpa2::gpu

@@ -46,7 +46,7 @@ Fitting<T>::Fitting(const Folded& folded, const Config& config, Loader& loader)
   bias_ = loader.upload<double>(folded.energy.bias);
   std::vector<int> counted;
   for (const double value : folded.energy.counted.a) counted.push_back(value != 0.0 ? 1 : 0);
-  counted_ = loader.upload<int>(counted);
+  counted_ = loader.uploaded(counted);
 }
 
 template <class T>

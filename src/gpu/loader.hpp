@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "fold/matrix.hpp"
@@ -19,16 +20,21 @@ class Loader {
   /// Constants of the device that live as long as the engine, rounded once; null where there are none.
   template <class T>
   const T* upload(const std::vector<double>& values) {
-    std::vector<T> rounded(values.size());
-    for (std::size_t k = 0; k < values.size(); ++k) rounded[k] = static_cast<T>(values[k]);
-    return upload(rounded);
+    if constexpr (std::is_same_v<T, double>) {
+      return uploaded(values);
+    } else {
+      std::vector<T> rounded(values.size());
+      for (std::size_t k = 0; k < values.size(); ++k) rounded[k] = static_cast<T>(values[k]);
+      return uploaded(rounded);
+    }
   }
   template <class T>
   const T* upload(const Matrix& m) {
     return upload<T>(m.a);
   }
+  /// The same of numbers that are what they are.
   template <class T>
-  const T* upload(const std::vector<T>& values) {
+  const T* uploaded(const std::vector<T>& values) {
     return values.empty() ? nullptr : static_cast<const T*>(upload_bytes(values.data(), values.size() * sizeof(T)));
   }
 

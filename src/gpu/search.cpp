@@ -114,7 +114,7 @@ Search::Search(const NeighborSettings& settings, Loader& loader)
       store_(loader.function("lists.cu", "store_lists", defines)),
       fill_incoming_(loader.function("lists.cu", "fill_incoming", defines)),
       sort_incoming_(loader.function("lists.cu", "sort_incoming", defines)),
-      excluded_(loader.upload(exclusions(settings))) {}
+      excluded_(loader.uploaded(exclusions(settings))) {}
 
 void Search::enqueue(Queue& queue, const SearchBuffers& in, const Capacity& capacity, Frame& out, SearchStatus* status,
                      SystemStatus* systems) const {

@@ -134,7 +134,7 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
     throw invalid_input("precision must be 'float64' or 'float32', not '", precision_, "'");
   Folded folded = fold(config_, std::move(weights));
   if (const int number = device_number(device); number >= 0)
-    gpu_ = gpu::make_engine(config_, folded, settings_, precision_, number, std::move(hooks));
+    gpu_ = gpu::make_engine(config_, folded, precision_, number, std::move(hooks));
   else if (precision_ == "float64")
     f64_ = std::make_unique<Prepared<double>>(config_, std::move(folded));
   else
