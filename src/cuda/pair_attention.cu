@@ -92,9 +92,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pair_attention(con
 #pragma unroll 1
     for (int jt = 0; jt < at.tiles(); ++jt) {
       const int j0 = at.first + jt * TILE, in_query = at.count(jt);
-      __syncthreads();
+      // Nobody reads the queries before: what came before ends with a barrier, and the keys, which come first, begin with one.
       load_edges(queries, a.h2, a.w, j0, in_query);
-      __syncthreads();
 #pragma unroll 1
       for (int head0 = 0; head0 < a.heads; head0 += warps) {
         // A warp too many does the last head again, and nobody takes what it finds.
@@ -343,10 +342,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD)
 #pragma unroll 1
     for (int jt = 0; jt < tiles; ++jt) {
       const int j0 = at.first + jt * TILE, in_query = at.count(jt);
-      __syncthreads();
+      // Nobody reads the queries before: what came before ends with a barrier, and the keys, which come first, begin with one.
       load_edges(queries, a.h2, a.w, j0, in_query);
       load_edges(up, a.ddh, nullptr, j0, a.ddh != nullptr ? in_query : 0);
-      __syncthreads();
 #pragma unroll 1
       for (int head0 = 0; head0 < a.heads; head0 += warps) {
         const int active = a.heads - head0 < warps ? a.heads - head0 : warps;

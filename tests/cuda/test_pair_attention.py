@@ -310,8 +310,10 @@ def mutated(folder: Path, source: str, old: str, new: str, occurrence: int) -> P
 
 @pytest.mark.slow
 @pytest.mark.cuda
-@pytest.mark.parametrize("barrier", ["__syncthreads();", "__syncwarp();"])
-@pytest.mark.parametrize("occurrence", range(4, 11))
+@pytest.mark.parametrize(
+    ("barrier", "occurrence"),
+    [("__syncthreads();", 1), ("__syncthreads();", 3), ("__syncthreads();", 8), ("__syncwarp();", 7), ("__syncwarp();", 13)],
+)
 def test_a_removed_barrier_is_a_race(tmp_path: Path, barrier: str, occurrence: int) -> None:
     done = sanitized("thread", mutated(tmp_path, "pair_attention.cu", barrier, "", occurrence))
     assert "WARNING: ThreadSanitizer: data race" in done.stderr, done.stderr[-3000:]
@@ -320,5 +322,5 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, barrier: str, occurrence: i
 @pytest.mark.slow
 @pytest.mark.cuda
 def test_a_write_out_of_bounds_is_found(tmp_path: Path) -> None:
-    done = sanitized("address", mutated(tmp_path, "pair_attention.cu", "sums + 4 * (lane_column() + 8 * s)", "sums + 40000", 0))
+    done = sanitized("address", mutated(tmp_path, "pair_attention.cu", "sums + 4 * (lane_column() + 8 * s)", "sums + 400", 0))
     assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr[-3000:]
