@@ -116,6 +116,7 @@ bool EngineOf<T>::attempt(const Call& call) {
       if (!capturing && stream != last_stream_) last_->block(stream);
       bring_in(p, call, stream, capturing);
       if (input.ghosts != nullptr) return run_part(p, call, stream);
+      if (!p.proven) return prove(p, call, stream);
       run(p, call.request, stream, capturing);
       return input.on_device ? device_results(p, call, stream, capturing) : host_results(p, call, stream);
     }
@@ -210,8 +211,9 @@ void EngineOf<T>::plan(Program& p, const Call& call) {
   p.runs = 0;
   PlanningQueue queue(p.plan);
   // Places to point to, for null is absent; nothing reads them.
-  Frame frame = enqueue_search(queue, p, pointer(Plan::alignment), pointer(Plan::alignment));
-  enqueue_network(queue, p, frame, request, pointer(Plan::alignment), pointer(Plan::alignment), nullptr);
+  const Frame frame = enqueue_search(queue, p, pointer(Plan::alignment), pointer(Plan::alignment));
+  if (p.proven || call.input.ghosts != nullptr)
+    enqueue_network(queue, p, frame, request, pointer(Plan::alignment), pointer(Plan::alignment), nullptr);
   p.launches = queue.launches();
   p.planned = true;
 }
@@ -286,6 +288,29 @@ void EngineOf<T>::run(Program& p, const Request& request, Handle stream, bool ca
   else
     launch_all(stream);
   ++p.runs;
+}
+
+// Of a new size only the lists are made, to learn how long they are: everything else is planned for that.
+template <class T>
+bool EngineOf<T>::prove(Program& p, const Call& call, Handle stream) {
+  StreamQueue queue(p.plan, workspace_.places(p.plan), stream);
+  static_cast<void>(enqueue_search(queue, p, workspace_.at(Workspace::input), workspace_.at(Workspace::output)));
+  last_->record(stream);
+  last_stream_ = stream;
+  judge(&p, p.key, call.cells, read_status(p, stream), nullptr);
+  return false;
+}
+
+template <class T>
+const unsigned char* EngineOf<T>::read_status(const Program& p, Handle stream) {
+  Staging::Slot& slot = out_->next(p.out.status_bytes);
+  unsigned char* const status = slot.memory->at<unsigned char>();
+  gpu::check(driver().copy_out(status, address(workspace_.at(Workspace::output)) + static_cast<Address>(p.out.status),
+                               p.out.status_bytes, stream),
+             "copying the state of the lists");
+  slot.copied->record(stream);
+  slot.copied->wait();
+  return status;
 }
 
 template <class T>
@@ -402,13 +427,8 @@ bool EngineOf<T>::device_results(Program& p, const Call& call, Handle stream, bo
   step.done->record(stream);
   last_->record(stream);
   last_stream_ = stream;
-  if (p.proven) {
-    pending_.push_back(std::move(step));
-    return true;
-  }
-  step.done->wait();  // of a new size: its buffers have to be right before anybody relies on them
-  spare_.push_back(std::move(step));
-  return judge(&p, p.key, call.cells, spare_.back().status->template at<unsigned char>(), &last_remarks_);
+  pending_.push_back(std::move(step));
+  return true;
 }
 
 // ------------------------------------------------------------------------------------------------ what went wrong
@@ -430,16 +450,12 @@ bool EngineOf<T>::judge(Program* p, const ProgramKey& key, const std::vector<cud
     return false;
   }
   if (p != nullptr && !p->proven) {
-    p->proven = true;
-    // Now the numbers are known: much that was taken on trust is given back.
+    // Now the numbers are known, and everything is planned for them.
     Capacity least = p->capacity;
     least.master = least.repformer = least.three = 0;
-    const Capacity exact = search_->grown(extent_of(key), least, status);
-    const std::int64_t taken = std::int64_t{p->capacity.master} + 2 * std::int64_t{p->capacity.repformer};
-    if (10 * taken > 12 * (std::int64_t{exact.master} + 2 * std::int64_t{exact.repformer})) {
-      p->capacity = exact;
-      p->planned = false;
-    }
+    p->capacity = search_->grown(extent_of(key), least, status);
+    p->planned = false;
+    p->proven = true;
   }
   if (remarks != nullptr) remarks->resize(frames);
   for (std::size_t f = 0; remarks != nullptr && f < frames; ++f) (*remarks)[f] = search_->remarks(systems[f]);

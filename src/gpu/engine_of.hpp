@@ -57,6 +57,9 @@ class EngineOf final : public Engine {
   void enqueue_network(Queue& queue, const Program& p, const Frame& frame, const Request& request, void* in, void* out,
                        GhostRows<T>* ghosts) const;
   void run(Program& p, const Request& request, Handle stream, bool capturing);
+  bool prove(Program& p, const Call& call, Handle stream);
+  /// What the search of the step says, in memory of the host that stays until others are read.
+  const unsigned char* read_status(const Program& p, Handle stream);
   void bring_in(const Program& p, const Call& call, Handle stream, bool capturing);
   /// Of a part of a system: the lists first, until they fit; other processes wait for the exchanges of the rest.
   bool run_part(Program& p, const Call& call, Handle stream);

@@ -62,18 +62,11 @@ bool EngineOf<T>::run_part(Program& p, const Call& call, Handle stream) {
   void *const in = workspace_.at(Workspace::input), *const out = workspace_.at(Workspace::output);
   StreamQueue queue(p.plan, workspace_.places(p.plan), stream);
   const Frame frame = enqueue_search(queue, p, in, out);
-  Staging::Slot& slot = out_->next(p.out.status_bytes);
-  unsigned char* const status = slot.memory->template at<unsigned char>();
-  gpu::check(driver().copy_out(status, address(out) + static_cast<Address>(p.out.status), p.out.status_bytes, stream),
-             "copying the state of the lists");
-  slot.copied->record(stream);
-  slot.copied->wait();
   const Capacity tried = p.capacity;
-  if (!judge(&p, p.key, call.cells, status, nullptr)) return false;
-  if (!p.planned) {  // there was room for many more: the plan that runs is the one that was made
-    p.capacity = tried;
-    p.planned = true;
-  }
+  if (!judge(&p, p.key, call.cells, read_status(p, stream), nullptr)) return false;
+  // The plan that runs on is the one that was made.
+  p.capacity = tried;
+  p.planned = true;
   parts_ = p.capacity;
   part_centres_ = p.key.atoms;
   launches_ = p.launches;
