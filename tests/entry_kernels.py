@@ -261,8 +261,10 @@ class EntryKernels:
             "one_side": int(self.config["descriptor"]["repinit"]["type_one_side"]), "d_width": self.nd,
         }  # fmt: skip
 
+        gated = "GATED" in self.repinit.defines
+
         def small(lanes: int) -> int:
-            return (5 + 24 * backward) * lanes * self.size + 4 * lanes
+            return (5 + 3 * (5 + gated) * backward) * lanes * self.size + 4 * lanes
 
         def work(lanes: int) -> int:
             return 4 * self.ng + self.repinit.numbers(backward, lanes, self.size)
@@ -283,8 +285,10 @@ class EntryKernels:
             "pad": self.pads["three"], "pad_types": self.pad_types, "pad_v": vectors if vectors.any() else None,
         }  # fmt: skip
 
+        gated = "GATED" in self.three.defines
+
         def small(lanes: int) -> int:
-            numbers = 8 * 32 + 3 * lanes + backward * (12 * lanes + 2 * 32 * 33)
+            numbers = 8 * 32 + 3 * lanes + backward * (3 * (2 + gated) * lanes + (1 + gated) * 32 * 33)
             return numbers * self.size + (64 + lanes) * 4
 
         def work(lanes: int) -> int:

@@ -25,7 +25,12 @@ namespace dpa2 {
 constexpr int LANE_ROW = cuda::lane_row(LANES, sizeof(real));
 constexpr int QUADS = LANES / 4;  // lanes are read and written four at a time
 // Blocks of a multiprocessor that registers are to leave room for: more of them would spill.
-constexpr int FORWARD_BLOCKS = 4, BACKWARD_BLOCKS = sizeof(real) == 4 ? 4 : 3;
+constexpr int FORWARD_BLOCKS = 4;
+#ifdef GLOBAL_WORK
+constexpr int BACKWARD_BLOCKS = 2;
+#else
+constexpr int BACKWARD_BLOCKS = sizeof(real) == 4 ? 4 : 3;
+#endif
 static_assert(LANES >= cuda::least_lanes && (LANES & (LANES - 1)) == 0 && LANES <= 128, "a power of two");
 
 #ifdef GATED
@@ -201,26 +206,32 @@ __device__ __forceinline__ Embedded embed(const cuda::EmbeddingNetArgs<real>& ne
 #endif
 }
 
-/// The sums over the threads that have the same four lanes, t % QUADS, of v[n]: sum n of lane e at sums[n * LANES + e], for which there is
-/// room for every warp. Begins without and ends with all threads at one place.
+/// The sums over the threads that have the same four lanes, t % QUADS, of v[n]: sum n of lane e at sums[n * LANES + e], where there is
+/// room for cuda::embedding_parts times as much. Begins without and ends with all threads at one place.
 template <int N>
 __device__ __forceinline__ void sum_lanes(real (&v)[N][4], real* sums) {
-  const int warp = threadIdx.x / 32;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32 * 4;
 #pragma unroll
   for (int n = 0; n < N; ++n)
 #pragma unroll
     for (int l = 0; l < 4; ++l)
 #pragma unroll
       for (int step = 16; step >= QUADS; step /= 2) v[n][l] += __shfl_xor_sync(FULL_MASK, v[n][l], step);
-  if (threadIdx.x % 32 < QUADS)
+  if (warp > 0 && lane < LANES)
 #pragma unroll
-    for (int n = 0; n < N; ++n) write_quad(sums + (warp * N + n) * LANES + threadIdx.x % 32 * 4, {{v[n][0], v[n][1], v[n][2], v[n][3]}});
+    for (int n = 0; n < N; ++n) write_quad(sums + ((warp - 1) * N + n) * LANES + lane, {{v[n][0], v[n][1], v[n][2], v[n][3]}});
   __syncthreads();
-  for (int t = threadIdx.x; t < N * LANES; t += cuda::embedding_threads) {
-    real sum = sums[t];
-    for (int other = 1; other < cuda::embedding_warps; ++other) sum += sums[other * N * LANES + t];
-    sums[t] = sum;
-  }
+  if (warp == 0 && lane < LANES)
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+      Quad sum = {{v[n][0], v[n][1], v[n][2], v[n][3]}};
+#pragma unroll
+      for (int part = 0; part < cuda::embedding_parts; ++part) {
+        const Quad other = read_quad(sums + (part * N + n) * LANES + lane);
+        for (int l = 0; l < 4; ++l) sum.at[l] += other.at[l];
+      }
+      write_quad(sums + n * LANES + lane, sum);
+    }
   __syncthreads();
 }
 

@@ -8,7 +8,8 @@ namespace cuda {
 
 constexpr int embedding_threads = 128;  ///< of every block that evaluates a network
 constexpr int embedding_warps = embedding_threads / 32;
-constexpr int embedding_layer = 6;  ///< numbers of `layout` for a layer
+constexpr int embedding_parts = embedding_warps - 1;  ///< of a sum over the block that wait in shared memory for the first warp
+constexpr int embedding_layer = 6;                    ///< numbers of `layout` for a layer
 /// What fits into shared memory beside the small parts decides how many scalars a block takes at a time: LANES, a power of two.
 constexpr int least_lanes = 4;
 /// Scalars at a time of an ordinary network, and of one with few channels, which would leave most threads without work.

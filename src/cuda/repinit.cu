@@ -19,7 +19,7 @@ struct Tile {
       : R(shared),
         sw(shared + 4 * LANES),
         sums(shared + 5 * LANES),
-        row(reinterpret_cast<int*>(shared + (5 + (backward ? 6 * cuda::embedding_warps : 0)) * LANES)) {}
+        row(reinterpret_cast<int*>(shared + (5 + (backward ? cuda::repinit_sums(gated) * cuda::embedding_parts : 0)) * LANES)) {}
 
   /// Lane e = edge `first` + e, by the threads of the lanes.
   template <class Args>
@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, FORWARD_BL
   DYNAMIC_SHARED(real, shared);
   const int ng = a.ng, axis = a.axis;
   Tile tile(shared, false);
-  real* const moments = work_of(shared, cuda::repinit_tile(false, LANES, sizeof(real)) / int(sizeof(real)), a.scratch,
+  real* const moments = work_of(shared, cuda::repinit_tile(false, gated, LANES, sizeof(real)) / int(sizeof(real)), a.scratch,
                                 cuda::repinit_work(ng, a.net.even, a.net.odd, false, LANES, sizeof(real)));  // (ng, 4)
   real* const work = moments + 4 * ng;
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
@@ -140,7 +140,7 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, BACKWARD_B
   DYNAMIC_SHARED(real, shared);
   const int ng = a.ng;
   Tile tile(shared, true);
-  real* const dM = work_of(shared, cuda::repinit_tile(true, LANES, sizeof(real)) / int(sizeof(real)), a.scratch,
+  real* const dM = work_of(shared, cuda::repinit_tile(true, gated, LANES, sizeof(real)) / int(sizeof(real)), a.scratch,
                            cuda::repinit_work(ng, a.net.even, a.net.odd, true, LANES, sizeof(real)));
   real* const work = dM + 4 * ng;
   const int lane = threadIdx.x % QUADS * 4;
@@ -153,7 +153,7 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, BACKWARD_B
       tile.load(a, first, count, type);
       const Embedded G = embed<true>(a.net, tile.R, tile.row, work);
       // By edge: the gradient of its row, the share of its scalar, and what the switch gets through the gate.
-      constexpr int SUMS = gated ? 6 : 5;
+      constexpr int SUMS = cuda::repinit_sums(gated);
       real sums[SUMS][4] = {};
       for (int c = threadIdx.x / QUADS; c < ng; c += THREADS / QUADS) {
         const Quad m = read_quad(dM + 4 * c), value = read_quad(G.value + c * LANE_ROW + lane);

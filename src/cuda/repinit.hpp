@@ -63,9 +63,11 @@ static_assert(sizeof(RepinitBackwardArgs<float>) == 200 && sizeof(RepinitBackwar
 DPA2_MATH constexpr long long repinit_work(int ng, int even, int odd, bool backward, int lanes, int bytes_of_scalar) {
   return 4LL * ng + embedding_numbers(even, odd, backward, lanes, bytes_of_scalar);
 }
+/// What the backward adds up for every edge.
+DPA2_MATH constexpr int repinit_sums(bool gated) { return gated ? 6 : 5; }
 /// Bytes of shared memory for a tile of edges, in front of them: rows, switches, numbers of types, and the sums of the backward.
-DPA2_MATH constexpr int repinit_tile(bool backward, int lanes, int bytes_of_scalar) {
-  return (5 + (backward ? 6 * embedding_warps : 0)) * lanes * bytes_of_scalar + lanes * 4;
+DPA2_MATH constexpr int repinit_tile(bool backward, bool gated, int lanes, int bytes_of_scalar) {
+  return (5 + (backward ? repinit_sums(gated) * embedding_parts : 0)) * lanes * bytes_of_scalar + lanes * 4;
 }
 
 }  // namespace cuda

@@ -38,7 +38,7 @@ struct Pairs {
   Side a, b;
   real *e, *ss, *weight;  // (LANES): v_j . v_k, sw_j sw_k, multiplicities
   int* row;               // (LANES)
-  real *sums, *de, *dss;  // of sum_lanes; (TILE, PAIR_ROW) gradients of e and ss of all pairs of the two tiles
+  real *sums, *de, *dss;  // of sum_lanes; (TILE, PAIR_ROW) gradients of e, and of ss where gated, of all pairs of the two tiles
 
   __device__ __forceinline__ Pairs(real* shared, bool backward) {
     a.v = shared;
@@ -47,9 +47,9 @@ struct Pairs {
     ss = e + LANES;
     weight = ss + LANES;
     sums = weight + LANES;
-    de = sums + 3 * cuda::embedding_warps * LANES;
+    de = sums + cuda::three_body_sums(gated) * cuda::embedding_parts * LANES;
     dss = de + TILE * PAIR_ROW;
-    row = reinterpret_cast<int*>(shared + cuda::three_body_numbers(backward, LANES));
+    row = reinterpret_cast<int*>(shared + cuda::three_body_numbers(backward, gated, LANES));
     a.type = row + LANES;
     b.type = a.type + TILE;
   }
@@ -106,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, FORWARD_BL
   DYNAMIC_SHARED(real, shared);
   const int n3 = a.n3, lane = threadIdx.x % QUADS * 4;
   Pairs at(shared, false);
-  real* const total = work_of(shared, cuda::three_body_small(false, LANES, sizeof(real)) / int(sizeof(real)), a.scratch,
+  real* const total = work_of(shared, cuda::three_body_small(false, gated, LANES, sizeof(real)) / int(sizeof(real)), a.scratch,
                               cuda::three_body_work(n3, a.net.even, a.net.odd, false, LANES, sizeof(real)));
   real* const work = total + (n3 + 3) / 4 * 4;
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
@@ -182,7 +182,7 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, BACKWARD_B
   DYNAMIC_SHARED(real, shared);
   const int n3 = a.n3, lane = threadIdx.x % QUADS * 4;
   Pairs at(shared, true);
-  real* const dQ = work_of(shared, cuda::three_body_small(true, LANES, sizeof(real)) / int(sizeof(real)), a.scratch,
+  real* const dQ = work_of(shared, cuda::three_body_small(true, gated, LANES, sizeof(real)) / int(sizeof(real)), a.scratch,
                            cuda::three_body_work(n3, a.net.even, a.net.odd, true, LANES, sizeof(real)));
   real* const work = dQ + (n3 + 3) / 4 * 4;
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
@@ -202,7 +202,7 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, BACKWARD_B
           for (int order = 0; order < orders; ++order) {
             if (own < LANES) at.row[own] = order == 0 ? at.a.type[j] * a.ntypes + at.b.type[k] : at.b.type[k] * a.ntypes + at.a.type[j];
             const Embedded H = embed<true>(a.net, at.e, at.row, work);
-            constexpr int SUMS = gated ? 3 : 2;
+            constexpr int SUMS = cuda::three_body_sums(gated);
             real sums[SUMS][4] = {};  // dH, along the scalar, and through the gate
             for (int c = threadIdx.x / QUADS; c < n3; c += THREADS / QUADS) {
               const Quad h = read_quad(H.value + c * LANE_ROW + lane), slope = read_quad(H.tangent + c * LANE_ROW + lane);

@@ -67,13 +67,16 @@ static_assert(sizeof(ThreeBodyBackwardArgs<float>) == 224 && sizeof(ThreeBodyBac
 DPA2_MATH constexpr long long three_body_work(int n3, int even, int odd, bool backward, int lanes, int bytes_of_scalar) {
   return (n3 + 3) / 4 * 4LL + embedding_numbers(even, odd, backward, lanes, bytes_of_scalar);
 }
-/// Numbers in front of them: two tiles of neighbours, a row of pairs; in the backward its sums and two tables of pairs.
-DPA2_MATH constexpr int three_body_numbers(bool backward, int lanes) {
-  return 8 * three_body_tile + 3 * lanes + (backward ? 3 * embedding_warps * lanes + 2 * three_body_tile * three_body_row : 0);
+/// What the backward adds up for every pair.
+DPA2_MATH constexpr int three_body_sums(bool gated) { return gated ? 3 : 2; }
+/// Numbers in front of them: two tiles of neighbours, a row of pairs; in the backward its sums and a table of pairs, two with gates.
+DPA2_MATH constexpr int three_body_numbers(bool backward, bool gated, int lanes) {
+  return 8 * three_body_tile + 3 * lanes +
+         (backward ? three_body_sums(gated) * embedding_parts * lanes + (gated ? 2 : 1) * three_body_tile * three_body_row : 0);
 }
 /// Bytes of shared memory for these and for the types.
-DPA2_MATH constexpr int three_body_small(bool backward, int lanes, int bytes_of_scalar) {
-  return three_body_numbers(backward, lanes) * bytes_of_scalar + (2 * three_body_tile + lanes) * 4;
+DPA2_MATH constexpr int three_body_small(bool backward, bool gated, int lanes, int bytes_of_scalar) {
+  return three_body_numbers(backward, gated, lanes) * bytes_of_scalar + (2 * three_body_tile + lanes) * 4;
 }
 
 }  // namespace cuda

@@ -19,6 +19,7 @@ template <class T>
 struct DeviceNetwork {
   cuda::EmbeddingNetArgs<T> args{};
   Defines defines;
+  [[nodiscard]] bool gated() const { return args.gate != nullptr; }
   [[nodiscard]] bool narrow() const { return std::max(args.even, args.odd) <= cuda::narrow_width; }
 };
 
@@ -61,7 +62,7 @@ struct EmbeddingForm {
     Defines all{{"LANES", std::to_string(lanes)}};
     if (global) all.emplace_back("GLOBAL_WORK", "1");
     if (net.narrow() && !global) all.emplace_back("NARROW", "1");
-    if (net.args.gate != nullptr) all.emplace_back("GATED", "1");
+    if (net.gated()) all.emplace_back("GATED", "1");
     all.insert(all.end(), net.defines.begin(), net.defines.end());
     return all;
   }

@@ -47,7 +47,7 @@ Entry<T>::Entry(const FoldedDescriptor& folded, const Config& config, Loader& lo
   }
   const auto repinit_form = [this](bool backward) {
     return EmbeddingForm::choose(
-        net_, [backward](int lanes) { return cuda::repinit_tile(backward, lanes, size); },
+        net_, [this, backward](int lanes) { return cuda::repinit_tile(backward, net_.gated(), lanes, size); },
         [this, backward](int lanes) { return cuda::repinit_work(ng_, net_.args.even, net_.args.odd, backward, lanes, size); });
   };
   repinit_ = kernel("repinit.cu", "repinit", net_, repinit_form(false));
@@ -64,7 +64,7 @@ Entry<T>::Entry(const FoldedDescriptor& folded, const Config& config, Loader& lo
     const auto form = [&three](bool backward) {
       const cuda::EmbeddingNetArgs<T>& net = three.net.args;
       return EmbeddingForm::choose(
-          three.net, [backward](int lanes) { return cuda::three_body_small(backward, lanes, size); },
+          three.net, [&three, backward](int lanes) { return cuda::three_body_small(backward, three.net.gated(), lanes, size); },
           [&three, &net, backward](int lanes) { return cuda::three_body_work(three.n3, net.even, net.odd, backward, lanes, size); });
     };
     three.forward = kernel("three_body.cu", "three_body", three.net, form(false));
