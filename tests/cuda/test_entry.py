@@ -16,6 +16,7 @@ from entry_kernels import EntryKernels, draw_edges, reference
 from helpers import golden, relative
 from random_model import random_model
 
+slow = pytest.mark.slow
 STEP = 1e-30
 #: relative errors of the forward and of the gradient
 BOUNDS = {"double": (1e-13, 1e-12), "float": (2e-5, 2e-4)}
@@ -73,9 +74,10 @@ REPINIT: dict[str, Any] = {
     "gelu": {"activation_function": "gelu", "three_body_neuron": [4, 4]},
     "no_three_body": {"use_three_body": False},
 }
+QUICK = ("base", "strip", "odd", "one_side_strip")
 
 
-@pytest.mark.parametrize("name", REPINIT)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=slow) for n in REPINIT])
 def test_options_of_repinit(name: str) -> None:
     assert_right(*small(repinit=REPINIT[name]), draw_edges(2, COUNTS), narrow=name == "odd")
 
@@ -112,9 +114,6 @@ def test_ghosts() -> None:
 
 def test_no_edges() -> None:
     assert_right(*small(davg=0.3), draw_edges(6, [[0, 0]]))
-
-
-slow = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
@@ -160,7 +159,15 @@ def test_wide_networks(width: int, precision: str, lanes: set[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["base", "strip", "davg_strip", "one_side_strip", "first_layer_skip", "three_body_skip_strip"]
+    "name",
+    [
+        pytest.param("base", marks=slow),
+        pytest.param("strip", marks=slow),
+        "davg_strip",
+        pytest.param("one_side_strip", marks=slow),
+        pytest.param("first_layer_skip", marks=slow),
+        pytest.param("three_body_skip_strip", marks=slow),
+    ],
 )
 def test_models_of_deepmd_kit(name: str) -> None:
     case = golden(name)
@@ -168,7 +175,15 @@ def test_models_of_deepmd_kit(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:the file does not say how close")
-@pytest.mark.parametrize("name", ["base", "davg_strip", "davg_rough", "one_side"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("base", marks=slow),
+        "davg_strip",
+        pytest.param("davg_rough", marks=slow),
+        pytest.param("one_side", marks=slow),
+    ],
+)
 def test_compressed_models(name: str) -> None:
     """Against the reference, which reads the same tables."""
     case = golden(name)
