@@ -1,6 +1,7 @@
 """Attention among the edges of one centre, folded, in plain NumPy (theory 8.5-8.7, 12.8-12.10, S1-S3).
 
-Every operation is in the type of the arrays: float32 shows what the precision itself costs. The forward takes complex numbers.
+Every operation is in the type of the arrays: float32 shows what the precision itself costs.
+The forward takes complex numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ SHIFT = 20
 
 @dataclass
 class Attention:
-    """Sizes, options and folded weights: A, B (heads, n2, n2), bias (n2), h2 (heads); B or h2 None without that update."""
+    """Options and folded weights: A, B (heads, n2, n2), bias (n2), h2 (heads); B or h2 None without that update."""
 
     A: Any
     B: Any
@@ -26,8 +27,8 @@ class Attention:
     nsel: int
 
     def cast(self, kind: Any) -> Attention:
-        parts = [None if x is None else x.astype(kind) for x in (self.A, self.B, self.bias, self.h2)]
-        return Attention(*parts, self.gate, self.smooth, self.nsel)
+        A, B, bias, h2 = (None if x is None else x.astype(kind) for x in (self.A, self.B, self.bias, self.h2))
+        return Attention(A, B, bias, h2, self.gate, self.smooth, self.nsel)
 
     def map(self, g2: Any, h2: Any, w: Any) -> tuple[Any, ...]:
         """Scores S and probabilities P (heads, query, key), HH and c2 (query, key)."""
@@ -105,7 +106,7 @@ def tiles(heads: Any) -> Any:
 class Update:
     """Weights of linear2, of the residual (r of linear2, g1g1, attention; a), of LayerNorm and of the update of h2.
 
-    ``phi`` and ``dphi`` are the activation and its derivative.
+    The activation is tanh.
     """
 
     w: Any
@@ -117,12 +118,10 @@ class Update:
     h2_a: float
     h2_r: float
     eps: float
-    phi: Any = np.tanh
-    dphi: Any = staticmethod(lambda x: 1 - np.tanh(x) ** 2)
 
     def forward(self, g2: Any, h2: Any, U: Any, z: Any, dh: Any) -> tuple[Any, Any]:
         """g2 and h2 of the next layer; U, z, dh None where there is no such term. Rows of z have no mean."""
-        out = self.a * g2 + self.r[0] * self.phi(g2 @ self.w + self.b)
+        out = self.a * g2 + self.r[0] * np.tanh(g2 @ self.w + self.b)
         if U is not None:
             out = out + self.r[1] * U
         if z is not None:
@@ -132,8 +131,13 @@ class Update:
 
     def backward(self, g2: Any, z: Any, dout: Any, dh2: Any) -> dict[str, Any]:
         """Gradients of all inputs, without those that pass through z to g2."""
-        dlinear = dout * self.r[0] * self.dphi(g2 @ self.w + self.b)
-        found = {"g2": self.a * dout + dlinear @ self.w.T, "h2": self.h2_a * dh2, "U": self.r[1] * dout, "dh": self.h2_r * dh2}
+        dlinear = dout * self.r[0] * (1 - np.tanh(g2 @ self.w + self.b) ** 2)
+        found = {
+            "g2": self.a * dout + dlinear @ self.w.T,
+            "h2": self.h2_a * dh2,
+            "U": self.r[1] * dout,
+            "dh": self.h2_r * dh2,
+        }
         if z is not None:
             inv = 1 / np.sqrt((z**2).mean(axis=1, keepdims=True) + self.eps)
             given = dout * self.r[2] * self.gain

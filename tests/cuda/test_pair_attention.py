@@ -14,17 +14,17 @@ import pytest
 from cuda_emulator import EmulatedDevice
 from cuda_emulator.build import SOURCES
 from cuda_emulator.sanitize import run
-from pair_formulas import SHIFT, Attention, tiles
+from pair_formulas import Attention
+from pair_kernels import KINDS, PairKernels
 
 COUNTS = (0, 1, 31, 32, 33, 48, 49, 64, 120, 200)
 CHANNELS = (6, 16, 32, 64, 128)
 HEADS = (1, 2, 4, 6)
 UPDATES = ("g2", "both", "h2")
 SHARED = 48 * 1024
-KINDS = {"float": np.float32, "double": np.float64}
 
 
-class Pairs:
+class Pairs(PairKernels):
     """The kernels on centres with these numbers of edges."""
 
     def __init__(
@@ -32,20 +32,20 @@ class Pairs:
         nsel: int = 60, device: EmulatedDevice | None = None, blocks: int = 0,
     ) -> None:  # fmt: skip
         rng = np.random.default_rng(len(counts) + 7 * n2 + heads)
-        self.device = device or EmulatedDevice(seed=11, max_shared=SHARED)
-        self.real, self.n2, self.heads, self.blocks = real, n2, heads, blocks or len(counts)
-        self.start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-        self.own = [slice(a, b) for a, b in itertools.pairwise(self.start)]
-        self.edges, self.most = int(self.start[-1]), max(counts)
+        start = np.concatenate([[0], np.cumsum(counts)])
+        self.own = [slice(a, b) for a, b in itertools.pairwise(start)]
+        self.edges = int(start[-1])
         g2, h2 = rng.normal(size=(self.edges, n2)), rng.normal(size=(self.edges, 3))
         h2 /= np.linalg.norm(h2, axis=1, keepdims=True)
         w = rng.uniform(0.05, 1.0, self.edges) if smooth else np.ones(self.edges)
         # Values that float32 has: both precisions and the reference start from the same.
-        self.inputs = [x.astype(np.float32).astype(float) for x in (g2, h2, w)]
+        inputs = [x.astype(np.float32).astype(float) for x in (g2, h2, w)]
         A, B = (rng.normal(size=(heads, n2, n2)) * scale for scale in (2 / n2, n2**-0.5))
-        parts = [A, None if updates == "h2" else B, rng.normal(size=n2), None if updates == "g2" else rng.normal(size=heads)]
-        parts = [None if x is None else x.astype(np.float32).astype(float) for x in parts]
-        self.attention = Attention(*parts, gate, smooth, nsel)
+        bias, weight = rng.normal(size=n2), rng.normal(size=heads)
+        has_g2, has_h2 = updates != "h2", updates != "g2"
+        of = Attention(A, B if has_g2 else None, bias, weight if has_h2 else None, gate, smooth, nsel)
+        device = device or EmulatedDevice(seed=11, max_shared=SHARED)
+        super().__init__(device, real, start, of.cast(np.float32).cast(float), inputs, blocks)
 
     def seeds(self) -> list[np.ndarray]:
         rng = np.random.default_rng(3)
@@ -54,6 +54,10 @@ class Pairs:
             rng.normal(size=(self.edges, width)).astype(np.float32).astype(float) for width, x in there if x is not None
         ]
 
+    def gradients(self) -> list[np.ndarray]:
+        """What has been added to a number so small that float32 hardly rounds the sum for it."""
+        return [x.astype(float) - 2.0**-6 for x in self.backward(self.seeds(), 2.0**-6)]
+
     def expected(self, kind: Any = float) -> list[np.ndarray]:
         """Outputs, computed in this type."""
         inputs, of = [x.astype(kind) for x in self.inputs], self.attention.cast(kind)
@@ -61,59 +65,13 @@ class Pairs:
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
     def expected_gradients(self, kind: Any = float) -> list[np.ndarray]:
-        inputs, seeds, of = [x.astype(kind) for x in self.inputs], [x.astype(kind) for x in self.seeds()], self.attention.cast(kind)
-        parts = [of.backward(*(x[own] for x in inputs), [x[own] for x in seeds]) for own in self.own]
+        inputs, of = [x.astype(kind) for x in self.inputs], self.attention.cast(kind)
+        seeds = [x.astype(kind) for x in self.seeds()]
+        parts = []
+        for own in self.own:
+            g2, h2, w = (x[own] for x in inputs)
+            parts.append(of.backward(g2, h2, w, [x[own] for x in seeds]))
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
-
-    # ---------------------------------------------------------------------------------------- kernels
-
-    def up(self, value: Any) -> Any:
-        return None if value is None else np.ascontiguousarray(value, KINDS[self.real])
-
-    def empty(self, *shape: int) -> Any:
-        return self.device.empty(shape, KINDS[self.real])
-
-    def _run(self, kernel: str, struct: str, scratch: int, shared: int, values: dict[str, Any]) -> None:
-        most = 4 if self.real == "float" else 2
-        rounds = -(-self.heads // most)
-        warps = -(-self.heads // rounds)
-        size, row = np.dtype(KINDS[self.real]).itemsize, 32 + (4 if self.real == "float" else 2)
-        g2, h2, w = (self.up(x) for x in self.inputs)
-        common = {
-            "g2": g2, "h2": h2, "w": w, "start": self.start, "h2_weight": self.up(self.attention.h2), "heads": self.heads,
-            "centres": len(self.own), "n2": self.n2, "gate": int(self.attention.gate),
-            "shift": SHIFT if self.attention.smooth else 0,
-            "scratch": self.empty(self.blocks * warps * scratch * -(-self.n2 // 32) * 1024) if scratch else None,
-            "query_t": self.up(tiles(self.attention.A.transpose(0, 2, 1))),
-        }  # fmt: skip
-        bytes_ = size * (32 * row * (1 + shared * warps) + (1 + shared) * 128 + warps * 160)
-        self.device.start("pair_attention.cu", kernel, self.blocks, 32 * warps, struct, common | values, bytes_, {"real": self.real})
-
-    def forward(self, keep: bool = True) -> list[np.ndarray]:
-        of = self.attention
-        z = None if of.B is None else self.empty(self.edges, self.n2)
-        dh = None if of.h2 is None else self.empty(self.edges, 3)
-        self.top, self.inv_sum = (self.empty(self.edges, self.heads) if keep else None for _ in range(2))
-        one_tile = self.n2 <= 32 and self.most <= 32
-        values = {
-            "z": z, "dh": dh, "top": self.top, "inv_sum": self.inv_sum, "nsel": of.nsel if of.smooth else 0,
-            "value": None if of.B is None else self.up(tiles(of.B)), "bias": self.up(of.bias),
-        }  # fmt: skip
-        self._run("pair_attention", "PairAttentionArgs", 0 if one_tile else 2, 1, values)
-        return [x for x in (z, dh) if x is not None]
-
-    def backward(self) -> list[np.ndarray]:
-        """What is added to arrays of ones."""
-        of, seeds = self.attention, [self.up(x) for x in self.seeds()]
-        found = [np.ones_like(self.up(x)) for x in self.inputs]
-        values = {
-            "dg2": found[0], "dh2": found[1], "dw": found[2], "top": self.top, "inv_sum": self.inv_sum, "most": self.most,
-            "dz": None if of.B is None else seeds[0], "ddh": None if of.h2 is None else seeds[-1], "query": self.up(tiles(of.A)),
-            "value_t": None if of.B is None else self.up(tiles(of.B.transpose(0, 2, 1))),
-        }  # fmt: skip
-        one_tile = self.n2 <= 32 and self.most <= 32
-        self._run("pair_attention_backward", "PairAttentionBackwardArgs", 1 if one_tile else 4, 2, values)
-        return found
 
 
 def assert_close(found: Sequence[Any], wanted: Sequence[Any], single: Sequence[Any], real: str) -> None:
@@ -131,8 +89,7 @@ def assert_close(found: Sequence[Any], wanted: Sequence[Any], single: Sequence[A
 def check(pairs: Pairs) -> None:
     assert_close(pairs.forward(), pairs.expected(), pairs.expected(np.float32), pairs.real)
     wanted, single = pairs.expected_gradients(), pairs.expected_gradients(np.float32)
-    found = [x.astype(float) - 1 for x in pairs.backward()]
-    assert_close(found, wanted, single, pairs.real)
+    assert_close(pairs.gradients(), wanted, single, pairs.real)
 
 
 OPTIONS = list(itertools.product(CHANNELS, HEADS, (False, True), (False, True), UPDATES))
@@ -172,7 +129,9 @@ def test_sizes(n2: int, heads: int, gate: bool, smooth: bool, updates: str, real
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("real", KINDS)
-@pytest.mark.parametrize(("counts", "n2", "heads"), [((5, 0, 32, 1), 32, 4), ((3, 20), 12, 12), ((40, 2), 32, 5), ((6,), 256, 3)])
+@pytest.mark.parametrize(
+    ("counts", "n2", "heads"), [((5, 0, 32, 1), 32, 4), ((3, 20), 12, 12), ((40, 2), 32, 5), ((6,), 256, 3)]
+)
 def test_uneven_sizes(counts: tuple[int, ...], n2: int, heads: int, real: str) -> None:
     """One tile without scratch, more heads than warps, warps without a head, and as many channels as any model has."""
     check(Pairs(counts, n2, heads, True, True, "both", real))
@@ -183,7 +142,7 @@ def test_uneven_sizes(counts: tuple[int, ...], n2: int, heads: int, real: str) -
 def test_blocks_take_centres_in_turns(smooth: bool) -> None:
     counts = (3, 33, 0, 5, 40, 1, 32, 2)
     pairs = [Pairs(counts, 40, 2, False, smooth, "both", blocks=blocks) for blocks in (0, 3)]
-    found = [[*p.forward(), *p.backward()] for p in pairs]
+    found = [[*p.forward(), *p.gradients()] for p in pairs]
     assert [x.tobytes() for x in found[0]] == [x.tobytes() for x in found[1]]
 
 
@@ -223,7 +182,7 @@ def test_gradients_are_those_of_the_forward(smooth: bool, gate: bool, counts: tu
     pairs = Pairs(counts, n2, 2, gate, smooth, "both")
     rng, seeds, step = np.random.default_rng(77), pairs.seeds(), 1e-4
     pairs.forward()
-    found = [x - 1 for x in pairs.backward()]
+    found = pairs.gradients()
     for number in range(3 if smooth else 2):
         value = pairs.inputs[number]
         direction = rng.normal(size=value.shape)
@@ -258,7 +217,7 @@ def test_same_bits_whatever_the_schedule(real: str) -> None:
     for seed in (None, 1, 2, 3):
         device = EmulatedDevice(seed=seed, max_shared=SHARED)
         pairs = Pairs((0, 3, 33, 70), 40, 5, True, True, "both", real, device=device)
-        seen.add(b"".join(x.tobytes() for x in [*pairs.forward(), *pairs.backward()]))
+        seen.add(b"".join(x.tobytes() for x in [*pairs.forward(), *pairs.gradients()]))
     assert len(seen) == 1
 
 
@@ -275,9 +234,10 @@ from test_pair_update import Rows
 sources = Path({sources!r})
 for real in ("float", "double"):
     for counts, n2, heads in (((3, 0, 32), 7, 2), ((33, 2), 32, 4), ((5, 40), 40, 3)):
-        pairs = Pairs(counts, n2, heads, True, True, "both", real, device=EmulatedDevice({seed}, {sanitizer!r}, sources))
+        device = EmulatedDevice({seed}, {sanitizer!r}, sources)
+        pairs = Pairs(counts, n2, heads, True, True, "both", real, device=device)
         pairs.forward()
-        pairs.backward()
+        pairs.gradients()
         rows = Rows(40, n2, "Uzh", real)
         rows.device = EmulatedDevice({seed}, {sanitizer!r}, sources)
         rows.forward()
@@ -312,7 +272,13 @@ def mutated(folder: Path, source: str, old: str, new: str, occurrence: int) -> P
 @pytest.mark.cuda
 @pytest.mark.parametrize(
     ("barrier", "occurrence"),
-    [("__syncthreads();", 1), ("__syncthreads();", 3), ("__syncthreads();", 8), ("__syncwarp();", 7), ("__syncwarp();", 13)],
+    [
+        ("__syncthreads();", 1),
+        ("__syncthreads();", 3),
+        ("__syncthreads();", 8),
+        ("__syncwarp();", 7),
+        ("__syncwarp();", 13),
+    ],
 )
 def test_a_removed_barrier_is_a_race(tmp_path: Path, barrier: str, occurrence: int) -> None:
     done = sanitized("thread", mutated(tmp_path, "pair_attention.cu", barrier, "", occurrence))
@@ -322,5 +288,7 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, barrier: str, occurrence: i
 @pytest.mark.slow
 @pytest.mark.cuda
 def test_a_write_out_of_bounds_is_found(tmp_path: Path) -> None:
-    done = sanitized("address", mutated(tmp_path, "pair_attention.cu", "sums + 4 * (lane_column() + 8 * s)", "sums + 400", 0))
+    done = sanitized(
+        "address", mutated(tmp_path, "pair_attention.cu", "sums + 4 * (lane_column() + 8 * s)", "sums + 400", 0)
+    )
     assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""The update of g2 and h2 but for the attention: linear2, LayerNorm and residual in one kernel each way, against NumPy."""
+"""The update of g2 and h2 but for the attention: linear2, LayerNorm and residual, against NumPy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from cuda_emulator import EmulatedDevice
 from pair_formulas import Update, tiles
-
-KINDS = {"float": np.float32, "double": np.float64}
-WARPS = 4
+from pair_kernels import KINDS, start_update
 
 
 class Rows:
@@ -41,18 +39,17 @@ class Rows:
     def constant(self, value: Any) -> Any:
         return np.ascontiguousarray(value, KINDS[self.real])
 
-    def run(self, kernel: str, struct: str, values: dict[str, Any]) -> None:
+    def run(self, kernel: str, values: dict[str, Any]) -> None:
         f = self.update
         common = {
             "start": np.array([0, self.edges // 3, self.edges], np.int32), "centres": 2, "n2": self.n2, "a": f.a,
             "h2_a": f.h2_a, "h2_r": f.h2_r, "eps": f.eps, "b": self.constant(f.b), "linear_r": self.constant(f.r[0]),
             "g1g1_r": self.constant(f.r[1]) if self.has_U else None, "w": self.constant(tiles(f.w[None])),
-            "gain": self.constant(f.gain * f.r[2]) if self.has_z else None, "z": self.up(self.z) if self.has_z else None,
+            "gain": self.constant(f.gain * f.r[2]) if self.has_z else None,
+            "z": self.up(self.z) if self.has_z else None,
             "g2": self.up(self.inputs["g2"]),
         }  # fmt: skip
-        size = np.dtype(KINDS[self.real]).itemsize
-        blocks, shared = -(-self.capacity // (32 * WARPS)), WARPS * 32 * (32 + 16 // size) * size
-        self.device.start("pair_update.cu", kernel, blocks, 32 * WARPS, struct, common | values, shared, {"real": self.real})
+        start_update(self.device, self.real, kernel, self.capacity, common | values)
 
     def forward(self) -> list[Any]:
         out, h2_out = (self.device.empty((self.capacity, width), KINDS[self.real]) for width in (self.n2, 3))
@@ -61,7 +58,7 @@ class Rows:
             "U": self.up(self.U) if self.has_U else None, "dh": self.up(self.dh) if self.has_h2 else None,
             "shift": self.constant(self.update.shift * self.update.r[2]) if self.has_z else None,
         }  # fmt: skip
-        self.run("pair_update", "PairUpdateArgs", values)
+        self.run("pair_update", values)
         assert np.isnan(out[self.edges :]).all()
         return [out[: self.edges], h2_out[: self.edges] if self.has_h2 else self.inputs["h2"]]
 
@@ -76,7 +73,7 @@ class Rows:
             "ddh": found.get("dh"), "w_t": self.constant(tiles(f.w.T[None])),
             "dlinear": self.device.empty((self.capacity, self.n2), kind) if self.n2 > 32 else None,
         }  # fmt: skip
-        self.run("pair_update_backward", "PairUpdateBackwardArgs", values)
+        self.run("pair_update_backward", values)
         if not self.has_h2:
             del found["h2"]
         assert all(np.isnan(x[self.edges :]).all() for x in found.values())
@@ -90,7 +87,9 @@ class Rows:
 def test_against_numpy(edges: int, terms: str, n2: int, real: str) -> None:
     rows = Rows(edges, n2, terms, real)
     bound = 1e-13 if real == "double" else 1e-5
-    U, z, dh = (x if there else None for x, there in ((rows.U, rows.has_U), (rows.z, rows.has_z), (rows.dh, rows.has_h2)))
+    U, z, dh = (
+        x if there else None for x, there in ((rows.U, rows.has_U), (rows.z, rows.has_z), (rows.dh, rows.has_h2))
+    )
     for got, want in zip(rows.forward(), rows.update.forward(**rows.inputs, U=U, z=z, dh=dh), strict=True):
         assert np.abs(got - want).max(initial=0) <= bound * np.abs(want).max(initial=1)
     wanted, found = rows.update.backward(rows.inputs["g2"], z, rows.dout, rows.dh2), rows.backward()

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from dpa2.cuda.launcher import lead
 from dpa2.reference.common import Weights
 from dpa2.reference.local_attention import local_attention
 from dpa2.reference.pair_attention import SHIFT, attention_map, equivariant_apply
 from ops.backends import Arrays, Cpu, Cuda
 from ops.declared import Bounds, Operation
-from ops.graph import EDGES, MOST, NSEL, OWN, START, N, draw, edges_of, geometry, incoming_sum, neighbours, switches
+from ops.graph import EDGES, MOST, NSEL, OWN, START, J, N, draw, geometry, incoming_sum, neighbours, switches
+from pair_formulas import Attention
+from pair_kernels import PairKernels
 
 Seeds = tuple[np.ndarray, ...] | None
 
@@ -69,19 +70,16 @@ class LocalAttention(Operation):
         return [self.out(o)] if seeds is None else [dg1, dw][: len(x)]
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        width = self.nh * self.n1
-        common = edges_of(run) | {"g1": run.up(x["g1"]), "tq": run.up(x["g1"] @ self.A), "n1": self.n1, "nh": self.nh,
-            "w": run.up(x.get("w", np.ones(EDGES))), "shift": SHIFT if self.smooth else 0.0}  # fmt: skip
-        kept = {name: run.array(name, N, self.nh) for name in ("largest", "inverse")}
-        o, logit = run.array("o", N, width), run.array("logit", EDGES, self.nh)
-        run.start("local_attention.cu", "local_attention", "LocalAttentionArgs", N, **common, **kept, o=o, logit=logit,
-                  nsel=NSEL if self.smooth else 0)  # fmt: skip
+        head = (N, self.n1, self.nh, SHIFT if self.smooth else 0.0, NSEL if self.smooth else 0)
+        tail = (run.up(x["g1"] @ self.A), run.up(x["g1"]), run.up(x.get("w", np.ones(EDGES))), run.integers(START),
+                run.integers(J))  # fmt: skip
         if seeds is None:
+            o = run.array("o", N, self.nh * self.n1)
+            run.run("local_attention.cu", "local_attention", *head, o, *tail, shared=run.numbers(2 * self.nh * MOST))
             return [self.out(run.down(o))]
-        dtq, rows, dw = run.array("dtq", N, width), run.array("rows", EDGES, self.n1), run.filled(EDGES)
-        run.start("local_attention.cu", "local_attention_backward", "LocalAttentionBackwardArgs", N, **common, **kept,
-                  dout=run.up(seeds[0] @ self.B.T), dtq=dtq, dg1_edge=rows, dw=dw, fresh=1,
-                  room=run.array("room", EDGES, 2 * self.nh))  # fmt: skip
+        dtq, rows, dw = run.array("dtq", N, self.nh * self.n1), run.zeros("rows", EDGES, self.n1), run.filled(EDGES)
+        run.run("local_attention.cu", "local_attention_backward", *head, dtq, rows, dw, run.up(seeds[0] @ self.B.T),
+                *tail, shared=run.numbers(3 * self.nh * MOST))  # fmt: skip
         dg1 = run.down(dtq) @ self.A.T + incoming_sum(run, rows)
         return [dg1, run.added(dw)][: len(x)]
 
@@ -141,38 +139,23 @@ class PairAttention(Operation):
                 part[own] = block.reshape(part[own].shape)
         return out if seeds is None else gradients
 
-    def folded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A and B with their heads beside each other, and the bias."""
+    def folded(self) -> Attention:
         n2, nh, nd = self.n2, self.nh, self.nd
         qk = self.raw["qk"].reshape(n2, nd, 2 * nh)
-        A = np.einsum("adh,bdh->ahb", qk[:, :, nh:], qk[:, :, :nh]) / np.sqrt(nd)
+        A = np.einsum("adh,bdh->hab", qk[:, :, nh:], qk[:, :, :nh]) / np.sqrt(nd)
         head = self.raw["head"] - self.raw["head"].mean(axis=1, keepdims=True)
-        B = np.einsum("ach,chb->ahb", self.raw["v"].reshape(n2, n2, nh), head.reshape(n2, nh, n2)) / np.sqrt(3.0)
-        return A.reshape(n2, -1), B.reshape(n2, -1), self.raw["bias"] - self.raw["bias"].mean()
+        B = np.einsum("ach,chb->hab", self.raw["v"].reshape(n2, n2, nh), head.reshape(n2, nh, n2)) / np.sqrt(3.0)
+        bias, h2 = self.raw["bias"] - self.raw["bias"].mean(), self.raw["ev"][:, 0] / np.sqrt(3.0)
+        return Attention(A, B if self.has_g2 else None, bias, h2 if self.has_h2 else None, self.gate, self.smooth, NSEL)
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        n2, ld, vd = self.n2, lead(MOST), lead(self.n2)
-        A, B, bias = self.folded()
-        h2_weight = run.up(self.raw["ev"][:, 0] / np.sqrt(3.0)) if self.has_h2 else None
-        shift, nsel = (SHIFT, NSEL) if self.smooth else (0.0, 0)
-        head = (N, n2, self.nh, int(self.gate), shift, nsel, MOST, ld, vd)
-        given = (run.up(x["g2"]), run.up(x["h2"]), run.up(x.get("w", np.ones(EDGES))), run.integers(START))
+        real = "float" if run.itemsize == 4 else "double"
+        inputs = [x["g2"], x["h2"], x.get("w", np.ones(EDGES))]
+        kernels = PairKernels(run.device, real, START, self.folded(), inputs)
+        found = kernels.forward()
         if seeds is None:
-            z, dh = run.zeros("z", EDGES, n2), run.zeros("dh", EDGES, 3)
-            run.run("pair_attention.cu", "pair_attention", *head, z, dh, *given, run.up(A),
-                    run.up(B) if self.has_g2 else None, run.up(bias), h2_weight,
-                    shared=run.numbers(2 * n2 * ld + MOST * (2 * vd + ld) + 7 * ld))  # fmt: skip
-            return [run.down(part) for part, wanted in ((z, self.has_g2), (dh, self.has_h2)) if wanted]
-        dg2, dh2, dw = run.filled(EDGES, n2), run.filled(EDGES, 3), run.filled(EDGES)
-        dz, ddh = np.zeros((EDGES, n2)), np.zeros((EDGES, 3))
-        if self.has_g2:
-            dz = seeds[0]
-        if self.has_h2:
-            ddh = seeds[-1]
-        run.run("pair_attention.cu", "pair_attention_backward", *head, dg2, dh2, dw, run.up(dz), run.up(ddh), *given,
-                run.up(A), run.up(A.T), run.up(B) if self.has_g2 else None, run.up(B.T) if self.has_g2 else None,
-                h2_weight, shared=run.numbers(4 * n2 * ld + MOST * (vd + 4 * ld) + 11 * ld))  # fmt: skip
-        return [run.added(dg2), run.added(dh2), run.added(dw)][: len(x)]
+            return [run.down(part) for part in found]
+        return [run.added(part) for part in kernels.backward(list(seeds))][: len(x)]
 
 
 OPERATIONS: list[Operation] = [

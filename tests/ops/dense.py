@@ -17,6 +17,7 @@ from node_products import Nodes, activation_defines
 from ops.backends import Arrays, Cpu, Cuda
 from ops.declared import Bounds, Operation
 from ops.graph import CENTRE, EDGES, OWN, TYPES, N, draw
+from pair_kernels import start_update
 
 Seeds = tuple[np.ndarray, ...] | None
 #: numbers of src/math/activation.hpp
@@ -133,14 +134,26 @@ class LayerNorm(Operation):
         return [found if seeds is None else self.centred(found)]
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        z, gain = run.up(self.centred(x["z"])), run.up(self.gain["gain"])
+        """The update of g2, of which nothing is left but the attention's term."""
+        real, (rows, width) = "float" if run.itemsize == 4 else "double", self.shape
+        nothing, room = run.up(np.zeros(width)), run.up(np.zeros(self.shape))
+        values = {
+            "start": run.integers([0, rows]), "centres": 1, "n2": width, "eps": 1e-3, "g2": room, "b": nothing,
+            "w": run.up(np.zeros((4, 32, 32))), "linear_r": nothing, "gain": run.up(self.gain["gain"]),
+            "z": run.up(self.centred(x["z"])),
+        }  # fmt: skip
         if seeds is None:
-            out = run.array("out", *self.shape)
-            run.warps("layer_norm.cu", "layer_norm", *self.shape, 1e-3, out, z, gain, run.up(self.gain["shift"]))
-            return [run.down(out)]
-        dz = run.up(seeds[0].copy())
-        run.warps("layer_norm.cu", "layer_norm_backward", *self.shape, 1e-3, dz, dz, z, gain)
-        return [self.centred(run.down(dz))]
+            values |= {"out": run.array("out", rows, width), "shift": run.up(self.gain["shift"])}
+            start_update(run.device, real, "pair_update", rows, values)
+            return [run.down(values["out"])]
+        values |= {
+            "dg2": run.up(seeds[0].copy()),
+            "dz": run.array("dz", rows, width),
+            "dlinear": room,
+            "w_t": values["w"],
+        }
+        start_update(run.device, real, "pair_update_backward", rows, values)
+        return [self.centred(run.down(values["dz"]))]
 
 
 class ResidualUpdate(Operation):
