@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from cuda_emulator import EmulatedDevice
 from cuda_emulator.arguments import structs
 from pair_formulas import SHIFT, Attention, tiles
 
@@ -24,7 +23,7 @@ class PairKernels:
     """
 
     def __init__(
-        self, device: EmulatedDevice, real: str, start: Any, attention: Attention, inputs: list[Any], blocks: int = 0
+        self, device: Any, real: str, start: Any, attention: Attention, inputs: list[Any], blocks: int = 0
     ) -> None:
         self.device, self.real, self.attention, self.inputs = device, real, attention, inputs
         self.start = np.asarray(start, dtype=np.int32)
@@ -92,7 +91,7 @@ class PairKernels:
 
 
 def start_update(
-    device: EmulatedDevice, real: str, kernel: str, capacity: int, values: dict[str, Any], defines: Any = None
+    device: Any, real: str, kernel: str, capacity: int, values: dict[str, Any], defines: Any = None
 ) -> None:
     """`pair_update` or `pair_update_backward`, in a grid for ``capacity`` edges; what is not given is null or 0."""
     struct = {"pair_update": "PairUpdateArgs", "pair_update_backward": "PairUpdateBackwardArgs"}[kernel]
