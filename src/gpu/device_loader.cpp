@@ -12,6 +12,7 @@ namespace {
 constexpr std::size_t slab_bytes = std::size_t{4} << 20;
 constexpr std::size_t alignment = 256;
 constexpr int shared_without_asking = 48 * 1024;
+constexpr int tiles_that_matter = 8 * 1024;
 
 }  // namespace
 
@@ -32,12 +33,14 @@ Function DeviceLoader::function(const char* source, const char* name, const Defi
   Handle handle = hooks_.function(source, name, all);
   if (handle == nullptr) throw internal_error("no kernel ", name, " of ", source, " was given");
   // More than 48 KiB has to be asked for, and static and dynamic memory count together.
+  int fixed = 0;
+  check(driver().function_get(&fixed, cu::static_shared, handle), "asking for the shared memory of a kernel");
   if (max_shared() > shared_without_asking) {
-    int fixed = 0;
-    check(driver().function_get(&fixed, cu::static_shared, handle), "asking for the shared memory of a kernel");
     const int status = driver().function_set(handle, cu::max_dynamic_shared, max_shared() - fixed);
     if (status != cu::success) throw driver_error(status, text("allowing kernel ", name, " of ", source, " more shared memory"));
   }
+  // A multiprocessor shares one memory out between cache and blocks, by what it guesses; kernels that live in tiles want blocks.
+  if (fixed > tiles_that_matter) check(driver().function_set(handle, cu::carveout, 100), "preferring shared memory for a kernel");
   names_.emplace_back(name);
   return {handle, names_.back().c_str()};
 }

@@ -20,7 +20,7 @@ constexpr int capture_unsupported = 900, capture_invalidated = 901;
 // attributes of a device
 constexpr int major = 75, minor = 76, shared_optin = 97;
 // attributes of a function
-constexpr int threads_per_block = 0, static_shared = 1, max_dynamic_shared = 8;
+constexpr int threads_per_block = 0, static_shared = 1, max_dynamic_shared = 8, carveout = 9;
 constexpr unsigned stream_non_blocking = 1, event_without_timing = 2, host_portable = 1;
 constexpr int capture_thread_local = 1, capture_status_active = 1;
 }  // namespace cu

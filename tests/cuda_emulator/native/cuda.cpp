@@ -519,6 +519,7 @@ int cuFuncSetAttribute(void* handle, int attribute, int value) {
   CURRENT(context);
   Function* function = lookup(machine().functions, handle);
   if (function == nullptr || function->context != context) return fault(INVALID_HANDLE, "no function of this device");
+  if (attribute == 9 && value >= -1 && value <= 100) return SUCCESS;  // a hint
   if (attribute != 8) return fault(INVALID_VALUE, "this attribute of a function is not emulated");
   if (value < 0 || value + function->static_shared > settings().shared)
     return fault(INVALID_VALUE, function->name + ": " + std::to_string(value) + " bytes of dynamic shared memory beside " +
