@@ -1,4 +1,4 @@
-// What passes from the neighbours to a centre in one layer: convolution and symmetrisation (theory 8.4, 8.8; back 12.5, 12.6). One
+// What passes from the neighbours to a centre in one layer: convolution and symmetrisation (theory 8.4, 8.8, 12.5, 12.6). One
 // block per centre, tiles of 32 edges; a warp has 32 channels of g1 at a time.
 //
 // With g1_out_conv the projection P acts on g2, edge by edge, and is done here, tile by tile; the neighbours' rows of g1 are read once

@@ -110,7 +110,8 @@ bool EngineOf<T>::attempt(const Call& call) {
     wanted = Workspace::sizes(p.in.layout.bytes(), p.out.layout.bytes(), p.plan);
     const bool fits = workspace_.fits(wanted);
     if (capturing && !(fits && p.proven))
-      throw invalid_input("a stream is captured while the buffers of the model are not made: evaluate the same number of atoms once before");
+      throw invalid_input(
+          "a stream is captured while the buffers of the model are not made: evaluate the same number of atoms once before");
     if (fits) {
       const Handle stream = input.on_device ? input.stream : stream_->handle();
       if (!capturing && stream != last_stream_) last_->block(stream);
@@ -305,9 +306,9 @@ template <class T>
 const unsigned char* EngineOf<T>::read_status(const Program& p, Handle stream) {
   Staging::Slot& slot = out_->next(p.out.status_bytes);
   unsigned char* const status = slot.memory->at<unsigned char>();
-  gpu::check(driver().copy_out(status, address(workspace_.at(Workspace::output)) + static_cast<Address>(p.out.status),
-                               p.out.status_bytes, stream),
-             "copying the state of the lists");
+  gpu::check(
+      driver().copy_out(status, address(workspace_.at(Workspace::output)) + static_cast<Address>(p.out.status), p.out.status_bytes, stream),
+      "copying the state of the lists");
   slot.copied->record(stream);
   slot.copied->wait();
   return status;
@@ -473,7 +474,8 @@ void EngineOf<T>::settle(bool wait) {
     pending_.pop_front();
     const Pending& step = spare_.back();
     const auto p = std::find_if(programs_.begin(), programs_.end(), [&](const Program& each) { return each.key == step.key; });
-    if (!judge(p == programs_.end() ? nullptr : &*p, step.key, step.cells, step.status->template at<unsigned char>(), &last_remarks_)) void_ = true;
+    if (!judge(p == programs_.end() ? nullptr : &*p, step.key, step.cells, step.status->template at<unsigned char>(), &last_remarks_))
+      void_ = true;
   }
 }
 

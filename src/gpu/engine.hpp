@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "exchange.hpp"
 #include "fold/folded.hpp"
 #include "gpu/kernel.hpp"
-#include "graph/exchange.hpp"
 #include "neighbors/build.hpp"
 #include "schema/config.hpp"
 
@@ -52,13 +52,13 @@ struct Ghosts {
 struct Input {
   int frames = 1, atoms = 0;
   bool on_device = false;
-  void* stream = nullptr;              ///< the caller's, of device arrays: inputs are ready on it, and so are the results
-  const double* coords = nullptr;      ///< (frames, atoms, 3) angstrom
-  const int* types = nullptr;          ///< (frames, atoms)
-  const double* boxes = nullptr;       ///< (frames, 3, 3) always of the host, or null
+  void* stream = nullptr;          ///< the caller's, of device arrays: inputs are ready on it, and so are the results
+  const double* coords = nullptr;  ///< (frames, atoms, 3) angstrom
+  const int* types = nullptr;      ///< (frames, atoms)
+  const double* boxes = nullptr;   ///< (frames, 3, 3) always of the host, or null
   std::array<bool, 3> pbc{};
-  const double* fparam = nullptr;      ///< (frames, numb_fparam) or null
-  const double* aparam = nullptr;      ///< (frames, atoms, numb_aparam) or null
+  const double* fparam = nullptr;           ///< (frames, numb_fparam) or null
+  const double* aparam = nullptr;           ///< (frames, atoms, numb_aparam) or null
   const double* seed_energy = nullptr;      ///< (frames, atoms) or null
   const double* seed_descriptor = nullptr;  ///< (frames, atoms, descriptor_dim) or null
   const double* seed_rot_mat = nullptr;     ///< (frames, atoms, n2, 3) or null

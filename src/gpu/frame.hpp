@@ -36,7 +36,7 @@ struct Frame {
   Incoming repformer_incoming;
   const int* pad_repinit = nullptr;  ///< (centres) padded slots
   const int* pad_three = nullptr;    ///< (centres)
-  const int* failed = nullptr;       ///< not 0: this evaluation is void (atoms that cannot be used, lists that did not fit); results become NaN
+  const int* failed = nullptr;  ///< not 0: this evaluation is void (atoms that cannot be used, lists that did not fit); results become NaN
 };
 
 }  // namespace dpa2::gpu

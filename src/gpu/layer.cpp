@@ -106,7 +106,8 @@ T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& sta
     ghosts_set = true;
   }
   queue.release(neighbours.rows);
-  if (!ghosts_set) queue.clear(dg1 + centres * n1_, static_cast<std::size_t>(frame.atoms - frame.centres) * static_cast<std::size_t>(n1_) * sizeof(T));
+  if (!ghosts_set)
+    queue.clear(dg1 + centres * n1_, static_cast<std::size_t>(frame.atoms - frame.centres) * static_cast<std::size_t>(n1_) * sizeof(T));
   if (dnode != nullptr) product_.backward(queue, frame.atoms, dg1, dnode, node_, true);
   queue.release(dnode);
   return dg1;

@@ -11,15 +11,15 @@
 #include "gpu/fitting.hpp"
 #include "gpu/frame.hpp"
 #include "gpu/layer.hpp"
-#include "gpu/outputs.hpp"
 #include "gpu/messages.hpp"
+#include "gpu/outputs.hpp"
 #include "gpu/product.hpp"
 #include "gpu/queue.hpp"
 #include "schema/config.hpp"
 
 namespace dpa2::gpu {
 
-/// Communication of ghost rows on the device; the calls are adjoint (graph/exchange.hpp). With an exchange nothing is captured.
+/// Communication of ghost rows on the device; the calls are adjoint (exchange.hpp). With an exchange nothing is captured.
 template <class T>
 class GhostRows {
  public:
@@ -30,8 +30,8 @@ class GhostRows {
 
 /// What an evaluation reads besides the frame; of the device, null where absent.
 struct Parameters {
-  const double* fparam = nullptr;  ///< (frames, numb_fparam)
-  const double* aparam = nullptr;  ///< (centres, numb_aparam)
+  const double* fparam = nullptr;           ///< (frames, numb_fparam)
+  const double* aparam = nullptr;           ///< (centres, numb_aparam)
   const double* seed_energy = nullptr;      ///< (centres)
   const double* seed_descriptor = nullptr;  ///< (centres, descriptor_dim)
   const double* seed_rot_mat = nullptr;     ///< (centres, n2, 3)

@@ -30,8 +30,7 @@ class PlanningQueue final : public Queue {
 /// Runs, in the memory that each piece of the plan has. The context must be current.
 class StreamQueue final : public Queue {
  public:
-  StreamQueue(const Plan& plan, std::vector<void*> places, Handle stream)
-      : plan_(plan), places_(std::move(places)), stream_(stream) {}
+  StreamQueue(const Plan& plan, std::vector<void*> places, Handle stream) : plan_(plan), places_(std::move(places)), stream_(stream) {}
   void clear(void* at, std::size_t bytes) override;
 
  private:

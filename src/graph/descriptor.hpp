@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "graph/exchange.hpp"
+#include "exchange.hpp"
 #include "graph/pass.hpp"
 #include "graph/plan.hpp"
 

@@ -40,7 +40,7 @@ SANITIZERS: dict[str, tuple[str, ...]] = {
 KEPT_SECONDS = 3 * 24 * 3600
 FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
 #: the libraries that are put in place of NVIDIA's, and their sources
-LIBRARIES = {"cuda": ("cuda", "machine", "memory"), "nvrtc": ("nvrtc", "kernel_library")}
+LIBRARIES = {"cuda": ("cuda", "streams", "machine", "memory"), "nvrtc": ("nvrtc", "kernel_library")}
 MESSAGE_BYTES = 1 << 14
 
 

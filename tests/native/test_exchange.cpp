@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "check.hpp"
-#include "graph/exchange.hpp"
+#include "exchange.hpp"
 #include "model/evaluate.hpp"
 #include "model/model.hpp"
 #include "neighbors/build.hpp"
