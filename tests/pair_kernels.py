@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,10 +77,12 @@ class PairKernels:
         self._run("pair_attention", "PairAttentionArgs", 0 if self.one_tile else 2, 1, values)
         return [x for x in (z, dh) if x is not None]
 
-    def backward(self, seeds: list[Any], begin: float = 1.0) -> list[np.ndarray]:
-        """Gradients of g2, h2 and w, added to arrays of ``begin``; after :meth:`forward`."""
+    def backward(self, seeds: list[Any], begin: Sequence[float] = (1, 1, 1)) -> list[np.ndarray]:
+        """Gradients of g2, h2 and w, added to arrays of the numbers ``begin``; after :meth:`forward`."""
         of, given = self.attention, [self.up(x) for x in seeds]
-        found: list[np.ndarray] = [np.full_like(self.up(x), begin) for x in self.inputs]
+        found: list[np.ndarray] = [
+            np.full_like(self.up(x), number) for x, number in zip(self.inputs, begin, strict=True)
+        ]
         values = {
             "dg2": found[0], "dh2": found[1], "dw": found[2], "top": self.top, "inv_sum": self.inv_sum,
             "most": self.most, "dz": None if of.B is None else given[0], "ddh": None if of.h2 is None else given[-1],

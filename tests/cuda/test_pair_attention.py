@@ -55,8 +55,10 @@ class Pairs(PairKernels):
         ]
 
     def gradients(self) -> list[np.ndarray]:
-        """What has been added to a number so small that float32 hardly rounds the sum for it."""
-        return [x.astype(float) - 2.0**-6 for x in self.backward(self.seeds(), 2.0**-6)]
+        """What has been added to numbers of the size of the gradients, so that float32 rounds neither away."""
+        begin = [2.0 ** np.floor(np.log2(np.abs(x).max(initial=1e-30))) for x in self.expected_gradients()]
+        found = self.backward(self.seeds(), begin)
+        return [x.astype(float) - number for x, number in zip(found, begin, strict=True)]
 
     def expected(self, kind: Any = float) -> list[np.ndarray]:
         """Outputs, computed in this type."""
