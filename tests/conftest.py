@@ -27,7 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before any fixture: those of LAMMPS run it."""
+    """Before any fixture: those of LAMMPS run it. A process finds its driver once, the emulated one or the GPU's."""
+    if item.get_closest_marker("requires_gpu") and "requires_gpu" not in item.config.getoption("markexpr"):
+        pytest.skip("NOTHING WAS RUN ON A GPU: that is for runs of their own, with -m requires_gpu")
     for marker, missing in (("lammps", needs.no_lammps), ("requires_gpu", needs.no_gpu)):
         if item.get_closest_marker(marker) and (why := missing()):
             pytest.skip(why)

@@ -63,6 +63,22 @@ class Memory:
         Memory.given.append(self)
 
 
+class Kernel:
+    """A function of a module, launched on the default stream of the current device."""
+
+    def __init__(self, function: int) -> None:
+        self.kernel = SimpleNamespace(ptr=function)
+
+    def __call__(self, grid: Any, block: Any, args: tuple[Any, ...], *, shared_mem: int = 0) -> None:
+        """Of what CuPy passes, only structs by value, which are NumPy arrays of one element."""
+        assert all(type(value) is np.ndarray and value.shape == (1,) for value in args)
+        values = (ctypes.c_void_p * len(args))(*(value.ctypes.data for value in args))
+        sizes = [ctypes.c_uint(int(n)) for n in (*grid, *block, shared_mem)]
+        with driver().current(StandIn.current[-1]):
+            driver().call("cuLaunchKernel", ctypes.c_void_p(self.kernel.ptr), *sizes, None, values, None)
+            driver().call("cuStreamSynchronize", None)
+
+
 class Module:
     """Compiled by the emulated compiler, when a kernel is first asked for."""
 
@@ -73,8 +89,8 @@ class Module:
         self.code, self.options, self.device = code, options, StandIn.current[-1]
         Module.made.append(self)
 
-    def get_function(self, name: str) -> Any:
-        return SimpleNamespace(kernel=SimpleNamespace(ptr=self._load(name)))
+    def get_function(self, name: str) -> Kernel:
+        return Kernel(self._load(name))
 
     def _load(self, name: str) -> int:
         nvrtc, cuda = (ctypes.CDLL(os.environ[name]) for name in ("DPA2_NVRTC", "DPA2_CUDA_DRIVER"))

@@ -5,6 +5,7 @@ The markers of the rooms, and what is skipped by marker, are in conftest.py.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import os
@@ -26,6 +27,7 @@ INSTALL = {
     "distributed": "pip install distributed",
     "mpi4py": "pip install mpi4py",
     "ipi": "pip install ipi",
+    "cupy": "pip install 'dpa2[cuda]'",
     "Cython": "pip install cython",
     "setuptools": "pip install setuptools",
 }
@@ -79,14 +81,13 @@ def no_lammps() -> str | None:
 @functools.cache
 def no_gpu() -> str | None:
     """Why the tests on a device are skipped, if they are."""
-    from dpa2.cuda.device import CupyDevice
-    from dpa2.errors import InputError
-
+    count = ctypes.c_int()
     try:
-        CupyDevice()
-    except InputError as error:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
         return f"NOTHING WAS RUN ON A GPU: {error}"
-    return None
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return None if status == 0 and count.value > 0 else f"NOTHING WAS RUN ON A GPU: the driver has none ({status})"
 
 
 def mostly_slow(values: Iterable[Any], quick: Collection[Any], name: Callable[[Any], Any] = lambda value: value) -> Any:

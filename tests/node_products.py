@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cuda_emulator import EmulatedDevice
 
 Array = np.ndarray
 Folded = Mapping[str, Array]
@@ -38,7 +37,7 @@ def activation_defines(activation: Array) -> dict[str, str | int]:
 class Nodes:
     """Launches in one precision. ``each``: rows of a thread, None as in large systems."""
 
-    device: EmulatedDevice
+    device: Any
     precision: str
     each: int | None = None
 
@@ -47,7 +46,7 @@ class Nodes:
         return np.float32 if self.precision == "float32" else np.float64
 
     def up(self, value: Any, kind: Any = None) -> Any:
-        return None if value is None else self.device.asarray(value, kind or self.real)
+        return None if value is None else np.ascontiguousarray(value, kind or self.real)
 
     def matrix(self, m: Array | None) -> Any:
         return None if m is None else self.up(packed(m))

@@ -1,4 +1,4 @@
-"""The kernels of the pair channel on an emulated device, launched as the host does."""
+"""The kernels of the pair channel on a device, launched as the host does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from cuda_emulator.arguments import structs
+from gpu_device import KernelDevice
 from pair_formulas import SHIFT, Attention, tiles
 
 KINDS = {"float": np.float32, "double": np.float64}
@@ -24,7 +25,7 @@ class PairKernels:
     """
 
     def __init__(
-        self, device: Any, real: str, start: Any, attention: Attention, inputs: list[Any], blocks: int = 0
+        self, device: KernelDevice, real: str, start: Any, attention: Attention, inputs: list[Any], blocks: int = 0
     ) -> None:
         self.device, self.real, self.attention, self.inputs = device, real, attention, inputs
         self.start = np.asarray(start, dtype=np.int32)
@@ -94,7 +95,7 @@ class PairKernels:
 
 
 def start_update(
-    device: Any, real: str, kernel: str, capacity: int, values: dict[str, Any], defines: Any = None
+    device: KernelDevice, real: str, kernel: str, capacity: int, values: dict[str, Any], defines: Any = None
 ) -> None:
     """`pair_update` or `pair_update_backward`, in a grid for ``capacity`` edges; what is not given is null or 0."""
     struct = {"pair_update": "PairUpdateArgs", "pair_update_backward": "PairUpdateBackwardArgs"}[kernel]

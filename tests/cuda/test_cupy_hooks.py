@@ -10,13 +10,17 @@ from typing import Any
 import dpa2
 import numpy as np
 import pytest
+from cuda_emulator import EmulatedDevice, EmulationError
 from cupy_stand_in import Array, Memory, Module, StandIn
 from dpa2._native import kernel_folder, kernel_options
 from dpa2.cuda import gpu, hooks
 from dpa2.cuda.arrays import CupyArrays
 from dpa2.cuda.hooks import CupyHooks
+from gpu_device import GpuDevice
 from gpu_models import OnDevice, emulate
 from helpers import golden, model_of
+from ops.attention import PairAttention
+from ops.backends import Cuda
 
 
 @pytest.fixture
@@ -57,6 +61,33 @@ def test_compiled_once_with_the_options_of_all_compilers(cupy: StandIn, kernels:
     digest, _, text = first.code.partition("\n")
     assert digest == f"// {hooks.headers(kernels)}"
     assert text == (kernels / "cuda" / "small.cu").read_text(encoding="utf-8")
+
+
+def test_kernels_of_the_tests_on_cupy(cupy: StandIn) -> None:
+    """tests/gpu_device.py: what it copies there and back are the results of the emulated device."""
+    op = PairAttention("both", True, True)
+    seeds = tuple(np.ones(np.shape(value)) for value in op.reference(**op.inputs))
+    answers = []
+    for device in (GpuDevice(1), EmulatedDevice()):
+        run = Cuda(device, "float64")
+        answers.append(np.concatenate([part.ravel() for s in (None, seeds) for part in op.cuda(run, op.inputs, s)]))
+    assert {one.device for one in Module.made} == {1}
+    np.testing.assert_array_equal(*answers)
+
+
+def test_kernels_of_the_tests_are_watched(cupy: StandIn, kernels: Path) -> None:
+    device, x = GpuDevice(), np.arange(4.0)
+    values = {"to": np.zeros(4), "from": x, "count": 4, "by": 2.0}
+
+    def start(**more: Any) -> None:
+        device.start("small.cu", "scale", 1, 32, "ScaleArgs", values | more, 0, {"real": "double"})
+
+    start()
+    assert values["to"].tolist() == [0.0, 2.0, 4.0, 6.0]
+    with pytest.raises(EmulationError, match=r"two arrays overlap"):
+        start(to=x[1:], count=3)
+    with pytest.raises(EmulationError, match=r"wrote behind an array of shape \(3,\)"):
+        start(to=np.zeros(3))
 
 
 def test_headers_are_part_of_the_text(tmp_path: Any) -> None:

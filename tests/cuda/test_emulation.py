@@ -237,24 +237,6 @@ def test_launch_bounds_hold(bench: Bench) -> None:
         device.launch("b.cu", "b", 1, 65, (x,), 0, DEFINES)
 
 
-def test_products_of_matrices() -> None:
-    rng = np.random.default_rng(0)
-    a, b, device = rng.normal(size=(3, 4)), rng.normal(size=(4, 5)), EmulatedDevice()
-    wide = np.ones((3, 8))
-    device.gemm(a, b, wide[:, 2:7], accumulate=True)
-    np.testing.assert_allclose(wide[:, 2:7], 1.0 + a @ b)
-    device.gemm(np.ascontiguousarray(a.T), np.ascontiguousarray(b.T), wide[:, 2:7], True, True)
-    np.testing.assert_allclose(wide[:, 2:7], a @ b)
-    for left, right, out, message in (
-        (a, a, wide[:, :5], "is not"),
-        (a[:, ::2], b[:2], wide[:, :5], "not contiguous"),
-        (a, b.astype(np.float32), wide[:, :5], "float32"),
-        (wide[:, :4], b, wide[:, :5], "overlaps"),
-    ):
-        with pytest.raises(EmulationError, match=message):
-            device.gemm(left, right, out)
-
-
 # ---------------------------------------------------------------------------------------- mistakes in a kernel
 
 SUMS = """

@@ -1,6 +1,6 @@
 """Kernels of src/cuda on the CPU: threads, warps, barriers and shared memory of a CUDA device, with checks."""
 
 from .build import EmulationError, has_sanitizer
-from .device import EmulatedDevice, Launch
+from .device import EmulatedDevice
 
-__all__ = ["EmulatedDevice", "EmulationError", "Launch", "has_sanitizer"]
+__all__ = ["EmulatedDevice", "EmulationError", "has_sanitizer"]

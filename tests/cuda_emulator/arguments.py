@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,20 @@ def layout(name: str, real: Any, folder: Path = SOURCES / "cuda") -> np.dtype[An
     return np.dtype({"names": names, "formats": kinds}, align=True)
 
 
-def pack(name: str, real: Any, values: Mapping[str, Any], folder: Path = SOURCES / "cuda") -> NDArray[Any]:
+def host_address(array: NDArray[Any]) -> int:
+    return int(array.ctypes.data)
+
+
+def pack(
+    name: str,
+    real: Any,
+    values: Mapping[str, Any],
+    folder: Path = SOURCES / "cuda",
+    place: Callable[[NDArray[Any]], int] = host_address,
+) -> NDArray[Any]:
     """One struct, with arrays as their addresses; every member must be given, None for a null pointer.
+
+    ``place`` gives the address of an array.
 
     Raises EmulationError for an array of another type than the member's, or one that is not contiguous.
     """
@@ -69,21 +81,18 @@ def pack(name: str, real: Any, values: Mapping[str, Any], folder: Path = SOURCES
     for member, base, pointer, _ in members:
         value = values[member]
         if pointer:
-            packed[member] = (
-                0
-                if value is None
-                else _address(value, np.dtype(real if base == "T" else _NUMBERS[base]), f"{name}.{member}")
-            )
+            if value is not None:
+                _check(value, np.dtype(real if base == "T" else _NUMBERS[base]), f"{name}.{member}")
+                packed[member] = place(value)
         elif isinstance(value, Mapping):
-            packed[member] = pack(base.removesuffix("<T>").strip(), real, value, folder)
+            packed[member] = pack(base.removesuffix("<T>").strip(), real, value, folder, place)
         else:
             packed[member] = value
     return packed
 
 
-def _address(value: Any, wanted: np.dtype[Any], where: str) -> int:
+def _check(value: Any, wanted: np.dtype[Any], where: str) -> None:
     if not isinstance(value, np.ndarray) or value.dtype != wanted:
         raise EmulationError(f"{where} must be an array of {wanted}, not {value!r:.60}")
     if not value.flags.c_contiguous:
         raise EmulationError(f"{where} is not contiguous")
-    return int(value.ctypes.data)

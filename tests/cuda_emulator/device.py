@@ -1,4 +1,4 @@
-"""The device protocol of dpa2.cuda on the CPU: NumPy arrays, and kernels on the emulation of CUDA."""
+"""Single kernels on the emulation of CUDA, with NumPy arrays."""
 
 from __future__ import annotations
 
@@ -19,19 +19,6 @@ MESSAGE_BYTES = 1 << 14
 SHARED_BYTES = 64 * 1024
 LARGEST_GRID = (2**31 - 1, 65535, 65535)
 LARGEST_BLOCK = 1024
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A record of one launch of a kernel or one dense product."""
-
-    source: str
-    kernel: str
-    grid: tuple[int, int, int]
-    block: int
-    shared: int
-    defines: Mapping[str, str | int]
-    shapes: tuple[tuple[int, ...] | None, ...]  # of the array arguments
 
 
 class _Kernel:
@@ -75,15 +62,31 @@ def _number(value: Any, code: str, where: str) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class Launch:
+    """A record of one launch."""
+
+    source: str
+    kernel: str
+    grid: tuple[int, int, int]
+    block: int
+    shared: int
+
+
+def undefined(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """NaN, and -1 or the largest number: what a kernel must not read."""
+    array = np.empty(shape, dtype)
+    array.view(np.uint8).reshape(-1)[...] = 0xFF if array.dtype != np.bool_ else 1
+    return array
+
+
 class EmulatedDevice:
-    """A CUDA device on the CPU; see :class:`dpa2.cuda.device.Device`.
+    """A CUDA device on the CPU, whose memory is that of the host.
 
     ``seed``: None runs threads and blocks in a fixed order, a number in a random one. ``sanitizer``: "address" or
     "thread"; the interpreter must then have been started by :func:`~cuda_emulator.sanitize.run`. ``sources``: a folder
     in place of src/cuda. ``launches``: what has been launched, for those who count.
     """
-
-    xp: Any = np
 
     def __init__(
         self, seed: int | None = None, sanitizer: str = "", sources: Path | None = None, max_shared: int = SHARED_BYTES
@@ -97,21 +100,8 @@ class EmulatedDevice:
         self._kernels: dict[tuple[Any, ...], _Kernel] = {}
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        array = np.empty(shape, dtype)
-        # NaN, and -1 or the largest number: what a kernel must not read.
-        array.view(np.uint8).reshape(-1)[...] = 0xFF if array.dtype != np.bool_ else 1
-        return array
-
-    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        return np.zeros(shape, dtype)
-
-    def asarray(self, value: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
-        if hasattr(value, "__dlpack__") and not isinstance(value, (np.ndarray, np.generic)):
-            value = np.from_dlpack(value)
-        return np.ascontiguousarray(value, dtype).reshape(np.shape(value))
-
-    def asnumpy(self, array: NDArray[Any]) -> NDArray[Any]:
-        return np.array(array)
+        """An array of :func:`undefined` contents."""
+        return undefined(shape, dtype)
 
     def _kernel(self, source: str, kernel: str, defines: Mapping[str, str | int]) -> _Kernel:
         key = (source, tuple(sorted(defines.items())))
@@ -136,6 +126,7 @@ class EmulatedDevice:
         shared: int = 0,
         defines: Mapping[str, str | int] | None = None,
     ) -> None:
+        """Launch a kernel with parameters of its own, as the tests of the emulation have: arrays, and NumPy scalars."""
         blocks = (int(grid), 1, 1) if isinstance(grid, (int, np.integer)) else tuple(int(n) for n in grid)
         if 0 in blocks:
             return
@@ -151,8 +142,6 @@ class EmulatedDevice:
                 cell = np.array([_number(value, code, where)])
             keep.append(cell)
             values[number] = int(cell.ctypes.data)
-        shapes = tuple(value.shape if isinstance(value, np.ndarray) else None for value in args)
-        self.launches.append(Launch(source, kernel, blocks, block, shared, dict(defines or {}), shapes))  # type: ignore[arg-type]
         self._call(source, kernel, found, values, blocks, block, shared)
 
     def start(
@@ -174,8 +163,7 @@ class EmulatedDevice:
             return
         given = dict(defines or {})
         packed = pack(struct, np.float32 if given["real"] == "float" else np.float64, values, self.sources)
-        shapes = tuple(v.shape if isinstance(v, np.ndarray) else None for v in values.values())
-        self.start_bytes(source, kernel, grid, block, packed, shared, given, shapes)
+        self.start_bytes(source, kernel, grid, block, packed, shared, given)
 
     def start_bytes(
         self,
@@ -186,7 +174,6 @@ class EmulatedDevice:
         packed: NDArray[Any],
         shared: int = 0,
         defines: Mapping[str, str | int] | None = None,
-        shapes: tuple[tuple[int, ...] | None, ...] = (),
     ) -> None:
         """The same with the bytes of the struct."""
         given = dict(defines or {})
@@ -194,13 +181,14 @@ class EmulatedDevice:
         if found.parameters != [f"s{packed.nbytes}"]:
             raise EmulationError(f"{kernel} takes {found.parameters}, the struct has {packed.nbytes} bytes")
         self._check_launch(kernel, found, (grid, 1, 1), block, shared, (packed,))
-        self.launches.append(Launch(source, kernel, (grid, 1, 1), block, shared, given, shapes))
         pointers = (ctypes.c_void_p * 1)(int(packed.ctypes.data))
         self._call(source, kernel, found, pointers, (grid, 1, 1), block, shared)
 
     def _call(
         self, source: str, kernel: str, found: _Kernel, values: Any, blocks: Sequence[int], block: int, shared: int
     ) -> None:
+        x, y, z = blocks
+        self.launches.append(Launch(source, kernel, (x, y, z), block, shared))
         seed = -1 if self.seed is None else (self.seed + 7919 * len(self.launches)) % 2**62
         message = ctypes.create_string_buffer(MESSAGE_BYTES)
         three = ctypes.c_uint * 3
@@ -225,34 +213,3 @@ class EmulatedDevice:
                 f"{name}: {shared} bytes of shared memory beside {kernel.static_shared} of static, "
                 f"the device has {self.max_shared} for a block"
             )
-
-    def gemm(
-        self,
-        a: NDArray[Any],
-        b: NDArray[Any],
-        out: NDArray[Any],
-        transpose_a: bool = False,
-        transpose_b: bool = False,
-        accumulate: bool = False,
-    ) -> None:
-        for name, matrix in (("a", a), ("b", b), ("out", out)):
-            size = matrix.itemsize
-            if matrix.ndim != 2 or matrix.dtype != out.dtype:
-                raise EmulationError(
-                    f"gemm: {name} is {matrix.ndim}-dimensional of {matrix.dtype}, out is of {out.dtype}"
-                )
-            if (matrix.shape[1] > 1 and matrix.strides[1] != size) or matrix.strides[0] % size or matrix.strides[0] < 0:
-                raise EmulationError(f"gemm: the last axis of {name} is not contiguous: strides {matrix.strides}")
-        left, right = (a.T if transpose_a else a), (b.T if transpose_b else b)
-        if (left.shape[0], right.shape[1]) != out.shape or left.shape[1] != right.shape[0]:
-            raise EmulationError(f"gemm: {left.shape} times {right.shape} is not {out.shape}")
-        if np.shares_memory(a, out) or np.shares_memory(b, out):
-            raise EmulationError("gemm: the result overlaps a factor")
-        if 0 in out.shape:
-            return
-        self.launches.append(Launch("", "gemm", (1, 1, 1), 0, 0, {}, (left.shape, right.shape)))
-        product = left @ right
-        out[...] = out + product if accumulate else product
-
-    def synchronize(self) -> None:
-        pass

@@ -14,7 +14,7 @@ from dpa2.reference.local_attention import local_attention
 from dpa2.reference.pair_attention import SHIFT, attention_map, equivariant_apply
 from ops.backends import Arrays, Cpu, Cuda
 from ops.declared import Bounds, Operation
-from ops.graph import EDGES, MOST, NSEL, OWN, START, J, N, draw, geometry, incoming_sum, neighbours, switches
+from ops.graph import EDGES, NSEL, OWN, START, N, draw, edges_of, geometry, incoming_sum, neighbours, switches
 from pair_formulas import Attention
 from pair_kernels import PairKernels
 
@@ -70,16 +70,19 @@ class LocalAttention(Operation):
         return [self.out(o)] if seeds is None else [dg1, dw][: len(x)]
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        head = (N, self.n1, self.nh, SHIFT if self.smooth else 0.0, NSEL if self.smooth else 0)
-        tail = (run.up(x["g1"] @ self.A), run.up(x["g1"]), run.up(x.get("w", np.ones(EDGES))), run.integers(START),
-                run.integers(J))  # fmt: skip
+        width = self.nh * self.n1
+        common = edges_of(run) | {"g1": run.up(x["g1"]), "tq": run.up(x["g1"] @ self.A), "n1": self.n1, "nh": self.nh,
+            "w": run.up(x.get("w", np.ones(EDGES))), "shift": SHIFT if self.smooth else 0.0}  # fmt: skip
+        kept = {name: run.empty(N, self.nh) for name in ("largest", "inverse")}
+        o, logit = run.empty(N, width), run.empty(EDGES, self.nh)
+        run.start("local_attention.cu", "local_attention", "LocalAttentionArgs", N, **common, **kept, o=o, logit=logit,
+                  nsel=NSEL if self.smooth else 0)  # fmt: skip
         if seeds is None:
-            o = run.array("o", N, self.nh * self.n1)
-            run.run("local_attention.cu", "local_attention", *head, o, *tail, shared=run.numbers(2 * self.nh * MOST))
             return [self.out(run.down(o))]
-        dtq, rows, dw = run.array("dtq", N, self.nh * self.n1), run.zeros("rows", EDGES, self.n1), run.filled(EDGES)
-        run.run("local_attention.cu", "local_attention_backward", *head, dtq, rows, dw, run.up(seeds[0] @ self.B.T),
-                *tail, shared=run.numbers(3 * self.nh * MOST))  # fmt: skip
+        dtq, rows, dw = run.empty(N, width), run.empty(EDGES, self.n1), run.filled(EDGES)
+        run.start("local_attention.cu", "local_attention_backward", "LocalAttentionBackwardArgs", N, **common, **kept,
+                  dout=run.up(seeds[0] @ self.B.T), dtq=dtq, dg1_edge=rows, dw=dw, fresh=1,
+                  room=run.empty(EDGES, 2 * self.nh))  # fmt: skip
         dg1 = run.down(dtq) @ self.A.T + incoming_sum(run, rows)
         return [dg1, run.added(dw)][: len(x)]
 
@@ -140,18 +143,21 @@ class PairAttention(Operation):
         return out if seeds is None else gradients
 
     def folded(self) -> Attention:
+        """A and B by heads, and the bias without its mean."""
         n2, nh, nd = self.n2, self.nh, self.nd
         qk = self.raw["qk"].reshape(n2, nd, 2 * nh)
         A = np.einsum("adh,bdh->hab", qk[:, :, nh:], qk[:, :, :nh]) / np.sqrt(nd)
         head = self.raw["head"] - self.raw["head"].mean(axis=1, keepdims=True)
         B = np.einsum("ach,chb->hab", self.raw["v"].reshape(n2, n2, nh), head.reshape(n2, nh, n2)) / np.sqrt(3.0)
-        bias, h2 = self.raw["bias"] - self.raw["bias"].mean(), self.raw["ev"][:, 0] / np.sqrt(3.0)
-        return Attention(A, B if self.has_g2 else None, bias, h2 if self.has_h2 else None, self.gate, self.smooth, NSEL)
+        h2 = self.raw["ev"][:, 0] / np.sqrt(3.0)
+        bias = self.raw["bias"] - self.raw["bias"].mean()
+        return Attention(
+            *(A, B if self.has_g2 else None, bias, h2 if self.has_h2 else None), self.gate, self.smooth, NSEL
+        )
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        real = "float" if run.itemsize == 4 else "double"
-        inputs = [x["g2"], x["h2"], x.get("w", np.ones(EDGES))]
-        kernels = PairKernels(run.device, real, START, self.folded(), inputs)
+        given = [x["g2"], x["h2"], x.get("w", np.ones(EDGES))]
+        kernels = PairKernels(run.device, run.defines["real"], START, self.folded(), given)
         found = kernels.forward()
         if seeds is None:
             return [run.down(part) for part in found]

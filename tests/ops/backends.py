@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 from cuda_emulator import EmulatedDevice
 from cuda_emulator.arguments import structs
-from dpa2.cuda.device import CupyDevice
-from dpa2.cuda.launcher import Launcher
+from gpu_device import GpuDevice, KernelDevice
 
 Arrays = dict[str, np.ndarray]
 
@@ -66,33 +66,43 @@ class Cpu:
         return self._library.run(name, self._level, self._single, ints, [*blocks, *(seeds or [])], backward)
 
 
-class Cuda(Launcher):
-    """Kernels on a device, emulated or real, with NumPy arrays in and out."""
+class Cuda:
+    """Kernels on a device, emulated or real, with arrays of the host."""
 
-    def up(self, value: Any) -> Any:
-        return self.constant(value)
+    def __init__(self, device: KernelDevice, precision: str) -> None:
+        self.device, self.precision, self.real = device, precision, np.dtype(precision).type
+        self.defines = {"real": "float" if precision == "float32" else "double"}
 
-    def integers(self, value: Any) -> Any:
-        return self.constant(value, np.int32)
+    def up(self, value: Any) -> np.ndarray:
+        """A copy in the precision of the kernels."""
+        return np.array(value, self.real, order="C")
+
+    def integers(self, value: Any) -> np.ndarray:
+        return np.array(value, np.int32, order="C")
 
     def start(self, source: str, kernel: str, struct: str, grid: int, **values: Any) -> None:
         """A kernel with blocks of 128 threads that takes a struct; members that are not given are null or 0."""
         pointers = {name: pointer for name, _, pointer, _ in structs()[struct]}
         missing = {name: None if pointer else 0 for name, pointer in pointers.items() if name not in values}
-        defines = {"real": "float" if self.real == np.float32 else "double"}
-        self.device.start(source, kernel, grid, 128, struct, values | missing, 0, defines)
+        self.device.start(source, kernel, grid, 128, struct, values | missing, 0, self.defines)
 
-    def filled(self, *shape: int) -> Any:
+    def empty(self, *shape: int) -> np.ndarray:
+        return self.device.empty(shape, self.real)
+
+    def filled(self, *shape: int) -> np.ndarray:
         """What an output starts from that is added to."""
-        return self.constant(np.ones(shape))
+        return np.ones(shape, self.real)
 
-    def down(self, array: Any) -> np.ndarray:
-        return np.array(self.device.asnumpy(array), dtype=np.float64)
+    def down(self, array: np.ndarray) -> np.ndarray:
+        return array.astype(np.float64)
 
-    def added(self, array: Any) -> np.ndarray:
+    def added(self, array: np.ndarray) -> np.ndarray:
         """What has been added to an array of :meth:`filled`."""
         return self.down(array) - 1.0
 
 
 def cuda(kind: str, precision: str) -> Cuda:
-    return Cuda(EmulatedDevice(seed=11) if kind == "emulated" else CupyDevice(), precision)
+    if kind == "emulated":
+        return Cuda(EmulatedDevice(seed=11), precision)
+    needs.package("cupy")
+    return Cuda(GpuDevice(), precision)

@@ -34,7 +34,7 @@ def defines(kind: str) -> dict[str, str | int]:
 
 def nodes_of(run: Cuda) -> Nodes:
     """The products over atoms on the same device."""
-    return Nodes(run.device, "float32" if run.itemsize == 4 else "float64")
+    return Nodes(run.device, run.precision)
 
 
 class EnvMat(Operation):
@@ -135,7 +135,7 @@ class LayerNorm(Operation):
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
         """The update of g2, of which nothing is left but the attention's term."""
-        real, (rows, width) = "float" if run.itemsize == 4 else "double", self.shape
+        real, (rows, width) = run.defines["real"], self.shape
         nothing, room = run.up(np.zeros(width)), run.up(np.zeros(self.shape))
         values = {
             "start": run.integers([0, rows]), "centres": 1, "n2": width, "eps": 1e-3, "g2": room, "b": nothing,
@@ -143,12 +143,12 @@ class LayerNorm(Operation):
             "z": run.up(self.centred(x["z"])),
         }  # fmt: skip
         if seeds is None:
-            values |= {"out": run.array("out", rows, width), "shift": run.up(self.gain["shift"])}
+            values |= {"out": run.empty(rows, width), "shift": run.up(self.gain["shift"])}
             start_update(run.device, real, "pair_update", rows, values)
             return [run.down(values["out"])]
         values |= {
             "dg2": run.up(seeds[0].copy()),
-            "dz": run.array("dz", rows, width),
+            "dz": run.empty(rows, width),
             "dlinear": room,
             "w_t": values["w"],
         }

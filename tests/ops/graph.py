@@ -10,7 +10,7 @@ from dpa2.reference.g2_embed import RepformerEdges
 from ops.backends import Cuda
 
 N, COUNT, NSEL = 4, (3, 0, 7, 2), 9
-EDGES, MOST = sum(COUNT), max(COUNT)
+EDGES = sum(COUNT)
 START = np.concatenate([[0], np.cumsum(COUNT)])
 CENTRE = np.repeat(np.arange(N), COUNT)
 J = np.random.default_rng(5).integers(0, N, EDGES)

@@ -62,19 +62,19 @@ class Symmetrization(Operation):
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
         own = "drrd" if self.indexed else "grrg"
-        width, C = self.axis * self.nc + 9, run.array("C", N, 3, self.nc)
+        width, C = self.axis * self.nc + 9, run.empty(N, 3, self.nc)
         X = run.up(x["X"])
         common = edges_of(run) | NORMALISED | {"h2": run.up(x["h2"]), "w": run.up(x["w"]), "axis": self.axis, own: C}
         common |= {"g1": X, "n1": self.nc, "n2": 1} if self.indexed else {"g2": X, "n1": 1, "n2": self.nc}
         common |= {"cat_width": width, "cat_conv": -1, "cat_grrg": -1, "cat_drrd": -1, f"cat_{own}": 4}
-        cat = run.array("cat", N, width)
+        cat = run.empty(N, width)
         run.start("messages.cu", "messages", "MessagesArgs", N, **common, cat=cat)
         if seeds is None:
             return [run.down(cat)[:, 4:-5]]
         dcat = np.full((N, width), np.nan)
         dcat[:, 4:-5] = seeds[0]
         dX, dh2, dw = run.filled(EDGES, self.nc), run.filled(EDGES, 3), run.filled(EDGES)
-        to, room = "dg1_edge" if self.indexed else "dg2", {f"d{own}": run.array("dC", N, 3, self.nc)}
+        to, room = "dg1_edge" if self.indexed else "dg2", {f"d{own}": run.empty(N, 3, self.nc)}
         run.start("messages.cu", "messages_backward", "MessagesBackwardArgs", N, **common, **{to: dX}, **room, dh2=dh2,
                   dw=dw, dcat=run.up(dcat))  # fmt: skip
         return [incoming_sum(run, dX) if self.indexed else run.added(dX), run.added(dh2), run.added(dw)]
@@ -124,12 +124,12 @@ class Conv(Operation):
         else:
             common |= {"node": run.up(x["g1"] @ self.P)}
         if seeds is None:
-            out = run.array("out", N, self.P.shape[1])
+            out = run.empty(N, self.P.shape[1])
             name = "conv" if self.out_conv else "cat"
             run.start("messages.cu", "messages", "MessagesArgs", N, **common, **{name: out})
             return [run.down(out)]
         dg2, dh2, dw = run.filled(EDGES, self.n2), run.filled(EDGES, 3), run.filled(EDGES)
-        rows, ones = run.array("rows", EDGES, self.P.shape[1]), run.up(np.ones(self.n1))
+        rows, ones = run.empty(EDGES, self.P.shape[1]), run.up(np.ones(self.n1))
         given = run.up(seeds[0])
         if self.out_conv:
             common |= {"Pt": padded(run, self.P.T), "dout": given, "r_conv": ones, "dg1_edge": rows}
@@ -168,10 +168,10 @@ class G1G1(Operation):
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
         common = edges_of(run) | {"g1": run.up(x["g1"]), "w": run.up(x["w"]), "n1": self.n1, "n2": self.n2}
         if seeds is None:
-            U = run.array("U", EDGES, self.n2)
+            U = run.empty(EDGES, self.n2)
             run.start("g1g1.cu", "g1g1", "G1G1Args", N, **common, W=padded(run, self.W), U=U)
             return [run.down(U)]
-        dg1, rows, dw = run.filled(N, self.n1), run.array("rows", EDGES, self.n1), run.filled(EDGES)
+        dg1, rows, dw = run.filled(N, self.n1), run.empty(EDGES, self.n1), run.filled(EDGES)
         run.start("g1g1.cu", "g1g1_backward", "G1G1BackwardArgs", N, **common, Wt=padded(run, self.W.T),
                   dU=run.up(seeds[0]), dg1=dg1, dg1_edge=rows, dw=dw, fresh=1)  # fmt: skip
         return [run.added(dg1) + incoming_sum(run, rows), run.added(dw)]

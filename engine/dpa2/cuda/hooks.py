@@ -57,6 +57,10 @@ class CupyHooks:
 
     def function(self, source: str, name: str, defines: Sequence[tuple[str, str]]) -> int:
         """The handle of kernel ``name`` of src/cuda/``source``; valid as long as this object."""
+        return int(self.kernel(source, name, defines).kernel.ptr)
+
+    def kernel(self, source: str, name: str, defines: Sequence[tuple[str, str]]) -> Any:
+        """The same as CuPy's object."""
         from dpa2._native import kernel_folder, kernel_options
 
         key = (source, tuple(defines))
@@ -68,7 +72,7 @@ class CupyHooks:
                 # CuPy keeps compiled modules by their text and options, and does not look into headers.
                 text = f"// {headers(folder)}\n" + (folder / "cuda" / source).read_text(encoding="utf-8")
                 module = self._modules[key] = self.cupy.RawModule(code=text, options=options, backend="nvrtc")
-            return int(module.get_function(name).kernel.ptr)
+            return module.get_function(name)
 
     def memory(self, nbytes: int) -> Any:
         """Memory of CuPy's pool: an object with an address ``ptr`` that keeps it."""
