@@ -8,7 +8,9 @@ import dpa2
 import numpy as np
 import pytest
 from cuda_emulator.driver import environment
+from dpa2.files import ModelData
 from helpers import golden, model_of
+from random_model import random_model
 
 
 def emulate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +25,36 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> None:
 def gpu_model(name: str, **options: Any) -> dpa2.Model:
     """The model of a golden file on the emulated GPU."""
     return model_of(golden(name), **{"device": "cuda", **options})
+
+
+def everything(**options: Any) -> dict[str, np.ndarray]:
+    """All that a model gives, of one that has all terms, for frames of two atoms.
+
+    Their box is so small that a centre has more neighbours than any kernel takes at a time.
+    """
+    rng, on = np.random.default_rng(0), True
+    repinit = {"neuron": [4, 8], "axis_neuron": 2, "nsel": 120, "three_body_sel": 70, "rcut": 4.0}
+    repformer = {
+        "nlayers": 3, "g1_dim": 6, "g2_dim": 4, "nsel": 70, "update_h2": on, "update_g1_has_attn": on,
+        "update_g1_has_conv": on, "update_g1_has_grrg": on, "update_g1_has_drrd": on, "update_g2_has_g1g1": on,
+        "update_g2_has_attn": on,
+    }  # fmt: skip
+    data = ModelData(*random_model(rng, ntypes=2, repinit=repinit, repformer=repformer))
+    model = dpa2.Model(data, precision="float64", **options)
+    coords, types, boxes = (
+        rng.normal(size=(2, 2, 3)),
+        np.array([0, 1], np.int32),
+        np.tile(np.eye(3) * 1.8 + 0.1, (2, 1, 1)),
+    )
+    found: dict[str, np.ndarray] = {}
+    for atomic in (True, "deepmd"):
+        result = model.evaluate(coords, types, boxes, atomic=atomic)
+        names = ("energy", "forces", "virial", "atom_energy", "atom_virial")
+        found |= {f"{name} {atomic}": getattr(result, name) for name in names}
+    found["descriptor"], found["rot_mat"] = model.descriptor(coords, types, boxes, rot_mat=True)
+    weights = {"atom_energy": rng.normal(size=(2, 2)), "descriptor": rng.normal(size=(2, 2, model.descriptor_dim))}
+    found["vjp"], found["vjp virial"] = model.vjp(coords, types, boxes, weights)
+    return found
 
 
 class OnDevice:

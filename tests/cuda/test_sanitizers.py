@@ -1,6 +1,6 @@
-"""All kernels of the model under the sanitizers, and mistakes in them that must be found.
+"""A whole model under the sanitizers, and mistakes in its kernels that must be found.
 
-Two atoms in a box so small that a centre has more neighbours than any kernel takes at a time.
+The sanitizers see each kernel in more sizes beside its other tests.
 """
 
 from __future__ import annotations
@@ -8,74 +8,71 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dpa2
 import needs
-import pytest
-from cuda_emulator.sanitize import mutate, run
-
-SOURCES = Path(__file__).resolve().parents[2] / "src" / "cuda"
-# `only` a source is launched, or all: what the others would have computed is then not a number, and nothing needs it.
-EVALUATION = """
-from pathlib import Path
 import numpy as np
-from cuda_emulator import EmulatedDevice
-from dpa2.cuda.engine import CudaEngine
-from dpa2.files import ModelData
-from host_lists import HostLists
-from random_model import random_model
+import pytest
+from cuda_emulator.build import SOURCES
+from cuda_emulator.driver import driver
+from cuda_emulator.sanitize import mutate, run
+from gpu_models import emulate, everything
 
-class Device(EmulatedDevice):
-    only = ""
-    def launch(self, source, *args, **options):
-        if self.only in ("", source):
-            super().launch(source, *args, **options)
-
-def evaluate(sanitizer, folder, only, seed=None, check=False):
-    rng = np.random.default_rng(0)
-    sizes = dict(
-        repinit=dict(neuron=[4, 8], axis_neuron=2), repformer=dict(nlayers=2, g1_dim=6, g2_dim=4, update_h2=True)
-    )
-    data = ModelData(*random_model(rng, ntypes=2, **sizes))
-    coords, types, box = rng.normal(size=(2, 3)), np.array([0, 1], np.int32), np.eye(3) * 1.8 + 0.1
-    device = Device(seed, sanitizer, sources=Path(folder))
-    device.only = only
-    engine = CudaEngine(data, "float64", device, HostLists(device, data.config))
-    with np.errstate(all="ignore"):
-        found = engine.evaluate_arrays(coords, types, box, (True, True, True))
-    if check:
-        assert all(np.isfinite(found[name]).all() for name in ("energy", "forces", "virial"))
-    return b"".join(found[name].tobytes() for name in ("energy", "forces", "virial"))
+CODE = """
+from pathlib import Path
+from cuda_emulator.driver import use_here
+use_here(sanitizer={sanitizer!r}, sources=Path({sources!r}))
+from gpu_models import everything
+everything(device="cuda")
 """
 
 
-def sanitized(sanitizer: str, folder: Path, only: str = "", check: bool = False) -> Any:
+def sanitized(sanitizer: str, sources: Path) -> Any:
+    """``sources``: the folder above the kernels."""
     needs.sanitizer(sanitizer)
-    return run(f"{EVALUATION}\nevaluate({sanitizer!r}, {str(folder)!r}, {only!r}, check={check})", sanitizer)
+    return run(CODE.format(sanitizer=sanitizer, sources=str(sources)), sanitizer, timeout=1200.0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
 def test_nothing_is_found(sanitizer: str) -> None:
-    done = sanitized(sanitizer, SOURCES, check=True)
+    done = sanitized(sanitizer, SOURCES)
     assert done.returncode == 0, done.stderr[-6000:]
 
 
-def test_one_answer_whatever_the_schedule() -> None:
+def test_one_answer_whatever_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and threads in any order, bit by bit the same: races between blocks show in nothing else."""
-    scope: dict[str, Any] = {}
-    exec(EVALUATION, scope)
-    assert len({scope["evaluate"]("", str(SOURCES), "", seed, True) for seed in (None, 1, 2, 3, 4)}) == 1
+    emulate(monkeypatch)
+    wanted, answers = everything(device="cpu"), []
+    try:
+        for seed in (None, 1, 2, 3):
+            driver().set_seed(seed)
+            answers.append(everything(device="cuda"))
+    finally:
+        driver().set_seed(None)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(answers[0][name], value, rtol=1e-9, atol=1e-9, err_msg=name)
+        assert len({answer[name].tobytes() for answer in answers}) == 1, name
 
 
-BARRIER = "__syncthreads();"
+BLOCK, WARP = "__syncthreads();", "__syncwarp();"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("source", "occurrence"),
-    [("conv.cu", 0), ("g1g1.cu", 0), ("local_attention.cu", 1), ("pair_attention.cu", 3)],
+    ("source", "barrier", "occurrence"),
+    [
+        ("messages.cu", BLOCK, 0),
+        ("g1g1.cu", BLOCK, 3),
+        ("local_attention.cu", BLOCK, 3),
+        ("pair_attention.cu", BLOCK, 3),
+        ("repinit.cu", BLOCK, 0),
+        ("three_body.cu", BLOCK, 1),
+        ("prefix_sums.cu", BLOCK, 0),
+        ("product.cuh", BLOCK, 0),
+    ],
 )
-def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, occurrence: int) -> None:
-    done = sanitized("thread", mutate(tmp_path, source, BARRIER, "", occurrence), source)
+def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, barrier: str, occurrence: int) -> None:
+    done = sanitized("thread", mutate(tmp_path, source, barrier, "", occurrence).parent)
     assert "WARNING: ThreadSanitizer: data race" in done.stderr, done.stderr[-3000:]
     assert f"{source}:" in done.stderr
 
@@ -83,20 +80,22 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, occurrence: in
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "old", "new"),
-    [
-        ("pair_attention.cu", "S[k * ld + j] = value;", "S[k * ld + j + 1000] = value;"),
-    ],
+    [("local_attention.cu", "probability[TILE * warp + lane] = p;", "probability[129 + lane] = p;")],
 )
 def test_a_write_out_of_bounds_is_found(tmp_path: Path, source: str, old: str, new: str) -> None:
-    done = sanitized("address", mutate(tmp_path, source, old, new), source)
-    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr[-3000:]
+    done = sanitized("address", mutate(tmp_path, source, old, new).parent)
+    assert "AddressSanitizer" in done.stderr, done.stderr[-3000:]
     assert f"{source}:" in done.stderr
 
 
-def test_a_wrong_mask_is_a_deadlock(tmp_path: Path) -> None:
+def test_a_wrong_mask_is_a_deadlock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a warp waits for all of it: the model's evaluation says which kernel, and where."""
+    emulate(monkeypatch)
     old = "for (int step = 16; step > 0; step /= 2) v +="
-    folder = mutate(tmp_path, "block.cuh", old, f"if (threadIdx.x % 32 < 16) {old}")
-    scope: dict[str, Any] = {}
-    exec(EVALUATION, scope)
-    with pytest.raises(RuntimeError, match=r"deadlock in block (.|\n)*__shfl_xor_sync \(mask 0xffffffff\)"):
-        scope["evaluate"]("", str(folder), "layer_norm.cu")
+    folder = mutate(tmp_path, "assemble.cu", old, f"if (threadIdx.x % 32 < 16) {old}")
+    monkeypatch.setenv("DPA2_CUDA_SOURCES", str(folder.parent))
+    try:
+        with pytest.raises(dpa2.Error, match=r"deadlock in block (.|\n)*__shfl_xor_sync \(mask 0xffffffff\)"):
+            everything(device="cuda")
+    finally:
+        driver().repair()

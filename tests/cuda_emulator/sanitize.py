@@ -57,9 +57,10 @@ def run(code: str, sanitizer: str, timeout: float = 300.0) -> subprocess.Complet
 
 
 def mutate(folder: Path, source: str, old: str, new: str, occurrence: int = 0) -> Path:
-    """A copy of the kernels, below ``folder``, in which one place of a file is another."""
+    """A copy of the kernels, ``folder``/cuda, in which one place of a file is another; beside it what they include."""
     target = folder / "cuda"
-    shutil.copytree(SOURCES / "cuda", target)
+    for name in ("cuda", "math"):
+        shutil.copytree(SOURCES / name, folder / name)
     parts = (target / source).read_text(encoding="utf-8").split(old)
     assert len(parts) > occurrence + 1, f"{source} has changed: {old!r} is not there"
     text = old.join(parts[: occurrence + 1]) + new + old.join(parts[occurrence + 1 :])
