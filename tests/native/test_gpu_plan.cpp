@@ -47,9 +47,7 @@ template <class F>
 std::string message(F f) {
   try {
     f();
-  } catch (const Error& error) {
-    return error.what();
-  }
+  } catch (const Error& error) { return error.what(); }
   return "";
 }
 

@@ -29,4 +29,3 @@ extern "C" __global__ void __launch_bounds__(64) through_shared(const cuda::Scal
 extern "C" __global__ void __launch_bounds__(32) apart(const cuda::ScaleArgs<real> a) {
   if (threadIdx.x < 16 && a.count == 0) __syncwarp(FULL_MASK);
 }
-
