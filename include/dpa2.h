@@ -93,8 +93,8 @@ DPA2_API dpa2_status dpa2_model_load_buffer(const void *data, size_t size, const
                                             dpa2_model **model);
 
 /* As dpa2_model_load, on a device. On a GPU the functions for whole systems take and fill the same arrays, of the host, with the
- * same units; `threads` and skin mean nothing; dpa2_model_memory_estimate answers -1, and a domain refuses the model with
- * DPA2_UNSUPPORTED. The GPU needs the driver's library and NVRTC, which are looked for when the first such model is loaded. Any
+ * same units; `threads` and skin mean nothing; dpa2_model_memory_estimate answers -1. A domain does not use the caller's lists
+ * then: neighbours are all rows within the cutoff, found on the GPU, and ids must not be negative. The GPU needs the driver's library and NVRTC, which are looked for when the first such model is loaded. Any
  * thread may evaluate the model: the context of the device is current during a call, and what was current before it is afterwards.
  *   device     "cpu" or NULL; "cuda", the first GPU; "cuda:N", that of number N among those which CUDA_VISIBLE_DEVICES shows
  * @since 3 */
@@ -238,7 +238,8 @@ DPA2_API dpa2_status dpa2_vjp(const dpa2_model *model, int natoms, const double 
 
 /* For programs that divide space among processes, or that have neighbour lists already: local atoms and ghosts (copies of
  * atoms of other processes, or periodic images), lists for the local atoms, and callbacks that carry rows between the two.
- * Ghosts have to reach as far as dpa2_model_rcut and no farther, whatever the number of layers of the model. @since 1 */
+ * Ghosts have to reach as far as dpa2_model_rcut and no farther, whatever the number of layers of the model. Of a model on a GPU
+ * the callbacks get rows of the host, too; all processes have to have the model on a GPU, or all on the CPU. @since 1 */
 typedef struct dpa2_domain dpa2_domain;
 
 /* How rows of atoms get from owners to ghosts and back. `rows` is (nall, width) numbers of `size` bytes each: 8 for a model in

@@ -142,8 +142,11 @@ class Handle:
             self.free()
 
 
-def load(path: Any, precision: str | None = None, skin: float = 0.0) -> Handle:
-    return Handle("model_free", "model_load", str(path).encode(), precision and precision.encode(), skin)
+def load(path: Any, precision: str | None = None, skin: float = 0.0, device: str | None = None) -> Handle:
+    given = (str(path).encode(), precision and precision.encode(), skin)
+    if device is None:
+        return Handle("model_free", "model_load", *given)
+    return Handle("model_free", "model_load_device", *given, device.encode())
 
 
 def new_domain() -> Handle:

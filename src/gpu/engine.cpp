@@ -34,9 +34,27 @@ template <class T>
 EngineOf<T>::EngineOf(const Config& config, const Folded& folded, int device, Hooks hooks)
     : config_(config), device_(Device::open(device)), hooks_(std::move(hooks)) {
   const Device::Use use(*device_);
-  loader_ = std::make_unique<DeviceLoader>(device_, hooks_, sizeof(T) == 4 ? "float" : "double");
-  search_ = std::make_unique<Search>(neighbor_settings(config), *loader_);
-  network_ = std::make_unique<Network<T>>(config, folded, *loader_);
+  const auto loader = std::make_shared<DeviceLoader>(device_, hooks_, sizeof(T) == 4 ? "float" : "double");
+  search_ = std::make_shared<Search>(neighbor_settings(config), *loader);
+  network_ = std::make_shared<Network<T>>(config, folded, *loader);
+  loader_ = loader;
+  prepare();
+}
+
+template <class T>
+EngineOf<T>::EngineOf(const EngineOf& model)
+    : config_(model.config_),
+      device_(model.device_),
+      hooks_(model.hooks_),
+      loader_(model.loader_),
+      search_(model.search_),
+      network_(model.network_) {
+  const Device::Use use(*device_);
+  prepare();
+}
+
+template <class T>
+void EngineOf<T>::prepare() {
   stream_ = std::make_unique<Stream>(device_);
   capture_stream_ = std::make_unique<Stream>(device_);
   last_ = std::make_unique<Event>(device_);
@@ -115,11 +133,13 @@ bool EngineOf<T>::attempt(const Call& call) {
     if (fits) {
       const Handle stream = input.on_device ? input.stream : stream_->handle();
       if (!capturing && stream != last_stream_) last_->block(stream);
-      bring_in(p, call, stream, capturing);
-      if (input.ghosts != nullptr) return run_part(p, call, stream);
-      if (!p.proven) return prove(p, call, stream);
-      run(p, call.request, stream, capturing);
-      return input.on_device ? device_results(p, call, stream, capturing) : host_results(p, call, stream);
+      try {
+        return step(p, call, stream, capturing);
+      } catch (...) {
+        // What was queued before may still use the buffers.
+        if (!capturing && driver().event_record(last_->handle(), stream) == cu::success) last_stream_ = stream;
+        throw;
+      }
     }
   }
   // Without the lock: memory may come from Python, which may want this engine.
@@ -141,6 +161,15 @@ bool EngineOf<T>::attempt(const Call& call) {
     }
   }
   return false;
+}
+
+template <class T>
+bool EngineOf<T>::step(Program& p, const Call& call, Handle stream, bool capturing) {
+  bring_in(p, call, stream, capturing);
+  if (call.input.ghosts != nullptr) return run_part(p, call, stream);
+  if (!p.proven) return prove(p, call, stream);
+  run(p, call.request, stream, capturing);
+  return call.input.on_device ? device_results(p, call, stream, capturing) : host_results(p, call, stream);
 }
 
 template <class T>
@@ -179,7 +208,8 @@ void EngineOf<T>::plan(Program& p, const Call& call) {
   const Request& request = call.request;
   const std::size_t frames = static_cast<std::size_t>(input.frames), dim = static_cast<std::size_t>(config_.descriptor_dim());
   const std::size_t n2 = static_cast<std::size_t>(network_->n2());
-  const auto doubles = [](bool wanted, std::size_t n) { return wanted ? n * sizeof(double) : 0; };
+  // A part without atoms has places, too: null is what nobody asked for.
+  const auto doubles = [](bool wanted, std::size_t n) { return wanted ? std::max(n, std::size_t{1}) * sizeof(double) : 0; };
   InputLayout in;
   in.cells = in.layout.add(frames * sizeof(cuda::SearchInput));
   in.host_bytes = in.layout.bytes();
@@ -319,7 +349,7 @@ void EngineOf<T>::bring_in(const Program& p, const Call& call, Handle stream, bo
   const Input& input = call.input;
   auto* const to = static_cast<unsigned char*>(workspace_.at(Workspace::input));
   const auto copy = [&](std::int64_t offset, const void* from, std::size_t bytes, unsigned char* host) {
-    if (offset < 0) return;
+    if (offset < 0 || bytes == 0) return;
     if (host != nullptr)
       std::memcpy(host + offset, from, bytes);
     else
@@ -374,7 +404,7 @@ bool EngineOf<T>::host_results(Program& p, const Call& call, Handle stream) {
   slot.copied->wait();
   if (!judge(&p, p.key, call.cells, host + p.out.status, call.remarks)) return false;
   const auto take = [&](double* to, std::int64_t offset, std::size_t n) {
-    if (to != nullptr) std::memcpy(to, host + offset, n * sizeof(double));
+    if (to != nullptr && n > 0) std::memcpy(to, host + offset, n * sizeof(double));
   };
   const std::size_t frames = static_cast<std::size_t>(input.frames);
   take(out.energy, p.out.energy, frames);

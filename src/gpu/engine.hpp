@@ -40,12 +40,13 @@ struct Request {
   bool vjp = false;  ///< forces and virial are those of the seeds; no energies
 };
 
-/// The atoms that other processes own (theory 13); of the host, of one system that is open in all directions.
+/// The atoms that other processes own (theory 13); of the host, of one system that is open in all directions. Without an exchange
+/// it is an error if one is a neighbour.
 struct Ghosts {
-  int count = 0;                 ///< rows behind those of the atoms, in coords, types, ids and forces
-  const int* ids = nullptr;      ///< (atoms + count) numbers that decide between equal distances and that messages name, or null: rows
-  int pad_type = 0;              ///< of padded slots
-  Exchange* exchange = nullptr;  ///< null: no ghost is a neighbour
+  int count = 0;             ///< rows behind those of the atoms, in coords, types, ids and forces
+  const int* ids = nullptr;  ///< (atoms + count) numbers >= 0 that decide between equal distances and that messages name, or null: rows
+  int pad_type = 0;          ///< of padded slots, >= 0
+  Exchange* exchange = nullptr;
 };
 
 /// Systems of one size. Pointers are all of the host, or (coords, types, seeds, fparam, aparam) all of the device.
@@ -91,6 +92,9 @@ class Engine {
   [[nodiscard]] virtual std::int64_t bytes() const = 0;
   /// Kernels launched by a steady step of the last size; 0 before the first.
   [[nodiscard]] virtual int launches() const = 0;
+  /// The same model, its kernels and constants, with memory and a lock of its own: evaluations that wait for each other in an
+  /// exchange need that.
+  [[nodiscard]] virtual std::unique_ptr<Engine> another() const = 0;
 };
 
 /// `device`: its number among those that CUDA shows. Throws Error where there is no driver or no such device.

@@ -30,8 +30,12 @@ class EngineOf final : public Engine {
   [[nodiscard]] int device() const override { return device_->number(); }
   [[nodiscard]] std::int64_t bytes() const override;
   [[nodiscard]] int launches() const override;
+  [[nodiscard]] std::unique_ptr<Engine> another() const override { return std::unique_ptr<Engine>(new EngineOf(*this)); }
 
  private:
+  EngineOf(const EngineOf& model);
+  void prepare();
+
   /// A step whose results stayed on the device.
   struct Pending {
     ProgramKey key;
@@ -51,6 +55,7 @@ class EngineOf final : public Engine {
   void check_input(const Input& input, const Request& request) const;
   void empty(const Input& input, const Output& out) const;
   bool attempt(const Call& call);
+  bool step(Program& p, const Call& call, Handle stream, bool capturing);
   Program& program(const Call& call);
   void plan(Program& p, const Call& call);
   Frame enqueue_search(Queue& queue, const Program& p, void* in, void* out) const;
@@ -64,6 +69,7 @@ class EngineOf final : public Engine {
   /// Of a part of a system: the lists first, until they fit; other processes wait for the exchanges of the rest.
   bool run_part(Program& p, const Call& call, Handle stream);
   Capacity part_guess(const ProgramKey& key) const;
+  void require_no_ghosts(const Program& p, const Frame& frame, Handle stream) const;
   bool host_results(Program& p, const Call& call, Handle stream);
   bool device_results(Program& p, const Call& call, Handle stream, bool capturing);
   Pending take_pending(std::size_t bytes);
@@ -76,9 +82,9 @@ class EngineOf final : public Engine {
   Config config_;
   std::shared_ptr<const Device> device_;
   Hooks hooks_;
-  std::unique_ptr<DeviceLoader> loader_;
-  std::unique_ptr<Search> search_;
-  std::unique_ptr<Network<T>> network_;
+  std::shared_ptr<const DeviceLoader> loader_;
+  std::shared_ptr<const Search> search_;
+  std::shared_ptr<const Network<T>> network_;
 
   mutable std::mutex mutex_;
   std::unique_ptr<Stream> stream_, capture_stream_;

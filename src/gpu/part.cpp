@@ -1,7 +1,9 @@
 // Evaluations of a part of a system, whose ghosts other processes own.
 #include <algorithm>
-#include <cstring>
+#include <functional>
+#include <vector>
 
+#include "error.hpp"
 #include "gpu/engine_of.hpp"
 #include "gpu/stream_queue.hpp"
 
@@ -64,19 +66,34 @@ bool EngineOf<T>::run_part(Program& p, const Call& call, Handle stream) {
   const Frame frame = enqueue_search(queue, p, in, out);
   const Capacity tried = p.capacity;
   if (!judge(&p, p.key, call.cells, read_status(p, stream), nullptr)) return false;
+  parts_ = p.capacity;  // before it is set back: guesses that follow from guesses would grow without end
+  part_centres_ = p.key.atoms;
   // The plan that runs on is the one that was made.
   p.capacity = tried;
   p.planned = true;
-  parts_ = p.capacity;
-  part_centres_ = p.key.atoms;
   launches_ = p.launches;
   if (ghosts.exchange != nullptr) {
     HostExchange<T> rows(*ghosts.exchange, *in_, stream, frame.centres, frame.atoms);
     enqueue_network(queue, p, frame, call.request, in, out, &rows);
   } else {
+    require_no_ghosts(p, frame, stream);
     enqueue_network(queue, p, frame, call.request, in, out, nullptr);
   }
   return host_results(p, call, stream);
+}
+
+// Rows of ghosts that nobody fills would be read.
+template <class T>
+void EngineOf<T>::require_no_ghosts(const Program& p, const Frame& frame, Handle stream) const {
+  if (p.key.ghosts == 0) return;
+  std::vector<int> begin(static_cast<std::size_t>(p.key.ghosts) + 1);
+  gpu::check(driver().copy_out(begin.data(), address(frame.incoming.begin + frame.centres), begin.size() * sizeof(int), stream),
+             "asking whether ghosts are neighbours");
+  gpu::check(driver().stream_wait(stream), "waiting for a stream");
+  const auto ghost = std::adjacent_find(begin.begin(), begin.end(), std::not_equal_to<>());
+  if (ghost != begin.end())
+    throw invalid_input("row ", frame.centres + (ghost - begin.begin()),
+                        " is a ghost and somebody's neighbour, but there is no exchange to fill it");
 }
 
 template <class T>
@@ -95,6 +112,8 @@ Capacity EngineOf<T>::part_guess(const ProgramKey& key) const {
 
 template bool EngineOf<float>::run_part(Program&, const Call&, Handle);
 template bool EngineOf<double>::run_part(Program&, const Call&, Handle);
+template void EngineOf<float>::require_no_ghosts(const Program&, const Frame&, Handle) const;
+template void EngineOf<double>::require_no_ghosts(const Program&, const Frame&, Handle) const;
 template Capacity EngineOf<float>::part_guess(const ProgramKey&) const;
 template Capacity EngineOf<double>::part_guess(const ProgramKey&) const;
 

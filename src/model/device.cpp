@@ -23,8 +23,24 @@ int device_number(const std::string& name) {
 
 std::string device_name(int number) { return number < 0 ? "cpu" : text("cuda:", number); }
 
-void Model::evaluate_frames(const gpu::Input& given, const gpu::Request& request, const gpu::Output& out,
-                            std::vector<Remarks>* remarks) const {
+gpu::Output gpu_output(const gpu::Request& request, const Outputs& asked) {
+  gpu::Output out;
+  if (request.forces) {
+    out.force = asked.array("force");
+    out.virial = asked.array("virial");
+  }
+  if (request.energy) {
+    out.energy = asked.array("energy");
+    out.atom_energy = asked.array("atom_energy");
+  }
+  if (request.atom_virial || request.deepmd_virial) out.atom_virial = asked.array("atom_virial");
+  if (request.descriptor) out.descriptor = asked.array("descriptor");
+  if (request.rot_mat) out.rot_mat = asked.array("rot_mat");
+  return out;
+}
+
+void Model::evaluate_frames(const gpu::Input& given, const gpu::Request& request, const gpu::Output& out, std::vector<Remarks>* remarks,
+                            gpu::Engine* engine) const {
   if (!gpu_) throw unsupported("several frames at once are evaluated on a GPU only; the model is on the CPU");
   if (given.frames < 0 || given.atoms < 0) throw invalid_input("there are ", given.frames, " frames of ", given.atoms, " atoms");
   if (remarks != nullptr) remarks->assign(static_cast<std::size_t>(given.frames), {});
@@ -43,18 +59,19 @@ void Model::evaluate_frames(const gpu::Input& given, const gpu::Request& request
   } else {
     input.fparam = input.aparam = nullptr;
   }
-  if (atoms == 0) {
+  if (engine == nullptr) engine = gpu_.get();
+  if (atoms == 0 && input.ghosts == nullptr) {
     if (input.on_device) throw internal_error("the results of no atoms are the caller's to make");
     if (out.energy != nullptr) std::fill_n(out.energy, frames, 0.0);
     if (out.virial != nullptr) std::fill_n(out.virial, 9 * frames, 0.0);
     return;
   }
   // Of arrays of the device the kernels say what is wrong with an atom; here the messages are the CPU's.
-  for (std::size_t f = 0; f < frames && !input.on_device; ++f) {
+  for (std::size_t f = 0; f < frames && !input.on_device && input.ghosts == nullptr; ++f) {
     const std::size_t first = f * static_cast<std::size_t>(input.atoms);
     check_atoms(input.coords + 3 * first, input.types + first, input.atoms, settings_.ntypes, nullptr);
   }
-  gpu_->evaluate(input, request, out, remarks);
+  engine->evaluate(input, request, out, remarks);
 }
 
 void Model::on_gpu(const Structure& structure, const Seeds& seeds, const gpu::Request& request, const Outputs& asked,
@@ -74,18 +91,8 @@ void Model::on_gpu(const Structure& structure, const Seeds& seeds, const gpu::Re
   input.seed_energy = seeds.atom_energy;
   input.seed_descriptor = seeds.descriptor;
   input.seed_rot_mat = seeds.rot_mat;
-  gpu::Output out;
-  out.force = asked.array("force");
-  out.virial = asked.array("virial");
-  if (request.energy) {
-    out.energy = asked.array("energy");
-    out.atom_energy = asked.array("atom_energy");
-  }
-  if (request.atom_virial || request.deepmd_virial) out.atom_virial = asked.array("atom_virial");
-  if (request.descriptor) out.descriptor = asked.array("descriptor");
-  if (request.rot_mat) out.rot_mat = asked.array("rot_mat");
   std::vector<Remarks> found;
-  evaluate_frames(input, request, out, &found);
+  evaluate_frames(input, request, gpu_output(request, asked), &found);
   remarks = found.at(0);
 }
 

@@ -3,6 +3,9 @@
 
 #include <string>
 
+#include "gpu/engine.hpp"
+#include "heads/output.hpp"
+
 namespace dpa2 {
 
 /// The number of a GPU: 0 of "cuda", N of "cuda:N"; -1 of "cpu". Throws invalid_input for other names.
@@ -10,5 +13,8 @@ int device_number(const std::string& name);
 
 /// "cpu", or "cuda:N".
 std::string device_name(int number);
+
+/// The arrays of `asked` that a request fills, which are of the host.
+gpu::Output gpu_output(const gpu::Request& request, const Outputs& asked);
 
 }  // namespace dpa2

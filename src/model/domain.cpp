@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "error.hpp"
+#include "model/device.hpp"
 #include "threads.hpp"
 
 namespace dpa2 {
@@ -57,13 +58,12 @@ const Edges& Domain::lists(const Model& model, const DomainFrame& frame) {
 Domain::Work& Domain::work(const std::shared_ptr<const Model>& model) {
   const auto found = std::find_if(work_.begin(), work_.end(), [&](const Work& w) { return w.model == model; });
   if (found != work_.end()) return *found;
-  return work_.emplace_back(Work{model, std::make_unique<AnyEvaluator>(*model)});
+  if (model->gpu() != nullptr) return work_.emplace_back(Work{model, nullptr, model->gpu()->another()});
+  return work_.emplace_back(Work{model, std::make_unique<AnyEvaluator>(*model), nullptr});
 }
 
 template <class F>
 void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& asked, Remarks& remarks, F f) {
-  if (model->gpu() != nullptr)
-    throw unsupported("the model is on ", model->device(), ", and a domain on a device comes later: load it on the CPU");
   DomainFrame domain = asked;
   domain.threads = checked_threads(asked.threads);
   Frame frame;
@@ -84,16 +84,55 @@ void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& a
   }
 }
 
+void Domain::on_gpu(const std::shared_ptr<const Model>& model, const DomainFrame& domain, const gpu::Request& request, const Seeds& seeds,
+                    const Outputs& out, Remarks& remarks) {
+  static_cast<void>(checked_threads(domain.threads));
+  if (const int* ids = atoms_.ids; ids != nullptr)
+    if (const int* wrong = std::find_if(ids, ids + atoms_.nall, [](int id) { return id < 0; }); wrong != ids + atoms_.nall)
+      throw invalid_input("the number of row ", wrong - ids, " is ", *wrong, ": on a GPU numbers of atoms must not be negative");
+  gpu::Ghosts ghosts;
+  ghosts.count = atoms_.nall - atoms_.nlocal;
+  ghosts.ids = atoms_.ids;
+  ghosts.pad_type = std::max(domain.pad_type, 0);
+  ghosts.exchange = domain.exchange;
+  gpu::Input input;
+  input.atoms = atoms_.nlocal;
+  input.ghosts = &ghosts;
+  input.coords = atoms_.coords;
+  input.types = domain.types;
+  input.fparam = domain.fparam;
+  input.aparam = domain.aparam;
+  input.seed_energy = seeds.atom_energy;
+  input.seed_descriptor = seeds.descriptor;
+  input.seed_rot_mat = seeds.rot_mat;
+  std::vector<Remarks> found;
+  model->evaluate_frames(input, request, gpu_output(request, out), &found, work(model).engine.get());
+  remarks = found.at(0);
+}
+
 void Domain::evaluate(const std::shared_ptr<const Model>& model, const DomainFrame& domain, AtomVirial atom_virial, const Outputs& out,
                       Remarks& remarks) {
   // The wrapped positions that deepmd-kit's kind refers to are the whole system's, not a part's.
   if (atom_virial == AtomVirial::deepmd) throw invalid_input("the atomic virial of deepmd-kit is not defined for a part of a system");
   model->check_parameters(domain.fparam != nullptr, domain.aparam != nullptr || atoms_.nlocal == 0);
+  if (model->gpu() != nullptr) {
+    gpu::Request request;
+    request.forces = out.array("force") != nullptr;
+    request.atom_virial = request.forces && atom_virial == AtomVirial::edge;
+    return on_gpu(model, domain, request, {}, out, remarks);
+  }
   run(model, domain, remarks,
       [&](auto& evaluator, const Frame& frame, int threads) { evaluator.evaluate(frame, threads, domain.exchange, atom_virial, out); });
 }
 
 void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& domain, const Outputs& out, Remarks& remarks) {
+  if (model->gpu() != nullptr) {
+    gpu::Request request;
+    request.energy = false;
+    request.descriptor = out.array("descriptor") != nullptr;
+    request.rot_mat = out.array("rot_mat") != nullptr;
+    return on_gpu(model, domain, request, {}, out, remarks);
+  }
   run(model, domain, remarks,
       [&](auto& evaluator, const Frame& frame, int threads) { evaluator.descriptor(frame, threads, domain.exchange, out); });
 }
@@ -101,6 +140,13 @@ void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainF
 void Domain::vjp(const std::shared_ptr<const Model>& model, const DomainFrame& domain, const Seeds& seeds, const Outputs& out,
                  Remarks& remarks) {
   if (seeds.atom_energy != nullptr) model->check_parameters(domain.fparam != nullptr, domain.aparam != nullptr || atoms_.nlocal == 0);
+  if (model->gpu() != nullptr) {
+    gpu::Request request;
+    request.energy = false;
+    request.forces = request.vjp = true;
+    request.atom_virial = out.array("atom_virial") != nullptr;
+    return on_gpu(model, domain, request, seeds, out, remarks);
+  }
   run(model, domain, remarks,
       [&](auto& evaluator, const Frame& frame, int threads) { evaluator.vjp(frame, threads, domain.exchange, seeds, out); });
 }

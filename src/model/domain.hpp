@@ -30,7 +30,7 @@ struct DomainFrame {
 };
 
 /// Evaluates models on the atoms of a domain. Models that want the same lists share them, and every model keeps a workspace
-/// for the next step. For one thread of the caller at a time.
+/// for the next step. A model on a GPU makes its own lists from the positions: whatever is within its cutoff is a neighbour. For one thread of the caller at a time.
 class Domain {
  public:
   Domain() = default;
@@ -56,14 +56,17 @@ class Domain {
     Edges edges;
   };
   struct Work {
-    std::shared_ptr<const Model> model;  // outlives the evaluator
-    std::unique_ptr<AnyEvaluator> evaluator;
+    std::shared_ptr<const Model> model;       // outlives the evaluator
+    std::unique_ptr<AnyEvaluator> evaluator;  // on the CPU
+    std::unique_ptr<gpu::Engine> engine;      // on a GPU: domains wait for each other in exchanges, and must not share one
   };
   const Edges& lists(const Model& model, const DomainFrame& frame);
   void require_no_ghosts(const Edges& edges) const;
   Work& work(const std::shared_ptr<const Model>& model);
   template <class F>
   void run(const std::shared_ptr<const Model>& model, const DomainFrame& frame, Remarks& remarks, F f);
+  void on_gpu(const std::shared_ptr<const Model>& model, const DomainFrame& frame, const gpu::Request& request, const Seeds& seeds,
+              const Outputs& out, Remarks& remarks);
 
   DomainAtoms atoms_;
   std::list<Lists> lists_;

@@ -92,8 +92,9 @@ class Model {
   void vjp(const Structure& structure, const Seeds& seeds, int threads, const Outputs& out, Remarks& remarks) const;
 
   /// Frames of one size as one batch, and arrays of the device: on a GPU only. Of the device, fparam must be given where the model has it,
-  /// and there must be atoms.
-  void evaluate_frames(const gpu::Input& input, const gpu::Request& request, const gpu::Output& out, std::vector<Remarks>* remarks) const;
+  /// and there must be atoms. `engine`: another one of this model's, null: that of the model.
+  void evaluate_frames(const gpu::Input& input, const gpu::Request& request, const gpu::Output& out, std::vector<Remarks>* remarks,
+                       gpu::Engine* engine = nullptr) const;
 
   /// Bytes that a first evaluation on the CPU takes, of `natoms` atoms with on average `neighbors` others within repinit's cutoff. With
   /// `gradient` forces as well.

@@ -31,6 +31,7 @@ from c_library import (
 from cases import SAME
 from dpa2.embedded import default_model_path
 from dpa2.files import ModelData, write_safetensors
+from gpu_models import emulate
 from helpers import case_system, golden, model_of, relative
 from pages import ROOT
 
@@ -58,12 +59,12 @@ class Description(ctypes.Structure):
 class Case:
     """A model and a frame of it, as Python and as C see them."""
 
-    def __init__(self, name: str, folder: Path, where: str = "bulk") -> None:
+    def __init__(self, name: str, folder: Path, where: str = "bulk", device: str | None = None) -> None:
         data, system = golden(name), case_system(name, where)
         path = folder / f"{name}.safetensors"
         if not path.exists():
             write_safetensors(path, ModelData(data.config, data.weights))
-        self.model, self.python = load(path), model_of(data, device="cpu")
+        self.model, self.python = load(path, device=device), model_of(data, device="cpu")
         rows = [None if a is None else a[0] for a in (system.box, system.fparam, system.aparam)]
         self.coords, self.types = system.coord[0], system.atype.astype(np.intc)
         self.box = None if rows[0] is None else rows[0].reshape(3, 3)
@@ -204,10 +205,18 @@ def test_warnings_come_with_results(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ parts of systems
 
 
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where a model is; the GPU is emulated."""
+    if request.param == "cuda":
+        emulate(monkeypatch)
+    return str(request.param)
+
+
 @pytest.mark.parametrize("name", ["base", "fparam_aparam", "virtual_davg"])
-def test_ghosts(name: str, tmp_path: Path) -> None:
+def test_ghosts(name: str, device: str, tmp_path: Path) -> None:
     """Images as ghosts give the numbers of the whole."""
-    case, domain = Case(name, tmp_path), new_domain()
+    case, domain = Case(name, tmp_path, device=device), new_domain()
     expected = case.expected()
     layers = golden(name).config["descriptor"]["repformer"]["nlayers"]
     for threads in (1, 2):
@@ -237,9 +246,9 @@ def test_ghosts(name: str, tmp_path: Path) -> None:
             assert [kind for kind, _, _ in parts.calls] == ["forward"] * layers + ["reverse"] * layers
 
 
-def test_a_process_without_atoms_takes_part(tmp_path: Path) -> None:
+def test_a_process_without_atoms_takes_part(device: str, tmp_path: Path) -> None:
     """NULL is an array where there is nothing to write, and the exchanges are those of the others."""
-    case, domain = Case("base", tmp_path), new_domain()
+    case, domain = Case("base", tmp_path, device=device), new_domain()
     parts = Parts(np.zeros((0, 3)), np.zeros(0, dtype=int), None, 4.0)
     assert_ok(parts.set(domain))
     layers = golden("base").config["descriptor"]["repformer"]["nlayers"]

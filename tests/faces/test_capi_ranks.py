@@ -1,0 +1,207 @@
+"""Parts of a system in threads that exchange rows through the C interface, on the CPU and on the emulated GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from pathlib import Path
+from typing import Any
+
+import dpa2
+import needs
+import numpy as np
+import pytest
+from c_library import (
+    EXCHANGE,
+    INVALID_INPUT,
+    Answer,
+    Handle,
+    Parts,
+    assert_ok,
+    call,
+    doubles,
+    load,
+    message,
+    new_domain,
+)
+from dpa2.files import ModelData, write_safetensors
+from gpu_models import emulate
+from helpers import case_system, golden, model_of, relative
+
+pytestmark = needs.library
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where a model is; the GPU is emulated."""
+    if request.param == "cuda":
+        emulate(monkeypatch)
+    return str(request.param)
+
+
+class Rank(Parts):
+    """The atoms of one process, and as ghosts all atoms of others and all images that they may see."""
+
+    def __init__(self, world: World, number: int) -> None:
+        whole, mine = world.whole, world.rank_of == number
+        near = np.zeros(whole.nall, dtype=bool)
+        local = np.flatnonzero(mine)
+        if len(local):
+            distance = np.linalg.norm(whole.coords[:, None] - whole.coords[None, local], axis=2)
+            near = (distance <= world.reach).any(axis=1)
+        near &= ~mine
+        rows = np.concatenate([local, np.flatnonzero(near)])
+        super().__init__(whole.coords[local], whole.types[local], None, world.reach)
+        self.world, self.number, self.local = world, number, local
+        self.coords, self.types = whole.coords[rows].reshape(-1, 3), whole.types[rows]
+        self.owner = whole.owner[rows]  # the numbers in the whole system
+        self.nall = len(rows)
+        distance = np.linalg.norm(self.coords[: self.nlocal, None] - self.coords[None], axis=2)
+        np.fill_diagonal(distance, np.inf)
+        self.lists = [np.flatnonzero(row <= world.reach).astype(np.intc) for row in distance]
+        self.numneigh = np.array([len(one) for one in self.lists], dtype=np.intc)
+        self.firstneigh = np.array([one.ctypes.data for one in self.lists], dtype=np.uintp)
+
+    def _forward(self, _: int, rows: int, width: int, size: int) -> int:
+        self.calls.append(("forward", width, size))
+        table, everything = self._table(rows, width, size), self.world.table
+        everything[self.number] = table[: self.nlocal]
+        self.world.barrier.wait()
+        for other in self.world.ranks:
+            for ghost in np.flatnonzero(np.isin(self.owner[self.nlocal :], other.local)) + self.nlocal:
+                table[ghost] = everything[other.number][np.flatnonzero(other.local == self.owner[ghost])[0]]
+        self.world.barrier.wait()
+        return self.fail
+
+    def _reverse(self, _: int, rows: int, width: int, size: int) -> int:
+        self.calls.append(("reverse", width, size))
+        table, everything = self._table(rows, width, size), self.world.table
+        everything[self.number] = table.copy()
+        self.world.barrier.wait()
+        for other in self.world.ranks:
+            for ghost in np.flatnonzero(np.isin(other.owner[other.nlocal :], self.local)) + other.nlocal:
+                table[np.flatnonzero(self.local == other.owner[ghost])[0]] += everything[other.number][ghost]
+        self.world.barrier.wait()
+        return self.fail
+
+    def _table(self, rows: int, width: int, size: int) -> np.ndarray:
+        return self._rows(rows, width, size) if self.nall else np.zeros((0, width))
+
+
+class World:
+    """A system and the ranks that share it: `rank_of` has the rank of every atom."""
+
+    def __init__(self, coords: Any, types: Any, box: Any, rank_of: Any, ranks: int, reach: float) -> None:
+        self.whole, self.reach, self.rank_of = Parts(coords, types, box, reach), reach, np.full(0, -1)
+        self.rank_of = np.concatenate([rank_of, np.full(self.whole.nall - self.whole.nlocal, -1)])
+        self.table: dict[int, np.ndarray] = {}
+        self.barrier = threading.Barrier(ranks, timeout=120)
+        self.ranks = [Rank(self, number) for number in range(ranks)]
+
+    def each(self, work: Any) -> None:
+        """work(rank) in a thread of each."""
+        errors: list[Exception] = []
+
+        def run(rank: Rank) -> None:
+            try:
+                work(rank)
+            except (AssertionError, threading.BrokenBarrierError) as error:
+                errors.append(error)
+                self.barrier.abort()
+
+        threads = [threading.Thread(target=run, args=(rank,)) for rank in self.ranks]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+
+    def sum(self, rows: list[np.ndarray]) -> np.ndarray:
+        """What all ranks add to the atoms of the whole."""
+        total = np.zeros((self.whole.nlocal, *rows[0].shape[1:]))
+        for rank, part in zip(self.ranks, rows, strict=True):
+            np.add.at(total, rank.owner, part)
+        return total
+
+
+def prepared(name: str, folder: Path, device: str, precision: str) -> tuple[Handle, dpa2.Model, Any]:
+    path = folder / f"{name}.safetensors"
+    write_safetensors(path, ModelData(golden(name).config, golden(name).weights))
+    return load(path, precision, device=device), model_of(golden(name), device="cpu"), case_system(name, "bulk")
+
+
+@pytest.mark.parametrize(("name", "precision", "bound"), [("base", "float64", 1e-11), ("base", "float32", 2e-4),
+                                                          ("fparam_aparam", "float64", 1e-11)])  # fmt: skip
+def test_ranks_have_the_numbers_of_the_whole(
+    name: str, precision: str, bound: float, device: str, tmp_path: Path
+) -> None:
+    """Two that share the atoms, and one without; all with one model, which must not make them wait for each other."""
+    model, python, system = prepared(name, tmp_path, device, precision)
+    coords, types = system.coord[0], system.atype.astype(np.intc)
+    box = system.box[0].reshape(3, 3)
+    fparam, aparam = (None if rows is None else rows[0] for rows in (system.fparam, system.aparam))
+    wanted = python.evaluate(coords, types, box, fparam=fparam, aparam=aparam, atomic=True)
+    for rank_of in (np.arange(len(types)) % 2, (coords[:, 0] > np.median(coords[:, 0])).astype(int)):
+        world = World(coords, types, box, rank_of, 3, call("model_rcut", model.address) + 0.2)
+        answers = {}
+
+        def work(rank: Rank, world: World = world, answers: dict[int, Answer] = answers) -> None:
+            domain = new_domain()
+            answers[rank.number] = Answer(rank.nall, rank.nlocal)
+            mine = None if aparam is None else doubles(aparam[rank.local])
+            given = (rank.types, int(types[0]), doubles(fparam), mine)
+            for _ in range(2):
+                assert_ok(rank.set(domain))
+                places = answers[rank.number].places()
+                assert_ok(call("domain_evaluate", domain.address, model.address, *given, rank.exchange, 1, *places))
+
+        world.each(work)
+        found = [answers[number] for number in range(3)]
+        assert relative(np.sum([one.energy[0] for one in found]), wanted.energy) <= bound
+        assert relative(np.sum([one.virial for one in found], axis=0), wanted.virial) <= bound
+        assert relative(world.sum([one.forces for one in found]), wanted.forces) <= bound
+        assert relative(world.sum([one.atom_virial for one in found]), wanted.atom_virial) <= bound
+        energies = np.concatenate([one.atom_energy for one in found])
+        assert relative(energies, wanted.atom_energy[np.concatenate([rank.local for rank in world.ranks])]) <= bound
+
+
+def test_ghosts_without_an_exchange_are_refused(device: str, tmp_path: Path) -> None:
+    model, python, system = prepared("base", tmp_path, device, "float64")
+    coords, types, box = system.coord[0], system.atype.astype(np.intc), system.box[0].reshape(3, 3)
+    parts, domain = Parts(coords, types, box, call("model_rcut", model.address)), new_domain()
+    assert_ok(parts.set(domain))
+    answer = Answer(parts.nall, parts.nlocal)
+    given = (domain.address, model.address, parts.types, int(types[0]), None, None)
+    assert call("domain_evaluate", *given, None, 1, *answer.places()) == INVALID_INPUT
+    assert "is a ghost and somebody's neighbour, but there is no exchange to fill it" in message()
+    assert np.isnan(answer.forces).all()
+    # far ghosts are nobody's neighbours, and the domain works again
+    parts.coords[parts.nlocal :] += 100.0
+    parts.numneigh = np.array([np.sum(row < parts.nlocal) for row in parts.lists], dtype=np.intc)
+    assert_ok(parts.set(domain))
+    assert_ok(call("domain_evaluate", *given, None, 1, *answer.places()))
+    wanted = python.evaluate(coords, types)
+    assert relative(answer.forces[: parts.nlocal], wanted.forces) <= 1e-11
+    assert not answer.forces[parts.nlocal :].any()
+
+
+def test_an_exchange_that_gives_up(device: str, tmp_path: Path) -> None:
+    model, python, system = prepared("base", tmp_path, device, "float64")
+    coords, types, box = system.coord[0], system.atype.astype(np.intc), system.box[0].reshape(3, 3)
+    parts, domain = Parts(coords, types, box, call("model_rcut", model.address)), new_domain()
+    assert_ok(parts.set(domain))
+    wanted = python.evaluate(coords, types, box)
+    for calls in range(4):
+        steps = iter([0] * calls + [7])
+        forward, reverse = parts._forward, parts._reverse
+        table = type(parts.table)(
+            None,
+            type(parts.table.forward)(lambda *a, f=forward, s=steps: f(*a) or next(s, 0)),
+            type(parts.table.reverse)(lambda *a, f=reverse, s=steps: f(*a) or next(s, 0)),
+        )
+        answer = Answer(parts.nall, parts.nlocal)
+        given = (domain.address, model.address, parts.types, int(types[0]), None, None)
+        status = call("domain_evaluate", *given, ctypes.addressof(table), 1, *answer.places())
+        assert status == EXCHANGE, (calls, message())
+        assert relative(parts.evaluate(domain, model).forces, wanted.forces) <= 1e-11
