@@ -105,13 +105,14 @@ void EngineOf<T>::evaluate(const Input& input, const Request& request, const Out
   for (int f = 0; f < input.frames; ++f)
     cells.push_back(search_->input(input.boxes != nullptr ? input.boxes + 9 * std::size_t(f) : nullptr, input.pbc, input.atoms));
   const Device::Use use(*device_);
-  for (int attempts = 0; !attempt({input, request, out, cells, remarks}); ++attempts)
-    if (attempts == most_attempts) throw internal_error("the neighbour lists of a frame fit into no buffers");
+  int failures = 0;
+  while (!attempt({input, request, out, cells, remarks}, failures))
+    if (failures > most_attempts) throw internal_error("the neighbour lists of a frame fit into no buffers");
 }
 
 // False: buffers have to grow, or have grown.
 template <class T>
-bool EngineOf<T>::attempt(const Call& call) {
+bool EngineOf<T>::attempt(const Call& call, int& failures) {
   const Input& input = call.input;
   bool capturing = false;
   if (input.on_device) {
@@ -119,7 +120,7 @@ bool EngineOf<T>::attempt(const Call& call) {
     gpu::check(driver().stream_capturing(input.stream, &status), "asking whether a stream is captured");
     capturing = status != 0;
   }
-  Workspace::Sizes wanted;
+  Workspace::Sizes wanted, missing;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!capturing) settle(false);
@@ -130,11 +131,15 @@ bool EngineOf<T>::attempt(const Call& call) {
     if (capturing && !(fits && p.proven))
       throw invalid_input(
           "a stream is captured while the buffers of the model are not made: evaluate the same number of atoms once before");
+    missing = workspace_.missing(wanted);
     if (fits) {
       const Handle stream = input.on_device ? input.stream : stream_->handle();
-      if (!capturing && stream != last_stream_) last_->block(stream);
+      // A stream of the caller's may have the number of one that is gone, or be another one in each thread.
+      if (!capturing && (input.on_device || stream != last_stream_)) last_->block(stream);
       try {
-        return step(p, call, stream, capturing);
+        const bool done = step(p, call, stream, capturing);
+        failures += done ? 0 : 1;
+        return done;
       } catch (...) {
         // What was queued before may still use the buffers.
         if (!capturing && driver().event_record(last_->handle(), stream) == cu::success) last_stream_ = stream;
@@ -145,7 +150,13 @@ bool EngineOf<T>::attempt(const Call& call) {
   // Without the lock: memory may come from Python, which may want this engine.
   Workspace::Pieces pieces;
   try {
-    pieces = workspace_.missing(wanted, device_, hooks_);
+    try {
+      pieces = Workspace::allocated(missing, device_, hooks_);
+    } catch (const Error& error) {
+      if (error.status() != Status::out_of_memory || !give_up_memory()) throw;
+      missing = wanted;
+      pieces = Workspace::allocated(missing, device_, hooks_);
+    }
   } catch (const Error& error) {
     if (error.status() != Status::out_of_memory) throw;
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -156,11 +167,23 @@ bool EngineOf<T>::attempt(const Call& call) {
     if (!workspace_.fits(wanted)) {
       last_->wait();
       for (Program& p : programs_) p.graph.reset();
-      workspace_.replace(pieces, wanted);
+      workspace_.replace(pieces, missing);
       if (captured_) kept_.push_back(std::move(pieces));
     }
   }
   return false;
+}
+
+// Old and new buffers need not be there together, unless a caller's graph uses them.
+template <class T>
+bool EngineOf<T>::give_up_memory() {
+  Workspace old;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (captured_ || workspace_.bytes() == 0) return false;
+  last_->wait();
+  for (Program& p : programs_) p.graph.reset();
+  old = workspace_.taken();
+  return true;
 }
 
 template <class T>
@@ -174,7 +197,7 @@ bool EngineOf<T>::step(Program& p, const Call& call, Handle stream, bool capturi
 
 template <class T>
 void EngineOf<T>::report_shortage(const Program& p, const Error& error) const {
-  const double atoms = static_cast<double>(p.key.frames) * p.key.atoms;
+  const double atoms = std::max(1.0, static_cast<double>(p.key.frames) * p.key.atoms);
   const double each = static_cast<double>(p.plan.bytes() + p.in.layout.bytes() + p.out.layout.bytes()) / atoms;
   const double free = static_cast<double>(device_->free_bytes()) + static_cast<double>(workspace_.bytes());
   throw out_of_memory("the device has no memory for ", atoms, " atoms, which take ", each * atoms / 1e9, " GB: about ",
@@ -328,7 +351,7 @@ bool EngineOf<T>::prove(Program& p, const Call& call, Handle stream) {
   static_cast<void>(enqueue_search(queue, p, workspace_.at(Workspace::input), workspace_.at(Workspace::output)));
   last_->record(stream);
   last_stream_ = stream;
-  judge(&p, p.key, call.cells, read_status(p, stream), nullptr);
+  judge(&p, p.key, p.capacity, call.cells, read_status(p, stream), nullptr);
   return false;
 }
 
@@ -402,7 +425,7 @@ bool EngineOf<T>::host_results(Program& p, const Call& call, Handle stream) {
   last_->record(stream);
   last_stream_ = stream;
   slot.copied->wait();
-  if (!judge(&p, p.key, call.cells, host + p.out.status, call.remarks)) return false;
+  if (!judge(&p, p.key, p.capacity, call.cells, host + p.out.status, call.remarks)) return false;
   const auto take = [&](double* to, std::int64_t offset, std::size_t n) {
     if (to != nullptr && n > 0) std::memcpy(to, host + offset, n * sizeof(double));
   };
@@ -451,6 +474,7 @@ bool EngineOf<T>::device_results(Program& p, const Call& call, Handle stream, bo
   if (capturing) return true;  // what went wrong shows as NaN
   Pending step = take_pending(p.out.status_bytes);
   step.key = p.key;
+  step.tried = p.capacity;
   step.cells = call.cells;
   gpu::check(driver().copy_out(step.status->template at<void>(),
                                address(workspace_.at(Workspace::output)) + static_cast<Address>(p.out.status), p.out.status_bytes, stream),
@@ -465,8 +489,8 @@ bool EngineOf<T>::device_results(Program& p, const Call& call, Handle stream, bo
 // ------------------------------------------------------------------------------------------------ what went wrong
 
 template <class T>
-bool EngineOf<T>::judge(Program* p, const ProgramKey& key, const std::vector<cuda::SearchInput>& cells, const unsigned char* at,
-                        std::vector<Remarks>* remarks) {
+bool EngineOf<T>::judge(Program* p, const ProgramKey& key, const Capacity& tried, const std::vector<cuda::SearchInput>& cells,
+                        const unsigned char* at, std::vector<Remarks>* remarks) {
   const std::size_t frames = static_cast<std::size_t>(key.frames);
   cuda::SearchStatus status;
   std::vector<cuda::SystemStatus> systems(frames);
@@ -480,7 +504,8 @@ bool EngineOf<T>::judge(Program* p, const ProgramKey& key, const std::vector<cud
     }
     return false;
   }
-  if (p != nullptr && !p->proven) {
+  // One that was queued before the lists grew proves nothing of the buffers that come.
+  if (p != nullptr && !p->proven && p->planned && p->capacity == tried) {
     // Now the numbers are known, and everything is planned for them.
     Capacity least = p->capacity;
     least.master = least.repformer = least.three = 0;
@@ -504,7 +529,8 @@ void EngineOf<T>::settle(bool wait) {
     pending_.pop_front();
     const Pending& step = spare_.back();
     const auto p = std::find_if(programs_.begin(), programs_.end(), [&](const Program& each) { return each.key == step.key; });
-    if (!judge(p == programs_.end() ? nullptr : &*p, step.key, step.cells, step.status->template at<unsigned char>(), &last_remarks_))
+    if (!judge(p == programs_.end() ? nullptr : &*p, step.key, step.tried, step.cells, step.status->template at<unsigned char>(),
+               &last_remarks_))
       void_ = true;
   }
 }

@@ -39,6 +39,7 @@ class EngineOf final : public Engine {
   /// A step whose results stayed on the device.
   struct Pending {
     ProgramKey key;
+    Capacity tried;
     std::vector<cuda::SearchInput> cells;
     std::unique_ptr<Pinned> status;
     std::unique_ptr<Event> done;
@@ -54,7 +55,10 @@ class EngineOf final : public Engine {
 
   void check_input(const Input& input, const Request& request) const;
   void empty(const Input& input, const Output& out) const;
-  bool attempt(const Call& call);
+  /// `failures`: how often lists did not fit.
+  bool attempt(const Call& call, int& failures);
+  /// False where there is none that could go.
+  bool give_up_memory();
   bool step(Program& p, const Call& call, Handle stream, bool capturing);
   Program& program(const Call& call);
   void plan(Program& p, const Call& call);
@@ -74,7 +78,7 @@ class EngineOf final : public Engine {
   bool device_results(Program& p, const Call& call, Handle stream, bool capturing);
   Pending take_pending(std::size_t bytes);
   /// Whether the lists fitted; else the capacities have grown. Throws what was wrong with the atoms.
-  bool judge(Program* p, const ProgramKey& key, const std::vector<cuda::SearchInput>& cells, const unsigned char* at,
+  bool judge(Program* p, const ProgramKey& key, const Capacity& tried, const std::vector<cuda::SearchInput>& cells, const unsigned char* at,
              std::vector<Remarks>* remarks);
   void settle(bool wait);
   [[noreturn]] void report_shortage(const Program& p, const Error& error) const;

@@ -65,7 +65,7 @@ bool EngineOf<T>::run_part(Program& p, const Call& call, Handle stream) {
   StreamQueue queue(p.plan, workspace_.places(p.plan), stream);
   const Frame frame = enqueue_search(queue, p, in, out);
   const Capacity tried = p.capacity;
-  if (!judge(&p, p.key, call.cells, read_status(p, stream), nullptr)) return false;
+  if (!judge(&p, p.key, tried, call.cells, read_status(p, stream), nullptr)) return false;
   parts_ = p.capacity;  // before it is set back: guesses that follow from guesses would grow without end
   part_centres_ = p.key.atoms;
   // The plan that runs on is the one that was made.

@@ -24,21 +24,36 @@ bool Workspace::fits(const Sizes& wanted, std::size_t part) const {
 
 bool Workspace::fits(const Sizes& wanted) const { return fits(wanted, input) && fits(wanted, output) && fits(wanted, slab); }
 
-Workspace::Pieces Workspace::missing(const Sizes& wanted, const std::shared_ptr<const Device>& device, const Hooks& hooks) const {
+Workspace::Sizes Workspace::missing(const Sizes& wanted) const {
+  Sizes sizes = wanted;
+  for (std::size_t part = 0; part < parts; ++part)
+    if (fits(wanted, part)) sizes[part].clear();
+  return sizes;
+}
+
+Workspace::Pieces Workspace::allocated(const Sizes& sizes, const std::shared_ptr<const Device>& device, const Hooks& hooks) {
   Pieces pieces;
   for (std::size_t part = 0; part < parts; ++part)
-    if (!fits(wanted, part))
-      for (const std::size_t bytes : wanted[part]) pieces[part].push_back(allocate(device, hooks, std::max(bytes, std::size_t{1})));
+    for (const std::size_t bytes : sizes[part]) pieces[part].push_back(allocate(device, hooks, std::max(bytes, std::size_t{1})));
   return pieces;
 }
 
-void Workspace::replace(Pieces& pieces, const Sizes& wanted) {
+void Workspace::replace(Pieces& pieces, const Sizes& sizes) {
   for (std::size_t part = 0; part < parts; ++part) {
-    if (pieces[part].empty()) continue;
+    // Another thread may have brought more meanwhile.
+    if (pieces[part].empty() || fits(sizes, part)) continue;
     pieces_[part].swap(pieces[part]);
-    sizes_[part] = wanted[part];
+    sizes_[part] = sizes[part];
     ++generation_;
   }
+}
+
+Workspace Workspace::taken() {
+  Workspace all;
+  std::swap(all.sizes_, sizes_);
+  std::swap(all.pieces_, pieces_);
+  ++generation_;
+  return all;
 }
 
 std::vector<void*> Workspace::places(const Plan& plan) const {

@@ -25,10 +25,14 @@ class Workspace {
   static Sizes sizes(std::size_t input_bytes, std::size_t output_bytes, const Plan& plan);
 
   [[nodiscard]] bool fits(const Sizes& wanted) const;
-  /// What is missing for `wanted`; parts that fit stay empty. Throws out_of_memory.
-  [[nodiscard]] Pieces missing(const Sizes& wanted, const std::shared_ptr<const Device>& device, const Hooks& hooks) const;
-  /// The sizes are those that `pieces` was made for. `pieces` gets the old memory, which nothing uses any more.
-  void replace(Pieces& pieces, const Sizes& wanted);
+  /// What is missing for `wanted`; parts that fit are empty.
+  [[nodiscard]] Sizes missing(const Sizes& wanted) const;
+  /// Memory of these sizes. Throws out_of_memory.
+  static Pieces allocated(const Sizes& sizes, const std::shared_ptr<const Device>& device, const Hooks& hooks);
+  /// `pieces` of these sizes take the place of parts that do not fit. They get the old memory, which nothing uses any more.
+  void replace(Pieces& pieces, const Sizes& sizes);
+  /// Everything; nothing is left.
+  [[nodiscard]] Workspace taken();
 
   [[nodiscard]] void* at(Part part) const { return pieces_[part].empty() ? nullptr : pieces_[part].front().at; }
   /// Of the pieces of a plan that fits.
