@@ -33,6 +33,14 @@ inline SearchExtent extent_of(const ProgramKey& key) {
   return {key.frames, key.frames * key.atoms + std::max(key.ghosts, 0), key.frames * key.atoms};
 }
 
+/// Numbers in rows of that width: of the atoms, and with those of ghosts.
+inline std::size_t count(const Input& input, std::size_t width) {
+  return static_cast<std::size_t>(input.frames) * static_cast<std::size_t>(input.atoms) * width;
+}
+inline std::size_t count_all(const Input& input, std::size_t width) {
+  return count(input, width) + (input.ghosts != nullptr ? static_cast<std::size_t>(input.ghosts->count) * width : 0);
+}
+
 ProgramKey key_of(const Input& input, const Request& request);
 
 /// Pieces of one block of bytes, each on a boundary that suits every type.
