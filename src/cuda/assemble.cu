@@ -94,6 +94,18 @@ extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) assemble_de
   }
 }
 
+extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) in_box(const cuda::InBoxArgs a) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= a.centres) return;
+  const cuda::GivenBox& box = a.boxes[i / a.per_frame];
+  const double* x = a.coords + 3LL * i;
+  double cells[3];
+  for (int k = 0; k < 3; ++k)
+    cells[k] = box.periodic[k] != 0 ? floor(x[0] * box.inverse[k] + x[1] * box.inverse[3 + k] + x[2] * box.inverse[6 + k]) : 0.0;
+  for (int c = 0; c < 3; ++c)
+    a.out[3LL * i + c] = x[c] - (cells[0] * box.rows[c] + cells[1] * box.rows[3 + c] + cells[2] * box.rows[6 + c]);
+}
+
 extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) coordinate(const cuda::CoordinateArgs a) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < a.centres) a.out[i] = a.wrapped[3LL * i + a.axis];

@@ -38,17 +38,36 @@ struct AssembleDeepmdArgs {
   double* atom_virial;    // (atoms, 9) columns 3 k + axis =
   const T* seeded;        // (edges, 3) gradients of sum_a x_a[axis] e_a
   const T* plain;         // (edges, 3) and of the energy
-  const double* wrapped;  // (atoms, 3)
+  const double* wrapped;  // (atoms, 3) of in_box
   const int* centre;      // (edges)
   EndsArgs ends;
   int axis;
 };
 static_assert(sizeof(AssembleDeepmdArgs<float>) == 96 && sizeof(AssembleDeepmdArgs<double>) == 96, "fixed-width");
 
+/// The box of one system as the caller gave it, which deepmd-kit's virials refer to: that of the search is reduced.
+struct GivenBox {
+  double rows[9];     // (3, 3) angstrom
+  double inverse[9];  // (3, 3) of the rows: f = x inverse
+  int periodic[3];    // 0 or 1
+  int unused;
+};
+static_assert(sizeof(GivenBox) == 160, "fixed by what the host uploads");
+
+/// Positions in that box.
+struct InBoxArgs {
+  double* out;            // (centres, 3) =
+  const double* coords;   // (centres, 3)
+  const GivenBox* boxes;  // (frames)
+  int centres;
+  int per_frame;  // centres of a frame
+};
+static_assert(sizeof(InBoxArgs) == 32, "fixed-width");
+
 /// One coordinate of every centre: the weights of atomic energies for these virials.
 struct CoordinateArgs {
   double* out;            // (centres) =
-  const double* wrapped;  // (atoms, 3)
+  const double* wrapped;  // (centres, 3) of in_box
   int centres;
   int axis;
 };

@@ -16,6 +16,7 @@ template <class T>
 Assemble<T>::Assemble(Loader& loader)
     : assemble_(loader.function("assemble.cu", "assemble")),
       deepmd_(loader.function("assemble.cu", "assemble_deepmd")),
+      in_box_(loader.function("assemble.cu", "in_box")),
       coordinate_(loader.function("assemble.cu", "coordinate")),
       totals_(loader.function("assemble.cu", "totals")) {}
 
@@ -36,14 +37,21 @@ void Assemble<T>::run(Queue& queue, const Frame& frame, const T* gamma, const Re
 }
 
 template <class T>
-void Assemble<T>::coordinate(Queue& queue, const Frame& frame, int axis, double* seed) const {
-  const cuda::CoordinateArgs args{seed, frame.wrapped, frame.centres, axis};
+void Assemble<T>::in_box(Queue& queue, const Frame& frame, const double* coords, const cuda::GivenBox* boxes, double* wrapped) const {
+  const cuda::InBoxArgs args{wrapped, coords, boxes, frame.centres, frame.centres / frame.frames};
+  queue.launch(in_box_, blocks_of(frame.centres, cuda::assemble_threads), cuda::assemble_threads, 0, args);
+}
+
+template <class T>
+void Assemble<T>::coordinate(Queue& queue, const Frame& frame, int axis, const double* wrapped, double* seed) const {
+  const cuda::CoordinateArgs args{seed, wrapped, frame.centres, axis};
   queue.launch(coordinate_, blocks_of(frame.centres, cuda::assemble_threads), cuda::assemble_threads, 0, args);
 }
 
 template <class T>
-void Assemble<T>::deepmd(Queue& queue, const Frame& frame, int axis, const T* seeded, const T* plain, double* atom_virial) const {
-  const cuda::AssembleDeepmdArgs<T> args{atom_virial, seeded, plain, frame.wrapped, frame.master.centre, ends_of(frame), axis};
+void Assemble<T>::deepmd(Queue& queue, const Frame& frame, int axis, const double* wrapped, const T* seeded, const T* plain,
+                         double* atom_virial) const {
+  const cuda::AssembleDeepmdArgs<T> args{atom_virial, seeded, plain, wrapped, frame.master.centre, ends_of(frame), axis};
   queue.launch(deepmd_, blocks_of(frame.atoms, cuda::assemble_atoms), cuda::assemble_threads, 0, args);
 }
 

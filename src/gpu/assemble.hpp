@@ -1,6 +1,7 @@
 // Forces, virials and totals, the last kernels of an evaluation; where the frame has failed, all of them are NaN (theory 9).
 #pragma once
 
+#include "cuda/assemble.hpp"
 #include "gpu/frame.hpp"
 #include "gpu/loader.hpp"
 #include "gpu/queue.hpp"
@@ -24,13 +25,16 @@ class Assemble {
   /// gamma (master edges, 3): gradients of the edge vectors, or null where there are none.
   void run(Queue& queue, const Frame& frame, const T* gamma, const Results& results) const;
 
-  /// seed (centres) = that coordinate in the cell: the weights of atomic energies whose gradient `deepmd` takes.
-  void coordinate(Queue& queue, const Frame& frame, int axis, double* seed) const;
+  /// wrapped (centres, 3) = the atoms in the boxes as they were given.
+  void in_box(Queue& queue, const Frame& frame, const double* coords, const cuda::GivenBox* boxes, double* wrapped) const;
+  /// seed (centres) = that coordinate: the weights of atomic energies whose gradient `deepmd` takes.
+  void coordinate(Queue& queue, const Frame& frame, int axis, const double* wrapped, double* seed) const;
   /// Columns 3 k + axis of atom_virial (atoms, 9) as deepmd-kit defines it, from the gradients with these weights and without.
-  void deepmd(Queue& queue, const Frame& frame, int axis, const T* seeded, const T* plain, double* atom_virial) const;
+  void deepmd(Queue& queue, const Frame& frame, int axis, const double* wrapped, const T* seeded, const T* plain,
+              double* atom_virial) const;
 
  private:
-  Function assemble_, deepmd_, coordinate_, totals_;
+  Function assemble_, deepmd_, in_box_, coordinate_, totals_;
 };
 
 extern template class Assemble<float>;

@@ -226,6 +226,7 @@ void EngineOf<T>::plan(Program& p, const Call& call) {
   const auto doubles = [](bool wanted, std::size_t n) { return wanted ? std::max(n, std::size_t{1}) * sizeof(double) : 0; };
   InputLayout in;
   in.cells = in.layout.add(frames * sizeof(cuda::SearchInput));
+  in.boxes = in.layout.add(request.deepmd_virial ? frames * sizeof(cuda::GivenBox) : 0);
   in.host_bytes = in.layout.bytes();
   in.coords = in.layout.add(doubles(true, count_all(input, 3)));
   in.types = in.layout.add(count_all(input, sizeof(int)));
@@ -283,6 +284,8 @@ template <class T>
 void EngineOf<T>::enqueue_network(Queue& queue, const Program& p, const Frame& frame, const Request& request, void* in, void* out,
                                   GhostRows<T>* ghosts) const {
   Parameters given;
+  given.coords = piece<const double>(in, p.in.coords);
+  given.boxes = piece<const cuda::GivenBox>(in, p.in.boxes);
   given.fparam = piece<const double>(in, p.in.fparam);
   given.aparam = piece<const double>(in, p.in.aparam);
   given.seed_energy = piece<const double>(in, p.in.seed_energy);
@@ -359,6 +362,25 @@ const unsigned char* EngineOf<T>::read_status(const Program& p, Handle stream) {
 }
 
 template <class T>
+void EngineOf<T>::write_cells(const Program& p, const Call& call, unsigned char* to) const {
+  std::memcpy(to + p.in.cells, call.cells.data(), call.cells.size() * sizeof(cuda::SearchInput));
+  for (std::size_t f = 0; p.in.boxes >= 0 && f < call.cells.size(); ++f) {
+    cuda::GivenBox box{};
+    if (call.input.boxes != nullptr) {
+      const Box given(call.input.boxes + 9 * f, call.input.pbc);
+      for (std::size_t a = 0; a < 3; ++a) {
+        box.periodic[a] = given.periodic()[a] ? 1 : 0;
+        for (std::size_t c = 0; c < 3; ++c) {
+          box.rows[3 * a + c] = given.rows()[a][c];
+          box.inverse[3 * a + c] = given.inverse()[a][c];
+        }
+      }
+    }
+    std::memcpy(to + static_cast<std::size_t>(p.in.boxes) + f * sizeof box, &box, sizeof box);
+  }
+}
+
+template <class T>
 void EngineOf<T>::bring_in(const Program& p, const Call& call, Handle stream, bool capturing) {
   const Input& input = call.input;
   auto* const to = static_cast<unsigned char*>(workspace_.at(Workspace::input));
@@ -387,7 +409,7 @@ void EngineOf<T>::bring_in(const Program& p, const Call& call, Handle stream, bo
   if (capturing) {
     // A graph of the caller must not read memory of the host that is filled again: the words themselves are part of it.
     std::vector<unsigned> words(p.in.host_bytes / sizeof(unsigned));
-    std::memcpy(words.data(), call.cells.data(), call.cells.size() * sizeof(cuda::SearchInput));
+    write_cells(p, call, reinterpret_cast<unsigned char*>(words.data()));
     for (std::size_t k = 0, end = 0; k < words.size(); k = end) {
       for (end = k + 1; end < words.size() && words[end] == words[k];) ++end;
       gpu::check(driver().fill_words(address(to + 4 * k), words[k], end - k, stream), "writing the cell");
@@ -397,7 +419,7 @@ void EngineOf<T>::bring_in(const Program& p, const Call& call, Handle stream, bo
   const std::size_t bytes = input.on_device ? p.in.host_bytes : p.in.layout.bytes();
   Staging::Slot& slot = in_->next(bytes);
   unsigned char* const host = slot.memory->at<unsigned char>();
-  std::memcpy(host + p.in.cells, call.cells.data(), call.cells.size() * sizeof(cuda::SearchInput));
+  write_cells(p, call, host);
   if (!input.on_device) all(host);
   gpu::check(driver().copy_in(address(to), host, bytes, stream), "copying the atoms to the device");
   slot.copied->record(stream);

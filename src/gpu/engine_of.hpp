@@ -69,6 +69,8 @@ class EngineOf final : public Engine {
   bool prove(Program& p, const Call& call, Handle stream);
   /// What the search of the step says, in memory of the host that stays until others are read.
   const unsigned char* read_status(const Program& p, Handle stream);
+  /// The part of what goes in that is always of the host.
+  void write_cells(const Program& p, const Call& call, unsigned char* to) const;
   void bring_in(const Program& p, const Call& call, Handle stream, bool capturing);
   /// Of a part of a system: the lists first, until they fit; other processes wait for the exchanges of the rest.
   bool run_part(Program& p, const Call& call, Handle stream);

@@ -126,12 +126,14 @@ void Network<T>::enqueue(Queue& queue, const Frame& frame, const Request& reques
   if (!deepmd) return;
   T* seeded = queue.take<T>("gradients of edges, seeded", std::int64_t{frame.master.capacity} * 3);
   double* const seed = queue.take<double>("positions as seeds", frame.centres);
+  double* const wrapped = queue.take<double>("positions in the boxes", std::int64_t{frame.centres} * 3);
+  assemble_.in_box(queue, frame, given.coords, given.boxes, wrapped);
   for (int axis = 0; axis < 3; ++axis) {
-    assemble_.coordinate(queue, frame, axis, seed);
+    assemble_.coordinate(queue, frame, axis, wrapped, seed);
     dg1 = queue.take<T>("dg1", std::int64_t{frame.atoms} * n1_);
     fitting_.backward(queue, frame, dg1, seed, kept);
     backward(queue, frame, f, dg1, nullptr, seeded, ghosts);
-    assemble_.deepmd(queue, frame, axis, seeded, gamma, out.atom_virial);
+    assemble_.deepmd(queue, frame, axis, wrapped, seeded, gamma, out.atom_virial);
   }
 }
 

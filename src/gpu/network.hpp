@@ -30,6 +30,8 @@ class GhostRows {
 
 /// What an evaluation reads besides the frame; of the device, null where absent.
 struct Parameters {
+  const double* coords = nullptr;           ///< (atoms, 3) as given
+  const cuda::GivenBox* boxes = nullptr;    ///< (frames) where deepmd-kit's virials are asked for
   const double* fparam = nullptr;           ///< (frames, numb_fparam)
   const double* aparam = nullptr;           ///< (centres, numb_aparam)
   const double* seed_energy = nullptr;      ///< (centres)

@@ -63,6 +63,7 @@ class Layout {
 struct InputLayout {
   Layout layout;
   std::int64_t cells = -1;     ///< SearchInput of every frame; always from the host
+  std::int64_t boxes = -1;     ///< GivenBox of every frame, likewise
   std::size_t host_bytes = 0;  ///< the part before the arrays that may come from the device
   std::int64_t coords = -1, types = -1, ids = -1, pad_type = -1, fparam = -1, aparam = -1, seed_energy = -1, seed_descriptor = -1,
                seed_rot_mat = -1;

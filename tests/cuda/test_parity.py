@@ -211,6 +211,16 @@ def test_energies_without_forces_launch_no_backward() -> None:
     assert found.energy == full.energy
 
 
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, True, False)])
+def test_virials_of_deepmd_kit_refer_to_the_box_as_given(pbc: tuple[bool, bool, bool]) -> None:
+    """One that the search reduces, and one with open directions that are not orthogonal to the others."""
+    coords, types, box = frame_of(golden("base").systems[0])
+    skewed = np.array([[1, 0, 0], [1, 1, 0], [0, -1, 1]]) @ box
+    cpu, model = model_of(golden("base"), device="cpu"), gpu_model("base")
+    found, wanted = (m.evaluate(coords, types, skewed, pbc=pbc, atomic="deepmd") for m in (model, cpu))
+    assert relative(found.atom_virial, wanted.atom_virial) <= 1e-11
+
+
 def test_atoms_without_neighbours() -> None:
     far, types = np.array([[0.0, 0.0, 0.0], [50.0, 0.0, 0.0]]), np.array([0, 1])
     found = gpu_model("base").evaluate(far, types)
