@@ -21,7 +21,7 @@ bool EngineOf<T>::host_results(Program& p, const Call& call, Handle stream) {
   slot.copied->wait();
   if (!judge(&p, p.key, p.capacity, call.cells, host + p.out.status, call.remarks)) return false;
   const auto take = [&](double* to, std::int64_t offset, std::size_t n) {
-    if (to != nullptr && n > 0) std::memcpy(to, host + offset, n * sizeof(double));
+    if (to != nullptr && offset >= 0 && n > 0) std::memcpy(to, host + offset, n * sizeof(double));
   };
   const std::size_t frames = static_cast<std::size_t>(input.frames);
   take(out.energy, p.out.energy, frames);
@@ -52,7 +52,7 @@ bool EngineOf<T>::device_results(Program& p, const Call& call, Handle stream, bo
   const Input& input = call.input;
   const Output& out = call.out;
   const auto give = [&](double* to, std::int64_t offset, std::size_t n) {
-    if (to != nullptr)
+    if (to != nullptr && offset >= 0)
       gpu::check(driver().copy_within(address(to), address(workspace_.at(Workspace::output)) + static_cast<Address>(offset),
                                       n * sizeof(double), stream),
                  "handing over results on the device");
