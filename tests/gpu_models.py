@@ -27,11 +27,8 @@ def gpu_model(name: str, **options: Any) -> dpa2.Model:
     return model_of(golden(name), **{"device": "cuda", **options})
 
 
-def everything(**options: Any) -> dict[str, np.ndarray]:
-    """All that a model gives, of one that has all terms, for frames of two atoms.
-
-    Their box is so small that a centre has more neighbours than any kernel takes at a time.
-    """
+def full_model() -> ModelData:
+    """A small random model of two types with all terms."""
     rng, on = np.random.default_rng(0), True
     repinit = {"neuron": [4, 8], "axis_neuron": 2, "nsel": 120, "three_body_sel": 70, "rcut": 4.0}
     repformer = {
@@ -39,8 +36,15 @@ def everything(**options: Any) -> dict[str, np.ndarray]:
         "update_g1_has_conv": on, "update_g1_has_grrg": on, "update_g1_has_drrd": on, "update_g2_has_g1g1": on,
         "update_g2_has_attn": on,
     }  # fmt: skip
-    data = ModelData(*random_model(rng, ntypes=2, repinit=repinit, repformer=repformer))
-    model = dpa2.Model(data, precision="float64", **options)
+    return ModelData(*random_model(rng, ntypes=2, repinit=repinit, repformer=repformer))
+
+
+def everything(**options: Any) -> dict[str, np.ndarray]:
+    """All that :func:`full_model` gives for frames of two atoms.
+
+    Their box is so small that a centre has more neighbours than any kernel takes at a time.
+    """
+    rng, model = np.random.default_rng(1), dpa2.Model(full_model(), precision="float64", **options)
     coords, types, boxes = (
         rng.normal(size=(2, 2, 3)),
         np.array([0, 1], np.int32),

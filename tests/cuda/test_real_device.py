@@ -9,11 +9,13 @@ import importlib
 import threading
 from typing import Any
 
+import dpa2
 import needs
 import numpy as np
 import pytest
-from gpu_models import OnDevice, emulate, host
-from helpers import CASES, golden, model_of
+from gpu_models import OnDevice, emulate, full_model, host
+from helpers import CASES, golden, model_of, relative
+from random_model import STRUCTURES, random_structure
 
 FIELDS = {"energy": "energy", "atom_energy": "atom_energy", "force": "forces", "virial": "virial"}
 
@@ -69,6 +71,18 @@ def test_arrays_of_the_device(real: bool) -> None:
     result = model.evaluate(OnDevice(coords), OnDevice(types), box).check()
     for name in FIELDS.values():
         np.testing.assert_array_equal(host(getattr(result, name)), getattr(wanted, name))
+
+
+def test_random_structures(real: bool) -> None:
+    """Boxes of every kind, in any order, as on the CPU: capacities grow with what comes."""
+    rng = np.random.default_rng(5)
+    cpu, gpu = (dpa2.Model(full_model(), "float64", device=device, on_overflow="ignore") for device in ("cpu", "cuda"))
+    for number in range(300 if real else 6):
+        natoms, kind = int(rng.integers(1, 9)), STRUCTURES[number % len(STRUCTURES)]
+        structure = random_structure(rng, 2, natoms, kind, bool(rng.integers(2)))
+        wanted, found = (model.evaluate(*structure, atomic=True) for model in (cpu, gpu))
+        for name in (*FIELDS.values(), "atom_virial"):
+            assert relative(getattr(found, name), getattr(wanted, name)) <= 1e-10, (number, kind, name)
 
 
 def test_threads_take_turns(real: bool) -> None:
