@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import dpa2
@@ -16,9 +17,10 @@ from random_model import random_model
 def emulate(monkeypatch: pytest.MonkeyPatch) -> None:
     """The emulated driver and compiler for the rest of the test, in this process, with two devices.
 
-    They look at their options once in a process: other options are for processes of their own.
+    They look at their options once in a process: other options are for processes of their own. With
+    DPA2_TEST_KERNELS=ptx the kernels are what NVIDIA's compiler makes of them (cuda_emulator/compiled.py).
     """
-    for name, value in environment(devices=2).items():
+    for name, value in environment(devices=2, sanitizer=os.environ.get("DPA2_TEST_KERNELS", "")).items():
         monkeypatch.setenv(name, value)
 
 

@@ -62,6 +62,14 @@ def sanitizer(name: str) -> None:
         pytest.skip(f"Python does not run with the {name} sanitizer here: NOTHING WAS CHECKED")
 
 
+def nvidia_compilers() -> None:
+    """Skip the test where NVIDIA's compilers are not installed."""
+    from cuda_emulator.nvidia import missing
+
+    if missing():
+        pytest.skip(f"NOTHING WAS COUNTED: {missing()} is not installed: pip install 'dpa2[test]'")
+
+
 @functools.cache
 def no_lammps() -> str | None:
     """Why the tests of LAMMPS are skipped, if they are."""

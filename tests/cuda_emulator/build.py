@@ -190,7 +190,14 @@ def kernels_of(text: str) -> dict[str, str | None]:
 
 
 def build(path: Path, defines: Mapping[str, str | int], sanitizer: str = "") -> Path:
-    """The library of a source file compiled with these defines."""
+    """The library of a source file compiled with these defines.
+
+    With "ptx" in place of a sanitizer, of what NVIDIA's compiler makes of it: see compiled.py.
+    """
+    if sanitizer == "ptx":
+        from .compiled import build_compiled
+
+        return build_compiled(path, defines)
     includes = "\n".join(dict.fromkeys([str(path.parent.parent), str(SOURCES)]))
     given = "\n".join(f"{name}={value}" for name, value in defines.items())
     return Path(_ask("emulated_build", str(path), includes, given, sanitizer))

@@ -10,6 +10,7 @@ import ctypes
 import functools
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .build import SOURCES, EmulationError, cache_folder, native_library, sanitizer_library
+from .build import HERE, SOURCES, EmulationError, cache_folder, native_library, sanitizer_library
 from .sanitize import OPTIONS
 
 
@@ -58,7 +59,10 @@ def environment(
         "DPA2_EMULATED_MEMORY_ACCESS": "kernels" if only_kernels else "",
         "DPA2_EMULATED_LOG": "" if log is None else str(log),
     }
-    if sanitizer:
+    if sanitizer == "ptx":
+        path = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        found |= {"DPA2_EMULATED_PYTHON": sys.executable, "PYTHONPATH": path}
+    elif sanitizer:
         library = sanitizer_library(sanitizer)
         if library is None:
             raise RuntimeError(f"the compiler has no {sanitizer} sanitizer")

@@ -267,6 +267,17 @@ std::string without_comments(const std::string& text) {
   return out;
 }
 
+// What NVIDIA's compiler makes of a source: cuda_emulator/compiled.py, by the Python of $DPA2_EMULATED_PYTHON.
+std::string build_compiled(const std::string& path, const Defines& defines) {
+  const char* python = std::getenv("DPA2_EMULATED_PYTHON");
+  std::vector<std::string> words = {python != nullptr ? python : "python3", "-m", "cuda_emulator.compiled", path};
+  for (const auto& [name, value] : defines) words.push_back(name + "=" + value);
+  const auto [status, output] = run(words);
+  if (status != 0) throw BuildError(output);
+  const std::size_t end = output.find_last_not_of('\n') + 1, before = output.rfind('\n', end - 1);
+  return output.substr(before == std::string::npos ? 0 : before + 1, end - (before == std::string::npos ? 0 : before + 1));
+}
+
 }  // namespace
 
 std::vector<std::string> flags_of(const std::string& sanitizer) {
@@ -340,6 +351,7 @@ std::string keep_text(const std::string& name, const std::string& text) {
 std::string build(const std::string& path, const std::vector<std::string>& includes, const Defines& defines, const std::string& sanitizer) {
   static std::mutex mutex;
   const std::lock_guard<std::mutex> lock(mutex);
+  if (sanitizer == "ptx") return build_compiled(path, defines);
   const std::string text = read_file(path);
   const std::vector<Kernel> kernels = kernels_of(text);
   const std::vector<std::string> flags = flags_of(sanitizer);
