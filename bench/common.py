@@ -100,10 +100,12 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The commit of the source tree, with "-dirty" when files differ from it."""
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    """The commit of the source tree, with "-dirty" when files differ from it; "unknown" where there is no git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    try:
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
     return found.stdout.strip() or "unknown"
 
 

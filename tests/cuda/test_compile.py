@@ -25,7 +25,8 @@ def test_kernels_compile_within_their_limits(resources: Any, architecture: str) 
     assert resources.ARCHITECTURES == ARCHITECTURES
     limits = json.loads(resources.LIMITS.read_text(encoding="utf-8"))
     try:
-        compiler = resources.Nvrtc()
+        compiler = resources.nvidia.Nvrtc()
+        resources.nvidia.disassembler()
     except (ImportError, OSError) as error:
         pytest.skip(f"NO KERNEL WAS COMPILED: {error}")
     if compiler.version != limits["compiler"]:
@@ -44,17 +45,24 @@ def test_limits_allow_no_spills(resources: Any) -> None:
     assert spilled == set()
 
 
-def test_the_limits_name_every_kernel(resources: Any) -> None:
-    from gpu_plan import kernels_of, sources
+def test_production_compiles_with_the_same_options(resources: Any) -> None:
+    """What CuPy adds by itself, and the host without it as well."""
+    assert set(resources.nvidia.OPTIONS) == {"--std=c++17", "-ftz=true", "--device-as-default-execution-space"}
 
-    named = {name for source in sources() for name in kernels_of(source)}
+
+def test_the_limits_name_every_kernel(resources: Any) -> None:
+    from cuda_emulator.build import kernels_of
+
+    named = {name for path in resources.SOURCES.glob("*.cu") for name in kernels_of(path.read_text(encoding="utf-8"))}
     assert named == set(json.loads(resources.LIMITS.read_text(encoding="utf-8"))["kernels"])
 
 
 def test_the_compiler_of_the_limits_is_the_one_that_is_pinned(resources: Any) -> None:
+    """And all of NVIDIA's packages are of one version."""
     text = (BENCH.parent / "pyproject.toml").read_text(encoding="utf-8")
     version = json.loads(resources.LIMITS.read_text(encoding="utf-8"))["compiler"]
-    assert f'"{resources.PACKAGE}=={version}; ' in text
+    for package in (resources.nvidia.NVRTC, resources.nvidia.LINKER, resources.nvidia.DISASSEMBLER):
+        assert f'"{package}=={version}; ' in text
 
 
 @pytest.mark.parametrize(
@@ -92,12 +100,14 @@ ptxas info    : Used 8 registers, used 0 barriers
 
 
 def test_a_limit_is_a_limit(resources: Any) -> None:
-    row = resources.Resources("a.cu", "k", "float", "sm_90", 40, 4, 0, 0, 128, 0, 0.1)
+    row = resources.Resources("a.cu", "k", "float", "sm_90", 40, 4, 16, 2, 128, 128, 49152, 0.1)
     none = resources.exceeded(row, {"kernels": {}})
     assert len(none) == 1
     assert "has no limits" in none[0]
-    limit = {"registers": 39, "spilled": 0, "static_shared": 0}
+    limit = {"registers": 39, "spilled": 0, "stack": 0, "generic": 0, "static_shared": 64}
     found = resources.exceeded(row, {"kernels": {"k": {"float": limit}}})
-    assert [text.split(": ")[1].split(" ")[0] for text in found] == ["registers", "spilled", "occupancy"]
-    generous = {"registers": 40, "spilled": 4, "static_shared": 0, "occupancy": {"sm_90": 0.1}}
+    names = [text.split(": ")[1].split(" ")[0] for text in found]
+    assert names == ["registers", "spilled", "stack", "generic", "static_shared", "49280", "occupancy"]
+    generous = {"registers": 40, "spilled": 4, "stack": 16, "generic": 2, "static_shared": 128, "shared": 49280}
+    generous["occupancy"] = {"sm_90": 0.1}
     assert resources.exceeded(row, {"kernels": {"k": {"float": generous}}}) == []
