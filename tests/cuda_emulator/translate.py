@@ -20,18 +20,8 @@ from .ptx import ARRAY, TYPES, Instruction, Kernel, Module, PtxError
 SPECIAL = {f"%{name}.{axis}": f"{cuda}.{axis}" for name, cuda in
            (("tid", "threadIdx"), ("ntid", "blockDim"), ("ctaid", "blockIdx"), ("nctaid", "gridDim"))
            for axis in "xyz"} | {"%laneid": "u32(t.lane)", "WARP_SZ": "32u"}  # fmt: skip
-COMPARE = {
-    "eq": "==",
-    "ne": "!=",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
-    "lo": "<",
-    "ls": "<=",
-    "hi": ">",
-    "hs": ">=",
-}
+COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "lo": "<", "ls": "<=", "hi":
+           ">", "hs": ">="}  # fmt: skip
 FUNCTIONS = {
     "ex2": "exp2{f}({x})", "lg2": "log2{f}({x})", "sqrt": "sqrt{f}({x})", "rsqrt": "1 / sqrt{f}({x})", "rcp": "1 / {x}",
     "sin": "sin{f}({x})", "cos": "cos{f}({x})", "tanh": "tanh{f}({x})",
