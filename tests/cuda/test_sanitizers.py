@@ -40,6 +40,7 @@ def test_nothing_is_found(sanitizer: str) -> None:
     assert done.returncode == 0, done.stderr[-6000:]
 
 
+@pytest.mark.filterwarnings("ignore::dpa2.ClosePairWarning")
 def test_one_answer_whatever_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and threads in any order, bit by bit the same: races between blocks show in nothing else."""
     emulate(monkeypatch)
