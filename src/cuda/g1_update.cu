@@ -13,14 +13,15 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) g1_update(const cuda
   // One copy of the product for all: 0 of the self MLP, 1 and 2 of linear1, 3 of the attention.
 #pragma unroll 1
   for (int piece = 0; piece < 4; ++piece) {
-    const real* w = piece == 0 ? p.self_w : piece == 1 ? p.linear_g1 : piece == 2 ? p.linear_cat : p.attention_w;
+    // Chosen two by two: of a longer chain the compiler for sm_100 no longer knows that they point to global memory.
+    const real* w = piece < 2 ? (piece == 0 ? p.self_w : p.linear_g1) : (piece == 2 ? p.linear_cat : p.attention_w);
     const real* a = piece < 2 ? p.g1 : piece == 2 ? p.cat : p.o;
     const int width = piece < 2 ? p.n1 : piece == 2 ? p.width : p.heads * p.n1;
     if (w != nullptr) tile.add(width, PlainRows{a, width}, w);
     if (piece == 1) continue;  // goes on
     const bool active = piece < 3, has = piece == 2 || w != nullptr;
     if (!has && piece == 3) break;
-    const real* b = piece == 0 ? p.self_b : piece == 2 ? p.linear_b : p.attention_b;
+    const real* b = piece == 2 ? p.linear_b : piece == 0 ? p.self_b : p.attention_b;
     const real* r = piece == 0 ? p.self_r : p.linear_r;
     real* kept = piece == 0 ? p.self_slope : p.linear_slope;
     tile.each([&](int i, int c, real sum) {

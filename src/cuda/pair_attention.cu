@@ -277,6 +277,7 @@ struct PairTile {
       const Query query = of(j);
       const real inner_sum = inner[j];
       real of_query[4] = {};
+      if constexpr (sizeof(real) == 8) __syncwarp();  // else sm_100 spills; with it float would
 #pragma unroll
       for (int x = 0; x < 8; ++x) {
         const int k = lane_row() + 4 * x;

@@ -102,8 +102,11 @@ __device__ __forceinline__ int lane_number() { return threadIdx.x % 32; }
 /// The bits of a distance >= 0, which are in its order.
 __device__ __forceinline__ unsigned long long bits_of(double r) { return static_cast<unsigned long long>(__double_as_longlong(r)); }
 
-/// The number of an atom that decides between equal distances and that messages name.
-__device__ __forceinline__ int number_of(const int* ids, int row, int first_row) { return ids != nullptr ? ids[row] : row - first_row; }
+/// The number of an atom that decides between equal distances and that messages name. Read as constant: the compiler for sm_100
+/// does not always see that the pointer is to global memory.
+__device__ __forceinline__ int number_of(const int* ids, int row, int first_row) {
+  return ids != nullptr ? __ldg(ids + row) : row - first_row;
+}
 
 }  // namespace neighbors
 }  // namespace dpa2
