@@ -82,9 +82,57 @@ for now, _, stream, result in reversed(answers):
     result.check()
 """
 
+#: a graph of the caller's that holds an evaluation: it follows the coordinates, and what does not fit shows as NaN
+CAPTURE = """
+import dpa2
+import cupy_stand_in
+from dpa2.cuda import gpu
+from dpa2.cuda.hooks import CupyHooks
+
+cupy = cupy_stand_in.install()
+gpu.cupy_hooks = CupyHooks
+model, stream = model_of(golden("base"), device="cuda"), new_stream()
+cupy.cuda.get_current_stream = lambda: SimpleNamespace(ptr=stream)
+x, kinds = cupy.of_device(coords), cupy.of_device(types)
+
+def captured():
+    graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
+    with driver().current():
+        driver().call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), 2)
+        try:
+            result = model.evaluate(x, kinds, box)
+        finally:
+            driver().call("cuStreamEndCapture", ctypes.c_void_p(stream), ctypes.byref(graph))
+        driver().call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+    return result, executable
+
+try:
+    captured()
+except dpa2.InputError as error:
+    assert "evaluate the same number of atoms once before" in str(error)
+else:
+    raise AssertionError("nothing was refused")
+for scale in (0.98, 1.02, 1.0):  # buffers that are large enough for all
+    model.evaluate(cupy.of_device(coords * scale), kinds, box).check()
+result, executable = captured()
+before = driver().log().counts
+for scale in (1.0, 0.98, 1.02, 0.01, 1.0):
+    with driver().current():
+        queue_copy(x.ctypes.data, now := coords * scale, stream)
+        driver().call("cuGraphLaunch", executable, ctypes.c_void_p(stream))
+    found = seen_on(result.forces.ctypes.data, coords.shape, stream)
+    if scale < 0.5:  # all atoms are neighbours
+        assert np.isnan(found).all()
+        assert model.check()  # which knows nothing of graphs of others
+    else:
+        expected = model_of(golden("base"), device="cpu").evaluate(now, types, box)
+        assert relative(found, expected.forces) <= 1e-11
+assert driver().log().counts["copies_to_host"] - before["copies_to_host"] == 5  # of this test
+"""
+
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("script", [DLPACK, CUPY], ids=["dlpack", "cupy"])
+@pytest.mark.parametrize("script", [DLPACK, CUPY, CAPTURE], ids=["dlpack", "cupy", "capture"])
 def test_streams_of_callers(script: str, seed: int) -> None:
     env = {**os.environ, **environment(deferred=True, seed=seed), "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", COMMON + script], env=env, capture_output=True, text=True)
