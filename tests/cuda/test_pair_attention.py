@@ -279,7 +279,7 @@ def mutated(folder: Path, source: str, old: str, new: str, occurrence: int) -> P
         ("__syncthreads();", 3),
         ("__syncthreads();", 8),
         ("__syncwarp();", 7),
-        ("__syncwarp();", 13),
+        ("__syncwarp();", 14),
     ],
 )
 def test_a_removed_barrier_is_a_race(tmp_path: Path, barrier: str, occurrence: int) -> None:
