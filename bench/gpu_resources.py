@@ -32,7 +32,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 import gpu_sass
 from cuda_emulator import nvidia
 
-PACKAGE = nvidia.NVRTC
 SOURCES = ROOT / "src" / "cuda"
 LIMITS = Path(__file__).resolve().parent / "gpu_limits.json"
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
@@ -119,7 +118,7 @@ def parse(log: str) -> dict[str, dict[str, int]]:
 
 def compiled(compiler: nvidia.Nvrtc, architecture: str, precision: str) -> Iterator[Resources]:
     """Every kernel of src/cuda for one architecture and precision."""
-    options = [f"-I{SOURCES.parent}", *nvidia.OPTIONS, f"-Dreal={precision}", f"-arch={architecture}"]
+    options = [*nvidia.options({"real": precision}), f"-arch={architecture}"]
     for source in sources():
         log, code = compiler.compile(SOURCES / source, [*options, "--ptxas-options=-v"], "CUBIN")
         machines = gpu_sass.parse(nvidia.disassemble(code))

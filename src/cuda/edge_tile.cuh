@@ -6,33 +6,15 @@
 
 #include "cuda/block.cuh"
 #include "cuda/edge_tile.hpp"
+#include "cuda/vector.cuh"
 
 namespace dpa2 {
 
-constexpr int TILE = cuda::edge_tile;
-constexpr int ROW = cuda::edge_row(sizeof(real));
+constexpr int TILE = cuda::tile;
+constexpr int ROW = cuda::tile_row(sizeof(real));
 constexpr int WARPS = cuda::edge_warps;
 // Blocks of a multiprocessor that leave the products their registers: without it, compilers spill some for a block more.
 constexpr int BLOCKS = sizeof(real) == 4 ? 4 : 2;
-
-/// Four numbers at 16 bytes.
-__device__ __forceinline__ void load4(float* v, const float* from) {
-  const float4 q = *reinterpret_cast<const float4*>(from);
-  v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
-}
-__device__ __forceinline__ void load4(double* v, const double* from) {
-  const double2 p = reinterpret_cast<const double2*>(from)[0], q = reinterpret_cast<const double2*>(from)[1];
-  v[0] = p.x, v[1] = p.y, v[2] = q.x, v[3] = q.y;
-}
-__device__ __forceinline__ void load4(int* v, const int* from) {
-  const int4 q = *reinterpret_cast<const int4*>(from);
-  v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
-}
-__device__ __forceinline__ void store4(float* to, const float* v) { *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]); }
-__device__ __forceinline__ void store4(double* to, const double* v) {
-  reinterpret_cast<double2*>(to)[0] = make_double2(v[0], v[1]);
-  reinterpret_cast<double2*>(to)[1] = make_double2(v[2], v[3]);
-}
 
 /// Columns c..c + 3 of a row of `width` numbers in global memory, c a multiple of 4; beyond the row, zero.
 __device__ __forceinline__ void load_row4(real* v, const real* row, int c, int width) {

@@ -5,6 +5,7 @@
 
 #include "cuda/block.cuh"
 #include "cuda/product.hpp"
+#include "cuda/vector.cuh"
 
 #ifndef ROWS
 #define ROWS (sizeof(real) == 4 ? 8 : 4)
@@ -14,33 +15,17 @@ namespace dpa2 {
 
 static_assert(ROWS == 2 || ROWS == 4 || ROWS == 8, "the tiles are read two or four numbers at a time");
 
-constexpr int VECTOR = 16 / sizeof(real);  // numbers in sixteen bytes
 /// Blocks that a multiprocessor is to hold: what registers a kernel may take.
 constexpr int RESIDENT = sizeof(real) == 4 ? (ROWS == 2 ? 8 : 4) : (ROWS == 2 ? 5 : 3);
 
 /// N numbers, 2 or a multiple of 4, from where they are aligned for that many.
 template <int N>
 __device__ __forceinline__ void read_vector(const real* from, real* to) {
-  if constexpr (sizeof(real) == 8) {
-#pragma unroll
-    for (int x = 0; x < N; x += 2) {
-      const double2 v = *reinterpret_cast<const double2*>(from + x);
-      to[x] = v.x;
-      to[x + 1] = v.y;
-    }
-  } else if constexpr (N == 2) {
-    const float2 v = *reinterpret_cast<const float2*>(from);
-    to[0] = v.x;
-    to[1] = v.y;
+  if constexpr (N == 2) {
+    load2(to, from);
   } else {
 #pragma unroll
-    for (int x = 0; x < N; x += 4) {
-      const float4 v = *reinterpret_cast<const float4*>(from + x);
-      to[x] = v.x;
-      to[x + 1] = v.y;
-      to[x + 2] = v.z;
-      to[x + 3] = v.w;
-    }
+    for (int x = 0; x < N; x += 4) load4(to + x, from + x);
   }
 }
 

@@ -9,13 +9,13 @@
 
 #include "cuda/block.cuh"
 #include "cuda/tiles.hpp"
+#include "cuda/vector.cuh"
 
 namespace dpa2 {
 
 constexpr int TILE = cuda::tile;
 constexpr int TILE_ROW = cuda::tile_row(sizeof(real));
 constexpr int PADDED_TILE = cuda::padded_tile(sizeof(real));
-constexpr int VECTOR = 16 / sizeof(real);
 constexpr int GROUPS = 4 / VECTOR;  // vectors of a lane in a row of four columns
 
 /// 16 bytes, loaded and stored at once.

@@ -1,32 +1,49 @@
-// Four numbers at a time: the compiler makes vector loads of them where they are aligned to 16 bytes.
+// Numbers at 16 bytes, or two at their own alignment, loaded and stored at once.
 #pragma once
 
 #include "cuda/portable.cuh"
 
 namespace dpa2 {
 
+constexpr int VECTOR = 16 / sizeof(real);  // numbers in sixteen bytes
+
+__device__ __forceinline__ void load2(float* v, const float* from) {
+  const float2 p = *reinterpret_cast<const float2*>(from);
+  v[0] = p.x, v[1] = p.y;
+}
+__device__ __forceinline__ void load2(double* v, const double* from) {
+  const double2 p = *reinterpret_cast<const double2*>(from);
+  v[0] = p.x, v[1] = p.y;
+}
+
+__device__ __forceinline__ void load4(float* v, const float* from) {
+  const float4 q = *reinterpret_cast<const float4*>(from);
+  v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
+}
+__device__ __forceinline__ void load4(double* v, const double* from) {
+  load2(v, from);
+  load2(v + 2, from + 2);
+}
+__device__ __forceinline__ void load4(int* v, const int* from) {
+  const int4 q = *reinterpret_cast<const int4*>(from);
+  v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
+}
+__device__ __forceinline__ void store4(float* to, const float* v) { *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]); }
+__device__ __forceinline__ void store4(double* to, const double* v) {
+  reinterpret_cast<double2*>(to)[0] = make_double2(v[0], v[1]);
+  reinterpret_cast<double2*>(to)[1] = make_double2(v[2], v[3]);
+}
+
+/// Four numbers as a value.
 struct Quad {
   real at[4];
 };
 
-/// `from` is a multiple of four numbers from memory that is aligned to 16 bytes.
 __device__ __forceinline__ Quad read_quad(const real* from) {
-  if constexpr (sizeof(real) == 4) {
-    const float4 v = *reinterpret_cast<const float4*>(from);
-    return {{real(v.x), real(v.y), real(v.z), real(v.w)}};
-  } else {
-    const double2 a = *reinterpret_cast<const double2*>(from), b = *reinterpret_cast<const double2*>(from + 2);
-    return {{real(a.x), real(a.y), real(b.x), real(b.y)}};
-  }
+  Quad q;
+  load4(q.at, from);
+  return q;
 }
-
-__device__ __forceinline__ void write_quad(real* to, const Quad& q) {
-  if constexpr (sizeof(real) == 4) {
-    *reinterpret_cast<float4*>(to) = make_float4(q.at[0], q.at[1], q.at[2], q.at[3]);
-  } else {
-    *reinterpret_cast<double2*>(to) = make_double2(q.at[0], q.at[1]);
-    *reinterpret_cast<double2*>(to + 2) = make_double2(q.at[2], q.at[3]);
-  }
-}
+__device__ __forceinline__ void write_quad(real* to, const Quad& q) { store4(to, q.at); }
 
 }  // namespace dpa2

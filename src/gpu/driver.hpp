@@ -15,14 +15,13 @@ using Handle = void*;
 
 /// Numbers that the driver's headers give names to.
 namespace cu {
-constexpr int success = 0, invalid_value = 1, no_memory = 2, not_ready = 600;
-constexpr int capture_unsupported = 900, capture_invalidated = 901;
+constexpr int success = 0, no_memory = 2, not_ready = 600;
 // attributes of a device
 constexpr int major = 75, minor = 76, shared_optin = 97;
 // attributes of a function
-constexpr int threads_per_block = 0, static_shared = 1, max_dynamic_shared = 8, carveout = 9;
+constexpr int static_shared = 1, max_dynamic_shared = 8, carveout = 9;
 constexpr unsigned stream_non_blocking = 1, event_without_timing = 2, host_portable = 1;
-constexpr int capture_thread_local = 1, capture_status_active = 1;
+constexpr int capture_thread_local = 1;
 }  // namespace cu
 
 // What is used of the driver: the member, the name that drivers of CUDA 12 and 13 export, and the parameters.

@@ -26,12 +26,10 @@ class G1Update {
   /// member of its own; o (centres, heads n1), of a layer with local attention. kept: {} without a gradient.
   void forward(Queue& queue, int centres, T* out, const T* g1, const T* cat, const T* conv, const T* o, const G1Kept<T>& kept) const;
   /// dg1 (centres, n1) = what the terms here pass on, another array than dout (centres, n1); dcat and d_o =. That of conv is
-  /// dout * conv_factor().
+  /// dout times the factor of the member, in kernels of the messages.
   void backward(Queue& queue, int centres, T* dg1, T* dcat, T* d_o, const T* dout, const G1Kept<T>& kept) const;
 
   [[nodiscard]] const CatLayout& cat() const noexcept { return cat_; }
-  /// (n1) or null
-  [[nodiscard]] const T* conv_factor() const noexcept { return conv_r_; }
   /// 0 without local attention
   [[nodiscard]] int heads() const noexcept { return heads_; }
 

@@ -14,9 +14,8 @@ namespace dpa2::gpu {
 class PlanningQueue final : public Queue {
  public:
   explicit PlanningQueue(Plan& plan) : plan_(plan) {}
-  void clear(void*, std::size_t) override { ++cleared_; }
+  void clear(void*, std::size_t) override {}
   [[nodiscard]] int launches() const noexcept { return launches_; }
-  [[nodiscard]] int cleared() const noexcept { return cleared_; }
 
  private:
   void launch_bytes(const Function&, std::int64_t, int, std::size_t, const void*, std::size_t) override { ++launches_; }
@@ -24,7 +23,7 @@ class PlanningQueue final : public Queue {
   void release_bytes(void* at) override;
 
   Plan& plan_;
-  int launches_ = 0, cleared_ = 0;
+  int launches_ = 0;
 };
 
 /// Runs, in the memory that each piece of the plan has. The context must be current.

@@ -45,9 +45,9 @@ def test_limits_allow_no_spills(resources: Any) -> None:
     assert spilled == set()
 
 
-def test_production_compiles_with_the_same_options(resources: Any) -> None:
-    """What CuPy adds by itself, and the host without it as well."""
-    assert set(resources.nvidia.OPTIONS) == {"--std=c++17", "-ftz=true", "--device-as-default-execution-space"}
+def test_options_of_production(resources: Any) -> None:
+    """What CuPy adds by itself is there without it as well."""
+    assert set(resources.nvidia.options({})) >= {"-ftz=true", "--device-as-default-execution-space"}
 
 
 def test_the_limits_name_every_kernel(resources: Any) -> None:

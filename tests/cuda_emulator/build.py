@@ -178,11 +178,6 @@ def _runtime(sanitizer: str = "") -> Path:
     return Path(_ask("emulated_runtime"))
 
 
-def _prepared_header(sanitizer: str) -> list[str]:
-    """The include option of the precompiled emulation.hpp: most of the time of a small source is this header's."""
-    return _ask("emulated_header", sanitizer).splitlines()
-
-
 def kernels_of(text: str) -> dict[str, str | None]:
     """The kernels of a source and the largest block of each as written in its __launch_bounds__."""
     lines = [line.partition(" ") for line in _ask("emulated_kernels", text).splitlines()]

@@ -83,8 +83,8 @@ def _text(path: Path, defines: tuple[tuple[str, str | int], ...], key: str) -> s
 def ptx_of(path: Path, defines: Mapping[str, str | int]) -> str:
     """The PTX of a source of src/cuda."""
     given = tuple(sorted(defines.items()))
-    text, version = path.read_text(encoding="utf-8"), nvidia.Nvrtc().version
-    return _text(path, given, _digest(text, repr(given), _shared_text(path.parent.parent), version, *nvidia.OPTIONS))
+    text, how = path.read_text(encoding="utf-8"), (nvidia.Nvrtc().version, *nvidia.options({}, Path()))
+    return _text(path, given, _digest(text, repr(given), _shared_text(path.parent.parent), *how))
 
 
 @functools.cache

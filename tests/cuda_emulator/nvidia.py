@@ -9,11 +9,11 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+from dpa2._native import kernel_options
+
 from .build import SOURCES
 
 NVRTC, LINKER, DISASSEMBLER = "nvidia-cuda-nvrtc", "nvidia-nvjitlink", "nvidia-cuda-nvdisasm"
-#: what kernels are compiled with where they run, besides the scalar type and the architecture
-OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")
 
 
 def version(package: str) -> str:
@@ -77,16 +77,16 @@ class Nvrtc:
             library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
-def defined(defines: dict[str, str]) -> list[str]:
-    """Options for names and their values."""
-    return [f"-D{name}={value}" for name, value in defines.items()]
+def options(defines: dict[str, str], folder: Path = SOURCES) -> list[str]:
+    """What kernels below a folder are compiled with where they run, besides the architecture."""
+    return kernel_options(list(defines.items()), str(folder))
 
 
 def ptx(path: Path, defines: dict[str, str], architecture: str = "sm_90") -> str:
     """The PTX of a source below src/cuda, with the lines that instructions come from."""
     target = architecture.replace("sm", "compute")
-    include = [f"-I{path.parent.parent}", f"-I{SOURCES}", f"-arch={target}", "-lineinfo"]
-    return Nvrtc().compile(path, [*OPTIONS, *include, *defined(defines)], "PTX")[1].rstrip(b"\0").decode()
+    more = [f"-I{SOURCES}", f"-arch={target}", "-lineinfo"]
+    return Nvrtc().compile(path, [*options(defines, path.parent.parent), *more], "PTX")[1].rstrip(b"\0").decode()
 
 
 def assemble(text: str, architecture: str) -> bytes:

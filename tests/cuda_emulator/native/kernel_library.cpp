@@ -280,7 +280,7 @@ std::string build_compiled(const std::string& path, const Defines& defines) {
 
 }  // namespace
 
-std::vector<std::string> flags_of(const std::string& sanitizer) {
+static std::vector<std::string> flags_of(const std::string& sanitizer) {
   std::vector<std::string> all = common;
   const char* more = sanitizer.empty()        ? EMULATION_PLAIN
                      : sanitizer == "address" ? EMULATION_ADDRESS
@@ -300,8 +300,8 @@ std::string runtime() {
   });
 }
 
-// Most of the time of a small source is this header's.
-std::vector<std::string> prepared_header(const std::vector<std::string>& flags) {
+// The option of the precompiled emulation.hpp: most of the time of a small source is this header's.
+static std::vector<std::string> prepared_header(const std::vector<std::string>& flags) {
   if (compiler_version().find("clang") != std::string::npos) return {};
   const fs::path folder = cache_folder() / ("header-" + key(flags));
   mkdir(folder.c_str(), 0700);

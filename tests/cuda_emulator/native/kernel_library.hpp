@@ -25,10 +25,8 @@ std::vector<Kernel> kernels_of(const std::string& text);
 /// name, the bytes of static shared memory of each kernel.
 std::string build(const std::string& path, const std::vector<std::string>& includes, const Defines& defines, const std::string& sanitizer);
 
-/// The compiler's flags for a sanitizer, the object of the compiled runtime, and the option of the precompiled emulation.hpp.
-std::vector<std::string> flags_of(const std::string& sanitizer);
+/// The object of the compiled runtime.
 std::string runtime();
-std::vector<std::string> prepared_header(const std::vector<std::string>& flags);
 
 /// A file with that text in the cache, for sources that are given as text only.
 std::string keep_text(const std::string& name, const std::string& text);

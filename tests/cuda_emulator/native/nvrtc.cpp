@@ -177,14 +177,5 @@ int emulated_kernels(const char* text, char* to, std::size_t bytes) {
 // The object of the runtime.
 int emulated_runtime(char* to, std::size_t bytes) { return answer(to, bytes, runtime); }
 
-// The options for the precompiled header, one a line.
-int emulated_header(const char* sanitizer, char* to, std::size_t bytes) {
-  return answer(to, bytes, [&] {
-    std::string all;
-    for (const std::string& option : prepared_header(flags_of(sanitizer))) all += option + "\n";
-    return all;
-  });
-}
-
 }  // extern "C"
 #pragma GCC visibility pop
