@@ -36,7 +36,7 @@ typedef enum dpa2_status {
   DPA2_OK = 0,
   DPA2_INVALID_INPUT = 1, /* coordinates, types, box, lists, parameters, a NULL pointer; results beyond all numbers */
   DPA2_MODEL_FILE = 2,    /* the model file is missing, corrupt or inconsistent */
-  DPA2_UNSUPPORTED = 3,   /* a valid file of a kind that this library does not evaluate, or what a model on a GPU does not do */
+  DPA2_UNSUPPORTED = 3,   /* a valid file of a kind that this library does not evaluate */
   DPA2_OUT_OF_MEMORY = 4,
   DPA2_INTERNAL = 5,      /* a broken promise inside of the library: please report it */
   DPA2_EXCHANGE = 6       /* a communication callback returned something other than 0 */
@@ -94,8 +94,9 @@ DPA2_API dpa2_status dpa2_model_load_buffer(const void *data, size_t size, const
 
 /* As dpa2_model_load, on a device. On a GPU the functions for whole systems take and fill the same arrays, of the host, with the
  * same units; `threads` and skin mean nothing; dpa2_model_memory_estimate answers -1. A domain does not use the caller's lists
- * then: neighbours are all rows within the cutoff, found on the GPU, and ids must not be negative. The GPU needs the driver's library and NVRTC, which are looked for when the first such model is loaded. Any
- * thread may evaluate the model: the context of the device is current during a call, and what was current before it is afterwards.
+ * then: neighbours are all rows within the cutoff, found on the GPU, and ids must not be negative. The GPU needs the driver's
+ * library and NVRTC, which are looked for when the first such model is loaded. Any thread may evaluate the model: the context of
+ * the device is current during a call, and what was current before it is afterwards.
  *   device     "cpu" or NULL; "cuda", the first GPU; "cuda:N", that of number N among those which CUDA_VISIBLE_DEVICES shows
  * @since 3 */
 DPA2_API dpa2_status dpa2_model_load_device(const char *path, const char *precision, double skin, const char *device,
