@@ -129,7 +129,7 @@ for scale in (1.0, 0.98, 1.02, 0.01, 1.0):
         assert relative(found, expected.forces) <= 1e-11
 assert driver().log().counts["copies_to_host"] - before["copies_to_host"] == 5  # of this test
 
-model.evaluate(cupy.of_device(coords * 0.01), kinds, box).check()  # larger buffers; the graph has those that it was made with
+model.evaluate(cupy.of_device(coords * 0.01), kinds, box).check()  # buffers grow, and the graph keeps its own
 with driver().current():
     driver().call("cuGraphLaunch", executable, ctypes.c_void_p(stream))
 assert relative(seen_on(result.forces.ctypes.data, coords.shape, stream), wanted.forces) <= 1e-11
