@@ -8,6 +8,7 @@ from typing import Any
 import dpa2
 import numpy as np
 import pytest
+from cases import System
 from cuda_emulator.driver import environment
 from dpa2.files import ModelData
 from helpers import golden, model_of
@@ -61,6 +62,12 @@ def everything(**options: Any) -> dict[str, np.ndarray]:
     weights = {"atom_energy": rng.normal(size=(2, 2)), "descriptor": rng.normal(size=(2, 2, model.descriptor_dim))}
     found["vjp"], found["vjp virial"] = model.vjp(coords, types, boxes, weights)
     return found
+
+
+def frame_of(system: System, frame: int = 0) -> tuple[Any, Any, Any]:
+    """Coordinates, types and box of a frame of a golden file."""
+    box = None if system.box is None else np.asarray(system.box[frame]).reshape(3, 3)
+    return system.coord[frame], system.atype.astype(np.int32), box
 
 
 class OnDevice:

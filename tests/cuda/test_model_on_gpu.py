@@ -14,8 +14,7 @@ from typing import Any
 import dpa2
 import numpy as np
 import pytest
-from cases import System
-from gpu_models import OnDevice, emulate, gpu_model, host
+from gpu_models import OnDevice, emulate, frame_of, gpu_model, host
 from helpers import evaluate, golden, model_of, relative
 from pages import run_page
 
@@ -25,12 +24,6 @@ FIELDS = ("energy", "forces", "virial", "atom_energy", "atom_virial")
 @pytest.fixture(autouse=True)
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     emulate(monkeypatch)
-
-
-def frame_of(system: System, frame: int = 0) -> tuple[Any, Any, Any]:
-    """Coordinates, types and box."""
-    box = None if system.box is None else np.asarray(system.box[frame]).reshape(3, 3)
-    return system.coord[frame], system.atype.astype(np.int32), box
 
 
 def assert_same(result: dpa2.Result, wanted: dpa2.Result, bound: float = 1e-11) -> None:

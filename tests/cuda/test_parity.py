@@ -13,7 +13,7 @@ from cases import Golden, ModelCase, System, golden_cases
 from dpa2.compress import chosen
 from dpa2.files import ModelData
 from dpa2.reference import ReferenceModel
-from gpu_models import emulate, gpu_model
+from gpu_models import emulate, frame_of, gpu_model
 from helpers import CASES, golden, model_of, relative
 
 QUANTITIES = {"energy": "energy", "atom_energy": "atom_energy", "force": "forces", "virial": "virial"}
@@ -26,12 +26,6 @@ FLOAT32 = ("base", "strip", "published_medium", "published_small", "published_st
 @pytest.fixture(autouse=True)
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     emulate(monkeypatch)
-
-
-def frame_of(system: System, frame: int = 0) -> tuple[Any, Any, Any]:
-    """coords, types and box of a frame."""
-    box = None if system.box is None else np.asarray(system.box[frame]).reshape(3, 3)
-    return system.coord[frame], system.atype.astype(np.int32), box
 
 
 def parameters_of(system: System, frame: int = 0) -> dict[str, Any]:
