@@ -293,4 +293,5 @@ def test_a_write_out_of_bounds_is_found(tmp_path: Path) -> None:
     done = sanitized(
         "address", mutated(tmp_path, "pair_attention.cu", "sums + 4 * (lane_column() + 8 * s)", "sums + 400", 0)
     )
-    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr[-3000:]
+    assert "ERROR: AddressSanitizer" in done.stderr, done.stderr[-3000:]  # beyond the block, or beyond its memory
+    assert "pair_attention.cu:" in done.stderr
