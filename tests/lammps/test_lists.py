@@ -73,9 +73,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-FACTORS = ["", "lj/coul 0 1 0.5", "lj 0 0 1 coul 0 1 0", "lj/coul 1e-50 1e-50 0.5"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "newton", "before"),
