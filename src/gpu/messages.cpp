@@ -7,9 +7,9 @@ namespace dpa2::gpu {
 
 namespace {
 
-/// What both kernels take of a frame and of a layer's input.
+/// What both kernels take of a frame, of a layer's input and of a model.
 template <class Args, class T>
-Args arguments(const Frame& frame, const LayerInput<T>& in) {
+Args arguments(const Frame& frame, const LayerInput<T>& in, int n1, int n2, int nsel, bool smooth, bool root) {
   Args args{};
   args.start = frame.repformer.start;
   args.j = frame.repformer.j;
@@ -18,6 +18,11 @@ Args arguments(const Frame& frame, const LayerInput<T>& in) {
   args.h2 = in.h2;
   args.w = in.w;
   args.cat_conv = args.cat_grrg = args.cat_drrd = -1;
+  args.n1 = n1;
+  args.n2 = n2;
+  args.nsel = nsel;
+  args.smooth = smooth;
+  args.root = root;
   return args;
 }
 
@@ -56,26 +61,28 @@ MessageState<T> Messages<T>::keep(Queue& queue, const Frame& frame) const {
 }
 
 template <class T>
-void Messages<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* node, T* conv, T* cat,
-                          const MessageState<T>& state) const {
-  if (!conv_ && !grrg_ && !drrd_) return;
-  auto args = arguments<cuda::MessagesArgs<T>>(frame, in);
+template <class Args>
+Args Messages<T>::layer_arguments(const Frame& frame, const LayerInput<T>& in, const T* node, const MessageState<T>& state) const {
+  auto args = arguments<Args>(frame, in, n1_, n2_, nsel_, smooth_, root_);
   args.P = P_;
   args.node = wants_node() ? node : nullptr;
-  args.conv = out_conv_ ? conv : nullptr;
-  args.cat = cat;
   args.grrg = state.grrg;
   args.drrd = state.drrd;
-  args.n1 = n1_;
-  args.n2 = n2_;
   args.axis = axis_;
   args.cat_width = cat_.width;
   args.cat_conv = cat_.conv;
   args.cat_grrg = cat_.grrg;
   args.cat_drrd = cat_.drrd;
-  args.nsel = nsel_;
-  args.smooth = smooth_;
-  args.root = root_;
+  return args;
+}
+
+template <class T>
+void Messages<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* node, T* conv, T* cat,
+                          const MessageState<T>& state) const {
+  if (!conv_ && !grrg_ && !drrd_) return;
+  auto args = layer_arguments<cuda::MessagesArgs<T>>(frame, in, node, state);
+  args.conv = out_conv_ ? conv : nullptr;
+  args.cat = cat;
   queue.launch(forward_, frame.centres, cuda::edge_threads, 0, args);
 }
 
@@ -89,16 +96,12 @@ void Messages<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>
   T* dgrrg = moments ? queue.take<T>("gradients of the moments of g2", std::int64_t{3} * frame.centres * n2_) : nullptr;
   T* ddrrd = drrd_ ? queue.take<T>("gradients of the moments of g1", std::int64_t{3} * frame.centres * n1_) : nullptr;
   T* dnode_edge = wants_node() ? queue.take<T>("gradients of the projected g1", std::int64_t{frame.repformer.capacity} * n2_) : nullptr;
-  auto args = arguments<cuda::MessagesBackwardArgs<T>>(frame, in);
-  args.P = P_;
+  auto args = layer_arguments<cuda::MessagesBackwardArgs<T>>(frame, in, node, state);
   args.Pt = Pt_;
-  args.node = wants_node() ? node : nullptr;
   args.dout = dout;
   args.r_conv = r_conv_;
   args.dcat = dcat;
   args.seed = seed;
-  args.grrg = state.grrg;
-  args.drrd = state.drrd;
   args.dgrrg = dgrrg;
   args.ddrrd = ddrrd;
   args.dg1_edge = neighbours.rows;
@@ -106,16 +109,6 @@ void Messages<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>
   args.dg2 = edges.dg2;
   args.dh2 = edges.dh2;
   args.dw = edges.dw;
-  args.n1 = n1_;
-  args.n2 = n2_;
-  args.axis = axis_;
-  args.cat_width = cat_.width;
-  args.cat_conv = cat_.conv;
-  args.cat_grrg = cat_.grrg;
-  args.cat_drrd = cat_.drrd;
-  args.nsel = nsel_;
-  args.smooth = smooth_;
-  args.root = root_;
   args.fresh = edges.fresh;
   queue.launch(backward_, frame.centres, cuda::edge_threads, 0, args);
   edges.fresh = false;
@@ -136,30 +129,20 @@ Rotation<T>::Rotation(const Config& config, Loader& loader)
 
 template <class T>
 void Rotation<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, T* moments) const {
-  auto args = arguments<cuda::MessagesArgs<T>>(frame, in);
+  auto args = arguments<cuda::MessagesArgs<T>>(frame, in, n1_, n2_, nsel_, smooth_, root_);
   args.grrg = moments;
-  args.n1 = n1_;
-  args.n2 = n2_;
-  args.nsel = nsel_;
-  args.smooth = smooth_;
-  args.root = root_;
   queue.launch(forward_, frame.centres, cuda::edge_threads, 0, args);
 }
 
 template <class T>
 void Rotation<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* seed, EdgeGradient<T>& edges) const {
   T* dmoments = queue.take<T>("gradients of the rotation matrix", std::int64_t{3} * frame.centres * n2_);
-  auto args = arguments<cuda::MessagesBackwardArgs<T>>(frame, in);
+  auto args = arguments<cuda::MessagesBackwardArgs<T>>(frame, in, n1_, n2_, nsel_, smooth_, root_);
   args.seed = seed;
   args.dgrrg = dmoments;
   args.dg2 = edges.dg2;
   args.dh2 = edges.dh2;
   args.dw = edges.dw;
-  args.n1 = n1_;
-  args.n2 = n2_;
-  args.nsel = nsel_;
-  args.smooth = smooth_;
-  args.root = root_;
   args.fresh = edges.fresh;
   queue.launch(backward_, frame.centres, cuda::edge_threads, 0, args);
   edges.fresh = false;

@@ -42,6 +42,9 @@ class Messages {
                 const T* dcat, const T* seed, EdgeGradient<T>& edges, NeighbourGradient<T>& neighbours, T* dnode) const;
 
  private:
+  template <class Args>
+  Args layer_arguments(const Frame& frame, const LayerInput<T>& in, const T* node, const MessageState<T>& state) const;
+
   Function forward_, backward_;
   SumIncoming<T> sum_;
   CatLayout cat_;

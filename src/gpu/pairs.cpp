@@ -75,6 +75,27 @@ Pairs<T>::Pairs(const FoldedLayer& layer, const FoldedDescriptor& descriptor, co
 }
 
 template <class T>
+template <class Args>
+Args Pairs<T>::update_arguments(const Frame& frame, const LayerInput<T>& in, const PairState<T>& state) const {
+  Args u{};
+  u.g2 = in.g2;
+  u.z = state.z;
+  u.start = frame.repformer.start;
+  u.w = w_;
+  u.b = b_;
+  u.linear_r = linear_r_;
+  u.g1g1_r = g1g1_r_;
+  u.gain = gain_;
+  u.centres = frame.centres;
+  u.n2 = n2_;
+  u.a = a_;
+  u.h2_a = h2_a_;
+  u.h2_r = h2_r_;
+  u.eps = eps_;
+  return u;
+}
+
+template <class T>
 void Pairs<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* U, T* g2_out, T* h2_out, PairState<T>& state,
                        bool gradient) const {
   const List& list = frame.repformer;
@@ -113,27 +134,13 @@ void Pairs<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in
     queue.launch(attention_, blocks, cuda::pair_threads(heads_, size), static_cast<std::size_t>(cuda::pair_shared(heads_, size)), a);
     queue.release(own);
   }
-  cuda::PairUpdateArgs<T> u{};
+  auto u = update_arguments<cuda::PairUpdateArgs<T>>(frame, in, state);
   u.out = g2_out;
   u.h2_out = h2_weight_ != nullptr ? h2_out : nullptr;
-  u.g2 = in.g2;
   u.h2 = in.h2;
   u.U = g1g1_r_ != nullptr ? U : nullptr;
-  u.z = state.z;
   u.dh = dh;
-  u.start = list.start;
-  u.w = w_;
-  u.b = b_;
-  u.linear_r = linear_r_;
-  u.g1g1_r = g1g1_r_;
-  u.gain = gain_;
   u.shift = norm_shift_;
-  u.centres = frame.centres;
-  u.n2 = n2_;
-  u.a = a_;
-  u.h2_a = h2_a_;
-  u.h2_r = h2_r_;
-  u.eps = eps_;
   queue.launch(update_, blocks_of(edges, cuda::pair_update_edges), cuda::pair_update_threads,
                static_cast<std::size_t>(cuda::pair_update_shared(sizeof(T))), u);
   queue.release(dh);
@@ -157,28 +164,14 @@ void Pairs<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& i
   T* dz = value_ != nullptr ? queue.take<T>("gradient of the pair attention", count * n2_) : nullptr;
   T* ddh = h2_weight_ != nullptr ? queue.take<T>("gradient of the update of h2", count * 3) : nullptr;
   T* dlinear = n2_ > cuda::tile ? queue.take<T>("gradient of linear2", count * n2_) : nullptr;
-  cuda::PairUpdateBackwardArgs<T> u{};
+  auto u = update_arguments<cuda::PairUpdateBackwardArgs<T>>(frame, in, state);
   u.dg2 = edges.dg2;
   u.dh2 = h2_weight_ != nullptr ? edges.dh2 : nullptr;
   u.dz = dz;
   u.dU = g1g1_r_ != nullptr ? dU : nullptr;
   u.ddh = ddh;
   u.dlinear = dlinear;
-  u.g2 = in.g2;
-  u.z = state.z;
-  u.start = list.start;
-  u.w = w_;
   u.w_t = w_t_;
-  u.b = b_;
-  u.linear_r = linear_r_;
-  u.g1g1_r = g1g1_r_;
-  u.gain = gain_;
-  u.centres = frame.centres;
-  u.n2 = n2_;
-  u.a = a_;
-  u.h2_a = h2_a_;
-  u.h2_r = h2_r_;
-  u.eps = eps_;
   queue.launch(update_backward_, blocks_of(count, cuda::pair_update_edges), cuda::pair_update_threads,
                static_cast<std::size_t>(cuda::pair_update_shared(sizeof(T))), u);
   queue.release(dlinear);

@@ -35,6 +35,9 @@ class Pairs {
   void backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const PairState<T>& state, EdgeGradient<T>& edges, T* dU) const;
 
  private:
+  template <class Args>
+  Args update_arguments(const Frame& frame, const LayerInput<T>& in, const PairState<T>& state) const;
+
   Function update_, update_backward_, attention_, attention_backward_;
   int n2_, heads_ = 0, nsel_ = 0;
   bool gate_ = false;
