@@ -1,7 +1,8 @@
 """What holds for all tests: markers by room, and what is skipped where LAMMPS or a GPU is missing.
 
 ``slow`` is given by cost, in the test files: a test of more than about two seconds, and, of long lists whose members
-cost a few tenths each, all but a few. ``pytest -m "not slow"`` is for every change; everything runs before a merge.
+cost a few tenths each, all but a few. ``pytest -m "not slow"`` is for every change; before a merge everything runs but
+the slow tests of the emulated GPU, which take half an hour: they are for ``pytest -m "slow and cuda"``, by hand.
 """
 
 from __future__ import annotations
@@ -18,11 +19,17 @@ TESTS = Path(__file__).parent
 MARKED_ROOMS = {"lammps", "cuda"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # before -m looks at markers
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         room = item.path.relative_to(TESTS).parts[0]
         if room in MARKED_ROOMS:
             item.add_marker(room)
+    asked = config.getoption("markexpr") or config.getoption("keyword") or any("::" in name for name in config.args)
+    by_hand = [item for item in items if not asked and {"slow", "cuda"} <= {mark.name for mark in item.iter_markers()}]
+    if by_hand:
+        config.hook.pytest_deselected(items=by_hand)
+        items[:] = [item for item in items if item not in set(by_hand)]
 
 
 @pytest.hookimpl(tryfirst=True)
