@@ -73,14 +73,16 @@ class Attention:
         return gradients
 
 
-def check(
+def compared(
     graph: Graph, n1: int, nh: int, smooth: bool, precision: str, fresh: bool, seed: int | None = None, sel: int = NSEL
-) -> None:
+) -> set[str]:
+    """The outputs and the gradients that were right."""
     op, run = Attention(graph, n1, nh, smooth, precision, sel), Run(graph, precision, seed)
     wanted = op.forward(**op.inputs)
     assert_close(op.launch(run)["o"], wanted["o"], FORWARD[precision], "o")
     seeds = {"o": np.random.default_rng(77).normal(size=wanted["o"].shape)}
     assert_gradient(op.forward, op.inputs, seeds, op.backward(run, seeds, fresh), BACKWARD[precision])
+    return {*seeds, *op.inputs}
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
@@ -88,18 +90,18 @@ def check(
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize("nh", [1, 3, 6])
 def test_options(nh: int, smooth: bool, fresh: bool, precision: str) -> None:
-    check(Graph((3, 0, 37, 2)), 9, nh, smooth, precision, fresh, seed=11)
+    assert compared(Graph((3, 0, 37, 2)), 9, nh, smooth, precision, fresh, seed=11) > {"o"}
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize(("n1", "nh"), [(1, 2), (128, 4), (133, 5), (300, 1), (2049, 2)])
 def test_widths(n1: int, nh: int, smooth: bool, precision: str) -> None:
-    check(Graph(COUNTS), n1, nh, smooth, precision, fresh=False)
+    assert compared(Graph(COUNTS), n1, nh, smooth, precision, fresh=False) > {"o"}
 
 
 def test_a_full_list_has_no_padded_slots() -> None:
-    check(Graph((40, 3)), 9, 2, True, "float64", fresh=True, sel=40)
+    assert compared(Graph((40, 3)), 9, 2, True, "float64", fresh=True, sel=40) > {"o"}
 
 
 def test_large_scores_do_not_overflow() -> None:
