@@ -22,7 +22,7 @@ UNITS = [
     "src/gpu/device.cpp",
     "src/gpu/nvrtc.cpp",
     "src/gpu/device_loader.cpp",
-    "tests/native/test_gpu_device.cpp",
+    "tests/cuda/device_program.cpp",
 ]
 
 
@@ -41,7 +41,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def program() -> Path:
     """The native test."""
     units = [ROOT / unit for unit in UNITS]
-    return build.program("test_gpu_device", units, [ROOT / folder for folder in ("src", "include", "tests/cuda")])
+    return build.program(
+        "device_program", units, [ROOT / folder for folder in ("src", "include", "tests/cuda", "tests/native")]
+    )
 
 
 @pytest.fixture
