@@ -69,7 +69,14 @@ class ThreadSupply {
       const int possible = trial(missing + spare);
       if (possible < missing + spare) wanted = most = last + possible / 2;
 #pragma omp parallel num_threads(wanted)
-      {}
+      // A thread that throws for want of memory needs some for its first exception, and the C library ends the process where there is
+      // none. So each has one now, while there is room, and one after the other: malloc reserves much more for a moment.
+#pragma omp critical(dpa2_first_exception)
+      {
+        try {
+          throw 0;
+        } catch (int) {}
+      }
     }
     return last = wanted;
   }
