@@ -57,6 +57,7 @@ class Reader {
     out = v.choices.empty() ? o.word(key) : v.choices[choice(o, key, v)];
   }
   void value(JsonObject& o, const char* key, const Values& v, UpdateStyle& out) const { out = static_cast<UpdateStyle>(choice(o, key, v)); }
+  void value(JsonObject& o, const char* key, const Values& v, FittingType& out) const { out = static_cast<FittingType>(choice(o, key, v)); }
   void value(JsonObject& o, const char* key, const Values&, ActivationConfig& out) const;
   template <class T>
   void value(JsonObject& o, const char* key, const Values& v, std::optional<T>& out) const {
@@ -154,12 +155,17 @@ void read_compression(Config& c, JsonObject o) {
   o.finish();
 }
 
-void check_fitting(FittingConfig& c, const JsonObject& o, int ntypes) {
+void check_fitting(FittingConfig& c, const JsonObject& o, int ntypes, int n2) {
+  if (c.type == FittingType::polar && c.scale.size() != static_cast<std::size_t>(ntypes))
+    throw inconsistent(o.path("scale"), " has ", c.scale.size(), " entries, but there are ", ntypes, " types");
+  if (c.type == FittingType::property && c.property_name.empty()) throw inconsistent(o.path("property_name"), " is empty");
+  if (c.has_atom_ener && c.type != FittingType::ener && c.type != FittingType::property)
+    throw inconsistent(o.path("atom_ener"), " is set, but the network gives no energies");
+  if (c.width(n2) * ntypes > max_folded) throw inconsistent(o.path("type"), " asks for an unreasonably wide output, ", c.width(n2));
   if (c.default_fparam && c.default_fparam->size() != static_cast<std::size_t>(c.numb_fparam))
     throw inconsistent(o.path("default_fparam"), " has ", c.default_fparam->size(), " entries, but numb_fparam is ", c.numb_fparam);
   if (c.atom_ener.size() > static_cast<std::size_t>(ntypes))
     throw inconsistent(o.path("atom_ener"), " has ", c.atom_ener.size(), " entries, but there are ", ntypes, " types");
-  for (const std::optional<double>& e : c.atom_ener) c.has_atom_ener = c.has_atom_ener || e.has_value();
 }
 
 void check_range(const char* block, double rcut_smth, double rcut) {
@@ -205,7 +211,157 @@ void check_widths(const Config& c) {
   if (has.pair_map()) product("the map of the pair attention", std::int64_t{rf.g2_dim} * rf.attn2_nhead, rf.g2_dim, max_folded);
 }
 
+/// A descriptor and the fitting network on it; the types are known.
+void read_network(Config& c, JsonObject& o) {
+  const Reader reader(c);
+  JsonObject d = o.object("descriptor");
+  reader.read(d, descriptor_options(), c);
+  JsonObject repinit = d.object("repinit"), repformer = d.object("repformer");
+  reader.read(repinit, repinit_options(), c.repinit);
+  repinit.finish();
+  reader.read(repformer, repformer_options(), c.repformer);
+  repformer.finish();
+  d.finish();
+
+  JsonObject fitting = o.object("fitting_net");
+  reader.read(fitting, fitting_options(), c.fitting);
+  reader.read(fitting, fitting_options(c.fitting.type), c.fitting);
+  fitting.finish();
+  for (const std::optional<double>& e : c.fitting.atom_ener) c.fitting.has_atom_ener = c.fitting.has_atom_ener || e.has_value();
+  check_fitting(c.fitting, fitting, c.ntypes(), c.repformer.g2_dim);
+  if (o.has("compression")) read_compression(c, o.object("compression"));
+  check_lists(c.repinit, c.repformer);
+  check_widths(c);
+}
+
+void check_types(const Config& c, const JsonObject& o) {
+  if (std::set<std::string>(c.type_map.begin(), c.type_map.end()).size() != c.type_map.size())
+    throw inconsistent("a type occurs twice in ", o.path("type_map"));
+}
+
+/// A part of a combination: an energy model, or a pair table.
+Config read_part(JsonObject o) {
+  Config c;
+  const Reader reader(c);
+  reader.read(o, type_options(), c);
+  check_types(c, o);
+  if (o.has("type")) {
+    if (o.word("type") != pair_table_name)
+      throw unsupported(o.path("type"), " is '", printable(o.word("type")), "'; supported is ", pair_table_name);
+    PairTableConfig& table = c.table.emplace();
+    reader.read(o, pair_table_options(), table);
+    if (!(table.rmin + table.step * table.nspline < 1e6))
+      throw inconsistent(o.path("step"), " is ", table.step, ", the table would not end");
+  } else {
+    read_network(c, o);
+    if (c.fitting.type != FittingType::ener)
+      throw inconsistent(o.path("fitting_net"), " is of type '", fitting_name(c.fitting.type), "', and only energies can be put together");
+  }
+  o.finish();
+  return c;
+}
+
+void check_combination(const Config& c) {
+  const Config* first = nullptr;
+  for (std::size_t k = 0; k < c.models.size(); ++k) {
+    const Config& part = c.models[k];
+    for (const std::string& name : c.type_map)
+      if (std::find(part.type_map.begin(), part.type_map.end(), name) == part.type_map.end())
+        throw inconsistent("models[", k, "] does not have the type '", printable(name), "'");
+    if (part.table) continue;
+    if (first == nullptr) first = &part;
+    const FittingConfig &f = part.fitting, &g = first->fitting;
+    if (f.numb_fparam != g.numb_fparam || f.numb_aparam != g.numb_aparam)
+      throw inconsistent("models[", k, "] has ", f.numb_fparam, " frame and ", f.numb_aparam, " atomic parameters, another one ",
+                         g.numb_fparam, " and ", g.numb_aparam);
+  }
+  if (first == nullptr) throw unsupported("none of the models has a descriptor");
+}
+
+void read_combination(Config& c, JsonObject& o) {
+  const Reader reader(c);
+  const std::string& type = o.word("type");
+  const auto is = [&](Combination t) { return type == combination_name(t); };
+  if (!is(Combination::linear) && !is(Combination::zbl))
+    throw unsupported(o.path("type"), " is '", printable(type), "'; supported are ", combination_name(Combination::linear), " and ",
+                      combination_name(Combination::zbl));
+  for (JsonObject& part : o.objects("models")) {
+    if (c.models.size() == max_models) throw inconsistent(o.path("models"), " must have 1 to ", max_models, " entries");
+    c.models.push_back(read_part(part));
+  }
+  c.type = is(Combination::zbl) ? Combination::zbl : Combination::linear;
+  if (c.type == Combination::linear) {
+    reader.read(o, linear_options(), c);
+    if (c.weights.size() != c.models.size())
+      throw inconsistent(o.path("weights"), " has ", c.weights.size(), " entries, but there are ", c.models.size(), " models");
+  } else {
+    reader.read(o, zbl_options(), c);
+    if (!(c.sw_rmin < c.sw_rmax)) throw inconsistent("sw_rmax is ", c.sw_rmax, ", expected more than sw_rmin, ", c.sw_rmin);
+    if (c.models.size() != 2 || c.models[0].table || !c.models[1].table)
+      throw inconsistent(o.path("models"), " must be a network and a pair table");
+    const PairTableConfig& table = *c.models[1].table;
+    if (table.rcut != c.models[0].repinit.rcut || table.nsel != c.models[0].repinit.nsel)
+      throw inconsistent("the pair table has rcut ", table.rcut, " and sel ", table.nsel, ", the network ", c.models[0].repinit.rcut,
+                         " and ", c.models[0].repinit.nsel);
+  }
+  check_combination(c);
+}
+
 }  // namespace
+
+std::int64_t FittingConfig::width(int n2) const {
+  switch (type) {
+    case FittingType::dipole:
+      return n2;
+    case FittingType::polar:
+      return fit_diag ? std::int64_t{n2} : std::int64_t{n2} * n2;
+    case FittingType::ener:
+    case FittingType::dos:
+    case FittingType::property:
+    case FittingType::population:
+      break;
+  }
+  return values();
+}
+
+int FittingConfig::values() const {
+  switch (type) {
+    case FittingType::ener:
+      return 1;
+    case FittingType::dipole:
+      return 3;
+    case FittingType::polar:
+      return 9;
+    case FittingType::dos:
+      return numb_dos;
+    case FittingType::property:
+      return task_dim;
+    case FittingType::population:
+      return 2;
+  }
+  throw internal_error("a fitting network of an unknown type");
+}
+
+const Config& Config::base() const {
+  if (type == Combination::none) return *this;
+  return *std::find_if(models.begin(), models.end(), [](const Config& part) { return !part.table; });
+}
+
+double Config::rcut() const {
+  if (table) return table->rcut;
+  if (type == Combination::none) return repinit.rcut;
+  double most = 0;
+  for (const Config& part : models) most = std::max(most, part.rcut());
+  return most;
+}
+
+int Config::nsel() const {
+  if (table) return table->nsel;
+  if (type == Combination::none) return repinit.nsel;
+  int most = 0;
+  for (const Config& part : models) most = std::max(most, part.nsel());
+  return most;
+}
 
 std::int64_t TableConfig::intervals() const {
   std::int64_t n = 0;
@@ -229,27 +385,12 @@ Config parse_config(const std::string& json) {
   const Reader reader(c);
   c.json = json;
   reader.read(o, model_options(), c);
-  if (std::set<std::string>(c.type_map.begin(), c.type_map.end()).size() != c.type_map.size())
-    throw inconsistent("a type occurs twice in type_map");
-
-  JsonObject d = o.object("descriptor");
-  reader.read(d, descriptor_options(), c);
-  JsonObject repinit = d.object("repinit"), repformer = d.object("repformer");
-  reader.read(repinit, repinit_options(), c.repinit);
-  repinit.finish();
-  reader.read(repformer, repformer_options(), c.repformer);
-  repformer.finish();
-  d.finish();
-
-  JsonObject fitting = o.object("fitting_net");
-  reader.read(fitting, fitting_options(), c.fitting);
-  fitting.finish();
-  check_fitting(c.fitting, fitting, c.ntypes());
-  if (o.has("compression")) read_compression(c, o.object("compression"));
+  check_types(c, o);
+  if (o.has("type"))
+    read_combination(c, o);
+  else
+    read_network(c, o);
   o.finish();
-
-  check_lists(c.repinit, c.repformer);
-  check_widths(c);
   return c;
 }
 

@@ -53,8 +53,11 @@ struct RepformerConfig {
   double ln_eps = 1e-5;
 };
 
+/// What the fitting network's output is; in the order of deepmd-kit's names.
+enum class FittingType { ener, dipole, polar, dos, property, population };
+
 struct FittingConfig {
-  std::string type = "ener";
+  FittingType type = FittingType::ener;
   std::string precision = "float64";
   std::vector<int> neuron{120, 120, 120};
   ActivationConfig activation;
@@ -65,6 +68,19 @@ struct FittingConfig {
   bool use_aparam_as_mask = false;
   std::vector<std::optional<double>> atom_ener;
   bool has_atom_ener = false;  ///< any entry of atom_ener is set
+  // Of single types of fitting networks.
+  bool fit_diag = true, shift_diag = true;  ///< polar: a coefficient per row of the rotation matrix, else a matrix of them
+  std::vector<double> scale;                ///< polar: (ntypes)
+  int numb_dos = 300;
+  std::string property_name;
+  int task_dim = 1;
+  bool intensive = false;         ///< property: the mean of the atoms that count, else their sum
+  bool distinguish_types = true;  ///< property: every type has its own bias and scale, else all have those of type 0
+
+  /// Numbers that the network gives per atom; n2: rows of the rotation matrix.
+  [[nodiscard]] std::int64_t width(int n2) const;
+  /// Numbers of the model's output per atom.
+  [[nodiscard]] int values() const;
 };
 
 /// The grid of a table of a compressed model: from `lower` on, segments of intervals that are a whole number of steps long.
@@ -76,8 +92,21 @@ struct TableConfig {
   std::int64_t cells() const;  ///< steps in all
 };
 
+/// Energies of pairs by distance: cubic pieces of one length.
+struct PairTableConfig {
+  double rcut = 0;  ///< angstrom: no energy from here on
+  int nsel = 0;
+  double rmin = 0, step = 0;  ///< angstrom: where the first piece begins, and how long each is
+  int nspline = 0;            ///< number of pieces
+};
+
+/// How the energies of several models are put together.
+enum class Combination { none, linear, zbl };
+
+/// A model: a descriptor and a fitting network on it; or a combination of such models and of tables, which has neither; or such a
+/// table, as a part of a combination.
 struct Config {
-  std::string json;  ///< the text it was parsed from
+  std::string json;  ///< the text it was parsed from; empty for parts of a combination
   std::vector<std::string> type_map;
   std::string precision;            ///< "float64" or "float32": what the model runs in by default
   std::optional<std::string> head;  ///< of the multi-task file that the model comes from
@@ -93,10 +122,27 @@ struct Config {
   std::optional<TableConfig> repinit_table, three_body_table;  ///< of a compressed model
   std::optional<double> max_error;                             ///< of its tables, where it is known
 
+  Combination type = Combination::none;
+  std::vector<Config> models;            ///< of a combination; of zbl the network, then the table
+  std::vector<double> weights;           ///< of a linear combination, one per model
+  double sw_rmin = 0, sw_rmax = 0;       ///< zbl, angstrom: all table below, none of it above
+  double smin_alpha = 0.1;               ///< zbl, angstrom: of the weights that average an atom's distances
+  std::optional<PairTableConfig> table;  ///< of a part that is a pair table
+
+  /// What has the descriptor: the model itself, or the first part of a combination that has one.
+  [[nodiscard]] const Config& base() const;
+  /// The largest cutoff, angstrom, and the number of neighbours within it.
+  [[nodiscard]] double rcut() const;
+  [[nodiscard]] int nsel() const;
+  [[nodiscard]] int g2_dim() const { return base().repformer.g2_dim; }
+
   int ntypes() const { return static_cast<int>(type_map.size()); }
   /// Width of a row of the type embedding's input: one-hot types or electrons.
   int tebd_input() const { return use_econf_tebd ? 118 : ntypes(); }
-  int descriptor_dim() const { return repformer.g1_dim + (concat_output_tebd ? repinit.tebd_dim : 0); }
+  int descriptor_dim() const {
+    const Config& c = base();
+    return c.repformer.g1_dim + (c.concat_output_tebd ? c.repinit.tebd_dim : 0);
+  }
   int repinit_dim() const {
     return repinit.neuron.back() * repinit.axis_neuron + (repinit.use_three_body ? repinit.three_body_neuron.back() : 0);
   }

@@ -168,6 +168,12 @@ const std::string& JsonObject::word(const char* key) {
 
 JsonObject JsonObject::object(const char* key) { return {get(key), path(key)}; }
 
+std::vector<JsonObject> JsonObject::objects(const char* key) {
+  std::vector<JsonObject> out;
+  for (const Json& item : list(key)) out.emplace_back(item, path(key) + "[" + std::to_string(out.size()) + "]");
+  return out;
+}
+
 std::vector<std::optional<double>> JsonObject::holes(const char* key) {
   std::vector<std::optional<double>> out;
   for (const Json& item : list(key)) {

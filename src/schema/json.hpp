@@ -30,6 +30,8 @@ class JsonObject {
   /// Whether an optional member is there and not null.
   bool has(const char* key) const;
   JsonObject object(const char* key);
+  /// A list of objects.
+  std::vector<JsonObject> objects(const char* key);
   /// A list of numbers or nulls.
   std::vector<std::optional<double>> holes(const char* key);
   std::vector<double> numbers(const char* key);

@@ -67,6 +67,7 @@ Values block_precision() { return one_of({"float64", "float32", "float16", "bflo
 
 Json plain(bool value, const Values& v) { return v.choices.empty() ? Json(value) : Json(v.choices[value ? 1 : 0]); }
 Json plain(UpdateStyle value, const Values& v) { return v.choices[static_cast<std::size_t>(value)]; }
+Json plain(FittingType value, const Values&) { return fitting_name(value); }
 Json plain(const ActivationConfig& value, const Values&) {
   const auto& known = activations();
   return std::find_if(known.begin(), known.end(), [&](const NamedActivation& a) { return a.kind == value.kind; })->name;
@@ -90,6 +91,7 @@ const char* kind(const int*, const Values&) { return "integer"; }
 const char* kind(const double*, const Values&) { return "number"; }
 const char* kind(const std::string*, const Values& v) { return v.choices.empty() ? "text" : "choice"; }
 const char* kind(const UpdateStyle*, const Values&) { return "choice"; }
+const char* kind(const FittingType*, const Values&) { return "choice"; }
 const char* kind(const ActivationConfig*, const Values&) { return "activation"; }
 const char* kind(const std::vector<int>*, const Values&) { return "integers"; }
 const char* kind(const std::vector<double>*, const Values&) { return "numbers"; }
@@ -147,6 +149,17 @@ const std::vector<NamedActivation>& activations() {
   return table;
 }
 
+const std::vector<const char*>& fitting_names() {
+  static const std::vector<const char*> names{"ener", "dipole", "polar", "dos", "property", "population"};
+  return names;
+}
+
+const char* fitting_name(FittingType type) noexcept { return fitting_names()[static_cast<std::size_t>(type)]; }
+
+const char* combination_name(Combination type) noexcept {
+  return type == Combination::linear ? "linear_ener" : type == Combination::zbl ? "zbl" : "standard";
+}
+
 const Options<Config>& model_options() {
   using C = Config;
   static const Options<C> table{
@@ -157,6 +170,11 @@ const Options<Config>& model_options() {
       {"min_nbor_dist", &C::min_nbor_dist, any()},
       {"head", &C::head, any()},
   };
+  return table;
+}
+
+const Options<Config>& type_options() {
+  static const Options<Config> table{model_options().front()};
   return table;
 }
 
@@ -234,7 +252,7 @@ const Options<RepformerConfig>& repformer_options() {
 const Options<FittingConfig>& fitting_options() {
   using C = FittingConfig;
   static const Options<C> table{
-      {"type", &C::type, one_of({"ener"})},
+      {"type", &C::type, one_of(fitting_names())},
       {"neuron", &C::neuron, widths(0)},  // without hidden layers the net is linear in its input
       {"activation_function", &C::activation, any()},
       {"resnet_dt", &C::resnet_dt, any()},
@@ -245,6 +263,53 @@ const Options<FittingConfig>& fitting_options() {
       {"use_aparam_as_mask", &C::use_aparam_as_mask, any()},
       {"atom_ener", &C::atom_ener, list()},
       {"precision", &C::precision, block_precision()},
+  };
+  return table;
+}
+
+const Options<FittingConfig>& fitting_options(FittingType type) {
+  using C = FittingConfig;
+  static const Options<C> none,
+      polar{{"fit_diag", &C::fit_diag, any()}, {"shift_diag", &C::shift_diag, any()}, {"scale", &C::scale, list(), Presence::required}},
+      dos{{"numb_dos", &C::numb_dos, size()}},
+      property{{"property_name", &C::property_name, any(), Presence::required},
+               {"task_dim", &C::task_dim, size()},
+               {"intensive", &C::intensive, any()},
+               {"distinguish_types", &C::distinguish_types, any()}};
+  switch (type) {
+    case FittingType::polar:
+      return polar;
+    case FittingType::dos:
+      return dos;
+    case FittingType::property:
+      return property;
+    case FittingType::ener:
+    case FittingType::dipole:
+    case FittingType::population:
+      break;
+  }
+  return none;
+}
+
+const Options<Config>& linear_options() {
+  static const Options<Config> table{{"weights", &Config::weights, entries(1, max_models), Presence::required}};
+  return table;
+}
+
+const Options<Config>& zbl_options() {
+  using C = Config;
+  static const Options<C> table{{"sw_rmin", &C::sw_rmin, any(), Presence::required},
+                                {"sw_rmax", &C::sw_rmax, any(), Presence::required},
+                                {"smin_alpha", &C::smin_alpha, positive()}};
+  return table;
+}
+
+const Options<PairTableConfig>& pair_table_options() {
+  using C = PairTableConfig;
+  static const Options<C> table{
+      {"rcut", &C::rcut, length(), Presence::required},     {"sel", &C::nsel, size(), Presence::required},
+      {"rmin", &C::rmin, at_least(0), Presence::required},  {"step", &C::step, positive(), Presence::required},
+      {"nspline", &C::nspline, size(), Presence::required},
   };
   return table;
 }
@@ -275,6 +340,11 @@ Json config_schema() {
   sections["repinit"] = plain_section(repinit_options());
   sections["repformer"] = plain_section(repformer_options());
   sections["fitting_net"] = plain_section(fitting_options());
+  for (const FittingType type : {FittingType::polar, FittingType::dos, FittingType::property})
+    sections[std::string("fitting_net.") + fitting_name(type)] = plain_section(fitting_options(type));
+  sections[combination_name(Combination::linear)] = plain_section(linear_options());
+  sections[combination_name(Combination::zbl)] = plain_section(zbl_options());
+  sections[pair_table_name] = plain_section(pair_table_options());
   sections["compression"] = plain_section(compression_options());
   sections["table"] = plain_section(table_options());
   return schema;

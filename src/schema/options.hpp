@@ -34,8 +34,9 @@ enum class Presence {
 template <class Section>
 struct Option {
   using Member = std::variant<bool Section::*, int Section::*, double Section::*, std::string Section::*, UpdateStyle Section::*,
-                              ActivationConfig Section::*, std::optional<double> Section::*, std::optional<std::string> Section::*,
-                              std::vector<int> Section::*, std::vector<std::string> Section::*, std::vector<std::pair<int, int>> Section::*,
+                              FittingType Section::*, ActivationConfig Section::*, std::optional<double> Section::*,
+                              std::optional<std::string> Section::*, std::vector<int> Section::*, std::vector<double> Section::*,
+                              std::vector<std::string> Section::*, std::vector<std::pair<int, int>> Section::*,
                               std::vector<std::optional<double>> Section::*, std::optional<std::vector<double>> Section::*>;
   const char* key;
   Member member;
@@ -47,12 +48,25 @@ template <class Section>
 using Options = std::vector<Option<Section>>;
 
 const Options<Config>& model_options();
+/// The types alone: of the parts of a combination.
+const Options<Config>& type_options();
 const Options<Config>& descriptor_options();
 const Options<RepinitConfig>& repinit_options();
 const Options<RepformerConfig>& repformer_options();
 const Options<FittingConfig>& fitting_options();
+/// What networks of this type have besides.
+const Options<FittingConfig>& fitting_options(FittingType type);
 const Options<Config>& compression_options();
 const Options<TableConfig>& table_options();
+const Options<Config>& linear_options();
+const Options<Config>& zbl_options();
+const Options<PairTableConfig>& pair_table_options();
+
+/// The value of the key `type` of a combination, and of a part that is a pair table; a model by itself has no such key.
+const char* combination_name(Combination type) noexcept;
+inline constexpr const char* pair_table_name = "pairtab";
+/// deepmd-kit's name of a fitting network.
+const char* fitting_name(FittingType type) noexcept;
 
 struct NamedActivation {
   const char* name;
@@ -61,6 +75,8 @@ struct NamedActivation {
 /// Names of activation functions; a kind may have several. silut takes a threshold behind a colon.
 const std::vector<NamedActivation>& activations();
 
+/// Parts of a combination.
+inline constexpr std::size_t max_models = 100;
 /// What the table of a compressed model may have in all.
 inline constexpr std::int64_t max_steps = 4'000'000, max_intervals = 1'000'000;
 

@@ -1,10 +1,13 @@
 #include "schema/weights.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <set>
 #include <utility>
 
 #include "error.hpp"
+#include "math/pair_table.hpp"
 #include "math/quintic.hpp"
 #include "math/skip.hpp"
 #include "schema/features.hpp"
@@ -20,14 +23,25 @@ using Shape = std::vector<std::int64_t>;
 /// Collects the weights of one block after the other; a block is named by its prefix in the files.
 class Schema {
  public:
-  explicit Schema(const Config& config) : c_(config) {
-    single_ = c_.descriptor_precision != "float64";
-    descriptor("descriptor");
-    single_ = c_.fitting.precision != "float64";
-    fitting("fitting_net");
-    single_ = false;
-    add("out_bias", {1, c_.ntypes(), 1}, WeightRole::statistic);
-    add("out_std", {1, c_.ntypes(), 1}, WeightRole::statistic);
+  /// `prefix` is that of a part of a combination.
+  explicit Schema(const Config& config, const std::string& prefix = "") : c_(config) {
+    if (c_.table) {
+      const std::int64_t nt = c_.ntypes();
+      add(prefix + "tab_data", {nt, nt, c_.table->nspline, math::pair_table_terms}, WeightRole::table);
+    } else if (c_.type == Combination::none) {
+      single_ = c_.descriptor_precision != "float64";
+      descriptor(prefix + "descriptor");
+      single_ = c_.fitting.precision != "float64";
+      fitting(prefix + "fitting_net");
+      single_ = false;
+    }
+    for (std::size_t k = 0; k < c_.models.size(); ++k) {
+      ExpectedWeights part = Schema(c_.models[k], "models." + std::to_string(k) + ".").weights;
+      std::move(part.begin(), part.end(), std::back_inserter(weights));
+    }
+    const std::int64_t values = c_.type == Combination::none && !c_.table ? c_.fitting.values() : 1;
+    add(prefix + "out_bias", {1, c_.ntypes(), values}, WeightRole::statistic);
+    add(prefix + "out_std", {1, c_.ntypes(), values}, WeightRole::statistic);
   }
   ExpectedWeights weights;
 
@@ -154,8 +168,8 @@ class Schema {
     if (nc > 0) add(prefix + ".case_embd", {nc}, WeightRole::constant);
     std::int64_t width = c_.descriptor_dim() + nf + nc + (f.use_aparam_as_mask ? 0 : na);
     width = net(prefix + ".filter_layers", width, f.neuron, f.resnet_dt);
-    linear(prefix + ".filter_layers.networks.0.layers." + std::to_string(f.neuron.size()), width, 1);
-    add_double(prefix + ".bias_atom_e", {c_.ntypes(), 1}, WeightRole::statistic);
+    linear(prefix + ".filter_layers.networks.0.layers." + std::to_string(f.neuron.size()), width, f.width(c_.repformer.g2_dim));
+    add_double(prefix + ".bias_atom_e", {c_.ntypes(), f.width(c_.repformer.g2_dim)}, WeightRole::statistic);
   }
 
   const Config& c_;

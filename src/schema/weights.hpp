@@ -26,7 +26,7 @@ enum class WeightRole {
   environment_stddev,  ///< divided by: never zero
   statistic,           ///< other statistics of the training data
   constant,            ///< follows from the configuration and the types
-  table,               ///< of a compressed model: stands in for a network
+  table,               ///< of a compressed model, where it stands in for a network, or of pairs
 };
 
 /// A weight as the configuration asks for it.
