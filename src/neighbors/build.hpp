@@ -3,7 +3,7 @@
 // Definition (per centre i of type >= 0; atoms of type < 0 have no neighbours and are nobody's neighbour):
 //   1. candidates: all atoms and lattice images with |d| <= repinit.rcut, d = x_j + n B - x_i, except (i, n = 0);
 //   2. order: ascending |d|; distances that differ by no more than rounding are equal, and then j, then n decides;
-//   3. the first repinit.nsel are kept; the three-body and repformer lists are the prefixes of at most their nsel entries
+//   3. the first repinit.nsel, or `kept`, are kept; the three-body and repformer lists are the prefixes of at most their nsel entries
 //      within their rcut; excluded pairs use up slots here;
 //   4. pairs excluded by the model or by the descriptor are removed from what is stored.
 #pragma once
@@ -30,6 +30,7 @@ struct ListSpec {
 struct NeighborSettings {
   ListSpec repinit, three, repformer;
   bool use_three = false;
+  int kept = 0;                 // 0: repinit.nsel; less of it where the list is cut from one of another model
   double env_protection = 0.0;  // with 0 two coinciding atoms are an error
   int ntypes = 0;
   std::vector<char> pair_excluded;   // (ntypes, ntypes) symmetric, or empty: excluded by the model
@@ -38,7 +39,7 @@ struct NeighborSettings {
   // Whether both make the same lists.
   bool operator==(const NeighborSettings& o) const {
     return repinit == o.repinit && repformer == o.repformer && use_three == o.use_three && (!use_three || three == o.three) &&
-           env_protection == o.env_protection && ntypes == o.ntypes && pair_excluded == o.pair_excluded &&
+           kept == o.kept && env_protection == o.env_protection && ntypes == o.ntypes && pair_excluded == o.pair_excluded &&
            descr_excluded == o.descr_excluded;
   }
 };

@@ -42,10 +42,17 @@ struct ClosestPair {
   [[nodiscard]] bool before(const ClosestPair& o) const noexcept { return r != o.r ? r < o.r : i != o.i ? i < o.i : j < o.j; }
 };
 
-// What there is to say about lists that were made.
+// Atoms whose nearest neighbour is so far that a zbl model takes their energy from its table (math/pair_table.hpp).
+struct Clamped {
+  int atom = -1;  // the first of them: its number as in Overflow; -1: there is none
+  int count = 0;
+};
+
+// What there is to say about lists that were made, and about what was made of them.
 struct Remarks {
   std::vector<Overflow> overflow;
   ClosestPair closest;
+  Clamped clamped;
 };
 
 struct Edges {

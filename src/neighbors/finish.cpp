@@ -130,12 +130,13 @@ void Finisher::finish(int i, int row, int n, const int* types, Edges& edges) {
   const NeighborSettings& s = settings_;
   sort(n);
   // The lists are cut before anything is excluded: excluded neighbours use up slots.
-  const int kept = std::min(n, s.repinit.nsel);
+  const int most = s.kept > 0 ? s.kept : s.repinit.nsel;
+  const int kept = std::min(n, most);
   const int within_repformer = cut(n, s.repformer.rcut);
   const int within_three = s.use_three ? cut(n, s.three.rcut) : 0;
   const int rep = std::min({within_repformer, s.repformer.nsel, kept});
   const int three = std::min({within_three, s.three.nsel, kept});
-  note(Block::repinit, i, n, s.repinit.nsel);
+  note(Block::repinit, i, n, most);
   note(Block::repformer, i, within_repformer, s.repformer.nsel);
   if (s.use_three) note(Block::three_body, i, within_three, s.three.nsel);
   order_ties(n);

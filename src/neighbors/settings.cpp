@@ -1,14 +1,23 @@
 #include "neighbors/settings.hpp"
 
+#include "error.hpp"
+
 namespace dpa2 {
 
 NeighborSettings neighbor_settings(const Config& c) {
   NeighborSettings s;
-  s.repinit = {c.repinit.rcut, c.repinit.nsel};
-  s.three = {c.repinit.three_body_rcut, c.repinit.three_body_sel};
-  s.repformer = {c.repformer.rcut, c.repformer.nsel};
-  s.use_three = c.repinit.use_three_body;
-  s.env_protection = c.env_protection;
+  s.kept = c.kept;
+  if (c.type == Combination::linear) throw internal_error("the parts of a linear combination have lists of their own");
+  if (c.table) {
+    s.repinit = {c.table->rcut, c.table->nsel};
+  } else {
+    const Config& network = c.base();
+    s.repinit = {network.repinit.rcut, network.repinit.nsel};
+    s.three = {network.repinit.three_body_rcut, network.repinit.three_body_sel};
+    s.repformer = {network.repformer.rcut, network.repformer.nsel};
+    s.use_three = network.repinit.use_three_body;
+    s.env_protection = network.env_protection;
+  }
   s.ntypes = c.ntypes();
   const auto table = [&](const std::vector<std::pair<int, int>>& pairs) {
     std::vector<char> t;
@@ -23,7 +32,7 @@ NeighborSettings neighbor_settings(const Config& c) {
     return t;
   };
   s.pair_excluded = table(c.pair_exclude_types);
-  s.descr_excluded = table(c.exclude_types);
+  s.descr_excluded = table(c.base().exclude_types);
   return s;
 }
 

@@ -239,6 +239,10 @@ void check_types(const Config& c, const JsonObject& o) {
     throw inconsistent("a type occurs twice in ", o.path("type_map"));
 }
 
+int type_in(const Config& part, const std::string& name) {
+  return static_cast<int>(std::find(part.type_map.begin(), part.type_map.end(), name) - part.type_map.begin());
+}
+
 /// A part of a combination: an energy model, or a pair table.
 Config read_part(JsonObject o) {
   Config c;
@@ -259,6 +263,20 @@ Config read_part(JsonObject o) {
   }
   o.finish();
   return c;
+}
+
+/// The lists of parts are cut one from the other, from the farthest to the nearest: each has no more than those before it.
+void share_lists(Config& c) {
+  const auto reach = [](const Config& part) { return std::pair(part.rcut(), part.nsel()); };
+  for (Config& part : c.models) {
+    int kept = part.nsel();
+    for (const Config& other : c.models)
+      if (reach(other) >= reach(part)) kept = std::min(kept, other.nsel());
+    if (kept < part.nsel()) part.kept = kept;
+    for (const auto& [a, b] : c.pair_exclude_types)
+      part.pair_exclude_types.emplace_back(type_in(part, c.type_map[static_cast<std::size_t>(a)]),
+                                           type_in(part, c.type_map[static_cast<std::size_t>(b)]));
+  }
 }
 
 void check_combination(const Config& c) {
@@ -299,12 +317,17 @@ void read_combination(Config& c, JsonObject& o) {
     if (!(c.sw_rmin < c.sw_rmax)) throw inconsistent("sw_rmax is ", c.sw_rmax, ", expected more than sw_rmin, ", c.sw_rmin);
     if (c.models.size() != 2 || c.models[0].table || !c.models[1].table)
       throw inconsistent(o.path("models"), " must be a network and a pair table");
+    if (c.models[0].type_map != c.type_map || c.models[1].type_map != c.type_map)
+      throw unsupported("the network and the table of a zbl model must have its types in its order");
+    if (!c.models[0].exclude_types.empty())
+      throw unsupported("a zbl model whose descriptor excludes pairs of types (descriptor.exclude_types), which its table would not");
     const PairTableConfig& table = *c.models[1].table;
     if (table.rcut != c.models[0].repinit.rcut || table.nsel != c.models[0].repinit.nsel)
       throw inconsistent("the pair table has rcut ", table.rcut, " and sel ", table.nsel, ", the network ", c.models[0].repinit.rcut,
                          " and ", c.models[0].repinit.nsel);
   }
   check_combination(c);
+  if (c.type == Combination::linear) share_lists(c);
 }
 
 }  // namespace

@@ -128,6 +128,8 @@ struct Config {
   double sw_rmin = 0, sw_rmax = 0;       ///< zbl, angstrom: all table below, none of it above
   double smin_alpha = 0.1;               ///< zbl, angstrom: of the weights that average an atom's distances
   std::optional<PairTableConfig> table;  ///< of a part that is a pair table
+  // What a part of a linear combination has of the whole; its lists are cut from those of parts that reach farther.
+  int kept = 0;  ///< the most neighbours in its list, 0: its own nsel. Excluded pairs of types go to pair_exclude_types
 
   /// What has the descriptor: the model itself, or the first part of a combination that has one.
   [[nodiscard]] const Config& base() const;
