@@ -13,6 +13,8 @@ import numpy as np
 
 #: the systems in alphabetical order, which is the one that the golden answers have
 SYSTEMS = ("mixed", "open", "standard")
+#: data sets for models of other kinds than energies
+TENSOR_SYSTEMS = ("tensors_open", "tensors_periodic")
 #: where one of them lies again in the HDF5 file
 HDF5_GROUP = "/water/standard"
 BOX = np.array([[5.0, 0.2, 0.0], [0.0, 5.5, 0.3], [-0.2, 0.0, 6.0]])
@@ -96,6 +98,39 @@ def write_mixed(folder: Path) -> None:
     arrays["force"] = (arrays["force"].reshape(nframes, natoms, 3) * (types >= 0)[:, :, None]).reshape(nframes, -1)
     arrays["coord"] = (arrays["coord"] * (types >= 0)[:, :, None]).reshape(nframes, -1)
     write_arrays(folder / "set.000", arrays)
+
+
+def write_tensors(folder: Path) -> None:
+    """Two data sets with labels for all kinds, below ``folder``; for models of the types O, H and Cu.
+
+    In the periodic one the types stand in another order, and atomic tensors are there for all atoms. The open one has
+    them for oxygen alone, under their other names.
+    """
+    rng = np.random.default_rng(14)
+    for system, types, names in (
+        ("tensors_periodic", [0, 1, 1, 0, 2, 1], ["H", "O", "Cu"]),
+        ("tensors_open", [0, 1, 0, 1], ["O", "H"]),
+    ):
+        periodic, nframes, natoms = system == "tensors_periodic", 2, len(types)
+        write_words(folder / system / "type.raw", types)
+        write_words(folder / system / "type_map.raw", names)
+        arrays = {
+            "coord": scattered(rng, nframes, natoms).reshape(nframes, -1),
+            "fparam": rng.normal(size=(nframes, 1)),
+            "dipole": rng.normal(size=(nframes, 3)),
+            "polarizability": rng.normal(size=(nframes, 9)),
+            "dos": rng.normal(size=(nframes, 7)),
+            "gap": rng.normal(size=(nframes, 2)),
+            "atom_dos": rng.normal(size=(nframes, natoms * 7)),
+            "atom_gap": rng.normal(size=(nframes, natoms * 2)),
+        }
+        if periodic:
+            arrays["box"] = np.tile(BOX.ravel(), (nframes, 1))
+        else:
+            (folder / system / "nopbc").touch()
+        for name, width in (("dipole", 3), ("polarizability", 9)):
+            arrays[f"atom_{name}" if periodic else f"atomic_{name}"] = rng.normal(size=(nframes, natoms * width))
+        write_arrays(folder / system / "set.000", arrays)
 
 
 def write_hdf5(path: Path, group: str, system: Path) -> None:

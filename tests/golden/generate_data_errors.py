@@ -47,8 +47,8 @@ class Lines(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def printed(name: str, **options: object) -> None:
-    """Run the test command and keep its lines."""
+def printed(name: str, out: Path, **options: object) -> None:
+    """Run the test command and keep its lines in a file of that name in `out`."""
     handler = Lines()
     logger = logging.getLogger("deepmd")
     logger.setLevel(logging.INFO)
@@ -57,7 +57,7 @@ def printed(name: str, **options: object) -> None:
     test(**{"model": MODEL, **defaults, "detail_file": None, "atomic": False, **options})
     logger.removeHandler(handler)
     start = handler.lines.index("# ---------------output of dp test--------------- ")
-    (OUT / f"{name}.txt").write_text("".join(f"{line}\n" for line in handler.lines[start:]), encoding="utf-8")
+    (out / f"{name}.txt").write_text("".join(f"{line}\n" for line in handler.lines[start:]), encoding="utf-8")
 
 
 def main() -> None:
@@ -68,10 +68,10 @@ def main() -> None:
         write_all(Path(folder))
         os.chdir(folder)
         Path("systems.txt").write_text("".join(f"{name}\n" for name in SYSTEMS))
-        printed("all", datafile="systems.txt", detail_file="detail")
-        printed("two_frames", datafile="systems.txt", numb_test=2)
-        printed("atomic", system="standard", atomic=True)
-        printed("hdf5", system=f"standard.hdf5#{HDF5_GROUP}")
+        printed("all", OUT, datafile="systems.txt", detail_file="detail")
+        printed("two_frames", OUT, datafile="systems.txt", numb_test=2)
+        printed("atomic", OUT, system="standard", atomic=True)
+        printed("hdf5", OUT, system=f"standard.hdf5#{HDF5_GROUP}")
         for path in Path().glob("detail.*"):
             shutil.copy(path, OUT)
         for name, options in DEVIATIONS.items():
