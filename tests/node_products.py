@@ -204,8 +204,8 @@ class Fitting:
         }
         self.case = host.get("fitting.case_embd")
         self.out_w, self.out_b = host["fitting.out.w"], float(host["fitting.out.b"].ravel()[0])
-        self.bias, self.counted = host["energy.bias"], host["energy.counted"].ravel()
-        self.vacuum = bool(host["energy.vacuum"].ravel()[0])
+        self.bias, self.counted = host["head.bias"], host["head.counted"].ravel()
+        self.vacuum = bool(host["head.vacuum"].ravel()[0])
         sizes = [0 if m is None else m.shape[1] for m in (self.tebd, self.parameters["fparam_avg"],
                                                           self.parameters["aparam_avg"], self.case)]  # fmt: skip
         self.ntebd, self.nf, self.na, ncase = sizes

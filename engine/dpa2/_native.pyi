@@ -1,22 +1,12 @@
 """The compiled module: the C++ core as Python sees it. Use :mod:`dpa2` instead; nothing here checks its input twice."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .remarks import RemarksTuple
-
-class _EvaluationBase(TypedDict):
-    energy: float
-    atom_energy: NDArray[np.float64]  # (natoms,) eV
-    remarks: RemarksTuple
-
-class _Evaluation(_EvaluationBase, total=False):
-    forces: NDArray[np.float64]  # (natoms, 3) eV/angstrom, unless forces is False
-    virial: NDArray[np.float64]  # (3, 3) eV, likewise
-    atom_virial: NDArray[np.float64]  # (natoms, 3, 3) eV, with atomic != 0
 
 class NativeModel:
     def __init__(
@@ -41,7 +31,7 @@ class NativeModel:
         atomic: int,
         threads: int,
         forces: bool = ...,
-    ) -> _Evaluation: ...
+    ) -> dict[str, Any]: ...  # what the head computes, under the names and in the shapes of its outputs; "remarks"
     def vjp(
         self,
         coords: NDArray[np.float64],
@@ -50,8 +40,7 @@ class NativeModel:
         pbc: tuple[bool, bool, bool],
         fparam: NDArray[np.float64] | None,
         aparam: NDArray[np.float64] | None,
-        atom_energy: NDArray[np.float64] | None,
-        descriptor: NDArray[np.float64] | None,
+        weights: dict[str, NDArray[np.float64]],
         threads: int,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], RemarksTuple]: ...  # to coords (natoms, 3), to strain (3, 3)
     def descriptor(

@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "capi/gate.hpp"
@@ -21,9 +22,8 @@ void require_finite_forces(const dpa2::Outputs& out, int rows) {
 /// For `centres` atoms.
 void require_finite_rows(const dpa2::Outputs& out, const dpa2::Config& config, int centres) {
   const std::ptrdiff_t n = centres;
-  require_finite(
-      finite(out.array("descriptor"), n * config.descriptor_dim()) && finite(out.array("rot_mat"), 3 * n * config.repformer.g2_dim),
-      "the descriptor");
+  require_finite(finite(out.array("descriptor"), n * config.descriptor_dim()) && finite(out.array("rot_mat"), 3 * n * config.g2_dim()),
+                 "the descriptor");
 }
 
 /// Makes a model of what read() gives; errors of the file name it.
@@ -37,6 +37,14 @@ void load(dpa2_model** out, const std::string& name, const char* precision, doub
   const bool of_file = e.status() == dpa2::Status::model_file || e.status() == dpa2::Status::unsupported;
   if (!of_file || std::string(e.what()).find(name) != std::string::npos) throw;
   throw dpa2::Error(e.status(), dpa2::text("'", name, "': ", e.what()));
+}
+
+/// Throws for models whose outputs have other names than the arguments of dpa2_evaluate.
+void need_energies(const dpa2_model* model) {
+  const dpa2::Model& m = *model->model;
+  if (std::string_view(m.kind()) != "energy")
+    throw invalid_input("the model has no energy, it is of the kind '", m.kind(), "': ask for its outputs by name, with ",
+                        "dpa2_compute or dpa2_domain_compute");
 }
 
 dpa2::Outputs outputs(double* energy, double* forces, double* virial, double* atom_energy, double* atom_virial) {
@@ -120,22 +128,22 @@ int dpa2_model_type_index(const dpa2_model* model, const char* symbol) {
 }
 
 double dpa2_model_rcut(const dpa2_model* model) {
-  return ask(model, 0.0, [](const dpa2::Model& m) { return m.neighbor_settings().repinit.rcut; });
+  return ask(model, 0.0, [](const dpa2::Model& m) { return m.config().rcut(); });
 }
 int dpa2_model_descriptor_dim(const dpa2_model* model) {
   return ask(model, 0, [](const dpa2::Model& m) { return m.config().descriptor_dim(); });
 }
 int dpa2_model_g2_dim(const dpa2_model* model) {
-  return ask(model, 0, [](const dpa2::Model& m) { return m.config().repformer.g2_dim; });
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().g2_dim(); });
 }
 int dpa2_model_fparam_dim(const dpa2_model* model) {
-  return ask(model, 0, [](const dpa2::Model& m) { return m.config().fitting.numb_fparam; });
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().base().fitting.numb_fparam; });
 }
 int dpa2_model_aparam_dim(const dpa2_model* model) {
-  return ask(model, 0, [](const dpa2::Model& m) { return m.config().fitting.numb_aparam; });
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().base().fitting.numb_aparam; });
 }
 int dpa2_model_has_default_fparam(const dpa2_model* model) {
-  return ask(model, 0, [](const dpa2::Model& m) { return m.config().fitting.default_fparam ? 1 : 0; });
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().base().fitting.default_fparam ? 1 : 0; });
 }
 const char* dpa2_model_precision(const dpa2_model* model) {
   return ask(model, static_cast<const char*>(nullptr), [](const dpa2::Model& m) { return m.precision().c_str(); });
@@ -161,6 +169,7 @@ dpa2_status dpa2_evaluate(const dpa2_model* model, int natoms, const double* coo
                           double* atom_energy, double* atom_virial) {
   return gate([&] {
     need(model, "model");
+    need_energies(model);
     dpa2::Structure s = structure(natoms, coords, types, box, pbc);
     set_parameters(s, config(model), fparam, aparam, natoms);
     dpa2::Outputs out = outputs(energy, forces, virial, atom_energy, atom_virial);
@@ -214,6 +223,7 @@ dpa2_status dpa2_domain_evaluate(dpa2_domain* domain, const dpa2_model* model, c
   return gate([&] {
     need(domain, "domain");
     need(model, "model");
+    need_energies(model);
     dpa2::Outputs out = outputs(energy, forces, virial, atom_energy, atom_virial);
     dpa2::Remarks remarks;
     with_exchange(exchange, [&](dpa2::Exchange* e) {

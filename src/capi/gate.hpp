@@ -94,7 +94,7 @@ void need_finite(const double* rows, int count, int width, const char* name);
 /// The parameters that the model takes, into a Structure or a DomainFrame; others are not looked at.
 template <class Input>
 void set_parameters(Input& input, const Config& config, const double* fparam, const double* aparam, int natoms) {
-  const FittingConfig& fitting = config.fitting;
+  const FittingConfig& fitting = config.base().fitting;
   if (fitting.numb_fparam > 0) input.fparam = fparam;
   if (fitting.numb_aparam > 0) input.aparam = aparam;
   need_finite(input.fparam, 1, fitting.numb_fparam, "fparam");

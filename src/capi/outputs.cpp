@@ -45,8 +45,6 @@ std::ptrdiff_t numbers(const OutputSpec& spec, int nlocal, int nall) {
   return rows * spec.size();
 }
 
-bool of_descriptor(std::string_view name) { return name == "descriptor" || name == "rot_mat"; }
-
 /// What a call asks for by name.
 struct Wanted {
   dpa2::Outputs out;
@@ -60,15 +58,19 @@ struct Wanted {
       const OutputSpec& spec = spec_of(model, names[k]);
       if (arrays[k] == nullptr && numbers(spec, nlocal, nall) > 0) throw invalid_input("the array of the output '", names[k], "' is NULL");
       out.set(spec.name, arrays[k] == nullptr ? &nowhere : arrays[k]);
-      (of_descriptor(spec.name) ? descriptor : head) = true;
+      (dpa2::of_descriptor(spec) ? descriptor : head) = true;
     }
-    if (out.array("force") == nullptr && (out.array("virial") != nullptr || out.array("atom_virial") != nullptr))
+    const bool forces = dpa2::quantities_with_forces(model.outputs()) > 0;
+    if (forces && out.array("force") == nullptr && (out.array("virial") != nullptr || out.array("atom_virial") != nullptr))
       throw invalid_input("virials are computed with forces only: 'force' is not among the outputs");
-    if (out.array("atom_virial") != nullptr) atom_virial = dpa2::AtomVirial::edge;
+    if (forces && out.array("atom_virial") != nullptr) atom_virial = dpa2::AtomVirial::edge;
   }
-  void require_finite_numbers(const dpa2::Model& model, int nlocal, int nall) const {
+  /// The mean over no atoms is no number, and may be none.
+  void require_finite_numbers(const dpa2::Model& model, int nlocal, int nall, const int* types) const {
+    const auto somebody = [&] { return std::any_of(types, types + nlocal, [&](int type) { return model.counts(type); }); };
     for (const OutputSpec& spec : model.outputs())
-      require_finite(finite(out.array(spec.name), numbers(spec, nlocal, nall)), spec.name.c_str());
+      if (spec.reduction != dpa2::Reduction::mean || somebody())
+        require_finite(finite(out.array(spec.name), numbers(spec, nlocal, nall)), spec.name.c_str());
   }
 };
 
@@ -77,13 +79,12 @@ dpa2::Seeds seeds(const dpa2::Model& model, int nlocal, int number, const char* 
   static const double nothing = 0.0;
   dpa2::Seeds given;
   struct {
-    const char* name;
+    std::string_view name;
     const double** rows;
-  } const places[] = {{"atom_energy", &given.atom_energy}, {"descriptor", &given.descriptor}};
+  } const places[] = {{dpa2::atom_output(model.outputs()).name, &given.head}, {"descriptor", &given.descriptor}};
   check_names(number, names, weights, "weights", "weights");
   for (int k = 0; k < number; ++k) {
-    const auto place =
-        std::find_if(std::begin(places), std::end(places), [&](const auto& p) { return std::string_view(p.name) == names[k]; });
+    const auto place = std::find_if(std::begin(places), std::end(places), [&](const auto& p) { return p.name == names[k]; });
     if (place == std::end(places))
       throw invalid_input("there is no gradient of '", names[k], "'; weights may be those of ",
                           joined(places, [](const auto& p) { return p.name; }));
@@ -153,7 +154,7 @@ dpa2_status dpa2_compute(const dpa2_model* model, int natoms, const double* coor
       set_parameters(s, config(model), fparam, aparam, natoms);
       m.evaluate(s, wanted.atom_virial, threads, wanted.out, remarks);
     }
-    wanted.require_finite_numbers(m, natoms, natoms);
+    wanted.require_finite_numbers(m, natoms, natoms, types);
     set_warnings(m, remarks);
   });
 }
@@ -166,7 +167,7 @@ dpa2_status dpa2_vjp(const dpa2_model* model, int natoms, const double* coords, 
     const dpa2::Model& m = *model->model;
     dpa2::Structure s = structure(natoms, coords, types, box, pbc);
     const dpa2::Seeds given = seeds(m, natoms, nweights, names, weights);
-    if (given.atom_energy != nullptr) set_parameters(s, config(model), fparam, aparam, natoms);
+    if (given.head != nullptr) set_parameters(s, config(model), fparam, aparam, natoms);
     dpa2::Remarks remarks;
     gradients(natoms, gradient, strain, [&](const dpa2::Outputs& out) { m.vjp(s, given, threads, out, remarks); });
     set_warnings(m, remarks);
@@ -189,7 +190,7 @@ dpa2_status dpa2_domain_compute(dpa2_domain* domain, const dpa2_model* model, co
       if (wanted.descriptor) domain->domain.descriptor(model->model, frame, wanted.out, remarks);
       if (wanted.head) domain->domain.evaluate(model->model, frame, wanted.atom_virial, wanted.out, remarks);
     });
-    wanted.require_finite_numbers(m, nlocal, nall);
+    wanted.require_finite_numbers(m, nlocal, nall, types);
     set_warnings(m, remarks);
   });
 }
@@ -207,7 +208,7 @@ dpa2_status dpa2_domain_vjp(dpa2_domain* domain, const dpa2_model* model, const 
     gradients(nall, gradient, strain, [&](const dpa2::Outputs& out) {
       with_exchange(exchange, [&](dpa2::Exchange* e) {
         dpa2::DomainFrame frame = domain_frame(domain, model, types, pad_type, threads, e);
-        if (given.atom_energy != nullptr) set_parameters(frame, config(model), fparam, aparam, nlocal);
+        if (given.head != nullptr) set_parameters(frame, config(model), fparam, aparam, nlocal);
         domain->domain.vjp(model->model, frame, given, out, remarks);
       });
     });

@@ -1,4 +1,4 @@
-// The energy fitting network on rows of atoms, forward and backward in one pass (theory 9.1, 12.2).
+// The fitting network on rows of atoms, forward and backward in one pass (theory 9.1, 12.2).
 #pragma once
 
 #include "cpu/activation.hpp"
@@ -23,16 +23,22 @@ template <class T>
 struct FittingParams {
   int nlayers = 0;
   const FittingLayer<T>* layers = nullptr;
-  int in = 0;                ///< padded width of the input
-  const T* w_out = nullptr;  ///< (padded width of the last hidden layer)
+  int in = 0;      ///< padded width of the input
+  int width = 1;   ///< real width of the output
+  int stride = 1;  ///< between rows of the output: 1 for one number, else `width` padded
+  // The last layer: of one number its column (padded width of the last hidden layer), else the matrix and its transpose.
+  const T* w_out = nullptr;
   T b_out = 0;
+  Packed<T> out, out_t;
+  const T* out_b = nullptr;  ///< (stride)
   ActivationSpec<T> act;
 };
 
 template <class T, class Isa>
 struct Fitting {
-  /// e (m) = ; dx (m, in) = de/dx unless null; x (m, in), zero in the padding
-  static void run(const FittingParams<T>& p, int m, T* e, T* dx, const T* x, Arena& arena);
+  /// y (m, stride) = ; dx (m, in) = the gradient of the sum of dy * y unless null; dy (m, stride), zero in the padding, or null for
+  /// ones where the output is one number; x (m, in), zero in the padding
+  static void run(const FittingParams<T>& p, int m, T* y, T* dx, const T* dy, const T* x, Arena& arena);
 };
 
 }  // namespace dpa2

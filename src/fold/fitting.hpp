@@ -12,7 +12,7 @@ namespace dpa2 {
 struct FoldedFitting {
   FoldedActivation act;
   std::vector<FoldedHidden> layers;
-  FoldedDense out;                                                           ///< (width of the last hidden layer, 1)
+  FoldedDense out;                                                           ///< (width of the last hidden layer, width of the output)
   Matrix fparam_avg, fparam_inv_std, aparam_avg, aparam_inv_std, case_embd;  ///< one row each
 
   template <class F>

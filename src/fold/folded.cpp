@@ -22,7 +22,7 @@ FoldedDescriptor fold_descriptor(const Config& config, RawTensors& raw) {
 
 Folded fold(const Config& config, Weights weights) {
   RawTensors raw(std::move(weights));
-  return {fold_descriptor(config, raw), fold_fitting(config.fitting, raw), fold_energy(config, raw)};
+  return {fold_descriptor(config, raw), fold_fitting(config.fitting, raw), fold_head(config, raw)};
 }
 
 }  // namespace dpa2

@@ -36,18 +36,23 @@
 //
 //   fitting.activation, .layers.L.*, .out.w, .out.b                as above
 //   fitting.fparam_avg, .fparam_inv_std, .aparam_avg, .aparam_inv_std, .case_embd    (1, .)
-//   energy.bias, .counted                     (1, ntypes)          eV; 0 for types without energy
-//   energy.vacuum                             scalar               1: the network's value without a descriptor is subtracted
+//   fitting.out has a column per number of the output or, of dipoles and polarizabilities, per coefficient (the width):
+//   coefficients = (network - network without descriptor if head.vacuum) * head.scale + head.bias
+//
+//   head.bias, .scale                         (ntypes, width)      without a scale: 1
+//   head.shift                                (1, ntypes)          added to the diagonal of polarizabilities
+//   head.counted                              (1, ntypes)          0 for types without output
+//   head.vacuum                               scalar               1: the network's numbers without a descriptor are subtracted
 #pragma once
 
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "fold/energy.hpp"
 #include "fold/entry.hpp"
 #include "fold/fitting.hpp"
 #include "fold/g2_embed.hpp"
+#include "fold/head.hpp"
 #include "fold/layer.hpp"
 #include "fold/repinit.hpp"
 #include "fold/three_body.hpp"
@@ -80,14 +85,14 @@ struct FoldedDescriptor {
 struct Folded {
   FoldedDescriptor descriptor;
   FoldedFitting fitting;
-  FoldedEnergy energy;
+  FoldedHead head;
 
   /// Calls f(name, value) for everything that the model has; a value is a Matrix, a Tensor, a double or an int.
   template <class F>
   void for_each(F&& f) const {
     descriptor.for_each(f);
     fitting.for_each("fitting", f);
-    energy.for_each("energy", f);
+    head.for_each("head", f);
   }
 };
 

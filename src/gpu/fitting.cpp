@@ -12,7 +12,7 @@ Fitting<T>::Fitting(const Folded& folded, const Config& config, Loader& loader)
       n1_(config.repformer.g1_dim),
       last_(n1_),
       b_out_(static_cast<T>(folded.fitting.out.b(0, 0))),
-      vacuum_(folded.energy.vacuum) {
+      vacuum_(folded.head.vacuum) {
   const FoldedFitting& fitting = folded.fitting;
   cuda::FittingExtra<T>& c = constants_;
   if (config.concat_output_tebd) {
@@ -43,9 +43,9 @@ Fitting<T>::Fitting(const Folded& folded, const Config& config, Loader& loader)
     layers_.push_back(layer);
   }
   w_out_ = loader.upload<T>(fitting.out.w);
-  bias_ = loader.upload<double>(folded.energy.bias);
+  bias_ = loader.upload<double>(folded.head.bias);
   std::vector<int> counted;
-  for (const double value : folded.energy.counted.a) counted.push_back(value != 0.0 ? 1 : 0);
+  for (const double value : folded.head.counted.a) counted.push_back(value != 0.0 ? 1 : 0);
   counted_ = loader.uploaded(counted);
 }
 

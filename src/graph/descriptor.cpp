@@ -133,7 +133,7 @@ void Descriptor<T>::layers_backward(Exchange* exchange, Readout<T>& readout) {
         layer.tile(l, t, kept_tile(l, i0, i1), ws_.dg1.data() + static_cast<std::ptrdiff_t>(i0) * m_.n1, nullptr, arena);
     });
     ws_.pairs.leave();
-    ws_.partition.merge(ws_.acc, m_.n1, ws_.dg1.data());
+    ws_.partition.merge(ws_.acc, m_.n1, ws_.dg1.data(), m_.n1);
     if (exchange != nullptr) exchange->reverse(ws_.dg1.data(), m_.n1);
   }
 }
@@ -151,8 +151,8 @@ void Descriptor<T>::backward(Exchange* exchange, Readout<T>& readout, const Forc
   }
   const Entry<T> entry(Pass<T>(m_, ws_, *frame_));
   for_tiles([&](int t, int i0, int i1, Arena& arena) { entry.backward(t, i0, i1, nullptr, atom_virial, arena); });
-  ws_.partition.merge(ws_.force, 3, out.force);
-  if (atom_virial) ws_.partition.merge(ws_.atom_virial, 9, out.atom_virial);
+  ws_.partition.merge(ws_.force, 3, out.force, 3 * out.quantities);
+  if (atom_virial) ws_.partition.merge(ws_.atom_virial, 9, out.atom_virial, 9 * out.quantities);
   for (int k = 0; out.virial != nullptr && k < 9; ++k) {
     out.virial[k] = 0;
     for (std::size_t s = 0; s < nt; ++s) out.virial[k] += ws_.virial[s].data()[k];

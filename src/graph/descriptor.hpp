@@ -27,11 +27,13 @@ class Readout {
   virtual void tile(int i0, int i1, const Rows<const T>& rows, const Rows<T>* gradient, Arena& arena) = 0;
 };
 
-/// Where the negative gradient goes.
+/// Where the negative gradient goes. Of several quantities that stand beside each other atom by atom, one is written at a time: rows
+/// of atoms are `quantities` times as far apart.
 struct Forces {
   double* force = nullptr;        ///< (nall, 3)
   double* virial = nullptr;       ///< (9), or null
   double* atom_virial = nullptr;  ///< (nall, 9), or null
+  int quantities = 1;
 };
 
 /// Frames, one after the other, in one workspace. Calls for a frame: begin, forward, and then either `read`, or `backward` as

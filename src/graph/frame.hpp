@@ -12,6 +12,7 @@ struct Frame {
   const double* wrapped = nullptr;  ///< (nlocal, 3): coordinates inside the cell, only for AtomVirial::deepmd
   const double* fparam = nullptr;   ///< (nfparam) or null for the model's default
   const double* aparam = nullptr;   ///< (nlocal, naparam) or null
+  const double* weights = nullptr;  ///< (nlocal): forces and virials are those of the weighted sum of the atoms' values; null: ones
   int pad_type = 0;                 ///< type of atom 0 of the frame: padded slots carry it (theory Q4)
 };
 

@@ -171,8 +171,9 @@ std::int64_t neighbor_bytes(const MemoryQuestion& q) {
 }
 
 std::int64_t result_bytes(const MemoryQuestion& q) {
-  const std::int64_t atom_virial = q.atom_virial == AtomVirial::none ? 0 : 9;
-  return (Count(q.natoms) * 8 * (q.gradient ? 4 + atom_virial + (q.atom_virial == AtomVirial::deepmd ? 3 : 0) : 0)).value();
+  if (!q.gradient) return (Count(q.natoms) * 8 * (q.values - 1)).value();
+  const std::int64_t derivatives = 3 + (q.atom_virial == AtomVirial::none ? 0 : 9), wrapped = q.atom_virial == AtomVirial::deepmd ? 3 : 0;
+  return (Count(q.natoms) * 8 * (q.values + q.quantities * derivatives + wrapped)).value();
 }
 
 }  // namespace dpa2

@@ -44,6 +44,8 @@ struct MemoryQuestion {
   int threads = 1;
   bool gradient = true;
   AtomVirial atom_virial = AtomVirial::none;
+  int values = 1;      ///< numbers per atom of the output
+  int quantities = 1;  ///< how many have forces
 };
 /// The parts of the estimate that do not depend on the model.
 std::int64_t partition_bytes(const MemoryQuestion& question);

@@ -52,7 +52,7 @@ void Partition::build(const Edges& edges, int threads) {
 }
 
 template <class T, class Out>
-void Partition::merge(const std::vector<Buffer<T>>& parts, int width, Out* out) const {
+void Partition::merge(const std::vector<Buffer<T>>& parts, int width, Out* out, int stride) const {
   const int n = threads();
   parallel(n, [&](int t) {
     const ThreadRange& own = range(t);
@@ -64,24 +64,28 @@ void Partition::merge(const std::vector<Buffer<T>>& parts, int width, Out* out) 
         for (auto h = first; h != last; ++h) {
           const std::ptrdiff_t row = other.end - other.begin + (h - other.halo.begin());
           const T* from = parts[static_cast<std::size_t>(s)].data() + row * width;
-          Out* to = out + static_cast<std::ptrdiff_t>(*h) * width;
+          Out* to = out + static_cast<std::ptrdiff_t>(*h) * stride;
           for (int c = 0; c < width; ++c) to[c] += from[c];
         }
       }
     };
-    const std::ptrdiff_t count = static_cast<std::ptrdiff_t>(own.end - own.begin) * width;
-    std::copy_n(parts[static_cast<std::size_t>(t)].data(), count, out + static_cast<std::ptrdiff_t>(own.begin) * width);
+    const T* mine = parts[static_cast<std::size_t>(t)].data();
+    const auto row = [&](int i) { return out + static_cast<std::ptrdiff_t>(i) * stride; };
+    if (stride == width)
+      std::copy_n(mine, static_cast<std::ptrdiff_t>(own.end - own.begin) * width, row(own.begin));
+    else
+      for (int i = own.begin; i < own.end; ++i) std::copy_n(mine + static_cast<std::ptrdiff_t>(i - own.begin) * width, width, row(i));
     add_halos(own.begin, own.end);
     // Ghost rows belong to no thread: each sums an equal share of them.
     const int ghosts = nall_ - nlocal_;
     const int g0 = nlocal_ + static_cast<int>(static_cast<std::int64_t>(ghosts) * t / n);
     const int g1 = nlocal_ + static_cast<int>(static_cast<std::int64_t>(ghosts) * (t + 1) / n);
-    std::fill_n(out + static_cast<std::ptrdiff_t>(g0) * width, static_cast<std::ptrdiff_t>(g1 - g0) * width, Out(0));
+    for (int i = g0; i < g1; ++i) std::fill_n(row(i), width, Out(0));
     add_halos(g0, g1);
   });
 }
 
-template void Partition::merge(const std::vector<Buffer<double>>&, int, double*) const;
-template void Partition::merge(const std::vector<Buffer<float>>&, int, float*) const;
+template void Partition::merge(const std::vector<Buffer<double>>&, int, double*, int) const;
+template void Partition::merge(const std::vector<Buffer<float>>&, int, float*, int) const;
 
 }  // namespace dpa2

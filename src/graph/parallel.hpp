@@ -27,9 +27,9 @@ class Partition {
   /// (nedge): the row of the neighbour in the buffer of the thread that owns the centre.
   const int* local() const noexcept { return local_.data(); }
 
-  /// out (nall, width) = sum over the threads' buffers (rows(t), width), always in the same order.
+  /// out (nall, width), whose rows are `stride` apart, = sum over the threads' buffers (rows(t), width), always in the same order.
   template <class T, class Out>
-  void merge(const std::vector<Buffer<T>>& parts, int width, Out* out) const;
+  void merge(const std::vector<Buffer<T>>& parts, int width, Out* out, int stride) const;
 
  private:
   int nlocal_ = 0, nall_ = 0;

@@ -30,7 +30,8 @@ std::int64_t memory_estimate(const Prepared<T>& m, const Task& task, const Memor
   const Count bytes = Count(Workspace<T>().growth(e)) + partition_bytes(q) + neighbor_bytes(q) + result_bytes(q);
   // Scratch of a thread: the dense products of a tile, and the pair maps of one centre.
   const Count n1 = m.n1, n2 = m.n2, most = padded<T>(m.nsel_repformer);
-  const Count dense = (Count(2) * m.nd + n1 * (Count(12) + Count(3) * m.nh1) + Count(2) * m.fitting.in) * tile_size;
+  const Count coefficients = m.fitting.width > 1 ? Count(4) * m.fitting.stride : Count();  // of an atom, and their weights
+  const Count dense = (Count(2) * m.nd + n1 * (Count(12) + Count(3) * m.nh1) + Count(2) * m.fitting.in + coefficients) * tile_size;
   const Count pairs = most * (n2 * 16 + (m.has().pair_map() ? most * 16 : 0));
   return (bytes + (dense + pairs) * threads * static_cast<std::int64_t>(sizeof(T))).value();
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "error.hpp"
 #include "graph/series.hpp"
@@ -223,7 +224,7 @@ Prepared<T>::Prepared(const Config& c, Folded folded) : kernels(dpa2::kernels<T>
   prepare_entry(c, f);
   prepare_layers(c, f.layers);
   prepare_fitting(c, folded.fitting);
-  prepare_energy(folded.energy);
+  prepare_head(std::move(folded.head));
 }
 
 template struct Prepared<double>;

@@ -1,6 +1,7 @@
 // The model as the kernels of the CPU want it: the folded tensors, padded, packed and rounded once, then immutable.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 #include "cpu/kernels.hpp"
@@ -34,6 +35,16 @@ struct LayerParams {
   int g2_linear2 = -1, g2_g1g1 = -1, g2_att = -1;
   Residual<T> res1, res2;
   T h2_a = 1, h2_r = 0;
+};
+
+/// What becomes of the fitting network's numbers, in double: outputs are summed in double.
+struct HeadParams {
+  std::vector<double> bias;    ///< (ntypes, width)
+  std::vector<double> scale;   ///< (ntypes, width), or empty: ones
+  std::vector<double> shift;   ///< (ntypes), of the diagonal of polarizabilities, or empty
+  std::vector<char> excluded;  ///< (ntypes): types whose atoms have no output
+  bool vacuum = false;         ///< subtract the network's numbers without a descriptor
+  [[nodiscard]] bool counts(int type) const { return type >= 0 && excluded[static_cast<std::size_t>(type)] == 0; }
 };
 
 template <class T>
@@ -79,13 +90,9 @@ struct Prepared {
 
   // fitting
   FittingParams<T> fitting;
-  bool vacuum = false;  ///< subtract the network's value without a descriptor
+  HeadParams head;
   int nfparam = 0, naparam = 0, ncase = 0;
   bool aparam_in_net = false;
-
-  // Small vectors that stay double: energies are summed in double.
-  std::vector<double> energy_bias;    ///< (ntypes): bias_atom_e + out_bias
-  std::vector<char> energy_excluded;  ///< (ntypes)
   std::vector<double> fparam_avg, fparam_inv_std, aparam_avg, aparam_inv_std, case_embd, default_fparam;
 
  private:
@@ -100,7 +107,7 @@ struct Prepared {
   void prepare_entry(const Config& c, const FoldedDescriptor& f);
   void prepare_layers(const Config& c, std::vector<FoldedLayer>& folded);
   void prepare_fitting(const Config& c, const FoldedFitting& f);
-  void prepare_energy(const FoldedEnergy& f);
+  void prepare_head(FoldedHead&& f);
 };
 
 extern template struct Prepared<double>;

@@ -1,4 +1,4 @@
-// Packing the layers of the repformer, the fitting network and what the energies begin with.
+// Packing the layers of the repformer, the fitting network and what becomes of its numbers.
 #include <utility>
 
 #include "error.hpp"
@@ -162,23 +162,31 @@ void Prepared<T>::prepare_fitting(const Config& c, const FoldedFitting& f) {
   fitting.nlayers = static_cast<int>(nhidden);
   fitting.layers = fitting_layers_.data();
   fitting.in = padded<T>(nhidden > 0 ? fitting_layers_[0].in : f.out.w.rows);
-  fitting.w_out = flat<T>(storage, f.out.w, padded<T>(f.out.w.rows));
-  fitting.b_out = static_cast<T>(f.out.b(0, 0));
   fitting.act = activation<T>(f.act);
+  fitting.width = f.out.w.cols;
+  const int last = padded<T>(f.out.w.rows);
+  if (fitting.width == 1) {
+    fitting.w_out = flat<T>(storage, f.out.w, last);
+    fitting.b_out = static_cast<T>(f.out.b(0, 0));
+    return;
+  }
+  fitting.stride = padded<T>(fitting.width);
+  dense_layer(storage, f.out.w, f.out.b, last, fitting.stride, fitting.out, fitting.out_t, fitting.out_b);
 }
 
 template <class T>
-void Prepared<T>::prepare_energy(const FoldedEnergy& f) {
-  vacuum = f.vacuum;
-  energy_bias = f.bias.a;
-  energy_excluded.assign(f.counted.a.size(), 0);
-  for (std::size_t t = 0; t < f.counted.a.size(); ++t) energy_excluded[t] = f.counted.a[t] == 0.0;
+void Prepared<T>::prepare_head(FoldedHead&& f) {
+  head.bias = std::move(f.bias.a);
+  head.scale = std::move(f.scale.a);
+  head.shift = std::move(f.shift.a);
+  for (const double counted : f.counted.a) head.excluded.push_back(counted == 0.0);
+  head.vacuum = f.vacuum;
 }
 
 #define DPA2_INSTANTIATE_FOR(T)                                                        \
   template void Prepared<T>::prepare_layers(const Config&, std::vector<FoldedLayer>&); \
   template void Prepared<T>::prepare_fitting(const Config&, const FoldedFitting&);     \
-  template void Prepared<T>::prepare_energy(const FoldedEnergy&);
+  template void Prepared<T>::prepare_head(FoldedHead&&);
 DPA2_INSTANTIATE_FOR(double)
 DPA2_INSTANTIATE_FOR(float)
 

@@ -28,7 +28,7 @@ inline const char* reduction_name(Reduction reduction) noexcept {
   return "";
 }
 
-/// One output. Names and units are deepmd-kit's.
+/// One output. Names and units are deepmd-kit's; what has no unit, or that of the data which the model was trained on, has "".
 struct OutputSpec {
   std::string name, unit;
   std::vector<int> shape;  ///< of one atom's or of the frame's value
@@ -49,10 +49,15 @@ struct OutputSpec {
 /// looked up once per evaluation. A rank without atoms also names what its peers name, with pointers that are not null, or they
 /// would wait for exchanges that it does not take part in.
 ///
-///   energy       (1) eV                       virial       (9) eV, row-major, first index the force component
-///   atom_energy  (nlocal) eV                  atom_virial  (nall, 9) eV
-///   force        (nall, 3) eV/angstrom
-///   descriptor   (nlocal, descriptor_dim)     rot_mat      (nlocal, g2_dim, 3)
+///   energy models   energy (1), atom_energy (nlocal), force (nall, 3), virial (9), atom_virial (nall, 9); eV, angstrom; virials
+///                   row-major, first index the force component
+///   dipole          global_dipole (3), dipole (nlocal, 3), and of each of its components force (nall, 3, 3), virial (3, 9),
+///                   atom_virial (nall, 3, 9), the component before the direction
+///   polar           global_polar (9), polar (nlocal, 9)
+///   dos             dos (numb_dos), atom_dos (nlocal, numb_dos); 1/eV
+///   property        <name> (task_dim), the sum or the mean of atom_<name> (nlocal, task_dim)
+///   population      population (nlocal, 2)
+///   all             descriptor (nlocal, descriptor_dim), rot_mat (nlocal, g2_dim, 3)
 class Outputs {
  public:
   /// The name has to live as long as this.

@@ -88,7 +88,7 @@ void Model::on_gpu(const Structure& structure, const Seeds& seeds, const gpu::Re
   }
   input.fparam = structure.fparam;
   input.aparam = structure.aparam;
-  input.seed_energy = seeds.atom_energy;
+  input.seed_energy = seeds.head;
   input.seed_descriptor = seeds.descriptor;
   input.seed_rot_mat = seeds.rot_mat;
   std::vector<Remarks> found;

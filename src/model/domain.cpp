@@ -102,7 +102,7 @@ void Domain::on_gpu(const std::shared_ptr<const Model>& model, const DomainFrame
   input.types = domain.types;
   input.fparam = domain.fparam;
   input.aparam = domain.aparam;
-  input.seed_energy = seeds.atom_energy;
+  input.seed_energy = seeds.head;
   input.seed_descriptor = seeds.descriptor;
   input.seed_rot_mat = seeds.rot_mat;
   std::vector<Remarks> found;
@@ -139,7 +139,7 @@ void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainF
 
 void Domain::vjp(const std::shared_ptr<const Model>& model, const DomainFrame& domain, const Seeds& seeds, const Outputs& out,
                  Remarks& remarks) {
-  if (seeds.atom_energy != nullptr) model->check_parameters(domain.fparam != nullptr, domain.aparam != nullptr || atoms_.nlocal == 0);
+  if (seeds.head != nullptr) model->check_parameters(domain.fparam != nullptr, domain.aparam != nullptr || atoms_.nlocal == 0);
   if (model->gpu() != nullptr) {
     gpu::Request request;
     request.energy = false;

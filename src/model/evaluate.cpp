@@ -1,6 +1,7 @@
 #include "model/evaluate.hpp"
 
 #include <algorithm>
+#include <cstddef>
 
 namespace dpa2 {
 namespace {
@@ -37,25 +38,35 @@ class DescriptorRows : public Readout<T> {
   double *descriptor_, *rot_mat_;
 };
 
-/// The head, with weights for its values: null for ones.
+/// The head, and the gradient of one of the numbers that it gives for an atom, summed over the atoms with weights: null for ones.
 template <class T>
 class HeadRows : public Readout<T> {
  public:
-  HeadRows(const Head<T>& head, const Frame& frame, double* values, const double* seed)
-      : head_(head), frame_(frame), values_(values), seed_(seed) {}
+  HeadRows(const Head<T>& head, const Frame& frame, double* values, int quantity, const double* weights)
+      : head_(head), frame_(frame), values_(values), quantity_(quantity), weights_(weights) {}
   [[nodiscard]] bool rotation() const override { return head_.rotation(); }
   void tile(int i0, int i1, const Rows<const T>& rows, const Rows<T>* gradient, Arena& arena) override {
-    if (gradient == nullptr)
-      head_.forward(frame_, i0, i1, rows, values_, arena);
-    else
-      head_.backward(frame_, i0, i1, rows, seed_, values_, *gradient, arena);
+    const std::ptrdiff_t width = head_.width();
+    double* values = values_ + i0 * width;
+    if (gradient == nullptr) return head_.forward(frame_, i0, i1, rows, values, arena);
+    const Arena::Mark mark = arena.mark();
+    const double* seed = weights_ != nullptr ? weights_ + i0 : nullptr;
+    if (width > 1) {
+      double* chosen = arena.take<double>((i1 - i0) * width);
+      std::fill_n(chosen, (i1 - i0) * width, 0.0);
+      for (std::ptrdiff_t i = 0; i < i1 - i0; ++i) chosen[i * width + quantity_] = seed != nullptr ? seed[i] : 1.0;
+      seed = chosen;
+    }
+    head_.backward(frame_, i0, i1, rows, seed, values, *gradient, arena);
+    arena.release(mark);
   }
 
  private:
   const Head<T>& head_;
   const Frame& frame_;
   double* values_;
-  const double* seed_;
+  int quantity_;
+  const double* weights_;
 };
 
 /// The weighted sum of a vector-Jacobian product.
@@ -64,12 +75,12 @@ class SeededRows : public Readout<T> {
  public:
   SeededRows(const Prepared<T>& model, const Head<T>& head, const Frame& frame, double* values, const Seeds& seeds)
       : m_(model), head_(head), frame_(frame), values_(values), seeds_(seeds) {}
-  [[nodiscard]] bool rotation() const override { return head_.rotation() || seeds_.rot_mat != nullptr; }
+  [[nodiscard]] bool rotation() const override { return (seeds_.head != nullptr && head_.rotation()) || seeds_.rot_mat != nullptr; }
   void tile(int i0, int i1, const Rows<const T>& rows, const Rows<T>* gradient, Arena& arena) override {
-    const std::ptrdiff_t count = i1 - i0;
+    const std::ptrdiff_t count = i1 - i0, width = head_.width();
     if (gradient->rot != nullptr) std::fill_n(gradient->rot, count * 3 * m_.n2, T(0));
-    if (seeds_.atom_energy != nullptr)
-      head_.backward(frame_, i0, i1, rows, seeds_.atom_energy, values_, *gradient, arena);
+    if (seeds_.head != nullptr)
+      head_.backward(frame_, i0, i1, rows, seeds_.head + i0 * width, values_ + i0 * width, *gradient, arena);
     else
       std::fill_n(gradient->g1, count * m_.n1, T(0));
     for (std::ptrdiff_t i = 0; i < count; ++i) {
@@ -105,39 +116,68 @@ void Evaluator<T>::descriptor(const Frame& frame, int threads, Exchange* exchang
 
 template <class T>
 void Evaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, const Outputs& out) {
-  const bool gradient = out.array("force") != nullptr;
+  const bool gradient = quantities_ > 0 && out.array("force") != nullptr;
   descriptor_.begin(frame, threads, task(gradient, atom_virial));
   descriptor_.forward(exchange);
-  const double* energies = descriptor_.workspace().values.data();
-  HeadRows<T> head(head_, frame, descriptor_.workspace().values.data(), nullptr);
-  if (gradient)
-    descriptor_.backward(exchange, head,
-                         {out.array("force"), out.array("virial"), atom_virial == AtomVirial::edge ? out.array("atom_virial") : nullptr});
-  else
+  double* const values = descriptor_.workspace().values.data();
+  const auto part = [&](const char* name, int offset) {
+    double* array = out.array(name);
+    return array != nullptr ? array + offset : nullptr;
+  };
+  if (!gradient) {
+    HeadRows<T> head(*head_, frame, values, 0, nullptr);
     descriptor_.read(head);
-  const std::size_t nlocal = static_cast<std::size_t>(frame.edges->nlocal);
-  if (double* energy = out.array("energy")) {
-    *energy = 0;
-    for (std::size_t i = 0; i < nlocal; ++i) *energy += energies[i];
   }
-  if (double* atom_energy = out.array("atom_energy")) std::copy_n(energies, nlocal, atom_energy);
-  if (gradient && atom_virial == AtomVirial::deepmd) deepmd_virial(frame, exchange, out.array("atom_virial"));
+  for (int q = 0; gradient && q < quantities_; ++q) {
+    HeadRows<T> head(*head_, frame, values, q, frame.weights);
+    double* atom_virials = part("atom_virial", 9 * q);
+    descriptor_.backward(
+        exchange, head,
+        {part("force", 3 * q), part("virial", 9 * q), atom_virial == AtomVirial::edge ? atom_virials : nullptr, quantities_});
+    if (atom_virial == AtomVirial::deepmd) deepmd_virial(frame, exchange, q, atom_virials);
+  }
+  write_values(frame, out);
+}
+
+/// What is asked for of the atoms' values, and what the frame's are made of them.
+template <class T>
+void Evaluator<T>::write_values(const Frame& frame, const Outputs& out) {
+  const HeadParams& head = descriptor_.model().head;
+  const double* const values = descriptor_.workspace().values.data();
+  const std::size_t nlocal = static_cast<std::size_t>(frame.edges->nlocal), width = static_cast<std::size_t>(head_->width());
+  for (const OutputSpec& spec : outputs_) {
+    double* const array = out.array(spec.name);
+    if (array == nullptr) continue;
+    if (spec.of.empty()) std::copy_n(values, nlocal * width, array);
+    if (spec.reduction == Reduction::none) continue;
+    std::fill_n(array, width, 0.0);
+    for (std::size_t i = 0; i < nlocal; ++i)
+      for (std::size_t c = 0; c < width; ++c) array[c] += values[i * width + c];
+    if (spec.reduction == Reduction::sum) continue;
+    const auto counting = std::count_if(frame.types, frame.types + nlocal, [&](int type) { return head.counts(type); });
+    for (std::size_t c = 0; c < width; ++c) array[c] /= static_cast<double>(counting);  // of no atoms: not a number
+  }
 }
 
 /// deepmd-kit's atomic virial (theory 9.3): the share of dE_a/dX_I goes to the displaced atom, with the arm from
 /// the displaced position to the wrapped position of a. Four more backward passes, seeded with the wrapped coordinates and with 1.
+/// Of one number of several, out (nall, quantities, 9) begins with its first row.
 template <class T>
-void Evaluator<T>::deepmd_virial(const Frame& frame, Exchange* exchange, double* out) {
+void Evaluator<T>::deepmd_virial(const Frame& frame, Exchange* exchange, int quantity, double* out) {
   const Edges& edges = *frame.edges;
   const std::size_t ne = static_cast<std::size_t>(edges.nedge()), n = static_cast<std::size_t>(edges.nlocal);
+  const std::size_t stride = 9 * static_cast<std::size_t>(quantities_);
   const double* x = frame.wrapped;
-  std::fill_n(out, 9 * static_cast<std::size_t>(edges.nall), 0.0);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(edges.nall); ++i) std::fill_n(out + stride * i, 9, 0.0);
   if (ne == 0 && exchange == nullptr) return;  // with others, also a rank without edges takes part in every exchange
   Workspace<T>& ws = descriptor_.workspace();
   double* seed = ws.seed.data();
-  HeadRows<T> head(head_, frame, ws.values.data(), seed);
+  HeadRows<T> head(*head_, frame, ws.values.data(), quantity, seed);
   for (std::size_t l = 0; l < 4; ++l) {
-    for (std::size_t i = 0; i < n; ++i) seed[i] = l < 3 ? x[3 * i + l] : 1.0;
+    for (std::size_t i = 0; i < n; ++i) {
+      seed[i] = l < 3 ? x[3 * i + l] : 1.0;
+      if (frame.weights != nullptr) seed[i] *= frame.weights[i];
+    }
     descriptor_.backward(exchange, head, ws.gamma[l].data());
   }
   for (std::size_t i = 0; i < n; ++i)
@@ -146,8 +186,8 @@ void Evaluator<T>::deepmd_virial(const Frame& frame, Exchange* exchange, double*
       for (std::size_t k = 0; k < 3; ++k)
         for (std::size_t l = 0; l < 3; ++l) {
           const double seeded = ws.gamma[l].data()[3 * e + k], plain = ws.gamma[3].data()[3 * e + k];
-          out[9 * j + 3 * k + l] += seeded - (x[3 * i + l] + edges.d[3 * e + l]) * plain;
-          out[9 * i + 3 * k + l] -= seeded - x[3 * i + l] * plain;
+          out[stride * j + 3 * k + l] += seeded - (x[3 * i + l] + edges.d[3 * e + l]) * plain;
+          out[stride * i + 3 * k + l] -= seeded - x[3 * i + l] * plain;
         }
     }
 }
@@ -157,8 +197,8 @@ void Evaluator<T>::vjp(const Frame& frame, int threads, Exchange* exchange, cons
   double* atom_virial = out.array("atom_virial");
   descriptor_.begin(frame, threads, task(true, atom_virial != nullptr ? AtomVirial::edge : AtomVirial::none));
   descriptor_.forward(exchange);
-  SeededRows<T> sum(descriptor_.model(), head_, frame, descriptor_.workspace().values.data(), seeds);
-  descriptor_.backward(exchange, sum, {out.array("force"), out.array("virial"), atom_virial});
+  SeededRows<T> sum(descriptor_.model(), *head_, frame, descriptor_.workspace().values.data(), seeds);
+  descriptor_.backward(exchange, sum, {out.array("force"), out.array("virial"), atom_virial, 1});
 }
 
 template class Evaluator<double>;

@@ -3,36 +3,44 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "graph/descriptor.hpp"
-#include "heads/energy.hpp"
+#include "heads/kinds.hpp"
 #include "heads/output.hpp"
 
 namespace dpa2 {
 
 /// The weights of a weighted sum of outputs; null: all zero. A rank without atoms also passes pointers where its peers do.
 struct Seeds {
-  const double* atom_energy = nullptr;  ///< (nlocal)
-  const double* descriptor = nullptr;   ///< (nlocal, descriptor_dim)
-  const double* rot_mat = nullptr;      ///< (nlocal, g2_dim, 3)
+  const double* head = nullptr;        ///< (nlocal, width): of what the head gives for an atom (atom_output), energies for example
+  const double* descriptor = nullptr;  ///< (nlocal, descriptor_dim)
+  const double* rot_mat = nullptr;     ///< (nlocal, g2_dim, 3)
 };
 
 /// Evaluates one frame after the other with one workspace; one evaluator per thread of the caller, many on one model.
 template <class T>
 class Evaluator {
  public:
-  explicit Evaluator(const Prepared<T>& model) : head_(model), descriptor_(model) {}
+  /// Of a network: the configuration is none of a combination.
+  Evaluator(const Config& config, const Prepared<T>& model)
+      : outputs_(head_outputs(config)),
+        quantities_(quantities_with_forces(outputs_)),
+        head_(make_head(config, model)),
+        descriptor_(model) {}
 
   /// Descriptor (and rotation matrix) only: no fitting, no backward.
   void descriptor(const Frame& frame, int threads, Exchange* exchange, const Outputs& out);
-  /// Energies, and forces and virials where `out` asks for forces.
+  /// What the head computes, and forces and virials where `out` asks for forces and the model has them. Forces and virials are those
+  /// of the sum that the frame's weights say; values are what they are without weights.
   void evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, const Outputs& out);
   /// The sum of the outputs with these weights has a gradient: out's force = minus that with respect to the atoms' positions, its
   /// virial and atom_virial (AtomVirial::edge) likewise. The force must be asked for.
   void vjp(const Frame& frame, int threads, Exchange* exchange, const Seeds& seeds, const Outputs& out);
 
   /// What the head computes.
-  [[nodiscard]] std::vector<OutputSpec> outputs() const { return head_.outputs(); }
+  [[nodiscard]] const std::vector<OutputSpec>& outputs() const noexcept { return outputs_; }
 
   /// From the next evaluation on keeps pair features for the backward before every `layers`-th layer at most, and nothing to spare
   /// work, as an evaluation does by itself when memory is short (workspace.hpp). Results are the same bits.
@@ -42,16 +50,23 @@ class Evaluator {
   std::size_t bytes() { return descriptor_.workspace().held(); }
   /// Bytes that a first evaluation like this takes (memory.hpp).
   std::int64_t memory_estimate(const MemoryQuestion& q) const {
-    return dpa2::memory_estimate(descriptor_.model(), task(q.gradient, q.atom_virial), q);
+    MemoryQuestion own = q;
+    own.gradient = q.gradient && quantities_ > 0;
+    own.values = head_->width();
+    own.quantities = quantities_;
+    return dpa2::memory_estimate(descriptor_.model(), task(own.gradient, q.atom_virial), own);
   }
   /// Throws out_of_memory when the part of an evaluation that needs no neighbours does not fit; before anything is taken.
   void require(std::int64_t natoms, bool gradient, AtomVirial atom_virial) { descriptor_.require(natoms, task(gradient, atom_virial)); }
 
  private:
-  Task task(bool gradient, AtomVirial atom_virial) const { return {gradient, atom_virial, head_.width()}; }
-  void deepmd_virial(const Frame& frame, Exchange* exchange, double* out);
+  [[nodiscard]] Task task(bool gradient, AtomVirial atom_virial) const { return {gradient, atom_virial, head_->width()}; }
+  void write_values(const Frame& frame, const Outputs& out);
+  void deepmd_virial(const Frame& frame, Exchange* exchange, int quantity, double* out);
 
-  EnergyHead<T> head_;
+  std::vector<OutputSpec> outputs_;
+  int quantities_;
+  std::unique_ptr<Head<T>> head_;
   Descriptor<T> descriptor_;
 };
 

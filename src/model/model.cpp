@@ -18,9 +18,9 @@ namespace dpa2 {
 AnyEvaluator::AnyEvaluator(const Model& model) {
   if (model.gpu_) throw internal_error("an evaluator of the CPU for a model on ", model.device());
   if (model.f64_)
-    f64_ = std::make_unique<Evaluator<double>>(*model.f64_);
+    f64_ = std::make_unique<Evaluator<double>>(model.config_, *model.f64_);
   else
-    f32_ = std::make_unique<Evaluator<float>>(*model.f32_);
+    f32_ = std::make_unique<Evaluator<float>>(model.config_, *model.f32_);
 }
 
 /// One evaluation's memory.
@@ -76,7 +76,7 @@ struct Model::Session {
   Structure as_listed;  ///< this step's structure in the order of the candidates
   bool candidates_hold = false;
   std::vector<int> place, rows;
-  std::vector<double> aparam, atom_seeds, descriptor_seeds, rot_mat_seeds;
+  std::vector<double> aparam, head_seeds, descriptor_seeds, rot_mat_seeds;
   NeighborBuilder builder;
   Edges edges;
   std::vector<double> wrapped;
@@ -89,12 +89,14 @@ struct Model::Pool {
   std::vector<std::unique_ptr<Session>> idle;
 };
 
-const char* model_kind(const Config&) noexcept { return "energy"; }
-
 std::vector<OutputSpec> model_outputs(const Config& config) {
-  std::vector<OutputSpec> outputs = energy_outputs();
+  std::vector<OutputSpec> outputs = head_outputs(config);
   outputs.push_back({"descriptor", "", {config.descriptor_dim()}, true, Reduction::none, "", false});
-  outputs.push_back({"rot_mat", "", {config.repformer.g2_dim, 3}, true, Reduction::none, "", false});
+  outputs.push_back({"rot_mat", "", {config.g2_dim(), 3}, true, Reduction::none, "", false});
+  for (std::size_t k = 0; k < outputs.size(); ++k)
+    for (std::size_t l = 0; l < k; ++l)
+      if (outputs[k].name == outputs[l].name)
+        throw unsupported("the model has two outputs of the name '", outputs[k].name, "': rename its property");
   return outputs;
 }
 
@@ -126,14 +128,17 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
       settings_(dpa2::neighbor_settings(config_)),
       skin_(skin),
       pool_(std::make_unique<Pool>()) {
-  if (!(skin >= 0.0 && skin <= config_.repinit.rcut))
-    throw invalid_input("skin must be between 0 and the cutoff of the model, ", config_.repinit.rcut, " angstrom, not ", skin);
+  if (!(skin >= 0.0 && skin <= config_.rcut()))
+    throw invalid_input("skin must be between 0 and the cutoff of the model, ", config_.rcut(), " angstrom, not ", skin);
   check_environment();
   check_weights(config_, weights, !values_checked);
   if (precision_ != "float64" && precision_ != "float32")
     throw invalid_input("precision must be 'float64' or 'float32', not '", precision_, "'");
   Folded folded = fold(config_, std::move(weights));
-  if (const int number = device_number(device); number >= 0)
+  const int number = device_number(device);
+  if (number >= 0 && config_.fitting.type != FittingType::ener)
+    throw unsupported("a model of the kind ", kind(), " is evaluated on the CPU only");
+  if (number >= 0)
     gpu_ = gpu::make_engine(config_, folded, precision_, number, std::move(hooks));
   else if (precision_ == "float64")
     f64_ = std::make_unique<Prepared<double>>(config_, std::move(folded));
@@ -205,10 +210,10 @@ void Model::run(const Structure& structure, const Seeds& seeds, int threads, boo
     order.gather(memory.data(), rows, width);
     rows = memory.data();
   };
-  arrange(frame.aparam, config_.fitting.numb_aparam, s.aparam);
-  arrange(ordered.atom_energy, 1, s.atom_seeds);
+  arrange(frame.aparam, config_.base().fitting.numb_aparam, s.aparam);
+  arrange(ordered.head, atom_output(outputs_).size(), s.head_seeds);
   arrange(ordered.descriptor, config_.descriptor_dim(), s.descriptor_seeds);
-  arrange(ordered.rot_mat, 3 * config_.repformer.g2_dim, s.rot_mat_seeds);
+  arrange(ordered.rot_mat, 3 * config_.g2_dim(), s.rot_mat_seeds);
   frame.pad_type = structure.natoms > 0 ? structure.types[0] : 0;
   if (atom_virial == AtomVirial::deepmd) {
     s.wrapped.resize(3 * static_cast<std::size_t>(structure.natoms));
@@ -232,8 +237,13 @@ double Model::least_distance() const {
   return knows_least_distance() ? 0.5 * *config_.min_nbor_dist : unknown;
 }
 
+bool Model::counts(int type) const noexcept {
+  const std::vector<int>& excluded = config_.atom_exclude_types;
+  return type >= 0 && std::find(excluded.begin(), excluded.end(), type) == excluded.end();
+}
+
 void Model::check_parameters(bool has_fparam, bool has_aparam) const {
-  const FittingConfig& fitting = config_.fitting;
+  const FittingConfig& fitting = config_.base().fitting;
   if (fitting.numb_fparam > 0 && !has_fparam && !fitting.default_fparam)
     throw invalid_input("the model needs fparam (", fitting.numb_fparam, " values per frame) and has no default");
   if (fitting.numb_aparam > 0 && !fitting.use_aparam_as_mask && !has_aparam)
@@ -249,8 +259,11 @@ void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int thr
     return on_gpu(structure, {}, request, out, remarks);
   }
   check_parameters(structure.fparam != nullptr, structure.aparam != nullptr || structure.natoms == 0);
-  const Results results{
-      {{out.array("atom_energy"), 1}, {out.array("force"), 3}, {atom_virial != AtomVirial::none ? out.array("atom_virial") : nullptr, 9}}};
+  Results results{};
+  std::size_t found = 0;
+  for (const OutputSpec& spec : outputs_)
+    if (spec.per_atom && !of_descriptor(spec) && (spec.name != "atom_virial" || atom_virial != AtomVirial::none))
+      results.at(found++) = {out.array(spec.name), spec.size()};
   run(structure, {}, threads, out.array("force") != nullptr, atom_virial, remarks, results,
       [&](auto& evaluator, const Frame& frame, const Seeds&, int n) { evaluator.evaluate(frame, n, nullptr, atom_virial, out); });
 }
@@ -263,7 +276,7 @@ void Model::descriptor(const Structure& structure, int threads, const Outputs& o
     request.rot_mat = out.array("rot_mat") != nullptr;
     return on_gpu(structure, {}, request, out, remarks);
   }
-  const Results results{{{out.array("descriptor"), config_.descriptor_dim()}, {out.array("rot_mat"), 3 * config_.repformer.g2_dim}, {}}};
+  const Results results{{{out.array("descriptor"), config_.descriptor_dim()}, {out.array("rot_mat"), 3 * config_.g2_dim()}, {}}};
   run(structure, {}, threads, false, AtomVirial::none, remarks, results,
       [&](auto& evaluator, const Frame& frame, const Seeds&, int n) { evaluator.descriptor(frame, n, nullptr, out); });
 }
@@ -275,7 +288,7 @@ void Model::vjp(const Structure& structure, const Seeds& seeds, int threads, con
     request.forces = request.vjp = true;
     return on_gpu(structure, seeds, request, out, remarks);
   }
-  if (seeds.atom_energy != nullptr) check_parameters(structure.fparam != nullptr, structure.aparam != nullptr || structure.natoms == 0);
+  if (seeds.head != nullptr) check_parameters(structure.fparam != nullptr, structure.aparam != nullptr || structure.natoms == 0);
   const Results results{{{out.array("force"), 3}, {}, {}}};
   run(structure, seeds, threads, true, AtomVirial::none, remarks, results,
       [&](auto& evaluator, const Frame& frame, const Seeds& ordered, int n) { evaluator.vjp(frame, n, nullptr, ordered, out); });
@@ -299,7 +312,7 @@ std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool 
   q.threads = checked_threads(threads);
   q.gradient = gradient;
   q.atom_virial = atom_virial;
-  return f64_ ? Evaluator<double>(*f64_).memory_estimate(q) : Evaluator<float>(*f32_).memory_estimate(q);
+  return f64_ ? Evaluator<double>(config_, *f64_).memory_estimate(q) : Evaluator<float>(config_, *f32_).memory_estimate(q);
 }
 
 }  // namespace dpa2

@@ -18,10 +18,10 @@
 
 namespace dpa2 {
 
-/// What the outputs of a model are: "energy".
-const char* model_kind(const Config& config) noexcept;
-/// Everything that it can be asked for.
+/// Everything that a model can be asked for: what its head computes, then descriptors.
 std::vector<OutputSpec> model_outputs(const Config& config);
+/// Whether an output is one of those that `descriptor` fills, not `evaluate`.
+inline bool of_descriptor(const OutputSpec& spec) { return spec.name == "descriptor" || spec.name == "rot_mat"; }
 
 /// What a caller brings for one frame; lengths in angstrom.
 struct Structure {
@@ -74,7 +74,7 @@ class Model {
   const NeighborSettings& neighbor_settings() const noexcept { return settings_; }
   double skin() const noexcept { return skin_; }
   /// The widest rows that an evaluation exchanges, in numbers of the model's precision.
-  int exchange_width() const noexcept { return f64_ ? f64_->n1 : f32_ ? f32_->n1 : config_.repformer.g1_dim; }
+  int exchange_width() const noexcept { return f64_ ? f64_->n1 : f32_ ? f32_->n1 : config_.base().repformer.g1_dim; }
   /// "cpu" or "cuda:N".
   const std::string& device() const noexcept { return device_; }
   /// What evaluates a model on a GPU; null on the CPU.
@@ -82,10 +82,12 @@ class Model {
   /// Angstrom: a pair closer than this is a mistake. Half of the least distance in the training data, where the model knows it.
   double least_distance() const;
   bool knows_least_distance() const { return config_.min_nbor_dist && *config_.min_nbor_dist > 0.0; }
+  /// Whether atoms of a type have outputs: they are neither virtual nor excluded.
+  bool counts(int type) const noexcept;
   /// Throws invalid_input where a parameter is missing that the model has no default for.
   void check_parameters(bool has_fparam, bool has_aparam) const;
 
-  /// Fills `out` (nall == natoms) and remarks: neighbours beyond sel, the closest pair. `threads` below 1 are 1.
+  /// Fills `out` (nall == natoms), those of the head's outputs that it names, and remarks: neighbours beyond sel, the closest pair. `threads` below 1 are 1.
   void evaluate(const Structure& structure, AtomVirial atom_virial, int threads, const Outputs& out, Remarks& remarks) const;
   void descriptor(const Structure& structure, int threads, const Outputs& out, Remarks& remarks) const;
   /// Minus the gradient of the sum of outputs with the weights `seeds`: out's force, and its virial if asked for.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <new>
 #include <optional>
@@ -75,6 +76,7 @@ class NativeModel {
     return model_->memory_estimate(natoms, neighbors, true, static_cast<dpa2::AtomVirial>(atomic), threads);
   }
 
+  /// What the head computes, under the names of its outputs, and the remarks.
   py::dict evaluate(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
                     const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, int atomic, int threads,
                     bool with_forces) const {
@@ -82,53 +84,37 @@ class NativeModel {
     set_parameters(s, fparam, aparam);
     require(atomic >= 0 && atomic <= 2, "atomic must be 0, 1 or 2");
     require(with_forces || atomic == 0, "the atomic virial is computed with forces only");
-    const py::ssize_t n = s.natoms;
-    py::array_t<double> atom_energy(n);
-    std::optional<py::array_t<double>> forces, virial, atom_virial;
-    if (with_forces) {
-      forces.emplace(std::vector<py::ssize_t>{n, 3});
-      virial.emplace(std::vector<py::ssize_t>{3, 3});
-    }
-    if (atomic != 0) atom_virial.emplace(std::vector<py::ssize_t>{n, 3, 3});
-    double energy = 0.0;
+    py::dict result;
     dpa2::Outputs out;
-    out.set("energy", &energy);
-    if (with_forces) {
-      out.set("force", forces->mutable_data());
-      out.set("virial", virial->mutable_data());
+    for (const dpa2::OutputSpec& spec : model_->outputs()) {
+      const bool derivative = spec.reduction == dpa2::Reduction::none && !spec.of.empty();
+      if (dpa2::of_descriptor(spec) || (derivative && !with_forces) || (derivative && spec.name == "atom_virial" && atomic == 0)) continue;
+      std::vector<py::ssize_t> shape(spec.shape.begin(), spec.shape.end());
+      if (spec.per_atom) shape.insert(shape.begin(), s.natoms);
+      py::array_t<double> array(shape);
+      out.set(spec.name, array.mutable_data());
+      result[py::str(spec.name)] = array;
     }
-    out.set("atom_energy", atom_energy.mutable_data());
-    if (atom_virial) out.set("atom_virial", atom_virial->mutable_data());
     dpa2::Remarks remarks;
     dpa2::python::without_lock([&] { model_->evaluate(s, static_cast<dpa2::AtomVirial>(atomic), threads, out, remarks); });
-    py::dict result;
-    result["energy"] = energy;
-    if (with_forces) {
-      result["forces"] = *forces;
-      result["virial"] = *virial;
-    }
-    result["atom_energy"] = atom_energy;
-    if (atom_virial) result["atom_virial"] = *atom_virial;
     result["remarks"] = to_tuple(remarks);
     return result;
   }
 
-  /// The gradient of the sum of outputs with these weights to coordinates (natoms, 3) and to strain (3, 3).
+  /// The gradient of the sum of outputs with these weights, by name, to coordinates (natoms, 3) and to strain (3, 3).
   py::tuple vjp(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
-                const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, const std::optional<Doubles>& atom_energy,
-                const std::optional<Doubles>& descriptor, int threads) const {
+                const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, const std::map<std::string, Doubles>& weights,
+                int threads) const {
     dpa2::Structure s = structure(coords, types, box, pbc);
     set_parameters(s, fparam, aparam);
     const py::ssize_t n = s.natoms;
     dpa2::Seeds seeds;
-    require(atom_energy || descriptor, "there are no weights");
-    if (atom_energy) {
-      require(atom_energy->size() == n, "the weights of atom_energy have the wrong size");
-      seeds.atom_energy = atom_energy->data();
-    }
-    if (descriptor) {
-      require(descriptor->size() == n * descriptor_dim(), "the weights of descriptor have the wrong size");
-      seeds.descriptor = descriptor->data();
+    require(!weights.empty(), "there are no weights");
+    for (const auto& [name, rows] : weights) {
+      const dpa2::OutputSpec& of_head = dpa2::atom_output(model_->outputs());
+      require(name == of_head.name || name == "descriptor", "there are weights of an output without a gradient");
+      (name == of_head.name ? seeds.head : seeds.descriptor) = rows.data();
+      require(rows.size() == n * (name == of_head.name ? of_head.size() : descriptor_dim()), "weights have the wrong size");
     }
     py::array_t<double> gradient({n, py::ssize_t{3}}), strain({3, 3});
     double *const force = gradient.mutable_data(), *const virial = strain.mutable_data();
@@ -150,7 +136,7 @@ class NativeModel {
     const py::ssize_t n = s.natoms;
     py::array_t<double> desc({n, static_cast<py::ssize_t>(descriptor_dim())});
     std::optional<py::array_t<double>> rotation;
-    if (rot_mat) rotation.emplace(std::vector<py::ssize_t>{n, model_->config().repformer.g2_dim, 3});
+    if (rot_mat) rotation.emplace(std::vector<py::ssize_t>{n, model_->config().g2_dim(), 3});
     dpa2::Outputs out;
     out.set("descriptor", desc.mutable_data());
     if (rotation) out.set("rot_mat", rotation->mutable_data());
@@ -163,7 +149,7 @@ class NativeModel {
   NativeModel() = default;
 
   void set_parameters(dpa2::Structure& s, const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam) const {
-    const dpa2::FittingConfig& fitting = model_->config().fitting;
+    const dpa2::FittingConfig& fitting = model_->config().base().fitting;
     if (fparam) {
       require(fparam->size() == fitting.numb_fparam, "fparam has the wrong size");
       if (fitting.numb_fparam > 0) s.fparam = fparam->data();
@@ -270,8 +256,7 @@ PYBIND11_MODULE(_native, m) {
       .def("evaluate", &NativeModel::evaluate, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
            py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("atomic"), py::arg("threads"), py::arg("forces") = true)
       .def("vjp", &NativeModel::vjp, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
-           py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("atom_energy").none(true), py::arg("descriptor").none(true),
-           py::arg("threads"))
+           py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("weights"), py::arg("threads"))
       .def("descriptor", &NativeModel::descriptor, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
            py::arg("rot_mat"), py::arg("threads"))
       .def("memory_estimate", &NativeModel::memory_estimate, py::arg("natoms"), py::arg("neighbors"), py::arg("atomic"),

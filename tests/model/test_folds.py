@@ -428,13 +428,13 @@ def test_fitting_and_energies() -> None:
 
         energy = net(descriptor)
         vacuum = any(value is not None for value in option["atom_ener"])
-        assert f["energy.vacuum"] == vacuum
+        assert f["head.vacuum"] == vacuum
         if vacuum:
             energy = energy - net(np.zeros_like(descriptor))
         counted = np.array([float(t not in model.config["atom_exclude_types"]) for t in range(ntypes)])
-        np.testing.assert_array_equal(f["energy.counted"][0], counted)
+        np.testing.assert_array_equal(f["head.counted"][0], counted)
         expected = fitting(descriptor, types, counted, fparam, aparam, model.config, model.raw)
-        model.equal("energies", (energy + f["energy.bias"][0]) * f["energy.counted"][0], expected)
+        model.equal("energies", (energy + f["head.bias"][:, 0]) * f["head.counted"][0], expected)
 
 
 def stated_names() -> dict[str, str]:

@@ -185,26 +185,25 @@ struct G1G1 {
 
 struct Fitting {
   Activation kind;
-  int m, in;
+  int m, in, out;
   std::vector<int> widths;
   Vector x;
   Blocks w, b, idt;
-  Vector w_out;
-  double b_out;
+  Vector w_out, b_out;
 
   int before(std::size_t l) const { return l == 0 ? in : widths[l - 1]; }
   int skip(std::size_t l) const { return widths[l] == before(l) ? 1 : widths[l] == 2 * before(l) ? 2 : 0; }
   int last() const { return widths.empty() ? in : widths.back(); }
 
-  Fitting(Random& random, Activation activation, int rows, int input, std::vector<int> layers, bool scaled)
-      : kind(activation), m(rows), in(input), widths(std::move(layers)), x(random.vector(static_cast<long>(rows) * input)) {
+  Fitting(Random& random, Activation activation, int rows, int input, std::vector<int> layers, int output, bool scaled)
+      : kind(activation), m(rows), in(input), out(output), widths(std::move(layers)), x(random.vector(static_cast<long>(rows) * input)) {
     for (std::size_t l = 0; l < widths.size(); ++l) {
       w.push_back(random.vector(static_cast<long>(before(l)) * widths[l], -0.5, 0.5));
       b.push_back(random.vector(widths[l]));
       idt.push_back(scaled && skip(l) != 0 ? random.vector(widths[l], 0.1, 0.5) : Vector());
     }
-    w_out = random.vector(last());
-    b_out = random();
+    w_out = random.vector(static_cast<long>(last()) * out);
+    b_out = random.vector(out);
   }
   Blocks inputs() const { return {x}; }
   template <class S>
@@ -220,13 +219,13 @@ struct Fitting {
       }
       rows = y;
     }
-    Values<S> e{product(rows, w_out, m, last(), 1)};
-    for (S& value : e[0]) value += b_out;
-    return e;
+    Values<S> y{product(rows, w_out, m, last(), out)};
+    for (std::size_t i = 0; i < y[0].size(); ++i) y[0][i] += b_out[i % at(out)];
+    return y;
   }
   template <class T>
   struct Arrays {
-    explicit Arrays(const Fitting& op) : w_out(op.w_out, 1, op.last(), padded<T>(op.last()), 0) {
+    explicit Arrays(const Fitting& op) {
       for (std::size_t l = 0; l < op.widths.size(); ++l) {
         const int k = op.before(l), n = op.widths[l], kp = padded<T>(k), np = padded<T>(n);
         panels.push_back(std::make_unique<Panels<T>>(op.w[l], k, n, kp, np));
@@ -248,14 +247,26 @@ struct Fitting {
       p.nlayers = static_cast<int>(layers.size());
       p.layers = layers.data();
       p.in = padded<T>(op.in);
-      p.w_out = w_out;
-      p.b_out = static_cast<T>(op.b_out);
+      p.width = op.out;
       p.act = activation<T>(op.kind);
+      const int k = op.last(), n = op.out, kp = padded<T>(k), np = padded<T>(n);
+      if (n == 1) {
+        vectors.push_back(std::make_unique<Rows<T>>(op.w_out, 1, k, kp, 0));
+        p.w_out = *vectors.back();
+        p.b_out = static_cast<T>(op.b_out[0]);
+        return;
+      }
+      p.stride = np;
+      panels.push_back(std::make_unique<Panels<T>>(op.w_out, k, n, kp, np));
+      p.out = panels.back()->packed;
+      panels.push_back(std::make_unique<Panels<T>>(transpose(op.w_out, k, n), n, k, np, kp));
+      p.out_t = panels.back()->packed;
+      vectors.push_back(std::make_unique<Rows<T>>(op.b_out, 1, n, np, 0));
+      p.out_b = *vectors.back();
     }
     std::vector<std::unique_ptr<Panels<T>>> panels;
     std::vector<std::unique_ptr<Rows<T>>> vectors;
     std::vector<dpa2::FittingLayer<T>> layers;
-    Rows<T> w_out;
     dpa2::FittingParams<T> p;
   };
   template <class T>
@@ -263,21 +274,30 @@ struct Fitting {
     Arrays<T> a(*this);
     dpa2::Arena arena;
     Rows<T> rows(v[0], m, in, a.p.in, 0);
-    Guarded<T> e(m, NAN, 1), same(m, NAN, 1), dx(static_cast<long>(m) * a.p.in);
-    k.fitting(a.p, m, e, nullptr, rows, arena);
-    k.fitting(a.p, m, same, dx, rows, arena);
-    for (int i = 0; i < m; ++i) CHECK(e(i) == same(i));
-    return {e.values()};
+    const long size = static_cast<long>(m) * a.p.stride;
+    Guarded<T> y(size, NAN, 1), same(size, NAN, 1), dx(static_cast<long>(m) * a.p.in);
+    Rows<T> dy(Vector(at(m * out), 1.0), m, out, a.p.stride, 0);
+    k.fitting(a.p, m, y, nullptr, nullptr, rows, arena);
+    k.fitting(a.p, m, same, dx, dy, rows, arena);
+    for (int i = 0; i < m * a.p.stride; ++i) CHECK(y(i) == same(i));
+    return {y.rows(m, out, a.p.stride)};
   }
   template <class T>
-  Blocks backward(const Kernels<T>& k, const Blocks& v, const Blocks& dy) const {
+  Blocks backward(const Kernels<T>& k, const Blocks& v, const Blocks& seeds) const {
     Arrays<T> a(*this);
     dpa2::Arena arena;
-    Rows<T> rows(v[0], m, in, a.p.in, 0);
-    Guarded<T> e(m, NAN, 1), dx(static_cast<long>(m) * a.p.in);
-    k.fitting(a.p, m, e, dx, rows, arena);
-    Vector g = dx.rows(m, in, a.p.in);  // each row's own energy
-    for (std::size_t i = 0; i < g.size(); ++i) g[i] *= dy[0][i / at(in)];
+    Rows<T> rows(v[0], m, in, a.p.in, 0), dy(seeds[0], m, out, a.p.stride, 0);
+    Guarded<T> y(static_cast<long>(m) * a.p.stride, NAN, 1), dx(static_cast<long>(m) * a.p.in);
+    k.fitting(a.p, m, y, dx, dy, rows, arena);
+    const Vector g = dx.rows(m, in, a.p.in);
+    if (out > 1) return {g};
+    Guarded<T> ones(static_cast<long>(m) * a.p.in);
+    k.fitting(a.p, m, y, ones, nullptr, rows, arena);  // without weights: each row's own number
+    const Vector own = ones.rows(m, in, a.p.in);
+    for (std::size_t i = 0; i < own.size(); ++i) {
+      const double weighted = own[i] * seeds[0][i / at(in)];
+      CHECK(std::abs(weighted - g[i]) <= (sizeof(T) == 4 ? 1e-5 : 1e-13) * (1.0 + std::abs(weighted)));
+    }
     return {g};
   }
 };

@@ -165,9 +165,9 @@ Blocks run(const std::string& name, Call& call) {
   }
   if (name == "fitting") {
     const Activation kind = static_cast<Activation>(g.number());
-    const int m = g.number(), in = g.number();
+    const int m = g.number(), in = g.number(), out = g.number();
     const std::vector<int> widths = g.numbers(g.number());
-    Fitting op(random, kind, m, in, widths, true);
+    Fitting op(random, kind, m, in, widths, out, true);
     op.x = g.block();
     for (std::size_t l = 0; l < widths.size(); ++l) {
       op.w[l] = g.block();
@@ -175,7 +175,7 @@ Blocks run(const std::string& name, Call& call) {
       op.idt[l] = g.block();
     }
     op.w_out = g.block();
-    op.b_out = g.scalar();
+    op.b_out = g.block();
     return finish(op, call);
   }
   throw std::invalid_argument("no operation is called " + name);

@@ -77,7 +77,7 @@ class Case {
     out.set("descriptor", descriptor.data());
     out.set("rot_mat", rotation.data());
     on(c, [&](const Frame& frame) {
-      Evaluator<T> evaluator(model_);
+      Evaluator<T> evaluator(config_, model_);
       evaluator.evaluate(frame, 1, nullptr, AtomVirial::none, out);
       evaluator.descriptor(frame, 1, nullptr, out);
     });
@@ -103,11 +103,11 @@ class Case {
     out.set("virial", g.virial.data());
     out.set("atom_virial", g.atom_virial.data());
     Seeds seeds;
-    if (!w.energy.empty()) seeds.atom_energy = w.energy.data();
+    if (!w.energy.empty()) seeds.head = w.energy.data();
     if (!w.descriptor.empty()) seeds.descriptor = w.descriptor.data();
     if (!w.rotation.empty()) seeds.rot_mat = w.rotation.data();
     on(c, [&](const Frame& frame) {
-      Evaluator<T> evaluator(model_);
+      Evaluator<T> evaluator(config_, model_);
       if (keep_ > 0) evaluator.keep_every(keep_);
       for (int k = 0; k < 2; ++k) evaluator.vjp(frame, threads, nullptr, seeds, out);  // what the first leaves must not matter
     });
@@ -122,7 +122,7 @@ class Case {
     out.set("force", g.force.data());
     out.set("virial", g.virial.data());
     out.set("atom_virial", g.atom_virial.data());
-    on(c, [&](const Frame& frame) { Evaluator<T>(model_).evaluate(frame, 1, nullptr, AtomVirial::edge, out); });
+    on(c, [&](const Frame& frame) { Evaluator<T>(config_, model_).evaluate(frame, 1, nullptr, AtomVirial::edge, out); });
     return g;
   }
 

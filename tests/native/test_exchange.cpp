@@ -34,8 +34,9 @@ struct Result {
 };
 
 template <class T>
-void evaluate(const Prepared<T>& model, const Frame& frame, int threads, Exchange* exchange, Result& result, int keep = 0) {
-  Evaluator<T> evaluator(model);
+void evaluate(const Config& config, const Prepared<T>& model, const Frame& frame, int threads, Exchange* exchange, Result& result,
+              int keep = 0) {
+  Evaluator<T> evaluator(config, model);
   if (keep > 0) evaluator.keep_every(keep);
   Outputs out;
   std::vector<double> unused(result.force.size());
@@ -60,7 +61,7 @@ void evaluate(const Prepared<T>& model, const Frame& frame, int threads, Exchang
   };
   const std::vector<double> energy = weights(1), descriptor = weights(model.descriptor_dim), rotation = weights(3 * model.n2_real);
   Seeds seeds;
-  seeds.atom_energy = energy.data();
+  seeds.head = energy.data();
   seeds.descriptor = descriptor.data();
   seeds.rot_mat = rotation.data();
   Outputs gradient;
@@ -85,7 +86,7 @@ Result whole(const Config& config, const Prepared<T>& model, const System& syste
   frame.wrapped = system.x.data();
   frame.pad_type = system.types[0];
   Result result(system.n(), system.n(), config.descriptor_dim());
-  evaluate(model, frame, threads, nullptr, result, keep);
+  evaluate(config, model, frame, threads, nullptr, result, keep);
   return result;
 }
 
@@ -247,7 +248,7 @@ Result parts(const Config& config, const Prepared<T>& model, const System& syste
     frame.wrapped = rank.x.data();
     frame.pad_type = system.types[0];
     LocalExchange exchange(world, r);
-    evaluate(model, frame, threads, &exchange, results[at(r)], keep);
+    evaluate(config, model, frame, threads, &exchange, results[at(r)], keep);
     forwards[at(r)] = exchange.forwards;
     reverses[at(r)] = exchange.reverses;
   });

@@ -33,7 +33,7 @@ void copied_or_given_away() {
   const Numbers first = numbers(fold(config, file.weights));
   check_weights(config, file.weights);  // they are all there
   CHECK(numbers(fold(config, std::move(file.weights))) == first);
-  CHECK(first.count("layers.0.pair_attention.query") == 1 && first.count("energy.bias") == 1);
+  CHECK(first.count("layers.0.pair_attention.query") == 1 && first.count("head.bias") == 1);
 }
 
 void tensors_are_taken_once() {

@@ -76,8 +76,9 @@ void test_fitting(const std::string& level) {
     for (const int m : {0, 1, 2, 7})
       for (const int in : {6, 17})
         for (const bool scaled : {false, true})
-          check_operation(Fitting(random, scaled ? Activation::tanh : Activation::sigmoid, m, in, widths, scaled), "fitting", level,
-                          bounds);
+          for (const int out : {1, 2, 21})
+            check_operation(Fitting(random, scaled ? Activation::tanh : Activation::sigmoid, m, in, widths, out, scaled), "fitting", level,
+                            bounds);
 }
 
 }  // namespace

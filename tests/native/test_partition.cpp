@@ -74,12 +74,17 @@ void check_merge(const Edges& edges, const Partition& partition, int width, std:
           expected[at(static_cast<std::int64_t>(i) * width + c)] -= value;
         }
   }
-  std::vector<T> out(expected.size() + 1, T(-1));
-  partition.merge(parts, width, out.data());
-  bool equal = true;
-  for (std::size_t i = 0; i < expected.size(); ++i) equal = equal && static_cast<double>(out[i]) == expected[i];
-  CHECK(equal);
-  CHECK(out.back() == T(-1));
+  for (const int stride : {width, width + 3}) {  // alone, and beside others
+    std::vector<T> out(at(static_cast<std::int64_t>(edges.nall) * stride + 1), T(-1));
+    partition.merge(parts, width, out.data(), stride);
+    bool equal = true;
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const std::size_t row = i / at(stride), column = i % at(stride);
+      const bool written = row < at(edges.nall) && column < at(width);
+      equal = equal && static_cast<double>(out[i]) == (written ? expected[row * at(width) + column] : -1.0);
+    }
+    CHECK(equal);
+  }
 }
 
 void test_partition() {

@@ -9,7 +9,7 @@ import numpy as np
 from dpa2.reference.activation import activation
 from dpa2.reference.common import Weights
 from dpa2.reference.env_mat import env_mat
-from dpa2.reference.fitting import fitting_net
+from dpa2.reference.fitting import last_hidden
 from dpa2.reference.linear import linear
 from dpa2.reference.pair_attention import layer_norm
 from dpa2.reference.residual_update import residual_update
@@ -211,16 +211,17 @@ class G2Embed(Operation):
 
 
 class Fitting(Operation):
-    """One pass gives energies and gradients; tests/cuda/test_nodes.py has it on CUDA."""
+    """One pass gives outputs and gradients; tests/cuda/test_nodes.py has it on CUDA."""
 
     name = "fitting"
     widths = (12, 12, 7)
 
-    def __init__(self) -> None:
-        super().__init__("", draw(14, x=(N, 6)))
+    def __init__(self, out: int) -> None:
+        super().__init__(f"to {out}", draw(14, x=(N, 6)))
+        self.out = out
         self.option = {"neuron": list(self.widths), "activation_function": "tanh", "resnet_dt": True}
         weights, before, prefix = {}, 6, "fitting_net.filter_layers.networks.0.layers"
-        for k, width in enumerate((*self.widths, 1)):
+        for k, width in enumerate((*self.widths, out)):
             drawn = draw(15 + k, matrix=(before, width), bias=(width,), idt=(width,))
             drawn["matrix"] *= 0.5
             if k == len(self.widths) or width not in (before, 2 * before):
@@ -230,7 +231,7 @@ class Fitting(Operation):
         self.weights, self.prefix = Weights(weights), prefix
 
     def reference(self, x: Any) -> tuple[Any, ...]:
-        return (fitting_net(x, self.option, self.weights),)
+        return (linear(last_hidden(x, self.option, self.weights), self.weights, f"{self.prefix}.{len(self.widths)}"),)
 
     def cpu(self, run: Cpu, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
         blocks: list[Any] = [x["x"]]
@@ -238,7 +239,7 @@ class Fitting(Operation):
             blocks += [self.weights.get(f"{self.prefix}.{k}.{part}", []) for part in ("matrix", "bias", "idt")]
         last = f"{self.prefix}.{len(self.widths)}"
         blocks += [self.weights[f"{last}.matrix"], self.weights[f"{last}.bias"]]
-        ints = [ACTIVATIONS.index("tanh"), N, 6, len(self.widths), *self.widths]
+        ints = [ACTIVATIONS.index("tanh"), N, 6, self.out, len(self.widths), *self.widths]
         return run(self.name, ints, blocks, seeds)
 
 
@@ -249,5 +250,5 @@ OPERATIONS: list[Operation] = [
     LayerNorm(),
     ResidualUpdate(),
     G2Embed(),
-    Fitting(),
+    *(Fitting(out) for out in (1, 5, 19)),
 ]
