@@ -29,7 +29,7 @@ extern "C" {
 #endif
 
 /* The version of this interface: grows when something is added or changed. @since 3 stands for version 3. */
-#define DPA2_ABI_VERSION 3
+#define DPA2_ABI_VERSION 4
 
 /* @since 1 */
 typedef enum dpa2_status {
@@ -60,9 +60,10 @@ DPA2_API const char *dpa2_last_error(void);
 
 /* What an evaluation has to say although it succeeded. @since 1 */
 typedef enum dpa2_warning {
-  DPA2_WARNING_OVERFLOW = 1,  /* atoms with more neighbours than the model's sel, of which only the nearest are kept */
-  DPA2_WARNING_CLOSE_PAIR = 2 /* a pair closer than half of the least distance in the model's training data where that is known,
-                                 else than 0.5 angstrom: coordinates in another unit than angstrom, or atoms that overlap */
+  DPA2_WARNING_OVERFLOW = 1,   /* atoms with more neighbours than the model's sel, of which only the nearest are kept */
+  DPA2_WARNING_CLOSE_PAIR = 2, /* a pair closer than half of the least distance in the model's training data where that is known,
+                                  else than 0.5 angstrom: coordinates in another unit than angstrom, or atoms that overlap */
+  DPA2_WARNING_CLAMP = 3       /* zbl: atoms so far from their nearest neighbour that their energy is the pair table's. @since 4 */
 } dpa2_warning;
 
 /* All that the last evaluation of this thread has to say, one on a line; "" where there is nothing. Valid until the next call of

@@ -77,6 +77,8 @@ const char* dpa2_last_warning_of(dpa2_warning kind) {
       return messages().overflow.c_str();
     case DPA2_WARNING_CLOSE_PAIR:
       return messages().close_pair.c_str();
+    case DPA2_WARNING_CLAMP:
+      return messages().clamp.c_str();
   }
   return "";
 }

@@ -8,18 +8,13 @@
 namespace dpa2::gate {
 namespace {
 
-double cutoff(const Model& model, Block block) {
-  const NeighborSettings& s = model.neighbor_settings();
-  return block == Block::repinit ? s.repinit.rcut : block == Block::three_body ? s.three.rcut : s.repformer.rcut;
-}
-
-std::string overflow_text(const Model& model, const std::vector<Overflow>& overflow) {
+std::string overflow_text(const std::vector<Overflow>& overflow) {
   const Overflow* worst = nullptr;
   for (const Overflow& o : overflow)
     if (worst == nullptr || o.count - o.sel > worst->count - worst->sel) worst = &o;
   if (worst == nullptr) return {};
   return text("atom ", worst->atom, " has ", worst->count, " neighbours within the cutoff of the model's ", block_name(worst->block),
-              " block (", cutoff(model, worst->block), " angstrom), more than its sel of ", worst->sel, ": only the nearest ", worst->sel,
+              " block (", worst->rcut, " angstrom), more than its sel of ", worst->sel, ": only the nearest ", worst->sel,
               " are kept, so energies jump when their order changes");
 }
 
@@ -31,6 +26,14 @@ std::string close_pair_text(const Model& model, const ClosestPair& closest) {
   const char* of = model.knows_least_distance() ? ", half of the least distance in the model's training data" : "";
   return text(pair, " are ", closest.r, " angstrom from each other, closer than ", least, " angstrom", of,
               ": the energy of such a pair means nothing. Either atoms overlap, or coordinates and cell are not in angstrom (in nm?)");
+}
+
+std::string clamp_text(const Model& model, const Clamped& clamped) {
+  if (clamped.atom < 0) return {};
+  const std::string more = clamped.count > 1 ? text(" (and ", clamped.count - 1, " more)") : "";
+  return text("atom ", clamped.atom, more, " has no neighbour nearer than about ",
+              model.config().smin_alpha * std::log(1 / math::least_weight),
+              " angstrom: as in deepmd-kit its energy is then the pair table's, not the network's");
 }
 
 }  // namespace
@@ -71,9 +74,11 @@ dpa2_status status_of(Status status) {
 
 void set_warnings(const Model& model, const Remarks& remarks) {
   Messages& m = messages();
-  m.overflow = overflow_text(model, remarks.overflow);
+  m.overflow = overflow_text(remarks.overflow);
   m.close_pair = close_pair_text(model, remarks.closest);
-  m.warnings = m.overflow + (m.overflow.empty() || m.close_pair.empty() ? "" : "\n") + m.close_pair;
+  m.clamp = clamp_text(model, remarks.clamped);
+  for (const std::string* one : {&m.overflow, &m.close_pair, &m.clamp})
+    if (!one->empty()) m.warnings += (m.warnings.empty() ? "" : "\n") + *one;
 }
 
 bool finite(const double* rows, std::ptrdiff_t count) {

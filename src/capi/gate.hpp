@@ -28,7 +28,7 @@ struct dpa2_domain {
 namespace dpa2::gate {
 
 struct Messages {
-  std::string error, overflow, close_pair, warnings;  // the last: both, one on a line
+  std::string error, overflow, close_pair, clamp, warnings;  // the last: all of them, one on a line
 };
 Messages& messages();
 dpa2_status fail(dpa2_status status, const char* what) noexcept;
@@ -58,7 +58,7 @@ dpa2_status guarded(F f) {
 template <class F>
 dpa2_status gate(F f) {
   Messages& m = messages();
-  for (std::string* one : {&m.overflow, &m.close_pair, &m.warnings}) one->clear();
+  for (std::string* one : {&m.overflow, &m.close_pair, &m.clamp, &m.warnings}) one->clear();
   return guarded(f);
 }
 

@@ -54,6 +54,7 @@
 #include "fold/g2_embed.hpp"
 #include "fold/head.hpp"
 #include "fold/layer.hpp"
+#include "fold/pair_table.hpp"
 #include "fold/repinit.hpp"
 #include "fold/three_body.hpp"
 
@@ -83,21 +84,30 @@ struct FoldedDescriptor {
 };
 
 struct Folded {
+  bool network = true;  ///< whether there is a descriptor with a head: not if it is a pair table alone
   FoldedDescriptor descriptor;
   FoldedFitting fitting;
-  FoldedHead head;
+  FoldedHead head;                       ///< of zbl: of the network by itself, of all types
+  std::optional<FoldedPairTable> table;  ///< of zbl, and of a part of a combination that is a pair table
+  std::optional<FoldedShare> share;      ///< of zbl
 
   /// Calls f(name, value) for everything that the model has; a value is a Matrix, a Tensor, a double or an int.
   template <class F>
   void for_each(F&& f) const {
-    descriptor.for_each(f);
-    fitting.for_each("fitting", f);
-    head.for_each("head", f);
+    if (network) {
+      descriptor.for_each(f);
+      fitting.for_each("fitting", f);
+      head.for_each("head", f);
+    }
+    if (table) table->for_each("table", f);
+    if (share) share->for_each("share", f);
   }
 };
 
 FoldedDescriptor fold_descriptor(const Config& config, RawTensors& raw);
-/// The weights are those that check_weights has passed.
+/// The weights of one part of a combination under the names that it has by itself; they are taken out.
+Weights take_part(Weights& weights, std::size_t part);
+/// Of anything but a linear combination, whose parts are folded one by one. The weights are those that check_weights has passed.
 Folded fold(const Config& config, Weights weights);
 
 }  // namespace dpa2

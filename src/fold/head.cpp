@@ -1,6 +1,6 @@
 #include "fold/head.hpp"
 
-#include <algorithm>
+#include "fold/pair_table.hpp"
 
 namespace dpa2 {
 
@@ -70,10 +70,7 @@ FoldedHead fold_head(const Config& config, RawTensors& raw) {
     case FittingType::population:
       break;  // the biases of the output are not used
   }
-  f.counted = Matrix(1, ntypes);
-  std::fill(f.counted.a.begin(), f.counted.a.end(), 1.0);
-  for (const int t : config.atom_exclude_types)
-    if (t >= 0 && t < ntypes) f.counted(0, t) = 0.0;
+  f.counted = fold_counted(config);
   f.vacuum = fitting.has_atom_ener;
   return f;
 }

@@ -49,6 +49,7 @@ struct HeadParams {
 
 template <class T>
 struct Prepared {
+  using Scalar = T;
   /// Layers are released as they are packed.
   Prepared(const Config& config, Folded folded);
 

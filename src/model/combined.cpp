@@ -25,9 +25,7 @@ void clear(const Frame& frame, const Outputs& out) {
   if (double* atom_virial = out.array("atom_virial")) std::fill_n(atom_virial, 9 * nall, 0.0);
 }
 
-PairForces forces(const Outputs& out, bool deepmd) {
-  return {out.array("force"), out.array("virial"), out.array("atom_virial"), deepmd};
-}
+PairForces forces(const Outputs& out, bool deepmd) { return {out.array("force"), out.array("virial"), out.array("atom_virial"), deepmd}; }
 
 }  // namespace
 
@@ -79,8 +77,7 @@ void ZblEvaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchan
   network.set("atom_energy", energies_.data());
   for (const char* name : {"force", "virial", "atom_virial"}) network.set(name, out.array(name));
   network_.evaluate(of_network, threads, exchange, atom_virial, network);
-  if (gradient)
-    zbl_.gradient(frame, network_.partition(), frame.weights, energies_.data(), forces(out, atom_virial == AtomVirial::deepmd));
+  if (gradient) zbl_.gradient(frame, network_.partition(), frame.weights, energies_.data(), forces(out, atom_virial == AtomVirial::deepmd));
   zbl_.mix(frame, energies_.data());
   write_energies(frame, energies_, out);
 }

@@ -73,11 +73,15 @@ void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& a
   frame.types = domain.types;
   frame.fparam = domain.fparam;
   frame.aparam = domain.aparam;
+  frame.weights = domain.weights;
   frame.pad_type = domain.pad_type;
   remarks.overflow = frame.edges->overflow;
   remarks.closest = frame.edges->closest;
   try {
-    w.evaluator->with([&](auto& evaluator) { f(evaluator, frame, domain.threads); });
+    w.evaluator->with([&](auto& evaluator) {
+      f(evaluator, frame, domain.threads);
+      remarks.clamped = evaluator.clamped(atoms_.ids);
+    });
   } catch (...) {
     work_.remove_if([&](const Work& o) { return o.model == model; });  // its buffers may be half filled
     throw;
@@ -110,11 +114,33 @@ void Domain::on_gpu(const std::shared_ptr<const Model>& model, const DomainFrame
   remarks = found.at(0);
 }
 
+/// As far as a combination needs them before its parts look.
+void Domain::check_types(const Model& model, const DomainFrame& domain) const {
+  check_atoms(atoms_.coords, domain.types, atoms_.nall, model.config().ntypes(), atoms_.ids);
+}
+
+DomainFrame Domain::of_part(const LinearCombination::Part& part, const DomainFrame& domain, const int* types) {
+  DomainFrame f = domain;
+  f.types = types;
+  if (domain.pad_type >= 0) f.pad_type = part.types[static_cast<std::size_t>(domain.pad_type)];
+  return f;
+}
+
 void Domain::evaluate(const std::shared_ptr<const Model>& model, const DomainFrame& domain, AtomVirial atom_virial, const Outputs& out,
                       Remarks& remarks) {
   // The wrapped positions that deepmd-kit's kind refers to are the whole system's, not a part's.
   if (atom_virial == AtomVirial::deepmd) throw invalid_input("the atomic virial of deepmd-kit is not defined for a part of a system");
   model->check_parameters(domain.fparam != nullptr, domain.aparam != nullptr || atoms_.nlocal == 0);
+  if (const LinearCombination* linear = model->linear()) {
+    check_types(*model, domain);
+    return linear->evaluate(
+        atoms_.nlocal, atoms_.nall, domain.types, domain.weights, out, remarks,
+        [&](const LinearCombination::Part& part, const int* types, const double* weights, const Outputs& own, Remarks& found) {
+          DomainFrame f = of_part(part, domain, types);
+          f.weights = weights;
+          evaluate(part.model, f, atom_virial, own, found);
+        });
+  }
   if (model->gpu() != nullptr) {
     gpu::Request request;
     request.forces = out.array("force") != nullptr;
@@ -126,6 +152,11 @@ void Domain::evaluate(const std::shared_ptr<const Model>& model, const DomainFra
 }
 
 void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& domain, const Outputs& out, Remarks& remarks) {
+  if (const LinearCombination* linear = model->linear()) {
+    check_types(*model, domain);
+    const std::vector<int> types = LinearCombination::types_of(linear->base(), domain.types, atoms_.nall);
+    return descriptor(linear->base().model, of_part(linear->base(), domain, types.data()), out, remarks);
+  }
   if (model->gpu() != nullptr) {
     gpu::Request request;
     request.energy = false;
@@ -139,6 +170,12 @@ void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainF
 
 void Domain::vjp(const std::shared_ptr<const Model>& model, const DomainFrame& domain, const Seeds& seeds, const Outputs& out,
                  Remarks& remarks) {
+  if (const LinearCombination* linear = model->linear()) {
+    check_types(*model, domain);
+    return linear->vjp(atoms_.nlocal, atoms_.nall, domain.types, seeds, out, remarks,
+                       [&](const LinearCombination::Part& part, const int* types, const Seeds& own_seeds, const Outputs& own,
+                           Remarks& found) { vjp(part.model, of_part(part, domain, types), own_seeds, own, found); });
+  }
   if (seeds.head != nullptr) model->check_parameters(domain.fparam != nullptr, domain.aparam != nullptr || atoms_.nlocal == 0);
   if (model->gpu() != nullptr) {
     gpu::Request request;

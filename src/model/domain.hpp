@@ -24,7 +24,7 @@ struct DomainAtoms {
 struct DomainFrame {
   const int* types = nullptr;  ///< (nall) of the model's type map, < 0 for atoms that take no part
   int pad_type = 0;
-  const double *fparam = nullptr, *aparam = nullptr;
+  const double *fparam = nullptr, *aparam = nullptr, *weights = nullptr;
   Exchange* exchange = nullptr;
   int threads = 1;
 };
@@ -63,6 +63,8 @@ class Domain {
   const Edges& lists(const Model& model, const DomainFrame& frame);
   void require_no_ghosts(const Edges& edges) const;
   Work& work(const std::shared_ptr<const Model>& model);
+  void check_types(const Model& model, const DomainFrame& domain) const;
+  static DomainFrame of_part(const LinearCombination::Part& part, const DomainFrame& domain, const int* types);
   template <class F>
   void run(const std::shared_ptr<const Model>& model, const DomainFrame& frame, Remarks& remarks, F f);
   void on_gpu(const std::shared_ptr<const Model>& model, const DomainFrame& frame, const gpu::Request& request, const Seeds& seeds,

@@ -46,6 +46,11 @@ class Evaluator {
   /// work, as an evaluation does by itself when memory is short (workspace.hpp). Results are the same bits.
   void keep_every(int layers) { descriptor_.save({layers, false}); }
 
+  /// Of the last evaluation: how the centres were shared out, and what the head gave for the atoms, (nlocal, width).
+  const Partition& partition() { return descriptor_.workspace().partition; }
+  const double* values() { return descriptor_.workspace().values.data(); }
+  [[nodiscard]] static Clamped clamped(const int*) { return {}; }
+
   /// Bytes held by the workspace.
   std::size_t bytes() { return descriptor_.workspace().held(); }
   /// Bytes that a first evaluation like this takes (memory.hpp).

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <utility>
 
-#include "fold/pair_table.hpp"
+#include "fold/folded.hpp"
 #include "model/model.hpp"
 
 namespace dpa2 {
@@ -18,15 +18,6 @@ struct Sum {
   double* to = nullptr;
 };
 
-/// The weights of one part under the names that it has by itself.
-Weights part_weights(Weights& all, std::size_t part) {
-  const std::string prefix = "models." + std::to_string(part) + ".";
-  Weights out;
-  for (auto at = all.lower_bound(prefix); at != all.end() && at->first.compare(0, prefix.size(), prefix) == 0; at = all.erase(at))
-    out.emplace(at->first.substr(prefix.size()), std::move(at->second));
-  return out;
-}
-
 /// Every block's worst atom, the first part's where several have one; the closest of all pairs.
 void merge(Remarks& all, const Remarks& of_part) {
   for (const Overflow& o : of_part.overflow)
@@ -38,17 +29,17 @@ void merge(Remarks& all, const Remarks& of_part) {
 }  // namespace
 
 /// Memory of one evaluation.
-struct Linear::Work {
+struct LinearCombination::Work {
   std::vector<double> energies, atom_energy, weights, rows;
 };
 
-struct Linear::Pool {
+struct LinearCombination::Pool {
   std::mutex mutex;
   std::vector<std::unique_ptr<Work>> idle;
 };
 
 /// A Work that goes back when it is done with.
-class Linear::Borrowed {
+class LinearCombination::Borrowed {
  public:
   explicit Borrowed(Pool& pool) : pool_(pool) {
     const std::lock_guard<std::mutex> lock(pool_.mutex);
@@ -74,8 +65,8 @@ class Linear::Borrowed {
   std::unique_ptr<Work> work_;
 };
 
-Linear::Linear(const Config& config, Weights weights, const std::string& precision, double skin, const std::string& device,
-               const gpu::Hooks& hooks)
+LinearCombination::LinearCombination(const Config& config, Weights weights, const std::string& precision, double skin,
+                                     const std::string& device, const gpu::Hooks& hooks)
     : pool_(std::make_unique<Pool>()) {
   for (std::size_t k = 0; k < config.models.size(); ++k) {
     const Config& from = config.models[k];
@@ -84,7 +75,7 @@ Linear::Linear(const Config& config, Weights weights, const std::string& precisi
     for (const std::string& name : config.type_map)
       part.types.push_back(static_cast<int>(std::find(from.type_map.begin(), from.type_map.end(), name) - from.type_map.begin()));
     // A skin reaches beyond the part's own cutoff, which may be shorter.
-    part.model = std::make_shared<Model>(from, part_weights(weights, k), precision, std::min(skin, from.rcut()), true, device, hooks);
+    part.model = std::make_shared<Model>(from, take_part(weights, k), precision, std::min(skin, from.rcut()), true, device, hooks);
     if (&from == &config.base()) base_ = k;
     parts_.push_back(std::move(part));
   }
@@ -92,20 +83,20 @@ Linear::Linear(const Config& config, Weights weights, const std::string& precisi
   for (const double counted : fold_counted(config).a) counted_.push_back(counted != 0);
 }
 
-Linear::~Linear() = default;
+LinearCombination::~LinearCombination() = default;
 
-std::vector<int> Linear::types_of(const Part& part, const int* types, int n) {
+std::vector<int> LinearCombination::types_of(const Part& part, const int* types, int n) {
   std::vector<int> out(static_cast<std::size_t>(n));
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = types[i] < 0 ? -1 : part.types[static_cast<std::size_t>(types[i])];
   return out;
 }
 
-double Linear::factor(const Part& part, int type, double weight) const {
+double LinearCombination::factor(const Part& part, int type, double weight) const {
   return type >= 0 && counted_[static_cast<std::size_t>(type)] != 0 ? part.weight * weight : 0.0;
 }
 
-void Linear::evaluate(int nlocal, int nall, const int* types, const double* weights, const Outputs& out, Remarks& remarks,
-                      const Evaluate& of_part) const {
+void LinearCombination::evaluate(int nlocal, int nall, const int* types, const double* weights, const Outputs& out, Remarks& remarks,
+                                 const Evaluate& of_part) const {
   const Borrowed work(*pool_);
   const std::size_t n = static_cast<std::size_t>(nlocal), all = static_cast<std::size_t>(nall);
   const Sum sums[] = {
@@ -148,8 +139,8 @@ void Linear::evaluate(int nlocal, int nall, const int* types, const double* weig
   if (double* atom_energy = out.array("atom_energy")) std::copy(work->energies.begin(), work->energies.end(), atom_energy);
 }
 
-void Linear::vjp(int nlocal, int nall, const int* types, const Seeds& seeds, const Outputs& out, Remarks& remarks,
-                 const Vjp& of_part) const {
+void LinearCombination::vjp(int nlocal, int nall, const int* types, const Seeds& seeds, const Outputs& out, Remarks& remarks,
+                            const Vjp& of_part) const {
   const Borrowed work(*pool_);
   const std::size_t n = static_cast<std::size_t>(nlocal), all = static_cast<std::size_t>(nall);
   const Sum sums[] = {

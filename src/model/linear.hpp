@@ -18,7 +18,7 @@ namespace dpa2 {
 class Model;
 struct Seeds;
 
-class Linear {
+class LinearCombination {
  public:
   struct Part {
     std::shared_ptr<const Model> model;
@@ -26,9 +26,9 @@ class Linear {
     std::vector<int> types;  ///< of the combination -> of the part
   };
   /// Arguments as for Model.
-  Linear(const Config& config, Weights weights, const std::string& precision, double skin, const std::string& device,
-         const gpu::Hooks& hooks);
-  ~Linear();
+  LinearCombination(const Config& config, Weights weights, const std::string& precision, double skin, const std::string& device,
+                    const gpu::Hooks& hooks);
+  ~LinearCombination();
 
   [[nodiscard]] const std::vector<Part>& parts() const noexcept { return parts_; }
   /// The first one with a descriptor.

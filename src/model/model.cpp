@@ -17,10 +17,22 @@ namespace dpa2 {
 
 AnyEvaluator::AnyEvaluator(const Model& model) {
   if (model.gpu_) throw internal_error("an evaluator of the CPU for a model on ", model.device());
+  const Config& network = model.config_.base();
+  const auto on = [&](const auto& prepared) {
+    using T = typename std::decay_t<decltype(prepared)>::Scalar;
+    if (model.share_)
+      evaluator_ = std::make_unique<ZblEvaluator<T>>(network, prepared, *model.table_, *model.share_);
+    else
+      evaluator_ = std::make_unique<Evaluator<T>>(network, prepared);
+  };
   if (model.f64_)
-    f64_ = std::make_unique<Evaluator<double>>(model.config_, *model.f64_);
+    on(*model.f64_);
+  else if (model.f32_)
+    on(*model.f32_);
+  else if (model.table_)
+    evaluator_ = std::make_unique<TableEvaluator>(*model.table_);
   else
-    f32_ = std::make_unique<Evaluator<float>>(model.config_, *model.f32_);
+    throw internal_error("an evaluator of a linear combination");
 }
 
 /// One evaluation's memory.
@@ -76,7 +88,7 @@ struct Model::Session {
   Structure as_listed;  ///< this step's structure in the order of the candidates
   bool candidates_hold = false;
   std::vector<int> place, rows;
-  std::vector<double> aparam, head_seeds, descriptor_seeds, rot_mat_seeds;
+  std::vector<double> weights, aparam, head_seeds, descriptor_seeds, rot_mat_seeds;
   NeighborBuilder builder;
   Edges edges;
   std::vector<double> wrapped;
@@ -125,7 +137,7 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
       precision_(precision.empty() ? config_.precision : precision),
       device_(device_name(device_number(device))),
       outputs_(model_outputs(config_)),
-      settings_(dpa2::neighbor_settings(config_)),
+      settings_(config_.type == Combination::linear ? NeighborSettings{} : dpa2::neighbor_settings(config_)),
       skin_(skin),
       pool_(std::make_unique<Pool>()) {
   if (!(skin >= 0.0 && skin <= config_.rcut()))
@@ -134,16 +146,25 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
   check_weights(config_, weights, !values_checked);
   if (precision_ != "float64" && precision_ != "float32")
     throw invalid_input("precision must be 'float64' or 'float32', not '", precision_, "'");
-  Folded folded = fold(config_, std::move(weights));
   const int number = device_number(device);
-  if (number >= 0 && config_.fitting.type != FittingType::ener)
+  if (config_.type == Combination::linear) {
+    linear_ = std::make_unique<LinearCombination>(config_, std::move(weights), precision_, skin_, device, hooks);
+    return;
+  }
+  Folded folded = fold(config_, std::move(weights));
+  if (number < 0) {
+    table_ = std::move(folded.table);
+    share_ = std::move(folded.share);
+  }
+  const Config& network = config_.base();
+  if (number >= 0 && (network.fitting.type != FittingType::ener || folded.table))
     throw unsupported("a model of the kind ", kind(), " is evaluated on the CPU only");
   if (number >= 0)
     gpu_ = gpu::make_engine(config_, folded, precision_, number, std::move(hooks));
-  else if (precision_ == "float64")
-    f64_ = std::make_unique<Prepared<double>>(config_, std::move(folded));
-  else
-    f32_ = std::make_unique<Prepared<float>>(config_, std::move(folded));
+  else if (folded.network && precision_ == "float64")
+    f64_ = std::make_unique<Prepared<double>>(network, std::move(folded));
+  else if (folded.network)
+    f32_ = std::make_unique<Prepared<float>>(network, std::move(folded));
 }
 
 Model::~Model() = default;
@@ -210,6 +231,8 @@ void Model::run(const Structure& structure, const Seeds& seeds, int threads, boo
     order.gather(memory.data(), rows, width);
     rows = memory.data();
   };
+  frame.weights = structure.weights;
+  arrange(frame.weights, 1, s.weights);
   arrange(frame.aparam, config_.base().fitting.numb_aparam, s.aparam);
   arrange(ordered.head, atom_output(outputs_).size(), s.head_seeds);
   arrange(ordered.descriptor, config_.descriptor_dim(), s.descriptor_seeds);
@@ -223,7 +246,10 @@ void Model::run(const Structure& structure, const Seeds& seeds, int threads, boo
     }
     frame.wrapped = s.wrapped.data();
   }
-  s.evaluator.with([&](auto& evaluator) { f(evaluator, frame, ordered, threads); });
+  s.evaluator.with([&](auto& evaluator) {
+    f(evaluator, frame, ordered, threads);
+    remarks.clamped = evaluator.clamped(order.atoms());
+  });
   if (order.active())
     for (const Rows& r : results)
       if (r.data != nullptr) order.restore(r.data, r.width);
@@ -250,7 +276,26 @@ void Model::check_parameters(bool has_fparam, bool has_aparam) const {
     throw invalid_input("the model needs aparam (", fitting.numb_aparam, " values per atom)");
 }
 
+int Model::exchange_width() const noexcept {
+  int widest = f64_ ? f64_->n1 : f32_ ? f32_->n1 : gpu_ ? config_.base().repformer.g1_dim : 0;
+  if (linear_)
+    for (const LinearCombination::Part& part : linear_->parts()) widest = std::max(widest, part.model->exchange_width());
+  return widest;
+}
+
 void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int threads, const Outputs& out, Remarks& remarks) const {
+  if (linear_) {
+    const int n = structure.natoms;
+    check_atoms(structure.coords, structure.types, n, config_.ntypes(), nullptr);
+    return linear_->evaluate(
+        n, n, structure.types, structure.weights, out, remarks,
+        [&](const LinearCombination::Part& part, const int* types, const double* weights, const Outputs& own, Remarks& found) {
+          Structure s = structure;
+          s.types = types;
+          s.weights = weights;
+          part.model->evaluate(s, atom_virial, threads, own, found);
+        });
+  }
   if (gpu_) {
     gpu::Request request;
     request.forces = out.array("force") != nullptr;
@@ -269,6 +314,13 @@ void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int thr
 }
 
 void Model::descriptor(const Structure& structure, int threads, const Outputs& out, Remarks& remarks) const {
+  if (linear_) {
+    check_atoms(structure.coords, structure.types, structure.natoms, config_.ntypes(), nullptr);
+    const std::vector<int> types = LinearCombination::types_of(linear_->base(), structure.types, structure.natoms);
+    Structure s = structure;
+    s.types = types.data();
+    return linear_->base().model->descriptor(s, threads, out, remarks);
+  }
   if (gpu_) {
     gpu::Request request;
     request.energy = false;
@@ -282,6 +334,17 @@ void Model::descriptor(const Structure& structure, int threads, const Outputs& o
 }
 
 void Model::vjp(const Structure& structure, const Seeds& seeds, int threads, const Outputs& out, Remarks& remarks) const {
+  if (linear_) {
+    const int n = structure.natoms;
+    check_atoms(structure.coords, structure.types, n, config_.ntypes(), nullptr);
+    return linear_->vjp(
+        n, n, structure.types, seeds, out, remarks,
+        [&](const LinearCombination::Part& part, const int* types, const Seeds& own_seeds, const Outputs& own, Remarks& found) {
+          Structure s = structure;
+          s.types = types;
+          part.model->vjp(s, own_seeds, threads, own, found);
+        });
+  }
   if (gpu_) {
     gpu::Request request;
     request.energy = false;
@@ -298,6 +361,14 @@ std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool 
   if (gpu_) throw unsupported("memory is estimated for the CPU only, and the model is on ", device_);
   if (natoms < 0) throw invalid_input("the number of atoms is negative: ", natoms);
   if (!(neighbors >= 0.0) || !std::isfinite(neighbors)) throw invalid_input("the number of neighbours is ", neighbors);
+  if (linear_) {  // parts keep their memory while others are evaluated
+    Count sum = 0;
+    for (const LinearCombination::Part& part : linear_->parts()) {
+      const double reached = neighbors * std::pow(part.model->config().rcut() / config_.rcut(), 3);
+      sum = sum + part.model->memory_estimate(natoms, reached, gradient, atom_virial, threads);
+    }
+    return sum.value();
+  }
   const double rcut = settings_.repinit.rcut, n = static_cast<double>(natoms), volume = 4.0 / 3.0 * std::acos(-1.0) * rcut * rcut * rcut;
   const auto edges = [&](const ListSpec& list) {
     return Count::of(n * std::min<double>(list.nsel, neighbors * std::pow(list.rcut / rcut, 3))).value();
@@ -312,7 +383,9 @@ std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool 
   q.threads = checked_threads(threads);
   q.gradient = gradient;
   q.atom_virial = atom_virial;
-  return f64_ ? Evaluator<double>(config_, *f64_).memory_estimate(q) : Evaluator<float>(config_, *f32_).memory_estimate(q);
+  std::int64_t bytes = 0;
+  AnyEvaluator(*this).with([&](const auto& evaluator) { bytes = evaluator.memory_estimate(q); });
+  return bytes;
 }
 
 }  // namespace dpa2

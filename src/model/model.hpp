@@ -4,12 +4,15 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "gpu/engine.hpp"
 #include "heads/output.hpp"
-#include "model/evaluate.hpp"
+#include "model/combined.hpp"
+#include "model/linear.hpp"
 #include "neighbors/box.hpp"
 #include "neighbors/build.hpp"
 #include "neighbors/settings.hpp"
@@ -29,28 +32,28 @@ struct Structure {
   const double* coords = nullptr;  ///< (natoms, 3), anywhere in space
   const int* types = nullptr;      ///< (natoms), index into the type map; < 0: virtual
   Box box;
-  const double* fparam = nullptr;  ///< (numb_fparam) or null: the model's default
-  const double* aparam = nullptr;  ///< (natoms, numb_aparam) or null where the model has none
+  const double* fparam = nullptr;   ///< (numb_fparam) or null: the model's default
+  const double* aparam = nullptr;   ///< (natoms, numb_aparam) or null where the model has none
+  const double* weights = nullptr;  ///< (natoms): forces and virials are those of the weighted sum of the atoms' energies; null: ones
 };
 
 class Model;
 
-/// The evaluator of a model, whatever its precision.
+/// The evaluator of a model, whatever it is and whatever its precision; not of a linear combination, which has one for every part.
 class AnyEvaluator {
  public:
   explicit AnyEvaluator(const Model& model);
   /// f(evaluator)
   template <class F>
   void with(F f) {
-    if (f64_)
-      f(*f64_);
-    else
-      f(*f32_);
+    std::visit([&](auto& evaluator) { f(*evaluator); }, evaluator_);
   }
 
  private:
-  std::unique_ptr<Evaluator<double>> f64_;
-  std::unique_ptr<Evaluator<float>> f32_;
+  template <class E>
+  using Own = std::unique_ptr<E>;  // evaluators stay where they are
+  std::variant<Own<Evaluator<double>>, Own<Evaluator<float>>, Own<ZblEvaluator<double>>, Own<ZblEvaluator<float>>, Own<TableEvaluator>>
+      evaluator_;
 };
 
 /// Immutable; any number of threads may evaluate at once, each evaluation in a workspace of its own that is reused. On a GPU they take
@@ -74,11 +77,13 @@ class Model {
   const NeighborSettings& neighbor_settings() const noexcept { return settings_; }
   double skin() const noexcept { return skin_; }
   /// The widest rows that an evaluation exchanges, in numbers of the model's precision.
-  int exchange_width() const noexcept { return f64_ ? f64_->n1 : f32_ ? f32_->n1 : config_.base().repformer.g1_dim; }
+  int exchange_width() const noexcept;
   /// "cpu" or "cuda:N".
   const std::string& device() const noexcept { return device_; }
   /// What evaluates a model on a GPU; null on the CPU.
   gpu::Engine* gpu() const noexcept { return gpu_.get(); }
+  /// The parts of a linear combination, which has no lists and no evaluator itself; null: it is none.
+  const LinearCombination* linear() const noexcept { return linear_.get(); }
   /// Angstrom: a pair closer than this is a mistake. Half of the least distance in the training data, where the model knows it.
   double least_distance() const;
   bool knows_least_distance() const { return config_.min_nbor_dist && *config_.min_nbor_dist > 0.0; }
@@ -124,7 +129,10 @@ class Model {
   double skin_ = 0.0;
   std::unique_ptr<Prepared<double>> f64_;
   std::unique_ptr<Prepared<float>> f32_;
+  std::optional<FoldedPairTable> table_;  ///< on the CPU, of zbl and of tables
+  std::optional<FoldedShare> share_;
   std::unique_ptr<gpu::Engine> gpu_;
+  std::unique_ptr<LinearCombination> linear_;
   std::unique_ptr<Pool> pool_;
 };
 

@@ -32,6 +32,7 @@ struct Overflow {
   int atom = 0;
   int count = 0;
   int sel = 0;
+  double rcut = 0;  // angstrom
 };
 
 // The two atoms nearest to each other among those that interact: angstrom, numbers as in Overflow. No pair within the cutoff: i < 0.

@@ -101,10 +101,10 @@ void Finisher::order_ties(int n) {
   }
 }
 
-void Finisher::note(Block block, int atom, int count, int sel) {
+void Finisher::note(Block block, int atom, int count, int sel, double rcut) {
   Overflow& worst = worst_[static_cast<int>(block)];
   atom = id(atom);
-  if (count > sel && (count > worst.count || (count == worst.count && atom < worst.atom))) worst = {block, atom, count, sel};
+  if (count > sel && (count > worst.count || (count == worst.count && atom < worst.atom))) worst = {block, atom, count, sel, rcut};
 }
 
 void Finisher::merge_overflow(Overflow (&worst)[3]) const {
@@ -136,9 +136,9 @@ void Finisher::finish(int i, int row, int n, const int* types, Edges& edges) {
   const int within_three = s.use_three ? cut(n, s.three.rcut) : 0;
   const int rep = std::min({within_repformer, s.repformer.nsel, kept});
   const int three = std::min({within_three, s.three.nsel, kept});
-  note(Block::repinit, i, n, most);
-  note(Block::repformer, i, within_repformer, s.repformer.nsel);
-  if (s.use_three) note(Block::three_body, i, within_three, s.three.nsel);
+  note(Block::repinit, i, n, most, s.repinit.rcut);
+  note(Block::repformer, i, within_repformer, s.repformer.nsel, s.repformer.rcut);
+  if (s.use_three) note(Block::three_body, i, within_three, s.three.nsel, s.three.rcut);
   order_ties(n);
 
   reserve(kept);

@@ -51,7 +51,7 @@ class Finisher {
   void sort(int n);
   [[nodiscard]] int cut(int n, double rcut) const;
   void order_ties(int n);
-  void note(Block block, int atom, int count, int sel);
+  void note(Block block, int atom, int count, int sel, double rcut);
 
   [[nodiscard]] int id(int atom) const { return ids_ != nullptr ? ids_[atom] : atom; }
 

@@ -9,7 +9,7 @@ NeighborSettings neighbor_settings(const Config& c) {
   s.kept = c.kept;
   if (c.type == Combination::linear) throw internal_error("the parts of a linear combination have lists of their own");
   if (c.table) {
-    s.repinit = {c.table->rcut, c.table->nsel};
+    s.repinit = s.repformer = {c.table->rcut, c.table->nsel};
   } else {
     const Config& network = c.base();
     s.repinit = {network.repinit.rcut, network.repinit.nsel};
