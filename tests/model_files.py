@@ -130,23 +130,45 @@ def write_stream(
 
 def definition(model: ModelData) -> dict[str, Any]:
     """The model definition that deepmd-kit keeps: the options without what only dpa2 has."""
+    config = json.loads(json.dumps(model.config))
     keys = ("type_map", "descriptor", "fitting_net", "pair_exclude_types", "atom_exclude_types")
-    return {key: json.loads(json.dumps(model.config[key])) for key in keys}
+    out = {key: config[key] for key in keys if key in config}
+    if config.get("type") == "zbl":
+        network = config["models"][0]
+        more = {"sw_rmin": config["sw_rmin"], "sw_rmax": config["sw_rmax"], "smin_alpha": 0.2}
+        return {**out, **network, **more, "use_srtab": "table.txt"}
+    if config.get("type") == "linear_ener":
+        children = [
+            child if "descriptor" in child else {key: child[key] for key in ("type", "type_map", "rcut", "sel")}
+            for child in config["models"]
+        ]
+        return {**out, "type": "linear_ener", "weights": config["weights"], "models": children}
+    return out
+
+
+def table_info(child: dict[str, Any]) -> np.ndarray:
+    """What deepmd-kit keeps beside a table of pairs: begin, step, pieces, types."""
+    return np.array([child["rmin"], child["step"], child["nspline"], len(child["type_map"])])
 
 
 def state(model: ModelData, prefix: str = "atomic_model.", slots: int = 3) -> dict[str, Any]:
     """The tensors of a model under the names of a state dict, with the repetitions and extras of the real ones."""
     out: dict[str, Any] = {}
     for name, array in model.weights.items():
-        if name == "descriptor.econf_tebd":
+        if name.endswith("descriptor.econf_tebd"):
             continue
         if name.endswith((".mean", ".stddev")):
             array = np.repeat(array[:, None], slots, axis=1)
         out[prefix + name] = array
         if ".networks." in name:
             out[prefix + name.replace(".networks.", "._networks.")] = array
-    out[prefix + "descriptor.repinit.compress_info.0"] = np.zeros(0)
-    out[prefix + "descriptor.repinit.compress_data.0"] = np.zeros(0)
+    for k, child in enumerate(model.config.get("models", [model.config])):
+        part = prefix + (f"models.{k}." if "models" in model.config else "")
+        if "descriptor" in child:
+            out[part + "descriptor.repinit.compress_info.0"] = np.zeros(0)
+            out[part + "descriptor.repinit.compress_data.0"] = np.zeros(0)
+        else:
+            out[part + "tab_info"] = table_info(child)
     distance = model.config["min_nbor_dist"]
     out[prefix.removesuffix("atomic_model.") + "min_nbor_dist"] = np.array(-1.0 if distance is None else distance)
     return out
@@ -242,9 +264,8 @@ def _repformer_layer(weights: dict[str, Any], name: str) -> dict[str, Any]:
     return node
 
 
-def tree(model: ModelData) -> dict[str, Any]:
-    """The serialized tree of a model, arrays as arrays."""
-    weights, config = model.weights, json.loads(json.dumps(model.config))
+def _network(config: dict[str, Any], weights: dict[str, Any]) -> dict[str, Any]:
+    """The node of a model with descriptor and fitting net."""
     d, block = config["descriptor"], "descriptor.repformers"
     node: dict[str, Any] = {k: v for k, v in d.items() if k not in ("repinit", "repformer")}
     node.update({"@class": "Descriptor", "@version": 3, "ntypes": len(config["type_map"])})
@@ -270,16 +291,59 @@ def tree(model: ModelData) -> dict[str, Any]:
             _repformer_layer(weights, f"{block}.layers.{k}") for k in range(d["repformer"]["nlayers"])
         ],
     }
-    fitting = {**config["fitting_net"], "@class": "Fitting", "@version": 4, "mixed_types": True, "dim_out": 1}
+    fitting = _fitting(config["fitting_net"])
     names = ("bias_atom_e", "case_embd", "fparam_avg", "fparam_inv_std", "aparam_avg", "aparam_inv_std")
     fitting["@variables"] = {name: weights.get(f"fitting_net.{name}") for name in names}
+    if (scale := fitting.pop("scale", None)) is not None:
+        fitting["@variables"]["scale"] = np.array(scale)[:, None]
     fitting["nets"] = _collection(weights, "fitting_net.filter_layers")
-    top = {
-        "@class": "Model", "@version": 2, "type": "standard", "type_map": config["type_map"],
-        "pair_exclude_types": config["pair_exclude_types"], "atom_exclude_types": config["atom_exclude_types"],
+    node = {"@class": "Model", "@version": 2, "type": "standard", "descriptor": node, "fitting": fitting}
+    return {**node, **_top(config, weights)}
+
+
+def _fitting(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a fitting net under the names of its node."""
+    kind = options["type"]
+    out = {**options, "@class": "Fitting", "@version": {"polar": 5, "property": 6}.get(kind, 4), "mixed_types": True}
+    names = {"dos": ("numb_dos", "dim_out"), "property": ("property_name", "var_name")}
+    if kind in names:
+        theirs, ours = names[kind]
+        out[ours] = out.pop(theirs)
+    return out
+
+
+def _top(config: dict[str, Any], weights: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type_map": config["type_map"],
+        "pair_exclude_types": config.get("pair_exclude_types", []),
+        "atom_exclude_types": config.get("atom_exclude_types", []),
         "@variables": {"out_bias": weights["out_bias"], "out_std": weights["out_std"]},
-        "descriptor": node, "fitting": fitting,
-    }  # fmt: skip
+    }
+
+
+def _pair_table(config: dict[str, Any], weights: dict[str, Any]) -> dict[str, Any]:
+    """The node of a table of pairs, whose numbers are flat there."""
+    variables = {"tab_info": table_info(config), "tab_data": weights["tab_data"].ravel(), "vdata": np.zeros((2, 4))}
+    tab = {"@class": "PairTab", "@version": 1, "nspline": config["nspline"], "@variables": variables}
+    node = {"@class": "Model", "@version": 2, "type": "pairtab", "tab": tab, "rcut": config["rcut"]}
+    return {**node, "sel": config["sel"], **_top(config, weights)}
+
+
+def tree(model: ModelData) -> dict[str, Any]:
+    """The serialized tree of a model, arrays as arrays."""
+    weights, config = model.weights, json.loads(json.dumps(model.config))
+    if "models" in config:
+        parts = []
+        for k, child in enumerate(config["models"]):
+            prefix = f"models.{k}."
+            own = {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
+            parts.append((_network if "descriptor" in child else _pair_table)(child, own))
+        linear = config["type"] == "linear_ener"
+        keys = ("weights",) if linear else ("sw_rmin", "sw_rmax", "smin_alpha")
+        node = {"@class": "Model", "@version": 3 if linear else 2, "type": "linear" if linear else "zbl"}
+        top = {**node, "models": parts, **{key: config[key] for key in keys}, **_top(config, weights)}
+    else:
+        top = _network(config, weights)
     distance = config["min_nbor_dist"]
     return {
         "software": "deepmd-kit",

@@ -81,7 +81,8 @@ def _draw(rng: np.random.Generator, weight: schema.Weight, config: Config, davg:
     if name.endswith(".case_embd"):
         return np.eye(weight.shape[0])[rng.integers(weight.shape[0])]
     if name.endswith(".default_fparam_tensor"):
-        return np.asarray(config["fitting_net"]["default_fparam"], dtype=np.float64)
+        part = config["models"][int(name.split(".")[1])] if name.startswith("models.") else config
+        return np.asarray(part["fitting_net"]["default_fparam"], dtype=np.float64)
     if name.endswith(("_inv_std", "out_std")):
         return rng.uniform(0.5, 2.0, weight.shape)
     sizes = {"_avg": 0.5, ".bias_atom_e": 2.0, "out_bias": 1.0, "attn2_lm.bias": 0.4, ".bias": 0.5}
@@ -132,8 +133,13 @@ def random_model(
         "min_nbor_dist": None,
         "head": None,
     }
+    return config, random_weights(rng, config, davg, davg_vector)
+
+
+def random_weights(rng: np.random.Generator, config: Config, davg: float = 0.0, davg_vector: bool = False) -> Weights:
+    """The float64 weights of a random model with this canonical configuration, of any kind."""
     expected = schema.expected_weights(config)
-    return config, {name: _draw(rng, weight, config, davg, davg_vector) for name, weight in expected.items()}
+    return {name: _draw(rng, weight, config, davg, davg_vector) for name, weight in expected.items()}
 
 
 def draw_options(rng: np.random.Generator) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .files import ModelData
+from .files import ModelData, schema
 from .files.compression import BLOCKS
 
 Float = NDArray[np.float64]
@@ -54,6 +54,7 @@ class Table:
     """What a table of a compressed model is like.
 
     Attributes:
+        prefix: of the weights of the network that it is in: empty, or "models.<k>." in a combination.
         block: "repinit" or "three_body".
         curves, intervals, channels: its size; every curve has all intervals.
         lower, upper: its range of s.
@@ -61,6 +62,7 @@ class Table:
         nbytes: in the file.
     """
 
+    prefix: str
     block: str
     curves: int
     intervals: int
@@ -149,8 +151,8 @@ def _grid(curve: Curves, lower: float, upper: float, max_error: float, block: st
     )
 
 
-def _table(data: ModelData, block: str, max_error: float) -> tuple[dict[str, Any], Float, Table]:
-    """Grid, weight and description of the table of a block."""
+def _table(data: ModelData, block: str, max_error: float, prefix: str) -> tuple[dict[str, Any], Float, Table]:
+    """Grid, weight and description of the table of a block of a single network."""
     curve = Curves(data, block)
     lower, upper = ranges(data, block)
     margin = 1e-6 * (upper - lower)  # rounding at the ends, in the precision of the kernels
@@ -175,7 +177,8 @@ def _table(data: ModelData, block: str, max_error: float) -> tuple[dict[str, Any
     starts = np.flatnonzero(np.diff(widths, prepend=0))
     counts = np.diff(starts, append=len(widths))
     segments = [[int(n), int(widths[k])] for k, n in zip(starts, counts, strict=True)]
-    facts = Table(block, shape[0], shape[1], shape[3], lower, upper, float(worst[0]), float(worst[1]), table.nbytes)
+    errors = float(worst[0]), float(worst[1])
+    facts = Table(prefix, block, shape[0], shape[1], shape[3], lower, upper, *errors, table.nbytes)
     return {"lower": lower, "step": step, "segments": segments}, table, facts
 
 
@@ -192,18 +195,31 @@ def compress(data: ModelData, max_error: float = DEFAULT_MAX_ERROR) -> tuple[Mod
     if isinstance(max_error, bool) or not isinstance(max_error, (int, float)) or not 1e-12 <= max_error <= 0.1:
         raise InputError(f"max_error must be a number from 1e-12 to 0.1, got {max_error!r}")
     out = decompress(data)
-    entry: dict[str, Any] = {"max_error": float(max_error)}
     facts = []
-    for block in BLOCKS if data.config["descriptor"]["repinit"]["use_three_body"] else ("repinit",):
-        entry[block], out.weights[f"{BLOCKS[block]}.table"], found = _table(data, block, float(max_error))
-        facts.append(found)
-    out.config["compression"] = entry
+    for prefix, part in schema.networks(out.config).items():
+        network = _alone(out, prefix, part)
+        entry: dict[str, Any] = {"max_error": float(max_error)}
+        for block in BLOCKS if part["descriptor"]["repinit"]["use_three_body"] else ("repinit",):
+            entry[block], table, found = _table(network, block, float(max_error), prefix)
+            out.weights[f"{prefix}{BLOCKS[block]}.table"] = table
+            facts.append(found)
+        part["compression"] = entry
     return out, facts
 
 
+def _alone(data: ModelData, prefix: str, part: dict[str, Any]) -> ModelData:
+    """A network of a model as a model by itself."""
+    top = {key: value for key, value in data.config.items() if key in schema.section("model")}
+    config = {"format_version": schema.format_version(), **top, "pair_exclude_types": [], "atom_exclude_types": []}
+    own = {name.removeprefix(prefix): value for name, value in data.weights.items() if name.startswith(prefix)}
+    return ModelData(config | {key: part[key] for key in ("type_map", "descriptor", "fitting_net")}, own)
+
+
 def decompress(data: ModelData) -> ModelData:
-    """The model without tables: its networks are evaluated."""
-    config = {key: copy.deepcopy(value) for key, value in data.config.items() if key != "compression"}
+    """The model without tables in place of its networks; tables of pairs stay."""
+    config = copy.deepcopy(data.config)
+    for part in schema.networks(config).values():
+        part.pop("compression", None)
     return ModelData(config, {name: value for name, value in data.weights.items() if not name.endswith(".table")})
 
 

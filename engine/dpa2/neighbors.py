@@ -16,9 +16,22 @@ from .model import Model
 
 
 def cutoffs(model: Model) -> dict[str, tuple[float, int]]:
-    """The blocks of a model: cutoff in angstrom, and how many neighbours it takes (``sel``)."""
-    descriptor = model.config["descriptor"]
-    repinit, repformer = descriptor["repinit"], descriptor["repformer"]
+    """The blocks of a model: cutoff in angstrom, and how many neighbours it takes (``sel``).
+
+    Those of a combination have the number of the part in their names.
+    """
+    config = model.config
+    found: dict[str, tuple[float, int]] = {}
+    for k, part in enumerate(config.get("models", [config])):
+        own = _cutoffs(part)
+        found |= {f"{name} {k}": limits for name, limits in own.items()} if "models" in config else own
+    return found
+
+
+def _cutoffs(part: dict[str, Any]) -> dict[str, tuple[float, int]]:
+    if "descriptor" not in part:
+        return {"table": (part["rcut"], part["sel"])}
+    repinit, repformer = part["descriptor"]["repinit"], part["descriptor"]["repformer"]
     found = {"repinit": (repinit["rcut"], repinit["nsel"])}
     if repinit["use_three_body"]:
         found["three_body"] = (repinit["three_body_rcut"], repinit["three_body_sel"])

@@ -296,16 +296,18 @@ def test_newer_versions_are_refused(where: str, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"spin": {"use_spin": [True]}}, "spin"),
-        ({"use_srtab": "table.txt"}, "ZBL"),
         ({"modifier": {"type": "dipole_charge"}}, "modifier"),
-        ({"type": "linear_ener"}, "linear_ener"),
+        ({"type": "frozen"}, "frozen"),
+        ({"bridging_method": "ZBL"}, "bridging_method.*DPA-4"),
         ({"descriptor": {"type": "dpa3"}}, "dpa3"),
         ({"descriptor": {"type": "hybrid", "list": []}}, "hybrid"),
         ({"descriptor": {"type": "dpa2", "repinit_rcut": 6.0}}, "alpha"),
+        ({"fitting_net": {"type": "direct_force_ener"}}, "direct_force_ener.*no derivatives"),
         *[
-            ({"fitting_net": {"type": kind}}, kind)
-            for kind in ("dos", "property", "dipole", "polar", "direct_force_ener", "population")
+            ({"fitting_net": {"type": kind}}, f"{kind}.*makes no model of")
+            for kind in ("direct_force", "denoise", "invar", "type_predict")
         ],
+        *[({"fitting_net": {"type": kind}}, f"{kind}.*TensorFlow") for kind in ("wfc", "global_polar")],
     ],
 )
 @pytest.mark.parametrize("kind", ["pt", "pth"])
@@ -321,9 +323,10 @@ def test_other_models_are_refused_by_name(change: dict[str, Any], message: str, 
     ("node", "change", "message"),
     [
         ("descriptor", {"type": "dpa1"}, "dpa1"),
-        ("fitting", {"type": "dos"}, "dos"),
+        ("fitting", {"type": "denoise"}, "denoise"),
         ("fitting", {"mixed_types": False}, "all types"),
-        (None, {"type": "zbl"}, "zbl"),
+        (None, {"type": "spin_ener"}, "spin_ener"),
+        (None, {"type": "linear", "models": [{"type": "linear"}]}, "models.0. is a model of type 'linear'"),
         (None, {"spin": {"use_spin": [True]}}, "spin"),
     ],
 )

@@ -22,6 +22,7 @@ from dpa2 import files
 from dpa2._native import NativeModel
 from dpa2.errors import InputError, ModelFileError
 from dpa2.files import ModelData, native, pickle_reader
+from dpa2.files.assembly import assemble
 from dpa2.files.config import normalise
 from dpa2.files.hdf5_attribute import variable_text
 from dpa2.files.schema import expected_weights
@@ -404,7 +405,7 @@ def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path: Path) -> None:
         raw = file.model(None)
         os.truncate(path, path.stat().st_size - 100_000 if path.stat().st_size > 200_000 else 3000)
         with pytest.raises(ModelFileError, match="shorter"):
-            files._data.assemble(raw)
+            assemble(raw)
 
 
 class BytesPath:

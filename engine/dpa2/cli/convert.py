@@ -41,20 +41,25 @@ def add_command(commands: Any) -> None:
 
 
 def with_precision(data: ModelData, precision: str) -> ModelData:
-    """The model with its weights, and what it says of its precision, in ``precision``."""
+    """The model with its weights, and what it says of its precision, in ``precision``; tables of pairs stay."""
     import copy
 
-    from ..files import ModelData
+    from ..files import ModelData, schema
 
     config = copy.deepcopy(data.config)
-    for part in (config, config["descriptor"], config["fitting_net"]):
-        part["precision"] = precision
-    return ModelData(config, {name: array.astype(precision) for name, array in data.weights.items()})
+    config["precision"] = precision
+    for part in schema.networks(config).values():
+        part["descriptor"]["precision"] = part["fitting_net"]["precision"] = precision
+    weights = {
+        name: array if name.endswith(".tab_data") else array.astype(precision) for name, array in data.weights.items()
+    }
+    return ModelData(config, weights)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from ..files import read, write_safetensors
+    from ..files.schema import kind
 
     common.check_output(args.output, (".safetensors",), [args.input])
     data = read(args.input, args.head)
@@ -62,5 +67,9 @@ def run(args: argparse.Namespace) -> None:
         data = with_precision(data, args.precision)
     write_safetensors(args.output, data)
     parameters = sum(int(array.size) for array in data.weights.values())
-    facts = [" ".join(data.config["type_map"]), data.config["precision"], f"{parameters:,} parameters"]
+    facts = [
+        f"{kind(data.config)} of {' '.join(data.config['type_map'])}",
+        data.config["precision"],
+        f"{parameters:,} parameters",
+    ]
     print(f"{args.output}: {', '.join(facts)}, {os.path.getsize(args.output) / 1e6:.2f} MB")

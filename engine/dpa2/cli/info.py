@@ -50,6 +50,7 @@ def _show(path: str, name: str, args: argparse.Namespace) -> None:
     import json
 
     from ..files import detect, heads, read
+    from ..files.schema import kind
 
     try:
         data = read(path, args.head)
@@ -69,6 +70,7 @@ def _show(path: str, name: str, args: argparse.Namespace) -> None:
         "format": detect(Path(path)),
         "bytes": os.path.getsize(path) if os.path.isfile(path) else None,
         "head": data.config["head"],
+        "kind": kind(data.config),
         "parameters": sum(int(array.size) for array in data.weights.values()),
         "config": data.config,
     }
@@ -92,23 +94,85 @@ def tables(compression: dict[str, Any]) -> str:
     return ", ".join(parts) + ("; made by deepmd-kit" if bound is None else f"; errors of at most {bound:g}")
 
 
+#: kind -> what the model gives; <name> and <k> are filled in
+_OUTPUTS = {
+    "energy": "energy, atom_energy in eV; force in eV/angstrom; virial, atom_virial in eV",
+    "dipole": "global_dipole, dipole per atom in the unit of the training labels; their derivatives force, virial",
+    "polar": "global_polar, polar per atom in the unit of the training labels",
+    "dos": "dos, atom_dos: {numb_dos} numbers in the unit of the training labels (states/eV)",
+    "property": "{property_name}, atom_{property_name}: {task_dim} numbers in the unit of the training labels",
+    "population": "population per atom: electrons of spin up and down, in the unit of the training labels",
+}
+
+
 def describe(config: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The lines of the summary."""
-    descriptor, fitting = config["descriptor"], config["fitting_net"]
-    repinit, repformer = descriptor["repinit"], descriptor["repformer"]
+    from ..files import schema
+
     type_map = config["type_map"]
     shown = " ".join(type_map[:20]) + (f" ... ({len(type_map)} types)" if len(type_map) > 20 else "")
     size = "" if facts["bytes"] is None else f", {facts['bytes'] / 1e6:.2f} MB"
+    lines = [("model", f"{facts['model']} ({facts['format']}{size})")]
+    if facts["head"] is not None:
+        lines.append(("head", facts["head"]))
+    kind = schema.kind(config)
+    lines += [
+        ("types", shown),
+        ("kind", kind + _how_combined(config)),
+        ("outputs", _OUTPUTS[kind].format(**schema.base(config)["fitting_net"])),
+        ("precision", f"{config['precision']}, {facts['parameters']:,} parameters"),
+    ]
+    for key, what in (("atom_exclude_types", "atoms left out"), ("pair_exclude_types", "pairs left out")):
+        if config[key]:
+            lines.append((what, ", ".join(_names(entry, type_map) for entry in config[key])))
+    if "models" not in config:
+        lines += _network(config)
+    for k, part in enumerate(config.get("models", [])):
+        factor = f", times {config['weights'][k]:g}" if "weights" in config else ""
+        own = "" if part["type_map"] == type_map else f" of the types {' '.join(part['type_map'])}"
+        if "descriptor" in part:
+            lines += [(f"models[{k}]", f"network{own}{factor}"), *_network(part)]
+        else:
+            lines += [(f"models[{k}]", f"table of pairs{own}{factor}"), *_pair_table(part)]
+    lines += _needed(schema.base(config)["fitting_net"])
+    if config["min_nbor_dist"] is not None:
+        lines.append(("min distance", f"{config['min_nbor_dist']:.3f} angstrom in the training data"))
+    return lines
+
+
+def _how_combined(config: dict[str, Any]) -> str:
+    if config.get("type") == "zbl":
+        return (
+            f": a network, and below {config['sw_rmax']:g} angstrom more and more the table, from "
+            f"{config['sw_rmin']:g} down nothing else (softmin of the distances, {config['smin_alpha']:g} angstrom)"
+        )
+    if config.get("type") == "linear_ener":
+        return f": a linear combination of {len(config['models'])} models"
+    option = config["fitting_net"]
+    if option["type"] == "property":
+        return f" {option['property_name']}, " + ("the mean of the atoms" if option["intensive"] else "a sum of atoms")
+    if option["type"] == "polar":
+        parts = ["diagonal" if option["fit_diag"] else "full matrix"]
+        parts += ["shifted by the mean of each type"] if option["shift_diag"] else []
+        if any(factor != 1.0 for factor in option["scale"]):
+            parts.append("scaled by " + " ".join(f"{factor:g}" for factor in option["scale"]))
+        return ": " + ", ".join(parts)
+    return ""
+
+
+def _names(entry: Any, type_map: list[str]) -> str:
+    return "-".join(type_map[k] for k in entry) if isinstance(entry, list) else type_map[entry]
+
+
+def _network(part: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines about a descriptor and a fitting net."""
+    descriptor, fitting = part["descriptor"], part["fitting_net"]
+    repinit, repformer = descriptor["repinit"], descriptor["repformer"]
     tebd = repinit["tebd_dim"] if descriptor["concat_output_tebd"] else 0
     lines = [
-        ("model", f"{facts['model']} ({facts['format']}{size})"),
-        ("types", shown),
-        ("precision", f"{config['precision']}, {facts['parameters']:,} parameters"),
         ("descriptor", f"{repformer['g1_dim'] + tebd} numbers per atom"),
         ("repinit", f"rcut {repinit['rcut']:g} angstrom, {repinit['nsel']} neighbours, {repinit['tebd_input_mode']}"),
     ]
-    if facts["head"] is not None:
-        lines.insert(1, ("head", facts["head"]))
     if repinit["use_three_body"]:
         text = f"rcut {repinit['three_body_rcut']:g} angstrom, {repinit['three_body_sel']} neighbours"
         lines.append(("three-body", text))
@@ -117,14 +181,25 @@ def describe(config: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, s
     lines.append(("repformer", f"{text}, g1 {repformer['g1_dim']}, g2 {repformer['g2_dim']}"))
     lines.append(("", " ".join(terms)))
     lines.append(("fitting", f"{'-'.join(map(str, fitting['neuron']))} {fitting['activation_function']}"))
-    for key, what in (("numb_fparam", "frame parameters"), ("numb_aparam", "atomic parameters")):
+    if part.get("compression"):
+        lines.append(("compressed", tables(part["compression"])))
+    return lines
+
+
+def _pair_table(part: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines about a table of pairs."""
+    end = part["rmin"] + part["nspline"] * part["step"]
+    return [
+        ("range", f"{part['rmin']:g} to {end:g} angstrom in {part['nspline']} pieces; closer pairs are an error"),
+        ("cutoff", f"rcut {part['rcut']:g} angstrom, {part['sel']} neighbours"),
+    ]
+
+
+def _needed(fitting: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines about what an evaluation needs beside the structure."""
+    lines = []
+    for key, what in (("numb_fparam", "frame params"), ("numb_aparam", "atomic params")):
         if fitting[key]:
             default = fitting["default_fparam"] if key == "numb_fparam" else None
-            lines.append(
-                (what.replace("parameters", "params"), f"{fitting[key]}" + (f", default {default}" if default else ""))
-            )
-    if config.get("compression"):
-        lines.append(("compressed", tables(config["compression"])))
-    if config["min_nbor_dist"] is not None:
-        lines.append(("min distance", f"{config['min_nbor_dist']:.3f} angstrom in the training data"))
+            lines.append((what, f"{fitting[key]}" + (f", default {default}" if default else "")))
     return lines

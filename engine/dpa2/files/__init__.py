@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from dpa2.errors import Error, InputError, ModelFileError
-from dpa2.files._data import ModelData, assemble
+from dpa2.files._data import ModelData
+from dpa2.files.assembly import assemble
 from dpa2.files.detect import FORMATS, detect
 
 __all__ = ["FORMATS", "ModelData", "checked_path", "detect", "heads", "read", "write_safetensors"]

@@ -1,7 +1,6 @@
-"""The canonical configuration: a model definition as deepmd-kit writes it, checked, with every default filled in.
+"""The canonical configuration of a single network: its definition as deepmd-kit writes it, checked and completed.
 
-Here is what deepmd-kit says in other words: names of other versions, kinds of models that are refused, options of
-training. Which options there are, what they may be and their defaults is asked of `schema`; whether they agree with
+Here is what deepmd-kit says in other words: names of other versions, options of training. Which options there are, what they may be and their defaults is asked of `schema`; whether they agree with
 each other is seen to by the core, when it is asked for the weights.
 """
 
@@ -15,9 +14,8 @@ from typing import Any
 from dpa2.errors import ModelFileError, UnsupportedModelError
 from dpa2.files import schema
 from dpa2.files.compression import BLOCKS
+from dpa2.files.kinds import check_kind, mapping, shown
 from dpa2.files.schema import Option
-
-SUPPORTED = "supported are energy models (fitting net 'ener') with the descriptor 'dpa2'"
 
 #: other names of precisions
 _PRECISIONS = {"default": "float64", "double": "float64", "single": "float32", "half": "float16"}
@@ -31,13 +29,8 @@ _TRAINING = {
 }
 
 
-def _shown(value: Any) -> str:
-    """A value for a message. Of containers the kind alone: they may repeat each other without end."""
-    return repr(value)[:60] if isinstance(value, (str, int, float, type(None))) else type(value).__name__
-
-
 def _fail(where: str, value: Any, want: str) -> ModelFileError:
-    return ModelFileError(f"the model definition is inconsistent: {where} is {_shown(value)}, expected {want}")
+    return ModelFileError(f"the model definition is inconsistent: {where} is {shown(value)}, expected {want}")
 
 
 def _integer(option: Option, value: Any, where: str, ntypes: int) -> int:
@@ -187,42 +180,34 @@ def section(name: str, given: Mapping[str, Any], where: str, ntypes: int = 0) ->
     return out
 
 
+def without_unused(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a section with the defaults of those that others switch off, which not every format knows."""
+    unused = _unused(schema.section(name), options)
+    defaults = {key: option.default for key, option in schema.section(name).items() if key.startswith(unused)}
+    return options | copy.deepcopy(defaults)
+
+
 def refuse_unknown(given: Mapping[str, Any], known: set[str], where: str) -> None:
     for key, value in given.items():
         if key not in known and value is not None and not key.startswith("_"):
-            shown = repr(key[:60])[1:-1]  # control characters would reach the user's terminal
-            raise UnsupportedModelError(f"the option {where}.{shown} is unknown; the model cannot be evaluated safely")
+            name = repr(key[:60])[1:-1]  # control characters would reach the user's terminal
+            raise UnsupportedModelError(f"the option {where}.{name} is unknown; the model cannot be evaluated safely")
 
 
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
-        raise _fail(where, value, "a dictionary of options")
-    return dict(value)
+def types_of(value: Any, where: str) -> list[str]:
+    """The names of types."""
+    names: list[str] = _check(schema.section("model")["type_map"], value, where, 0)
+    return names
 
 
-def check_kind(params: Mapping[str, Any]) -> None:
-    """Raise :class:`UnsupportedModelError` unless ``params`` define an energy model with the descriptor dpa2."""
-    if params.get("spin"):
-        raise UnsupportedModelError(f"this is a spin model; {SUPPORTED}")
-    if params.get("use_srtab"):
-        raise UnsupportedModelError(f"this model is combined with a ZBL table (use_srtab); {SUPPORTED}")
-    if params.get("modifier"):
-        raise UnsupportedModelError(f"this model has a data modifier; {SUPPORTED}")
-    kind = params.get("type", "standard")
-    if kind not in ("standard", "ener", "energy"):
-        raise UnsupportedModelError(f"this is a model of type {_shown(kind)}; {SUPPORTED}")
-    descriptor = _mapping(params.get("descriptor", {}), "descriptor")
-    kind = descriptor.get("type", "se_e2_a")
-    if kind not in schema.section("descriptor")["type"].choices:
-        raise UnsupportedModelError(f"the descriptor is {_shown(kind)}; {SUPPORTED}")
-    if "repinit_rcut" in descriptor or "repinit_nsel" in descriptor:
-        raise UnsupportedModelError(
-            f"this file is of a 3.0.0 alpha of deepmd-kit (flat keys as repinit_rcut), another design; {SUPPORTED}"
-        )
-    fitting = _mapping(params.get("fitting_net", {}), "fitting_net")
-    kind = fitting.get("type", "ener")
-    if kind not in schema.section("fitting_net")["type"].choices:
-        raise UnsupportedModelError(f"the fitting net is of type {_shown(kind)}; {SUPPORTED}")
+def top(params: Mapping[str, Any], min_nbor_dist: float | None, head: str | None) -> dict[str, Any]:
+    """What every model has: version, types, exclusions. Its precision is for those to say who know the networks."""
+    given = {key: value for key, value in params.items() if key in schema.section("model")}
+    given["min_nbor_dist"] = None if min_nbor_dist is None or min_nbor_dist <= 0 else min_nbor_dist
+    given["head"] = head
+    given["precision"] = "float64"
+    ntypes = len(types_of(given.setdefault("type_map", None), "type_map"))
+    return {"format_version": schema.format_version(), **section("model", given, "", ntypes)}
 
 
 def normalise(params: Mapping[str, Any], min_nbor_dist: float | None, head: str | None) -> dict[str, Any]:
@@ -234,17 +219,17 @@ def normalise(params: Mapping[str, Any], min_nbor_dist: float | None, head: str 
         head: the branch of a multi-task file.
 
     Raises:
-        UnsupportedModelError: it is no dpa2 energy model, or has an unknown option.
+        UnsupportedModelError: it is of a kind that is not supported, or has an unknown option.
         ModelFileError: an option is missing or of the wrong kind. Options that contradict each other are found by
             :func:`dpa2.files.schema.expected_weights`.
     """
     check_kind(params)
-    given = _mapping(params["descriptor"], "descriptor")
+    given = mapping(params["descriptor"], "descriptor")
     if "repformer_add_type_ebd_to_seq" in given:
         given.setdefault("add_tebd_to_repinit_out", given["repformer_add_type_ebd_to_seq"])
         del given["repformer_add_type_ebd_to_seq"]
     blocks = {
-        name: _mapping(given.get(name, given.get(f"{name}_args", {})), f"descriptor.{name}")
+        name: mapping(given.get(name, given.get(f"{name}_args", {})), f"descriptor.{name}")
         for name in ("repinit", "repformer")
     }
     given.pop("repinit_args", None)
@@ -252,21 +237,12 @@ def normalise(params: Mapping[str, Any], min_nbor_dist: float | None, head: str 
     for name, block in blocks.items():
         refuse_unknown(block, set(schema.section(name)) | _TRAINING[name], f"descriptor.{name}")
     refuse_unknown(given, set(schema.section("descriptor")) | _TRAINING["descriptor"], "descriptor")
-    fitting = _mapping(params.get("fitting_net", {}), "fitting_net")
-    if "n_neuron" in fitting:
-        fitting.setdefault("neuron", fitting["n_neuron"])
-
-    top = {key: value for key, value in params.items() if key in schema.section("model")}
-    top["min_nbor_dist"] = None if min_nbor_dist is None or min_nbor_dist <= 0 else min_nbor_dist
-    top["head"] = head
-    top["precision"] = "float64"
-    top.setdefault("type_map", None)
-    types = _check(schema.section("model")["type_map"], top["type_map"], "type_map", 0)
-    config = {"format_version": schema.format_version(), **section("model", top, "", len(types))}
-    config["descriptor"] = section("descriptor", given, "descriptor", len(types))
+    config = top(params, min_nbor_dist, head)
+    ntypes = len(config["type_map"])
+    config["descriptor"] = section("descriptor", given, "descriptor", ntypes)
     for name, block in blocks.items():
         config["descriptor"][name] = section(name, block, f"descriptor.{name}")
-    config["fitting_net"] = section("fitting_net", fitting, "fitting_net")
+    config["fitting_net"] = _fitting(params, ntypes)
     precisions = [config[block]["precision"] for block in ("descriptor", "fitting_net")]
     config["precision"] = "float64" if "float64" in precisions else "float32"
     if params.get("compression") is not None:
@@ -274,14 +250,46 @@ def normalise(params: Mapping[str, Any], min_nbor_dist: float | None, head: str 
     return config
 
 
+def _fitting(params: Mapping[str, Any], ntypes: int) -> dict[str, Any]:
+    """The options of a fitting net, those that all have and those of its type."""
+    given = mapping(params.get("fitting_net", {}), "fitting_net")
+    if "n_neuron" in given:
+        given.setdefault("neuron", given["n_neuron"])
+    kind = given.get("type", "ener")
+    if kind in ("dipole", "polar", "dos"):  # deepmd-kit does not look at it
+        given.pop("atom_ener", None)
+    if kind == "polar":
+        given["scale"] = _scale(given.get("scale"), ntypes)
+    return {
+        key: value
+        for name in schema.fitting_sections(kind)
+        for key, value in section(name, given, "fitting_net").items()
+    }
+
+
+def _scale(value: Any, ntypes: int) -> list[Any]:
+    """The factor of each type's polarizability: one for all, a list, or none; an integer is what deepmd-kit refuses."""
+    if value is None:
+        return [1.0] * ntypes
+    if isinstance(value, float):
+        return [value] * ntypes
+    if not isinstance(value, list) or len(value) != ntypes:
+        found = f"a list of {len(value)}" if isinstance(value, list) else shown(value)
+        raise ModelFileError(
+            f"the model definition is inconsistent: fitting_net.scale is {found}, expected a list of {ntypes} numbers, "
+            "one per type, or one number with a decimal point"
+        )
+    return value
+
+
 def _compression(value: Any) -> dict[str, Any]:
     """The entry of a compressed model."""
-    given = _mapping(value, "compression")
+    given = mapping(value, "compression")
     refuse_unknown(given, {*schema.section("compression"), *BLOCKS}, "compression")
     out = section("compression", given, "compression")
     for name in BLOCKS:
         if given.get(name) is not None:
-            grid = _mapping(given[name], f"compression.{name}")
+            grid = mapping(given[name], f"compression.{name}")
             refuse_unknown(grid, set(schema.section("table")), f"compression.{name}")
             out[name] = section("table", grid, f"compression.{name}")
     return out

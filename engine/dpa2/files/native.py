@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from dpa2.errors import ModelFileError, UnsupportedModelError
 from dpa2.files import schema
-from dpa2.files._data import ModelData, RawModel, assemble
+from dpa2.files._data import ModelData, RawModel
+from dpa2.files.assembly import assemble
 from dpa2.files.pt import refuse_head
 from dpa2.outputs import replacing
 

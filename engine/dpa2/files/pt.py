@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpa2.errors import InputError, ModelFileError, UnsupportedModelError
-from dpa2.files import config
 from dpa2.files._data import RawModel, number_of
+from dpa2.files.combination import resolve_shared
+from dpa2.files.kinds import SUPPORTED, check_kind
 from dpa2.files.torch_zip import LazyTensor, TorchArchive
 
 DEFAULT_BRANCH = "Default"
@@ -93,13 +94,12 @@ def read(archive: TorchArchive, head: str | None) -> RawModel:
         shared, params = params, params["model_dict"][branch]
         if not isinstance(params, dict):
             raise ModelFileError(f"corrupt file: the definition of head {branch!r} is not a dictionary")
-        if any(isinstance(params.get(k), str) for k in ("type_map", "descriptor", "fitting_net")):
-            params = _resolve_shared(params, shared.get("shared_dict"))
+        params = resolve_shared(params, shared.get("shared_dict"))
         own: str | None = branch
     else:
         branch, own = DEFAULT_BRANCH, None
         refuse_head(head, own if head != branch else branch)
-    config.check_kind(params)
+    check_kind(params)
     prefix = f"model.{branch}."
     tensors = {
         name[len(prefix) :]: tensor
@@ -110,19 +110,8 @@ def read(archive: TorchArchive, head: str | None) -> RawModel:
         raise ModelFileError(f"corrupt file: there are no weights under {prefix!r}")
     named = canonical_names(tensors)
     distance = number_of(named.get("min_nbor_dist"), "min_nbor_dist")
-    return RawModel(dict(params), named, distance, own, archive.size, infer=True)
-
-
-def _resolve_shared(params: Mapping[str, Any], shared: Any) -> dict[str, Any]:
-    """Replace names of shared parts by the parts (`name` or `name:level`)."""
-    out = dict(params)
-    for key in ("type_map", "descriptor", "fitting_net"):
-        if isinstance(out.get(key), str):
-            name = out[key].partition(":")[0]
-            if not isinstance(shared, Mapping) or name not in shared:
-                raise ModelFileError(f"corrupt file: the shared part {name[:60]!r} is not defined")
-            out[key] = shared[name]
-    return out
+    params = {key: value for key, value in params.items() if key != "smin_alpha"}  # deepmd-kit's builder ignores it
+    return RawModel(params, named, distance, own, archive.size, infer=True)
 
 
 def canonical_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,8 +122,8 @@ def canonical_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
             continue  # repeats `networks` or `_module_networks`
         short = name.removeprefix("model.").removeprefix("atomic_model.")
         out[_from_pt_expt(short)] = tensor
-    if any(name.startswith(("models.", "spin_")) for name in out):
-        raise UnsupportedModelError(f"this file combines several atomic models; {config.SUPPORTED}")
+    if any(name.startswith(("backbone_model.", "spin_")) for name in out):
+        raise UnsupportedModelError(f"this file holds a spin model; {SUPPORTED}")
     return out
 
 

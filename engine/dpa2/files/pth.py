@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dpa2.errors import ModelFileError, UnsupportedModelError
+from dpa2.files import modules
 from dpa2.files._data import RawModel, number_of
+from dpa2.files.kinds import SUPPORTED
 from dpa2.files.nested import load_json
 from dpa2.files.pickle_reader import Instance
 from dpa2.files.pt import canonical_names, refuse_head
@@ -47,10 +49,19 @@ def read(archive: TorchArchive, head: str | None) -> RawModel:
     if not isinstance(root, Instance) or not isinstance(root.state, dict):
         raise ModelFileError("the TorchScript archive does not hold a module")
     refuse_head(head, None)
-    text = root.state.get("model_def_script")
-    if not isinstance(text, str):
-        raise ModelFileError("the frozen file has no model definition (model_def_script)")
-    params = load_json(text, "model_def_script")
     tensors: dict[str, Any] = dict(_tensors(root))
+    params = _definition(root.state)
     distance = number_of(tensors.get("min_nbor_dist"), "min_nbor_dist")
     return RawModel(params, canonical_names(tensors), distance, None, archive.size, infer=True)
+
+
+def _definition(root: dict[Any, Any]) -> dict[str, Any]:
+    """The definition of the model: as it was written, or from the options that its modules keep."""
+    if "backbone_model" in root:
+        raise UnsupportedModelError(f"this is a spin model; {SUPPORTED}")
+    text = root.get("model_def_script")
+    if not isinstance(text, str):
+        raise ModelFileError("the frozen file has no model definition (model_def_script)")
+    if text.strip() in ("", "{}"):  # deepmd-kit forgets that of linear models
+        return modules.linear_definition(root.get("atomic_model"))
+    return modules.with_own_options(load_json(text, "model_def_script"), root.get("atomic_model"))

@@ -71,8 +71,18 @@ def _stated() -> dict[str, Any]:
 
 @cache
 def section(name: str) -> dict[str, Option]:
-    """The options of "model", "descriptor", "repinit", "repformer", "fitting_net", "compression" or a "table" of it."""
+    """The options of a section of the configuration.
+
+    Sections are "model", "descriptor", "repinit", "repformer", "fitting_net" and what a type of it has besides (see
+    :func:`fitting_sections`), "linear_ener", "zbl", "pairtab", "compression" and a "table" of it.
+    """
     return {option["key"]: Option(**option) for option in _stated()["sections"][name]}
+
+
+def fitting_sections(kind: str) -> list[str]:
+    """The sections that a fitting net of this type has its options from."""
+    own = f"fitting_net.{kind}"
+    return ["fitting_net", own] if own in _stated()["sections"] else ["fitting_net"]
 
 
 def format_version() -> int:
@@ -102,3 +112,41 @@ def expected_weights(config: Mapping[str, Any]) -> dict[str, Weight]:
 def check_weights(config: Mapping[str, Any], weights: dict[str, NDArray[Any]]) -> None:
     """Raise :class:`ModelFileError`, naming the weight, unless the weights are the expected ones and finite."""
     _native.check_weights(json.dumps(config), weights)
+
+
+# ------------------------------------------------------------------------------- what holds for every configuration
+
+
+def _children(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The models of a combination; a model that is none, alone."""
+    models: list[dict[str, Any]] = config.get("models") or [config]
+    return models
+
+
+def networks(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What has a descriptor and a fitting net, by the prefix of its weights.
+
+    That is the model itself, under the empty prefix, or the energy models of a combination.
+    """
+    if "models" not in config:
+        return {"": config}
+    return {f"models.{k}.": child for k, child in enumerate(config["models"]) if "descriptor" in child}
+
+
+def base(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that has a descriptor: itself, or the first such model of a combination."""
+    return next(iter(networks(config).values()))
+
+
+def kind(config: dict[str, Any]) -> str:
+    """What a model is of: "energy", "dipole", "polar", "dos", "property" or "population"."""
+    fitting = base(config)["fitting_net"]["type"]
+    return "energy" if fitting == "ener" else str(fitting)
+
+
+def rcut(config: dict[str, Any]) -> float:
+    """How far neighbours are, angstrom: the largest cutoff, of a pair table as well."""
+    return max(
+        float(child["descriptor"]["repinit"]["rcut"] if "descriptor" in child else child["rcut"])
+        for child in _children(config)
+    )

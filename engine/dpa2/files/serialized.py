@@ -13,16 +13,21 @@ from typing import Any
 import numpy as np
 
 from dpa2.errors import ModelFileError, UnsupportedModelError
-from dpa2.files import config
-from dpa2.files._data import ModelData, RawModel, assemble, number_of
+from dpa2.files._data import ModelData, RawModel, column_of, number_of
+from dpa2.files.assembly import assemble
+from dpa2.files.kinds import SUPPORTED, check_kind, check_part, shown
 from dpa2.files.nested import Budget, NestedTensor, load_json
 from dpa2.files.pt import refuse_head
 
 _VERSIONS = {
     "Model": 2, "Descriptor": 4, "TypeEmbedNet": 2, "Layer": 2, "EmbeddingNetwork": 2, "NetworkCollection": 1,
     "FittingNetwork": 1, "RepformerLayer": 2, "Atten2Map": 1, "Atten2MultiHeadApply": 1, "Atten2EquiVarApply": 1,
-    "LocalAtten": 1, "LayerNorm": 1, "Fitting": 4,
+    "LocalAtten": 1, "LayerNorm": 1, "Fitting": 4, "PairTab": 1,
 }  # fmt: skip
+#: of nodes whose type makes a difference
+_VERSIONS_OF_TYPE = {("Model", "linear"): 3, ("Fitting", "polar"): 5, ("Fitting", "property"): 6}
+#: numbers per atom that out_bias has; of the other types the options say it
+_WIDTHS = {"ener": 1, "dipole": 3, "polar": 9, "population": 2}
 _TEXT_LIMIT = 2**31
 _NOT_OPTIONS = re.compile(r"@.*|type_embedding|.*_variable|.*transform|.*tranform")
 
@@ -39,7 +44,11 @@ def _node(parent: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _versioned(node: dict[str, Any], where: str) -> dict[str, Any]:
     kind, version = node.get("@class"), node.get("@version", 1)
-    known = _VERSIONS.get(kind) if isinstance(kind, str) else None
+    known = None
+    if isinstance(kind, str):
+        type_ = node.get("type")
+        own = _VERSIONS_OF_TYPE.get((kind, type_)) if isinstance(type_, str) else None
+        known = own or _VERSIONS.get(kind)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ModelFileError(f"corrupt file: the version of {where[:100]!r} is not a number")
     if known is not None and version > known:
@@ -56,11 +65,15 @@ def _list(value: Any, where: str) -> list[Any]:
 
 
 class _Mapper:
-    """Collects the tensors of a tree under canonical names."""
+    """Collects the tensors of a tree under canonical names, those of a part of a combination behind its prefix."""
 
-    def __init__(self, resolve: Resolve) -> None:
-        self.tensors: dict[str, Any] = {}
-        self._resolve = resolve
+    def __init__(self, resolve: Resolve, prefix: str = "", tensors: dict[str, Any] | None = None) -> None:
+        self.tensors: dict[str, Any] = {} if tensors is None else tensors
+        self._resolve, self._prefix = resolve, prefix
+
+    def part(self, prefix: str) -> _Mapper:
+        """The same for a part."""
+        return _Mapper(self._resolve, prefix, self.tensors)
 
     def variables(self, node: Mapping[str, Any]) -> dict[str, Any]:
         """The `@variables` of a node that are not null."""
@@ -69,7 +82,15 @@ class _Mapper:
 
     def put(self, name: str, value: Any) -> None:
         """Store the array that `value` refers to."""
-        self.tensors[name] = self._resolve(value, name)
+        self.tensors[self._prefix + name] = self._resolve(value, self._prefix + name)
+
+    def resolved(self, value: Any, name: str) -> Any:
+        """The array that `value` refers to, which is an option and no weight."""
+        return self._resolve(value, self._prefix + name)
+
+    def fill(self, name: str, array: Any) -> None:
+        """Store an array that the tree leaves out."""
+        self.tensors[self._prefix + name] = array
 
     def layer(self, name: str, parent: Mapping[str, Any], key: str) -> None:
         """A dense layer or a layer norm, if the parent has it."""
@@ -174,15 +195,95 @@ def _descriptor_options(node: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _output_statistics(mapper: _Mapper, model: Mapping[str, Any]) -> None:
-    """Bias and scale of the energy; files of version 1, or without variables, mean 0 and 1."""
+def _output_statistics(mapper: _Mapper, model: Mapping[str, Any], width: Any = 1) -> None:
+    """Bias and scale of the output; files of version 1, or without variables, mean 0 and 1."""
     variables = mapper.variables(model)
     types = model.get("type_map")
+    small = isinstance(types, list) and len(types) <= 10_000 and type(width) is int and 0 < width <= 10_000
     for key, default in (("out_bias", 0.0), ("out_std", 1.0)):
         if key in variables:
             mapper.put(key, variables[key])
-        elif (model.get("@version", 1) == 1 or not variables) and isinstance(types, list) and len(types) <= 10_000:
-            mapper.tensors[key] = np.full((1, len(types), 1), default)
+        elif (model.get("@version", 1) == 1 or not variables) and small and isinstance(types, list):
+            mapper.fill(key, np.full((1, len(types), width), default))
+
+
+def _fitting_options(mapper: _Mapper, node: dict[str, Any]) -> dict[str, Any]:
+    """The options of a fitting net in the form of a model definition."""
+    options = {key: value for key, value in node.items() if not key.startswith("@") and key != "nets"}
+    kind = options.get("type", "ener")
+    if kind == "dos":
+        options["numb_dos"] = options.get("dim_out")
+    elif kind == "property":
+        options["property_name"] = options.get("var_name")
+        options.setdefault("distinguish_types", False)  # before version 6
+    elif kind == "polar" and (scale := mapper.variables(node).get("scale")) is not None:
+        options["scale"] = column_of(mapper.resolved(scale, "fitting_net.scale"), "fitting_net.scale")
+    return options
+
+
+def _kind(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What says of which kind the model of a node is, in the form of a model definition."""
+    descriptor, fitting = model.get("descriptor"), model.get("fitting")
+    kind = model.get("type", "standard")
+    out = {"type": kind, "spin": model.get("spin"), "modifier": model.get("modifier")}
+    if kind == "pairtab":
+        return out
+    return {
+        **out,
+        "descriptor": {"type": descriptor.get("type") if isinstance(descriptor, dict) else None},
+        "fitting_net": {"type": fitting.get("type", "ener") if isinstance(fitting, dict) else None},
+    }
+
+
+def _network(model: Mapping[str, Any], mapper: _Mapper) -> dict[str, Any]:
+    """The definition of a node with descriptor and fitting net; their weights go to the mapper."""
+    descriptor, fitting = _node(model, "descriptor"), _node(model, "fitting")
+    if fitting.get("mixed_types", True) is not True or fitting.get("tot_ener_zero"):
+        raise UnsupportedModelError("the fitting net is not one for all types, or shifts the total energy to zero")
+    mapper.descriptor(descriptor)
+    mapper.fitting(fitting)
+    options = _fitting_options(mapper, fitting)
+    kind = options.get("type", "ener")
+    width = options.get("numb_dos" if kind == "dos" else "task_dim", 1)
+    _output_statistics(mapper, model, _WIDTHS.get(kind, width))
+    return {
+        "type_map": model.get("type_map"),
+        "pair_exclude_types": model.get("pair_exclude_types"),
+        "atom_exclude_types": model.get("atom_exclude_types"),
+        "descriptor": _descriptor_options(descriptor),
+        "fitting_net": options,
+    }
+
+
+def _pair_table(model: Mapping[str, Any], mapper: _Mapper) -> dict[str, Any]:
+    """The definition of a node that is a table of pairs."""
+    variables = mapper.variables(_node(model, "tab"))
+    for key in ("tab_info", "tab_data"):
+        if key in variables:
+            mapper.put(key, variables[key])
+    _output_statistics(mapper, model)
+    return {"type": "pairtab", **{key: model.get(key) for key in ("type_map", "rcut", "sel")}}
+
+
+def _combination(model: Mapping[str, Any], mapper: _Mapper) -> dict[str, Any]:
+    """The definition of a node that puts several models together."""
+    parts = []
+    for k, node in enumerate(_list(model.get("models"), "models")):
+        where = f"models[{k}]"
+        part = _versioned(node if isinstance(node, dict) else {}, where)
+        if part.get("type") not in ("standard", "pairtab"):
+            raise UnsupportedModelError(f"{where} is a model of type {shown(part.get('type'))}; {SUPPORTED}")
+        check_part(_kind(part), where)
+        if part.get("pair_exclude_types") or part.get("atom_exclude_types"):
+            raise UnsupportedModelError(
+                f"{where} has excluded types of its own, which no builder of deepmd-kit gives it"
+            )
+        own = mapper.part(f"models.{k}.")
+        parts.append(_pair_table(part, own) if part["type"] == "pairtab" else _network(part, own))
+    _output_statistics(mapper, model)
+    keys = ("type_map", "pair_exclude_types", "atom_exclude_types", "weights", "sw_rmin", "sw_rmax", "smin_alpha")
+    options = {key: model[key] for key in keys if key in model}
+    return {**options, "type": "linear_ener" if model.get("type") == "linear" else "zbl", "models": parts}
 
 
 def raw_model(root: Mapping[str, Any], resolve: Resolve, nbytes: int) -> RawModel:
@@ -192,31 +293,16 @@ def raw_model(root: Mapping[str, Any], resolve: Resolve, nbytes: int) -> RawMode
         raise ModelFileError("this file holds no model: it has no entry 'model'")
     definition = root.get("model_def_script")
     modifier = definition.get("modifier") if isinstance(definition, dict) else None
-    descriptor, fitting = model.get("descriptor"), model.get("fitting")
-    params = {
-        "type": model.get("type", "standard"),
-        "spin": model.get("spin"),
-        "modifier": modifier or model.get("modifier"),
-        "descriptor": {"type": descriptor.get("type") if isinstance(descriptor, dict) else None},
-        "fitting_net": {"type": fitting.get("type", "ener") if isinstance(fitting, dict) else None},
-    }
-    config.check_kind(params)
-    _versioned(model, "model")
-    descriptor, fitting = _node(model, "descriptor"), _node(model, "fitting")
-    if fitting.get("mixed_types", True) is not True or fitting.get("tot_ener_zero"):
-        raise UnsupportedModelError("the fitting net is not one for all types, or shifts the total energy to zero")
-
     mapper = _Mapper(resolve)
-    mapper.descriptor(descriptor)
-    mapper.fitting(fitting)
-    _output_statistics(mapper, model)
-    params = {
-        "type_map": model.get("type_map"),
-        "pair_exclude_types": model.get("pair_exclude_types"),
-        "atom_exclude_types": model.get("atom_exclude_types"),
-        "descriptor": _descriptor_options(descriptor),
-        "fitting_net": {key: value for key, value in fitting.items() if not key.startswith("@") and key != "nets"},
-    }
+    if model.get("type") in ("linear", "zbl"):
+        check_kind({"modifier": modifier or model.get("modifier")} | {"type": "zbl", "models": []})
+        _versioned(model, "model")
+        params = _combination(model, mapper)
+    else:
+        kind = _kind(model)
+        check_kind({**kind, "modifier": modifier or kind["modifier"]})
+        _versioned(model, "model")
+        params = _network(model, mapper)
     distance = mapper.variables(root).get("min_nbor_dist", root.get("min_nbor_dist"))
     if distance is not None and not isinstance(distance, (int, float)):
         distance = resolve(distance, "min_nbor_dist")
