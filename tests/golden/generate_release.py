@@ -9,14 +9,15 @@ import sys
 import warnings
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dpa2
 from cases import load_golden
 from dpa2.compress import compress
 from dpa2.files import ModelData, read, write_safetensors
 from releases import COMPRESSED, CONVERTED, PLAIN
+
+HERE = Path(__file__).parent
 
 
 def main() -> None:

@@ -52,9 +52,8 @@ def run(args: argparse.Namespace) -> None:
     write_safetensors(args.output, data)
     for table in tables:
         size = f"{table.curves} x {table.intervals} intervals x {table.channels} channels"
-        print(
-            f"{table.prefix}{table.block:<11} {size}, {table.nbytes / 1e6:.2f} MB, s from {table.lower:.4g} to {table.upper:.4g}"
-        )
+        size += f", {table.nbytes / 1e6:.2f} MB"
+        print(f"{table.prefix + table.block:<11} {size}, s from {table.lower:.4g} to {table.upper:.4g}")
         print(
             f"{'':<11} largest error between the nodes: {table.value_error:.1e}, of the slope {table.slope_error:.1e}"
         )

@@ -41,7 +41,7 @@ def normalise(
     """The canonical configuration of a combination, and weights that were made from others.
 
     Args:
-        params: a definition of deepmd-kit with ``linear_ener`` or ``use_srtab``, or one with `models` of the type "zbl".
+        params: a definition of deepmd-kit with ``linear_ener`` or ``use_srtab``, or of the type "zbl" with `models`.
         tensors: by canonical name. ``models.<k>.tab_info`` (4): begin, step, pieces and types of the table of part k,
             where its definition does not say them.
         infer, distance, head: as for :func:`dpa2.files.network.completed`.

@@ -1,7 +1,8 @@
 """The canonical configuration of a single network: its definition as deepmd-kit writes it, checked and completed.
 
-Here is what deepmd-kit says in other words: names of other versions, options of training. Which options there are, what they may be and their defaults is asked of `schema`; whether they agree with
-each other is seen to by the core, when it is asked for the weights.
+Here is what deepmd-kit says in other words: names of other versions, options of training. Which options there are, what
+they may be and their defaults is asked of `schema`; whether they agree with each other is seen to by the core, when it
+is asked for the weights.
 """
 
 from __future__ import annotations
