@@ -24,6 +24,7 @@ from .errors import (
     NeighborOverflowWarning,
     OutOfMemoryError,
     ReadingWarning,
+    TableEnergyWarning,
     UnsupportedModelError,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "OutOfMemoryError",
     "ReadingWarning",
     "Result",
+    "TableEnergyWarning",
     "UnsupportedModelError",
     "__version__",
     "compute_descriptor",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,9 +20,12 @@ from numpy.typing import ArrayLike
 
 from .embedded import default_model_path
 from .errors import InputError
+from .files.schema import parameters
 from .inputs import Float, Int
 from .model import Model, load
 from .options import OnOverflow, Precision
+from .quantities import OF_DESCRIPTOR
+from .results import Result
 
 __all__ = ["DPA2Calculator"]
 
@@ -30,6 +34,7 @@ DEFAULT_SKIN = 1.0
 
 _UNKNOWN = -2  # -1 is a virtual atom
 _PER_STRUCTURE = ("fparam", "aparam")
+_OF_ENERGIES = ("energy", "free_energy", "forces", "stress", "energies", "stresses")
 
 
 class DPA2Calculator(Calculator):  # type: ignore[misc]
@@ -44,6 +49,15 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
     - ``stresses`` (natoms, 6) sum to the stress: half of each edge's share goes to either of its atoms. Computed only
       when asked for.
 
+    - ``dipole`` (3,) of the whole structure, with a dipole model as ``dipole``: computed with every energy, so that
+      trajectories carry it.
+
+    Models of other kinds have no energy. A dipole model has the property ``dipole``, a polarizability model
+    ``polarizability`` (3, 3) and ``atom_polarizability`` (natoms, 3, 3), others the outputs of
+    :meth:`dpa2.Model.evaluate` under their names. ASE has functions for dipoles alone, and for the others
+    ``calculator.get_property("polarizability", atoms)``. Units are those of the labels; of dipoles ASE expects e *
+    angstrom.
+
     Directions are periodic as ``atoms.pbc`` says. Frame and atomic parameters may also come with the atoms, as
     ``atoms.info["fparam"]`` and ``atoms.info["aparam"]``, which go before those of the calculator.
 
@@ -55,6 +69,8 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
             half of it, angstrom; 1 by default. Results are the same with any skin. Not with a :class:`dpa2.Model`.
         fparam: frame parameters, (numb_fparam,).
         aparam: atomic parameters, (natoms, numb_aparam), or (numb_aparam,) for all atoms.
+        dipole: the path of a dipole model or a :class:`dpa2.Model`, for a potential; evaluated with the same parameters,
+            as far as it takes any, and with the same options.
         type_dict: what the chemical symbols of the atoms are in the model: {symbol: index or name of a type}, -1 for
             virtual atoms. Needed where symbols and the names in ``type_map`` differ; other symbols go by their name.
         kwargs: ``atoms``, ``label`` and ``directory``, as every calculator of ASE takes them.
@@ -66,7 +82,7 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
     """
 
     name = "dpa2"
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies", "stresses"]
+    implemented_properties: list[str] = list(_OF_ENERGIES)  # noqa: RUF012 -- an object may have its own
     default_parameters: ClassVar[dict[str, Any]] = dict.fromkeys(_PER_STRUCTURE)
     discard_results_on_any_change = True
     ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
@@ -82,6 +98,7 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
         skin: float | None = None,
         fparam: ArrayLike | None = None,
         aparam: ArrayLike | None = None,
+        dipole: str | os.PathLike[str] | Model | None = None,
         type_dict: Mapping[str, int | str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -92,8 +109,11 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
             "on_overflow": on_overflow,
             "skin": skin,
         }
-        self._model = _load(model, {name: value for name, value in options.items() if value is not None})
-        self._type_of_number = _type_table(self._model.type_map, type_dict or {})
+        options = {name: value for name, value in options.items() if value is not None}
+        self._model = _load(model, options)
+        self._part = _Part.of(self._model, type_dict or {})
+        self._dipole = None if dipole is None else _dipole_part(dipole, self._model, options, type_dict or {})
+        self.implemented_properties = [*_properties(self._model), *([] if dipole is None else ["dipole"])]
         self._evaluated_with: tuple[Any, ...] = (None, None)
         super().__init__(fparam=fparam, aparam=aparam, **kwargs)
 
@@ -142,6 +162,11 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
         if atoms is None:
             raise InputError("there are no atoms to evaluate: pass them, or attach the calculator to some first")
         self.results = {}
+        fparam, aparam = parameters = self._parameters_of(atoms)
+        if self._model.kind != "energy":
+            self.results = _named(self._part.evaluate(atoms, *parameters, forces=False), self._model)
+            self._evaluated_with = (_copy(fparam), _copy(aparam))
+            return
         volume = _volume(atoms)
         with_stresses = "stresses" in properties
         if volume is None and (with_stresses or "stress" in properties):
@@ -149,22 +174,17 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
                 "stress: the cell of these atoms has no volume, and stress is an energy per volume; set atoms.cell to "
                 "three independent vectors"
             )
-        fparam, aparam = self._parameters_of(atoms)
-        found = self._model.evaluate(
-            atoms.positions,
-            self._types(atoms),
-            atoms.cell.array if atoms.pbc.any() else None,
-            atoms.pbc if atoms.pbc.any() else None,
-            fparam=fparam,
-            aparam=aparam,
-            atomic=with_stresses,
-        )
+        found = self._part.evaluate(atoms, *parameters, atomic=with_stresses)
+        dipole = {}
+        if self._dipole is not None:
+            dipole = _named(self._dipole.evaluate(atoms, *parameters, forces=False), self._dipole.model)
         self._evaluated_with = (_copy(fparam), _copy(aparam))
         self.results = {
             "energy": found.energy,
             "free_energy": found.energy,
             "forces": found.forces,
             "energies": found.atom_energy,
+            **dipole,
         }
         if volume is not None:
             self.results["stress"] = _voigt(found.virial) / -volume
@@ -175,16 +195,80 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
         """Frame and atomic parameters: those of the atoms, else those of the calculator."""
         return tuple(atoms.info.get(name, self.parameters[name]) for name in _PER_STRUCTURE)
 
+
+@dataclass(frozen=True)
+class _Part:
+    """A model, and what it takes the elements for."""
+
+    model: Model
+    type_of_number: Int
+
+    @classmethod
+    def of(cls, model: Model, type_dict: Mapping[str, int | str]) -> _Part:
+        return cls(model, _type_table(model.type_map, type_dict))
+
+    def evaluate(self, atoms: Atoms, fparam: Any, aparam: Any, **options: Any) -> Result:
+        cell, pbc = (atoms.cell.array, atoms.pbc) if atoms.pbc.any() else (None, None)
+        return self.model.evaluate(
+            atoms.positions, self._types(atoms), cell, pbc, fparam=fparam, aparam=aparam, **options
+        )
+
     def _types(self, atoms: Atoms) -> Int:
-        types: Int = self._type_of_number[atoms.numbers]
+        types: Int = self.type_of_number[atoms.numbers]
         if (types == _UNKNOWN).any():
             atom = int(np.argmax(types == _UNKNOWN))
             symbol = chemical_symbols[atoms.numbers[atom]]
             raise InputError(
                 f"atom {atom} is {symbol!r}, which the model does not know; its types are "
-                f"{', '.join(self._model.type_map)}. If one of them is meant, say so with type_dict={{{symbol!r}: ...}}"
+                f"{', '.join(self.model.type_map)}. If one of them is meant, say so with type_dict={{{symbol!r}: ...}}"
             )
         return types
+
+
+class _DipolePart(_Part):
+    """A dipole model beside a potential: parameters are those of the potential, as far as it takes any."""
+
+    def evaluate(self, atoms: Atoms, fparam: Any, aparam: Any, **options: Any) -> Result:
+        takes = parameters(self.model.config)
+        of_frame, of_atoms = takes["numb_fparam"] > 0, takes["numb_aparam"] > 0
+        return super().evaluate(atoms, fparam if of_frame else None, aparam if of_atoms else None, **options)
+
+
+def _dipole_part(
+    dipole: str | os.PathLike[str] | Model,
+    potential: Model,
+    options: dict[str, Any],
+    type_dict: Mapping[str, int | str],
+) -> _DipolePart:
+    if potential.kind != "energy":
+        raise InputError(
+            f"dipole: a second model goes with a potential, but the first one is of kind {potential.kind!r}"
+        )
+    own = {} if isinstance(dipole, Model) else {name: value for name, value in options.items() if name != "head"}
+    model = _load(dipole, own)
+    if model.kind != "dipole":
+        raise InputError(f"dipole must be a dipole model, but this one is of kind {model.kind!r}")
+    names: dict[str, int | str] = {}  # the two models may number their types differently
+    for symbol, wanted in type_dict.items():
+        index = _type_index(wanted, potential.type_map, symbol)
+        names[symbol] = index if index < 0 else potential.type_map[index]
+    return _DipolePart.of(model, names)
+
+
+def _properties(model: Model) -> dict[str, str]:
+    """What a calculator with this model alone computes: ASE's names, or ours, and the outputs that they are."""
+    if model.kind == "energy":
+        return {name: name for name in _OF_ENERGIES}
+    if model.kind == "dipole":  # that of the structure: code for ASE expects no names but ASE's
+        return {"dipole": "global_dipole"}
+    if model.kind == "polar":
+        return {"polarizability": "global_polar", "atom_polarizability": "polar"}
+    return {o.name: o.name for o in model.outputs if o.name not in OF_DESCRIPTOR}
+
+
+def _named(found: Result, model: Model) -> dict[str, Any]:
+    """The properties of a model that is no potential."""
+    return {name: found.outputs[output] for name, output in _properties(model).items()}
 
 
 def _load(model: str | os.PathLike[str] | Model | None, options: dict[str, Any]) -> Model:

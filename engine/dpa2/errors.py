@@ -35,3 +35,7 @@ class NeighborOverflowWarning(UserWarning):
 
 class ReadingWarning(UserWarning):
     """A structure file was read with something taken for granted or left aside; the message says what."""
+
+
+class TableEnergyWarning(UserWarning):
+    """An atom so far from all others that deepmd-kit's formula gives it the energy of a pair table."""

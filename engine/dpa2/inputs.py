@@ -261,6 +261,12 @@ def check_box(value: Any, pbc: Any, rcut: float, nframes: int, framed: bool) -> 
     return np.broadcast_to(boxes, (nframes, 3, 3)), flags
 
 
+def counted(types: Int, atom_exclude_types: Sequence[int]) -> NDArray[np.bool_]:
+    """The atoms that have outputs: those that are neither virtual nor of an excluded type."""
+    mask: NDArray[np.bool_] = types >= 0
+    return mask & ~np.isin(types, atom_exclude_types) if len(atom_exclude_types) else mask
+
+
 def check_finite(array: Float, name: str) -> None:
     """Refuse numbers that are none, by their place."""
     if not np.isfinite(array).all():
@@ -325,13 +331,15 @@ def check_input(
     with_parameters: bool = True,
 ) -> Batch:
     """Everything that a model of this ``config`` is asked to evaluate; ``with_parameters`` False for descriptors."""
+    from .files import schema
+
     frames, framed = check_coords(coords)
     nframes, natoms = frames.shape[:2]
     checked_types = check_types(types, config["type_map"], nframes, natoms, framed)
-    boxes, flags = check_box(box, pbc, float(config["descriptor"]["repinit"]["rcut"]), nframes, framed)
+    boxes, flags = check_box(box, pbc, schema.rcut(config), nframes, framed)
     checked_fparam = checked_aparam = None
     if with_parameters:
-        fitting = config["fitting_net"]
+        fitting = schema.parameters(config)
         checked_fparam = check_fparam(fparam, fitting, nframes, framed)
         checked_aparam = check_aparam(aparam, fitting, nframes, natoms, framed)
     return Batch(frames, checked_types, boxes, flags, checked_fparam, checked_aparam, framed)

@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from .engines import make_engine, make_gpu
 from .errors import InputError
+from .files import schema
 from .gradients import check_weights
-from .inputs import Batch, Float, Int, Pbc, check_input
+from .inputs import Batch, Float, Int, Pbc, check_input, counted
 from .options import (
     Atomic,
     OnOverflow,
@@ -31,6 +32,7 @@ from .options import (
     checked_skin,
     choice,
 )
+from .quantities import evaluated, has_derivatives, must_be_finite, weighable
 from .remarks import Reporter
 from .results import Output, Result
 from .runner import Progress, Runner
@@ -70,14 +72,15 @@ class Model:
         self._precision = precision or own
         self._data = data
         self._reporter = Reporter(data.config, on_overflow)
+        from ._native import kind, outputs
+
+        self._kind = kind(json.dumps(data.config))
+        self._outputs = tuple(Output(*description) for description in outputs(json.dumps(data.config)))
         self._skin = checked_skin(skin, self.rcut)
         on_gpu = self._device.startswith("cuda")
         self._gpu = make_gpu(data, self._precision, self._device) if on_gpu else None
         self._runner = Runner(self._gpu, self._reporter, self._threads if self._device == "cpu" else 1)
         self._engine: Any = None if on_gpu else make_engine(data, self._precision, self._device, self._skin)
-        from ._native import outputs
-
-        self._outputs = tuple(Output(*description) for description in outputs(json.dumps(data.config)))
 
     @property
     def type_map(self) -> tuple[str, ...]:
@@ -87,24 +90,26 @@ class Model:
     @property
     def rcut(self) -> float:
         """The cutoff of the neighbour list, angstrom. Messages pass between neighbours, so energies reach farther."""
-        return float(self._data.config["descriptor"]["repinit"]["rcut"])
+        return schema.rcut(self._data.config)
 
     @property
     def descriptor_dim(self) -> int:
-        """The length of an atom's descriptor."""
-        return next(output.shape[0] for output in self.outputs if output.name == "descriptor")
+        """The length of an atom's descriptor; in a combination of models that of the first which has one."""
+        return self._shape("descriptor")[0]
 
     @property
     def kind(self) -> str:
-        """What the outputs are: "energy"."""
-        from ._native import kind
-
-        return kind(json.dumps(self._data.config))
+        """What the outputs are: "energy", "dipole", "polar", "dos", "property" or "population"."""
+        return self._kind
 
     @property
     def outputs(self) -> tuple[Output, ...]:
         """What the model computes: what :meth:`evaluate` finds, then the two results of :meth:`descriptor`."""
         return self._outputs
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Of the value of an output."""
+        return next(output.shape for output in self._outputs if output.name == name)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -214,6 +219,8 @@ class Model:
     ) -> Float | tuple[Float, Float]:
         """The descriptor of every atom: invariant under rotation, translation and permutation of equal atoms.
 
+        Of a model of any kind; in a combination of models that of the first which has one.
+
         Args:
             coords, types, box, pbc, progress: as for :meth:`evaluate`.
             rot_mat: also return the equivariant rotation matrices.
@@ -230,9 +237,8 @@ class Model:
             return (found, rotation) if rot_mat else found
         batch = check_input(self._data.config, coords, types, box, pbc, with_parameters=False)
         nframes, natoms = batch.types.shape
-        g2_dim = int(self._data.config["descriptor"]["repformer"]["g2_dim"])
         out = np.empty((nframes, natoms, self.descriptor_dim))
-        rotations = np.empty((nframes, natoms, g2_dim, 3)) if rot_mat else None
+        rotations = np.empty((nframes, natoms, *self._shape("rot_mat"))) if rot_mat else None
 
         def of_frame(f: int, threads: int) -> Any:
             out[f], rotation, remarks = self._engine.descriptor(*_frame(batch, f)[:4], bool(rot_mat), threads)
@@ -258,7 +264,7 @@ class Model:
         forces: bool = True,
         progress: Progress | None = None,
     ) -> Result:
-        """Energy, forces and virial of one structure or of many.
+        """Everything that the model computes for one structure or for many: of energy models energy, forces, virial.
 
         Anything with ``__array__`` or DLPack in the memory of the CPU serves as an array. With ``device="cuda"``,
         ``coords`` may lie on the GPU (DLPack): the answers then do too, as CuPy arrays, not checked for finiteness,
@@ -273,12 +279,14 @@ class Model:
             fparam: frame parameters, (numb_fparam,) or (nframes, numb_fparam); the model's own default if left out.
             aparam: atomic parameters, (natoms, numb_aparam), (nframes, natoms, numb_aparam), or (numb_aparam,) for all.
             atomic: also return the virial per atom. True or "edge": half of each edge's share to either end, which
-                does not depend on how atoms are wrapped; "deepmd": as deepmd-kit 3.2.0 defines it, which does.
-            forces: False: energies only, in about a third of the time; the result has no forces and no virial.
+                does not depend on how atoms are wrapped; "deepmd": as deepmd-kit 3.2.0 defines it, which does. It means
+                nothing where a model has no derivatives.
+            forces: False: values only, in about a third of the time; the result has no forces and no virial.
             progress: called with (frames done, frames in all) after every frame.
 
         Returns:
-            A :class:`Result`. A frame axis in ``coords`` means a frame axis on every field.
+            A :class:`Result`. A frame axis in ``coords`` means a frame axis on every field. Dipoles have derivatives,
+            as ``force`` and ``virial`` of :attr:`Result.outputs`; other kinds than energies and dipoles have none.
 
         Many small frames are evaluated side by side on the model's threads, large ones one after the other; on a GPU
         small frames as one batch.
@@ -286,41 +294,38 @@ class Model:
         Raises:
             OutOfMemoryError: the structure needs more memory than there is (see :meth:`memory_estimate`).
             InputError: wrong shapes, unknown types, coordinates that are not finite, a singular box, missing or
-                unexpected parameters; more neighbours than ``sel`` if the model was loaded with
-                ``on_overflow="error"``.
+                unexpected parameters; atoms nearer than a pair table begins; more neighbours than ``sel`` if the model
+                was loaded with ``on_overflow="error"``.
 
         Warns:
             NeighborOverflowWarning: once per model, when an atom has more neighbours than ``sel``.
             ClosePairWarning: once per model, when two atoms that interact are closer than half of the least distance
                 in the model's training data, or than 0.5 angstrom where the model does not know it.
+            TableEnergyWarning: once per model, when one that goes over to a pair table gives an atom the table's
+                energy because all others are far away.
         """
         mode, gradient = atomic_mode(atomic), checked_flag(forces, "forces")
-        if mode and not gradient:
+        if not has_derivatives(self._outputs):
+            mode, gradient = 0, False
+        elif mode and not gradient:
             raise InputError("the atomic virial is computed with forces only: leave out atomic, or forces=False")
         if frames := self._on_device(coords, types, box, pbc):
             return Result.pending(*frames.evaluate(fparam, aparam, mode, gradient))
         batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam)
         nframes, natoms = batch.types.shape
-        shapes: dict[str, tuple[int, ...]] = {"energy": (), "atom_energy": (natoms,)}
-        if gradient:
-            shapes |= {"forces": (natoms, 3), "virial": (3, 3)}
-        if mode:
-            shapes["atom_virial"] = (natoms, 3, 3)
+        shapes = evaluated(self._outputs, natoms, gradient, mode != 0)
         results = {name: np.empty((nframes, *shape)) for name, shape in shapes.items()}
 
         def of_frame(f: int, threads: int) -> Any:
             found = self._engine.evaluate(*_frame(batch, f), mode, threads, gradient)
-            for name, rows in results.items():
-                rows[f] = found[name]
+            for name, shape in shapes.items():
+                results[name][f] = np.reshape(found[name], shape)
             return found["remarks"]
 
-        checked = {"energy": "the energy", "forces": "a force"}
+        checked = must_be_finite(self._kind, self._outputs)
         self._runner.run(batch, of_frame, results, checked, progress, atomic=mode)
-        fields: dict[str, Any] = {"forces": None, "virial": None, **results}
-        if not batch.has_frame_axis:
-            fields = {name: None if rows is None else rows[0] for name, rows in fields.items()}
-            fields["energy"] = float(fields["energy"])
-        return Result(**fields)
+        mask = counted(batch.types, self._data.config["atom_exclude_types"]).astype(np.int32)
+        return Result.of_outputs(self._kind, {**results, "mask": mask}, batch.has_frame_axis)
 
     def vjp(
         self,
@@ -336,14 +341,17 @@ class Model:
     ) -> tuple[Float, Float]:
         """The gradient of a weighted sum of outputs, a vector-Jacobian product, at the price of an evaluation.
 
-        The sum is S = sum_i w_i E_i of atomic energies, S = sum_ic g_ic D_ic of descriptors, or both together. With
-        w = 1 its gradients are minus the forces and minus the virial.
+        The sum S takes the values of atoms: sum_i w_i E_i of atomic energies, sum_ik w_ik mu_ik of dipoles, sum_ic g_ic
+        D_ic of descriptors and so on, or several together. With w = 1 of energies its gradients are minus the forces
+        and minus the virial.
 
         Args:
             coords, types, box, pbc, progress: as for :meth:`evaluate`.
-            weights: {"atom_energy": w} with w (natoms,), {"descriptor": g} with g (natoms, descriptor_dim), or both;
-                with a frame axis in ``coords`` also one per frame.
-            fparam, aparam: as for :meth:`evaluate`; they matter for atomic energies only.
+            weights: arrays by the names of outputs, in their shapes: "descriptor" (natoms, descriptor_dim), and
+                whatever the model has one of per atom: "atom_energy" (natoms,), "dipole" (natoms, 3), "polar" (natoms,
+                3, 3), "atom_dos", "population", "atom_" and the name of a property; with a frame axis in ``coords``
+                also one per frame.
+            fparam, aparam: as for :meth:`evaluate`; they do not matter for descriptors.
 
         Returns:
             dS/dx (natoms, 3), for S in eV in eV/angstrom, and dS/de (3, 3) for a strain e that moves coordinates and
@@ -355,20 +363,25 @@ class Model:
         if frames := self._on_device(coords, types, box, pbc):
             on_device: tuple[Float, Float] = frames.vjp(weights, fparam, aparam)
             return on_device
-        of_energies = isinstance(weights, Mapping) and "atom_energy" in weights
-        batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam, with_parameters=of_energies)
+        widths = self._weighable()
+        of_fitting = isinstance(weights, Mapping) and any(name in widths for name in weights if name != "descriptor")
+        batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam, with_parameters=of_fitting)
         nframes, natoms = batch.types.shape
-        given = check_weights(weights, self.descriptor_dim, nframes, natoms, batch.has_frame_axis)
+        given = check_weights(weights, widths, nframes, natoms, batch.has_frame_axis)
         gradient, strain = np.empty((nframes, natoms, 3)), np.empty((nframes, 3, 3))
 
         def of_frame(f: int, threads: int) -> Any:
-            energies, descriptors = (None if rows is None else rows[f] for rows in given)
-            gradient[f], strain[f], remarks = self._engine.vjp(*_frame(batch, f), energies, descriptors, threads)
+            rows = {name: array[f] for name, array in given.items()}
+            gradient[f], strain[f], remarks = self._engine.vjp(*_frame(batch, f), rows, threads)
             return remarks
 
-        results, checked = {"forces": gradient, "virial": strain}, {"forces": "a gradient", "virial": "a gradient"}
+        results, checked = {"force": gradient, "virial": strain}, {"force": "a gradient", "virial": "a gradient"}
         self._runner.run(batch, of_frame, results, checked, progress, weights=given, large="weights or parameters")
         return (gradient, strain) if batch.has_frame_axis else (gradient[0], strain[0])
+
+    def _weighable(self) -> dict[str, tuple[int, ...]]:
+        """The outputs that have a gradient by weights, and the shape of an atom's value."""
+        return {o.name: o.shape for o in self._outputs if weighable(o) or o.name == "descriptor"}
 
     def check(self) -> bool:
         """Wait for everything that was queued on a GPU, for arrays that lie there, since the last check.
@@ -409,8 +422,9 @@ class Model:
     def __repr__(self) -> str:
         types = " ".join(self.type_map[:8]) + (f" ... ({len(self.type_map)} types)" if len(self.type_map) > 8 else "")
         plural = "" if self._threads == 1 else "s"
+        kind = "" if self._kind == "energy" else f"{self._kind}, "
         return (
-            f"<dpa2.Model {types}: descriptor_dim {self.descriptor_dim}, rcut {self.rcut:g}, {self._precision}, "
+            f"<dpa2.Model {types}: {kind}descriptor_dim {self.descriptor_dim}, rcut {self.rcut:g}, {self._precision}, "
             f"{self._device}, {self._threads} thread{plural}>"
         )
 
@@ -456,8 +470,8 @@ def load(
             errors of values and slopes of at most that number (1e-8).
 
     Raises:
-        ModelFileError: a missing, corrupt or inconsistent file; UnsupportedModelError, a subclass: a model that is
-            not a DPA-2 energy model.
+        ModelFileError: a missing, corrupt or inconsistent file; UnsupportedModelError, a subclass: a model of a kind
+            that dpa2 does not evaluate (the message names it).
         InputError: wrong arguments; a multi-task file without ``head`` (the message lists the heads).
     """
     from .files import read

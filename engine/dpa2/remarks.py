@@ -1,13 +1,14 @@
-"""What an evaluation has to say although it succeeded, once per model: too many neighbours, pairs too close."""
+"""What an evaluation has to say although it succeeded, once per model: too many neighbours, atoms too near or far."""
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from .errors import ClosePairWarning, InputError, NeighborOverflowWarning
+from .errors import ClosePairWarning, InputError, NeighborOverflowWarning, TableEnergyWarning
 from .inputs import Batch
 
 # Without knowledge of the training data, angstrom: shorter than any bond, and longer than a bond in nanometres.
@@ -15,7 +16,7 @@ LEAST_DISTANCE = 0.5
 
 
 # What the compiled core makes Remarks from.
-RemarksTuple: TypeAlias = tuple[Sequence[tuple[str, int, int, int]], tuple[int, int, float] | None]
+RemarksTuple: TypeAlias = tuple[Sequence[tuple[str, int, int, int]], tuple[int, int, float] | None, int, int]
 
 
 class Remarks(NamedTuple):
@@ -25,10 +26,19 @@ class Remarks(NamedTuple):
         overflow: (block, atom, neighbours within its cutoff, sel) of the worst atom of each block that is too small.
         closest: the nearest of the pairs that interact: two atoms, and their distance in angstrom. Where lists are
             made on a GPU only one that is closer than :func:`least_distance`.
+        clamped: the first atom whose switch to a pair table acts on weights below their least sum, -1 if there is none;
+            ``clamped_count``: how many there are.
     """
 
     overflow: Sequence[tuple[str, int, int, int]] = ()
     closest: tuple[int, int, float] | None = None
+    clamped: int = -1
+    clamped_count: int = 0
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is anything that may have to be said."""
+        return bool(self.overflow) or self.closest is not None or self.clamped >= 0
 
 
 def least_distance(config: dict[str, Any]) -> tuple[float, bool]:
@@ -52,7 +62,9 @@ class Reporter:
         self._least, self._known = least_distance(config)
         self._on_overflow = on_overflow
         self._overflow_said = on_overflow == "ignore"
-        self._close_pair_said = False
+        self._close_pair_said = self._clamp_said = False
+        # Weights exp(-r/alpha) of all neighbours sum to less than 1e-20 where even the nearest is farther than this.
+        self._clamped_from = float(config.get("smin_alpha", 0.0)) * math.log(1e20)
 
     def report(self, remarks: Remarks, batch: Batch, frame: int) -> None:
         """Warns where the package was called.
@@ -70,6 +82,9 @@ class Reporter:
             self._close_pair_said = True
             message = self._close_pair_text(remarks.closest, batch, frame)
             _warn(message, ClosePairWarning)
+        if remarks.clamped >= 0 and not self._clamp_said:
+            self._clamp_said = True
+            _warn(self._clamp_text(remarks, batch, frame), TableEnergyWarning)
 
     def _atom(self, atom: int, batch: Batch, frame: int) -> str:
         return f"{atom} ({self._type_map[int(batch.types[frame, atom])]})"
@@ -81,6 +96,17 @@ class Reporter:
             f"{where} has {count} neighbours within the cutoff of the model's {block} block, more than its sel of "
             f"{sel}: only the nearest {sel} are kept, so energies jump when their order changes. The structure is "
             "denser than the model was made for"
+        )
+
+    def _clamp_text(self, remarks: Remarks, batch: Batch, frame: int) -> str:
+        where = f"atom {self._atom(remarks.clamped, batch, frame)}" + (
+            f" of frame {frame}" if batch.has_frame_axis else ""
+        )
+        more = f", as {remarks.clamped_count - 1} more" if remarks.clamped_count > 1 else ""
+        return (
+            f"{where} is more than {self._clamped_from:.2g} angstrom from its nearest neighbour{more}. There "
+            "deepmd-kit's formula takes it for one in a collision, and gives it the energy of the pair table in place "
+            "of the network's, or a mixture of both. dpa2 computes the same, but such an energy means nothing"
         )
 
     def _close_pair_text(self, closest: tuple[int, int, float], batch: Batch, frame: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -12,6 +13,15 @@ from .inputs import Float
 #: None where it was not computed, which only who asked for that has to know
 MaybeNone: TypeAlias = Any
 
+# Of an energy model: its outputs by deepmd-kit's names, their fields, and the shapes of a value there and here.
+_FIELDS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
+    "energy": ("energy", (1,), ()),
+    "atom_energy": ("atom_energy", (1,), ()),
+    "force": ("forces", (3,), (3,)),
+    "virial": ("virial", (9,), (3, 3)),
+    "atom_virial": ("atom_virial", (9,), (3, 3)),
+}
+
 
 @dataclass(frozen=True)
 class Output:
@@ -19,7 +29,7 @@ class Output:
 
     Attributes:
         name: deepmd-kit's name for it.
-        unit: "" for a number without one.
+        unit: "" for a number without one, and where it is that of the labels the model was trained on.
         shape: of the value of an atom or of the frame, as in :attr:`Result.outputs`.
         per_atom: whether there is one for every atom.
         reduction: "sum" or "mean" where the value of a frame is that of the atoms' values of ``of``.
@@ -33,10 +43,22 @@ class Output:
     reduction: str
     of: str
 
+    @property
+    def derivative(self) -> bool:
+        """Whether it is a derivative of another output."""
+        return self.of != "" and self.reduction == ""
 
-@dataclass(frozen=True, eq=False)
+    def shape_for(self, natoms: int) -> tuple[int, ...]:
+        """Of the output of one structure."""
+        return (natoms, *self.shape) if self.per_atom else self.shape
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """Energy and its derivatives. With a frame axis in the input every field has one in front.
+    """What a model says of a structure or of many. With a frame axis in the input everything has one in front.
+
+    :attr:`outputs` has the results of every kind of model, by deepmd-kit's names. Energy models have them as fields
+    too, in shapes that are easier to use; for other kinds these fields are None.
 
     Attributes:
         energy: total energy, a float; (nframes,) with a frame axis. eV.
@@ -44,15 +66,35 @@ class Result:
         virial: (3, 3), ``-dE/dstrain``, first index = force component. eV. None with ``forces=False``.
         atom_energy: (natoms,), eV; sums to ``energy``. Zero for virtual and excluded atoms.
         atom_virial: (natoms, 3, 3), eV; sums to ``virial``. None unless asked for with ``atomic``.
+        others: what has no field of its own, by deepmd-kit's names and in its shapes.
     """
 
-    energy: float | Float
-    forces: Float | MaybeNone
-    virial: Float | MaybeNone
-    atom_energy: Float
-    atom_virial: Float | None = None
+    energy: float | Float | MaybeNone = None
+    forces: Float | MaybeNone = None
+    virial: Float | MaybeNone = None
+    atom_energy: Float | MaybeNone = None
+    atom_virial: Float | MaybeNone = None
+    others: Mapping[str, Any] = field(default_factory=dict)
 
     _pending: ClassVar[Any] = None  # of results on a GPU: what is to be checked
+
+    @classmethod
+    def of_outputs(cls, kind: str, outputs: Mapping[str, Any], frame_axis: bool = True) -> Result:
+        """A result of arrays with a frame axis, by deepmd-kit's names and in its shapes, of a model of this kind.
+
+        ``frame_axis`` False: of the first frame alone.
+        """
+        lead = (slice(None) if frame_axis else 0,)
+        named: dict[str, Any] = {}
+        others = {}
+        for name, rows in outputs.items():
+            if kind == "energy" and name in _FIELDS:
+                own, there, here = _FIELDS[name]
+                value = rows.reshape((*rows.shape[: rows.ndim - len(there)], *here))[lead]
+                named[own] = value if frame_axis or own != "energy" else float(value)
+            else:
+                others[name] = rows[lead]
+        return cls(**named, others=others)
 
     @classmethod
     def pending(cls, fields: dict[str, Any], pending: Any) -> Result:
@@ -77,20 +119,43 @@ class Result:
         return self
 
     @property
-    def outputs(self) -> dict[str, Float]:
+    def outputs(self) -> dict[str, Any]:
         """What was computed, by deepmd-kit's names and in its shapes; the numbers are those of the fields.
 
-        ``energy`` (1,), ``atom_energy`` (natoms, 1), ``force`` (natoms, 3), ``virial`` (9,), ``atom_virial``
-        (natoms, 9); with a frame axis in the input all of them have one in front.
+        With a frame axis in the input all of them have one in front.
+
+        - energy models: ``energy`` (1,), ``atom_energy`` (natoms, 1), ``force`` (natoms, 3), ``virial`` (9,),
+          ``atom_virial`` (natoms, 9).
+        - dipole: ``global_dipole`` (3,), ``dipole`` (natoms, 3); minus the derivatives of the global dipole,
+          ``force`` (natoms, 3, 3) with axes atom, component, direction, ``virial`` (3, 9), ``atom_virial``
+          (natoms, 3, 9).
+        - polar: ``global_polar`` (3, 3), ``polar`` (natoms, 3, 3).
+        - dos: ``dos`` (n,), ``atom_dos`` (natoms, n).
+        - property: its name (n,) and ``atom_`` with its name (natoms, n).
+        - population: ``population`` (natoms, 2).
+        - of every kind, where the result is not on a GPU: ``mask`` (natoms,) int32, 1 for atoms that count and 0 for
+          virtual ones and those of an excluded type.
+
+        What is for the whole structure is the sum of the atoms, but for intensive properties their mean. Numbers have
+        the unit of the labels that the model was trained on.
         """
-        atoms = tuple(self.atom_energy.shape)
-        frames = atoms[:-1]
-        energy: Any = self.energy if hasattr(self.energy, "reshape") else np.asarray(self.energy)
-        fields = {
-            "energy": (energy, (*frames, 1)),
-            "atom_energy": (self.atom_energy, (*atoms, 1)),
-            "force": (self.forces, (*atoms, 3)),
-            "virial": (self.virial, (*frames, 9)),
-            "atom_virial": (self.atom_virial, (*atoms, 9)),
-        }
-        return {name: value.reshape(shape) for name, (value, shape) in fields.items() if value is not None}
+        found = {}
+        for name, (own, there, here) in _FIELDS.items():
+            value: Any = getattr(self, own)
+            if value is not None:
+                rows = value if hasattr(value, "reshape") else np.asarray(value)
+                found[name] = rows.reshape((*rows.shape[: rows.ndim - len(here)], *there))
+        return {**found, **self.others}
+
+    def frame(self, index: int) -> Result:
+        """The result of one frame; of a result with a frame axis."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "others"}
+        rows = {name: None if value is None else value[index] for name, value in own.items()}
+        if rows["energy"] is not None:
+            rows["energy"] = float(rows["energy"])
+        return Result(**rows, others={name: value[index] for name, value in self.others.items()})
+
+    def __repr__(self) -> str:
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "others"}
+        shown = {name: value for name, value in {**own, **self.others}.items() if value is not None}
+        return f"Result({', '.join(f'{name}={value!r}' for name, value in shown.items())})"

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike
 
 from .data import Frame
 from .errors import Error, EvaluationError, InputError, OutOfMemoryError
+from .files.schema import parameters
 from .inputs import Float
 from .model import Model
 from .options import Atomic
@@ -60,7 +61,7 @@ class Parameters:
 
     @classmethod
     def of(cls, model: Model, fparam: ArrayLike | None = None, aparam: ArrayLike | None = None) -> Parameters:
-        fitting = model.config["fitting_net"]
+        fitting = parameters(model.config)
         return cls(fparam, aparam, fitting["numb_fparam"] > 0, fitting["numb_aparam"] > 0)
 
     def keywords(self, frame: Frame) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def evaluate_frames(
     fparam: ArrayLike | None = None,
     aparam: ArrayLike | None = None,
 ) -> Iterator[tuple[Frame, Result]]:
-    """Energies, forces and virials of a stream of frames.
+    """Everything that a model computes for a stream of frames: of energy models energies, forces and virials.
 
     Args:
         model: a :class:`dpa2.Model`, which travels to every worker once per process; or the path of a model file
@@ -364,17 +365,7 @@ def _evaluate_task(
         if aparam is None and keywords["aparam"] is not None:
             keywords["aparam"] = np.stack([np.asarray(frame.aparam) for frame in run])
         found = model.evaluate(**_arrays(model, run), **keywords, atomic=atomic)
-        energies = np.asarray(found.energy)
-        return [
-            Result(
-                float(energies[f]),
-                found.forces[f],
-                found.virial[f],
-                found.atom_energy[f],
-                None if found.atom_virial is None else found.atom_virial[f],
-            )
-            for f in range(len(run))
-        ]
+        return [found.frame(f) for f in range(len(run))]
 
     def single(frame: Frame) -> object:
         types = frame.types_in(model.type_map)

@@ -112,8 +112,8 @@ class Overflown:
     """A core whose numbers left their range."""
 
     def evaluate(self, coords: np.ndarray, *_: object) -> dict[str, Any]:
-        numbers = {"energy": 1.0, "atom_energy": 1.0, "virial": 1.0, "forces": np.full_like(coords, np.inf)}
-        return {**numbers, "remarks": ([], None)}
+        numbers = {"energy": np.ones(1), "atom_energy": np.ones(len(coords)), "virial": np.ones((3, 3))}
+        return {**numbers, "force": np.full_like(coords, np.inf), "remarks": ([], None)}
 
     def descriptor(self, coords: np.ndarray, *_: object) -> tuple[Any, ...]:
         return np.nan, None, ([], None)

@@ -72,7 +72,7 @@ def test_energies_without_forces(name: str, where: str) -> None:
         assert type(found.energy) is type(full.energy)
         assert np.array_equal(found.atom_energy, full.atom_energy)
         assert found.forces is found.virial is found.atom_virial is None
-        assert found.outputs.keys() == {"energy", "atom_energy"}
+        assert found.outputs.keys() == {"energy", "atom_energy", "mask"}
 
 
 def test_no_backward_pass_is_run(monkeypatch: pytest.MonkeyPatch) -> None:

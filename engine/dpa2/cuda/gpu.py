@@ -12,7 +12,8 @@ from weakref import WeakSet
 import numpy as np
 
 from dpa2.errors import Error, InputError
-from dpa2.gradients import NAMES, Weights, check_weights
+from dpa2.files import schema
+from dpa2.gradients import Weights, check_weights
 from dpa2.inputs import Batch, Float, check_aparam, check_box, check_fparam, check_types
 from dpa2.remarks import Remarks
 
@@ -57,19 +58,17 @@ class GpuModel:
 
         With ``weights`` forces and virial are the gradients of :meth:`dpa2.Model.vjp`.
         """
-        given = weights or (None, None)
-        rows = [batch.coords, batch.types, batch.boxes, batch.fparam, batch.aparam, *given]
-        names = ("coords", "types", "boxes", "fparam", "aparam", *NAMES)
+        rows = [batch.coords, batch.types, batch.boxes, batch.fparam, batch.aparam]
+        names = ("coords", "types", "boxes", "fparam", "aparam")
         inputs: dict[str, Any] = {
             name: np.ascontiguousarray(array[frames])
             for name, array in zip(names, rows, strict=True)
             if array is not None
         }
-        for name in NAMES:
-            if name in inputs:  # the core's forces are minus the gradient
-                inputs[name] = np.negative(inputs[name])
+        for name, array in (weights or {}).items():  # the core's forces are minus the gradient
+            inputs[name] = np.negative(array[frames])
         nframes, natoms = inputs["types"].shape
-        places = dict(results)
+        places = {"forces" if name == "force" else name: array for name, array in results.items()}
         found = self.queue.pass_by(
             lambda: self.native.evaluate(nframes, natoms, batch.pbc, inputs, places, atomic, vjp=weights is not None)
         )
@@ -228,7 +227,7 @@ class DeviceFrames:
         self._nframes, self._natoms = shape[:-1] if self._framed else (1, shape[0])
         if not on_device(types):
             types = check_types(types, config["type_map"], self._nframes, self._natoms, self._framed)
-        rcut = float(config["descriptor"]["repinit"]["rcut"])
+        rcut = schema.rcut(config)
         # Nine numbers that the host needs to lay out the search.
         self._boxes, self._pbc = check_box(self._host(box, "box"), pbc, rcut, self._nframes, self._framed)
         self._inputs = {"coords": x, "types": self._rows(types, "int32", "types", (self._natoms,))}
@@ -252,7 +251,7 @@ class DeviceFrames:
         raise InputError(f"{name} must have shape {wanted}, got {shape}")
 
     def _parameters(self, fparam: Any, aparam: Any) -> dict[str, Array]:
-        option = self._config["fitting_net"]
+        option = schema.parameters(self._config)
         wide = (int(option["numb_fparam"]), int(option["numb_aparam"]))
         given: dict[str, Any] = {"fparam": fparam, "aparam": aparam}
         for (name, value), width in zip(given.items(), wide, strict=True):
@@ -285,10 +284,11 @@ class DeviceFrames:
                 else:
                     found[name] = minus
         if of_host or not found:
-            given = check_weights(of_host, dim, self._nframes, self._natoms, self._framed)
-            for name, one in zip(NAMES, given, strict=True):
-                if one is not None:
-                    found[name] = self._rows(-one, "float64", name, widths[name])
+            known = {"atom_energy": (1,), "descriptor": (dim,)}
+            given = check_weights(of_host, known, self._nframes, self._natoms, self._framed)
+            for name, one in given.items():
+                rows = -one.reshape(self._nframes, *widths[name])
+                found[name] = self._rows(rows, "float64", name, widths[name])
         return found
 
     # ------------------------------------------------------------------------------------------------------- results
@@ -328,7 +328,7 @@ class DeviceFrames:
 
     def _say(self, remarks: Sequence[Remarks]) -> None:
         """Reports what there is to say; that is when types come to the host."""
-        if any(one.overflow or one.closest is not None for one in remarks):
+        if any(one.anything for one in remarks):
             types = self._arrays.host(self._inputs["types"]).reshape(self._nframes, self._natoms)
             batch = Batch(types, types, None, self._pbc, None, None, self._framed)
             for f, one in enumerate(remarks):
@@ -350,7 +350,7 @@ class DeviceFrames:
         """Descriptors, and rotation matrices where asked for, as arrays of the device, float64."""
         wanted: dict[str, tuple[int, ...]] = {"descriptor": (self._natoms, int(self._model.native.descriptor_dim))}
         if rot_mat:
-            wanted["rot_mat"] = (self._natoms, int(self._config["descriptor"]["repformer"]["g2_dim"]), 3)
+            wanted["rot_mat"] = (self._natoms, int(schema.base(self._config)["descriptor"]["repformer"]["g2_dim"]), 3)
         found, _ = self._run(wanted)
         return found["descriptor"], found.get("rot_mat")
 

@@ -150,3 +150,16 @@ def rcut(config: dict[str, Any]) -> float:
         float(child["descriptor"]["repinit"]["rcut"] if "descriptor" in child else child["rcut"])
         for child in _children(config)
     )
+
+
+def parameters(config: dict[str, Any]) -> dict[str, Any]:
+    """The options of the fitting net that say which parameters of frames and atoms a model takes.
+
+    The models of a combination agree in their numbers. Where their defaults differ there is none for all of them.
+    """
+    names = ("numb_fparam", "default_fparam", "numb_aparam", "use_aparam_as_mask")
+    nets = [network["fitting_net"] for network in networks(config).values()]
+    found = {name: nets[0][name] for name in names}
+    if any(net["default_fparam"] != found["default_fparam"] for net in nets):
+        found["default_fparam"] = None
+    return found

@@ -1,39 +1,45 @@
-"""The Python interface of deepmd-kit on top of dpa2: scripts switch by changing one import.
-
->>> from dpa2.deepmd import DeepPot                             # doctest: +SKIP
->>> energy, force, virial = DeepPot("model.pth").eval(coords, cells, atom_types)  # doctest: +SKIP
-
-Names, arguments, shapes and types of numbers are those of ``deepmd.infer.DeepPot`` of deepmd-kit 3.2.0.
-"""
+"""What deepmd-kit's classes for models of all kinds have in common, and :class:`DeepEval`, which finds the kind."""
 
 from __future__ import annotations
 
 import json
 import os
-import warnings
+import re
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import InputError
-from .files import heads
-from .inputs import Batch, Float, Int, check_input, to_array, to_floats
-from .model import Model, load
-from .options import OnOverflow, Precision
+from dpa2.errors import InputError
+from dpa2.files import heads, schema
+from dpa2.inputs import Batch, Float, check_input, counted, to_floats
+from dpa2.model import Model, load
+from dpa2.options import Atomic, OnOverflow, Precision
 
-__all__ = ["DeepPot"]
+from .arguments import (
+    Array,
+    Dtype,
+    atomic_parameters,
+    cast,
+    check_types,
+    dtype_of,
+    frame_parameters,
+    sized,
+    warn_of_ignored,
+)
 
-Array: TypeAlias = NDArray[Any]
-Dtype: TypeAlias = Literal["native", "fp32", "fp64"]
+__all__ = ["DeepEval"]
 
-#: inputs of models that dpa2 does not evaluate: they must not be passed over in silence
-_PHYSICAL = ("spin", "charge_spin", "efield")
+D = TypeVar("D", bound="DeepEval")
+#: what is said of a model beside its parts
+_NOT_OF_THE_MODEL = ("format_version", "precision", "min_nbor_dist", "head")
 
 
-class DeepPot:
-    """A DPA-2 potential with the methods of deepmd-kit's class of this name.
+class DeepEval:
+    """A model of any kind: ``DeepEval(file)`` is a :class:`DeepPot`, :class:`DeepDipole`, ... as the file says.
+
+    The classes of the kinds are made in the same way, and refuse files of other kinds.
 
     In all methods a structure is given by
 
@@ -56,8 +62,16 @@ class DeepPot:
 
     Raises:
         ModelFileError, InputError: see :func:`dpa2.load`. What deepmd-kit reports as RuntimeError or AssertionError is
-            an InputError, which is a ValueError.
+            an InputError, which is a ValueError; so is a file of another kind than that of the class.
     """
+
+    #: what the model must be, "" for anything
+    kind: ClassVar[str] = ""
+    _classes: ClassVar[dict[str, type[DeepEval]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in cls.__dict__:
+            DeepEval._classes[cls.kind] = cls
 
     def __init__(
         self,
@@ -73,15 +87,23 @@ class DeepPot:
         on_overflow: OnOverflow = "warn",
         **kwargs: Any,
     ) -> None:
-        _warn_of_ignored(kwargs)
+        warn_of_ignored(type(self), kwargs)
         self.model_file = model_file
         self._model = _load(model_file, head, {"precision": precision, "threads": threads, "on_overflow": on_overflow})
         self._config = self._model.config
+        of_kind = self._classes[self._model.kind]
+        if type(self) is DeepEval:
+            self.__class__ = of_kind  # which has more methods, and nothing else
+        elif self.kind not in ("", of_kind.kind):
+            raise InputError(
+                f"{os.fspath(model_file)} is a model of kind {of_kind.kind!r}, which {of_kind.__name__} is for and not "
+                f"{type(self).__name__}; DeepEval takes files of every kind"
+            )
 
     def close(self) -> None:
-        """Nothing: dpa2 holds no files or devices. Here so that ``with DeepPot(...) as dp`` works."""
+        """Nothing: dpa2 holds no files or devices. Here so that ``with DeepEval(...) as dp`` works."""
 
-    def __enter__(self) -> DeepPot:
+    def __enter__(self: D) -> D:
         return self
 
     def __exit__(
@@ -90,43 +112,6 @@ class DeepPot:
         self.close()
 
     # ------------------------------------------------------------------------------------------ evaluation
-
-    def eval(
-        self,
-        coords: ArrayLike,
-        cells: ArrayLike | None,
-        atom_types: ArrayLike,
-        atomic: bool = False,
-        fparam: ArrayLike | None = None,
-        aparam: ArrayLike | None = None,
-        mixed_type: bool = False,
-        **kwargs: Any,
-    ) -> tuple[Array, ...]:
-        """Energies and their derivatives.
-
-        Returns:
-            energy (nframes, 1) eV, force (nframes, natoms, 3) eV/angstrom, virial (nframes, 9) eV; with ``atomic``
-            also atomic energy (nframes, natoms, 1) eV and atomic virial (nframes, natoms, 9) eV, the latter as
-            deepmd-kit defines it. All of them float64.
-
-        Raises:
-            InputError: sizes that do not fit, and see :meth:`dpa2.Model.evaluate`.
-        """
-        _warn_of_ignored(kwargs)
-        batch = self._batch(coords, cells, atom_types, fparam, aparam, mixed_type)
-        found = self._model.evaluate(
-            batch.coords,
-            batch.types,
-            batch.boxes,
-            fparam=batch.fparam,
-            aparam=batch.aparam,
-            atomic="deepmd" if atomic else False,
-        )
-        nframes, natoms = batch.types.shape
-        whole = (np.reshape(found.energy, (nframes, 1)), found.forces, found.virial.reshape(nframes, 9))
-        if found.atom_virial is None:
-            return whole
-        return (*whole, found.atom_energy[:, :, None], found.atom_virial.reshape(nframes, natoms, 9))
 
     def eval_descriptor(
         self,
@@ -142,10 +127,10 @@ class DeepPot:
         """Descriptors of the atoms, (nframes, natoms, descriptor_dim): float64, or float32 with ``dtype="fp32"``.
 
         Raises:
-            InputError: see :meth:`eval`.
+            InputError: sizes that do not fit, and see :meth:`dpa2.Model.evaluate`.
         """
-        _warn_of_ignored(kwargs)
-        return _cast(self._descriptor(self._batch(coords, cells, atom_types, fparam, aparam, mixed_type)), dtype)
+        warn_of_ignored(type(self), kwargs)
+        return cast(self._descriptor(self._batch(coords, cells, atom_types, fparam, aparam, mixed_type)), dtype)
 
     def eval_fitting_last_layer(
         self,
@@ -163,7 +148,7 @@ class DeepPot:
         In the precision of the fitting net, unless ``dtype`` is "fp32" or "fp64".
 
         Raises:
-            InputError: see :meth:`eval`.
+            InputError: sizes that do not fit, and see :meth:`dpa2.Model.evaluate`.
         """
         return self.eval_embedding(coords, cells, atom_types, fparam, aparam, mixed_type, dtype, **kwargs)[1]
 
@@ -182,32 +167,76 @@ class DeepPot:
 
         Returns:
             descriptors (nframes, natoms, descriptor_dim); the last hidden layer of the fitting net
-            (nframes, natoms, neuron[-1]); and the sum of the latter over the atoms that have an energy, those that are
-            neither virtual nor of an excluded type, (nframes, neuron[-1]). float32, or with ``dtype`` "fp64" float64,
-            or with "native" the precision of each part.
+            (nframes, natoms, neuron[-1]); and the sum of the latter over the atoms that count, those that are neither
+            virtual nor of an excluded type, (nframes, neuron[-1]). float32, or with ``dtype`` "fp64" float64, or with
+            "native" the precision of each part. Of a combination: of its first model with a descriptor, to which no
+            type is excluded.
 
         Raises:
-            InputError: see :meth:`eval`.
+            InputError: see :meth:`dpa2.Model.evaluate`.
         """
-        from ._native import last_hidden
+        from dpa2._native import last_hidden
 
-        _warn_of_ignored(kwargs)
+        warn_of_ignored(type(self), kwargs)
         batch = self._batch(coords, cells, atom_types, fparam, aparam, mixed_type)
         descriptor = self._descriptor(batch)
-        weights = {k: value for k, value in self._model._data.weights.items() if k.startswith("fitting_net.")}
-        feature = last_hidden(json.dumps(self._config), weights, descriptor, batch.fparam, batch.aparam)
-        counted = (batch.types >= 0) & ~np.isin(batch.types, self._config["atom_exclude_types"])
-        feature = feature.astype(_dtype_of(self._config["fitting_net"]["precision"]), copy=False)
-        total = (feature * counted[:, :, None]).sum(axis=1, dtype=feature.dtype)
-        return _cast(descriptor, dtype), _cast(feature, dtype), _cast(total, dtype)
+        config, weights = self._parts()[0]
+        net = config["fitting_net"]
+        fparam, aparam = batch.fparam if net["numb_fparam"] else None, batch.aparam if net["numb_aparam"] else None
+        of_net = {name: value for name, value in weights.items() if name.startswith("fitting_net.")}
+        feature = last_hidden(json.dumps(config), of_net, descriptor, fparam, aparam)
+        mask = counted(batch.types, config["atom_exclude_types"])
+        feature = feature.astype(dtype_of(net["precision"]), copy=False)
+        total = (feature * mask[:, :, None]).sum(axis=1, dtype=feature.dtype)
+        return cast(descriptor, dtype), cast(feature, dtype), cast(total, dtype)
 
     def eval_typeebd(self) -> Array:
-        """The type embedding, (ntypes + 1, tebd_dim) in the precision of the descriptor; the last row is zero."""
-        from ._native import folded
+        """The type embedding, (ntypes + 1, tebd_dim) in the precision of the descriptor; the last row is zero.
 
-        table = folded(json.dumps(self._config), self._model._data.weights)["type_embedding"]
-        padded = np.concatenate([table, np.zeros((1, table.shape[1]))])
-        return padded.astype(_dtype_of(self._config["descriptor"]["precision"]))
+        Of a combination those of its models side by side.
+
+        Raises:
+            InputError: the models of a combination have different numbers of types.
+        """
+        from dpa2._native import folded
+
+        tables = []
+        for config, weights in self._parts():
+            table = folded(json.dumps(config), weights)["type_embedding"]
+            padded = np.concatenate([table, np.zeros((1, table.shape[1]))])
+            tables.append(padded.astype(dtype_of(config["descriptor"]["precision"])))
+        if len({len(table) for table in tables}) > 1:
+            counts = " and ".join(str(len(table) - 1) for table in tables)
+            raise InputError(f"the models of this combination know {counts} types: their embeddings make no one array")
+        return np.concatenate(tables, axis=1)
+
+    def _parts(self) -> list[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
+        """Configuration and weights of the model, or of each one with a descriptor in a combination."""
+        config, weights = self._config, self._model._data.weights
+        if "models" not in config:
+            return [(config, weights)]
+        common = {name: config[name] for name in ("format_version", "precision", "min_nbor_dist", "head")}
+        parts = []
+        for k, child in enumerate(config["models"]):
+            if "descriptor" in child:
+                own = {name: value for name, value in weights.items() if name.startswith(f"models.{k}.")}
+                parts.append(
+                    (
+                        {**common, "pair_exclude_types": [], "atom_exclude_types": [], **child},
+                        {name.removeprefix(f"models.{k}."): value for name, value in own.items()},
+                    )
+                )
+        return parts
+
+    def _outputs(self, batch: Batch, *, atomic: Atomic = False, forces: bool = True) -> dict[str, Any]:
+        """What the model makes of it, by deepmd-kit's names, with a frame axis."""
+        parameters = {"fparam": batch.fparam, "aparam": batch.aparam}
+        structure = (batch.coords, batch.types, batch.boxes)
+        return self._model.evaluate(*structure, **parameters, atomic=atomic, forces=forces).outputs
+
+    def _width(self, name: str) -> int:
+        """Numbers in the value of an output."""
+        return next(output.shape[0] for output in self._model.outputs if output.name == name)
 
     def _descriptor(self, batch: Batch) -> Float:
         return self._model.descriptor(batch.coords, batch.types, batch.boxes)
@@ -222,7 +251,7 @@ class DeepPot:
         mixed_type: bool,
     ) -> Batch:
         """The arguments of an evaluation, brought from any shape of the right size into those of dpa2."""
-        types = _check_types(atom_types, mixed_type)
+        types = check_types(atom_types, mixed_type)
         natoms = types.shape[-1]
         flat = to_floats(coords, "coords")
         if flat.size % max(1, 3 * natoms) or (natoms == 0 and flat.size):
@@ -230,15 +259,15 @@ class DeepPot:
         nframes = flat.size // (3 * natoms) if natoms else len(np.atleast_1d(flat))
         boxes = None
         if cells is not None:
-            boxes = _sized(cells, "cells", {(nframes, 9): "nframes x 9"}).reshape(nframes, 3, 3)
+            boxes = sized(cells, "cells", {(nframes, 9): "nframes x 9"}).reshape(nframes, 3, 3)
         return check_input(
             self._config,
             flat.reshape(nframes, natoms, 3),
             types,
             boxes,
             None,
-            _frame_parameters(fparam, nframes, self.get_dim_fparam()),
-            _atomic_parameters(aparam, nframes, natoms, self.get_dim_aparam()),
+            frame_parameters(fparam, nframes, self.get_dim_fparam()),
+            atomic_parameters(aparam, nframes, natoms, self.get_dim_aparam()),
         )
 
     # ------------------------------------------------------------------------------------------ the model
@@ -257,18 +286,20 @@ class DeepPot:
 
     def get_dim_fparam(self) -> int:
         """The number of frame parameters."""
-        return int(self._config["fitting_net"]["numb_fparam"])
+        return int(schema.parameters(self._config)["numb_fparam"])
 
     def get_dim_aparam(self) -> int:
         """The number of atomic parameters."""
-        return int(self._config["fitting_net"]["numb_aparam"])
+        return int(schema.parameters(self._config)["numb_aparam"])
 
     def has_default_fparam(self) -> bool:
         """Whether frame parameters may be left out although the model has some."""
-        return self._config["fitting_net"]["default_fparam"] is not None
+        return schema.parameters(self._config)["default_fparam"] is not None
 
     def get_sel_type(self) -> list[int]:
-        """The types of atoms that have an energy: all but the excluded ones."""
+        """The types of atoms that have outputs: all but the excluded ones; with a pair table none, which means all."""
+        if any(child.get("type") == "pairtab" for child in self._config.get("models", ())):
+            return []
         return [t for t in range(self.get_ntypes()) if t not in self._config["atom_exclude_types"]]
 
     def get_model(self) -> Model:
@@ -278,32 +309,32 @@ class DeepPot:
     def get_model_def_script(self) -> dict[str, Any]:
         """The model section of an input of deepmd-kit, complete with defaults; of a multi-task file, that of the head.
 
-        Only what defines the model is in it, not how it was trained (``seed``, ``trainable``, ...).
+        Only what defines the model is in it, not how it was trained (``seed``, ``trainable``, ...). A combination is
+        described by its models, as dpa2 keeps them; their tables are among the weights.
         """
-        names = ("type_map", "descriptor", "fitting_net", "pair_exclude_types", "atom_exclude_types")
-        config = self._model.config
-        return {name: config[name] for name in names}
+        return {name: value for name, value in self._model.config.items() if name not in _NOT_OF_THE_MODEL}
 
     def get_model_size(self) -> dict[str, int]:
         """Numbers of trainable parameters: of the ``descriptor``, of the ``fitting-net``, and in ``total``."""
         descriptor = fitting = 0
         for name, value in self._model._data.weights.items():
-            if name.startswith("fitting_net.filter_layers."):
+            own = re.sub(r"^models\.\d+\.", "", name)
+            if own.startswith("fitting_net.filter_layers."):
                 fitting += value.size
-            elif name.startswith("descriptor.") and name.rpartition(".")[2] not in ("mean", "stddev", "econf_tebd"):
+            elif own.startswith("descriptor.") and own.rpartition(".")[2] not in ("mean", "stddev", "econf_tebd"):
                 descriptor += value.size
         return {"descriptor": descriptor, "fitting-net": fitting, "total": descriptor + fitting}
 
     def get_observed_types(self) -> dict[str, Any]:
         """The types that the model was trained on: ``type_num`` and, by atomic number, ``observed_type``.
 
-        Told by their energy biases, which are zero for the others, also where deepmd-kit's file has a list of its own.
+        Told by their biases, which are zero for the others, also where deepmd-kit's file has a list of its own.
         """
-        from .files.econf import SYMBOLS
+        from dpa2.files.econf import SYMBOLS
 
         order = {symbol: number for number, symbol in enumerate(SYMBOLS)}
-        biases = self._model._data.weights["out_bias"][0, :, 0]
-        seen = [name for name, bias in zip(self._model.type_map, biases, strict=True) if abs(bias) > 1e-6]
+        known = (np.abs(self._model._data.weights["out_bias"][0]) > 1e-6).any(axis=-1)
+        seen = [name for name, observed in zip(self._model.type_map, known, strict=True) if observed]
         seen.sort(key=lambda name: order.get(name, len(order)))
         return {"type_num": len(seen), "observed_type": seen}
 
@@ -356,63 +387,3 @@ def _load(path: str | os.PathLike[str], head: str | int | None, options: dict[st
     if head is not None and own is not None and head != own:
         raise InputError(f"head {head!r} was asked for, but {os.fspath(path)} holds the head {own!r} alone")
     return model
-
-
-def _warn_of_ignored(kwargs: dict[str, Any]) -> None:
-    for name, value in kwargs.items():
-        if value is not None:
-            if name in _PHYSICAL:
-                raise InputError(f"{name} was given, but the models that dpa2 evaluates know no {name}: leave it out")
-            warnings.warn(f"DeepPot does not know {name!r} and ignores it", UserWarning, stacklevel=3)
-
-
-def _check_types(value: ArrayLike, mixed_type: bool) -> Int:
-    """(natoms,) or (nframes, natoms) integers."""
-    types = to_array(value, "atom_types")
-    if types.size == 0:
-        types = types.astype(np.int32)
-    if types.dtype.kind not in "iu":
-        raise InputError(f"atom_types must be indices into the type map, but has elements of type {types.dtype}")
-    if types.ndim not in (1, 2) or (mixed_type and types.ndim != 2):
-        wanted = "(nframes, natoms)" if mixed_type else "(natoms,)"
-        raise InputError(f"atom_types must have shape {wanted}, got {types.shape}")
-    return types[0] if len(types) == 1 and types.ndim == 2 and not mixed_type else types
-
-
-def _sized(value: ArrayLike, name: str, shapes: dict[tuple[int, ...], str]) -> Float:
-    """``value`` in the first of these shapes that has its number of elements."""
-    array = to_floats(value, name)
-    for shape in shapes:
-        if array.size == np.prod(shape, dtype=int):
-            return array.reshape(shape)
-    wanted = " or ".join(f"{' x '.join(map(str, shape))} ({words})" for shape, words in shapes.items())
-    raise InputError(f"{name} must have {wanted} numbers, but has {array.size}")
-
-
-def _frame_parameters(value: ArrayLike | None, nframes: int, dim: int) -> Float | None:
-    if value is None or (dim == 0 and np.size(value) == 0):
-        return None
-    return _sized(value, "fparam", {(nframes, dim): "nframes x dim_fparam", (dim,): "dim_fparam"})
-
-
-def _atomic_parameters(value: ArrayLike | None, nframes: int, natoms: int, dim: int) -> Float | None:
-    if value is None or (dim == 0 and np.size(value) == 0):
-        return None
-    shapes = {
-        (nframes, natoms, dim): "nframes x natoms x dim_aparam",
-        (natoms, dim): "natoms x dim_aparam",
-        (dim,): "dim_aparam",
-    }
-    return _sized(value, "aparam", shapes)
-
-
-def _dtype_of(precision: str) -> type[np.float64] | type[np.float32]:
-    return np.float64 if precision == "float64" else np.float32
-
-
-def _cast(array: Array, dtype: Any) -> Array:
-    if dtype == "native":
-        return array
-    if dtype not in ("fp32", "fp64"):
-        raise InputError(f'dtype must be "native", "fp32" or "fp64", got {dtype!r}')
-    return array.astype(np.float64 if dtype == "fp64" else np.float32, copy=False)
