@@ -69,8 +69,8 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
             half of it, angstrom; 1 by default. Results are the same with any skin. Not with a :class:`dpa2.Model`.
         fparam: frame parameters, (numb_fparam,).
         aparam: atomic parameters, (natoms, numb_aparam), or (numb_aparam,) for all atoms.
-        dipole: the path of a dipole model or a :class:`dpa2.Model`, for a potential; evaluated with the same parameters,
-            as far as it takes any, and with the same options.
+        dipole: of a potential: the path of a dipole model, or a :class:`dpa2.Model`. It is evaluated with the same
+            parameters, as far as it takes any, and loaded with the same options.
         type_dict: what the chemical symbols of the atoms are in the model: {symbol: index or name of a type}, -1 for
             virtual atoms. Needed where symbols and the names in ``type_map`` differ; other symbols go by their name.
         kwargs: ``atoms``, ``label`` and ``directory``, as every calculator of ASE takes them.
@@ -111,7 +111,7 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
         }
         options = {name: value for name, value in options.items() if value is not None}
         self._model = _load(model, options)
-        self._part = _Part.of(self._model, type_dict or {})
+        self._part = _Part(self._model, _type_table(self._model.type_map, type_dict or {}))
         self._dipole = None if dipole is None else _dipole_part(dipole, self._model, options, type_dict or {})
         self.implemented_properties = [*_properties(self._model), *([] if dipole is None else ["dipole"])]
         self._evaluated_with: tuple[Any, ...] = (None, None)
@@ -203,10 +203,6 @@ class _Part:
     model: Model
     type_of_number: Int
 
-    @classmethod
-    def of(cls, model: Model, type_dict: Mapping[str, int | str]) -> _Part:
-        return cls(model, _type_table(model.type_map, type_dict))
-
     def evaluate(self, atoms: Atoms, fparam: Any, aparam: Any, **options: Any) -> Result:
         cell, pbc = (atoms.cell.array, atoms.pbc) if atoms.pbc.any() else (None, None)
         return self.model.evaluate(
@@ -252,7 +248,7 @@ def _dipole_part(
     for symbol, wanted in type_dict.items():
         index = _type_index(wanted, potential.type_map, symbol)
         names[symbol] = index if index < 0 else potential.type_map[index]
-    return _DipolePart.of(model, names)
+    return _DipolePart(model, _type_table(model.type_map, names))
 
 
 def _properties(model: Model) -> dict[str, str]:

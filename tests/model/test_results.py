@@ -31,18 +31,21 @@ def asked(name: str, where: str, frame: Any = slice(None)) -> tuple[dpa2.Model, 
 def test_names_and_shapes_are_those_of_deepmd_kit(frame: Any) -> None:
     model, structure, parameters = asked("fparam_aparam", "tiny", frame)
     lead, natoms = structure[0].shape[:-2], structure[0].shape[-2]
-    shapes = {"energy": (1,), "atom_energy": (natoms, 1), "force": (natoms, 3), "virial": (9,)}
+    shapes = {"energy": (1,), "atom_energy": (natoms, 1), "force": (natoms, 3), "virial": (9,), "mask": (natoms,)}
     for atomic, more in ((False, {}), (True, {"atom_virial": (natoms, 9)}), ("deepmd", {"atom_virial": (natoms, 9)})):
         result = model.evaluate(*structure, **parameters, atomic=atomic)
         found = result.outputs
+        assert found["mask"].dtype == np.int32
+        assert found["mask"].all()
         assert {name: rows.shape for name, rows in found.items()} == {
             n: (*lead, *s) for n, s in (shapes | more).items()
         }
+        del found["mask"]
         for name, rows in found.items():
             assert rows.tobytes() == np.asarray(getattr(result, FIELDS[name])).tobytes()
         described = {o.name: ((natoms, *o.shape) if o.per_atom else o.shape) for o in model.outputs}
         assert all(rows.shape == (*lead, *described[name]) for name, rows in found.items())
-        assert pickle.loads(pickle.dumps(result)).outputs.keys() == found.keys()
+        assert pickle.loads(pickle.dumps(result)).outputs.keys() == result.outputs.keys()
 
 
 @pytest.mark.parametrize("device", ["cpu", "reference"])

@@ -65,8 +65,8 @@ class GpuModel:
             for name, array in zip(names, rows, strict=True)
             if array is not None
         }
-        for name, array in (weights or {}).items():  # the core's forces are minus the gradient
-            inputs[name] = np.negative(array[frames])
+        for name, weight in dict(weights or {}).items():  # the core's forces are minus the gradient
+            inputs[name] = np.negative(weight[frames])
         nframes, natoms = inputs["types"].shape
         places = {"forces" if name == "force" else name: array for name, array in results.items()}
         found = self.queue.pass_by(

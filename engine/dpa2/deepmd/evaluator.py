@@ -230,9 +230,16 @@ class DeepEval:
 
     def _outputs(self, batch: Batch, *, atomic: Atomic = False, forces: bool = True) -> dict[str, Any]:
         """What the model makes of it, by deepmd-kit's names, with a frame axis."""
-        parameters = {"fparam": batch.fparam, "aparam": batch.aparam}
-        structure = (batch.coords, batch.types, batch.boxes)
-        return self._model.evaluate(*structure, **parameters, atomic=atomic, forces=forces).outputs
+        found = self._model.evaluate(
+            batch.coords,
+            batch.types,
+            batch.boxes,
+            fparam=batch.fparam,
+            aparam=batch.aparam,
+            atomic=atomic,
+            forces=forces,
+        )
+        return found.outputs
 
     def _width(self, name: str) -> int:
         """Numbers in the value of an output."""
