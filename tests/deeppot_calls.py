@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,12 +120,14 @@ def _every_model() -> list[Call]:
 CALLS: tuple[Call, ...] = (*_shapes(), *_parameters(), *_every_model())
 
 
-def save_answers(answers: Mapping[str, tuple[np.ndarray, ...]], queries: Mapping[str, Mapping[str, Any]]) -> None:
+def save_answers(
+    answers: Mapping[str, tuple[np.ndarray, ...]], queries: Mapping[str, Mapping[str, Any]], path: Path = ANSWERS
+) -> None:
     """Write the file: all numbers in one array, which halves it, with a table of what begins where."""
     flat = [value.ravel().astype(np.float64) for values in answers.values() for value in values]
     table = {name: [[value.dtype.name, value.shape] for value in values] for name, values in answers.items()}
     np.savez_compressed(
-        ANSWERS,
+        path,
         made_with="deepmd-kit 3.2.0",
         queries=json.dumps(queries),
         table=json.dumps(table),
@@ -132,9 +135,9 @@ def save_answers(answers: Mapping[str, tuple[np.ndarray, ...]], queries: Mapping
     )
 
 
-def load_answers() -> tuple[dict[str, tuple[np.ndarray, ...]], dict[str, dict[str, Any]]]:
+def load_answers(path: Path = ANSWERS) -> tuple[dict[str, tuple[np.ndarray, ...]], dict[str, dict[str, Any]]]:
     """What each call returned, as a tuple, and what each model answered to :data:`QUERIES`."""
-    with np.load(ANSWERS, allow_pickle=False) as data:
+    with np.load(path, allow_pickle=False) as data:
         table, queries, numbers = json.loads(str(data["table"])), json.loads(str(data["queries"])), data["numbers"]
     answers, start = {}, 0
     for name, entries in table.items():

@@ -1,6 +1,7 @@
 """The C interface of dpa2 for Cython, which extensions cimport (``cython_api.pxd``); from Python for a quick check."""
 
 import os
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -42,6 +43,16 @@ class ModelHandle:
     def evaluate(
         self, coords: ArrayLike, types: ArrayLike, box: ArrayLike | None = ..., threads: int = ...
     ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]: ...  # eV, (natoms, 3) eV/angstrom, (3, 3) eV
+    def compute(
+        self,
+        coords: ArrayLike,
+        types: ArrayLike,
+        box: ArrayLike | None = ...,
+        names: Sequence[str] | None = ...,
+        fparam: ArrayLike | None = ...,
+        aparam: ArrayLike | None = ...,
+        threads: int = ...,
+    ) -> dict[str, NDArray[np.float64]]: ...
 
 @final
 class DomainHandle:

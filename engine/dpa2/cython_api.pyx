@@ -9,6 +9,8 @@ import os
 
 import numpy as np
 
+from libcpp.vector cimport vector
+
 from .errors import Error, InputError, ModelFileError, OutOfMemoryError, UnsupportedModelError
 from .inputs import to_array, to_floats
 from .threads import checked_threads
@@ -268,7 +270,7 @@ cdef class ModelHandle:
 
     @property
     def kind(self):
-        """What the outputs are: "energy"."""
+        """What the outputs are: "energy", "dipole", "polar", "dos", "property" or "population"."""
         cdef const char *name = dpa2_model_kind(self.ptr)
         return "" if name is NULL else name.decode()
 
@@ -313,32 +315,96 @@ cdef class ModelHandle:
         return dpa2_model_exchange_width(self.ptr)
 
     def evaluate(self, coords, types, box=None, threads=1):
-        """Energy (eV), forces (natoms, 3) in eV/angstrom and virial (3, 3) in eV of one structure.
+        """Energy (eV), forces (natoms, 3) in eV/angstrom and virial (3, 3) in eV of one structure; of energy models.
 
         ``coords`` is (natoms, 3) in angstrom, ``types`` (natoms,) indices into ``type_map``, ``box`` None or (3, 3) cell
         vectors as rows. Raises :class:`dpa2.InputError`. For a quick check: extensions call ``evaluate`` of the ``.pxd``.
         """
-        x, b = to_floats(coords, "coords"), None if box is None else to_floats(box, "box")
-        kinds = to_array(types, "types")
-        if x.ndim != 2 or x.shape[1] != 3 or kinds.shape != x.shape[:1] or (b is not None and b.shape != (3, 3)):
-            raise InputError("coords must be (natoms, 3), types (natoms,), and box (3, 3) or None")
-        limits = np.iinfo(np.intc)
-        if kinds.size and (kinds.dtype.kind not in "iu" or kinds.max() > limits.max or kinds.min() < limits.min):
-            raise InputError(f"types must be indices into {self.type_map}")
-        t = np.ascontiguousarray(kinds, dtype=np.intc)
+        x, t, b = structure(coords, types, box, self.type_map)
         cdef int nthreads = checked_threads(threads)
         forces, virial = np.empty_like(x), np.empty((3, 3))
         cdef double energy = 0.0
         cdef int natoms = len(t)
         # addresses of arrays that live until the end of the call
-        cdef size_t x_data = x.ctypes.data, t_data = t.ctypes.data, b_data = 0 if b is None else b.ctypes.data
-        cdef size_t f_data = forces.ctypes.data, v_data = virial.ctypes.data
+        cdef size_t x_data = address(x), t_data = address(t), b_data = address(b)
+        cdef size_t f_data = address(forces), v_data = address(virial)
         with nogil:
             evaluate(
                 self.ptr, natoms, <const double *>x_data, <const int *>t_data, <const double *>b_data, NULL, NULL, NULL,
                 nthreads, &energy, <double *>f_data, <double *>v_data, NULL, NULL,
             )
         return energy, forces, virial
+
+    def compute(self, coords, types, box=None, names=None, fparam=None, aparam=None, threads=1):
+        """Outputs of one structure by name, in the shapes that ``outputs`` has, of atoms with an axis in front.
+
+        ``names`` are some of ``outputs``; None: all that the model has but the descriptor and its rotation matrices.
+        ``fparam`` is (fparam_dim,) and ``aparam`` (natoms, aparam_dim); the other arguments are as for ``evaluate``.
+        Raises :class:`dpa2.InputError`. For a quick check: extensions call ``compute`` of the ``.pxd``.
+        """
+        x, t, b = structure(coords, types, box, self.type_map)
+        cdef int nthreads = checked_threads(threads)
+        cdef int natoms = len(t)
+        frame = parameters(fparam, "fparam", (self.fparam_dim,))
+        atoms = parameters(aparam, "aparam", (natoms, self.aparam_dim))
+        known = {}
+        cdef const dpa2_output *output
+        for k in range(dpa2_model_noutputs(self.ptr)):
+            output = dpa2_model_output(self.ptr, k)
+            value = tuple(output.shape[axis] for axis in range(output.ndim))
+            known[output.name.decode()] = (natoms, *value) if output.per_atom else value
+        if names is None:
+            names = [name for name in known if name not in ("descriptor", "rot_mat")]
+        elif isinstance(names, str) or not set(names) <= set(known):
+            raise InputError(f"names must be a list of outputs; there are {', '.join(known)}, got {names!r}")
+        found = {name: np.empty(known[name]) for name in names}
+        words = [name.encode() for name in found]
+        cdef vector[const char *] c_names
+        cdef vector[double *] c_arrays
+        cdef const char *word
+        cdef size_t place
+        for own in words:
+            word = own
+            c_names.push_back(word)
+        for array in found.values():
+            place = address(array)
+            c_arrays.push_back(<double *>place)
+        cdef size_t x_data = address(x), t_data = address(t), b_data = address(b)
+        cdef size_t frame_data = address(frame), atoms_data = address(atoms)
+        with nogil:
+            compute(
+                self.ptr, natoms, <const double *>x_data, <const int *>t_data, <const double *>b_data, NULL,
+                <const double *>frame_data, <const double *>atoms_data, nthreads,
+                <int>c_names.size(), c_names.data(), c_arrays.data(),
+            )
+        return found
+
+
+def structure(coords, types, box, type_map):
+    """Arrays of one structure without gaps, of the types that the interface takes."""
+    x, b = to_floats(coords, "coords"), None if box is None else to_floats(box, "box")
+    kinds = to_array(types, "types")
+    if x.ndim != 2 or x.shape[1] != 3 or kinds.shape != x.shape[:1] or (b is not None and b.shape != (3, 3)):
+        raise InputError("coords must be (natoms, 3), types (natoms,), and box (3, 3) or None")
+    limits = np.iinfo(np.intc)
+    if kinds.size and (kinds.dtype.kind not in "iu" or kinds.max() > limits.max or kinds.min() < limits.min):
+        raise InputError(f"types must be indices into {type_map}")
+    return x, np.ascontiguousarray(kinds, dtype=np.intc), b
+
+
+def parameters(value, name, shape):
+    """Frame or atomic parameters in this shape; None where there are none."""
+    if value is None:
+        return None
+    array = to_floats(value, name)
+    if array.shape != shape:
+        raise InputError(f"{name} must have shape {shape}, got {array.shape}")
+    return array
+
+
+cdef size_t address(array) except? 0:
+    """Where the numbers of an array are; 0, for NULL, without one."""
+    return 0 if array is None else array.ctypes.data
 
 
 cdef class DomainHandle:
