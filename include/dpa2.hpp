@@ -53,6 +53,7 @@ struct Structure {
   }
 };
 
+/// Of a model of the kind "energy".
 struct Result {
   double energy = 0;                 ///< eV
   std::vector<double> forces;        ///< (natoms, 3) eV/angstrom
@@ -128,7 +129,7 @@ class Model {
     return dpa2_model_memory_estimate(handle(), natoms, neighbors, atomic ? 1 : 0, threads);
   }
 
-  /// Energy, forces and virial. Throws Error.
+  /// Energy, forces and virial, of models of the kind "energy"; the outputs of all kinds are compute(). Throws Error.
   [[nodiscard]] Result evaluate(const Structure& s, int threads = 1, bool atomic = false) const {
     const std::size_t n = checked_natoms(s);
     Result r;

@@ -94,7 +94,7 @@ cdef int vjp(
     const double *aparam,
     int threads,
     int nweights,
-    const char *const *names,  # (nweights) "atom_energy", "descriptor"
+    const char *const *names,  # (nweights) "descriptor", and the output of the atoms
     const double *const *weights,  # (nweights)
     double *gradient,  # out: (natoms, 3)
     double *strain,  # out: (3, 3), or NULL
