@@ -45,37 +45,18 @@ class Engine(Protocol):
     ) -> tuple[Float, Float | None, RemarksTuple]: ...
 
 
-class _Compat:  # TEMPORARY: until the engines speak deepmd-kit's names
-    def __init__(self, engine: Any) -> None:
-        self.engine = engine
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.engine, name)
-
-    def evaluate(self, *args: Any) -> Any:
-        found = self.engine.evaluate(*args)
-        return {"force" if name == "forces" else name: value for name, value in found.items()}
-
-    def vjp(self, *args: Any) -> Any:
-        if "weights: dict" in (getattr(self.engine.vjp, "__doc__", "") or ""):
-            return self.engine.vjp(*args)
-        *args, weights, threads = args
-        one = weights.get("atom_energy")
-        return self.engine.vjp(*args, None if one is None else one[:, 0], weights.get("descriptor"), threads)
-
-
 def make_engine(data: ModelData, precision: str, device: str, skin: float) -> Engine:
     """The engine of a device that evaluates frames one by one: "cpu" or "reference"."""
     if device == "reference":
         from .reference import ReferenceModel
 
         reference: Engine = ReferenceModel(data.config, data.weights)
-        return _Compat(reference)
+        return reference
     import json
 
     from ._native import NativeModel
 
-    return _Compat(NativeModel(json.dumps(data.config), data.weights, precision, skin, data.checked))
+    return NativeModel(json.dumps(data.config), data.weights, precision, skin, data.checked)
 
 
 def make_gpu(data: ModelData, precision: str, device: str) -> GpuModel:
