@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+from functools import cache
 from typing import Any
 
 import dpa2
@@ -25,13 +26,14 @@ def path_of(name: str) -> str:
     return str(FILES / MODELS[name][0])
 
 
-@pytest.fixture(scope="module")
-def models() -> dict[str, DeepEval]:
-    return {name: DeepEval(path_of(name), head=head, threads=1) for name, (_, head) in MODELS.items()}
+@cache
+def opened(name: str) -> Any:
+    """A :class:`DeepEval`, with the methods of what it is."""
+    return DeepEval(path_of(name), head=MODELS[name][1], threads=1)
 
 
 def documented(call: Call, answer: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    """What deepmd-kit documents of the derivatives of dipoles; its numbers lie in memory as (frame, atom, component)."""
+    """What deepmd-kit documents of derivatives of dipoles; its numbers lie in memory as (frame, atom, component)."""
     if call.method != "eval_full" or SAID[call.model]["class"] != "DeepDipole":
         return answer
     turned = []
@@ -43,8 +45,8 @@ def documented(call: Call, answer: tuple[np.ndarray, ...]) -> tuple[np.ndarray, 
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
-def test_answers_are_those_of_deepmd_kit(call: Call, models: dict[str, DeepEval]) -> None:
-    found = getattr(models[call.model], call.method)(*call.args, **call.kwargs)
+def test_answers_are_those_of_deepmd_kit(call: Call) -> None:
+    found = getattr(opened(call.model), call.method)(*call.args, **call.kwargs)
     answer = ANSWERED[call.name]
     several = call.method in ("eval_full", "eval_embedding") or (call.method == "eval" and call.model not in TENSORS)
     assert isinstance(found, tuple) == several
@@ -73,8 +75,8 @@ def test_stored_answers_are_of_use() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_class_signatures_and_queries(name: str, models: dict[str, DeepEval]) -> None:
-    model, said = models[name], SAID[name]
+def test_class_signatures_and_queries(name: str) -> None:
+    model, said = opened(name), SAID[name]
     assert type(model).__name__ == said["class"]
     assert [c for c in CLASSES if isinstance(model, getattr(dpa2.deepmd, c))] == [said["class"]]
     assert isinstance(model, DeepEval)
@@ -92,9 +94,9 @@ def test_class_signatures_and_queries(name: str, models: dict[str, DeepEval]) ->
         assert type(answer) is type(said[what]), what
 
 
-def test_derivatives_of_dipoles_are_what_is_documented(models: dict[str, DeepEval]) -> None:
+def test_derivatives_of_dipoles_are_what_is_documented() -> None:
     """Minus the derivative of a component of the dipole, by central differences."""
-    model, given = models["dipole"], parameters("dipole")
+    model, given = opened("dipole"), parameters("dipole")
     assert isinstance(model, DeepDipole)
     _, force, _ = model.eval_full(FRAMES, CELLS, TYPES, **given)
     step = 1e-5
@@ -128,7 +130,7 @@ def test_heads_of_other_kinds() -> None:
         assert type(DeepPotential(path, head=head)).__name__ == name
     with pytest.raises(dpa2.InputError, match="of kind 'property', which DeepProperty is for and not DeepPot"):
         DeepPot(path, head="gap")
-    with pytest.raises(dpa2.InputError, match="it has .*energy"):
+    with pytest.raises(dpa2.InputError, match=r"it has .*energy"):
         DeepEval(path)
 
 
@@ -158,36 +160,36 @@ def test_classes_of_files_that_are_not_read(name: str, message: str) -> None:
         ("zbl", (FRAMES, CELLS, TYPES), {"fparam": np.ones(2)}, "fparam must have 2 x 0"),
     ],
 )
-def test_wrong_input(name: str, args: Any, kwargs: Any, message: str, models: dict[str, DeepEval]) -> None:
+def test_wrong_input(name: str, args: Any, kwargs: Any, message: str) -> None:
     with pytest.raises(dpa2.InputError, match=message):
-        models[name].eval(*args, **{**parameters(name), **kwargs})  # type: ignore[attr-defined]
+        opened(name).eval(*args, **{**parameters(name), **kwargs})
 
 
-def test_type_embeddings_of_parts_that_know_other_types(models: dict[str, DeepEval]) -> None:
+def test_type_embeddings_of_parts_that_know_other_types() -> None:
     with pytest.raises(dpa2.InputError, match="know 3 and 4 types: their embeddings make no one array"):
-        models["linear"].eval_typeebd()
+        opened("linear").eval_typeebd()
 
 
-def test_unknown_options_are_named_with_the_class(models: dict[str, DeepEval]) -> None:
+def test_unknown_options_are_named_with_the_class() -> None:
     with pytest.warns(UserWarning, match="^DeepPolar does not know 'foo'") as record:
-        models["polar"].eval(FRAMES, CELLS, TYPES, foo=1, **parameters("polar"))  # type: ignore[attr-defined]
+        opened("polar").eval(FRAMES, CELLS, TYPES, foo=1, **parameters("polar"))
     assert record[0].filename == __file__
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_duplicates(duplicate: Any, models: dict[str, DeepEval]) -> None:
+def test_duplicates(duplicate: Any) -> None:
     for name in ("polar", "zbl"):
-        other = duplicate(models[name])
-        assert type(other) is type(models[name])
+        other = duplicate(opened(name))
+        assert type(other) is type(opened(name))
         args = (FRAMES, CELLS, TYPES)
-        found, expected = (m.eval(*args, **parameters(name)) for m in (other, models[name]))
+        found, expected = (m.eval(*args, **parameters(name)) for m in (other, opened(name)))
         assert np.array_equal(found[0], expected[0])
 
 
-def test_empty_structures(models: dict[str, DeepEval]) -> None:
+def test_empty_structures() -> None:
     given = {name: {n: a[:0] for n, a in parameters(name).items()} for name in MODELS}
     for name, shapes in {
         "polar": [(0, 5, 9)], "dos": [(0, 7)], "property": [(0, 3)], "population": [(0, 5, 2)], "dipole": [(0, 5, 3)],
     }.items():  # fmt: skip
-        found = models[name].eval(np.zeros((0, 15)), None, TYPES, **given[name])  # type: ignore[attr-defined]
+        found = opened(name).eval(np.zeros((0, 15)), None, TYPES, **given[name])
         assert [rows.shape for rows in (found if isinstance(found, tuple) else (found,))] == shapes
