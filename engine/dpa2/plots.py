@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from .comparisons import Comparison, EnergyComparison
 from .errors import InputError
 from .outputs import replacing
 
@@ -72,28 +73,15 @@ class Parity:
         InputError: matplotlib is missing.
     """
 
-    PANELS = (
-        ("energy", "energy, eV/atom"),
-        ("force", "force, eV/Å"),
-        ("virial", "virial, eV/atom"),
-    )
-
-    def __init__(self) -> None:
+    def __init__(self, comparison: Comparison | None = None) -> None:
         require_matplotlib()
-        self._points = {name: Thinned(2) for name, _ in self.PANELS}
+        self.comparison = comparison or EnergyComparison()
+        self._points = {name: Thinned(2) for name, _ in self.comparison.panels}
 
     def add(self, frame: Frame, result: Result) -> None:
         """Take in a frame with its labels, and what a model makes of it."""
-        natoms = max(1, len(frame))
-        if frame.energy is not None:
-            self._add("energy", frame.energy / natoms, float(result.energy) / natoms)
-        if frame.forces is not None:
-            self._add("force", frame.forces, result.forces)
-        if frame.virial is not None and all(frame.pbc):
-            self._add("virial", frame.virial / natoms, result.virial / natoms)
-
-    def _add(self, name: str, label: ArrayLike, prediction: ArrayLike) -> None:
-        self._points[name].add(np.stack([np.ravel(label), np.ravel(prediction)], axis=1))
+        for panel, label, prediction in self.comparison.points(frame, result):
+            self._points[panel].add(np.stack([np.ravel(label), np.ravel(prediction)], axis=1))
 
     def draw(self, path: str, title: str) -> None:
         """Write the picture.
@@ -101,10 +89,10 @@ class Parity:
         Raises:
             InputError: no frame had a label.
         """
-        panels = [(words, self._points[name].rows()) for name, words in self.PANELS]
+        panels = [(words, self._points[name].rows()) for name, words in self.comparison.panels]
         panels = [(words, points) for words, points in panels if len(points)]
         if not panels:
-            raise InputError("there is nothing to draw: no frame has an energy, forces or a virial")
+            raise InputError(f"there is nothing to draw: {self.comparison.labels}")
         figure = _figure(4.2 * len(panels), 4.4)
         figure.suptitle(title, fontsize=10)
         for axes, (words, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from ..data import Frame
     from ..inputs import Float
     from ..model import Model
+    from ..results import Result
 
 WATER_BOX = "water_192.extxyz"
 SHIFT = 0.01  # angstrom: how far atoms are moved from step to step
 SECONDS, MOST_STEPS = 10.0, 20  # without --steps: until either is reached
-# What copies may differ by: the mean energy of an atom relative to the largest one, forces in eV/angstrom (relative to
-# the largest one where that is larger than 1).
+# What copies may differ by: the mean energy of an atom relative to the largest one, forces in eV/angstrom and numbers
+# of other kinds of models (relative to the largest one where that is larger than 1).
 TOLERANCE = {"float64": (1e-10, 1e-8), "float32": (1e-6, 1e-4)}
 
 # Bytes per atom of the arrays here, and the least share of Model.memory_estimate that an evaluation can do with.
@@ -41,7 +42,8 @@ examples:
 
 The box is repeated until there are as many atoms as asked for. Copies have the energy and the
 forces of the small box: their largest differences from it are printed, and the command fails when
-they exceed rounding. A step is energy, forces and virial, after all atoms have moved a little.
+they exceed rounding. A step is energy, forces and virial, after all atoms have moved a little. With
+a model of another kind it is all its outputs, and those of the atoms are compared.
 """
 
 
@@ -50,7 +52,8 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="speed and memory of a model on this machine",
-        description="Time energy + forces + virial of a periodic box, repeated to the size asked for.",
+        description="Time energy + forces + virial of a periodic box, repeated to the size asked for; of models of\n"
+        "other kinds all their outputs.",
         epilog=EPILOG,
         formatter_class=common.HelpFormatter,
     )
@@ -73,9 +76,14 @@ def add_command(commands: Any) -> None:
 
 @dataclass
 class Report:
-    """What a run found out. Times in seconds, energies in eV, memory in bytes."""
+    """What a run found out. Times in seconds, energies in eV, memory in bytes.
+
+    Models of other kinds than energies have, in place of the last three, the largest differences of the atoms' values
+    and of their derivatives, if there are any.
+    """
 
     model: str
+    kind: str
     precision: str
     device: str
     threads: int
@@ -90,9 +98,22 @@ class Report:
     per_atom: float
     peak_memory: int
     peak_memory_per_atom: float
-    energy_per_atom: float
-    energy_error: float
-    force_error: float
+    energy_per_atom: float | None = None
+    energy_error: float | None = None
+    force_error: float | None = None
+    value_error: float | None = None
+    derivative_error: float | None = None
+
+    def differences(self) -> list[tuple[str, float | None, str, float]]:
+        """How copies differ from the small box: of what, by how much, in which unit, and how much is allowed."""
+        energy, force = TOLERANCE[self.precision]
+        found = [
+            ("relative difference of the energy", self.energy_error, "", energy),
+            ("of a force", self.force_error, " eV/angstrom", force),
+            (f"difference of a number of an atom ({self.kind})", self.value_error, "", force),
+            ("of a derivative", self.derivative_error, "", force),
+        ]
+        return [difference for difference in found if difference[1] is not None]
 
 
 def water_box() -> Frame:
@@ -184,13 +205,13 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(asdict(report), indent=2))
     else:
         show(report)
-    energy_limit, force_limit = TOLERANCE[report.precision]
-    if not (report.energy_error <= energy_limit and report.force_error <= force_limit):
-        raise EvaluationError(
-            f"the copies do not have the energy and forces of the small box: relative difference of the energy "
-            f"{report.energy_error:.1e} (allowed {energy_limit:g}), of a force {report.force_error:.1e} eV/angstrom "
-            f"(allowed {force_limit:g})"
+    differences = report.differences()
+    if not all(error is not None and error <= allowed for _, error, _, allowed in differences):
+        said = ", ".join(
+            f"{words} {error:.1e}{unit} (allowed {allowed:g})" for words, error, unit, allowed in differences
         )
+        what = "energy and forces" if report.kind == "energy" else "values"
+        raise EvaluationError(f"the copies do not have the {what} of the small box: {said}")
 
 
 def _read(path: str | None, reading: dict[str, Any]) -> Frame:
@@ -229,10 +250,7 @@ def measure(model: Model, frame: Frame, name: str, args: argparse.Namespace, loa
     start = time.perf_counter()
     result = common.attempt(frame, model.evaluate, coords, types, box, **parameters)
     first = time.perf_counter() - start
-    scale = float(np.abs(small.atom_energy).max()) or 1.0
-    energy, expected = float(result.energy) / (count * natoms), float(small.energy) / natoms
-    force_error = float(np.abs(result.forces.reshape(count, natoms, 3) - small.forces).max())
-    force_error /= max(1.0, float(np.abs(small.forces).max()))
+    found = _compared(model, small, result, count)
     del result
 
     rng = np.random.default_rng(0)
@@ -251,6 +269,7 @@ def measure(model: Model, frame: Frame, name: str, args: argparse.Namespace, loa
     step, peak = float(np.median(times)), peak_memory()
     return Report(
         model=common.model_name(args),
+        kind=model.kind,
         precision=model.precision,
         device=model.device,
         threads=model.threads,
@@ -265,10 +284,32 @@ def measure(model: Model, frame: Frame, name: str, args: argparse.Namespace, loa
         per_atom=step / len(coords),
         peak_memory=peak,
         peak_memory_per_atom=peak / len(coords),
-        energy_per_atom=energy,
-        energy_error=abs(energy - expected) / scale,
-        force_error=force_error,
+        **found,
     )
+
+
+def _compared(model: Model, small: Result, result: Result, count: int) -> dict[str, float]:
+    """What a report says of the values of ``count`` copies."""
+    import numpy as np
+
+    def largest(name: str) -> float:
+        expected = small.outputs[name]
+        error = float(np.abs(result.outputs[name].reshape(count, *expected.shape) - expected).max())
+        return error / max(1.0, float(np.abs(expected).max()))
+
+    if model.kind != "energy":
+        per_atom = [output for output in model.outputs if output.per_atom and output.name in small.outputs]
+        values = [output.name for output in per_atom if output.of == ""]
+        found = {"value_error": max(largest(name) for name in values)}
+        return found | ({"derivative_error": largest("force")} if "force" in small.outputs else {})
+    natoms = len(small.atom_energy)
+    scale = float(np.abs(small.atom_energy).max()) or 1.0
+    energy, expected = float(result.energy) / (count * natoms), float(small.energy) / natoms
+    return {
+        "energy_per_atom": energy,
+        "energy_error": abs(energy - expected) / scale,
+        "force_error": largest("force"),
+    }
 
 
 def _isa(model: Model) -> str:
@@ -298,11 +339,16 @@ def show(report: Report) -> None:
             "peak memory",
             f"{report.peak_memory / 1e6:.1f} MB, {report.peak_memory_per_atom / 1e3:.2f} kB per atom",
         ),
-        (
-            "energy",
-            f"{report.energy_per_atom:.9f} eV per atom; relative difference from one box {report.energy_error:.1e}",
-        ),
-        ("forces", f"largest difference from one box {report.force_error:.1e} eV/angstrom"),
     ]
+    if report.energy_per_atom is not None:
+        energy = f"{report.energy_per_atom:.9f} eV per atom"
+        lines += [
+            ("energy", f"{energy}; relative difference from one box {report.energy_error:.1e}"),
+            ("forces", f"largest difference from one box {report.force_error:.1e} eV/angstrom"),
+        ]
+    if report.value_error is not None:
+        lines.append((report.kind, f"largest difference of an atom from one box {report.value_error:.1e}"))
+    if report.derivative_error is not None:
+        lines.append(("derivative", f"largest difference from one box {report.derivative_error:.1e}"))
     for key, value in lines:
         print(f"{key:<11} {value}")

@@ -34,8 +34,8 @@ def add_command(commands: Any) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "model-devi",
-        help="deviation between several models, as 'dp model-devi' writes it",
-        description="Write the deviation between several models on data sets.",
+        help="deviation between several energy models, as 'dp model-devi' writes it",
+        description="Write the deviation between several energy models on data sets.",
         epilog=EPILOG,
         formatter_class=common.HelpFormatter,
     )
@@ -71,6 +71,12 @@ def run(args: argparse.Namespace) -> None:
     common.check_output(args.output, ("",), [*paths, *args.model])
     walk = common.Walk(paths, reading=reading_options(args))
     models = [common.load_model(argparse.Namespace(**{**vars(args), "model": path})) for path in args.model]
+    for path, model in zip(args.model, models, strict=True):
+        if model.kind != "energy":
+            raise InputError(
+                f"{path}: this is a {model.kind} model; model-devi compares energies, forces and virials: give energy "
+                "models"
+            )
     with ExitStack() as stack:
         executor = common.worker_pool(args, stack)
         part = stack.enter_context(replacing(args.output, keep=(KeyboardInterrupt, Error)))

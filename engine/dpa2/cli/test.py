@@ -13,8 +13,10 @@ from . import common
 from .reading import add_reading_options, reading_options
 
 if TYPE_CHECKING:
-    from ..accuracy import Accuracy, DetailFiles
+    from ..accuracy import Accuracy
+    from ..comparisons import Comparison
     from ..data import Frame
+    from ..details import DetailFiles
     from ..plots import Parity
 
 EPILOG = """\
@@ -26,9 +28,18 @@ examples:
 
 The figures are those of "dp --pt test" of deepmd-kit 3.2.0, in its words but on stdout and without
 the date in front. Systems are tested in alphabetical order. -d writes its detail files:
-DETAIL.e.out, .e_peratom.out, .f.out, .v.out, .v_peratom.out and, where there are virials, .s.out.
+energies           DETAIL.e.out, .e_peratom.out, .f.out, .v.out, .v_peratom.out and, where there are
+                   virials, .s.out
+dipoles, polarizabilities   DETAIL.out; of the second system .out.1, and so on
+densities of states, properties   a file per frame, DETAIL.dos.out.0 or DETAIL.property.out.0; of
+                   the second system .dos.out.1.0; with -a also .ados.out.0, .aproperty.out.0
 After Ctrl-C the figures of finished systems have been printed, and the detail files end with the
 last finished frames.
+
+Labels are the arrays energy, force, virial, atom_ener; dipole, atom_dipole; polarizability,
+atom_polarizability; dos, atom_dos; NAME, atom_NAME of a property NAME. Those of atoms are compared
+with -a; those of dipoles and polarizabilities then alone, and over the atoms of the types that are
+not in atom_exclude_types.
 """
 
 
@@ -37,7 +48,8 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "test",
         help="errors of a model on data sets, as 'dp test' prints them",
-        description="Compare a model with the energies, forces and virials of data sets.",
+        description="Compare a model with the labels of data sets: energies, forces and virials; dipoles,\n"
+        "polarizabilities, densities of states or properties.",
         epilog=EPILOG,
         formatter_class=common.HelpFormatter,
     )
@@ -46,7 +58,10 @@ def add_command(commands: Any) -> None:
         "-n", "--numb-test", type=common.natural, default=0, metavar="N", help="frames of each system (default: all)"
     )
     parser.add_argument("-d", "--detail-file", metavar="DETAIL", help="prefix of files with all labels and predictions")
-    parser.add_argument("-a", "--atomic", action="store_true", help="also the energies of atoms (atom_ener)")
+    parser.add_argument("-a", "--atomic", action="store_true", help="also the labels of atoms (atom_ener, ...)")
+    parser.add_argument(
+        "--label-key", metavar="NAME", help="the name of the dipole, polarizability, dos or property in the files"
+    )
     parser.add_argument("--plot", metavar="PNG", help="predictions over labels as a picture: .png, .pdf or .svg")
     common.add_model_options(parser)
     common.add_worker_option(parser)
@@ -56,35 +71,46 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from ..accuracy import Accuracy, DetailFiles
+    from ..accuracy import Accuracy
+    from ..comparisons import comparison_of
+    from ..details import DetailFiles
 
     common.check_output(args.plot, (".png", ".pdf", ".svg"), [])
     if args.detail_file is not None and not os.path.isdir(os.path.dirname(args.detail_file) or "."):
         raise InputError(f"the folder of the detail files does not exist: {os.path.dirname(args.detail_file)}")
+    if args.plot is not None:
+        from ..plots import require_matplotlib
+
+        require_matplotlib()
+    walk = common.Walk(common.system_paths(args), most=args.numb_test or None, reading=reading_options(args))
+    model = common.load_model(args)
+    comparison = comparison_of(model, args.label_key)
+    whole, tested, unlabelled = Accuracy(comparison), 0, list[str]()
     parity = None
     if args.plot is not None:
         from ..plots import Parity
 
-        parity = Parity()
-    walk = common.Walk(common.system_paths(args), most=args.numb_test or None, reading=reading_options(args))
-    whole, tested, unlabelled = Accuracy(), 0, list[str]()
-    model = common.load_model(args)
+        parity = Parity(comparison)
     with ExitStack() as stack:
         executor = common.worker_pool(args, stack)
-        details = None if args.detail_file is None else stack.enter_context(DetailFiles(args.detail_file))
+        details = None
+        if args.detail_file is not None:
+            details = stack.enter_context(DetailFiles(args.detail_file, comparison))
         for system, frames in walk.by_source():
             walk.print("# ---------------output of dp test--------------- ")
             walk.print(f"# testing system : {system}")
-            found = _test(args, model, system, frames, executor, details, parity)
+            if details is not None:
+                details.begin(system)
+            found = _test(args, model, comparison, system, frames, executor, details, parity)
             walk.print(f"# number of test data : {found.frames} ")
             for line in found.lines() or ["# no labels to test against"]:
                 walk.print(line)
             walk.print("# ----------------------------------------------- ")
-            if not found.errors:
+            if not found.labelled:
                 unlabelled.append(f"{system} ({found.frames} frame{'' if found.frames == 1 else 's'})")
             whole.merge(found)
             tested += 1
-    _check_labels(unlabelled, tested)
+    _check_labels(comparison, unlabelled, tested)
     print("# ----------weighted average of errors----------- ")
     print(f"# number of systems : {tested}")
     for line in whole.lines():
@@ -94,13 +120,13 @@ def run(args: argparse.Namespace) -> None:
         parity.draw(args.plot, common.model_name(args))
 
 
-def _check_labels(unlabelled: list[str], tested: int) -> None:
+def _check_labels(comparison: Comparison, unlabelled: list[str], tested: int) -> None:
     """Say which systems had nothing to be tested against; an error if that is all of them."""
     if not unlabelled:
         return
     message = (
-        f"no labels to test against, neither energy nor forces, virial or stress: {', '.join(unlabelled)}; labels "
-        "under other names are read with --energy-key NAME, --forces-key, --virial-key, --stress-key"
+        f"no labels to test against, {comparison.labels}: {', '.join(unlabelled)}; labels under other names are read "
+        f"with {comparison.options}"
     )
     if len(unlabelled) == tested:
         raise InputError(message)
@@ -110,6 +136,7 @@ def _check_labels(unlabelled: list[str], tested: int) -> None:
 def _test(
     args: argparse.Namespace,
     model: Any,
+    comparison: Comparison,
     system: str,
     frames: Any,
     executor: Any,
@@ -120,17 +147,16 @@ def _test(
     from ..data.labels import look_alikes
     from ..streams import evaluate_frames
 
-    found, others = Accuracy(), set[str]()
+    found, others = Accuracy(comparison), set[str]()
     frame: Frame
     for frame, result in evaluate_frames(model, frames, executor=executor):
         found.add(frame, result, args.atomic)
-        others.update(look_alikes(frame))
+        others.update(look_alikes(frame, comparison.wanted(frame)))
         if details is not None:
-            details.add(system, frame, result)
+            details.add(frame, result, args.atomic)
         if parity is not None:
             parity.add(frame, result)
     if others:
         said = f"{system}: not read as labels: {', '.join(sorted(others)[:12])}"
-        message = f"{said} (--energy-key NAME, --forces-key, --virial-key and --stress-key choose labels)"
-        warnings.warn(message, ReadingWarning, stacklevel=2)
+        warnings.warn(f"{said} ({comparison.options}: the names of labels)", ReadingWarning, stacklevel=2)
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError, OutOfMemoryError
 from . import elements
@@ -32,7 +33,17 @@ _PERIODICITY = ("traj", "json", "db", "extxyz", "gpumd")
 _MASSES = ("cfg", "gpumd")
 # where ASE keeps what follows the element in a name of DL_POLY
 _LABELS = "dlp4_labels"
+_STRUCTURE = ("numbers", "positions")
 _POSCAR_BYTES = 2**28
+
+
+def _numbers(value: Any) -> NDArray[Any] | None:
+    """An entry as an array, if it is numbers."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return None
+    return array if array.dtype.kind in "fiu" else None
 
 
 class AseFile:
@@ -142,6 +153,9 @@ class AseFile:
         }
         taken = labels.fill(frame, entries, blocks) | blocks.keys()
         frame.unread = tuple(sorted((entries.keys() | columns.keys()) - taken))
+        others = {name: value for name, value in {**columns, **entries}.items() if name in frame.unread}
+        found = {name: _numbers(value) for name, value in others.items() if name not in _STRUCTURE}
+        frame.labels = {name: array for name, array in found.items() if array is not None}
         return frame
 
     def _check_sites(self, atoms: Any, symbols: list[str], kind: str, where: str) -> None:

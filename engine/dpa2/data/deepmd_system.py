@@ -4,7 +4,9 @@ A system has ``type.raw`` (an integer per atom), perhaps ``type_map.raw`` (their
 boundaries), and sets ``set.*`` with one row per frame: ``coord`` (nframes, 3 natoms) angstrom, ``box`` (nframes, 9),
 and perhaps ``energy`` (nframes,), ``force`` (nframes, 3 natoms), ``virial`` (nframes, 9), ``fparam`` (nframes, nf),
 ``aparam`` (nframes, natoms na), ``atom_ener`` and ``atom_pref`` (nframes, natoms), and ``real_atom_types``
-(nframes, natoms), which makes a system one of mixed type; -1 in it is a virtual atom.
+(nframes, natoms), which makes a system one of mixed type; -1 in it is a virtual atom. Arrays of other names, such as
+``dipole`` or ``atom_dos``, are labels as well; what shape they have to have says the model that they are for
+(:func:`dpa2.data.labels.label_of`).
 
 A set of a single frame may lack the axis of frames.
 """
@@ -225,7 +227,8 @@ class DeepmdSystem:
         natoms = len(self.types)
         coord = self._coord(folder)
         nframes = len(coord)
-        present = {name.replace("atomic_", "atom_"): name for name in self.store.keys(folder)}
+        keys = sorted(self.store.keys(folder), key=lambda name: "atomic_" not in name)  # atom_ wins
+        present = {name.replace("atomic_", "atom_"): name for name in keys}
 
         def optional(key: str, width: int) -> _Table | None:
             return self._table(folder, key, width, nframes, present[key]) if key in present else None
@@ -267,10 +270,14 @@ class DeepmdSystem:
             )
 
     def _others(self, folder: str, present: dict[str, str], nframes: int) -> dict[str, NDArray[Any] | Rows]:
-        """Labels that dpa2 knows nothing about, as they are; those that are no rows of numbers are left out."""
+        """Labels whose shape only a model knows, as they are; those that are no rows of numbers are left out."""
         found: dict[str, NDArray[Any] | Rows] = {}
         for key in present.keys() - _FIELDS - set(_PER_ATOM) - set(self._names.values()):
             rows = self.store.rows(folder, present[key])
-            if rows.shape and rows.shape[0] == nframes and rows.dtype.kind in "fiub":
+            if rows.dtype.kind not in "fiub":
+                continue
+            if rows.shape and rows.shape[0] == nframes:
                 found[key] = rows
+            elif nframes == 1 and len(rows.shape) < 2:  # without the axis of frames
+                found[key] = np.asarray(rows[...])[None]
         return found

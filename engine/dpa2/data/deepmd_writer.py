@@ -74,8 +74,8 @@ class DeepmdWriter:
         Args:
             coords: (natoms, 3), angstrom. types: (natoms,), indices into the type map; negative ones are left out.
             box: (3, 3) or None. pbc: all True or all False.
-            frame_labels: numbers of the frame, such as ``energy``, ``virial`` (3, 3), ``fparam``.
-            atom_labels: arrays with one row per atom, such as ``force`` (natoms, 3), ``aparam``, ``atom_ener``.
+            frame_labels: numbers of the frame, such as ``energy``, ``virial`` (3, 3), ``dipole``, ``fparam``.
+            atom_labels: arrays with one row per atom, such as ``force`` (natoms, 3), ``atom_dipole``, ``aparam``.
 
         Raises:
             InputError: a frame that is periodic in some directions only, which the format does not know.
@@ -138,7 +138,7 @@ class DeepmdWriter:
             if key not in system.files:
                 path = os.path.join(system.folder, "set.000", f"{key}.npy")
                 # a label of one number per frame has no second axis
-                row = () if key == "energy" else rows[0].shape
+                row = () if key == "energy" and rows[0].size == 1 else rows[0].shape
                 system.files[key] = NpyAppender(path, rows[0].dtype, row)
             file = system.files[key]
             if system.held and file.count == system.written:

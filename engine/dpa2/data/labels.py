@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -192,9 +193,77 @@ def numbers(text: str, where: str) -> Float:
         raise InputError(f"{where} must be numbers, found {brief(text)}") from None
 
 
-def look_alikes(frame: Frame) -> list[str]:
-    """Entries and columns of a frame that may be the labels that it lacks, under other names."""
-    wanted = {"energ": frame.energy, "force": frame.forces, "virial": frame.virial, "stress": frame.virial}
+def is_of_atoms(name: str) -> bool:
+    """Whether a column says by its name that it is a label of atoms for :func:`label_of`."""
+    short = name.lower()
+    return any(short.startswith((f"{prefix}atom_", f"{prefix}atomic_")) for prefix in _PREFIXES)
+
+
+def label_names(name: str) -> tuple[str, ...]:
+    """The names, in lower case, under which a label is found that is none of the energy, the preferred one first.
+
+    ``atom_`` and ``atomic_`` in front of labels of atoms mean the same.
+    """
+    short = name.removeprefix("atom_")
+    own = (name,) if short == name else (f"atom_{short}", f"atomic_{short}")
+    return tuple(prefix + each.lower() for prefix in _PREFIXES for each in own)
+
+
+def label_of(frame: Frame, name: str, shape: tuple[int, ...], selected: NDArray[np.bool_] | None = None) -> Any:
+    """A label of a frame, or of its atoms, for models of dipoles and the like.
+
+    Args:
+        frame: its ``labels`` are looked through, then its ``info``.
+        name: such as ``dipole``, ``dos``; with ``atom_`` in front one with a row per atom.
+        shape: of the value of the frame, or of an atom.
+        selected: (natoms,) for labels of atoms: which rows a file has that has rows of these alone.
+
+    Returns:
+        float64 of ``shape``, or (natoms, \\*shape) with zeros in the rows that a file of selected atoms lacks; None if
+        the frame has no such label.
+
+    Raises:
+        InputError: it is there, but is no numbers or has another size; the message says which.
+    """
+    found = _find(frame, label_names(name))
+    if found is None:
+        return None
+    where, value = f"{frame.where}: {found[0]}", found[1]
+    array = numbers(value, where) if isinstance(value, str) else np.asarray(value, dtype=np.float64).ravel()
+    width, natoms = math.prod(shape), len(frame)
+    if selected is None:
+        if array.size != width:
+            hint = f"; values of atoms are read from atom_{name}" if array.size == width * natoms else ""
+            plural = "" if width == 1 else "s"
+            raise InputError(f"{where} must be {width} number{plural}, found {array.size}{hint}")
+        return array.reshape(shape)
+    chosen = int(np.count_nonzero(selected))
+    if array.size == natoms * width:
+        return array.reshape(natoms, *shape)
+    if array.size == chosen * width:
+        rows = np.zeros((natoms, *shape))
+        rows[selected] = array.reshape(chosen, *shape)
+        return rows
+    atoms = f"{natoms} atoms" + ("" if chosen == natoms else f" or of the {chosen} of the model's selected types")
+    hint = f"; a value of the frame is read from {name.removeprefix('atom_')}" if array.size == width else ""
+    raise InputError(f"{where} must be {width} x the {atoms}, found {array.size} numbers{hint}")
+
+
+def _find(frame: Frame, names: Iterable[str]) -> tuple[str, Any] | None:
+    """The first of these entries that a frame has, under the name that it has there."""
+    energy = {} if frame.energy is None else {"energy": frame.energy}  # which a property may be called
+    entries = {**energy, **frame.info, **frame.labels}
+    lower = {name.lower(): name for name in reversed(entries)}
+    return next(((lower[name], entries[lower[name]]) for name in names if name in lower), None)
+
+
+def look_alikes(frame: Frame, wanted: Mapping[str, Any]) -> list[str]:
+    """Entries and columns of a frame that may be the labels that it lacks, under other names.
+
+    Args:
+        frame: to look through.
+        wanted: parts of names of labels, and the labels; None for one that the frame lacks.
+    """
     words = [word for word, label in wanted.items() if label is None]
     of_atoms = ("atom", "local", "site")
     names = [name for name in (*frame.info, *frame.unread) if not name.lower().startswith(of_atoms)]

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..inputs import Float, Pbc
 from . import elements
 from .frames import Frame, index_names
-from .labels import Labels, Reading, is_reference, numbers
+from .labels import Labels, Reading, is_of_atoms, is_reference, numbers
 from .text import Lines, brief, integer, natural, real, reals
 from .xyz_comment import IpiComment, comment_pairs, ipi_comment, unread_cell
 
@@ -173,6 +173,11 @@ def _make_frame(comment: str, lines: Sequence[str], first_line: int, labels: Lab
         columns.names[name]: _block(columns, name, rows, first_line, path)
         for name in [*labels.find("forces", columns.slices), *(["aparam"] if "aparam" in columns.slices else [])]
     }
+    of_atoms = {
+        columns.names[name]: _block(columns, name, rows, first_line, path)
+        for name, (kind, _) in columns.slices.items()
+        if is_of_atoms(name) and kind in "RI"
+    }
     frame = Frame(
         coords=coords if ipi is None else coords * ipi.unit,
         types=types,
@@ -180,6 +185,7 @@ def _make_frame(comment: str, lines: Sequence[str], first_line: int, labels: Lab
         box=box,
         pbc=flags,
         aparam=blocks.pop(columns.names["aparam"]) if "aparam" in columns.slices else None,
+        labels=dict(of_atoms),
         where=f"{path}, frame {k}",
     )
     if said.extended:
@@ -189,7 +195,8 @@ def _make_frame(comment: str, lines: Sequence[str], first_line: int, labels: Lab
         taken = labels.fill(frame, said.entries, blocks)
         frame.where = f"{path}, frame {k}"
         frame.info = {name: value for name, value in said.entries.items() if name not in taken or is_reference(name)}
-        frame.unread = tuple(columns.names[name] for name in columns.slices if columns.names[name] not in blocks)
+        read = blocks.keys() | of_atoms.keys()
+        frame.unread = tuple(columns.names[name] for name in columns.slices if columns.names[name] not in read)
     return frame
 
 
