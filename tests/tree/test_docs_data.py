@@ -41,7 +41,7 @@ def test_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         for line in block.splitlines()
     ]
-    assert len(lines) == 13
+    assert len(lines) == 15
     printed = []
     for line in lines:
         program, *words = shlex.split(line)
