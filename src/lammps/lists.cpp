@@ -1,19 +1,22 @@
-// Neighbour lists as a model needs them: whole. What LAMMPS leaves out is added, or refused by the name of the input line.
+#include "lists.h"
+
 #include <mpi.h>
 
 #include <algorithm>
 #include <cstring>
 
-#include "pair_dpa2.h"
-
 #include <lammps/atom.h>
 #include <lammps/comm.h>
 #include <lammps/error.h>
+#include <lammps/force.h>
 #include <lammps/group.h>
 #include <lammps/neigh_list.h>
 #include <lammps/neighbor.h>
+#include <lammps/update.h>
 
 using namespace LAMMPS_NS;
+
+namespace dpa2_lammps {
 
 namespace {
 
@@ -35,40 +38,32 @@ struct Border : Comm {
   static int group_of(const Comm* comm) { return comm->*&Border::bordergroup; }
 };
 
+bool takes_part(const std::vector<int>& type_of, int type) { return type_of[at(type)] >= 0; }
+
 }  // namespace
-
-bool PairDPA2::takes_part(int type) const { return members.front()->type_of[at(type)] >= 0; }
-
-// All processes come here together, whenever the lists are new.
-void PairDPA2::look_at_lists() {
-  find_absent_atoms();
-  refuse_missing_pairs();
-  complete_lists();
-  pad_type = first_type_of_all();
-}
 
 // A trial of Monte Carlo takes atoms out of the lists for one energy. The model would give them the energy of free atoms: they
 // take no part instead.
-void PairDPA2::find_absent_atoms() {
+void Lists::find_absent_atoms() {
   int bits = 0;
   for (int m = 0; m < neighbor->nex_group; m++) {
     const int g = group_of_trials(*neighbor, *group, m);
     if (g >= 0) bits |= group->bitmask[g];
   }
-  absent.clear();
+  absent_.clear();
   if (bits == 0) return;
   const int nall = atom->nlocal + atom->nghost;
-  absent.resize(at(nall));
-  for (int i = 0; i < nall; i++) absent[at(i)] = (atom->mask[i] & bits) != 0;
+  absent_.resize(at(nall));
+  for (int i = 0; i < nall; i++) absent_[at(i)] = (atom->mask[i] & bits) != 0;
 }
 
 // LAMMPS type of the atom with the smallest number, the first of the system: padded slots of models that are not smooth have it.
-int PairDPA2::first_type_of_all() const {
+int Lists::first_type_of_all() const {
   struct {
     int tag, type;
   } mine{MAXSMALLINT, 1}, first{MAXSMALLINT, 1};
   for (int i = 0; i < atom->nlocal; i++) {
-    if (!absent.empty() && absent[at(i)]) continue;
+    if (!absent_.empty() && absent_[at(i)]) continue;
     const int tag = static_cast<int>(atom->tag[i] & MAXSMALLINT);
     if (tag < mine.tag) mine = {tag, atom->type[i]};
   }
@@ -78,24 +73,22 @@ int PairDPA2::first_type_of_all() const {
 
 // Pairs that other lines of the input script keep out of the lists: the energy of a model is no sum over pairs, and without
 // some of them it is that of another model. What concerns atoms without a model only changes nothing.
-void PairDPA2::refuse_missing_pairs() const {
+void Lists::refuse_missing_pairs(const NeighList& list, const Taking& type_of) const {
   static const char* const all_neighbors = "The model needs all neighbors of the atoms that it evaluates";
-  for (int i = 1; list->ijskip != nullptr && i <= atom->ntypes; i++)
+  for (int i = 1; list.ijskip != nullptr && i <= atom->ntypes; i++)
     for (int j = i; j <= atom->ntypes; j++)
-      if (takes_part(i) && takes_part(j) && list->ijskip[i][j] != 0)
+      if (takes_part(type_of, i) && takes_part(type_of, j) && list.ijskip[i][j] != 0)
         error->all(FLERR,
-                   "pair_style dpa2: a pair_coeff line gives pairs of the atom types {} and {} to another pair style. {}: use "
-                   "hybrid/overlay, or NULL "
+                   "{}: a pair_coeff line gives pairs of the atom types {} and {} to another pair style. {}: use hybrid/overlay, or NULL "
                    "in place of the element of one of the two in the pair_coeff line of dpa2",
-                   i, j, all_neighbors);
+                   style, i, j, all_neighbors);
   for (int m = 0; m < neighbor->nex_type; m++) {
     const int i = neighbor->ex1_type[m], j = neighbor->ex2_type[m];
-    if (std::min(i, j) >= 1 && std::max(i, j) <= atom->ntypes && takes_part(i) && takes_part(j))
+    if (std::min(i, j) >= 1 && std::max(i, j) <= atom->ntypes && takes_part(type_of, i) && takes_part(type_of, j))
       error->all(FLERR,
-                 "pair_style dpa2: 'neigh_modify exclude type {} {}' takes pairs out of the neighbor lists. {}: leave the line out, or put "
-                 "NULL in place "
-                 "of the element of one of the two types in pair_coeff",
-                 i, j, all_neighbors);
+                 "{}: 'neigh_modify exclude type {} {}' takes pairs out of the neighbor lists. {}: leave the line out, or put NULL in "
+                 "place of the element of one of the two types in {}",
+                 style, i, j, all_neighbors, elements_place);
   }
   const int ngroup = neighbor->nex_group, nmol = neighbor->nex_mol, include = neighbor->includegroup, border = Border::group_of(comm);
   if (ngroup == 0 && nmol == 0 && include == 0 && border == 0) return;
@@ -103,7 +96,7 @@ void PairDPA2::refuse_missing_pairs() const {
   // Which groups have atoms that the model evaluates; whether there are such atoms outside of a group.
   std::vector<int> mine(at(2 * ngroup + nmol + 2)), of_all(mine.size());
   for (int i = 0; i < atom->nlocal; i++) {
-    if (!takes_part(atom->type[i])) continue;
+    if (!takes_part(type_of, atom->type[i])) continue;
     const auto in = [&](int g) { return (atom->mask[i] & group->bitmask[g]) != 0 ? 1 : 0; };
     for (int m = 0; m < ngroup; m++) {
       mine[at(2 * m)] |= in(neighbor->ex1_group[m]);
@@ -117,39 +110,36 @@ void PairDPA2::refuse_missing_pairs() const {
   for (int m = 0; m < ngroup; m++)
     if (of_all[at(2 * m)] && of_all[at(2 * m + 1)] && group_of_trials(*neighbor, *group, m) < 0)
       error->all(FLERR,
-                 "pair_style dpa2: 'neigh_modify exclude group {} {}' takes pairs out of the neighbor lists. {}: leave the line out. Rigid "
-                 "or frozen "
-                 "atoms (fix rigid, fix setforce) do not need it; atoms without a model are called NULL in pair_coeff",
-                 group->names[neighbor->ex1_group[m]], group->names[neighbor->ex2_group[m]], all_neighbors);
+                 "{}: 'neigh_modify exclude group {} {}' takes pairs out of the neighbor lists. {}: leave the line out. Rigid or frozen "
+                 "atoms (fix rigid, fix setforce) do not need it; atoms without a model are called NULL in {}",
+                 style, group->names[neighbor->ex1_group[m]], group->names[neighbor->ex2_group[m]], all_neighbors, elements_place);
   for (int m = 0; m < nmol; m++)
     if (of_all[at(2 * ngroup + m)])
       error->all(FLERR,
-                 "pair_style dpa2: 'neigh_modify exclude molecule/{} {}' takes pairs out of the neighbor lists. {}: leave the line out. "
-                 "Rigid molecules "
-                 "(fix rigid) do not need it; atoms without a model are called NULL in pair_coeff",
-                 neighbor->ex_mol_intra[m] != 0 ? "intra" : "inter", group->names[neighbor->ex_mol_group[m]], all_neighbors);
+                 "{}: 'neigh_modify exclude molecule/{} {}' takes pairs out of the neighbor lists. {}: leave the line out. Rigid "
+                 "molecules (fix rigid) do not need it; atoms without a model are called NULL in {}",
+                 style, neighbor->ex_mol_intra[m] != 0 ? "intra" : "inter", group->names[neighbor->ex_mol_group[m]], all_neighbors,
+                 elements_place);
   if (of_all[mine.size() - 2])
     error->all(FLERR,
-               "pair_style dpa2: 'neigh_modify include {}' keeps all other atoms out of the neighbor lists. {}: leave the line out, or "
-               "call all other "
-               "atoms NULL in pair_coeff",
-               group->names[include], all_neighbors);
+               "{}: 'neigh_modify include {}' keeps all other atoms out of the neighbor lists. {}: leave the line out, or call all "
+               "other atoms NULL in {}",
+               style, group->names[include], all_neighbors, elements_place);
   if (of_all.back())
     error->all(FLERR,
-               "pair_style dpa2: 'comm_modify group {}' keeps all other atoms out of the ghosts. {}: leave the line out, or call all other "
-               "atoms NULL in "
-               "pair_coeff",
-               group->names[border], all_neighbors);
+               "{}: 'comm_modify group {}' keeps all other atoms out of the ghosts. {}: leave the line out, or call all other atoms "
+               "NULL in {}",
+               style, group->names[border], all_neighbors, elements_place);
 }
 
 // Bonded atoms whose special factors are 0 are not in LAMMPS's lists, whatever the bonds do: they are put back. A model does
 // not use the factors, and those of other styles stay as they are.
-void PairDPA2::complete_lists() {
-  completed_atoms.clear();
-  completed.clear();
+void Lists::complete(const NeighList& list, const Taking& type_of) {
+  completed_atoms_.clear();
+  completed_.clear();
   const int* flag = neighbor->special_flag;  // 0: neighbours of this kind are left out
   if (atom->molecular == Atom::ATOMIC || (flag[1] != 0 && flag[2] != 0 && flag[3] != 0)) return;
-  if (atom->map_style == Atom::MAP_NONE) error->all(FLERR, "pair_style dpa2 needs 'atom_modify map yes' for atoms that have bonds");
+  if (atom->map_style == Atom::MAP_NONE) error->all(FLERR, "{} needs 'atom_modify map yes' for atoms that have bonds", style);
   const bool templates = atom->molecular == Atom::TEMPLATE;
   int last_of_molecule = 0;  // molecules of templates have consecutive numbers
   if (templates) {
@@ -160,9 +150,9 @@ void PairDPA2::complete_lists() {
   }
 
   std::vector<int> wanted_by(at(atom->nlocal + atom->nghost), -1), wanted;
-  for (int ii = 0; ii < list->inum; ii++) {
-    const int i = list->ilist[ii];
-    if (!takes_part(atom->type[i])) continue;
+  for (int ii = 0; ii < list.inum; ii++) {
+    const int i = list.ilist[ii];
+    if (!takes_part(type_of, atom->type[i])) continue;
     wanted.clear();
     const auto want = [&](tagint tag) {  // the atom and all its images
       if (tag < 1 || tag > atom->map_tag_max || tag == atom->tag[i]) return;
@@ -183,43 +173,65 @@ void PairDPA2::complete_lists() {
     if (wanted.empty()) continue;
 
     // LAMMPS keeps those that are no nearest images: they are not to be there twice.
-    const int* known = list->firstneigh[i];
-    const int count = list->numneigh[i];
+    const int* known = list.firstneigh[i];
+    const int count = list.numneigh[i];
     for (int k = 0; k < count; k++)
       if (wanted_by[at(known[k] & NEIGHMASK)] == i) wanted_by[at(known[k] & NEIGHMASK)] = -1;
     wanted.erase(std::remove_if(wanted.begin(), wanted.end(), [&](int j) { return wanted_by[at(j)] != i; }), wanted.end());
     if (wanted.empty()) continue;
-    completed_atoms.push_back({i, count + static_cast<int>(wanted.size()), completed.size()});
-    completed.insert(completed.end(), known, known + count);
-    completed.insert(completed.end(), wanted.begin(), wanted.end());
+    completed_atoms_.push_back({i, count + static_cast<int>(wanted.size()), completed_.size()});
+    completed_.insert(completed_.end(), known, known + count);
+    completed_.insert(completed_.end(), wanted.begin(), wanted.end());
   }
+}
+
+void Lists::begin_run() {
+  if (std::strcmp(update->unit_style, "lj") == 0) error->all(FLERR, "{} needs physical units: 'units lj' has no angstrom and no eV", style);
+  if (atom->tag_enable == 0) error->all(FLERR, "{} requires atom IDs", style);
+  angstrom_ = force->angstrom;
 }
 
 // Atoms and lists in the form that the engine takes. Atoms of types without a model may be missing in LAMMPS's list.
-void PairDPA2::gather_lists() {
-  if (neighbor->ago == 0) look_at_lists();
+void Lists::gather(NeighList* list, const std::vector<int>& type_of, bool renewed) {
+  if (renewed) {
+    find_absent_atoms();
+    refuse_missing_pairs(*list, type_of);
+    complete(*list, type_of);
+    first_type_ = first_type_of_all();
+  }
   const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
-  numneigh.assign(at(nlocal), 0);
-  firstneigh.assign(at(nlocal), nullptr);
+  numneigh_.assign(at(nlocal), 0);
+  firstneigh_.assign(at(nlocal), nullptr);
   for (int ii = 0; ii < list->inum; ii++) {
     const int i = list->ilist[ii];
-    numneigh[at(i)] = list->numneigh[i];
-    firstneigh[at(i)] = list->firstneigh[i];
+    numneigh_[at(i)] = list->numneigh[i];
+    firstneigh_[at(i)] = list->firstneigh[i];
   }
-  for (const Completed& c : completed_atoms) {
-    numneigh[at(c.atom)] = c.count;
-    firstneigh[at(c.atom)] = completed.data() + c.first;
+  for (const Completed& c : completed_atoms_) {
+    numneigh_[at(c.atom)] = c.count;
+    firstneigh_[at(c.atom)] = completed_.data() + c.first;
   }
-  ids.resize(at(nall));
-  for (int i = 0; i < nall; i++) ids[at(i)] = static_cast<int>(atom->tag[i] & MAXSMALLINT);
+  ids_.resize(at(nall));
+  for (int i = 0; i < nall; i++) ids_[at(i)] = static_cast<int>(atom->tag[i] & MAXSMALLINT);
 
   const double* x = nall > 0 ? atom->x[0] : nullptr;
-  if (length != 1.0) {
-    coords.resize(at(3 * static_cast<std::ptrdiff_t>(nall)));
-    for (std::size_t k = 0; k < coords.size(); k++) coords[k] = x[k] / length;
-    x = coords.data();
+  if (angstrom_ != 1.0) {
+    coords_.resize(at(3 * static_cast<std::ptrdiff_t>(nall)));
+    for (std::size_t k = 0; k < coords_.size(); k++) coords_[k] = x[k] / angstrom_;
+    x = coords_.data();
   }
-  const dpa2_status status =
-      dpa2_domain_set_atoms(domain.handle(), nlocal, nall, x, ids.data(), numneigh.data(), firstneigh.data(), NEIGHMASK);
+  const dpa2_status status = dpa2_domain_set_atoms(domain(), nlocal, nall, x, ids_.data(), numneigh_.data(), firstneigh_.data(), NEIGHMASK);
   if (status != DPA2_OK) fail_here(dpa2_last_error());
 }
+
+void Lists::types_of_atoms(const std::vector<int>& type_of, std::vector<int>& types) const {
+  types.resize(at(atom->nlocal + atom->nghost));
+  for (std::size_t i = 0; i < types.size(); i++) types[i] = !absent_.empty() && absent_[i] ? -1 : type_of[at(atom->type[i])];
+}
+
+double Lists::memory_usage() const {
+  return 8.0 * static_cast<double>(coords_.capacity()) + 16.0 * static_cast<double>(firstneigh_.capacity() + numneigh_.capacity()) +
+         4.0 * static_cast<double>(completed_.capacity()) + static_cast<double>(absent_.capacity());
+}
+
+}  // namespace dpa2_lammps

@@ -2,9 +2,10 @@
 #include <mpi.h>
 
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 
-#include "pair_dpa2.h"
+#include "model.h"
 
 #include <lammps/atom.h>
 #include <lammps/comm.h>
@@ -12,6 +13,8 @@
 #include <lammps/update.h>
 
 using namespace LAMMPS_NS;
+
+namespace dpa2_lammps {
 
 namespace {
 
@@ -69,7 +72,7 @@ double unit_of_mass(const char* style) {
 }  // namespace
 
 // g/mol of every type, the mean where atoms have masses of their own; 0 where there is none.
-std::vector<double> PairDPA2::masses() const {
+std::vector<double> Model::masses() const {
   const std::size_t n = static_cast<std::size_t>(atom->ntypes) + 1;
   std::vector<double> mass(n), mine(2 * n), sums(2 * n);
   if (atom->rmass != nullptr) {
@@ -89,14 +92,13 @@ std::vector<double> PairDPA2::masses() const {
   return mass;
 }
 
-void PairDPA2::warn_of_masses() {
-  const Member& m = *members.front();
-  const std::vector<std::string> symbols = m.model.type_map();
+void Model::warn_of_masses(std::string& said) const {
+  const std::vector<std::string> symbols = network.type_map();
   const std::vector<double> mass = masses();
   std::string found;
   for (std::size_t t = 1; t < mass.size(); t++) {
-    if (m.type_of[t] < 0 || mass[t] <= 0.0) continue;
-    const std::string& symbol = symbols[static_cast<std::size_t>(m.type_of[t])];
+    if (type_of[t] < 0 || mass[t] <= 0.0) continue;
+    const std::string& symbol = symbols[static_cast<std::size_t>(type_of[t])];
     const double expected = mass_of(symbol);
     if (expected == 0.0 || !differs(mass[t], expected)) continue;
     const char* like = nearest(mass[t]);
@@ -108,11 +110,12 @@ void PairDPA2::warn_of_masses() {
                   static_cast<int>(t), symbol.c_str(), expected, mass[t], like);
     found += text;
   }
-  if (comm->me == 0 && !found.empty() && found != mass_warning)
-    error->warning(
-        FLERR,
-        "pair_style dpa2: by pair_coeff, atom{}. Are the elements in the order of the types? If these masses are meant (isotopes, "
-        "repartitioned masses), all is well: energies do not depend on them",
-        found);
-  mass_warning = found;
+  if (comm->me == 0 && !found.empty() && found != said)
+    error->warning(FLERR,
+                   "{}: by {}, atom{}. Are the elements in the order of the types? If these masses are meant (isotopes, repartitioned "
+                   "masses), all is well: energies do not depend on them",
+                   style, elements_place, found);
+  said = found;
 }
+
+}  // namespace dpa2_lammps

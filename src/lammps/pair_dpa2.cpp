@@ -3,11 +3,8 @@
 #include <mpi.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
-#include <thread>
 
 #include <lammps/atom.h>
 #include <lammps/comm.h>
@@ -16,7 +13,6 @@
 #include <lammps/memory.h>
 #include <lammps/neigh_list.h>
 #include <lammps/neighbor.h>
-#include <lammps/universe.h>
 #include <lammps/update.h>
 #include <lammps/utils.h>
 
@@ -31,19 +27,14 @@ const LAMMPS* successor_of_restored = nullptr;
 
 std::size_t at(std::ptrdiff_t i) { return static_cast<std::size_t>(i); }
 
-template <class T>
-void add_row(char* to, const char* from, int width) {
-  T* t = reinterpret_cast<T*>(to);
-  for (int c = 0; c < width; ++c) {
-    T value;
-    std::memcpy(&value, from + static_cast<std::size_t>(c) * sizeof(T), sizeof(T));
-    t[c] += value;
-  }
-}
 }  // namespace
+
+const dpa2_lammps::Names PairDPA2::names{"pair_style dpa2", "pair_coeff"};
 
 PairDPA2::PairDPA2(LAMMPS* lammps)
     : Pair(lammps),
+      lists(lammps, names),
+      common(lammps, names),
       exchange([this](void* data, int width, int size) { move_rows(true, data, width, size); },
                [this](void* data, int width, int size) { move_rows(false, data, width, size); }) {
   if (dpa2_abi_version() < DPA2_ABI_VERSION)
@@ -83,14 +74,11 @@ void PairDPA2::allocate() {
 }
 
 void PairDPA2::init_style() {
-  if (std::strcmp(update->unit_style, "lj") == 0)
-    error->all(FLERR, "pair_style dpa2 needs physical units: 'units lj' has no angstrom and no eV");
-  if (atom->tag_enable == 0) error->all(FLERR, "pair_style dpa2 requires atom IDs");
-  length = force->angstrom;
+  lists.begin_run();
   energy_unit = std::strcmp(update->unit_style, "metal") == 0 ? 1.0 : force->boltz / metal_boltz;
   restore();
   if (!mapped) error->all(FLERR, "pair_style dpa2 needs a pair_coeff line: pair_coeff * * and an element for every atom type");
-  warn_of_masses();
+  members.front()->warn_of_masses(mass_warning);
   run_begins = true;
   comm_forward = comm_reverse = comm_reverse_off = widest;  // LAMMPS makes room for it now; the last exchange was another
   neighbor->add_request(this, NeighConst::REQ_FULL);
@@ -99,8 +87,8 @@ void PairDPA2::init_style() {
 double PairDPA2::init_one(int i, int j) {
   if (scale[i][j] == 1.0 && scale[j][i] != 1.0) scale[i][j] = scale[j][i];
   double cut = 0.0;
-  for (const auto& m : members) cut = std::max(cut, m->model.rcut());
-  return cut * length;
+  for (const auto& m : members) cut = std::max(cut, m->network.rcut());
+  return cut * force->angstrom;
 }
 
 void* PairDPA2::extract(const char* name, int& dim) {
@@ -112,64 +100,35 @@ void* PairDPA2::extract(const char* name, int& dim) {
 }
 
 double PairDPA2::memory_usage() {
-  double bytes = Pair::memory_usage() + 8.0 * static_cast<double>(coords.capacity()) +
-                 16.0 * static_cast<double>(firstneigh.capacity() + numneigh.capacity());
+  double bytes = Pair::memory_usage() + lists.memory_usage();
   for (const auto& m : members)
     bytes += 8.0 * static_cast<double>(m->forces.capacity() + m->atom_energy.capacity() + m->atom_virial.capacity()) +
              4.0 * static_cast<double>(m->types.capacity());
-  return bytes + 4.0 * static_cast<double>(completed.capacity()) + static_cast<double>(absent.capacity());
+  return bytes;
 }
 
 // One model on the atoms of the step. Forces on ghosts go to their owners only where LAMMPS does not see to that.
 void PairDPA2::evaluate(Member& m, bool with_virial, bool with_atom_virial) {
   const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
-  m.types.resize(at(nall));
-  for (int i = 0; i < nall; i++) m.types[at(i)] = !absent.empty() && absent[at(i)] ? -1 : m.type_of[at(atom->type[i])];
+  lists.types_of_atoms(m.type_of, m.types);
   // Never null pointers: a rank without atoms takes part in the same exchanges as the others.
   m.forces.resize(at(3 * std::max(nall, 1)));
   m.atom_energy.resize(at(std::max(nlocal, 1)));
   if (with_atom_virial) m.atom_virial.resize(at(9 * std::max(nall, 1)));
   m.folded = false;
   try {
-    exchange.check(dpa2_domain_evaluate(
-        domain.handle(), m.model.handle(), m.types.data(), m.type_of[at(pad_type)], fparam.values.empty() ? nullptr : fparam.values.data(),
-        aparam.values.empty() ? nullptr : aparam.values.data(), exchange.handle(), threads > 0 ? threads : comm->nthreads, &m.energy,
-        m.forces.data(), with_virial ? m.virial : nullptr, m.atom_energy.data(), with_atom_virial ? m.atom_virial.data() : nullptr));
-  } catch (const dpa2::Error& e) { fail_here("model " + m.path + ": " + e.what()); }
-  report_warnings(m);
-}
-
-// What ends a run of several processes travels through the launcher, which may be ended first: the message goes out early, and
-// is given a moment.
-void PairDPA2::announce(const std::string& what) const {
-  if (universe->nprocs == 1) return;
-  std::fprintf(stderr, "ERROR on proc %d: pair_style dpa2: %s\n", universe->me, what.c_str());
-  std::fflush(stderr);
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));
-}
-
-// Ends the run because of something that only this process knows.
-void PairDPA2::fail_here(const std::string& what) const {
-  announce(what);
-  error->one(FLERR, "pair_style dpa2: {}", what);
-}
-
-// The keyword `overflow` is about full lists alone: atoms that are too close are always worth a warning.
-void PairDPA2::report_warnings(Member& m) {
-  const std::string full = overflow == "ignore" ? "" : dpa2_last_warning_of(DPA2_WARNING_OVERFLOW);
-  if (!full.empty() && overflow == "error") fail_here("model " + m.path + ": " + full);
-  const auto say = [&](const std::string& warning, bool& said) {
-    if (!warning.empty() && !said) error->warning(FLERR, "pair_style dpa2, model {}: {}. Said once per model and process", m.path, warning);
-    said = said || !warning.empty();
-  };
-  say(full, m.said_full);
-  say(dpa2_last_warning_of(DPA2_WARNING_CLOSE_PAIR), m.said_close);
+    exchange.check(dpa2_domain_evaluate(lists.domain(), m.network.handle(), m.types.data(), m.type_of[at(lists.first_type())],
+                                        common.fparam(), common.aparam(), exchange.handle(), common.threads(), &m.energy, m.forces.data(),
+                                        with_virial ? m.virial : nullptr, m.atom_energy.data(),
+                                        with_atom_virial ? m.atom_virial.data() : nullptr));
+  } catch (const dpa2::Error& e) { m.fail(e.what()); }
+  m.report_warnings(common.overflow());
 }
 
 void PairDPA2::compute(int eflag, int vflag) {
   ev_init(eflag, vflag);
-  gather_lists();
-  gather_parameters();
+  lists.gather(list, members.front()->type_of, neighbor->ago == 0);
+  common.gather_parameters();
   begin_deviations();
   const bool deviate = members.size() > 1 && out_freq > 0 && update->ntimestep % out_freq == 0;
   const bool per_atom = vflag_atom != 0 || cvflag_atom != 0;
@@ -183,7 +142,7 @@ void PairDPA2::compute(int eflag, int vflag) {
 // The first model's results into LAMMPS's arrays and units.
 void PairDPA2::tally(Member& first) {
   const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
-  const double s = scale[1][1], energy_factor = s * energy_unit, force_factor = energy_factor / length;
+  const double s = scale[1][1], energy_factor = s * energy_unit, force_factor = energy_factor / lists.angstrom();
   // With newton on LAMMPS collects what ghosts got; with newton off that is for us to do.
   const bool per_atom = vflag_atom != 0 || cvflag_atom != 0;
   if (!force->newton_pair) {
@@ -232,7 +191,7 @@ void PairDPA2::write_deviation() {
   double extreme[3] = {0.0, -1e300, 0.0}, sums[2] = {0.0, 0.0}, extremes[3], totals[2];
   std::vector<double> mine;
   std::vector<const double*> forces(members.size());
-  const double to_lammps = energy_unit / length;
+  const double to_lammps = energy_unit / lists.angstrom();
   for (int i = 0; i < nlocal; i++) {
     if (members.front()->types[at(i)] < 0) {
       mine.push_back(0.0);
@@ -255,7 +214,7 @@ void PairDPA2::write_deviation() {
 
   std::vector<double> per_atom;
   if (deviation.atomic) {  // in the order of the atoms' numbers
-    std::vector<int> counts(at(comm->nprocs)), starts(at(comm->nprocs)), tags(ids.begin(), ids.begin() + nlocal), all_tags;
+    std::vector<int> counts(at(comm->nprocs)), starts(at(comm->nprocs)), tags(lists.ids().begin(), lists.ids().begin() + nlocal), all_tags;
     MPI_Gather(&nlocal, 1, MPI_INT, counts.data(), 1, MPI_INT, 0, world);
     int total = 0;
     for (std::size_t r = 0; r < counts.size(); r++) {
@@ -278,7 +237,7 @@ void PairDPA2::write_deviation() {
     row.step = update->ntimestep;
     row.virial = dpa2_lammps::virial_deviation(virials, deviation.relative_v);
     row.force = {extremes[0], totals[1] > 0.0 ? -extremes[1] : 0.0, totals[0] / count};
-    const double rounding = members.front()->model.precision() == "float32" ? 1e-5 : 1e-11;
+    const double rounding = members.front()->network.precision() == "float32" ? 1e-5 : 1e-11;
     row.force_noise = rounding * (deviation.relative < 0.0 ? std::sqrt(extremes[2]) * to_lammps : 1.0);
     for (double v : virials.front()) row.virial_noise = std::max(row.virial_noise, rounding * std::fabs(v));
     if (deviation.relative_v >= 0.0) row.virial_noise = rounding;
@@ -311,29 +270,10 @@ void PairDPA2::move_rows(bool forward, void* data, int width, int size) {
     comm->reverse_comm(this);
 }
 
-int PairDPA2::pack_forward_comm(int n, int* atoms, double* buf, int, int*) {
-  const std::size_t bytes = at(rows.width) * at(rows.size);
-  for (int k = 0; k < n; k++) std::memcpy(buf + static_cast<std::ptrdiff_t>(k) * rows.doubles(), rows.row(atoms[k]), bytes);
-  return n * rows.doubles();
-}
+int PairDPA2::pack_forward_comm(int n, int* atoms, double* buf, int, int*) { return rows.pack(n, atoms, buf); }
 
-void PairDPA2::unpack_forward_comm(int n, int first, double* buf) {
-  const std::size_t bytes = at(rows.width) * at(rows.size);
-  for (int k = 0; k < n; k++) std::memcpy(rows.row(first + k), buf + static_cast<std::ptrdiff_t>(k) * rows.doubles(), bytes);
-}
+void PairDPA2::unpack_forward_comm(int n, int first, double* buf) { rows.unpack(n, first, buf); }
 
-int PairDPA2::pack_reverse_comm(int n, int first, double* buf) {
-  const std::size_t bytes = at(rows.width) * at(rows.size);
-  for (int k = 0; k < n; k++) std::memcpy(buf + static_cast<std::ptrdiff_t>(k) * rows.doubles(), rows.row(first + k), bytes);
-  return n * rows.doubles();
-}
+int PairDPA2::pack_reverse_comm(int n, int first, double* buf) { return rows.pack(n, first, buf); }
 
-void PairDPA2::unpack_reverse_comm(int n, int* atoms, double* buf) {
-  for (int k = 0; k < n; k++) {
-    const char* from = reinterpret_cast<const char*>(buf + static_cast<std::ptrdiff_t>(k) * rows.doubles());
-    if (rows.size == 8)
-      add_row<double>(rows.row(atoms[k]), from, rows.width);
-    else
-      add_row<float>(rows.row(atoms[k]), from, rows.width);
-  }
-}
+void PairDPA2::unpack_reverse_comm(int n, int* atoms, double* buf) { rows.add(n, atoms, buf); }

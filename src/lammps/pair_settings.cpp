@@ -1,0 +1,119 @@
+// What the input script says: pair_style dpa2 and its pair_coeff.
+#include <mpi.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "pair_dpa2.h"
+
+#include <lammps/atom.h>
+#include <lammps/comm.h>
+#include <lammps/error.h>
+#include <lammps/force.h>
+#include <lammps/universe.h>
+#include <lammps/update.h>
+#include <lammps/utils.h>
+
+using namespace LAMMPS_NS;
+
+namespace {
+const char* const keywords[] = {"out_freq", "out_file", "atomic", "relative", "relative_v"};
+}
+
+bool PairDPA2::is_keyword(const std::string& word) {
+  return dpa2_lammps::Settings::is_keyword(word) || std::find(std::begin(keywords), std::end(keywords), word) != std::end(keywords);
+}
+
+// pair_style dpa2 model.safetensors [more models] [keyword value ...]
+void PairDPA2::settings(int narg, char** arg) {
+  if (narg < 1)
+    error->all(FLERR, "pair_style dpa2 needs a model file: pair_style dpa2 model.safetensors [more models] [keyword value ...]");
+  style_words.clear();  // where this fails, nothing of before is left to go on with
+  const std::vector<std::string> words(arg, arg + narg);
+  std::size_t first = 0;
+  while (first < words.size() && !is_keyword(words[first])) first++;
+  if (first == 0) error->all(FLERR, "pair_style dpa2: the first word must be a model file, not the keyword '{}'", words[0]);
+  load({words.begin(), words.begin() + static_cast<std::ptrdiff_t>(first)}, common.find_precision(words, first));
+
+  common.reset(members.front()->network.fparam_dim(), members.front()->network.aparam_dim());
+  out_freq = 100;
+  deviation.file = "model_devi.out";
+  deviation.atomic = false;
+  deviation.relative = deviation.relative_v = -1.0;
+  for (std::size_t k = first; k < words.size(); k++)
+    if (!common.keyword(k, words) && !keyword(k, words)) error->all(FLERR, "pair_style dpa2: unknown keyword '{}'", words[k]);
+  open_deviation_file();
+  style_words = words;
+  if (mapped) map_types();  // a pair_coeff of before is still in force
+
+  widest = 9;  // atomic virials, with newton off
+  for (const auto& m : members) widest = std::max(widest, m->widest_row());
+  comm_forward = comm_reverse = comm_reverse_off = widest;
+}
+
+// Nothing is written before the first run, so that a file that belongs to another writer stays as it is.
+void PairDPA2::open_deviation_file() {
+  using Opened = dpa2_lammps::Deviation::Opened;
+  deviation.close();
+  if (members.size() < 2 || out_freq == 0) return;
+  int opened = static_cast<int>(comm->me == 0 ? deviation.open(restored, universe->nworlds > 1) : Opened::yes);
+  MPI_Bcast(&opened, 1, MPI_INT, 0, world);
+  if (opened == static_cast<int>(Opened::taken)) {
+    const std::string what =
+        "another pair style, partition or program is writing '" + deviation.file +
+        "'. Give every one a file of its own: out_file NAME (with -partition, a variable of style world or uloop in it)";
+    if (comm->me == 0 && universe->nworlds > 1) lists.announce(what);  // the others of the universe do not wait for us
+    error->all(FLERR, "pair_style dpa2: {}", what);
+  }
+  if (opened == static_cast<int>(Opened::no)) error->all(FLERR, "pair_style dpa2: cannot write '{}'", deviation.file);
+}
+
+bool PairDPA2::keyword(std::size_t& k, const std::vector<std::string>& words) {
+  const std::string& word = words[k];
+  if (word == "out_freq") {
+    out_freq = utils::inumeric(FLERR, common.value(k, words), false, lmp);
+    if (out_freq < 0) error->all(FLERR, "pair_style dpa2: out_freq must not be negative");
+  } else if (word == "out_file") {
+    deviation.file = common.value(k, words);
+  } else if (word == "atomic") {
+    deviation.atomic = true;
+  } else if (word == "relative" || word == "relative_v") {
+    const double eps = common.number(k, words);
+    if (!(eps >= 0.0)) error->all(FLERR, "pair_style dpa2: the value of {} must not be negative", word);
+    (word == "relative" ? deviation.relative : deviation.relative_v) = eps;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+void PairDPA2::load(const std::vector<std::string>& paths, const std::string& precision) {
+  members.clear();
+  const std::string if_missing =
+      restored ? ". If the restart file names it, it has to be where it was, or pair_style and pair_coeff have to be given again" : "";
+  for (const std::string& path : paths) {
+    members.push_back(std::make_unique<Member>(lmp, names, path, precision, if_missing));
+    const dpa2::Model &m = members.back()->network, &f = members.front()->network;
+    if (m.fparam_dim() != f.fparam_dim() || m.aparam_dim() != f.aparam_dim())
+      error->all(FLERR, "pair_style dpa2: the models {} and {} do not have the same numbers of fparam and aparam", paths.front(), path);
+  }
+}
+
+// pair_coeff * * O H NULL, or pair_coeff * * for the model's own order. LAMMPS sees to the stars: one_coeff.
+void PairDPA2::coeff(int narg, char** arg) {
+  restore();
+  if (!allocated) allocate();
+  elements.assign(arg + 2, arg + narg);
+  map_types();
+  mapped = true;
+  // Under hybrid only the pairs of mapped types are ours; alone the rest must be set as well, and does nothing.
+  const bool hybrid = utils::strmatch(force->pair_style, "^hybrid");
+  const std::vector<int>& type_of = members.front()->type_of;
+  const auto takes_part = [&](int type) { return type_of[static_cast<std::size_t>(type)] >= 0; };
+  for (int i = 1; i <= atom->ntypes; i++)
+    for (int j = i; j <= atom->ntypes; j++) setflag[i][j] = !hybrid || (takes_part(i) && takes_part(j)) ? 1 : 0;
+}
+
+void PairDPA2::map_types() {
+  for (const auto& m : members) m->map_types(elements);
+}
