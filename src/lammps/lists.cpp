@@ -204,6 +204,7 @@ void Lists::gather(NeighList* list, const std::vector<int>& type_of, bool renewe
   firstneigh_.assign(at(nlocal), nullptr);
   for (int ii = 0; ii < list->inum; ii++) {
     const int i = list->ilist[ii];
+    if (i >= nlocal) fail_here("the neighbor lists are those of other atoms: run 0 first");
     numneigh_[at(i)] = list->numneigh[i];
     firstneigh_[at(i)] = list->firstneigh[i];
   }

@@ -21,6 +21,12 @@ bool ends_with(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
 
+std::string listed(const std::vector<std::string>& words) {
+  std::string list;
+  for (const std::string& word : words) list += " " + word;
+  return list;
+}
+
 /// Reads files for all processes.
 class Reader : public Part {
  public:
@@ -70,10 +76,9 @@ Model::Model(LAMMPS* lammps, const Names& names, const std::string& file, const 
 void Model::map_types(const std::vector<std::string>& elements) {
   const int nnames = static_cast<int>(elements.size());
   if (nnames > 0 && nnames != atom->ntypes)
-    error->all(FLERR, "{}: {} names {} elements for {} atom types", style, elements_place, nnames, atom->ntypes);
+    error->all(FLERR, "{}: {} names {} elements for {} atom types:{}", style, elements_place, nnames, atom->ntypes, listed(elements));
   const std::vector<std::string> symbols = network.type_map();
-  std::string known;
-  for (const std::string& symbol : symbols) known += " " + symbol;
+  const std::string known = listed(symbols);
   if (nnames == 0 && atom->ntypes > static_cast<int>(symbols.size()))
     error->all(FLERR, "{}: there are {} atom types, but the model {} knows only{}: name an element or NULL for each in {}", style,
                atom->ntypes, path, known, elements_place);

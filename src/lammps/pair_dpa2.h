@@ -52,6 +52,7 @@ class PairDPA2 : public Pair {
   static const dpa2_lammps::Names names;
   static bool is_keyword(const std::string&);
   bool keyword(std::size_t&, const std::vector<std::string>&);
+  void refuse_without_energy(const std::string&, const std::string&) const;
   void load(const std::vector<std::string>&, const std::string&);
   void allocate();
   void map_types();

@@ -87,6 +87,13 @@ bool PairDPA2::keyword(std::size_t& k, const std::vector<std::string>& words) {
   return true;
 }
 
+void PairDPA2::refuse_without_energy(const std::string& path, const std::string& kind) const {
+  if (kind == "energy") return;
+  const char* what_else =
+      kind == "dipole" || kind == "polar" ? "compute dpa2/tensor/atom is for it" : "evaluate it in Python, or with dpa2 eval";
+  error->all(FLERR, "pair_style dpa2: the model {} is of the kind '{}' and has no energy: {}", path, kind, what_else);
+}
+
 void PairDPA2::load(const std::vector<std::string>& paths, const std::string& precision) {
   members.clear();
   const std::string if_missing =
@@ -94,6 +101,7 @@ void PairDPA2::load(const std::vector<std::string>& paths, const std::string& pr
   for (const std::string& path : paths) {
     members.push_back(std::make_unique<Member>(lmp, names, path, precision, if_missing));
     const dpa2::Model &m = members.back()->network, &f = members.front()->network;
+    refuse_without_energy(path, m.kind());
     if (m.fparam_dim() != f.fparam_dim() || m.aparam_dim() != f.aparam_dim())
       error->all(FLERR, "pair_style dpa2: the models {} and {} do not have the same numbers of fparam and aparam", paths.front(), path);
   }

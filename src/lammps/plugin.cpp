@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "compute_dpa2_tensor_atom.h"
 #include "pair_dpa2.h"
 
 #include <lammps/lammps.h>
@@ -21,7 +22,20 @@ struct Plugin {
 };
 using Register = void (*)(Plugin*, void*);
 
-LAMMPS_NS::Pair* create(LAMMPS_NS::LAMMPS* lmp) { return new LAMMPS_NS::PairDPA2(lmp); }
+LAMMPS_NS::Pair* create_pair(LAMMPS_NS::LAMMPS* lmp) { return new LAMMPS_NS::PairDPA2(lmp); }
+LAMMPS_NS::Compute* create_compute(LAMMPS_NS::LAMMPS* lmp, int narg, char** arg) {
+  return new LAMMPS_NS::ComputeDPA2TensorAtom(lmp, narg, arg);
+}
+
+template <class Creator>
+void enroll(void* lmp, void* handle, void* regfunc, const char* style, const char* name, const char* info, Creator creator) {
+  Plugin plugin{static_cast<LAMMPS_NS::LAMMPS*>(lmp)->version, style, name, info, "the dpa2 developers", nullptr, handle};
+  static_assert(sizeof creator == sizeof plugin.creator, "pointers to functions and to objects are of one size here");
+  std::memcpy(&plugin.creator, &creator, sizeof creator);
+  Register function = nullptr;
+  std::memcpy(&function, &regfunc, sizeof function);
+  function(&plugin, lmp);
+}
 
 }  // namespace
 
@@ -33,21 +47,12 @@ extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void* l
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     if (rank == 0)
       std::fprintf(stderr,
-                   "dpa2: this plugin was built for LAMMPS '%s' and does not fit this one, '%s': pair_style dpa2 is not available. "
+                   "dpa2: this plugin was built for LAMMPS '%s' and does not fit this one, '%s': pair_style dpa2 and compute "
+                   "dpa2/tensor/atom are not available. "
                    "Run 'dpa2 lammps build' for the LAMMPS that you use\n",
                    DPA2_LAMMPS_BUILD, running);
     return;
   }
-  Plugin plugin{static_cast<LAMMPS_NS::LAMMPS*>(lmp)->version,
-                "pair",
-                "dpa2",
-                "DPA-2 interatomic potentials",
-                "the dpa2 developers",
-                nullptr,
-                handle};
-  LAMMPS_NS::Pair* (*creator)(LAMMPS_NS::LAMMPS*) = create;
-  std::memcpy(&plugin.creator, &creator, sizeof creator);
-  Register enroll = nullptr;
-  std::memcpy(&enroll, &regfunc, sizeof enroll);
-  enroll(&plugin, lmp);
+  enroll(lmp, handle, regfunc, "pair", "dpa2", "DPA-2 interatomic potentials", create_pair);
+  enroll(lmp, handle, regfunc, "compute", "dpa2/tensor/atom", "dipoles and polarizabilities of DPA-2 models", create_compute);
 }
