@@ -75,10 +75,9 @@ void ComputeDPA2TensorAtom::init() {
   request_list();
 }
 
-// The pair style's cutoffs will do where they are long enough for every two types. A list of a cutoff of its own is not built
-// from the pair style's if it is longer than all of those, which may be short for some types.
+// The pair style's cutoffs will do where they are long enough for every two types.
 void ComputeDPA2TensorAtom::request_list() {
-  const double cut = model->network.rcut() * lists.angstrom();
+  const double cut = model->network.rcut() * lists.angstrom(), skin = neighbor->skin;
   double shortest = force->pair != nullptr ? cut : 0.0, longest = 0.0;
   for (int i = 1; force->pair != nullptr && i <= atom->ntypes; i++)
     for (int j = i; j <= atom->ntypes; j++) {
@@ -86,25 +85,30 @@ void ComputeDPA2TensorAtom::request_list() {
       longest = std::max(longest, of_pair);
       if (model->type_of[at(i)] >= 0 && model->type_of[at(j)] >= 0) shortest = std::min(shortest, of_pair);
     }
-  NeighRequest* request = neighbor->add_request(this, NeighConst::REQ_FULL);
-  if (shortest >= cut) return;
+  if (shortest >= cut) {
+    neighbor->add_request(this, NeighConst::REQ_FULL);
+    return;
+  }
 
-  const double needed = cut + neighbor->skin;
-  const double reached = std::max(comm->cutghostuser, longest > 0.0 ? longest + neighbor->skin : 0.0);
+  const double reached = std::max(comm->cutghostuser, longest > 0.0 ? longest + skin : 0.0);
   if (comm->mode != Comm::SINGLE)
     error->all(FLERR,
                "{}: with 'comm_modify mode multi' ghost atoms of some types are nearer than the cutoff of the model {}: use 'comm_modify "
                "mode single cutoff {:.10g}'",
-               names.style, model->path, needed);
-  if (reached < needed * (1.0 - 1e-9))
+               names.style, model->path, cut + skin);
+  if (reached < (cut + skin) * (1.0 - 1e-9))
     error->all(FLERR,
                "{}: ghost atoms reach as far as {:.10g}, but the cutoff of the model {} and the skin need {:.10g}: put 'comm_modify cutoff "
                "{:.10g}' in front",
-               names.style, reached, model->path, needed, needed);
-  if (neighbor->style != Neighbor::BIN)
-    error->all(FLERR, "{}: the pair style's cutoffs are shorter than that of the model {}, which needs the neighbor style bin", names.style,
-               model->path);
-  request->set_cutoff(cut < longest ? longest * (1.0 + 1e-9) : cut);  // LAMMPS adds the skin
+               names.style, reached, model->path, cut + skin, cut + skin);
+  if (neighbor->style != Neighbor::BIN && neighbor->style != Neighbor::NSQ)
+    error->all(FLERR, "{}: the pair style's cutoffs are shorter than that of the model {}, which needs 'neighbor {:.10g} bin'", names.style,
+               model->path, skin);
+  // LAMMPS makes a list out of another one that has the same setting of newton and a largest cutoff that is longer, although its
+  // cutoffs of some types may be shorter. For full lists the setting means nothing: the other one keeps this list apart. So does
+  // a cutoff that is not exactly the longest.
+  const int apart = force->newton_pair != 0 ? NeighConst::REQ_NEWTON_OFF : NeighConst::REQ_NEWTON_ON;
+  neighbor->add_request(this, NeighConst::REQ_FULL | apart)->set_cutoff((1.0 - 1e-12) * std::min(cut, reached - skin));
 }
 
 void ComputeDPA2TensorAtom::init_list(int, NeighList* of_run) { list = of_run; }
