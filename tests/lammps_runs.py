@@ -46,9 +46,74 @@ def model_data(
     return ModelData(config, weights)
 
 
+def tensor_data(kind: str, **options: float) -> ModelData:
+    """The same descriptor under a fitting net of "dipole" or "polar"."""
+    energy = model_data(**options)  # type: ignore[arg-type]
+    fitting = {**energy.config["fitting_net"], "type": kind}
+    if kind == "polar":
+        fitting |= {"fit_diag": True, "shift_diag": True, "scale": [0.7, 1.3, -0.4]}
+    rng, weights = np.random.default_rng(99), dict(energy.weights)
+    last = sorted(name for name in weights if name.startswith("fitting_net") and name.endswith(".matrix"))[-1]
+    width, components = energy.config["descriptor"]["repformer"]["g2_dim"], 3 if kind == "dipole" else 9
+    for name, shape in {
+        last: (len(weights[last]), width),
+        last.replace(".matrix", ".bias"): (width,),
+        "fitting_net.bias_atom_e": (len(SYMBOLS), width),
+        "out_bias": (1, len(SYMBOLS), components),
+        "out_std": (1, len(SYMBOLS), components),
+    }.items():
+        weights[name] = rng.normal(size=shape)
+    return ModelData({**energy.config, "fitting_net": fitting}, weights)
+
+
+def table_child(type_map: Sequence[str], rcut: float) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+    """A pair table of a repulsive function from 0.25 angstrom on: its configuration and weights."""
+    rmin, step, n = 0.25, 0.125, len(type_map)
+    nspline = round((rcut - rmin) / step)
+    r = rmin + step * np.arange(nspline + 1)
+    charge = 1.0 + np.add.outer(np.arange(n), np.arange(n))[:, :, None]
+    value = charge * np.exp(-1.7 * r) / r
+    slope = -value * (1.7 + 1.0 / r) * step
+    v0, v1, d0, d1 = value[..., :-1], value[..., 1:], slope[..., :-1], slope[..., 1:]
+    pieces = np.stack([2 * v0 - 2 * v1 + d0 + d1, 3 * v1 - 3 * v0 - 2 * d0 - d1, d0, v0], axis=-1)
+    config = {"type": "pairtab", "type_map": list(type_map), "rcut": rcut, "sel": 80, "rmin": rmin, "step": step}
+    zeros, ones = np.zeros((1, n, 1)), np.ones((1, n, 1))
+    return {**config, "nspline": nspline}, {"tab_data": pieces, "out_bias": zeros, "out_std": ones}
+
+
+@functools.cache
+def combination_data(kind: str, seed: int = 7) -> ModelData:
+    """A model with a table below it ("zbl"), or two models and a table with their own types ("linear_ener")."""
+
+    def network(seed: int) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+        model = model_data(seed=seed)
+        child = {key: model.config[key] for key in ("type_map", "descriptor", "fitting_net")}
+        return child, dict(model.weights)
+
+    if kind == "zbl":
+        rcut = model_data().config["descriptor"]["repinit"]["rcut"]
+        own: dict[str, object] = {"sw_rmin": 1.2, "sw_rmax": 2.1, "smin_alpha": 0.1}
+        children = [network(seed), table_child(SYMBOLS, rcut)]
+    else:
+        own = {"weights": [0.7, -0.4, 1.5]}
+        children = [network(seed), network(seed + 1), table_child(["C", "H", "O", "N"], 3.0)]
+        children[1][0]["type_map"] = ["H", "C", "O"]
+    common = ("format_version", "type_map", "precision", "min_nbor_dist", "head")
+    config = {key: model_data().config[key] for key in common}
+    config |= {"type": kind, "pair_exclude_types": [[0, 1]], "atom_exclude_types": [], **own}
+    weights = {f"models.{k}.{name}": array for k, child in enumerate(children) for name, array in child[1].items()}
+    weights |= {"out_bias": np.array([[[0.3], [-0.2], [0.1]]]), "out_std": np.ones((1, 3, 1))}
+    return ModelData({**config, "models": [child[0] for child in children]}, weights)
+
+
+def engine_of(data: ModelData) -> dpa2.Model:
+    """The Python engine with a model."""
+    return dpa2.Model(data, "float64", 1, on_overflow="ignore")
+
+
 def python_model(**options: float) -> dpa2.Model:
     """The same in the Python engine."""
-    return dpa2.Model(model_data(**options), "float64", 1, on_overflow="ignore")  # type: ignore[arg-type]
+    return engine_of(model_data(**options))  # type: ignore[arg-type]
 
 
 @dataclass
@@ -126,6 +191,35 @@ class Setup:
         ]
 
 
+#: name -> (ranks, newton, lines before the box, lines after it)
+DIVISIONS: dict[str, tuple[int, str, list[str], list[str]]] = {
+    "1 rank": (1, "on", [], []),
+    "1 rank, newton off": (1, "off", [], []),
+    "2 ranks": (2, "on", [], []),
+    "2 ranks, newton off": (2, "off", [], []),
+    "4 ranks": (4, "on", [], []),
+    "4 ranks, newton off": (4, "off", [], []),
+    "slabs thinner than the cutoff": (4, "on", ["processors 1 1 4"], []),
+    "slabs along x": (4, "off", ["processors 4 1 1"], []),
+    "tiled": (4, "on", ["comm_style tiled"], ["balance 1.0 rcb"]),
+    "tiled, newton off": (2, "off", ["comm_style tiled"], ["balance 1.0 rcb"]),
+    "map": (2, "on", ["atom_modify map yes"], []),
+}
+
+
+def systems_of(division: str) -> list[str]:
+    """The systems of a division; LAMMPS's own tiles want a box larger than the cutoff."""
+    return [system.name for system in systems() if not ("tiled" in division and system.name == "tiny")]
+
+
+def divided(division: str, system: str) -> Setup:
+    """A system in a division."""
+    ranks, newton, before, after = DIVISIONS[division]
+    if system == "empty" and ranks == 4 and not before:
+        before = ["processors 4 1 1"]
+    return Setup(system, newton, before, after)
+
+
 def measure(name: str) -> list[str]:
     """Energy, pressure and everything per atom to ``name.result`` and ``name.dump``."""
     stress = " ".join(f"c_s[{k}]" for k in range(1, 7)) + " " + " ".join(f"c_c[{k}]" for k in range(1, 10))
@@ -140,6 +234,20 @@ def measure(name: str) -> list[str]:
         "run 0",
         f'print "{numbers}" file {name}.result',
         f"write_dump all custom {name}.dump id type fx fy fz c_e {stress} modify sort id format float %.17g",
+    ]
+
+
+def tensors(compute: str, columns: int, name: str) -> list[str]:
+    """A compute of ``columns`` per atom, evaluated once: to ``name.dump`` per atom, its sums to ``name.sums``."""
+    per_atom = " ".join(f"c_{compute}[{k}]" for k in range(1, columns + 1))
+    sums = " ".join(f"$(c_sum_{compute}[{k}]:%.17g)" for k in range(1, columns + 1))
+    shown = " ".join(f"c_sum_{compute}[{k}]" for k in range(1, columns + 1))
+    return [
+        f"compute sum_{compute} all reduce sum c_{compute}[*]",
+        f"thermo_style custom step {shown}",
+        "run 0",
+        f'print "{sums}" file {name}.sums',
+        f"write_dump all custom {name}.dump id type {per_atom} modify sort id format float %.17g",
     ]
 
 
@@ -174,9 +282,9 @@ def difference(a: np.ndarray | float, b: np.ndarray | float) -> float:
     return float(np.abs(np.asarray(a) - b).max() / max(1.0, float(np.abs(b).max())))
 
 
-def assert_python_engine(found: Answer, system: str) -> None:
+def assert_python_engine(found: Answer, system: str, model: dpa2.Model | None = None) -> None:
     (atoms,) = [s for s in systems() if s.name == system]
-    expected = python_model().evaluate(atoms.coords, atoms.types, atoms.box, atomic=True)
+    expected = (model or python_model()).evaluate(atoms.coords, atoms.types, atoms.box, atomic=True)
     assert expected.atom_virial is not None
     assert difference(found.energy, expected.energy) < 1e-10
     assert difference(found.forces, expected.forces) < 1e-10

@@ -2,56 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import needs
 import numpy as np
 import pytest
 from lammps_runs import (
+    DIVISIONS,
     Answer,
-    Setup,
     answer,
     assert_python_engine,
     difference,
+    divided,
     measure,
     prepare,
     succeed,
     systems,
+    systems_of,
 )
-
-#: name -> (ranks, newton, lines before the box, lines after it)
-DIVISIONS: dict[str, tuple[int, str, list[str], list[str]]] = {
-    "1 rank": (1, "on", [], []),
-    "1 rank, newton off": (1, "off", [], []),
-    "2 ranks": (2, "on", [], []),
-    "2 ranks, newton off": (2, "off", [], []),
-    "4 ranks": (4, "on", [], []),
-    "4 ranks, newton off": (4, "off", [], []),
-    "slabs thinner than the cutoff": (4, "on", ["processors 1 1 4"], []),
-    "slabs along x": (4, "off", ["processors 4 1 1"], []),
-    "tiled": (4, "on", ["comm_style tiled"], ["balance 1.0 rcb"]),
-    "tiled, newton off": (2, "off", ["comm_style tiled"], ["balance 1.0 rcb"]),
-    "map": (2, "on", ["atom_modify map yes"], []),
-}
-
-
-def systems_of(division: str) -> list[str]:
-    """The systems of a division; LAMMPS's own tiles want a box larger than the cutoff."""
-    return [system.name for system in systems() if not ("tiled" in division and system.name == "tiny")]
 
 
 def measured(folder: Path, division: str) -> dict[str, Answer]:
     """Every system of a division, in one run of LAMMPS."""
-    ranks, newton, before, after = DIVISIONS[division]
     prepare(folder)
     lines = []
     for system in systems_of(division):
-        setup = Setup(system, newton, before, after)
-        if system == "empty" and ranks == 4 and not before:
-            setup = replace(setup, before_box=["processors 4 1 1"])
-        lines += setup.lines() + measure(system)
-    succeed(folder, lines, ranks)
+        lines += divided(division, system).lines() + measure(system)
+    succeed(folder, lines, DIVISIONS[division][0])
     return {system: answer(folder, system) for system in systems_of(division)}
 
 
