@@ -203,7 +203,7 @@ KIND_CASES: tuple[KindCase, ...] = (
             "fitting.numb_fparam": 1, "fitting.numb_aparam": 1, "fitting.atom_ener": [0.5, None],
         }),
         Child(("O", "H"), table=Table(0.25, 0.125, 5.5, end=5.2), rcut=5.0, sel=70, nspline=42),
-    ), virtual=True, systems=("bulk", "sparse")),
+    ), davg=0.3, virtual=True, systems=("bulk", "sparse")),
     KindCase("linear", {"type_map": _TYPES}, combination={"type": "linear_ener", "weights": [0.7, -0.4]}, children=(
         Child(("Cu", "O", "H"), _ONE),
         Child(("H", "N", "O", "Cu"), _ONE | STRIP | {
@@ -226,7 +226,7 @@ KIND_CASES: tuple[KindCase, ...] = (
             "descriptor.exclude_types": [[2, 2]],
         }),
         Child(("O", "H", "Cu"), table=Table(0.25, 0.25, 3.5, end=3.2), rcut=2.7, sel=6, nspline=13),
-    ), written={"weights": "sum"}, binding=True, systems=("bulk", "open")),
+    ), written={"weights": "sum"}, davg=0.3, binding=True, systems=("bulk", "open")),
     KindCase("multitask_energy", _ONE, {"type": "ener"}, **_HEADS),
     KindCase("multitask_dipole", _ONE | {"fitting.neuron": [5]}, {"type": "dipole"}, **_HEADS),
     KindCase("multitask_gap", _ONE, _GAP, **_HEADS),

@@ -11,6 +11,7 @@ import pytest
 from cases import golden_cases, load_golden
 from dpa2.reference.env_mat import env_mat, switch
 from dpa2.reference.pair_attention import SHIFT, softmax
+from kind_cases import KIND_CASES, load_kind
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
@@ -166,11 +167,12 @@ def test_every_weight_is_in_the_table() -> None:
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     listed = {name for cell in cells for pattern in re.findall(r"`([^`]+)`", cell) for name in expanded(pattern)}
     used = set()
-    for case in golden_cases():
-        for name in load_golden(case).weights:
-            general = re.sub(r"(?<=\.layers\.)\d+", "{l}", name)
-            general = general.replace("embedding_net.layers.{l}", "embedding_net.layers.0")
-            used.add(re.sub(r"(?<=_residual\.)\d+", "{k}", general))
+    names = [name for case in golden_cases() for name in load_golden(case).weights]
+    names += [re.sub(r"^models\.\d+\.", "", name) for case in KIND_CASES for name in load_kind(case).weights]
+    for name in names:
+        general = re.sub(r"(?<=\.layers\.)\d+", "{l}", name)
+        general = general.replace("embedding_net.layers.{l}", "embedding_net.layers.0")
+        used.add(re.sub(r"(?<=_residual\.)\d+", "{k}", general))
     assert len(used) > 40
     assert used - listed == set()
     tables = {f"descriptor.{block}.table" for block in ("repinit", "repinit_three_body")}  # of compressed models

@@ -19,11 +19,17 @@ Config = dict[str, Any]
 class Weights(dict[str, Array]):
     """Weights by name, as float64; a missing one is an error in the model, not a KeyError."""
 
-    def __init__(self, weights: dict[str, Array]) -> None:
+    def __init__(self, weights: dict[str, Array], prefix: str = "") -> None:
         super().__init__({name: np.asarray(value, dtype=np.float64) for name, value in weights.items()})
+        self.prefix = prefix
 
     def __missing__(self, name: str) -> Array:
-        raise ModelFileError(f"the model has no weight {name!r}, which its configuration asks for")
+        raise ModelFileError(f"the model has no weight {self.prefix + name!r}, which its configuration asks for")
+
+    def part(self, prefix: str) -> Weights:
+        """Those of a part of the model, whose names begin with ``prefix``, without it."""
+        own = {name.removeprefix(prefix): value for name, value in self.items() if name.startswith(prefix)}
+        return Weights(own, self.prefix + prefix)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,7 @@
-"""The whole model: neighbour lists -> descriptor -> atomic energies, and their derivatives (theory 7, 8.12, 9).
+"""The whole model: what it says of one structure, and the derivatives of that (theory 9).
 
-    g   = [ D_i, Q_i ]                                  (Q only with use_three_body)
-    y_i = g Ws                                          (identity where the two widths are equal)
-    y_i = y_i + T[t_i] Wt                               (add_tebd_to_repinit_out)
-    g1_i = phi(y_i), then the repformer layers
-    desc_i = [ g1_i, T[t_i] ]                           (T only with concat_output_tebd)
-    E = sum_i e_i
-
-Virtual atoms (type < 0) count as type 0 here, have no edges and the energy 0.
+A model is one network, or a combination of networks and pair tables, its children. Each has its own neighbour lists;
+the values of atoms are a function of the vectors of all their edges.
 """
 
 from __future__ import annotations
@@ -22,24 +16,34 @@ from dpa2.errors import InputError
 from dpa2.remarks import Remarks
 
 from . import derivatives, neighbors
-from .activation import activation
-from .common import Array, Config, Weights
-from .fitting import fitting
-from .g2_embed import g2_embed
+from .combination import combined
+from .common import Array, Config, IntArray, Weights
+from .derivatives import Pairs
+from .head import DIFFERENTIABLE, names, reduced
 from .lattice import check_box
-from .linear import linear
-from .neighbors import Edges, block_list
-from .repformer_layer import repformer_layer
-from .repinit import repinit
-from .symmetrization import contract
-from .three_body import three_body
-from .type_embedding import type_embedding
+from .neighbors import Edges
+from .network import Network
+from .pair_table import pair_table
 
 Pbc = tuple[bool, bool, bool]
 
 
+class Table:
+    """A pair table; config with the pair_exclude_types of the whole model."""
+
+    def __init__(self, config: Config, weights: Weights) -> None:
+        self.config = config
+        self.weights = weights
+        self.reach: tuple[float, int] = (config["rcut"], config["sel"])
+
+    def energies(self, edges: Edges, types: IntArray, d: Array) -> Array:
+        """(n) energies (eV) of atoms, with the bias that a trained table has as zeros."""
+        energy = pair_table(edges.edge_list(d), types, self.config, self.weights["tab_data"])
+        return energy + self.weights["out_bias"][0, types, 0]
+
+
 class ReferenceModel:
-    """A DPA-2 model from its canonical configuration and weights, evaluated in float64 with NumPy.
+    """A model from its canonical configuration and weights, evaluated in float64 with NumPy.
 
     The interface is that of the native model. ``precision`` and ``threads`` are part of it and change nothing here.
     """
@@ -49,7 +53,25 @@ class ReferenceModel:
     def __init__(self, config: dict[str, Any], weights: dict[str, NDArray[Any]], precision: str = "float64") -> None:
         self.config = config
         self.weights = Weights(weights)
-        self.tebd = type_embedding(config, self.weights)
+        type_map = config["type_map"]
+        self.children: list[Network | Table] = []
+        self.type_maps: list[IntArray] = []  # from the types of the model to those of each child
+        for k, child in enumerate(config.get("models", [config])):
+            own = self.weights.part(f"models.{k}.") if "models" in config else self.weights
+            index = np.array([child["type_map"].index(name) for name in type_map])
+            excluded = [[int(index[a]), int(index[b])] for a, b in config["pair_exclude_types"]]
+            options = {**child, "pair_exclude_types": excluded}
+            self.children.append(Network(options, own) if "descriptor" in child else Table(options, own))
+            self.type_maps.append(index)
+        self.first = next(k for k, child in enumerate(self.children) if isinstance(child, Network))
+        self.fitting: Config = self.network.config["fitting_net"]
+
+    @property
+    def network(self) -> Network:
+        """The model if it is a network, else the first child that is one."""
+        child = self.children[self.first]
+        assert isinstance(child, Network)
+        return child
 
     @property
     def config_json(self) -> str:
@@ -59,9 +81,7 @@ class ReferenceModel:
     @property
     def descriptor_dim(self) -> int:
         """Length of the descriptor of an atom."""
-        option = self.config["descriptor"]
-        tebd = option["repinit"]["tebd_dim"] if option["concat_output_tebd"] else 0
-        return int(option["repformer"]["g1_dim"] + tebd)
+        return self.network.descriptor_dim
 
     def evaluate(
         self,
@@ -75,29 +95,38 @@ class ReferenceModel:
         threads: int = 1,
         forces: bool = True,
     ) -> dict[str, Any]:
-        """Energy (eV), forces (n, 3) eV/angstrom, virial (3, 3) eV, atom_energy (n) of one frame; remarks.
+        """The outputs of one frame under deepmd-kit's names and in its shapes, and ``remarks``.
 
-        The derivatives come from complex-step differentiation (see ``derivatives``), exact to rounding, for the price
-        of 3 n + 9 energies. ``atomic`` adds ``atom_virial`` (n, 3, 3): 1 that which gives half of every edge to each of
-        its atoms, 2 that of deepmd-kit; either costs about 10 n further energies.
-        Without ``forces`` there are no forces and no virials, for the price of one.
+        Energies (``energy`` (1), ``atom_energy`` (n, 1), eV) and dipoles have ``force`` (n, 3) or (n, 3, 3) and
+        ``virial`` (9) or (3, 9): minus the derivatives of the sum. They come from complex-step differentiation (see
+        ``derivatives``), exact to rounding, for the price of 3 n + 9 evaluations. ``atomic`` adds ``atom_virial``
+        (n, 9) or (n, 3, 9): 1 that which gives half of every edge to each of its atoms, 2 that of deepmd-kit; either
+        costs about 10 n further ones. Without ``forces`` there are no derivatives, for the price of one.
         """
-        frame = Frame(self, coords, types, box, pbc, fparam, aparam)
-        atom_energy = frame.atom_energy(frame.edges.d)
-        out: dict[str, Any] = {
-            "energy": float(atom_energy.sum()),
-            "atom_energy": atom_energy,
-            "remarks": frame.edges.remarks,
-        }
-        if not forces:
-            return out
-        out["forces"], out["virial"] = derivatives.forces_and_virial(frame.atom_energy, frame.edges)
-        if atomic == 1:
-            out["atom_virial"] = derivatives.edge_atom_virial(frame.atom_energy, frame.edges)
-        elif atomic == 2:
-            out["atom_virial"] = derivatives.deepmd_atom_virial(frame.atom_energy, frame.edges, frame.wrapped)
-        elif atomic != 0:
+        if atomic not in (0, 1, 2):
             raise InputError(f"atomic is {atomic}; wanted is 0 (none), 1 (edge) or 2 (deepmd)")
+        frame = Frame(self, coords, types, box, pbc, fparam, aparam)
+        pairs = frame.pairs
+        values = frame.values(pairs.d)
+        per_atom, whole = names(self.fitting)
+        out: dict[str, Any] = {per_atom: values, "remarks": frame.remarks}
+        if whole is not None:
+            out[whole] = reduced(values, frame.active, self.fitting)
+        if not forces or self.fitting["type"] not in DIFFERENTIABLE:
+            return out
+
+        def components(array: Array) -> Array:
+            """Without the axis of the one component that an energy has; tensors as rows."""
+            lead = array.shape[: array.ndim - 3]
+            return array.reshape(*(lead + array.shape[-3:-2] if self.fitting["type"] == "dipole" else lead), 9)
+
+        force, virial = derivatives.forces_and_virial(frame.values, pairs, values.shape[1:])
+        out["force"], out["virial"] = force[:, 0] if self.fitting["type"] == "ener" else force, components(virial)
+        if atomic == 1:
+            out["atom_virial"] = components(derivatives.edge_atom_virial(frame.values, pairs, values.shape[1:]))
+        elif atomic == 2:
+            found = derivatives.deepmd_atom_virial(frame.values, pairs, frame.wrapped, values.shape[1:])
+            out["atom_virial"] = components(found)
         return out
 
     def vjp(
@@ -108,31 +137,30 @@ class ReferenceModel:
         pbc: Pbc,
         fparam: Array | None,
         aparam: Array | None,
-        atom_energy: Array | None,
-        descriptor: Array | None,
+        weights: dict[str, Array],
         threads: int = 1,
     ) -> tuple[Array, Array, Remarks]:
-        """The gradient to coordinates (n, 3) and strain (3, 3) of the sum of atomic energies and descriptors with the
-        weights (n) and (n, descriptor_dim), None for zeros; remarks. By complex-step differentiation.
+        """The gradient to coordinates (n, 3) and strain (3, 3) of a weighted sum of values of atoms; remarks.
+
+        ``weights`` has arrays by the names of outputs in their shapes, "descriptor" (n, descriptor_dim) among them.
+        By complex-step differentiation.
         """
-        if atom_energy is None:  # parameters are none of the descriptor's business
-            edges, kinds = neighbors.build(coords, types, box, pbc, self.config), np.maximum(types, 0)
-        else:
-            frame = Frame(self, coords, types, box, pbc, fparam, aparam)
-            edges, kinds = frame.edges, frame.types
+        per_atom, _ = names(self.fitting)
+        frame = Frame(self, coords, types, box, pbc, fparam, aparam, with_parameters=per_atom in weights)
+        natoms = len(frame.active)
 
         def weighted(d: Array) -> Array:
-            total = np.zeros(len(kinds), dtype=d.dtype)
-            if atom_energy is not None:
-                total = total + atom_energy * frame.atom_energy(d)
-            if descriptor is not None:
-                total = total + (descriptor * self.descriptor_from_edges(edges, kinds, d)[0]).sum(axis=1)
+            total = np.zeros(natoms, dtype=d.dtype)
+            if per_atom in weights:
+                total = total + (weights[per_atom] * frame.values(d)).reshape(natoms, -1).sum(axis=1)
+            if "descriptor" in weights:
+                total = total + (weights["descriptor"] * frame.descriptor(d)[0]).sum(axis=1)
             return total
 
-        forces, virial = derivatives.forces_and_virial(weighted, edges)
-        return -forces, -virial, edges.remarks
+        forces, virial = derivatives.forces_and_virial(weighted, frame.pairs)
+        return -forces, -virial, frame.remarks
 
-    def energy(
+    def values(
         self,
         coords: Array,
         types: Array,
@@ -141,9 +169,13 @@ class ReferenceModel:
         fparam: Array | None = None,
         aparam: Array | None = None,
     ) -> Array:
-        """(n) atomic energies (eV) alone: one pass, no derivatives."""
+        """(n, ...) the values of atoms alone: one pass, no derivatives."""
         frame = Frame(self, coords, types, box, pbc, fparam, aparam)
-        return frame.atom_energy(frame.edges.d)
+        return frame.values(frame.pairs.d)
+
+    def energy(self, *structure: Any, **parameters: Any) -> Array:
+        """(n) atomic energies (eV) of an energy model; arguments as for ``values``."""
+        return self.values(*structure, **parameters)[:, 0]
 
     def descriptor(
         self,
@@ -155,42 +187,13 @@ class ReferenceModel:
         threads: int = 1,
     ) -> tuple[Array, Array | None, Remarks]:
         """Descriptors (n, descriptor_dim), rotation matrices (n, g2_dim, 3) if wanted, and remarks."""
-        edges = neighbors.build(coords, types, box, pbc, self.config)
-        out, rotation = self.descriptor_from_edges(edges, np.maximum(types, 0))
-        return out, (rotation if rot_mat else None), edges.remarks
-
-    def descriptor_from_edges(self, edges: Edges, types: Array, d: Array | None = None) -> tuple[Array, Array]:
-        """Descriptors and rotation matrices; types (n) >= 0; other edge vectors ``d`` (ne, 3) keep the lists."""
-        config, weights, tebd = self.config["descriptor"], self.weights, self.tebd
-        option = config["repformer"]
-        if len(types) == 0:
-            return np.zeros((0, self.descriptor_dim)), np.zeros((0, option["g2_dim"], 3))
-        grids = self.config.get("compression") or {}
-        y = repinit(
-            block_list(edges, "repinit", d), edges.pad_repinit, types, tebd, config, weights, grids.get("repinit")
-        )
-        if config["repinit"]["use_three_body"]:
-            grid = grids.get("three_body")
-            q = three_body(block_list(edges, "three_body", d), edges.pad_three, types, tebd, config, weights, grid)
-            y = np.concatenate([y, q], axis=1)
-        if y.shape[1] != option["g1_dim"]:
-            y = linear(y, weights, "descriptor.g1_shape_tranform", bias=False)
-        if config["add_tebd_to_repinit_out"]:
-            y = y + linear(tebd, weights, "descriptor.tebd_transform", bias=False)[types]
-        g1 = activation(option["activation_function"])(y)
-
-        g2, h2, geometry = g2_embed(block_list(edges, "repformer", d), types, config, weights)
-        for layer in range(option["nlayers"]):
-            name, last = f"descriptor.repformers.layers.{layer}", layer == option["nlayers"] - 1
-            g1, g2, h2 = repformer_layer(g1, g2, h2, geometry, config, weights, name, last)
-        rotation = contract(g2, h2, geometry).transpose(0, 2, 1)
-        if config["concat_output_tebd"]:
-            g1 = np.concatenate([g1, tebd[types]], axis=1)
-        return g1, rotation
+        frame = Frame(self, coords, types, box, pbc, None, None, with_parameters=False)
+        out, rotation = frame.descriptor(frame.pairs.d)
+        return out, (rotation if rot_mat else None), frame.remarks
 
 
 class Frame:
-    """One structure with its neighbour lists: atomic energies as a function of the edge displacements alone."""
+    """One structure with its neighbour lists: values of atoms as a function of the edge displacements alone."""
 
     def __init__(
         self,
@@ -201,21 +204,56 @@ class Frame:
         pbc: Pbc,
         fparam: Array | None,
         aparam: Array | None,
+        with_parameters: bool = True,
     ) -> None:
         self.model, config = model, model.config
         coords, types = np.asarray(coords, dtype=np.float64), np.asarray(types)
-        self.edges = neighbors.build(coords, types, box, pbc, config)
+        neighbors.check_atoms(coords, types, len(config["type_map"]))
+        reaches = [child.reach for child in model.children]
+        self.lists, self.types = [], []
+        for child, index in zip(model.children, model.type_maps, strict=True):
+            own = np.where(types < 0, -1, index[types]) if len(index) else types
+            build = neighbors.build if isinstance(child, Network) else neighbors.build_table
+            self.lists.append(build(coords, own, box, pbc, child.config, reaches))
+            self.types.append(np.maximum(own, 0))
+        self.pairs = Pairs.of(len(coords), self.lists)
+        self.ends = np.cumsum([len(edges.j) for edges in self.lists])[:-1]
         rows = check_box(box, pbc)
         self.wrapped = coords - np.floor(coords @ np.linalg.inv(rows)) * np.asarray(pbc, dtype=bool) @ rows
-        self.types = np.maximum(types, 0)
+        self.kinds = np.maximum(types, 0)
         self.active = np.where((types < 0) | np.isin(types, config["atom_exclude_types"]), 0.0, 1.0)
-        self.fparam, self.aparam = check_parameters(fparam, aparam, len(coords), config["fitting_net"])
+        self.fparam, self.aparam = (
+            check_parameters(fparam, aparam, len(coords), model.fitting) if with_parameters else (None, None)
+        )
 
-    def atom_energy(self, d: Array) -> Array:
-        """(n) atomic energies (eV) for edge displacements d (ne, 3), at fixed lists; complex where d is complex."""
+    @property
+    def remarks(self) -> Remarks:
+        overflow = [entry for edges in self.lists for entry in edges.remarks.overflow]
+        closest = [edges.remarks.closest for edges in self.lists if edges.remarks.closest is not None]
+        return Remarks(overflow, min(closest, key=lambda pair: pair[2], default=None))
+
+    def descriptor(self, d: Array) -> tuple[Array, Array]:
+        """Descriptors and rotation matrices for edge displacements d (ne, 3)."""
+        k = self.model.first
+        return self.model.network.descriptor(self.lists[k], self.types[k], np.split(d, self.ends)[k])
+
+    def values(self, d: Array) -> Array:
+        """(n, ...) values of atoms for edge displacements d (ne, 3), at fixed lists; complex where d is complex."""
         model = self.model
-        descriptor, _ = model.descriptor_from_edges(self.edges, self.types, d)
-        return fitting(descriptor, self.types, self.active, self.fparam, self.aparam, model.config, model.weights)
+        if "models" not in model.config:
+            return model.network.values(self.lists[0], self.types[0], self.active, self.fparam, self.aparam, d)
+        energies, edge_lists = [], []
+        everybody = np.ones_like(self.active)
+        for child, edges, types, own in zip(
+            model.children, self.lists, self.types, np.split(d, self.ends), strict=True
+        ):
+            if isinstance(child, Network):
+                energies.append(child.values(edges, types, everybody, self.fparam, self.aparam, own)[:, 0])
+            else:
+                energies.append(child.energies(edges, types, own))
+            edge_lists.append(edges.edge_list(own))
+        energy = combined(energies, edge_lists, model.config) + model.weights["out_bias"][0, self.kinds, 0]
+        return (energy * self.active)[:, None]
 
 
 def check_parameters(

@@ -1,11 +1,15 @@
-"""The energy fitting net: atomic energies from descriptors (theory 9.1).
+"""The fitting net: coefficients of every atom from its descriptor (theory 9.1, 9.5).
 
     x = [ desc_i ; (fparam - fparam_avg) * fparam_inv_std ; (aparam_i - aparam_avg) * aparam_inv_std ; case_embd ]
 
 Absent parts are skipped, aparam also with use_aparam_as_mask. One net for all types: hidden layers with skips and idt
-(embedding_net), then a linear layer of width 1.
+(embedding_net), then a linear layer of as many columns as the type of the net needs.
 
-    e_i = net(x) - [ net(x with desc_i = 0) if any entry of atom_ener is set ] + bias_atom_e[t_i] + out_bias[t_i]
+    y_i = net(x) - [ net(x with desc_i = 0) if any entry of atom_ener is set ] + bias_atom_e[t_i]
+    z_i = y_i + out_bias[t_i]                              ener, dos
+    z_i = y_i * out_std[q_i] + out_bias[q_i]               property, q_i = t_i with distinguish_types, else 0
+    z_i = y_i * scale[t_i]                                 polar
+    z_i = y_i                                              dipole, population
 
 times 0 for virtual atoms and for atom_exclude_types, which still act as neighbours.
 """
@@ -45,8 +49,8 @@ def last_hidden(x: Array, option: Config, weights: Weights) -> Array:
 
 
 def fitting_net(x: Array, option: Config, weights: Weights) -> Array:
-    """(n) the net on its complete input x (n, in)."""
-    return linear(last_hidden(x, option, weights), weights, f"{_NET}.layers.{len(option['neuron'])}")[:, 0]
+    """(n, width) the net on its complete input x (n, in)."""
+    return linear(last_hidden(x, option, weights), weights, f"{_NET}.layers.{len(option['neuron'])}")
 
 
 def fitting(
@@ -58,18 +62,31 @@ def fitting(
     config: Config,
     weights: Weights,
 ) -> Array:
-    """(n) atomic energies, eV.
+    """(n, width) coefficients z; of energy models (n, 1) atomic energies, eV.
 
     descriptor (n, dim); types (n); active (n) 1 or 0; fparam (numb_fparam) and aparam (n, numb_aparam), as the model
     wants them; config is that of the whole model.
     """
     option = config["fitting_net"]
     x = fitting_input(descriptor, fparam, aparam, option, weights)
-    energy = fitting_net(x, option, weights)
+    y = fitting_net(x, option, weights)
     if any(value is not None for value in option["atom_ener"]):
         vacuum = x.copy()
         vacuum[:, : descriptor.shape[1]] = 0.0
-        energy = energy - fitting_net(vacuum, option, weights)
-    bias = weights["fitting_net.bias_atom_e"][:, 0] + weights["out_bias"][0, :, 0]
-    out: Array = (energy + bias[types]) * active
+        y = y - fitting_net(vacuum, option, weights)
+    y = y + weights["fitting_net.bias_atom_e"][types]
+    out: Array = of_type(y, types, option, weights) * active[:, None]
     return out
+
+
+def of_type(y: Array, types: IntArray, option: Config, weights: Weights) -> Array:
+    """(n, width) z of y: what the type of the net adds, by the types (n) of the atoms."""
+    kind = option["type"]
+    if kind in ("ener", "dos"):
+        return y + weights["out_bias"][0, types]
+    if kind == "property":
+        row = types if option["distinguish_types"] else np.zeros_like(types)
+        return y * weights["out_std"][0, row] + weights["out_bias"][0, row]
+    if kind == "polar":
+        return y * np.asarray(option["scale"])[types, None]
+    return y

@@ -14,12 +14,17 @@ What remains of the padded slots are counts: pad_repinit = repinit.nsel minus th
 MODEL does not exclude (those that the descriptor excludes are no pads there), pad_three the same for the three-body
 list.
 
+A combination of models has a list of this kind for each of them, and one of a pair (rcut, sel) for a pair table. The
+pairs (rcut, nsel) of the master lists of all are in the order of step 3 too: each list is cut by those that are not
+before it. Of atoms beyond the largest nsel none is in any list.
+
 The handedness of the box does not matter; atoms may lie anywhere.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,12 +71,18 @@ class Edges:
 
 
 def build(
-    coords: Array, types: IntArray, box: Array | None, pbc: tuple[bool, bool, bool], config: dict[str, Any]
+    coords: Array,
+    types: IntArray,
+    box: Array | None,
+    pbc: tuple[bool, bool, bool],
+    config: dict[str, Any],
+    others: Sequence[tuple[float, int]] = (),
 ) -> Edges:
     """The neighbour lists of one frame.
 
     coords (n, 3) angstrom, types (n), box (3, 3) with the cell vectors as rows or None, pbc one flag per cell vector,
-    config the canonical configuration of the model. Raises InputError for wrong shapes, values that are not finite,
+    config the canonical configuration of the model, others the pairs (rcut, nsel) of all models of a combination.
+    Raises InputError for wrong shapes, values that are not finite,
     unknown types, a singular box, and coinciding neighbours where the model cannot take them.
     """
     coords, types, ntypes = np.asarray(coords, dtype=np.float64), np.asarray(types), len(config["type_map"])
@@ -89,7 +100,8 @@ def build(
     n = len(coords)
     first = np.searchsorted(centre, np.arange(n + 1))
     rank = np.arange(len(centre)) - first[centre]
-    member = {name: in_list(name, blocks, rank, shell) for name in blocks}
+    allowed = not_cut(blocks["repinit"], others, rank, shell)
+    member = {name: in_list(name, blocks, rank, shell) & allowed for name in blocks}
     overflow = []
     for name, (rcut, nsel) in blocks.items():
         within = np.bincount(centre[shell <= rcut + DISTANCE_TOLERANCE], minlength=n)
@@ -124,6 +136,38 @@ def build(
         n_repformer=number(member["repformer"] & stored),
         pad_repinit=pad_repinit,
         pad_three=pad_three,
+        remarks=Remarks(overflow, _closest(centre[stored], j[stored], r[stored])),
+    )
+
+
+def build_table(
+    coords: Array,
+    types: IntArray,
+    box: Array | None,
+    pbc: tuple[bool, bool, bool],
+    config: dict[str, Any],
+    others: Sequence[tuple[float, int]] = (),
+) -> Edges:
+    """The list of a pair table, as that of the first block of a model; config: rcut, sel, pair_exclude_types."""
+    own = (config["rcut"], config["sel"])
+    centre, j, image, d, r, shell = candidates(coords, types, box, pbc, own[0])
+    n = len(coords)
+    rank = np.arange(len(centre)) - np.searchsorted(centre, np.arange(n + 1))[centre]
+    stored = (rank < own[1]) & (shell <= own[0] + DISTANCE_TOLERANCE) & not_cut(own, others, rank, shell)
+    stored &= ~exclusion_mask(config["pair_exclude_types"], len(config["type_map"]))[types[centre], types[j]]
+    count = np.bincount(centre, minlength=n)
+    overflow = [("table", int(count.argmax()), int(count.max()), int(own[1]))] if n and count.max() > own[1] else []
+    none = np.zeros(n, dtype=np.int64)
+    return Edges(
+        start=np.concatenate([[0], np.cumsum(np.bincount(centre[stored], minlength=n))]),
+        j=j[stored],
+        d=d[stored],
+        r=r[stored],
+        image=image[stored],
+        n_three=none,
+        n_repformer=none,
+        pad_repinit=none,
+        pad_three=none,
         remarks=Remarks(overflow, _closest(centre[stored], j[stored], r[stored])),
     )
 
@@ -180,6 +224,19 @@ def in_list(name: str, blocks: dict[str, tuple[float, int]], rank: IntArray, she
     for other in blocks.values():
         if other >= blocks[name]:
             mask = mask & (rank < other[1]) & (shell <= other[0] + DISTANCE_TOLERANCE)
+    return mask
+
+
+def not_cut(
+    own: tuple[float, int], others: Sequence[tuple[float, int]], rank: IntArray, shell: Array
+) -> NDArray[np.bool_]:
+    """Which candidates the lists of the other models of a combination leave to one with the pair ``own``."""
+    mask = np.ones(len(rank), dtype=bool)
+    for rcut, nsel in others:
+        if (rcut, nsel) >= own:
+            mask &= (rank < nsel) & (shell <= rcut + DISTANCE_TOLERANCE)
+    if others:
+        mask &= rank < max(nsel for _, nsel in others)
     return mask
 
 
