@@ -65,10 +65,10 @@ def test_repinit(name: str) -> None:
     rows, sw, tj, use = padded("repinit", option["rcut"], option["rcut_smth"], option["nsel"], edges, types, model)
     assert edges.pad_repinit.max() > 0
     phi, ti = activation("tanh"), np.repeat(types, option["nsel"])
-    g = embed(rows[..., 0].ravel(), sw.ravel(), tj.ravel(), ti, model.tebd, config, model.weights, phi, None)
+    g = embed(rows[..., 0].ravel(), sw.ravel(), tj.ravel(), ti, model.network.tebd, config, model.weights, phi, None)
     moments = np.einsum("nk,nkm,nkc->nmc", use, rows, g.reshape(*rows.shape[:2], -1)) / option["nsel"]
     expected = np.einsum("nmc,nma->nca", moments, moments[:, :, : option["axis_neuron"]]).reshape(len(types), -1)
-    got = repinit(block_list(edges, "repinit"), edges.pad_repinit, types, model.tebd, config, model.weights)
+    got = repinit(block_list(edges, "repinit"), edges.pad_repinit, types, model.network.tebd, config, model.weights)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
 
@@ -81,8 +81,8 @@ def test_three_body(name: str) -> None:
     assert edges.pad_three.max() > 0
     net = "descriptor.repinit_three_body.filter_layers"
     e = np.einsum("njx,nkx->njk", rows[..., 1:], rows[..., 1:])
-    shape = (len(types), sel, sel, model.tebd.shape[1])
-    pairs = [np.broadcast_to(model.tebd[tj][:, :, None], shape), np.broadcast_to(model.tebd[tj][:, None], shape)]
+    shape = (len(types), sel, sel, model.network.tebd.shape[1])
+    pairs = [np.broadcast_to(model.network.tebd[tj][:, :, None], shape), np.broadcast_to(model.network.tebd[tj][:, None], shape)]
     layers, phi = len(option["three_body_neuron"]), activation("tanh")
 
     def run(suffix: str, *parts: Any) -> Any:
@@ -96,7 +96,7 @@ def test_three_body(name: str) -> None:
     else:
         h = run("", e[..., None], *pairs)
     expected = np.einsum("nj,nk,njk,njkc->nc", use, use, e, h) / sel**2
-    got = three_body(block_list(edges, "three_body"), edges.pad_three, types, model.tebd, config, model.weights)
+    got = three_body(block_list(edges, "three_body"), edges.pad_three, types, model.network.tebd, config, model.weights)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
 

@@ -21,4 +21,5 @@ def combined(energies: list[Array], lists: list[EdgeList], config: Config) -> Ar
     """(n) the energies (eV) of atoms from those of the children; lists are their whole neighbour lists."""
     if config["type"] == "zbl":
         return interpolated(energies[0], energies[1], lists[1], config)
-    return np.sum([w * e for w, e in zip(config["weights"], energies, strict=True)], axis=0)
+    total: Array = np.sum([w * e for w, e in zip(config["weights"], energies, strict=True)], axis=0)
+    return total

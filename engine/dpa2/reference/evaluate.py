@@ -39,7 +39,8 @@ class Table:
     def energies(self, edges: Edges, types: IntArray, d: Array) -> Array:
         """(n) energies (eV) of atoms, with the bias that a trained table has as zeros."""
         energy = pair_table(edges.edge_list(d), types, self.config, self.weights["tab_data"])
-        return energy + self.weights["out_bias"][0, types, 0]
+        out: Array = energy + self.weights["out_bias"][0, types, 0]
+        return out
 
 
 class ReferenceModel:
@@ -253,7 +254,8 @@ class Frame:
                 energies.append(child.energies(edges, types, own))
             edge_lists.append(edges.edge_list(own))
         energy = combined(energies, edge_lists, model.config) + model.weights["out_bias"][0, self.kinds, 0]
-        return (energy * self.active)[:, None]
+        out: Array = (energy * self.active)[:, None]
+        return out
 
 
 def check_parameters(

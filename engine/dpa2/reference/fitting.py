@@ -81,12 +81,12 @@ def fitting(
 
 def of_type(y: Array, types: IntArray, option: Config, weights: Weights) -> Array:
     """(n, width) z of y: what the type of the net adds, by the types (n) of the atoms."""
-    kind = option["type"]
+    kind, z = option["type"], y
     if kind in ("ener", "dos"):
-        return y + weights["out_bias"][0, types]
-    if kind == "property":
+        z = y + weights["out_bias"][0, types]
+    elif kind == "property":
         row = types if option["distinguish_types"] else np.zeros_like(types)
-        return y * weights["out_std"][0, row] + weights["out_bias"][0, row]
-    if kind == "polar":
-        return y * np.asarray(option["scale"])[types, None]
-    return y
+        z = y * weights["out_std"][0, row] + weights["out_bias"][0, row]
+    elif kind == "polar":
+        z = y * np.asarray(option["scale"])[types, None]
+    return z
