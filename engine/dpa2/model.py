@@ -310,11 +310,12 @@ class Model:
         elif mode and not gradient:
             raise InputError("the atomic virial is computed with forces only: leave out atomic, or forces=False")
         if frames := self._on_device(coords, types, box, pbc):
-            return Result.pending(*frames.evaluate(fparam, aparam, mode, gradient))
+            shapes = evaluated(self._outputs, frames.natoms, gradient, mode != 0)
+            return Result.of_outputs(self._kind, *frames.evaluate(fparam, aparam, mode, shapes))
         batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam)
         nframes, natoms = batch.types.shape
         shapes = evaluated(self._outputs, natoms, gradient, mode != 0)
-        results = {name: np.empty((nframes, *shape)) for name, shape in shapes.items()}
+        results: dict[str, Any] = {name: np.empty((nframes, *shape)) for name, shape in shapes.items()}
 
         def of_frame(f: int, threads: int) -> Any:
             found = self._engine.evaluate(*_frame(batch, f), mode, threads, gradient)
@@ -325,7 +326,8 @@ class Model:
         checked = must_be_finite(self._kind, self._outputs)
         self._runner.run(batch, of_frame, results, checked, progress, atomic=mode)
         mask = counted(batch.types, self._data.config["atom_exclude_types"]).astype(np.int32)
-        return Result.of_outputs(self._kind, {**results, "mask": mask}, batch.has_frame_axis)
+        results["mask"] = mask
+        return Result.of_outputs(self._kind, results if batch.has_frame_axis else {n: a[0] for n, a in results.items()})
 
     def vjp(
         self,
@@ -360,10 +362,10 @@ class Model:
         Raises:
             InputError: unknown names or wrong shapes in ``weights``; see also :meth:`evaluate`.
         """
-        if frames := self._on_device(coords, types, box, pbc):
-            on_device: tuple[Float, Float] = frames.vjp(weights, fparam, aparam)
-            return on_device
         widths = self._weighable()
+        if frames := self._on_device(coords, types, box, pbc):
+            on_device: tuple[Float, Float] = frames.vjp(weights, widths, fparam, aparam)
+            return on_device
         of_fitting = isinstance(weights, Mapping) and any(name in widths for name in weights if name != "descriptor")
         batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam, with_parameters=of_fitting)
         nframes, natoms = batch.types.shape

@@ -79,27 +79,24 @@ class Result:
     _pending: ClassVar[Any] = None  # of results on a GPU: what is to be checked
 
     @classmethod
-    def of_outputs(cls, kind: str, outputs: Mapping[str, Any], frame_axis: bool = True) -> Result:
-        """A result of arrays with a frame axis, by deepmd-kit's names and in its shapes, of a model of this kind.
+    def of_outputs(cls, kind: str, outputs: Mapping[str, Any], pending: Any = None) -> Result:
+        """A result of arrays by deepmd-kit's names and in its shapes, all with a frame axis or none.
 
-        ``frame_axis`` False: of the first frame alone.
+        Args:
+            kind: of the model.
+            pending: what says whether arrays that may still be computed stand.
         """
-        lead = (slice(None) if frame_axis else 0,)
         named: dict[str, Any] = {}
         others = {}
         for name, rows in outputs.items():
             if kind == "energy" and name in _FIELDS:
                 own, there, here = _FIELDS[name]
-                value = rows.reshape((*rows.shape[: rows.ndim - len(there)], *here))[lead]
-                named[own] = value if frame_axis or own != "energy" else float(value)
+                value = rows.reshape((*rows.shape[: rows.ndim - len(there)], *here))
+                one = own == "energy" and isinstance(value, np.ndarray) and value.ndim == 0
+                named[own] = float(value) if one else value
             else:
-                others[name] = rows[lead]
-        return cls(**named, others=others)
-
-    @classmethod
-    def pending(cls, fields: dict[str, Any], pending: Any) -> Result:
-        """A result of these fields that may still be computed, and what says when it stands."""
-        result = cls(**fields)
+                others[name] = rows
+        result = cls(**named, others=others)
         object.__setattr__(result, "_pending", pending)
         return result
 

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 _MOST_REPEATS = 8
 
 T = TypeVar("T")
+
+
+def _name(output: str) -> str:
+    """What the core calls an output."""
+    return "forces" if output == "force" else output
+
+
 Report = Callable[[Remarks, Batch, int], None]
 
 
@@ -58,17 +65,17 @@ class GpuModel:
 
         With ``weights`` forces and virial are the gradients of :meth:`dpa2.Model.vjp`.
         """
-        rows = [batch.coords, batch.types, batch.boxes, batch.fparam, batch.aparam]
+        rows: list[Any] = [batch.coords, batch.types, batch.boxes, batch.fparam, batch.aparam]
         names = ("coords", "types", "boxes", "fparam", "aparam")
         inputs: dict[str, Any] = {
             name: np.ascontiguousarray(array[frames])
             for name, array in zip(names, rows, strict=True)
             if array is not None
         }
-        for name, weight in dict(weights or {}).items():  # the core's forces are minus the gradient
+        for name, weight in (weights or {}).items():  # the core's forces are minus the gradient
             inputs[name] = np.negative(weight[frames])
         nframes, natoms = inputs["types"].shape
-        places = {"forces" if name == "force" else name: array for name, array in results.items()}
+        places = {_name(name): array for name, array in results.items()}
         found = self.queue.pass_by(
             lambda: self.native.evaluate(nframes, natoms, batch.pbc, inputs, places, atomic, vjp=weights is not None)
         )
@@ -186,16 +193,6 @@ class Queue:
                 self.since = 0
 
 
-def shapes(natoms: int, atomic: int, forces: bool) -> dict[str, tuple[int, ...]]:
-    """Of the arrays of an evaluation of a frame, by name."""
-    found: dict[str, tuple[int, ...]] = {"energy": (), "atom_energy": (natoms,)}
-    if forces:
-        found |= {"forces": (natoms, 3), "virial": (3, 3)}
-    if atomic:
-        found["atom_virial"] = (natoms, 3, 3)
-    return found
-
-
 class DeviceFrames:
     """Frames as the user passed them, coordinates on the device; see :meth:`dpa2.Model.evaluate` for the arguments.
 
@@ -266,10 +263,8 @@ class DeviceFrames:
             name: self._rows(value, "float64", name, rows[name]) for name, value in given.items() if value is not None
         }
 
-    def _weights(self, weights: Any) -> dict[str, Array]:
-        """Minus the weights: the core's forces are minus the gradient."""
-        dim = int(self._model.native.descriptor_dim)
-        widths = {"atom_energy": (self._natoms,), "descriptor": (self._natoms, dim)}
+    def _weights(self, weights: Any, widths: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+        """Minus the weights: the core's forces are minus the gradient. ``widths``: of an atom, by name."""
         found: dict[str, Array] = {}
         of_host: Any = weights
         if isinstance(weights, Mapping):
@@ -277,18 +272,17 @@ class DeviceFrames:
             for name, value in weights.items():
                 minus = None
                 if on_device(value) and name in widths:
-                    rows = self._rows(value, "float64", f"the weights of {name!r}", widths[name])
+                    width = () if widths[name] == (1,) else widths[name]
+                    rows = self._rows(value, "float64", f"the weights of {name!r}", (self._natoms, *width))
                     minus = self._arrays.negative(rows)
                 if minus is None:
                     of_host[name] = self._host(value, str(name))
                 else:
                     found[name] = minus
         if of_host or not found:
-            known = {"atom_energy": (1,), "descriptor": (dim,)}
-            given = check_weights(of_host, known, self._nframes, self._natoms, self._framed)
+            given = check_weights(of_host, widths, self._nframes, self._natoms, self._framed)
             for name, one in given.items():
-                rows = -one.reshape(self._nframes, *widths[name])
-                found[name] = self._rows(rows, "float64", name, widths[name])
+                found[name] = self._rows(-one, "float64", name, one.shape[1:])
         return found
 
     # ------------------------------------------------------------------------------------------------------- results
@@ -312,7 +306,7 @@ class DeviceFrames:
         frames, natoms, pbc = self._nframes, self._natoms, self._pbc
 
         def run() -> None:
-            places = {name: arrays.address(array) for name, array in found.items()}
+            places = {_name(name): arrays.address(array) for name, array in found.items()}
             given: dict[str, Any] = {name: arrays.address(array) for name, array in inputs.items()}
             native.evaluate(
                 frames, natoms, pbc, {**given, "boxes": boxes}, places, atomic, vjp=vjp, stream=arrays.stream
@@ -334,17 +328,24 @@ class DeviceFrames:
             for f, one in enumerate(remarks):
                 self._report(one, batch, f)
 
-    def evaluate(self, fparam: Any, aparam: Any, atomic: int, forces: bool) -> tuple[dict[str, Any], Pending | None]:
-        """The fields of a :class:`dpa2.Result` as arrays of the device, float64, the energy as well; to be checked."""
-        found, pending = self._run(shapes(self._natoms, atomic, forces), self._parameters(fparam, aparam), atomic)
-        return ({} if forces else {"forces": None, "virial": None}) | found, pending
+    @property
+    def natoms(self) -> int:
+        """Atoms of a frame."""
+        return self._natoms
 
-    def vjp(self, weights: Any, fparam: Any, aparam: Any) -> tuple[Array, Array]:
+    def evaluate(
+        self, fparam: Any, aparam: Any, atomic: int, shapes: dict[str, tuple[int, ...]]
+    ) -> tuple[dict[str, Any], Pending | None]:
+        """Outputs of these shapes in a frame, by name, as arrays of the device, float64; to be checked."""
+        return self._run(shapes, self._parameters(fparam, aparam), atomic)
+
+    def vjp(self, weights: Any, widths: Mapping[str, tuple[int, ...]], fparam: Any, aparam: Any) -> tuple[Array, Array]:
         """See :meth:`dpa2.Model.vjp`; arrays of the device, float64."""
-        given = self._weights(weights)
-        parameters = self._parameters(fparam, aparam) if "atom_energy" in given else {}
-        found, _ = self._run({"forces": (self._natoms, 3), "virial": (3, 3)}, {**given, **parameters}, vjp=True)
-        return found["forces"], found["virial"]
+        given = self._weights(weights, widths)
+        of_fitting = any(name != "descriptor" for name in given)
+        parameters = self._parameters(fparam, aparam) if of_fitting else {}
+        found, _ = self._run({"force": (self._natoms, 3), "virial": (3, 3)}, {**given, **parameters}, vjp=True)
+        return found["force"], found["virial"]
 
     def descriptor(self, rot_mat: bool) -> tuple[Array, Array | None]:
         """Descriptors, and rotation matrices where asked for, as arrays of the device, float64."""
