@@ -91,24 +91,22 @@ void ComputeDPA2TensorAtom::request_list() {
   }
 
   const double reached = std::max(comm->cutghostuser, longest > 0.0 ? longest + skin : 0.0);
-  if (comm->mode != Comm::SINGLE)
+  if (comm->mode != Comm::SINGLE || (neighbor->style != Neighbor::BIN && neighbor->style != Neighbor::NSQ))
     error->all(FLERR,
-               "{}: with 'comm_modify mode multi' ghost atoms of some types are nearer than the cutoff of the model {}: use 'comm_modify "
-               "mode single cutoff {:.10g}'",
-               names.style, model->path, cut + skin);
+               "{}: with neighbor lists of style multi, those of some types end before the cutoff of the model {}: use 'neighbor {:.10g} "
+               "bin' and 'comm_modify mode single cutoff {:.10g}'",
+               names.style, model->path, skin, cut + skin);
   if (reached < (cut + skin) * (1.0 - 1e-9))
     error->all(FLERR,
                "{}: ghost atoms reach as far as {:.10g}, but the cutoff of the model {} and the skin need {:.10g}: put 'comm_modify cutoff "
                "{:.10g}' in front",
                names.style, reached, model->path, cut + skin, cut + skin);
-  if (neighbor->style != Neighbor::BIN && neighbor->style != Neighbor::NSQ)
-    error->all(FLERR, "{}: the pair style's cutoffs are shorter than that of the model {}, which needs 'neighbor {:.10g} bin'", names.style,
-               model->path, skin);
   // LAMMPS makes a list out of another one that has the same setting of newton and a largest cutoff that is longer, although its
   // cutoffs of some types may be shorter. For full lists the setting means nothing: the other one keeps this list apart. So does
-  // a cutoff that is not exactly the longest.
+  // a cutoff that is not exactly the longest; and one that no other compute has, since three of one cutoff are made in a circle.
   const int apart = force->newton_pair != 0 ? NeighConst::REQ_NEWTON_OFF : NeighConst::REQ_NEWTON_ON;
-  neighbor->add_request(this, NeighConst::REQ_FULL | apart)->set_cutoff((1.0 - 1e-12) * std::min(cut, reached - skin));
+  const double less = 1e-12 * (1 + instance_me % 1000);
+  neighbor->add_request(this, NeighConst::REQ_FULL | apart)->set_cutoff((1.0 - less) * std::min(cut, reached - skin));
 }
 
 void ComputeDPA2TensorAtom::init_list(int, NeighList* of_run) { list = of_run; }
