@@ -146,13 +146,14 @@ _TWO: dict[str, Any] = {
     "repformer.rcut": 2.6, "repformer.nsel": 18, "repformer.nlayers": 2, "repformer.g1_dim": 4, "repformer.g2_dim": 3,
     "repformer.attn1_hidden": 2, "repformer.attn2_hidden": 2, "fitting.neuron": [4, 4],
 }  # fmt: skip
-#: few and small tensors, for files
-_ONE = _TWO | {"repformer.nlayers": 1, "repinit.use_three_body": False, "repinit.three_body_neuron": [2]}
+#: few and small tensors, for files; what a block would have that is not there is as the readers fill it in
+_ONE = _TWO | {
+    "repformer.nlayers": 1, "repinit.use_three_body": False, "repinit.three_body_neuron": [2, 4, 8],
+    "repinit.three_body_rcut": 4.0, "repinit.three_body_rcut_smth": 0.5, "repinit.three_body_sel": 40,
+}  # fmt: skip
 _GAP = {"type": "property", "property_name": "gap", "task_dim": 2, "intensive": True, "distinguish_types": True}
 _HEADS = {"folder": "multitask", "formats": ("pt", "pth"), "systems": ("open",)}
-_WIDE = {
-    "repinit.rcut": 5.0, "repinit.nsel": 70, "repinit.three_body_neuron": [2], "type_map": ["O", "H"],
-}  # fmt: skip
+_WIDE = {"repinit.rcut": 5.0, "repinit.nsel": 70, "type_map": ["O", "H"]}
 
 KIND_CASES: tuple[KindCase, ...] = (
     KindCase("dipole", _TWO | {"fitting.numb_fparam": 2, "fitting.numb_aparam": 1}, {"type": "dipole"},

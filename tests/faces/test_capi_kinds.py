@@ -20,7 +20,6 @@ from test_capi_ranks import Rank, World
 
 pytestmark = [needs.library, pytest.mark.filterwarnings("ignore:.*from its nearest neighbour")]
 
-#: of a structure of the case: the frame and what Python says of it; `atomic` of the C interface is the edges' share
 QUICK = {"dipole", "polar_full", "property", "zbl", "linear_three"}
 MOST = pytest.mark.parametrize("name", needs.mostly_slow(tuple(CASES), QUICK, str))
 
@@ -33,7 +32,9 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return str(request.param)
 
 
-def prepared(name: str, folder: Path, device: str | None = None) -> tuple[Handle, dict[str, Any], dict[str, np.ndarray]]:
+def prepared(
+    name: str, folder: Path, device: str | None = None
+) -> tuple[Handle, dict[str, Any], dict[str, np.ndarray]]:
     """A model in C, a periodic frame if the case has one, and what is expected of it."""
     path = folder / f"{name}.safetensors"
     write_safetensors(path, ModelData(kind(name).config, kind(name).weights))
@@ -43,7 +44,11 @@ def prepared(name: str, folder: Path, device: str | None = None) -> tuple[Handle
     expected = outputs(python, frame, atomic=True)
     rows = python.descriptor(frame["coords"], frame["types"], frame.get("box"), rot_mat=True)
     del expected["mask"]
-    return load(path, "float64", device=device), frame, expected | dict(zip(("descriptor", "rot_mat"), rows, strict=True))
+    return (
+        load(path, "float64", device=device),
+        frame,
+        expected | dict(zip(("descriptor", "rot_mat"), rows, strict=True)),
+    )
 
 
 def places(model: Handle, nlocal: int, nall: int) -> dict[str, np.ndarray]:
@@ -96,7 +101,9 @@ def test_parts_have_the_numbers_of_the_whole(name: str, device: str, tmp_path: P
     model, frame, expected = prepared(name, tmp_path, device)
     coords, types = frame["coords"], frame["types"].astype(np.intc)
     about = descriptions(model)
-    world = World(coords, types, frame.get("box"), np.arange(len(types)) % 2, 3, call("model_rcut", model.address) + 0.2)
+    world = World(
+        coords, types, frame.get("box"), np.arange(len(types)) % 2, 3, call("model_rcut", model.address) + 0.2
+    )
     answers: dict[int, dict[str, np.ndarray]] = {}
 
     def work(rank: Rank) -> None:

@@ -82,7 +82,10 @@ def test_three_body(name: str) -> None:
     net = "descriptor.repinit_three_body.filter_layers"
     e = np.einsum("njx,nkx->njk", rows[..., 1:], rows[..., 1:])
     shape = (len(types), sel, sel, model.network.tebd.shape[1])
-    pairs = [np.broadcast_to(model.network.tebd[tj][:, :, None], shape), np.broadcast_to(model.network.tebd[tj][:, None], shape)]
+    pairs = [
+        np.broadcast_to(model.network.tebd[tj][:, :, None], shape),
+        np.broadcast_to(model.network.tebd[tj][:, None], shape),
+    ]
     layers, phi = len(option["three_body_neuron"]), activation("tanh")
 
     def run(suffix: str, *parts: Any) -> Any:

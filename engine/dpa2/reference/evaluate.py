@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dpa2.errors import InputError
 from dpa2.remarks import Remarks
 
-from . import derivatives, neighbors
+from . import derivatives, neighbors, zbl
 from .combination import combined
 from .common import Array, Config, IntArray, Weights
 from .derivatives import Pairs
@@ -231,7 +231,11 @@ class Frame:
     def remarks(self) -> Remarks:
         overflow = [entry for edges in self.lists for entry in edges.remarks.overflow]
         closest = [edges.remarks.closest for edges in self.lists if edges.remarks.closest is not None]
-        return Remarks(overflow, min(closest, key=lambda pair: pair[2], default=None))
+        nearest = min(closest, key=lambda pair: pair[2], default=None)
+        if self.model.config.get("type") != "zbl":
+            return Remarks(overflow, nearest)
+        clamped = np.flatnonzero(zbl.clamped(self.lists[1].edge_list(), self.model.config))
+        return Remarks(overflow, nearest, int(clamped[0]) if len(clamped) else -1, len(clamped))
 
     def descriptor(self, d: Array) -> tuple[Array, Array]:
         """Descriptors and rotation matrices for edge displacements d (ne, 3)."""

@@ -22,17 +22,24 @@ LEAST_SUM = 1e-20
 
 
 def soft_distance(edges: EdgeList, alpha: float) -> tuple[Array, Array]:
-    """(n) sigma, angstrom, and (n) whether the bound on the sum acts on an atom with neighbours."""
+    """(n) sigma, angstrom, and (n) whether the bound on the sum acts."""
     a = np.exp(-edges.r / alpha)
     total = segment_sum(a, edges.start)
-    clamped = total.real < LEAST_SUM
-    sigma: Array = segment_sum(edges.r * a, edges.start) / np.where(clamped, LEAST_SUM, total)
-    return sigma, clamped & (edges.count > 0)
+    bounded = total.real < LEAST_SUM
+    sigma: Array = segment_sum(edges.r * a, edges.start) / np.where(bounded, LEAST_SUM, total)
+    return sigma, bounded
 
 
 def table_weight(sigma: Array, option: Config) -> Array:
     """(n) w; option is the configuration of the whole model."""
     out: Array = np.where(sigma.real == 0.0, 0.0, switch(sigma, option["sw_rmin"], option["sw_rmax"]))
+    return out
+
+
+def clamped(edges: EdgeList, option: Config) -> Array:
+    """(n) whether an atom has energy of the table because the bound on the sum acts."""
+    sigma, bounded = soft_distance(edges, option["smin_alpha"])
+    out: Array = bounded & (table_weight(sigma, option) > 0.0)
     return out
 
 
