@@ -18,6 +18,8 @@ void for_centres(int nlocal, int threads, F f) {
   });
 }
 
+const Edges& pairs_of(const Frame& frame) { return frame.pairs != nullptr ? *frame.pairs : *frame.edges; }
+
 template <class F>
 void for_edges(const Edges& edges, int i, F f) {
   const std::size_t row = static_cast<std::size_t>(i);
@@ -40,7 +42,7 @@ void PairTable::pair(int ti, int tj, double r, double& energy, double& slope) co
 }
 
 void PairTable::energies(const Frame& frame, int threads, double* energy) const {
-  const Edges& edges = *frame.edges;
+  const Edges& edges = pairs_of(frame);
   if (const ClosestPair& c = edges.closest; c.i >= 0 && c.r < f_.grid.rmin)
     throw invalid_input("atoms ", c.i, " and ", c.j, " are ", c.r, " angstrom apart, and the pair table of the model begins at ",
                         f_.grid.rmin, " angstrom");
@@ -58,7 +60,7 @@ void PairTable::energies(const Frame& frame, int threads, double* energy) const 
 
 void PairTable::gradient(const Frame& frame, const Partition& partition, const double* seed, const MeanDistances* means, double alpha,
                          const double* distance_seed, const PairForces& out) {
-  const Edges& edges = *frame.edges;
+  const Edges& edges = pairs_of(frame);
   const std::size_t nt = static_cast<std::size_t>(partition.threads()), nall = static_cast<std::size_t>(edges.nall);
   for (auto* buffers : {&force_, &atom_virial_, &virial_})
     if (buffers->size() < nt) buffers->resize(nt);
@@ -113,7 +115,7 @@ void PairTable::gradient(const Frame& frame, const Partition& partition, const d
 }
 
 void mean_distances(const Frame& frame, double alpha, int threads, MeanDistances& out) {
-  const Edges& edges = *frame.edges;
+  const Edges& edges = pairs_of(frame);
   out.numerator.resize(static_cast<std::size_t>(edges.nlocal));
   out.denominator.resize(out.numerator.size());
   for_centres(edges.nlocal, threads, [&](int i) {

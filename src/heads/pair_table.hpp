@@ -33,7 +33,7 @@ class PairTable {
   /// energy (nlocal) = half of the energies of an atom's pairs, and its type's bias; 0 for virtual atoms. Throws invalid_input for a pair
   /// that is closer than the table begins.
   void energies(const Frame& frame, int threads, double* energy) const;
-  /// += that of sum_i seed_i E_i + distance_seed_i mean_i; alpha and means only where distance_seed is not null.
+  /// partition: of the pairs. += that of sum_i seed_i E_i + distance_seed_i mean_i; alpha and means only where distance_seed is not null.
   void gradient(const Frame& frame, const Partition& partition, const double* seed, const MeanDistances* means, double alpha,
                 const double* distance_seed, const PairForces& out);
 

@@ -67,8 +67,14 @@ void TableEvaluator::require(std::int64_t natoms, bool gradient, AtomVirial atom
 }
 
 template <class T>
+void ZblEvaluator<T>::gradient(const Frame& frame, int threads, const double* weights, const double* network, bool deepmd,
+                               const Outputs& out) {
+  if (frame.pairs != nullptr) pairs_.build(*frame.pairs, std::max(1, std::min(threads, frame.pairs->nlocal)));
+  zbl_.gradient(frame, frame.pairs != nullptr ? pairs_ : network_.partition(), weights, network, forces(out, deepmd));
+}
+
+template <class T>
 void ZblEvaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, const Outputs& out) {
-  const bool gradient = out.array("force") != nullptr;
   zbl_.look(frame, threads);
   energies_.resize(static_cast<std::size_t>(frame.edges->nlocal) + 1);
   Frame of_network = frame;
@@ -77,7 +83,7 @@ void ZblEvaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchan
   network.set("atom_energy", energies_.data());
   for (const char* name : {"force", "virial", "atom_virial"}) network.set(name, out.array(name));
   network_.evaluate(of_network, threads, exchange, atom_virial, network);
-  if (gradient) zbl_.gradient(frame, network_.partition(), frame.weights, energies_.data(), forces(out, atom_virial == AtomVirial::deepmd));
+  if (out.array("force") != nullptr) gradient(frame, threads, frame.weights, energies_.data(), atom_virial == AtomVirial::deepmd, out);
   zbl_.mix(frame, energies_.data());
   write_energies(frame, energies_, out);
 }
@@ -88,7 +94,7 @@ void ZblEvaluator<T>::vjp(const Frame& frame, int threads, Exchange* exchange, c
   Seeds of_network = seeds;
   if (seeds.head != nullptr) of_network.head = zbl_.network_weights(frame, seeds.head);
   network_.vjp(frame, threads, exchange, of_network, out);
-  if (seeds.head != nullptr) zbl_.gradient(frame, network_.partition(), seeds.head, network_.values(), forces(out, false));
+  if (seeds.head != nullptr) gradient(frame, threads, seeds.head, network_.values(), false, out);
 }
 
 template class ZblEvaluator<double>;

@@ -46,8 +46,11 @@ class ZblEvaluator {
   Clamped clamped(const int* ids) const { return zbl_.clamped(ids); }
 
  private:
+  void gradient(const Frame& frame, int threads, const double* weights, const double* network, bool deepmd, const Outputs& out);
+
   Evaluator<T> network_;
   Zbl zbl_;
+  Partition pairs_;  ///< of a table that sees other pairs than the network
   std::vector<double> energies_;
 };
 

@@ -28,8 +28,7 @@ void Domain::require_no_ghosts(const Edges& edges) const {
 }
 
 /// The lists that the model wants of these atoms: those of a model before it, if they are the same.
-const Edges& Domain::lists(const Model& model, const DomainFrame& frame) {
-  const NeighborSettings& settings = model.neighbor_settings();
+const Edges& Domain::lists(const NeighborSettings& settings, const DomainFrame& frame) {
   Lists* free = nullptr;
   for (Lists& l : lists_) {
     if (!l.current) {
@@ -67,7 +66,8 @@ void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& a
   DomainFrame domain = asked;
   domain.threads = checked_threads(asked.threads);
   Frame frame;
-  frame.edges = &lists(*model, domain);
+  frame.edges = &lists(model->neighbor_settings(), domain);
+  if (model->pair_settings()) frame.pairs = &lists(*model->pair_settings(), domain);
   if (domain.exchange == nullptr) require_no_ghosts(*frame.edges);
   Work& w = work(model);
   frame.types = domain.types;

@@ -60,7 +60,7 @@ class Domain {
     std::unique_ptr<AnyEvaluator> evaluator;  // on the CPU
     std::unique_ptr<gpu::Engine> engine;      // on a GPU: domains wait for each other in exchanges, and must not share one
   };
-  const Edges& lists(const Model& model, const DomainFrame& frame);
+  const Edges& lists(const NeighborSettings& settings, const DomainFrame& frame);
   void require_no_ghosts(const Edges& edges) const;
   Work& work(const std::shared_ptr<const Model>& model);
   void check_types(const Model& model, const DomainFrame& domain) const;

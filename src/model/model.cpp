@@ -38,8 +38,8 @@ AnyEvaluator::AnyEvaluator(const Model& model) {
 /// One evaluation's memory.
 struct Model::Session {
   explicit Session(const Model& model) : evaluator(model) {
-    edges.keep_image = false;
-    builder.set_guard([this](std::int64_t bytes) { require_memory(bytes, natoms); });
+    edges.keep_image = pairs.keep_image = false;
+    for (NeighborBuilder* b : {&builder, &pair_builder}) b->set_guard([this](std::int64_t bytes) { require_memory(bytes, natoms); });
   }
   Session(const Session&) = delete;  // the guard points to this one
   Session& operator=(const Session&) = delete;
@@ -89,8 +89,8 @@ struct Model::Session {
   bool candidates_hold = false;
   std::vector<int> place, rows;
   std::vector<double> weights, aparam, head_seeds, descriptor_seeds, rot_mat_seeds;
-  NeighborBuilder builder;
-  Edges edges;
+  NeighborBuilder builder, pair_builder;
+  Edges edges, pairs;
   std::vector<double> wrapped;
   AnyEvaluator evaluator;
 };
@@ -138,6 +138,7 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
       device_(device_name(device_number(device))),
       outputs_(model_outputs(config_)),
       settings_(config_.type == Combination::linear ? NeighborSettings{} : dpa2::neighbor_settings(config_)),
+      pair_settings_(dpa2::pair_settings(config_)),
       skin_(skin),
       pool_(std::make_unique<Pool>()) {
   if (!(skin >= 0.0 && skin <= config_.rcut()))
@@ -217,10 +218,15 @@ void Model::run(const Structure& structure, const Seeds& seeds, int threads, boo
     }
     if (!s.refresh(settings_, threads)) throw internal_error("new neighbour candidates do not fit the structure that they were made from");
   }
+  if (pair_settings_) {
+    s.pair_builder.set_ids(order.atoms());
+    s.pair_builder.build(now.coords, now.types, now.natoms, now.box, *pair_settings_, threads, s.pairs);
+  }
   remarks.overflow = s.edges.overflow;
   remarks.closest = s.edges.closest;
   Frame frame;
   frame.edges = &s.edges;
+  if (pair_settings_) frame.pairs = &s.pairs;
   frame.types = now.types;
   frame.fparam = structure.fparam;
   frame.aparam = structure.aparam;

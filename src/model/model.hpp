@@ -75,6 +75,8 @@ class Model {
   const std::vector<OutputSpec>& outputs() const noexcept { return outputs_; }
   const std::string& precision() const noexcept { return precision_; }
   const NeighborSettings& neighbor_settings() const noexcept { return settings_; }
+  /// The lists for a table that sees more pairs than the network; none: the same.
+  const std::optional<NeighborSettings>& pair_settings() const noexcept { return pair_settings_; }
   double skin() const noexcept { return skin_; }
   /// The widest rows that an evaluation exchanges, in numbers of the model's precision.
   int exchange_width() const noexcept;
@@ -126,6 +128,7 @@ class Model {
   std::string precision_, device_;
   std::vector<OutputSpec> outputs_;
   NeighborSettings settings_;
+  std::optional<NeighborSettings> pair_settings_;
   double skin_ = 0.0;
   std::unique_ptr<Prepared<double>> f64_;
   std::unique_ptr<Prepared<float>> f32_;

@@ -36,4 +36,11 @@ NeighborSettings neighbor_settings(const Config& c) {
   return s;
 }
 
+std::optional<NeighborSettings> pair_settings(const Config& config) {
+  if (config.type != Combination::zbl || config.base().exclude_types.empty()) return {};
+  NeighborSettings s = neighbor_settings(config);
+  s.descr_excluded.clear();
+  return s;
+}
+
 }  // namespace dpa2

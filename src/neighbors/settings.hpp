@@ -1,6 +1,8 @@
 // What a configuration says about neighbour lists.
 #pragma once
 
+#include <optional>
+
 #include "neighbors/build.hpp"
 #include "schema/config.hpp"
 
@@ -8,5 +10,7 @@ namespace dpa2 {
 
 /// The part of a configuration that the neighbour search needs.
 NeighborSettings neighbor_settings(const Config& config);
+/// Of a zbl model whose descriptor excludes pairs of types: the lists with those, which its table sees. None: there is no such need.
+std::optional<NeighborSettings> pair_settings(const Config& config);
 
 }  // namespace dpa2

@@ -319,8 +319,6 @@ void read_combination(Config& c, JsonObject& o) {
       throw inconsistent(o.path("models"), " must be a network and a pair table");
     if (c.models[0].type_map != c.type_map || c.models[1].type_map != c.type_map)
       throw unsupported("the network and the table of a zbl model must have its types in its order");
-    if (!c.models[0].exclude_types.empty())
-      throw unsupported("a zbl model whose descriptor excludes pairs of types (descriptor.exclude_types), which its table would not");
     const PairTableConfig& table = *c.models[1].table;
     if (table.rcut != c.models[0].repinit.rcut || table.nsel != c.models[0].repinit.nsel)
       throw inconsistent("the pair table has rcut ", table.rcut, " and sel ", table.nsel, ", the network ", c.models[0].repinit.rcut,
