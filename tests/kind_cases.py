@@ -202,6 +202,7 @@ KIND_CASES: tuple[KindCase, ...] = (
     }, combination={"type": "zbl", "sw_rmin": 0.8, "sw_rmax": 1.7, "smin_alpha": 0.1}, children=(
         Child(("O", "H"), _TWO | _WIDE | STRIP | {
             "fitting.numb_fparam": 1, "fitting.numb_aparam": 1, "fitting.atom_ener": [0.5, None],
+            "descriptor.exclude_types": [[0, 1]],
         }),
         Child(("O", "H"), table=Table(0.25, 0.125, 5.5, end=5.2), rcut=5.0, sel=70, nspline=42),
     ), davg=0.3, virtual=True, systems=("bulk", "sparse")),
