@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_char_p, c_double, c_int, c_int64, c_size_t, c_void_p
 from dataclasses import dataclass, field
 from functools import cache
@@ -124,6 +124,22 @@ def declared() -> dict[str, str]:
     return {name: comment for comment, name in found}
 
 
+class Description(ctypes.Structure):
+    """dpa2_output"""
+
+    _fields_ = (
+        ("name", c_char_p),
+        ("unit", c_char_p),
+        ("per_atom", c_int),
+        ("ghosts", c_int),
+        ("ndim", c_int),
+        ("shape", ctypes.POINTER(c_int)),
+        ("size", c_int),
+        ("reduction", c_char_p),
+        ("of", c_char_p),
+    )
+
+
 class Handle:
     """What a function made, freed at the end."""
 
@@ -147,6 +163,21 @@ def load(path: Any, precision: str | None = None, skin: float = 0.0, device: str
     if device is None:
         return Handle("model_free", "model_load", *given)
     return Handle("model_free", "model_load_device", *given, device.encode())
+
+
+def descriptions(model: Handle) -> dict[str, Description]:
+    found = {}
+    for k in range(call("model_noutputs", model.address)):
+        one = ctypes.cast(call("model_output", model.address, k), ctypes.POINTER(Description)).contents
+        found[one.name.decode()] = one
+    return found
+
+
+def named(arrays: Mapping[Any, Any]) -> tuple[Any, Any, Any]:
+    """A number, names and addresses, as the calls take them; names and arrays may be None."""
+    names = [None if name is None else str(name).encode() for name in arrays]
+    places = [None if rows is None else rows.ctypes.data for rows in arrays.values()]
+    return len(arrays), (c_char_p * len(names))(*names), (c_void_p * len(places))(*places)
 
 
 def new_domain() -> Handle:

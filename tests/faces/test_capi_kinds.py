@@ -9,14 +9,13 @@ from typing import Any
 import needs
 import numpy as np
 import pytest
-from c_library import Handle, Parts, assert_ok, call, doubles, load, new_domain
+from c_library import Handle, Parts, assert_ok, call, descriptions, doubles, load, named, new_domain
+from c_ranks import Rank, World
 from cases import SAME
 from dpa2.files import ModelData, write_safetensors
 from gpu_models import emulate
 from helpers import relative
 from kind_models import CASES, frames, kind, kind_model, outputs, system_of
-from test_capi_outputs import descriptions, named
-from test_capi_ranks import Rank, World
 
 pytestmark = [needs.library, pytest.mark.filterwarnings("ignore:.*from its nearest neighbour")]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections.abc import Mapping
-from ctypes import c_char_p, c_int, c_void_p
+from ctypes import c_char_p, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,11 @@ from c_library import (
     Parts,
     assert_ok,
     call,
+    descriptions,
     doubles,
     load,
     message,
+    named,
     new_domain,
     output_of,
     package_flags,
@@ -38,22 +39,6 @@ from pages import ROOT
 pytestmark = needs.library
 
 V1 = ROOT / "tests" / "faces" / "abi_1"
-
-
-class Description(ctypes.Structure):
-    """dpa2_output"""
-
-    _fields_ = (
-        ("name", c_char_p),
-        ("unit", c_char_p),
-        ("per_atom", c_int),
-        ("ghosts", c_int),
-        ("ndim", c_int),
-        ("shape", ctypes.POINTER(c_int)),
-        ("size", c_int),
-        ("reduction", c_char_p),
-        ("of", c_char_p),
-    )
 
 
 class Case:
@@ -92,21 +77,6 @@ class Case:
         rng = np.random.default_rng(self.natoms)
         rows = rng.normal(size=(self.natoms, self.python.descriptor_dim))
         return {"descriptor": rows, "atom_energy": rng.normal(size=self.natoms)}
-
-
-def descriptions(model: Handle) -> dict[str, Description]:
-    found = {}
-    for k in range(call("model_noutputs", model.address)):
-        one = ctypes.cast(call("model_output", model.address, k), ctypes.POINTER(Description)).contents
-        found[one.name.decode()] = one
-    return found
-
-
-def named(arrays: Mapping[Any, Any]) -> tuple[Any, Any, Any]:
-    """A number, names and addresses, as the calls take them; names and arrays may be None."""
-    names = [None if name is None else str(name).encode() for name in arrays]
-    places = [None if rows is None else rows.ctypes.data for rows in arrays.values()]
-    return len(arrays), (c_char_p * len(names))(*names), (c_void_p * len(places))(*places)
 
 
 def compute(case: Case, arrays: Mapping[Any, Any], threads: int = 1) -> int:
