@@ -153,13 +153,14 @@ DPA2_API const char *dpa2_model_config(const dpa2_model *model);
  * on a GPU. @since 1 */
 DPA2_API int64_t dpa2_model_memory_estimate(const dpa2_model *model, int64_t natoms, double neighbors, int atomic, int threads);
 
-/* What the outputs of the model are: "energy". NULL if the model is NULL. @since 2 */
+/* What the outputs of the model are: "energy", also of several models in one, "dipole", "polar", "dos", "property" or
+ * "population". NULL if the model is NULL. @since 2 */
 DPA2_API const char *dpa2_model_kind(const dpa2_model *model);
 
 /* An output, under deepmd-kit's name. Later versions may add members at the end. @since 2 */
 typedef struct dpa2_output {
   const char *name;
-  const char *unit;      /* "" for a number without one */
+  const char *unit;      /* "" for a number without one, or in the unit of the data that the model was trained on */
   int per_atom;          /* 1: a value for every atom; 0: one for the frame */
   int ghosts;            /* 1: dpa2_domain_compute fills rows of ghosts as well, to be added to the owners' by the caller */
   int ndim;              /* of a value */
@@ -177,7 +178,8 @@ DPA2_API const dpa2_output *dpa2_model_output(const dpa2_model *model, int index
 
 /* ---- whole systems ---------------------------------------------------------------------------------------------------- */
 
-/* Energy, forces and virial of one structure, with the library's own neighbour search.
+/* Energy, forces and virial of one structure, with the library's own neighbour search. For models of the kind "energy"; others are
+ * invalid input, and dpa2_compute has their outputs.
  *   natoms       number of atoms
  *   coords       (natoms, 3) angstrom, inside of the box or not, none beyond 1e7
  *   types        (natoms) indices into the type map; less than 0: an atom that takes no part
@@ -205,13 +207,33 @@ DPA2_API dpa2_status dpa2_descriptor(const dpa2_model *model, int natoms, const 
                                      const double *box, const int *pbc, int threads, double *descriptor, double *rot_mat);
 
 /* Outputs by name, those of dpa2_model_output: for a model of the kind "energy"
- *   "energy"       (1) eV
- *   "atom_energy"  (natoms) eV
- *   "force"        (natoms, 3) eV/angstrom; without it "virial" and "atom_virial" must not be asked for
- *   "virial"       (3, 3) eV
- *   "atom_virial"  (natoms, 3, 3) eV
- *   "descriptor"   (natoms, descriptor_dim)
- *   "rot_mat"      (natoms, g2_dim, 3)
+ *   "energy"         (1) eV
+ *   "atom_energy"    (natoms) eV
+ *   "force"          (natoms, 3) eV/angstrom; without it "virial" and "atom_virial" must not be asked for
+ *   "virial"         (3, 3) eV
+ *   "atom_virial"    (natoms, 3, 3) eV
+ * of the kind "dipole", in the unit of its training data
+ *   "global_dipole"  (3), the sum of "dipole"
+ *   "dipole"         (natoms, 3)
+ *   "force"          (natoms, 3, 3), per angstrom: minus the derivatives of "global_dipole", the component before the
+ *                    direction; without it "virial" and "atom_virial" must not be asked for
+ *   "virial"         (3, 3, 3): of every component, as that of an energy
+ *   "atom_virial"    (natoms, 3, 3, 3)
+ * of the kind "polar", in the unit of its training data
+ *   "global_polar"   (3, 3), the sum of "polar"
+ *   "polar"          (natoms, 3, 3)
+ * of the kind "dos"
+ *   "dos"            (n) states/eV, the sum of "atom_dos"
+ *   "atom_dos"       (natoms, n) states/eV
+ * of the kind "property", under the name of the property, say "gap", in the unit of its training data
+ *   "gap"            (n), the sum of "atom_gap" or, as `reduction` says, the mean over the atoms that count: those that are
+ *                    neither virtual nor of a type that the model excludes. Where none counts the mean is not a number
+ *   "atom_gap"       (natoms, n), zero for atoms that do not count
+ * of the kind "population"
+ *   "population"     (natoms, 2) electrons of either spin
+ * and of all kinds
+ *   "descriptor"     (natoms, descriptor_dim)
+ *   "rot_mat"        (natoms, g2_dim, 3)
  * The numbers are those of dpa2_evaluate and dpa2_descriptor. Descriptors besides other outputs are a pass of their own.
  *   noutputs     how many are asked for, at least one
  *   names        (noutputs) every name once
@@ -223,10 +245,11 @@ DPA2_API dpa2_status dpa2_compute(const dpa2_model *model, int natoms, const dou
 
 /* The gradient of a weighted sum of outputs (a vector-Jacobian product), at the price of an evaluation with forces:
  *   S = sum_i atom_energy[i] w[i] + sum_i sum_c descriptor[i][c] g[i][c]
+ * of a model of the kind "energy"; of others with "dipole", "polar", "atom_dos", "atom_" and the property's name, or "population".
  *   nweights     how many outputs have weights, at least one; the others do not count
- *   names        (nweights) "atom_energy" or "descriptor", every name once
- *   weights      (nweights) the weights of every number of these outputs: (natoms), (natoms, descriptor_dim)
- *   fparam, aparam  only looked at for weights of "atom_energy"
+ *   names        (nweights) such an output or "descriptor", every name once
+ *   weights      (nweights) the weights of every number of these outputs: (natoms, size), (natoms, descriptor_dim)
+ *   fparam, aparam  not looked at if "descriptor" alone has weights
  *   gradient     out: (natoms, 3) the derivative of S with respect to coords
  *   strain       out: (3, 3), or NULL: the derivative of S with respect to a strain e that moves box and coordinates, from x[k]
  *                to x[k] + sum_l e[k][l] x[l]
@@ -273,8 +296,8 @@ DPA2_API void dpa2_domain_free(dpa2_domain *domain);
 DPA2_API dpa2_status dpa2_domain_set_atoms(dpa2_domain *domain, int nlocal, int nall, const double *coords, const int *ids,
                                            const int *numneigh, const int *const *firstneigh, int index_mask);
 
-/* Evaluates a model on the atoms that were set. Models that are evaluated one after the other on the same atoms share the
- * work on the lists where they want the same ones.
+/* Evaluates a model of the kind "energy" on the atoms that were set. Models that are evaluated one after the other on the same
+ * atoms share the work on the lists where they want the same ones.
  *   types        (nall) indices into the model's type map; less than 0: an atom that takes no part
  *   pad_type     the type of the first atom of the whole system, or -1: models that are not smooth depend on it
  *   fparam       (fparam_dim), or NULL where the model has none or a default
@@ -303,7 +326,9 @@ DPA2_API dpa2_status dpa2_domain_descriptor(dpa2_domain *domain, const dpa2_mode
                                             const dpa2_exchange *exchange, int threads, double *descriptor, double *rot_mat);
 
 /* Outputs by name of the local atoms: as dpa2_compute, with the other arguments of dpa2_domain_evaluate. Outputs with `ghosts`
- * have nall rows, others nlocal. All processes have to name the same outputs, also those without atoms. @since 2 */
+ * have nall rows, others nlocal. Values that are sums or virials are this process's part. A mean is over its local atoms that count,
+ * and what it is of all follows from the outputs of atoms. All processes have to name the same outputs, also those without atoms.
+ * @since 2 */
 DPA2_API dpa2_status dpa2_domain_compute(dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type,
                                          const double *fparam, const double *aparam, const dpa2_exchange *exchange, int threads,
                                          int noutputs, const char *const *names, double *const *arrays);

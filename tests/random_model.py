@@ -51,10 +51,19 @@ SMALL: dict[str, Config] = {
 }  # fmt: skip
 
 
-def _section(name: str, *options: Config | None) -> Config:
-    """The complete options of a section: defaults, those of small models, and the given ones."""
-    known = schema.section(name)
-    out = {key: option.default for key, option in known.items()} | SMALL[name]
+#: options of the types of fitting nets that have no default, or another size
+SMALL_TYPES: dict[str, Config] = {"dos": {"numb_dos": 7}, "property": {"property_name": "gap", "task_dim": 3}}
+
+
+def _section(name: str, *options: Config | None, of_type: str = "") -> Config:
+    """The complete options of a section: defaults, those of small models, and the given ones.
+
+    ``of_type``: the type of a fitting net, which may have options of its own.
+    """
+    known = dict(schema.section(name))
+    if of_type in ("polar", "dos", "property"):
+        known |= schema.section(f"{name}.{of_type}")
+    out = {key: option.default for key, option in known.items()} | SMALL[name] | SMALL_TYPES.get(of_type, {})
     for given in options:
         out |= given or {}
     if set(out) != set(known):
@@ -114,10 +123,13 @@ def random_model(
 ) -> tuple[Config, Weights]:
     """The canonical config and the float64 weights of a random model.
 
-    ``descriptor``, ``repinit``, ``repformer`` and ``fitting`` override single options of the four groups; ``davg`` is
-    the standard deviation of the random ``mean`` statistics (component 0 only unless ``davg_vector``).
+    ``descriptor``, ``repinit``, ``repformer`` and ``fitting`` override single options of the four groups, the type of
+    the fitting net among them; ``davg`` is the standard deviation of the random ``mean`` statistics (component 0 only
+    unless ``davg_vector``).
     """
     both = {"precision": precision}
+    kind = (fitting or {}).get("type", "ener")
+    scale = {"scale": [float(v) for v in rng.uniform(0.5, 2.0, ntypes)]} if kind == "polar" else {}
     config: Config = {
         "format_version": schema.format_version(),
         "type_map": SYMBOLS[:ntypes],
@@ -127,7 +139,7 @@ def random_model(
             "repinit": _section("repinit", repinit),
             "repformer": _section("repformer", repformer),
         },
-        "fitting_net": _section("fitting_net", both, fitting),
+        "fitting_net": _section("fitting_net", both, scale, fitting, of_type=kind),
         "pair_exclude_types": pair_exclude_types or [],
         "atom_exclude_types": atom_exclude_types or [],
         "min_nbor_dist": None,

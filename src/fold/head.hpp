@@ -1,4 +1,4 @@
-// What becomes of the numbers that the fitting network gives for an atom (theory 9.1).
+// What becomes of the numbers that the fitting network gives for an atom (theory 9.1, 9.5, 9.6).
 #pragma once
 
 #include <string>

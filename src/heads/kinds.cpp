@@ -93,8 +93,7 @@ const OutputSpec& atom_output(const std::vector<OutputSpec>& outputs) {
 }
 
 int quantities_with_forces(const std::vector<OutputSpec>& outputs) {
-  const auto found = std::find_if(outputs.begin(), outputs.end(),
-                                  [](const OutputSpec& s) { return s.name == "force" && s.reduction == Reduction::none && !s.of.empty(); });
+  const auto found = std::find_if(outputs.begin(), outputs.end(), [](const OutputSpec& s) { return s.name == "force" && s.derivative(); });
   return found == outputs.end() ? 0 : found->size() / 3;
 }
 

@@ -37,6 +37,8 @@ struct OutputSpec {
   std::string of;                         ///< the output that this one is a reduction or a derivative of; empty: of its own
   bool ghosts = false;                    ///< per atom: rows for ghosts as well, which their owners add to their own
 
+  /// Whether it is minus a derivative of `of`.
+  [[nodiscard]] bool derivative() const { return reduction == Reduction::none && !of.empty(); }
   /// Numbers in one value.
   [[nodiscard]] int size() const {
     int n = 1;

@@ -1,4 +1,4 @@
-// Outputs that are the coefficients themselves: energies, densities of states, properties, populations (theory 9.1).
+// Outputs that are the coefficients themselves: energies, densities of states, properties, populations (theory 9.1, 9.5).
 #pragma once
 
 #include "heads/head.hpp"

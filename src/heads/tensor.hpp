@@ -1,4 +1,4 @@
-// Dipoles and polarizabilities of atoms: coefficients contracted with the rotation matrix R (theory 9.4, 12.2).
+// Dipoles and polarizabilities of atoms: coefficients contracted with the rotation matrix R (theory 9.6, 12.17).
 #pragma once
 
 #include <memory>

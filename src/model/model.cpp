@@ -103,12 +103,13 @@ struct Model::Pool {
 
 std::vector<OutputSpec> model_outputs(const Config& config) {
   std::vector<OutputSpec> outputs = head_outputs(config);
+  for (const OutputSpec& spec : outputs)
+    for (const char* taken : {"descriptor", "rot_mat", "mask", "remarks"})  // the last two in Python
+      if (spec.name == taken)
+        throw unsupported("fitting_net.property_name is '", config.fitting.property_name, "', but '", taken,
+                          "' has a meaning of its own: give the property another name");
   outputs.push_back({"descriptor", "", {config.descriptor_dim()}, true, Reduction::none, "", false});
   outputs.push_back({"rot_mat", "", {config.g2_dim(), 3}, true, Reduction::none, "", false});
-  for (std::size_t k = 0; k < outputs.size(); ++k)
-    for (std::size_t l = 0; l < k; ++l)
-      if (outputs[k].name == outputs[l].name)
-        throw unsupported("the model has two outputs of the name '", outputs[k].name, "': rename its property");
   return outputs;
 }
 
@@ -312,9 +313,10 @@ void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int thr
   check_parameters(structure.fparam != nullptr, structure.aparam != nullptr || structure.natoms == 0);
   Results results{};
   std::size_t found = 0;
-  for (const OutputSpec& spec : outputs_)
-    if (spec.per_atom && !of_descriptor(spec) && (spec.name != "atom_virial" || atom_virial != AtomVirial::none))
-      results.at(found++) = {out.array(spec.name), spec.size()};
+  for (const OutputSpec& spec : outputs_) {
+    const bool left_out = spec.derivative() && spec.name == "atom_virial" && atom_virial == AtomVirial::none;
+    if (spec.per_atom && !of_descriptor(spec) && !left_out) results.at(found++) = {out.array(spec.name), spec.size()};
+  }
   run(structure, {}, threads, out.array("force") != nullptr, atom_virial, remarks, results,
       [&](auto& evaluator, const Frame& frame, const Seeds&, int n) { evaluator.evaluate(frame, n, nullptr, atom_virial, out); });
 }

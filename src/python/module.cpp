@@ -87,8 +87,7 @@ class NativeModel {
     py::dict result;
     dpa2::Outputs out;
     for (const dpa2::OutputSpec& spec : model_->outputs()) {
-      const bool derivative = spec.reduction == dpa2::Reduction::none && !spec.of.empty();
-      if (dpa2::of_descriptor(spec) || (derivative && !with_forces) || (derivative && spec.name == "atom_virial" && atomic == 0)) continue;
+      if (dpa2::of_descriptor(spec) || (spec.derivative() && (!with_forces || (spec.name == "atom_virial" && atomic == 0)))) continue;
       std::vector<py::ssize_t> shape(spec.shape.begin(), spec.shape.end());
       if (spec.per_atom) shape.insert(shape.begin(), s.natoms);
       py::array_t<double> array(shape);

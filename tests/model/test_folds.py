@@ -27,6 +27,7 @@ from dpa2.reference.residual_update import residual_update
 from dpa2.reference.tabulate import nodes, tabulate
 from dpa2.reference.type_embedding import type_embedding
 from helpers import CASES, golden, relative
+from kind_cases import KIND_CASES, load_kind
 from pages import ROOT
 from random_model import draw_options, random_model
 
@@ -83,11 +84,15 @@ def make(name: str, config: dict[str, Any], weights: dict[str, Array]) -> Model:
 
 @cache
 def models() -> list[Model]:
-    """All cases, compressed ones too, and random models."""
+    """All cases, compressed ones and those of other kinds too, and random models."""
     found = [make(name, golden(name).config, golden(name).weights) for name in CASES]
     for path in sorted((GOLDEN / "compressed").glob("*.pth")):
         data = read(path, None)
         found.append(make(f"compressed {path.stem}", data.config, data.weights))
+    for case in KIND_CASES:
+        if not case.children:
+            data = load_kind(case)
+            found.append(make(case.name, data.config, data.weights))
     for seed in range(RANDOM):
         rng = np.random.default_rng(seed)
         found.append(make(f"random {seed}", *random_model(rng, **draw_options(rng))))
@@ -401,7 +406,8 @@ def test_residuals() -> None:
                 model.equal(f"residual of {channel}", found, expected)
 
 
-def test_fitting_and_energies() -> None:
+def test_fitting_and_heads() -> None:
+    shifted = 0
     for model in models():
         option, f, rng = model.config["fitting_net"], model.folded, model.rng
         ntypes = len(model.config["type_map"])
@@ -424,17 +430,25 @@ def test_fitting_and_energies() -> None:
             y = np.concatenate(parts, axis=1)
             for number in range(len(option["neuron"])):
                 y = hidden(model, f"fitting.layers.{number}", option["activation_function"], y)
-            return (y @ f["fitting.out.w"] + f["fitting.out.b"])[:, 0]
+            return np.asarray(y @ f["fitting.out.w"] + f["fitting.out.b"])
 
-        energy = net(descriptor)
+        z = net(descriptor)
         vacuum = any(value is not None for value in option["atom_ener"])
         assert f["head.vacuum"] == vacuum
         if vacuum:
-            energy = energy - net(np.zeros_like(descriptor))
+            z = z - net(np.zeros_like(descriptor))
         counted = np.array([float(t not in model.config["atom_exclude_types"]) for t in range(ntypes)])
         np.testing.assert_array_equal(f["head.counted"][0], counted)
-        expected = fitting(descriptor, types, counted, fparam, aparam, model.config, model.raw)[:, 0]
-        model.equal("energies", (energy + f["head.bias"][:, 0]) * f["head.counted"][0], expected)
+        assert ("head.scale" in f) == (option["type"] in ("polar", "property"))
+        expected = fitting(descriptor, types, counted, fparam, aparam, model.config, model.raw)
+        model.equal("coefficients", (z * f.get("head.scale", 1.0) + f["head.bias"]) * counted[:, None], expected)
+        if option["type"] == "polar" and option["shift_diag"]:
+            tensors = np.reshape(model.raw["out_bias"], (ntypes, 3, 3))
+            diagonal = np.einsum("taa->t", tensors) / 3.0
+            shifted += model.equal("shift", f["head.shift"][0], diagonal * option["scale"])
+        else:
+            model.absent("head.shift")
+    assert shifted > 0
 
 
 def stated_names() -> dict[str, str]:

@@ -19,6 +19,7 @@
 #include "graph/memory.hpp"
 #include "model/model.hpp"
 #include "schema/safetensors.hpp"
+#include "small.hpp"
 #include "threads.hpp"
 
 namespace {
@@ -108,6 +109,61 @@ void test_steady(const SafetensorsFile& file, const char* precision, int threads
   const long before = allocations;
   for (int k = 0; k < 6; ++k) describe();
   CHECK_CASE(allocations == before, name + ", descriptor");
+}
+
+/// A small model of another kind, and water.
+struct OtherKind {
+  explicit OtherKind(const char* type) {
+    Json j = small::small_config();
+    Json& fitting = j["fitting_net"];
+    fitting["type"] = type;
+    fitting["atom_ener"] = Json::array();
+    const std::string kind = type;
+    if (kind == "polar") fitting.update({{"fit_diag", false}, {"shift_diag", true}, {"scale", {0.5, 2.0}}});
+    if (kind == "dos") fitting["numb_dos"] = 21;
+    if (kind == "property") fitting.update({{"property_name", "gap"}, {"task_dim", 3}, {"intensive", true}, {"distinguish_types", false}});
+    config = parse_config(j.dump());
+    parameters.resize(water.types.size(), 0.3);
+  }
+  Structure structure() {
+    Structure s = water.structure();
+    s.aparam = parameters.data();
+    return s;
+  }
+  Config config;
+  Water water{2};
+  std::vector<double> parameters;
+};
+
+/// Likewise of models of other kinds.
+void test_steady_kinds() {
+  for (const char* type : {"dipole", "polar", "dos", "property", "population"}) {
+    OtherKind kind(type);
+    const Model model(kind.config, small::random_weights(kind.config, 4, false), "float32");
+    std::vector<std::vector<double>> arrays;
+    Outputs out;
+    for (const OutputSpec& spec : model.outputs()) {
+      if (of_descriptor(spec)) continue;
+      arrays.emplace_back(static_cast<std::size_t>(spec.size()) * (spec.per_atom ? kind.water.types.size() : 1));
+      out.set(spec.name, arrays.back().data());
+    }
+    Remarks remarks;
+    remarks.overflow.reserve(3);
+    const auto step = [&](AtomVirial virial) {
+      kind.water.move(0.01);
+      model.evaluate(kind.structure(), virial, 2, out, remarks);
+    };
+    for (const AtomVirial virial : {AtomVirial::none, AtomVirial::edge, AtomVirial::deepmd}) {
+      for (int k = 0; k < 3; ++k) step(virial);
+      const long before = allocations;
+      for (int k = 0; k < 6; ++k) step(virial);
+      CHECK_CASE(allocations == before, std::string(type) + ": " + std::to_string(allocations - before));
+    }
+    const auto estimate = [&](AtomVirial virial) { return model.memory_estimate(1000, 50, true, virial, 1); };
+    const bool forces = out.array("force") != nullptr;
+    CHECK((estimate(AtomVirial::edge) > estimate(AtomVirial::none)) == forces && estimate(AtomVirial::none) > 100000);
+    CHECK((model.memory_estimate(1000, 50, false, AtomVirial::none, 1) < estimate(AtomVirial::none)) == forces);
+  }
 }
 
 /// With a skin the same bits as without, also for two trajectories of the same atoms that take turns. With `molecules`^3 of water:
@@ -254,6 +310,7 @@ int main() {
   for (const char* precision : {"float64", "float32"})
     for (const int threads : {1, 2}) test_steady(file, precision, threads, threads == 1 ? 0.0 : 1.0);
   test_steady(file, "float32", 2, 0.0);
+  test_steady_kinds();
   test_skin(file, 2, 12, 1);
   test_skin(file, 7, 10, 2);
   test_bytes();
