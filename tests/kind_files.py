@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dpa2 import files
 from dpa2.files import ModelData
 from model_files import WRITERS, Module, finished, make, state, write_pth, write_zip
 from random_model import random_weights
@@ -158,6 +159,13 @@ def write_frozen(path: Path, model: ModelData) -> Path:
     if model.config.get("type") == "linear_ener":
         return write_zip(path, linear_modules(model), {"constants.pkl": b"\x80\x02)."})
     return write_pth(path, model)
+
+
+def read_again(model: ModelData, folder: Path) -> ModelData:
+    """The model as a native file keeps it."""
+    path = folder / "again.safetensors"
+    files.write_safetensors(path, model)
+    return files.read(path)
 
 
 KIND_WRITERS: dict[str, Callable[[Path, ModelData], Path]] = {**WRITERS, "pth": write_frozen}

@@ -1,18 +1,24 @@
-"""Files of other kinds than energies of one network: every format gives the same model, and what is refused."""
+"""Files of other kinds than energies of one network: every format gives the same model, and what is said in it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import model_files as mf
+import numpy as np
 import pytest
 from dpa2 import files
-from kind_files import KIND_WRITERS, KINDS
-from model_files import assert_same, make
-
-Change = Callable[[dict[str, Any]], Any]
+from dpa2.cli.convert import with_precision
+from dpa2.compress import compress, decompress
+from dpa2.errors import ModelFileError, UnsupportedModelError
+from dpa2.files import ModelData
+from dpa2.neighbors import cutoffs
+from kind_cases import FILES, KIND_CASES, KindCase, load_kind
+from kind_files import FITTINGS, KIND_WRITERS, KINDS, linear_modules, make_fitting, make_linear, make_zbl, read_again
+from model_files import Module, assert_same, make
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -30,3 +36,469 @@ def test_heads_of_all_kinds(tmp_path: Path) -> None:
     assert files.heads(path) == list(models)
     for name, model in models.items():
         assert_same(files.read(path, name), model, name)
+
+
+# ------------------------------------------------------------------------------------------- deepmd-kit's own files
+
+
+def golden_files() -> list[tuple[str, str | None, KindCase]]:
+    """(file, head to ask for, case) of all files that deepmd-kit wrote."""
+    out: list[tuple[str, str | None, KindCase]] = []
+    for case in KIND_CASES:
+        head = case.name.partition("_")[2]
+        for suffix in case.formats:
+            if case.folder == "multitask":
+                name = "model.pt" if suffix == "pt" else f"{head}.{suffix}"
+                out.append((f"multitask/{name}", head if suffix == "pt" else None, case))
+            else:
+                out.append((f"{case.folder}/model.{suffix}", None, case))
+    return out
+
+
+@pytest.mark.parametrize(("name", "head", "case"), golden_files(), ids=str)
+def test_files_of_deepmd_kit(name: str, head: str | None, case: KindCase, tmp_path: Path) -> None:
+    golden = load_kind(case)
+    expected = read_again(ModelData(golden.config, golden.weights), tmp_path)
+    found = files.read(FILES / name, head)
+    assert_same(found, expected, head)
+    assert_same(read_again(found, tmp_path), expected, head)
+
+
+def test_every_golden_file_is_read() -> None:
+    assert {str(path.relative_to(FILES)) for path in FILES.glob("*/*.*")} == {name for name, _, _ in golden_files()}
+
+
+# ------------------------------------------------------------------------------------------------- fitting nets
+
+
+def with_options(path: Path, model: ModelData, change: dict[str, Any], *removed: str) -> Path:
+    """A checkpoint whose definition says other things about the fitting net."""
+    params = mf.definition(model)
+    params["fitting_net"].update(change)
+    for key in removed:
+        del params["fitting_net"][key]
+    return mf.write_pt(path, model, params=params)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [([0.5, -1.0, 2], [0.5, -1.0, 2.0]), (0.5, [0.5, 0.5, 0.5]), (None, [1.0, 1.0, 1.0])],
+)
+def test_scale_of_polarizabilities(given: Any, meant: list[float], tmp_path: Path) -> None:
+    model = make_fitting("polar")
+    found = files.read(with_options(tmp_path / "m.pt", model, {"scale": given}))
+    assert found.config["fitting_net"]["scale"] == meant
+    found = files.read(with_options(tmp_path / "m.pt", model, {}, "scale", "fit_diag", "shift_diag"))
+    assert found.config["fitting_net"] == model.config["fitting_net"] | {"scale": [1.0, 1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (2, "scale is 2, expected a list of 3 numbers.*decimal point"),
+        (True, "scale is True"),
+        ("x", "scale is 'x'"),
+        ([1.0, 2.0], "scale is a list of 2"),
+        ([1.0, 2.0, None], r"scale\[2\] is None"),
+        ([1.0, 2.0, float("nan")], r"scale\[2\] is nan"),
+        (float("inf"), r"scale\[0\] is inf"),
+    ],
+)
+def test_bad_scales(given: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        files.read(with_options(tmp_path / "m.pt", make_fitting("polar"), {"scale": given}))
+
+
+def frozen(path: Path, model: ModelData, attributes: dict[str, Any], change: dict[str, Any] | None = None) -> Path:
+    """A frozen file whose fitting net has these attributes."""
+    root = mf.module_tree(mf.state(model))
+    params = mf.definition(model)
+    params["fitting_net"].update(change or {})
+    root.attributes["model_def_script"] = mf.json.dumps(params)
+    root.attributes["atomic_model"].attributes["fitting_net"].attributes.update(attributes)
+    return mf.write_zip(path, root, {"constants.pkl": b"\x80\x02)."})
+
+
+def test_attributes_of_frozen_files_count(tmp_path: Path) -> None:
+    model = make_fitting("polar")
+    scale = np.array(model.config["fitting_net"]["scale"])[:, None]
+    path = frozen(tmp_path / "m.pth", model, {"scale": scale, "shift_diag": True}, {"scale": 3.0, "shift_diag": False})
+    assert_same(files.read(path), model)
+    path = frozen(tmp_path / "m.pth", model, {"scale": np.ones(3)})
+    with pytest.raises(ModelFileError, match=r"scale has shape \(3,\)"):
+        files.read(path)
+
+
+def test_old_properties_do_not_distinguish_types(tmp_path: Path) -> None:
+    model = make_fitting("property")
+    assert_same(files.read(with_options(tmp_path / "m.pt", model, {}, "distinguish_types")), model)
+    tree = mf.tree(model)
+    fitting = tree["model"]["fitting"]
+    fitting["@version"] = 5
+    del fitting["distinguish_types"]
+    model.config["fitting_net"]["distinguish_types"] = False
+    assert_same(files.read(mf.write_dp(tmp_path / "m.dp", tree)), model)
+    assert_same(files.read(frozen(tmp_path / "m.pth", model, {"distinguish_types": False})), model)
+
+
+@pytest.mark.parametrize("kind", ["dipole", "polar", "dos"])
+def test_energies_of_single_atoms_mean_nothing_there(kind: str, tmp_path: Path) -> None:
+    model = make_fitting(kind)
+    assert_same(files.read(with_options(tmp_path / "m.pt", model, {"atom_ener": [1.0, None, None]})), model)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 101, "gap\x1b[2J", 3])
+def test_names_of_properties(name: Any, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="property_name"):
+        files.read(with_options(tmp_path / "m.pt", make_fitting("property"), {"property_name": name}))
+
+
+def test_a_property_needs_a_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="property_name is missing"):
+        files.read(with_options(tmp_path / "m.pt", make_fitting("property"), {}, "property_name"))
+
+
+def test_serialized_trees_of_version_1_have_no_output_statistics(tmp_path: Path) -> None:
+    for kind in FITTINGS:
+        model = make_fitting(kind)
+        tree = mf.tree(model)
+        tree["model"]["@version"] = 1
+        del tree["model"]["@variables"]
+        model.weights["out_bias"] *= 0.0
+        model.weights["out_std"] = np.ones_like(model.weights["out_std"])
+        assert_same(files.read(mf.write_dp(tmp_path / "m.dp", tree)), model)
+
+
+@pytest.mark.parametrize(("kind", "version"), [("dipole", 5), ("polar", 6), ("property", 7), ("population", 5)])
+def test_newer_fitting_nets_are_refused(kind: str, version: int, tmp_path: Path) -> None:
+    tree = mf.tree(make_fitting(kind))
+    tree["model"]["fitting"]["@version"] = version
+    with pytest.raises(UnsupportedModelError, match=f"version {version}"):
+        files.read(mf.write_dp(tmp_path / "m.dp", tree))
+
+
+@pytest.mark.parametrize("kind", FITTINGS)
+def test_widths_are_checked(kind: str, tmp_path: Path) -> None:
+    for name in ("out_bias", "fitting_net.bias_atom_e", "fitting_net.filter_layers.networks.0.layers.2.bias"):
+        model = make_fitting(kind)
+        model.weights[name] = np.concatenate([model.weights[name]] * 2, axis=-1)
+        with pytest.raises(ModelFileError, match=f"{name}' has shape"):
+            files.read(mf.write_pt(tmp_path / "m.pt", model))
+
+
+# ------------------------------------------------------------------------------------------------- combinations
+
+
+def changed(path: Path, model: ModelData, change: dict[str, Any]) -> Path:
+    """A checkpoint with another definition; a dotted key leads into the models of a combination."""
+    params = mf.definition(model)
+    for key, value in change.items():
+        *way, last = key.split(".")
+        node = params
+        for part in way:
+            node = node[int(part) if part.isdecimal() else part]
+        if value is KeyError:
+            del node[last]
+        else:
+            node[int(last) if last.isdecimal() else last] = value
+    return mf.write_zip(
+        path, {"model": {"_extra_state": {"model_params": params}, **mf.state(model, "model.Default.atomic_model.")}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("sum", [1.0] * 3), ("mean", [1 / 3] * 3), (KeyError, [1 / 3] * 3), ([1, -2, 0], [1.0, -2.0, 0.0])],
+)
+def test_factors_of_a_linear_model(given: Any, meant: list[float], tmp_path: Path) -> None:
+    model = make_linear()
+    path = changed(tmp_path / "m.pt", model, {"weights": given})
+    assert files.read(path).config["weights"] == meant
+
+
+def test_what_is_written_inside_a_part_is_ignored(tmp_path: Path) -> None:
+    model = make_linear()
+    change = {
+        "models.0.pair_exclude_types": [[0, 1]], "models.0.atom_exclude_types": [0], "models.0.preset_out_bias": {},
+        "models.2.spin": {"use_spin": [True]}, "models.2.type": "standard", "models.1.pair_exclude_types": [[0, 0]],
+        "models.0.bridging_method": "none",
+    }  # fmt: skip
+    assert_same(files.read(changed(tmp_path / "m.pt", model, change)), model)
+
+
+def test_types_of_parts_are_those_of_the_whole(tmp_path: Path) -> None:
+    model = make_linear()
+    assert_same(files.read(changed(tmp_path / "m.pt", model, {"models.2.type_map": KeyError})), model)
+    with pytest.raises(ModelFileError, match=r"models\[1\] does not have the type 'O'"):
+        files.read(changed(tmp_path / "m.pt", model, {"models.1.type_map": ["X", "Y", "Z"]}))
+
+
+def test_shared_parts_of_a_linear_model(tmp_path: Path) -> None:
+    model = make_linear()
+    params = mf.definition(model)
+    change = {
+        "shared_dict": {"one": params["models"][0]["descriptor"], "names": params["models"][2]["type_map"]},
+        "models.0.descriptor": "one:1", "models.2.type_map": "names",
+    }  # fmt: skip
+    assert_same(files.read(changed(tmp_path / "m.pt", model, change)), model)
+    with pytest.raises(ModelFileError, match="shared part 'two' is not defined"):
+        files.read(changed(tmp_path / "m.pt", model, {**change, "models.0.descriptor": "two"}))
+
+
+def test_lists_of_a_table_are_summed(tmp_path: Path) -> None:
+    model = make_linear()
+    assert_same(files.read(changed(tmp_path / "m.pt", model, {"models.1.sel": [10, 15, 5]})), model)
+
+
+def test_the_alpha_that_acts(tmp_path: Path) -> None:
+    """The builder of deepmd-kit ignores what a definition says; a tree and a frozen file hold what is in use."""
+    model = make_zbl()
+    assert files.read(changed(tmp_path / "m.pt", model, {"smin_alpha": 0.3})).config["smin_alpha"] == 0.1
+    model.config["smin_alpha"] = 0.25
+    assert files.read(mf.write_dp(tmp_path / "m.dp", mf.tree(model))).config["smin_alpha"] == 0.25
+    root = mf.module_tree(mf.state(model))
+    root.attributes["model_def_script"] = mf.json.dumps(mf.definition(model))
+    assert files.read(mf.write_zip(tmp_path / "m.pth", root, {"constants.pkl": b"."})).config["smin_alpha"] == 0.1
+    root.attributes["atomic_model"].attributes["smin_alpha"] = 0.25
+    assert files.read(mf.write_zip(tmp_path / "m.pth", root, {"constants.pkl": b"."})).config["smin_alpha"] == 0.25
+
+
+@pytest.mark.parametrize("kind", ["zbl", "linear"])
+def test_compressed_combinations(kind: str, tmp_path: Path) -> None:
+    model = KINDS[kind]()
+    made, tables = compress(model, 1e-3)
+    names = [f"models.{k}." for k, part in enumerate(model.config["models"]) if "descriptor" in part]
+    assert list(dict.fromkeys(table.prefix for table in tables)) == names
+    for prefix in names:
+        assert f"{prefix}descriptor.repinit.table" in made.weights
+    assert_same(read_again(made, tmp_path), made)
+    assert_same(decompress(made), model)
+    part = made.config["models"][int(names[-1].split(".")[1])]
+    alone = make_alone(model, names[-1])
+    expected, _ = compress(alone, 1e-3)
+    assert part["compression"] == expected.config["compression"]
+    name = "descriptor.repinit.table"
+    np.testing.assert_array_equal(made.weights[names[-1] + name], expected.weights[name])
+
+
+def make_alone(model: ModelData, prefix: str) -> ModelData:
+    """A part of a combination as a model by itself."""
+    part = model.config["models"][int(prefix.split(".")[1])]
+    top = {key: value for key, value in model.config.items() if key in make().config}
+    weights = {name.removeprefix(prefix): value for name, value in model.weights.items() if name.startswith(prefix)}
+    return ModelData({**top, **copy.deepcopy(part)}, weights)
+
+
+def test_precision_of_combinations(tmp_path: Path) -> None:
+    single = read_again(with_precision(make_zbl(), "float32"), tmp_path)
+    network = single.config["models"][0]
+    assert single.config["precision"] == network["descriptor"]["precision"] == "float32"
+    assert network["fitting_net"]["precision"] == "float32"
+    kept = {name for name, value in single.weights.items() if value.dtype == np.float64}
+    assert kept == {"models.1.tab_data"}
+    mixed = make_linear()
+    for block in ("descriptor", "fitting_net"):
+        mixed.config["models"][0][block]["precision"] = "float32"
+    assert read_again(mixed, tmp_path).config["precision"] == "float64"
+
+
+def test_cutoffs_of_combinations() -> None:
+    model: Any = SimpleNamespace(config=make_linear().config)
+    found = cutoffs(model)
+    assert found["table 1"] == (3.5, 30)
+    assert set(found) == {"repinit 0", "repformer 0", "table 1", "repinit 2", "three_body 2", "repformer 2"}
+
+
+# ---------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": []}, "models is a list of 0"),
+        ({"models": 3}, "models is 3"),
+        ({"models.1": 3}, r"models\[1\] is 3"),
+        (
+            {"models.1": {"type": "frozen", "model_file": "a.pth"}},
+            r"models\[1\].*'frozen', a model in a file of its own",
+        ),
+        ({"models.1": {"type": "inner_potential"}}, r"models\[1\].*DPA-4 only"),
+        ({"models.1": {"type": "linear_ener", "models": []}}, "a combination inside of a combination"),
+        ({"models.1": {"type": "pairtab2"}}, r"models\[1\] is a model of type 'pairtab2'"),
+        ({"models.1": {}}, r"models\[1\] is a model of type None"),
+        ({"models.0.fitting_net": {"type": "dipole"}}, r"models\[0\] has the fitting net 'dipole', and only energies"),
+        ({"models.0.descriptor": {"type": "hybrid", "list": []}}, "'hybrid', several descriptors in one"),
+        ({"models.0.descriptor": {"type": "se_e2_a"}}, "se_e2_a"),
+        ({"models.0.bridging_method": "ZBL"}, "bridging_method 'ZBL'.*DPA-4"),
+    ],
+)
+def test_other_parts_are_refused_by_name(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        files.read(changed(tmp_path / "m.pt", make_linear(), change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": "product"}, "weights is 'product', expected 'sum', 'mean' or a list of 3"),
+        ({"weights": [1.0]}, "weights is a list of 1"),
+        ({"weights": [1.0, 2.0, float("nan")]}, r"weights\[2\] is nan"),
+        ({"weights": [1.0, 2.0, "x"]}, r"weights\[2\] is 'x'"),
+        ({"type_map": KeyError}, "type_map"),
+        ({"pair_exclude_types": [[0, 7]]}, "pair_exclude_types"),
+        ({"models.0.descriptor.repinit.rcut": -1.0}, r"models\[0\]: .*repinit.rcut"),
+        ({"models.1.rcut": float("nan")}, r"models\[1\].rcut is nan"),
+        ({"models.1.rcut": KeyError}, r"models\[1\].rcut is missing"),
+        ({"models.1.sel": 0}, r"models\[1\].sel is 0"),
+        ({"models.1.sel": ["x"]}, r"models\[1\].sel is list"),
+        ({"models.1.type_map": ["O", "H"]}, r"tab_info of models\[1\] is .*of 3 types is one of 2"),
+        ({"models.2.fitting_net.numb_fparam": 2}, r"models\[2\] has 2 frame and 0 atomic parameters"),
+    ],
+)
+def test_bad_definitions_of_linear_models(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        files.read(changed(tmp_path / "m.pt", make_linear(), change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sw_rmin": KeyError}, "sw_rmin is missing"),
+        ({"sw_rmax": 0.5}, "sw_rmax is 0.5, expected more than sw_rmin, 0.5"),
+        ({"sw_rmax": 0.25}, "sw_rmax is 0.25"),
+        ({"sw_rmax": float("nan")}, "sw_rmax is nan"),
+        ({"fitting_net": {"type": "polar"}}, "'polar', and only energies can be combined"),
+        ({"spin": {"use_spin": [True]}}, "spin model"),
+    ],
+)
+def test_bad_definitions_of_tables(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        files.read(changed(tmp_path / "m.pt", make_zbl(), change))
+
+
+INFO, DATA = "atomic_model.models.1.tab_info", "atomic_model.models.1.tab_data"
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        (INFO, None, r"the table of models\[1\] is missing \(tab_info\)"),
+        (DATA, None, r"the table of models\[1\] is missing \(tab_data\)"),
+        (INFO, [0.25, 0.125, 8, 3], r"table of models\[1\] ends short: 8 pieces .* are 288 numbers, tab_data has 252"),
+        (INFO, [0.25, 0.125, 6, 3], r"the table of models\[1\] is too long: 6 pieces .* are 216 numbers"),
+        (INFO, [0.25, 0.0, 7, 3], "a positive step"),
+        (INFO, [0.25, -0.125, 7, 3], "a positive step"),
+        (INFO, [0.25, np.nan, 7, 3], "a positive step"),
+        (INFO, [np.inf, 0.125, 7, 3], "a positive step"),
+        (INFO, [-0.25, 0.125, 7, 3], r"tab_info of models\[1\] is \[-0.25"),
+        (INFO, [0.25, 0.125, 7.5, 3], "pieces"),
+        (INFO, [0.25, 0.125, 0, 3], "pieces"),
+        (INFO, [0.25, 0.125, 1e300, 3], "pieces"),
+        (INFO, [0.25, 0.125, np.nan, 3], "pieces"),
+        (INFO, [0.25, 0.125, 7, 2], "of 2 types is one of 3"),
+        (INFO, [0.25, 0.125, 7], r"shape \(3,\), expected 4 numbers"),
+        (DATA, np.full((3, 3, 7, 4), np.nan), "finite"),
+        (DATA, np.ones((3, 3, 4, 7)), r"models.1.tab_data' has shape \(3, 3, 4, 7\)"),
+        (DATA, np.ones((3, 3, 7, 4), np.int64), "int64"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["linear", "zbl"])
+@pytest.mark.parametrize("suffix", ["pt", "pth"])
+def test_damaged_tables(name: str, array: Any, message: str, kind: str, suffix: str, tmp_path: Path) -> None:
+    model = KINDS[kind]()
+    tensors = mf.state(model)
+    if array is None:
+        del tensors[name]
+    else:
+        tensors[name] = np.asarray(array)
+    if suffix == "pt":
+        content = {"_extra_state": {"model_params": mf.definition(model)}}
+        content |= {f"model.Default.{key}": value for key, value in tensors.items()}
+        path = mf.write_zip(tmp_path / "m.pt", {"model": content})
+    else:
+        root = mf.module_tree(tensors)
+        root.attributes["model_def_script"] = mf.json.dumps(mf.definition(model))
+        path = mf.write_zip(tmp_path / "m.pth", root, {"constants.pkl": b"."})
+    with pytest.raises(ModelFileError, match=message):
+        files.read(path)
+
+
+def test_a_table_that_ends_short_in_other_formats(tmp_path: Path) -> None:
+    model = make_zbl()
+    tree = mf.tree(model)
+    variables = tree["model"]["models"][1]["tab"]["@variables"]
+    variables["tab_data"] = variables["tab_data"][:-4]
+    for path in (mf.write_dp(tmp_path / "m.dp", tree), mf.write_yaml(tmp_path / "m.yaml", tree)):
+        with pytest.raises(ModelFileError, match=r"the table of models\[1\] ends short"):
+            files.read(path)
+    model.weights["models.1.tab_data"] = model.weights["models.1.tab_data"][:, :, :-1]
+    with pytest.raises(ModelFileError, match=r"the table of models\[1\] ends short"):
+        files.write_safetensors(tmp_path / "m.safetensors", model)
+
+
+def test_a_table_with_another_list_than_its_network(tmp_path: Path) -> None:
+    tree = mf.tree(make_zbl())
+    tree["model"]["models"][1]["rcut"] = 3.0
+    with pytest.raises(ModelFileError, match="the pair table has rcut 3"):
+        files.read(mf.write_dp(tmp_path / "m.dp", tree))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model: model["models"][0].update(pair_exclude_types=[[0, 0]]), "excluded types of its own"),
+        (lambda model: model["models"][0].update(type="zbl"), r"models\[0\] is a model of type 'zbl'"),
+        (lambda model: model["models"].__setitem__(0, 3), r"models\[0\] is a model of type None"),
+        (lambda model: model["models"][0]["fitting"].update(type="dos"), "only energies"),
+        (lambda model: model["models"][1].pop("tab"), "'tab' is missing"),
+        (lambda model: model["models"][1]["tab"].update({"@version": 2}), "version 2"),
+        (lambda model: model.update({"@version": 4}), "version 4"),
+        (lambda model: model.update(models=None), "'models' is not a list"),
+    ],
+)
+def test_damaged_trees_of_combinations(change: Any, message: str, tmp_path: Path) -> None:
+    tree = mf.tree(make_linear())
+    change(tree["model"])
+    with pytest.raises(ModelFileError, match=message):
+        files.read(mf.write_dp(tmp_path / "m.dp", tree))
+
+
+# ------------------------------------------------------------------------------- frozen files without a definition
+
+
+def module_at(root: Module, path: str) -> dict[str, Any]:
+    for name in path.split("."):
+        root = root.attributes[name]
+    return root.attributes
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "message"),
+    [
+        ("atomic_model", {"models": KeyError}, "no module atomic_model.models"),
+        ("atomic_model", {"weights": KeyError}, "no model definition"),
+        ("atomic_model", {"weights": {"a": 1}}, "weights is dict"),
+        ("atomic_model.models", {"1": KeyError}, "atomic_model.models.1 is missing"),
+        ("atomic_model.models", {"0": 3}, "no module atomic_model.models.0"),
+        ("atomic_model.models.0", {"descriptor": Module({}, "__torch__.DescrptHybrid")}, "DescrptHybrid"),
+        ("atomic_model.models.0", {"fitting_net": Module({}, "__torch__.DipoleFittingNet")}, "only energies"),
+        ("atomic_model.models.0", {"pair_excl": Module({})}, "excluded types of its own"),
+        ("atomic_model.models.0.descriptor", {"repformers": KeyError}, "repformers"),
+        ("atomic_model.models.0.descriptor", {"smooth": 3}, "smooth is 3"),
+        ("atomic_model.models.0.descriptor.repinit", {"nnei": None}, "repinit.nsel is None"),
+        ("atomic_model.models.0.descriptor.repinit", {"rcut": KeyError}, r"models\[0\].*repinit.rcut is missing"),
+        ("atomic_model.models.0.fitting_net", {"atom_ener": None}, "does not say its atom_ener"),
+        ("atomic_model.models.2.descriptor", {"exclude_types": KeyError}, "does not say which .exclude_types"),
+        ("atomic_model", {"pair_exclude_types": KeyError}, "does not say which .pair_exclude_types"),
+    ],
+)
+def test_damaged_modules(path: str, change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    root = linear_modules(KINDS["linear_excluded"]())
+    node = module_at(root, path)
+    for key, value in change.items():
+        if value is KeyError:
+            del node[key]
+        else:
+            node[key] = value
+    with pytest.raises(ModelFileError, match=message):
+        files.read(mf.write_zip(tmp_path / "m.pth", root, {"constants.pkl": b"."}))

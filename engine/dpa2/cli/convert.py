@@ -67,9 +67,6 @@ def run(args: argparse.Namespace) -> None:
         data = with_precision(data, args.precision)
     write_safetensors(args.output, data)
     parameters = sum(int(array.size) for array in data.weights.values())
-    facts = [
-        f"{kind(data.config)} of {' '.join(data.config['type_map'])}",
-        data.config["precision"],
-        f"{parameters:,} parameters",
-    ]
+    of = "" if kind(data.config) == "energy" else f"{kind(data.config)} of "
+    facts = [of + " ".join(data.config["type_map"]), data.config["precision"], f"{parameters:,} parameters"]
     print(f"{args.output}: {', '.join(facts)}, {os.path.getsize(args.output) / 1e6:.2f} MB")

@@ -94,17 +94,6 @@ def tables(compression: dict[str, Any]) -> str:
     return ", ".join(parts) + ("; made by deepmd-kit" if bound is None else f"; errors of at most {bound:g}")
 
 
-#: kind -> what the model gives; <name> and <k> are filled in
-_OUTPUTS = {
-    "energy": "energy, atom_energy in eV; force in eV/angstrom; virial, atom_virial in eV",
-    "dipole": "global_dipole, dipole per atom in the unit of the training labels; their derivatives force, virial",
-    "polar": "global_polar, polar per atom in the unit of the training labels",
-    "dos": "dos, atom_dos: {numb_dos} numbers in the unit of the training labels (states/eV)",
-    "property": "{property_name}, atom_{property_name}: {task_dim} numbers in the unit of the training labels",
-    "population": "population per atom: electrons of spin up and down, in the unit of the training labels",
-}
-
-
 def describe(config: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The lines of the summary."""
     from ..files import schema
@@ -118,8 +107,8 @@ def describe(config: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, s
     kind = schema.kind(config)
     lines += [
         ("types", shown),
-        ("kind", kind + _how_combined(config)),
-        ("outputs", _OUTPUTS[kind].format(**schema.base(config)["fitting_net"])),
+        ("kind", kind + _what(config)),
+        *_outputs(config),
         ("precision", f"{config['precision']}, {facts['parameters']:,} parameters"),
     ]
     for key, what in (("atom_exclude_types", "atoms left out"), ("pair_exclude_types", "pairs left out")):
@@ -140,7 +129,29 @@ def describe(config: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, s
     return lines
 
 
-def _how_combined(config: dict[str, Any]) -> str:
+def _outputs(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines about what an evaluation computes, with its unit, or "" for that of the training data."""
+    import json
+
+    from .._native import outputs
+    from ..results import Output
+
+    found = [Output(*output) for output in outputs(json.dumps(config))]
+    lines = []
+    for what, per_atom in (("outputs", False), ("of atoms", True)):
+        texts = []
+        for output in found:
+            if output.per_atom == per_atom and output.name not in ("descriptor", "rot_mat"):
+                shape = " x ".join(map(str, output.shape)) if output.shape != (1,) else ""
+                texts.append(" ".join(text for text in (output.name, shape, output.unit) if text))
+        if texts:
+            lines.append((what, ", ".join(texts)))
+    if not any(output.unit for output in found if output.name not in ("force", "descriptor", "rot_mat")):
+        lines.append(("units", "those of the data that the model was trained on"))
+    return lines
+
+
+def _what(config: dict[str, Any]) -> str:
     if config.get("type") == "zbl":
         return (
             f": a network, and below {config['sw_rmax']:g} angstrom more and more the table, from "

@@ -261,6 +261,9 @@ def _fitting(params: Mapping[str, Any], ntypes: int) -> dict[str, Any]:
         given.pop("atom_ener", None)
     if kind == "polar":
         given["scale"] = _scale(given.get("scale"), ntypes)
+    name = given.get("property_name")
+    if kind == "property" and isinstance(name, str) and not (0 < len(name) <= 100 and name.isprintable()):
+        raise _fail("fitting_net.property_name", name, "a name of 1 to 100 printable characters")
     return {
         key: value
         for name in schema.fitting_sections(kind)

@@ -138,10 +138,9 @@ def base(config: dict[str, Any]) -> dict[str, Any]:
     return next(iter(networks(config).values()))
 
 
-def kind(config: dict[str, Any]) -> str:
+def kind(config: Mapping[str, Any]) -> str:
     """What a model is of: "energy", "dipole", "polar", "dos", "property" or "population"."""
-    fitting = base(config)["fitting_net"]["type"]
-    return "energy" if fitting == "ener" else str(fitting)
+    return str(_native.kind(json.dumps(config)))
 
 
 def rcut(config: dict[str, Any]) -> float:
