@@ -66,12 +66,12 @@ class DeepEval:
     """
 
     #: what the model must be, "" for anything
-    kind: ClassVar[str] = ""
+    _kind: ClassVar[str] = ""
     _classes: ClassVar[dict[str, type[DeepEval]]] = {}
 
     def __init_subclass__(cls) -> None:
-        if "kind" in cls.__dict__:
-            DeepEval._classes[cls.kind] = cls
+        if "_kind" in cls.__dict__:
+            DeepEval._classes[cls._kind] = cls
 
     def __init__(
         self,
@@ -94,10 +94,10 @@ class DeepEval:
         of_kind = self._classes[self._model.kind]
         if type(self) is DeepEval:
             self.__class__ = of_kind  # which has more methods, and nothing else
-        elif self.kind not in ("", of_kind.kind):
+        elif self._kind not in ("", of_kind._kind):
             raise InputError(
-                f"{os.fspath(model_file)} is a model of kind {of_kind.kind!r}, which {of_kind.__name__} is for and not "
-                f"{type(self).__name__}; DeepEval takes files of every kind"
+                f"{os.fspath(model_file)} is a model of kind {of_kind._kind!r}, which {of_kind.__name__} is for and "
+                f"not {type(self).__name__}; DeepEval takes files of every kind"
             )
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ __all__ = ["DeepPot"]
 class DeepPot(DeepEval):
     """A DPA-2 potential, or a combination of potentials, with the methods of deepmd-kit's class of this name."""
 
-    kind: ClassVar[str] = "energy"
+    _kind: ClassVar[str] = "energy"
 
     def eval(
         self,

@@ -50,7 +50,7 @@ class _Tensor(DeepEval):
         return self._flat(found[f"global_{self.output_tensor_name}"], nframes)
 
     def _flat(self, rows: Float, *lead: int) -> Array:
-        return rows.reshape(*lead, self.size)
+        return rows.reshape(*lead, self._size)
 
     @abstractmethod
     def eval_full(
@@ -66,19 +66,19 @@ class _Tensor(DeepEval):
     ) -> tuple[Array, ...]: ...
 
     #: numbers of a tensor
-    size: ClassVar[int]
+    _size: ClassVar[int]
 
     @property
     def output_tensor_name(self) -> str:
         """The name of the output of the atoms."""
-        return self.kind
+        return self._kind
 
 
 class DeepDipole(_Tensor):
     """A dipole model with the methods of deepmd-kit's class of this name."""
 
-    kind: ClassVar[str] = "dipole"
-    size: ClassVar[int] = 3
+    _kind: ClassVar[str] = "dipole"
+    _size: ClassVar[int] = 3
 
     def eval_full(
         self,
@@ -116,8 +116,8 @@ class DeepDipole(_Tensor):
 class DeepPolar(_Tensor):
     """A polarizability model with the methods of deepmd-kit's class of this name."""
 
-    kind: ClassVar[str] = "polar"
-    size: ClassVar[int] = 9
+    _kind: ClassVar[str] = "polar"
+    _size: ClassVar[int] = 9
 
     def eval_full(
         self,
@@ -156,12 +156,12 @@ class DeepPolar(_Tensor):
 class _OfTensorFlow:
     """A class of deepmd-kit that no model of its PyTorch backend, and so none of dpa2, is evaluated with."""
 
-    in_place: ClassVar[str]
+    _in_place: ClassVar[str]
 
     def __init__(self, model_file: Any, *args: Any, **kwargs: Any) -> None:
         raise UnsupportedModelError(
             f"{type(self).__name__} is for files of deepmd-kit's TensorFlow backend: no model of the PyTorch backend "
-            f"is one, and dpa2 reads no others. {self.in_place}"
+            f"is one, and dpa2 reads no others. {self._in_place}"
         )
 
 
@@ -172,7 +172,7 @@ class DeepGlobalPolar(_OfTensorFlow):
         UnsupportedModelError: always.
     """
 
-    in_place: ClassVar[str] = "The polarizability of a whole structure is DeepPolar(...).eval(..., atomic=False)"
+    _in_place: ClassVar[str] = "The polarizability of a whole structure is DeepPolar(...).eval(..., atomic=False)"
 
 
 class DeepWFC(_OfTensorFlow):
@@ -182,7 +182,7 @@ class DeepWFC(_OfTensorFlow):
         UnsupportedModelError: always.
     """
 
-    in_place: ClassVar[str] = "Wannier centres relative to their atoms are what a dipole model learns: see DeepDipole"
+    _in_place: ClassVar[str] = "Wannier centres relative to their atoms are what a dipole model learns: see DeepDipole"
 
 
 def _components_first(rows: Float) -> Array:

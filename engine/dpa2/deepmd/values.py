@@ -15,7 +15,7 @@ __all__ = ["DeepDOS", "DeepPopulation", "DeepProperty"]
 class DeepDOS(DeepEval):
     """A model of the density of states with the methods of deepmd-kit's class of this name."""
 
-    kind: ClassVar[str] = "dos"
+    _kind: ClassVar[str] = "dos"
 
     def eval(
         self,
@@ -53,7 +53,7 @@ class DeepDOS(DeepEval):
 class DeepProperty(DeepEval):
     """A property model with the methods of deepmd-kit's class of this name."""
 
-    kind: ClassVar[str] = "property"
+    _kind: ClassVar[str] = "property"
 
     def eval(
         self,
@@ -101,7 +101,7 @@ class DeepProperty(DeepEval):
 class DeepPopulation(DeepEval):
     """A model of populations with the methods of deepmd-kit's class of this name."""
 
-    kind: ClassVar[str] = "population"
+    _kind: ClassVar[str] = "population"
 
     def eval(
         self,
