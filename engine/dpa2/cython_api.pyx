@@ -9,8 +9,6 @@ import os
 
 import numpy as np
 
-from libcpp.vector cimport vector
-
 from .errors import Error, InputError, ModelFileError, OutOfMemoryError, UnsupportedModelError
 from .inputs import to_array, to_floats
 from .threads import checked_threads
@@ -359,23 +357,18 @@ cdef class ModelHandle:
             raise InputError(f"names must be a list of outputs; there are {', '.join(known)}, got {names!r}")
         found = {name: np.empty(known[name]) for name in names}
         words = [name.encode() for name in found]
-        cdef vector[const char *] c_names
-        cdef vector[double *] c_arrays
-        cdef const char *word
-        cdef size_t place
-        for own in words:
-            word = own
-            c_names.push_back(word)
-        for array in found.values():
-            place = address(array)
-            c_arrays.push_back(<double *>place)
+        # addresses of arrays, and of words, that live until the end of the call
+        places = np.array([address(array) for array in found.values()], dtype=np.uintp)
+        letters = np.array([begin(word) for word in words], dtype=np.uintp)
+        cdef size_t places_data = address(places), letters_data = address(letters)
+        cdef int count = len(words)
         cdef size_t x_data = address(x), t_data = address(t), b_data = address(b)
         cdef size_t frame_data = address(frame), atoms_data = address(atoms)
         with nogil:
             compute(
                 self.ptr, natoms, <const double *>x_data, <const int *>t_data, <const double *>b_data, NULL,
                 <const double *>frame_data, <const double *>atoms_data, nthreads,
-                <int>c_names.size(), c_names.data(), c_arrays.data(),
+                count, <const char *const *>letters_data, <double *const *>places_data,
             )
         return found
 
@@ -400,6 +393,12 @@ def parameters(value, name, shape):
     if array.shape != shape:
         raise InputError(f"{name} must have shape {shape}, got {array.shape}")
     return array
+
+
+cdef size_t begin(bytes word) except 0:
+    """Where the letters of a word are."""
+    cdef const char *letters = word
+    return <size_t>letters
 
 
 cdef size_t address(array) except? 0:
