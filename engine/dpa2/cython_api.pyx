@@ -353,7 +353,7 @@ cdef class ModelHandle:
             known[output.name.decode()] = (natoms, *value) if output.per_atom else value
         if names is None:
             names = [name for name in known if name not in ("descriptor", "rot_mat")]
-        elif isinstance(names, str) or not set(names) <= set(known):
+        elif isinstance(names, str) or any(str(name) not in known for name in names):
             raise InputError(f"names must be a list of outputs; there are {', '.join(known)}, got {names!r}")
         found = {name: np.empty(known[name]) for name in names}
         words = [name.encode() for name in found]
