@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .data.labels import label_of
 from .errors import InputError
+from .inputs import counted
 
 if TYPE_CHECKING:
     from .data import Frame
@@ -219,7 +220,7 @@ class TensorComparison(Comparison):
     def __init__(self, words: str, label: str, outputs: tuple[str, str], names: tuple[str, ...], model: Model) -> None:
         self.label, (self._of_frame, self._of_atoms), self._names = label, outputs, names
         self._shape = (3,) if len(names) == 3 else (3, 3)
-        self._model = model
+        self._type_map, self._excluded = model.type_map, model.config["atom_exclude_types"]
         self.width = len(words) + 13
         rows = (("", "rmse"), ("/sqrtN", "rmse_sqrtn"), ("/N", "rmse_n"))
         self.lines = tuple(Line(f"{words}  RMSE{per}", quantity, "rmse") for per, quantity in rows)
@@ -227,8 +228,7 @@ class TensorComparison(Comparison):
         self.labels = f"no {label} and no atom_{label}"
 
     def _selected(self, frame: Frame) -> NDArray[np.bool_]:
-        types = frame.types_in(self._model.type_map)
-        return (types >= 0) & ~np.isin(types, self._model.config["atom_exclude_types"])
+        return counted(frame.types_in(self._type_map), self._excluded)
 
     def _pair(self, frame: Frame, result: Result, atomic: bool) -> tuple[Float, Float] | None:
         """Label and prediction, (n, components): of the frame, or of the selected atoms."""

@@ -80,6 +80,7 @@ def evaluate_frames(
     atomic: Atomic = False,
     fparam: ArrayLike | None = None,
     aparam: ArrayLike | None = None,
+    forces: bool = True,
 ) -> Iterator[tuple[Frame, Result]]:
     """Everything that a model computes for a stream of frames: of energy models energies, forces and virials.
 
@@ -93,6 +94,7 @@ def evaluate_frames(
             the executor says how many it has, else two per core.
         atomic, fparam, aparam: as for :meth:`dpa2.Model.evaluate`, the same for all frames; without them the frames'
             own parameters are used if the model takes any.
+        forces: as for :meth:`dpa2.Model.evaluate`: False leaves derivatives out.
 
     Yields:
         (frame, result) in the order of the frames; shapes and units as for :meth:`dpa2.Model.evaluate`.
@@ -100,7 +102,7 @@ def evaluate_frames(
     Raises:
         EvaluationError: a frame that cannot be evaluated; the message names it. Frames before it have come out.
     """
-    task = partial(_evaluate_task, atomic=atomic, fparam=fparam, aparam=aparam)
+    task = partial(_evaluate_task, atomic=atomic, fparam=fparam, aparam=aparam, forces=forces)
     return _stream(model, frames, task, executor, ahead)
 
 
@@ -353,10 +355,16 @@ def _arrays(model: Model, run: list[Frame]) -> dict[str, Any]:
 
 
 def _evaluate_task(
-    ticket: _Ticket, frames: list[Frame], atomic: Atomic, fparam: ArrayLike | None, aparam: ArrayLike | None
+    ticket: _Ticket,
+    frames: list[Frame],
+    atomic: Atomic,
+    fparam: ArrayLike | None,
+    aparam: ArrayLike | None,
+    forces: bool,
 ) -> list[Result]:
     model = ticket.model
     parameters = Parameters.of(model, fparam, aparam)
+    options: dict[str, Any] = {"atomic": atomic, "forces": forces}
 
     def compute(run: list[Frame]) -> list[Result]:
         keywords = parameters.keywords(run[0])
@@ -364,12 +372,12 @@ def _evaluate_task(
             keywords["fparam"] = np.stack([np.asarray(frame.fparam) for frame in run])
         if aparam is None and keywords["aparam"] is not None:
             keywords["aparam"] = np.stack([np.asarray(frame.aparam) for frame in run])
-        found = model.evaluate(**_arrays(model, run), **keywords, atomic=atomic)
+        found = model.evaluate(**_arrays(model, run), **keywords, **options)
         return [found.frame(f) for f in range(len(run))]
 
     def single(frame: Frame) -> object:
         types = frame.types_in(model.type_map)
-        return model.evaluate(frame.coords, types, frame.box, frame.pbc, **parameters.keywords(frame), atomic=atomic)
+        return model.evaluate(frame.coords, types, frame.box, frame.pbc, **parameters.keywords(frame), **options)
 
     return _by_runs(frames, compute, single)
 

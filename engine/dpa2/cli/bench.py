@@ -292,14 +292,15 @@ def _compared(model: Model, small: Result, result: Result, count: int) -> dict[s
     """What a report says of the values of ``count`` copies."""
     import numpy as np
 
+    from ..quantities import weighable
+
     def largest(name: str) -> float:
         expected = small.outputs[name]
         error = float(np.abs(result.outputs[name].reshape(count, *expected.shape) - expected).max())
         return error / max(1.0, float(np.abs(expected).max()))
 
     if model.kind != "energy":
-        per_atom = [output for output in model.outputs if output.per_atom and output.name in small.outputs]
-        values = [output.name for output in per_atom if output.of == ""]
+        values = [output.name for output in model.outputs if weighable(output)]
         found = {"value_error": max(largest(name) for name in values)}
         return found | ({"derivative_error": largest("force")} if "force" in small.outputs else {})
     natoms = len(small.atom_energy)

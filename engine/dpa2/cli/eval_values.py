@@ -56,19 +56,20 @@ def columns_of(model: Model, atomic: str | None = None) -> tuple[Column, ...]:
     Raises:
         InputError: ``atomic`` for a model without forces.
     """
+    from ..quantities import OF_DESCRIPTOR, has_derivatives
+
     if model.kind == "energy":
         return (*_ENERGY, *([_ATOM_VIRIAL] if atomic else []))
-    outputs = [output for output in model.outputs if output.name not in ("descriptor", "rot_mat")]
-    if atomic and "atom_virial" not in [output.name for output in outputs]:
+    outputs = [output for output in model.outputs if output.name not in OF_DESCRIPTOR]
+    if atomic and not has_derivatives(outputs):
         raise InputError(f"--atomic is for models with forces: a {model.kind} model has no virial")
     labels = _LABELS.get(model.kind, {})
     found = []
     for output in outputs:
-        if output.name == "atom_virial" and not atomic:
+        if output.derivative and output.name == "atom_virial" and not atomic:
             continue
-        derivative = output.of != "" and output.reduction == ""
-        label = "" if derivative else labels.get(output.name, output.name)
-        xyz = f"{model.kind}_{output.name}" if derivative else label
+        label = "" if output.derivative else labels.get(output.name, output.name)
+        xyz = f"{model.kind}_{output.name}" if output.derivative else label
         found.append(Column(output.name, output.name, output.shape, output.per_atom, xyz, label))
     return (*sorted(found, key=lambda column: column.per_atom), _MASK)
 

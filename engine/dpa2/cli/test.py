@@ -149,7 +149,8 @@ def _test(
 
     found, others = Accuracy(comparison), set[str]()
     frame: Frame
-    for frame, result in evaluate_frames(model, frames, executor=executor):
+    derivatives = model.kind == "energy"  # of dipoles there are no labels
+    for frame, result in evaluate_frames(model, frames, executor=executor, forces=derivatives):
         found.add(frame, result, args.atomic)
         others.update(look_alikes(frame, comparison.wanted(frame)))
         if details is not None:
