@@ -51,7 +51,7 @@ def by_python(kind: str, system: Cluster = SYSTEM, **inputs: object) -> np.ndarr
     whole = result.outputs[f"global_{kind}"]
     per_atom = np.asarray(result.outputs[kind]).reshape(-1, COLUMNS[kind])
     assert difference(per_atom.sum(axis=0), np.asarray(whole).reshape(-1)) < 1e-12
-    assert np.abs(per_atom).max() > 0.1
+    assert np.abs(per_atom).max() > 0.01 or len(per_atom) == 1
     return per_atom
 
 
@@ -186,16 +186,17 @@ def test_units_and_precision(folder: Path) -> None:
 @pytest.mark.parametrize("ranks", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_atoms_that_move(folder: Path, ranks: int) -> None:
     """Several computes of one model, asked every few steps between new lists, and again when the dump is read."""
-    lines = [*Setup("orthogonal", "off", **SHORT).lines(), REACH, "neighbor 0.6 bin", "comm_modify cutoff 4.6"]  # type: ignore[arg-type]
+    repulsive = {"style": "lj/cut 1.9", "coeff": ["pair_coeff * * 0.1 1.7"]}
+    lines = [*Setup("orthogonal", "off", **repulsive).lines(), "neighbor 0.4 bin", "comm_modify cutoff 4.4"]  # type: ignore[arg-type]
     computes = [f"compute t all dpa2/tensor/atom dipole.safetensors {ELEMENTS}", "compute sum all reduce sum c_t[*]"]
     lines += [*computes, f"compute p all dpa2/tensor/atom polar.safetensors {ELEMENTS}"]
     lines += ["group half id 1:20", f"compute h half dpa2/tensor/atom dipole.safetensors {ELEMENTS}"]
-    lines += ["velocity all create 3000 4711", "fix 1 all nve", "timestep 0.002", "thermo 30"]
+    lines += ["velocity all create 2000 4711", "fix 1 all nve", "timestep 0.001", "thermo 60"]
     shown = " ".join(["id type x y z", *(f"c_t[{k}]" for k in (1, 2, 3)), *(f"c_h[{k}]" for k in (1, 2, 3)), "c_p[9]"])
-    lines += ["fix s all ave/time 10 1 10 c_sum[*] file sums", f"dump d all custom 10 moving.dump {shown}"]
-    lines += ["dump_modify d sort id format float %.17g", "run 30", 'print "$(step)" file end']
+    lines += ["fix s all ave/time 20 1 20 c_sum[*] file sums", f"dump d all custom 20 moving.dump {shown}"]
+    lines += ["dump_modify d sort id format float %.17g", "run 60", 'print "$(step)" file end']
     again = [*Setup("orthogonal", **SHORT).lines(), REACH, *computes]  # type: ignore[arg-type]
-    again += ["fix s all ave/time 10 1 10 c_sum[*] file again", "rerun moving.dump every 10 dump x y z"]
+    again += ["fix s all ave/time 20 1 20 c_sum[*] file again", "rerun moving.dump every 20 dump x y z"]
     succeed(folder, [*lines, *again], ranks)
     frames = (folder / "moving.dump").read_text(encoding="ascii").split("ITEM: ATOMS")[1:]
     sums, rerun = np.loadtxt(folder / "sums"), np.loadtxt(folder / "again")
@@ -213,7 +214,7 @@ def test_atoms_that_move(folder: Path, ranks: int) -> None:
             assert np.abs(found[1:] - expected.sum(axis=0)).max() < 1e-4 * np.abs(expected).sum()
         start = start if start.size else atoms
         end = atoms
-    assert np.abs(end[:, 2:5] - start[:, 2:5]).max() > 0.6  # beyond half of the skin: lists were new on the way
+    assert np.abs(end[:, 2:5] - start[:, 2:5]).max() > 0.4  # twice half of the skin: lists were new on the way
 
 
 @pytest.mark.parametrize(
