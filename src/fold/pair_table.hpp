@@ -1,4 +1,4 @@
-// Pair tables, and what mixes one with a network (docs/theory.md, combinations).
+// Pair tables, and what mixes one with a network (theory 9.7, 9.8).
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// The fitting network of a head: from the descriptors of atoms to their coefficients, and back (theory 9.1, 12.2).
+// The fitting network of a head: from the descriptors of atoms to their coefficients, and back (theory 9.1, 9.5, 12.2).
 #pragma once
 
 #include "graph/descriptor.hpp"

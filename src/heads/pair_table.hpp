@@ -1,4 +1,4 @@
-// Energies of pairs from a table, in double, on the edges of a frame (docs/theory.md, combinations).
+// Energies of pairs from a table, in double, on the edges of a frame (theory 9.7).
 #pragma once
 
 #include <vector>

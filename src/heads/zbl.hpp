@@ -1,5 +1,5 @@
 // The energies of a network and of a pair table as one: the table where atoms come close, the network elsewhere
-// (docs/theory.md, combinations).
+// (theory 9.8).
 #pragma once
 
 #include <vector>

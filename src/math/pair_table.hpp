@@ -1,4 +1,4 @@
-// Energies of pairs of atoms by their distance from a table, and the switch from a table to a network (docs/theory.md, combinations).
+// Energies of pairs of atoms by their distance from a table, and the switch from a table to a network (theory 9.7, 9.8).
 #pragma once
 
 #include "math/portable.hpp"
