@@ -94,7 +94,8 @@ class Parity:
         if not panels:
             raise InputError(f"there is nothing to draw: {self.comparison.labels}")
         figure = _figure(4.2 * len(panels), 4.4)
-        figure.suptitle(title, fontsize=10)
+        most = 52 * len(panels)  # characters that fit
+        figure.suptitle(title if len(title) <= most else f"...{title[-most:]}", fontsize=10)
         for axes, (words, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             low, high = float(points.min()), float(points.max())
             margin = 0.03 * (high - low) or 0.5
