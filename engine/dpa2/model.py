@@ -326,7 +326,7 @@ class Model:
         checked = must_be_finite(self._kind, self._outputs)
         self._runner.run(batch, of_frame, results, checked, progress, atomic=mode)
         mask = counted(batch.types, self._data.config["atom_exclude_types"]).astype(np.int32)
-        results["mask"] = mask
+        results.setdefault("mask", mask)  # a property may have this name
         return Result.of_outputs(self._kind, results if batch.has_frame_axis else {n: a[0] for n, a in results.items()})
 
     def vjp(

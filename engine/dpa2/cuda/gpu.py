@@ -29,9 +29,9 @@ _MOST_REPEATS = 8
 T = TypeVar("T")
 
 
-def _name(output: str) -> str:
-    """What the core calls an output."""
-    return "forces" if output == "force" else output
+def _places(places: dict[str, Any]) -> dict[str, Any]:
+    """Under the names that the core has for them: "forces" is what a core calls them that knows energies alone."""
+    return {**places, "forces": places.get("force")}
 
 
 Report = Callable[[Remarks, Batch, int], None]
@@ -75,7 +75,7 @@ class GpuModel:
         for name, weight in (weights or {}).items():  # the core's forces are minus the gradient
             inputs[name] = np.negative(weight[frames])
         nframes, natoms = inputs["types"].shape
-        places = {_name(name): array for name, array in results.items()}
+        places = _places(dict(results))
         found = self.queue.pass_by(
             lambda: self.native.evaluate(nframes, natoms, batch.pbc, inputs, places, atomic, vjp=weights is not None)
         )
@@ -306,7 +306,7 @@ class DeviceFrames:
         frames, natoms, pbc = self._nframes, self._natoms, self._pbc
 
         def run() -> None:
-            places = {_name(name): arrays.address(array) for name, array in found.items()}
+            places = _places({name: arrays.address(array) for name, array in found.items()})
             given: dict[str, Any] = {name: arrays.address(array) for name, array in inputs.items()}
             native.evaluate(
                 frames, natoms, pbc, {**given, "boxes": boxes}, places, atomic, vjp=vjp, stream=arrays.stream
