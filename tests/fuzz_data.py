@@ -11,11 +11,16 @@ import io
 import itertools
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import write_all, write_raw
+from datasets import TENSOR_SYSTEMS, write_all, write_raw, write_tensors
 from fuzzing import main, mutate
+
+if TYPE_CHECKING:
+    from dpa2.data import Frame
 
 WATER = "O 0 0 0\nH 0.9 0 0.1\nH 0 0.9 0.2\n"
 LATTICE = 'Lattice="8 0 0 0 8 0.5 0 0 8" pbc="T T F"'
@@ -25,6 +30,10 @@ TEXTS = {
         f'3\n{LATTICE} Properties=species:S:1:Z:I:1:pos:R:3:forces:R:3:aparam:R:1 energy=-1.5 stress="1 2 3 4 5 6"'
         " virial=[[1,2,3],[2,4,5],[3,5,6]] fparam='0.5 1' note=\"a b\" config={x y}\n"
         "O 8 0 0 0 .1 .2 .3 1\nH 1 1 0 0 .1 .2 .3 2\nH 1 0 1 0 .1 .2 .3 3\n"
+    ),
+    "tensors.xyz": (
+        f'3\n{LATTICE} Properties=species:S:1:pos:R:3:atomic_dipole:R:3 dipole="1 2 3" dos=[1,2,3] gap=0.5\n'
+        "O 0 0 0 .1 .2 .3\nH 1 0 0 .1 .2 .3\nH 0 1 0 .1 .2 .3\n"
     ),
     "ipi.xyz": (
         "3\n# CELL(abcABC): 15.0 15.5 16.0 90.0 85.0 90.0 Step: 0 Bead: 0 positions{angstrom} cell{atomic_unit}\n"
@@ -80,7 +89,8 @@ def originals() -> dict[str, dict[str, bytes]]:
         folder = Path(scratch)
         write_all(folder)
         write_raw(folder / "text", folder / "standard")
-        for name in ("mixed", "open", "standard", "text"):
+        write_tensors(folder)
+        for name in ("mixed", "open", "standard", "text", *TENSOR_SYSTEMS):
             files = [path for path in sorted((folder / name).rglob("*")) if path.is_file()]
             found[f"{name}/"] = {f"{name}/{path.relative_to(folder / name)}": path.read_bytes() for path in files}
         found["standard.hdf5"] = {"standard.hdf5": (folder / "standard.hdf5").read_bytes()}
@@ -138,6 +148,21 @@ def make(rng: np.random.Generator, folder: Path) -> tuple[str, str]:
     return kind, str(folder / kind.rstrip("/"))
 
 
+def labels(frame: Frame) -> None:
+    """What models of other kinds ask a frame for."""
+    from dpa2 import InputError
+    from dpa2.data.labels import label_of
+
+    n = len(frame)
+    for name, shape in {"dipole": (3,), "polarizability": (3, 3), "dos": (7,), "gap": (2,)}.items():
+        with suppress(InputError):
+            found = label_of(frame, name, shape)
+            assert found is None or (found.shape == shape and found.dtype == np.float64)
+        with suppress(InputError):
+            found = label_of(frame, f"atom_{name}", shape, frame.types == 0)
+            assert found is None or (found.shape == (n, *shape) and found.dtype == np.float64)
+
+
 def read(path: str) -> None:
     """All frames of a file, as commands read them."""
     from dpa2 import InputError
@@ -163,6 +188,7 @@ def read(path: str) -> None:
                     if n == 0 or int(frame.types.max()) < len(names) - 1:
                         symbols = [names[max(int(t), -1)] for t in frame.types]
                         write_frame(io.StringIO(), frame.coords, symbols, frame.box, frame.pbc, None, frame.info)
+                    labels(frame)
                 assert frames > 0
         except InputError as error:
             failures.append(error)

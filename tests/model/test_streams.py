@@ -100,6 +100,12 @@ def test_every_executor_finds_the_same(make: Callable[[], Executor | None]) -> N
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_values_without_derivatives() -> None:
+    found = [result for _, result in evaluate_frames(MODEL, stream(), forces=False)]
+    assert all(result.forces is None and result.virial is None for result in found)
+    assert [result.energy for result in found] == [result.energy for _, result in evaluate_frames(MODEL, stream())]
+
+
 def test_executor_of_dask() -> None:
     executor = dask()
     try:
