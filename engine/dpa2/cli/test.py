@@ -28,11 +28,12 @@ examples:
 
 The figures are those of "dp --pt test" of deepmd-kit 3.2.0, in its words but on stdout and without
 the date in front. Systems are tested in alphabetical order. -d writes its detail files:
-energies           DETAIL.e.out, .e_peratom.out, .f.out, .v.out, .v_peratom.out and, where there are
-                   virials, .s.out
-dipoles, polarizabilities   DETAIL.out; of the second system .out.1, and so on
-densities of states, properties   a file per frame, DETAIL.dos.out.0 or DETAIL.property.out.0; of
-                   the second system .dos.out.1.0; with -a also .ados.out.0, .aproperty.out.0
+  energies           DETAIL.e.out, .e_peratom.out, .f.out, .v.out, .v_peratom.out and, where there
+                     are virials, .s.out
+  dipole, polar      DETAIL.out, of the second system DETAIL.out.1
+  dos                a file per frame: DETAIL.dos.out.0, of the second system DETAIL.dos.out.1.0;
+                     with -a also DETAIL.ados.out.0
+  property           the same with .property.out and .aproperty.out
 After Ctrl-C the figures of finished systems have been printed, and the detail files end with the
 last finished frames.
 
