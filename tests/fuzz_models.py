@@ -20,12 +20,14 @@ from typing import Any
 
 import dpa2
 import fuzzing
+import kind_files
 import model_files as mf
 import numpy as np
 from dpa2 import files
 from dpa2.compress import compress
 from dpa2.files import ModelData
 from dpa2.files.config import normalise
+from dpa2.files.schema import base as base_of
 from dpa2.files.schema import expected_weights
 from random_model import draw_options, random_model
 
@@ -56,6 +58,8 @@ _ODD_ARRAYS: tuple[Callable[[np.ndarray], Any], ...] = (
 @cache
 def base(number: int) -> ModelData:
     """One of the models that files are made of."""
+    if number % 4 == 3:
+        return pick(np.random.default_rng(number), list(kind_files.KINDS.values()))()
     rng = np.random.default_rng([91, number])
     model = mf.finished(*random_model(rng, **draw_options(rng)))
     return model if number % 5 else mf.make(repinit={"tebd_input_mode": "strip"})
@@ -67,8 +71,14 @@ def compressed() -> ModelData:
 
 
 @cache
+def compressed_parts() -> ModelData:
+    return compress(kind_files.make_zbl(), 1e-3)[0]
+
+
+@cache
 def golden() -> tuple[Path, ...]:
-    return tuple(sorted([*GOLDEN.glob("files/*/*.*"), *GOLDEN.glob("compressed/*.pth")]))
+    found = [*GOLDEN.glob("files/*/*.*"), *GOLDEN.glob("kinds/files/*/*.*"), *GOLDEN.glob("compressed/*.pth")]
+    return tuple(sorted([*found, *GOLDEN.glob("release/*/*.*")]))
 
 
 # ------------------------------------------------------------------------------------------------------- structure
@@ -120,6 +130,8 @@ def change_weights(rng: np.random.Generator, model: ModelData) -> None:
 def refitted(rng: np.random.Generator, model: ModelData) -> ModelData:
     """The model with other options and weights to match, as zero-stride views of one number."""
     config = json.loads(json.dumps(model.config))
+    if "models" in config:
+        return model
     for _ in range(int(rng.integers(1, 4))):
         section = pick(rng, (config["descriptor"]["repinit"], config["descriptor"]["repformer"], config["fitting_net"]))
         key = pick(rng, [k for k, v in section.items() if isinstance(v, (int, list)) and not isinstance(v, bool)])
@@ -229,7 +241,9 @@ DEPTHS = ("bytes", "inner", "options", "weights", "refitted")
 
 def write(rng: np.random.Generator, path: Path, kind: str, depth: str) -> Path:
     """A file of this kind, changed at this depth unless the depth is one of its bytes."""
-    model = compressed() if kind == "safetensors" and rng.random() < 0.3 else base(int(rng.integers(40)))
+    model = base(int(rng.integers(40)))
+    if kind == "safetensors" and rng.random() < 0.3:
+        model = pick(rng, (compressed, compressed_parts))()
     model = copied(model)
     if depth == "weights":
         change_weights(rng, model)
@@ -246,6 +260,10 @@ def write(rng: np.random.Generator, path: Path, kind: str, depth: str) -> Path:
         if kind == "pt":
             return mf.write_pt(path, model, params=params)
         return mf.write_pt(path, {"a": model, "b": model}, params={"model_dict": {"a": params, "b": params}})
+    if kind == "pth" and params.get("type") == "linear_ener":  # whose file has no definition
+        if depth == "options":
+            change_tree(rng, model.config)
+        return kind_files.write_frozen(path, model)
     if kind == "pth":
         if depth == "options":
             change_tree(rng, params)
@@ -306,7 +324,7 @@ def read(name: str) -> None:
         heads = files.heads(path)
         model = dpa2.load(path, heads[0] if heads else None, threads=1)
         config = model.config
-    fitting, types = config["fitting_net"], np.arange(6) % len(config["type_map"])
+    fitting, types = base_of(config)["fitting_net"], np.arange(6) % len(config["type_map"])
     fparam, aparam = np.zeros(int(fitting["numb_fparam"])), np.zeros((6, int(fitting["numb_aparam"])))
     f, a = (x if x.size else None for x in (fparam, aparam))
     if path.name.startswith("native"):

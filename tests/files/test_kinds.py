@@ -16,7 +16,6 @@ from dpa2.compress import compress, decompress
 from dpa2.errors import ModelFileError, UnsupportedModelError
 from dpa2.files import ModelData
 from dpa2.neighbors import cutoffs
-from kind_cases import FILES, KIND_CASES, KindCase, load_kind
 from kind_files import FITTINGS, KIND_WRITERS, KINDS, linear_modules, make_fitting, make_linear, make_zbl, read_again
 from model_files import Module, assert_same, make
 
@@ -36,36 +35,6 @@ def test_heads_of_all_kinds(tmp_path: Path) -> None:
     assert files.heads(path) == list(models)
     for name, model in models.items():
         assert_same(files.read(path, name), model, name)
-
-
-# ------------------------------------------------------------------------------------------- deepmd-kit's own files
-
-
-def golden_files() -> list[tuple[str, str | None, KindCase]]:
-    """(file, head to ask for, case) of all files that deepmd-kit wrote."""
-    out: list[tuple[str, str | None, KindCase]] = []
-    for case in KIND_CASES:
-        head = case.name.partition("_")[2]
-        for suffix in case.formats:
-            if case.folder == "multitask":
-                name = "model.pt" if suffix == "pt" else f"{head}.{suffix}"
-                out.append((f"multitask/{name}", head if suffix == "pt" else None, case))
-            else:
-                out.append((f"{case.folder}/model.{suffix}", None, case))
-    return out
-
-
-@pytest.mark.parametrize(("name", "head", "case"), golden_files(), ids=str)
-def test_files_of_deepmd_kit(name: str, head: str | None, case: KindCase, tmp_path: Path) -> None:
-    golden = load_kind(case)
-    expected = read_again(ModelData(golden.config, golden.weights), tmp_path)
-    found = files.read(FILES / name, head)
-    assert_same(found, expected, head)
-    assert_same(read_again(found, tmp_path), expected, head)
-
-
-def test_every_golden_file_is_read() -> None:
-    assert {str(path.relative_to(FILES)) for path in FILES.glob("*/*.*")} == {name for name, _, _ in golden_files()}
 
 
 # ------------------------------------------------------------------------------------------------- fitting nets
@@ -281,6 +250,20 @@ def test_compressed_combinations(kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(made.weights[names[-1] + name], expected.weights[name])
 
 
+def test_tables_of_parts_that_deepmd_kit_compressed(tmp_path: Path) -> None:
+    model = make_linear()
+    tree = mf.tree(model)
+    node = tree["model"]["models"][2]["descriptor"]
+    data, info = np.random.default_rng(0).normal(size=(5, 24)), np.array([-1.0, 0.0, 4.5, 0.5, 1.5, -1.0])
+    variables = {"compress_data": [data], "compress_info": [info]}
+    node["repinit_variable"]["compress"] = {"@variables": variables, "geo_compress": True}
+    found = files.read(mf.write_dp(tmp_path / "m.dp", tree))
+    grid = {"lower": -1.0, "step": 0.5, "segments": [[2, 1], [3, 3]]}
+    assert found.config["models"][2].pop("compression") == {"max_error": None, "repinit": grid}
+    assert found.weights.pop("models.2.descriptor.repinit.table").shape == (1, 5, 6, 4)
+    assert_same(found, model)
+
+
 def make_alone(model: ModelData, prefix: str) -> ModelData:
     """A part of a combination as a model by itself."""
     part = model.config["models"][int(prefix.split(".")[1])]
@@ -461,6 +444,20 @@ def test_damaged_trees_of_combinations(change: Any, message: str, tmp_path: Path
     change(tree["model"])
     with pytest.raises(ModelFileError, match=message):
         files.read(mf.write_dp(tmp_path / "m.dp", tree))
+
+
+def test_a_list_that_stands_for_many(tmp_path: Path) -> None:
+    """The parts of a combination may share what they exclude; a copy for each would take much memory."""
+    model = make_linear()
+    pairs = [[0, 0]] * 40_000
+    change = {f"models.{k}.descriptor.exclude_types": pairs for k in (0, 2)}
+    assert len(files.read(changed(tmp_path / "m.pt", model, change)).config["models"][0]) == 3
+    whole = [mf.definition(model)["models"][0]] * 3
+    change = {"models": whole, "models.0.descriptor.exclude_types": pairs}
+    with pytest.raises(ModelFileError, match="hostile file: its models exclude 120000 pairs"):
+        files.read(changed(tmp_path / "m.pt", model, change))
+    with pytest.raises(ModelFileError, match="models is a list of 101"):
+        files.read(changed(tmp_path / "m.pt", model, {"models": whole[:1] * 101}))
 
 
 # ------------------------------------------------------------------------------- frozen files without a definition

@@ -1,7 +1,7 @@
 """Model files: every format of deepmd-kit that keeps the weights, and the native ``.safetensors``, without PyTorch.
 
 Nothing in a file is executed. A file that is truncated, corrupt, hostile or inconsistent raises
-:class:`dpa2.errors.ModelFileError`; one that is sound but holds something else than a dpa2 energy model raises
+:class:`dpa2.errors.ModelFileError`; one that is sound but holds a kind of model that is not supported raises
 :class:`dpa2.errors.UnsupportedModelError`.
 """
 

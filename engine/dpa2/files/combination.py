@@ -20,7 +20,8 @@ from dpa2.files.kinds import check_part, mapping, shown
 
 _PART = ("type_map", "descriptor", "fitting_net", "compression")
 _SHARED = ("type_map", "descriptor", "fitting_net")
-_MAX_MODELS = 1000
+#: parts, and pairs that they exclude in all: the same list may stand for many
+_MAX_MODELS, _MAX_EXCLUSIONS = 100, 100_000
 
 
 def resolve_shared(params: Mapping[str, Any], shared: Any) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def normalise(
     """
     given = _with_table(params) if params.get("type") != "linear_ener" and "models" not in params else dict(params)
     definitions = _parts(given)
+    _refuse_expansion(definitions)
     given.setdefault("type_map", _common_types(definitions))
     out = config.top(given, distance, head)
     # a set, which not every format keeps in order
@@ -93,8 +95,19 @@ def _parts(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     parts = params.get("models")
     if not isinstance(parts, list) or not 1 <= len(parts) <= _MAX_MODELS:
         found = f"a list of {len(parts)}" if isinstance(parts, list) else shown(parts)
-        raise ModelFileError(f"the model definition is inconsistent: models is {found}, expected a list of models")
+        raise ModelFileError(
+            f"the model definition is inconsistent: models is {found}, expected a list of 1 to {_MAX_MODELS} models"
+        )
     return [resolve_shared(mapping(part, f"models[{k}]"), params.get("shared_dict")) for k, part in enumerate(parts)]
+
+
+def _refuse_expansion(parts: list[dict[str, Any]]) -> None:
+    """Before they are copied."""
+    descriptors = [part["descriptor"] for part in parts if isinstance(part.get("descriptor"), Mapping)]
+    lists = [descriptor.get("exclude_types") for descriptor in descriptors]
+    count = sum(len(pairs) for pairs in lists if isinstance(pairs, list))
+    if count > _MAX_EXCLUSIONS:
+        raise ModelFileError(f"hostile file: its models exclude {count} pairs of types; at most {_MAX_EXCLUSIONS}")
 
 
 def _common_types(parts: list[dict[str, Any]]) -> Any:

@@ -49,7 +49,7 @@ def _reason(reasons: Mapping[str, str], kind: Any) -> str:
 
 def mapping(value: Any, where: str) -> dict[str, Any]:
     """A dictionary of options, or an error."""
-    if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+    if not isinstance(value, Mapping) or len(value) > 10_000 or not all(isinstance(k, str) for k in value):
         raise ModelFileError(
             f"the model definition is inconsistent: {where} is {shown(value)}, expected a dictionary of options"
         )
