@@ -14,7 +14,7 @@ from dpa2 import files
 from dpa2.cli.convert import with_precision
 from dpa2.compress import compress, decompress
 from dpa2.errors import ModelFileError, UnsupportedModelError
-from dpa2.files import ModelData
+from dpa2.files import ModelData, combination
 from dpa2.neighbors import cutoffs
 from kind_files import FITTINGS, KIND_WRITERS, KINDS, linear_modules, make_fitting, make_linear, make_zbl, read_again
 from model_files import Module, assert_same, make
@@ -446,18 +446,19 @@ def test_damaged_trees_of_combinations(change: Any, message: str, tmp_path: Path
         files.read(mf.write_dp(tmp_path / "m.dp", tree))
 
 
-def test_a_list_that_stands_for_many(tmp_path: Path) -> None:
+def test_a_list_that_stands_for_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parts of a combination may share what they exclude; a copy for each would take much memory."""
+    monkeypatch.setattr(combination, "_MAX_EXCLUSIONS", 1000)
     model = make_linear()
-    pairs = [[0, 0]] * 40_000
-    change = {f"models.{k}.descriptor.exclude_types": pairs for k in (0, 2)}
-    assert len(files.read(changed(tmp_path / "m.pt", model, change)).config["models"][0]) == 3
-    whole = [mf.definition(model)["models"][0]] * 3
-    change = {"models": whole, "models.0.descriptor.exclude_types": pairs}
-    with pytest.raises(ModelFileError, match="hostile file: its models exclude 120000 pairs"):
+    part = mf.definition(model)["models"][0]
+    part["descriptor"]["exclude_types"] = [[0, 0]] * 400
+    change = {f"models.{k}": part for k in (0, 2)}
+    with pytest.raises(ModelFileError, match=r"do not use|has shape"):  # the weights are those of another part
         files.read(changed(tmp_path / "m.pt", model, change))
+    with pytest.raises(ModelFileError, match="hostile file: its models exclude 1200 pairs"):
+        files.read(changed(tmp_path / "m.pt", model, {"models": [part] * 3}))
     with pytest.raises(ModelFileError, match="models is a list of 101"):
-        files.read(changed(tmp_path / "m.pt", model, {"models": whole[:1] * 101}))
+        files.read(changed(tmp_path / "m.pt", model, {"models": mf.definition(model)["models"][:1] * 101}))
 
 
 # ------------------------------------------------------------------------------- frozen files without a definition

@@ -25,6 +25,7 @@ from dpa2.reference.tabulate import nodes, tabulate
 from helpers import evaluate, relative
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kind_files import KINDS
 from pages import code_blocks
 from random_model import random_model
 
@@ -157,6 +158,20 @@ def test_answers_of_a_compressed_model(name: str) -> None:
     for key, value in exact.items():
         # the default bound, and what the derivatives of the descriptor make of it
         assert 0 < relative(found[key], value) <= 1e-6, key
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("kind", ["dipole", "polar", "dos", "property", "population", "zbl", "linear"])
+def test_answers_of_other_kinds(kind: str, device: str) -> None:
+    data = KINDS[kind]()
+    coords, types, box = structure()
+    exact, found = (
+        dpa2.Model(each, threads=1, on_overflow="ignore", device=device).evaluate(coords, types, box).outputs
+        for each in (data, compress(data, 1e-7)[0])
+    )
+    assert exact.keys() == found.keys()
+    for key in exact.keys() - {"mask"}:
+        assert 0 < relative(found[key], exact[key]) <= 1e-5, key
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))
