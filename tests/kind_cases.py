@@ -69,7 +69,7 @@ class Child:
     @property
     def config(self) -> dict[str, Any]:
         if self.table is None:
-            whole = apply_options(BASE, {"type_map": list(self.type_map), **self.options})
+            whole = apply_options(BASE, {**self.options, "type_map": list(self.type_map)})
             return {key: whole[key] for key in ("type_map", "descriptor", "fitting_net")}
         return {
             "type": "pairtab", "type_map": list(self.type_map), "rcut": self.rcut, "sel": int(np.sum(self.sel)),
