@@ -99,7 +99,7 @@ int Model::widest_row() const { return (network.exchange_width() * (network.prec
 
 // The keyword `overflow` is about full lists alone: atoms that are too close are always worth a warning.
 void Model::report_warnings(const std::string& overflow) {
-  for (const dpa2_warning kind : {DPA2_WARNING_OVERFLOW, DPA2_WARNING_CLOSE_PAIR}) {
+  for (const dpa2_warning kind : {DPA2_WARNING_OVERFLOW, DPA2_WARNING_CLOSE_PAIR, DPA2_WARNING_CLAMP}) {
     const std::string warning = dpa2_last_warning_of(kind);
     if (warning.empty() || (kind == DPA2_WARNING_OVERFLOW && overflow == "ignore")) continue;
     if (kind == DPA2_WARNING_OVERFLOW && overflow == "error") fail(warning);

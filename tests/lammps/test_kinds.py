@@ -46,8 +46,12 @@ def prepare(folder: Path, case: KindCase) -> Golden:
     golden = load_kind(case)
     write_safetensors(folder / f"{case.name}.safetensors", ModelData(golden.config, golden.weights))
     for system in systems_here(golden):
-        box = 60.0 * np.eye(3) if system.box is None else system.box[0].reshape(3, 3)
-        coords = system.coord[0] + (30.0 if system.box is None else 0.0)
+        box, coords = np.eye(3), system.coord[0]
+        if system.box is None:
+            half = float(np.abs(coords).max()) + 5.0
+            box, coords = 2.0 * half * box, coords + half
+        else:
+            box = system.box[0].reshape(3, 3)
         types = np.where(system.atype < 0, len(golden.config["type_map"]), system.atype)
         masses = [12.0] * (len(golden.config["type_map"]) + 1)
         Cluster(f"{case.name}_{system.name}", box, coords, types, masses).write(folder)
@@ -125,7 +129,9 @@ def test_combinations(tmp_path: Path, division: str) -> None:
         virial = of_deepmd["virial"].reshape(3, 3) * NKTV2P
         centroid = -found.centroid.sum(axis=0)
         assert difference(centroid[:6], np.array([virial[index] for index in ORDER])) < 1e-10, name
-        assert difference(found.pressure * found.volume, np.array([virial[index] for index in ORDER])) < 1e-10, name
+        symmetric = 0.5 * (virial + virial.T)  # environments are not scaled alike in all directions: the virial is not
+        pressure = found.pressure * found.volume
+        assert difference(pressure, np.array([symmetric[index] for index in ORDER])) < 1e-10, name
 
 
 @pytest.mark.parametrize("division", needs.mostly_slow(DIVISIONS, {"4 ranks, newton off"}))
@@ -185,11 +191,11 @@ def test_a_pair_below_the_table_ends_all_ranks(tmp_path: Path, kind: str, ranks:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_an_atom_that_gets_the_table_far_from_all_is_a_warning(tmp_path: Path, ranks: int) -> None:
-    """deepmd-kit's clamp: said once for a model."""
+    """Where deepmd-kit's switch is clamped: said once for a model."""
     (case,) = [case for case in COMBINATIONS if case.name == "zbl"]
     golden = prepare(tmp_path, case)
     (system,) = [s for s in systems_here(golden) if s.name == "sparse"]
     place, _, words = setup(case, golden, system, "on")
     place.style, place.coeff = f"dpa2 {case.name}.safetensors", [f"pair_coeff * * {words}"]
     said = succeed(tmp_path, [*place.lines(), "run 2"], ranks)
-    assert said.count("nearest neighbour") == 1
+    assert said.count("its energy is then the pair table's") == 1
