@@ -134,7 +134,7 @@ def test_combinations(tmp_path: Path, division: str) -> None:
         assert difference(pressure, np.array([symmetric[index] for index in ORDER])) < 1e-10, name
 
 
-@pytest.mark.parametrize("division", needs.mostly_slow(DIVISIONS, {"4 ranks, newton off"}))
+@pytest.mark.parametrize("division", needs.mostly_slow(DIVISIONS, {"2 ranks"}))
 def test_combinations_in_any_division_of_space(tmp_path: Path, division: str) -> None:
     script: list[str] = []
     for system in systems():

@@ -27,6 +27,7 @@ from lammps_runs import (
     tensors,
 )
 from lammps_runs import prepare as prepare_energies
+from pages import code_blocks
 
 SYSTEM = next(system for system in systems() if system.name == "orthogonal")
 COLUMNS = {"dipole": 3, "polar": 9}
@@ -103,7 +104,7 @@ PAIRS: dict[str, tuple[dict[str, object], list[str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("newton", ["on", "off"])
+@pytest.mark.parametrize("newton", ["on", pytest.param("off", marks=pytest.mark.slow)])
 def test_any_pair_style(folder: Path, newton: str) -> None:
     script: list[str] = []
     for k, (words, after) in enumerate(PAIRS.values()):
@@ -215,6 +216,29 @@ def test_atoms_that_move(folder: Path, ranks: int) -> None:
         start = start if start.size else atoms
         end = atoms
     assert np.abs(end[:, 2:5] - start[:, 2:5]).max() > 0.4  # twice half of the skin: lists were new on the way
+
+
+def test_the_page_on_spectra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lines run in LAMMPS, and its code finds the wavenumber of an oscillation."""
+    monkeypatch.chdir(folder)
+    Cluster("two", SYSTEM.box, SYSTEM.coords, SYSTEM.types % 2, (16.0, 1.0)).write(folder)
+    (lines,), (code,) = code_blocks("docs/lammps.md", "lammps"), code_blocks("docs/lammps.md", "python")
+    setup = Setup("two", style="lj/cut 1.9", coeff=["pair_coeff * * 0.1 1.7"], after_box=[REACH])
+    script = [*setup.lines(), *lines.splitlines(), "timestep 0.0005", "velocity all create 300 1", "fix 1 all nve"]
+    succeed(folder, [*script, "run 80"])
+    written = np.loadtxt("dipole.dat")
+    assert written.shape == (21, 4)
+    start = by_python("dipole", Cluster("two", SYSTEM.box, SYSTEM.coords, SYSTEM.types % 2))
+    assert np.abs(written[0, 1:] - start.sum(axis=0)).max() < 1e-4 * np.abs(start).sum()
+    names: dict[str, np.ndarray] = {}
+    exec(code, names)
+    assert names["spectrum"].shape == names["wavenumber"].shape == (11,)
+
+    time = 2e-15 * np.arange(4000)
+    wave = np.cos(2 * np.pi * 2.99792458e10 * 1650.0 * time)
+    np.savetxt("dipole.dat", np.column_stack([np.arange(4000), 0.2 * wave, 3.0 + 0.1 * wave, -wave]))
+    exec(code, names)
+    assert abs(names["wavenumber"][np.argmax(names["spectrum"])] - 1650.0) < 3.0
 
 
 @pytest.mark.parametrize(
