@@ -2,6 +2,7 @@
 // in a fixed order: lanes take edges in turns, and add up in pairs. Of an evaluation that failed, everything is not a number.
 #include "cuda/assemble.hpp"
 #include "cuda/block.cuh"
+#include "cuda/counted.cuh"
 
 using namespace dpa2;
 
@@ -14,10 +15,26 @@ __device__ __forceinline__ double not_a_number() {
 
 __device__ __forceinline__ bool has_failed(const int* flag) { return flag != nullptr && *flag != 0; }
 
-/// The sum over a warp, in every lane.
-__device__ __forceinline__ double sum_of_warp(double v) {
-  for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(FULL_MASK, v, step);
-  return v;
+/// The sum of f(i) over i < n by a block of totals_threads; of thread 0.
+template <class F>
+__device__ __forceinline__ double sum_of_block(double* partial, int n, const F& f) {
+  const int t = threadIdx.x;
+  // Eight numbers of every thread are on their way at a time.
+  constexpr int TOGETHER = 8;
+  double sums[TOGETHER] = {};
+  for (int first = t; first < n; first += TOGETHER * cuda::totals_threads)
+#pragma unroll
+    for (int x = 0; x < TOGETHER; ++x) {
+      const int i = first + x * cuda::totals_threads;
+      if (i < n) sums[x] += f(i);
+    }
+  partial[t] = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+  __syncthreads();
+  for (int half = cuda::totals_threads / 2; half > 0; half /= 2) {
+    if (t < half) partial[t] += partial[t + half];
+    __syncthreads();
+  }
+  return partial[0];
 }
 
 /// The atom of this warp.
@@ -63,10 +80,10 @@ extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) assemble(co
   if (lane != 0) return;
   const double wrong = failed ? not_a_number() : 0.0;
   if (a.force != nullptr)
-    for (int k = 0; k < 3; ++k) a.force[3LL * i + k] = f[k] + wrong;
+    for (int k = 0; k < 3; ++k) a.force[3LL * a.components * i + k] = f[k] + wrong;
   for (int k = 0; k < 9; ++k) {
     if (a.virial != nullptr && i < a.ends.centres) a.virial[9LL * i + k] = own[k] + wrong;
-    if (a.atom_virial != nullptr) a.atom_virial[9LL * i + k] = 0.5 * (own[k] + other[k]) + wrong;
+    if (a.atom_virial != nullptr) a.atom_virial[9LL * a.components * i + k] = 0.5 * (own[k] + other[k]) + wrong;
   }
 }
 
@@ -90,7 +107,7 @@ extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) assemble_de
   for (int k = 0; k < 3; ++k) sum[k] = sum_of_warp(sum[k]);
   if (lane < 3) {
     const double value = lane == 0 ? sum[0] : lane == 1 ? sum[1] : sum[2];
-    a.atom_virial[9LL * i + 3 * lane + l] = failed ? not_a_number() : value;
+    a.atom_virial[9LL * a.components * i + 3 * lane + l] = failed ? not_a_number() : value;
   }
 }
 
@@ -108,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) in_box(cons
 
 extern "C" __global__ void __launch_bounds__(cuda::assemble_threads) coordinate(const cuda::CoordinateArgs a) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < a.centres) a.out[i] = a.wrapped[3LL * i + a.axis];
+  if (i < a.centres) a.out[i] = a.weights != nullptr ? a.weights[i] * a.wrapped[3LL * i + a.axis] : a.wrapped[3LL * i + a.axis];
 }
 
 // Block (frame, column).
@@ -119,28 +136,25 @@ extern "C" __global__ void __launch_bounds__(cuda::totals_threads, 2) totals(con
   if (energy ? a.atom_energy == nullptr : a.virial == nullptr) return;
   const int width = energy ? 1 : 9;
   const double* in = row_of(energy ? a.atom_energy : a.virials + c, frame * a.per_frame, width);
-  // Eight numbers of every thread are on their way at a time.
-  constexpr int TOGETHER = 8;
-  double sums[TOGETHER] = {};
-  for (int first = t; first < a.per_frame; first += TOGETHER * cuda::totals_threads)
-#pragma unroll
-    for (int x = 0; x < TOGETHER; ++x) {
-      const int i = first + x * cuda::totals_threads;
-      if (i < a.per_frame) sums[x] += in[static_cast<long long>(i) * width];
-    }
-  partial[t] = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-  __syncthreads();
-  for (int half = cuda::totals_threads / 2; half > 0; half /= 2) {
-    if (t < half) partial[t] += partial[t + half];
-    __syncthreads();
-  }
-  const double total = failed ? not_a_number() : partial[0];
+  const double sum = sum_of_block(partial, a.per_frame, [&](int i) { return in[static_cast<long long>(i) * width]; });
+  const double total = failed ? not_a_number() : sum;
   if (energy && failed)
     for (int i = t; i < a.per_frame; i += cuda::totals_threads) row_of(a.atom_energy, frame * a.per_frame, 1)[i] = not_a_number();
   if (t != 0) return;
   if (energy) {
     if (a.energy != nullptr) a.energy[frame] = total;
   } else {
-    a.virial[9LL * frame + c] = total;
+    a.virial[9LL * a.components * frame + c] = total;
   }
+}
+
+// Block (frame, column) of values that have any number of columns.
+extern "C" __global__ void __launch_bounds__(cuda::totals_threads, 2) value_totals(const cuda::ValueTotalsArgs a) {
+  __shared__ double partial[cuda::totals_threads];
+  const int frame = blockIdx.x / a.width, c = blockIdx.x % a.width, first = frame * a.per_frame;
+  const double* in = row_of(a.values + c, first, a.width);
+  double total = sum_of_block(partial, a.per_frame, [&](int i) { return in[static_cast<long long>(i) * a.width]; });
+  if (a.mean != 0)
+    total /= sum_of_block(partial, a.per_frame, [&](int i) { return counts(a.given_types, a.types, a.counted, first + i) ? 1.0 : 0.0; });
+  if (threadIdx.x == 0) a.out[static_cast<long long>(frame) * a.width + c] = has_failed(a.failed) ? not_a_number() : total;
 }

@@ -17,6 +17,12 @@ __device__ __forceinline__ real warp_sum(real v) {
   return v;
 }
 
+/// The same of numbers in double.
+__device__ __forceinline__ double sum_of_warp(double v) {
+  for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(FULL_MASK, v, step);
+  return v;
+}
+
 /// The sum over `parts` neighbouring lanes (a power of two), in each of them; all lanes of the warp take part.
 __device__ __forceinline__ real part_sum(real v, int parts) {
   for (int step = parts / 2; step > 0; step /= 2) v += __shfl_xor_sync(FULL_MASK, v, step);

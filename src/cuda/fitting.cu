@@ -1,5 +1,6 @@
 // The fitting network (theory 9.1, 12.2): hidden layers with skip and idt, atomic energies, and their gradient with respect to g1.
 #include "cuda/activation.cuh"
+#include "cuda/counted.cuh"
 #include "cuda/failed.cuh"
 #include "cuda/fitting.hpp"
 #include "cuda/product.cuh"
@@ -43,11 +44,6 @@ struct ExtraRows {
     return {&e, i, beyond < 0 ? i / e.per_frame : e.naparam > 0 ? beyond / e.per_frame : beyond};
   }
 };
-
-/// Whether an atom has an energy. What the caller gives as a type need not be one: only its sign is looked at.
-__device__ __forceinline__ bool counts(const int* given_types, const int* types, const int* counted, int i) {
-  return given_types[i] >= 0 && counted[types[i]] != 0;
-}
 
 /// The gradient of the last layer's results: the seed of the atom times the row of weights.
 struct SeedRows {

@@ -45,5 +45,8 @@ extern "C" __global__ void __launch_bounds__(128) rotation_seeds(const cuda::Rot
   const double* seed = row_of(p.seed, i, 3 * p.n2);
   real* dC = row_of(p.dC, i, 3 * p.n2);
   for (int c = threadIdx.x % 32; c < p.n2; c += 32)
-    for (int x = 0; x < 3; ++x) dC[x * p.n2 + c] = real(seed[3 * c + x]);
+    for (int x = 0; x < 3; ++x) {
+      const real value = real(seed[3 * c + x]);
+      dC[x * p.n2 + c] = p.accumulate != 0 ? dC[x * p.n2 + c] + value : value;
+    }
 }

@@ -43,15 +43,17 @@ struct RotationArgs {
 };
 static_assert(sizeof(RotationArgs<float>) == 32 && sizeof(RotationArgs<double>) == 32, "fixed-width");
 
-/// dC = the seeds of rotation matrices
+/// dC = or += the seeds of rotation matrices
 template <class T>
 struct RotationSeedsArgs {
   T* dC;               // (rows, 3, n2)
   const double* seed;  // (rows, n2, 3)
   int rows;
   int n2;
+  int accumulate;  // 1: +=
+  int unused;
 };
-static_assert(sizeof(RotationSeedsArgs<float>) == 24 && sizeof(RotationSeedsArgs<double>) == 24, "fixed-width");
+static_assert(sizeof(RotationSeedsArgs<float>) == 32 && sizeof(RotationSeedsArgs<double>) == 32, "fixed-width");
 
 }  // namespace cuda
 }  // namespace dpa2

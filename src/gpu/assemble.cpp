@@ -25,12 +25,13 @@ void Assemble<T>::run(Queue& queue, const Frame& frame, const T* gamma, const Re
   double* virials = nullptr;
   if (gamma != nullptr) {
     if (results.virial != nullptr) virials = queue.take<double>("virials of centres", std::int64_t{9} * frame.centres);
-    const cuda::AssembleArgs<T> args{results.force, virials, results.atom_virial, gamma, ends_of(frame)};
+    const cuda::AssembleArgs<T> args{results.force, virials, results.atom_virial, gamma, ends_of(frame), results.components, 0};
     queue.launch(assemble_, blocks_of(frame.atoms, cuda::assemble_atoms), cuda::assemble_threads, 0, args);
   }
   const cuda::TotalsArgs args{results.energy,      virials != nullptr ? results.virial : nullptr,
                               results.atom_energy, virials,
-                              frame.failed,        frame.centres / frame.frames};
+                              frame.failed,        frame.centres / frame.frames,
+                              results.components};
   if (args.virial != nullptr || args.atom_energy != nullptr)
     queue.launch(totals_, std::int64_t{cuda::totals_columns} * frame.frames, cuda::totals_threads, 0, args);
   queue.release(virials);
@@ -43,15 +44,17 @@ void Assemble<T>::in_box(Queue& queue, const Frame& frame, const double* coords,
 }
 
 template <class T>
-void Assemble<T>::coordinate(Queue& queue, const Frame& frame, int axis, const double* wrapped, double* seed) const {
-  const cuda::CoordinateArgs args{seed, wrapped, frame.centres, axis};
+void Assemble<T>::coordinate(Queue& queue, const Frame& frame, int axis, const double* wrapped, const double* weights,
+                             double* seed) const {
+  const cuda::CoordinateArgs args{seed, wrapped, weights, frame.centres, axis};
   queue.launch(coordinate_, blocks_of(frame.centres, cuda::assemble_threads), cuda::assemble_threads, 0, args);
 }
 
 template <class T>
 void Assemble<T>::deepmd(Queue& queue, const Frame& frame, int axis, const double* wrapped, const T* seeded, const T* plain,
-                         double* atom_virial) const {
-  const cuda::AssembleDeepmdArgs<T> args{atom_virial, seeded, plain, wrapped, frame.master.centre, ends_of(frame), axis};
+                         const Results& results) const {
+  const cuda::AssembleDeepmdArgs<T> args{results.atom_virial, seeded, plain, wrapped, frame.master.centre, ends_of(frame), axis,
+                                         results.components};
   queue.launch(deepmd_, blocks_of(frame.atoms, cuda::assemble_atoms), cuda::assemble_threads, 0, args);
 }
 

@@ -8,11 +8,12 @@
 
 namespace dpa2::gpu {
 
-/// What is wanted; null: not wanted.
+/// What is wanted; null: not wanted. Forces and virials are of one component of several, whose rows lie between the rows.
 struct Results {
-  double* force = nullptr;        ///< (atoms, 3)
-  double* virial = nullptr;       ///< (frames, 9)
-  double* atom_virial = nullptr;  ///< (atoms, 9) half of each edge's share to either end
+  double* force = nullptr;        ///< (atoms, [components], 3)
+  double* virial = nullptr;       ///< (frames, [components], 9)
+  double* atom_virial = nullptr;  ///< (atoms, [components], 9) half of each edge's share to either end
+  int components = 1;
   double* energy = nullptr;       ///< (frames)
   double* atom_energy = nullptr;  ///< (centres) is read, and becomes NaN where the frame has failed
 };
@@ -27,11 +28,11 @@ class Assemble {
 
   /// wrapped (centres, 3) = the atoms in the boxes as they were given.
   void in_box(Queue& queue, const Frame& frame, const double* coords, const cuda::GivenBox* boxes, double* wrapped) const;
-  /// seed (centres) = that coordinate: the weights of atomic energies whose gradient `deepmd` takes.
-  void coordinate(Queue& queue, const Frame& frame, int axis, const double* wrapped, double* seed) const;
-  /// Columns 3 k + axis of atom_virial (atoms, 9) as deepmd-kit defines it, from the gradients with these weights and without.
+  /// seed (centres) = that coordinate: the weights of what atoms have whose gradient `deepmd` takes; times `weights`, unless null.
+  void coordinate(Queue& queue, const Frame& frame, int axis, const double* wrapped, const double* weights, double* seed) const;
+  /// Columns 3 k + axis of results.atom_virial as deepmd-kit defines it, from the gradients with these weights and without.
   void deepmd(Queue& queue, const Frame& frame, int axis, const double* wrapped, const T* seeded, const T* plain,
-              double* atom_virial) const;
+              const Results& results) const;
 
  private:
   Function assemble_, deepmd_, in_box_, coordinate_, totals_;

@@ -70,6 +70,7 @@ void EngineOf<T>::check_input(const Input& input, const Request& request) const 
   if (rows * std::max<std::int64_t>(sel, 1) >= most)
     throw invalid_input(rows, " atoms with up to ", sel, " neighbours are more than one device can number: evaluate fewer at once");
   if ((request.atom_virial || request.deepmd_virial) && !request.forces) throw internal_error("atomic virials come with forces");
+  if (request.forces && !request.vjp && network_->shape().components == 0) throw internal_error("the model has no forces");
 }
 
 template <class T>
@@ -82,8 +83,9 @@ void EngineOf<T>::empty(const Input& input, const Output& out) const {
     else
       std::fill_n(at, n, 0.0);
   };
-  zero(out.energy, static_cast<std::size_t>(input.frames));
-  zero(out.virial, 9 * static_cast<std::size_t>(input.frames));
+  const std::size_t frames = static_cast<std::size_t>(input.frames);
+  zero(out.value, frames * width());
+  zero(out.virial, 9 * frames * components(request));
 }
 
 template <class T>
@@ -236,18 +238,20 @@ void EngineOf<T>::plan(Program& p, const Call& call) {
   }
   in.fparam = in.layout.add(doubles(input.fparam != nullptr, frames * static_cast<std::size_t>(config_.fitting.numb_fparam)));
   in.aparam = in.layout.add(doubles(input.aparam != nullptr, count(input, static_cast<std::size_t>(config_.fitting.numb_aparam))));
-  in.seed_energy = in.layout.add(doubles(input.seed_energy != nullptr, count(input, 1)));
+  in.weights = in.layout.add(doubles(input.weights != nullptr, count(input, 1)));
+  in.seed_head = in.layout.add(doubles(input.seed_head != nullptr, count(input, width())));
   in.seed_descriptor = in.layout.add(doubles(input.seed_descriptor != nullptr, count(input, dim)));
   in.seed_rot_mat = in.layout.add(doubles(input.seed_rot_mat != nullptr, count(input, 3 * n2)));
   OutputLayout out;
   out.status = out.layout.add(sizeof(cuda::SearchStatus) + frames * sizeof(cuda::SystemStatus));
   out.status_bytes = out.layout.bytes();
   const bool forces = request.forces || request.vjp;
-  out.energy = out.layout.add(doubles(request.energy, frames));
-  out.atom_energy = out.layout.add(doubles(request.energy, count(input, 1)));
-  out.force = out.layout.add(doubles(forces, count_all(input, 3)));
-  out.virial = out.layout.add(doubles(forces, 9 * frames));
-  out.atom_virial = out.layout.add(doubles(request.atom_virial || request.deepmd_virial, count_all(input, 9)));
+  const std::size_t each = components(request);
+  out.value = out.layout.add(doubles(request.values && network_->shape().total, frames * width()));
+  out.atom_value = out.layout.add(doubles(request.values, count(input, width())));
+  out.force = out.layout.add(doubles(forces, count_all(input, 3 * each)));
+  out.virial = out.layout.add(doubles(forces, 9 * frames * each));
+  out.atom_virial = out.layout.add(doubles(request.atom_virial || request.deepmd_virial, count_all(input, 9 * each)));
   out.descriptor = out.layout.add(doubles(request.descriptor, count(input, dim)));
   out.rot_mat = out.layout.add(doubles(request.rot_mat, count(input, 3 * n2)));
   p.in = in;
@@ -288,12 +292,13 @@ void EngineOf<T>::enqueue_network(Queue& queue, const Program& p, const Frame& f
   given.boxes = piece<const cuda::GivenBox>(in, p.in.boxes);
   given.fparam = piece<const double>(in, p.in.fparam);
   given.aparam = piece<const double>(in, p.in.aparam);
-  given.seed_energy = piece<const double>(in, p.in.seed_energy);
+  given.weights = piece<const double>(in, p.in.weights);
+  given.seed_head = piece<const double>(in, p.in.seed_head);
   given.seed_descriptor = piece<const double>(in, p.in.seed_descriptor);
   given.seed_rot_mat = piece<const double>(in, p.in.seed_rot_mat);
   Output results;
-  results.energy = piece<double>(out, p.out.energy);
-  results.atom_energy = piece<double>(out, p.out.atom_energy);
+  results.value = piece<double>(out, p.out.value);
+  results.atom_value = piece<double>(out, p.out.atom_value);
   results.force = piece<double>(out, p.out.force);
   results.virial = piece<double>(out, p.out.virial);
   results.atom_virial = piece<double>(out, p.out.atom_virial);
@@ -402,7 +407,8 @@ void EngineOf<T>::bring_in(const Program& p, const Call& call, Handle stream, bo
     }
     copy(p.in.fparam, input.fparam, frames * static_cast<std::size_t>(config_.fitting.numb_fparam) * d, host);
     copy(p.in.aparam, input.aparam, count(input, static_cast<std::size_t>(config_.fitting.numb_aparam) * d), host);
-    copy(p.in.seed_energy, input.seed_energy, count(input, d), host);
+    copy(p.in.weights, input.weights, count(input, d), host);
+    copy(p.in.seed_head, input.seed_head, count(input, width() * d), host);
     copy(p.in.seed_descriptor, input.seed_descriptor, count(input, dim * d), host);
     copy(p.in.seed_rot_mat, input.seed_rot_mat, count(input, 3 * static_cast<std::size_t>(network_->n2()) * d), host);
   };

@@ -33,11 +33,11 @@ struct Hooks {
 
 /// What is wanted of an evaluation.
 struct Request {
-  bool energy = true;  ///< energy and atomic energies
-  bool forces = false;
+  bool values = true;   ///< what the model computes for atoms and of them for the frame: energies, dipoles, ...
+  bool forces = false;  ///< minus the derivatives of the frame's value, of each of its components; only where it has any
   bool atom_virial = false, deepmd_virial = false;  ///< one of them, with forces
   bool descriptor = false, rot_mat = false;
-  bool vjp = false;  ///< forces and virial are those of the seeds; no energies
+  bool vjp = false;  ///< forces and virial are those of the seeds, of one component; no values
 };
 
 /// The atoms that other processes own (theory 13); of the host, of one system that is open in all directions. Without an exchange
@@ -60,19 +60,21 @@ struct Input {
   std::array<bool, 3> pbc{};
   const double* fparam = nullptr;           ///< (frames, numb_fparam) or null
   const double* aparam = nullptr;           ///< (frames, atoms, numb_aparam) or null
-  const double* seed_energy = nullptr;      ///< (frames, atoms) or null
+  const double* weights = nullptr;    ///< (frames, atoms) or null: ones. Forces are of the sum of the atoms' values with these weights
+  const double* seed_head = nullptr;  ///< (frames, atoms, width) or null
   const double* seed_descriptor = nullptr;  ///< (frames, atoms, descriptor_dim) or null
   const double* seed_rot_mat = nullptr;     ///< (frames, atoms, n2, 3) or null
   const Ghosts* ghosts = nullptr;           ///< of a part of a system, arrays of the host; null: atoms is all there is
 };
 
-/// Where results go, all of the side where the input is; null: not wanted.
+/// Where results go, all of the side where the input is; null: not wanted. Of energies width and components are 1; of a dipole 3; other
+/// kinds have no components, and those without a value of the frame leave it alone.
 struct Output {
-  double* energy = nullptr;       ///< (frames)
-  double* atom_energy = nullptr;  ///< (frames, atoms)
-  double* force = nullptr;        ///< (frames, atoms, 3); with rows of ghosts where there are any, like atom_virial
-  double* virial = nullptr;       ///< (frames, 9)
-  double* atom_virial = nullptr;  ///< (frames, atoms, 9)
+  double* value = nullptr;        ///< (frames, width) the frame's
+  double* atom_value = nullptr;   ///< (frames, atoms, width)
+  double* force = nullptr;        ///< (frames, atoms, components, 3); with rows of ghosts where there are any, like atom_virial
+  double* virial = nullptr;       ///< (frames, components, 9)
+  double* atom_virial = nullptr;  ///< (frames, atoms, components, 9)
   double* descriptor = nullptr;   ///< (frames, atoms, descriptor_dim)
   double* rot_mat = nullptr;      ///< (frames, atoms, n2, 3)
 };

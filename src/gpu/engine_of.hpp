@@ -53,6 +53,11 @@ class EngineOf final : public Engine {
     std::vector<Remarks>* remarks;
   };
 
+  /// Numbers of an atom's value, and of what has forces.
+  [[nodiscard]] std::size_t width() const { return static_cast<std::size_t>(network_->shape().width); }
+  [[nodiscard]] std::size_t components(const Request& request) const {
+    return request.vjp ? 1 : static_cast<std::size_t>(network_->shape().components);
+  }
   void check_input(const Input& input, const Request& request) const;
   void empty(const Input& input, const Output& out) const;
   /// `failures`: how often lists did not fit.

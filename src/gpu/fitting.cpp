@@ -8,10 +8,9 @@ template <class T>
 Fitting<T>::Fitting(const Folded& folded, const Config& config, Loader& loader)
     : hidden_(loader, "fitting.cu", "fitting_hidden", activation_defines(folded.fitting.act), sizeof(T)),
       backward_(loader, "fitting.cu", "fitting_hidden_backward", activation_defines(folded.fitting.act), sizeof(T)),
-      energy_(loader.function("fitting.cu", "fitting_energy", activation_defines(folded.fitting.act))),
       n1_(config.repformer.g1_dim),
       last_(n1_),
-      b_out_(static_cast<T>(folded.fitting.out.b(0, 0))),
+      width_(folded.fitting.out.w.cols),
       vacuum_(folded.head.vacuum) {
   const FoldedFitting& fitting = folded.fitting;
   cuda::FittingExtra<T>& c = constants_;
@@ -42,11 +41,22 @@ Fitting<T>::Fitting(const Folded& folded, const Config& config, Loader& loader)
     layer.idt = loader.upload<T>(hidden.idt);
     layers_.push_back(layer);
   }
-  w_out_ = loader.upload<T>(fitting.out.w);
-  bias_ = loader.upload<double>(folded.head.bias);
   std::vector<int> counted;
   for (const double value : folded.head.counted.a) counted.push_back(value != 0.0 ? 1 : 0);
   counted_ = loader.uploaded(counted);
+  if (config.fitting.type == FittingType::ener) {
+    bias_ = loader.upload<double>(folded.head.bias);
+    energy_ = loader.function("fitting.cu", "fitting_energy", activation_defines(fitting.act));
+    w_out_ = loader.upload<T>(fitting.out.w);
+    b_out_ = static_cast<T>(fitting.out.b(0, 0));
+    return;
+  }
+  // The last layer is one without activation.
+  last_layer_.emplace(loader, "fitting.cu", "fitting_hidden", activation_defines({}), sizeof(T));
+  last_backward_.emplace(folded.descriptor.act, loader);
+  out_ = upload_both<T>(rows(fitting.out.w, 0, 1, last_), loader);
+  out_b_ = loader.upload<T>(fitting.out.b);
+  if (layers_.empty() && c.width > 0) out_extra_w_ = loader.upload<T>(packed(rows(fitting.out.w, n1_, 1, c.width)));
 }
 
 template <class T>
@@ -68,13 +78,10 @@ cuda::FittingExtra<T> Fitting<T>::extra(const Frame& frame, const double* fparam
 }
 
 template <class T>
-typename Fitting<T>::Kept Fitting<T>::forward(Queue& queue, const Frame& frame, double* energy, const T* g1, const double* fparam,
+typename Fitting<T>::Input Fitting<T>::hidden(Queue& queue, const Frame& frame, Kept& kept, const T* g1, const double* fparam,
                                               const double* aparam, bool gradient) const {
-  Kept kept;
   const int all = frame.centres + vacuum_rows(frame);
-  T* y = nullptr;  // of the layer before
-  cuda::FittingExtra<T> beside = extra(frame, fparam, aparam);
-  int given = frame.centres;
+  Input input{g1, nullptr, frame.centres, extra(frame, fparam, aparam)};
   for (const Layer& layer : layers_) {
     const std::int64_t size = static_cast<std::int64_t>(all) * layer.out;
     cuda::FittingHiddenArgs<T> args{};
@@ -83,38 +90,69 @@ typename Fitting<T>::Kept Fitting<T>::forward(Queue& queue, const Frame& frame, 
       args.slope = queue.take<T>("slopes of a fitting layer", size);
       kept.slopes.push_back(args.slope);
     }
-    args.x = y != nullptr ? y : g1;
+    args.x = input.y;
     args.w = layer.w;
     args.extra_w = layer.extra_w;
     args.b = layer.b;
     args.idt = layer.idt;
-    args.extra = beside;
+    args.extra = input.beside;
     args.rows = all;
-    args.given = given;
+    args.given = input.given;
     args.in = layer.in;
     args.out = layer.out;
     args.skip = layer.skip;
     hidden_.launch(queue, all, cuda::product_tiles(layer.out), args);
-    queue.release(y);
-    y = args.y;
-    given = all;
-    beside.width = 0;
+    queue.release(input.taken);
+    input.y = input.taken = args.y;
+    input.given = all;
+    input.beside.width = 0;
   }
+  return input;
+}
+
+template <class T>
+typename Fitting<T>::Kept Fitting<T>::forward(Queue& queue, const Frame& frame, double* energy, const T* g1, const double* fparam,
+                                              const double* aparam, bool gradient) const {
+  Kept kept;
+  const Input input = hidden(queue, frame, kept, g1, fparam, aparam, gradient);
   cuda::FittingEnergyArgs<T> args{};
   args.energy = energy;
-  args.y = y != nullptr ? y : g1;
+  args.y = input.y;
   args.w_out = w_out_;
   args.bias = bias_;
   args.counted = counted_;
   args.given_types = frame.given_types;
   args.failed = frame.failed;
-  args.extra = beside;
-  args.given = given;
+  args.extra = input.beside;
+  args.given = input.given;
   args.in = last_;
   args.vacuum = vacuum_ ? 1 : 0;
   args.b_out = b_out_;
-  queue.launch(energy_, blocks_of(frame.centres, cuda::fitting_energy_threads / 32), cuda::fitting_energy_threads, 0, args);
-  queue.release(y);
+  queue.launch(*energy_, blocks_of(frame.centres, cuda::fitting_energy_threads / 32), cuda::fitting_energy_threads, 0, args);
+  queue.release(input.taken);
+  return kept;
+}
+
+template <class T>
+typename Fitting<T>::Kept Fitting<T>::numbers(Queue& queue, const Frame& frame, T*& net, const T* g1, const double* fparam,
+                                              const double* aparam, bool gradient) const {
+  Kept kept;
+  const Input input = hidden(queue, frame, kept, g1, fparam, aparam, gradient);
+  const int all = frame.centres + vacuum_rows(frame);
+  net = queue.take<T>("numbers of the fitting network", static_cast<std::int64_t>(all) * width_);
+  cuda::FittingHiddenArgs<T> args{};
+  args.y = net;
+  args.x = input.y;
+  args.w = out_.w;
+  args.extra_w = out_extra_w_;
+  args.b = out_b_;
+  args.extra = input.beside;
+  args.rows = all;
+  args.given = input.given;
+  args.in = last_;
+  args.out = width_;
+  last_layer_->launch(queue, all, cuda::product_tiles(width_), args);
+  queue.release(input.taken);
   return kept;
 }
 
@@ -126,15 +164,26 @@ void Fitting<T>::backward(Queue& queue, const Frame& frame, T* dg1, const double
   args.given_types = frame.given_types;
   args.types = frame.types;
   args.counted = counted_;
+  if (!layers_.empty()) return hidden_backward(queue, frame, dg1, args, nullptr, kept);
   args.rows = frame.centres;
-  if (layers_.empty()) {
-    args.dx = dg1;
-    args.wanted = args.in = args.out = n1_;
-    args.skip = 1;
-    backward_.launch(queue, frame.centres, cuda::product_tiles(n1_), args);
-    return;
-  }
-  T* dy = nullptr;
+  args.dx = dg1;
+  args.wanted = args.in = args.out = n1_;
+  args.skip = 1;
+  backward_.launch(queue, frame.centres, cuda::product_tiles(n1_), args);
+}
+
+template <class T>
+void Fitting<T>::numbers_backward(Queue& queue, const Frame& frame, T* dg1, const T* dnet, const Kept& kept) const {
+  if (layers_.empty()) return last_backward_->backward(queue, frame.centres, dg1, dnet, out_, false);
+  T* dy = queue.take<T>("gradient of a fitting layer", static_cast<std::int64_t>(frame.centres) * last_);
+  last_backward_->backward(queue, frame.centres, dy, dnet, out_, false);
+  hidden_backward(queue, frame, dg1, {}, dy, kept);
+}
+
+template <class T>
+void Fitting<T>::hidden_backward(Queue& queue, const Frame& frame, T* dg1, cuda::FittingBackwardArgs<T> args, T* dy,
+                                 const Kept& kept) const {
+  args.rows = frame.centres;
   for (std::size_t l = layers_.size(); l-- > 0;) {
     const Layer& layer = layers_[l];
     T* dx = l > 0 ? queue.take<T>("gradient of a fitting layer", static_cast<std::int64_t>(frame.centres) * layer.in) : dg1;
@@ -150,11 +199,6 @@ void Fitting<T>::backward(Queue& queue, const Frame& frame, T* dg1, const double
     queue.release(dy);
     dy = dx;
   }
-}
-
-template <class T>
-void Fitting<T>::release(Queue& queue, const Kept& kept) const {
-  for (T* slope : kept.slopes) queue.release(slope);
 }
 
 template class Fitting<float>;

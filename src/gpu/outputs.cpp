@@ -39,8 +39,8 @@ void Outputs<T>::descriptor_seeds(Queue& queue, const Frame& frame, T* dg1, cons
 }
 
 template <class T>
-void Outputs<T>::rotation_seeds(Queue& queue, const Frame& frame, T* dC, const double* seed) const {
-  launch(queue, rotation_seeds_, cuda::RotationSeedsArgs<T>{dC, seed, frame.centres, n2_});
+void Outputs<T>::rotation_seeds(Queue& queue, const Frame& frame, T* dC, const double* seed, bool accumulate) const {
+  launch(queue, rotation_seeds_, cuda::RotationSeedsArgs<T>{dC, seed, frame.centres, n2_, accumulate ? 1 : 0, 0});
 }
 
 template class Outputs<float>;

@@ -19,8 +19,8 @@ class Outputs {
   void rotation(Queue& queue, const Frame& frame, double* out, const T* C) const;
   /// dg1 (centres, n1) = or += the share of seed (centres, descriptor_dim)
   void descriptor_seeds(Queue& queue, const Frame& frame, T* dg1, const double* seed, bool accumulate) const;
-  /// dC (centres, 3, n2) = that of seed (centres, n2, 3)
-  void rotation_seeds(Queue& queue, const Frame& frame, T* dC, const double* seed) const;
+  /// dC (centres, 3, n2) = or += that of seed (centres, n2, 3)
+  void rotation_seeds(Queue& queue, const Frame& frame, T* dC, const double* seed, bool accumulate) const;
 
  private:
   template <class Args>

@@ -19,7 +19,7 @@ struct ProgramKey {
   int frames = 0, atoms = 0;
   int ghosts = -1;  ///< -1: not a part of a system
   int request = 0;  ///< bits of Request
-  int given = 0;    ///< bits: fparam, aparam, the three seeds, a box
+  int given = 0;    ///< bits: fparam, aparam, weights, the three seeds, numbers of atoms
   int pbc = 0;      ///< bits
 
   friend bool operator==(const ProgramKey& a, const ProgramKey& b) {
@@ -65,15 +65,15 @@ struct InputLayout {
   std::int64_t cells = -1;     ///< SearchInput of every frame; always from the host
   std::int64_t boxes = -1;     ///< GivenBox of every frame, likewise
   std::size_t host_bytes = 0;  ///< the part before the arrays that may come from the device
-  std::int64_t coords = -1, types = -1, ids = -1, pad_type = -1, fparam = -1, aparam = -1, seed_energy = -1, seed_descriptor = -1,
-               seed_rot_mat = -1;
+  std::int64_t coords = -1, types = -1, ids = -1, pad_type = -1, fparam = -1, aparam = -1, weights = -1, seed_head = -1,
+               seed_descriptor = -1, seed_rot_mat = -1;
 };
 
 /// Of what it writes: the status comes first.
 struct OutputLayout {
   Layout layout;
   std::size_t status_bytes = 0;
-  std::int64_t status = -1, energy = -1, atom_energy = -1, force = -1, virial = -1, atom_virial = -1, descriptor = -1, rot_mat = -1;
+  std::int64_t status = -1, value = -1, atom_value = -1, force = -1, virial = -1, atom_virial = -1, descriptor = -1, rot_mat = -1;
 };
 
 /// A graph that was instantiated, and the addresses that it was captured with.

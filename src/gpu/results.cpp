@@ -23,12 +23,12 @@ bool EngineOf<T>::host_results(Program& p, const Call& call, Handle stream) {
   const auto take = [&](double* to, std::int64_t offset, std::size_t n) {
     if (to != nullptr && offset >= 0 && n > 0) std::memcpy(to, host + offset, n * sizeof(double));
   };
-  const std::size_t frames = static_cast<std::size_t>(input.frames);
-  take(out.energy, p.out.energy, frames);
-  take(out.atom_energy, p.out.atom_energy, count(input, 1));
-  take(out.force, p.out.force, count_all(input, 3));
-  take(out.virial, p.out.virial, 9 * frames);
-  take(out.atom_virial, p.out.atom_virial, count_all(input, 9));
+  const std::size_t frames = static_cast<std::size_t>(input.frames), each = components(call.request);
+  take(out.value, p.out.value, frames * width());
+  take(out.atom_value, p.out.atom_value, count(input, width()));
+  take(out.force, p.out.force, count_all(input, 3 * each));
+  take(out.virial, p.out.virial, 9 * frames * each);
+  take(out.atom_virial, p.out.atom_virial, count_all(input, 9 * each));
   take(out.descriptor, p.out.descriptor, count(input, static_cast<std::size_t>(config_.descriptor_dim())));
   take(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(network_->n2())));
   return true;
@@ -57,12 +57,12 @@ bool EngineOf<T>::device_results(Program& p, const Call& call, Handle stream, bo
                                       n * sizeof(double), stream),
                  "handing over results on the device");
   };
-  const std::size_t frames = static_cast<std::size_t>(input.frames);
-  give(out.energy, p.out.energy, frames);
-  give(out.atom_energy, p.out.atom_energy, count(input, 1));
-  give(out.force, p.out.force, count(input, 3));
-  give(out.virial, p.out.virial, 9 * frames);
-  give(out.atom_virial, p.out.atom_virial, count(input, 9));
+  const std::size_t frames = static_cast<std::size_t>(input.frames), each = components(call.request);
+  give(out.value, p.out.value, frames * width());
+  give(out.atom_value, p.out.atom_value, count(input, width()));
+  give(out.force, p.out.force, count(input, 3 * each));
+  give(out.virial, p.out.virial, 9 * frames * each);
+  give(out.atom_virial, p.out.atom_virial, count(input, 9 * each));
   give(out.descriptor, p.out.descriptor, count(input, static_cast<std::size_t>(config_.descriptor_dim())));
   give(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(network_->n2())));
   if (capturing) return true;  // what went wrong shows as NaN
