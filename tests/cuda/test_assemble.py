@@ -35,21 +35,26 @@ class Case:
     def launch(self, kernel: str, blocks: int, threads: int, struct: str, values: Any) -> None:
         self.device.start("assemble.cu", kernel, blocks, threads, struct, values, 0, {"real": self.precision})
 
-    def assemble(self, atomic: bool = True) -> tuple[Any, Any, Any]:
+    def assemble(self, atomic: bool = True, components: int = 1) -> tuple[Any, Any, Any]:
+        """Of several components the first, in front of the rows of the others."""
         empty, edges = self.device.empty, self.edges
-        force, virial = empty((edges.atoms, 3), np.float64), empty((edges.centres, 9), np.float64)
-        atom_virial = empty((edges.atoms, 9), np.float64) if atomic else None
-        values = {"force": force, "virial": virial, "atom_virial": atom_virial, "gamma": self.gamma, "ends": self.ends}
+        force, virial = empty((edges.atoms, components, 3), np.float64), empty((edges.centres, 9), np.float64)
+        atom_virial = empty((edges.atoms, components, 9), np.float64) if atomic else None
+        values = {"force": force, "virial": virial, "atom_virial": atom_virial, "gamma": self.gamma, "ends": self.ends,
+                  "components": components, "unused": 0}  # fmt: skip
         self.launch("assemble", -(-edges.atoms // WARPS), 32 * WARPS, "AssembleArgs", values)
+        if components == 1:
+            force, atom_virial = force[:, 0], None if atom_virial is None else atom_virial[:, 0]
         return force, virial, atom_virial
 
-    def totals(self, virials: Any) -> tuple[Any, Any]:
+    def totals(self, virials: Any, components: int = 1) -> tuple[Any, Any]:
         frames = self.edges.frames
-        energy, virial = self.device.empty(frames, np.float64), self.device.empty((frames, 9), np.float64)
+        energy, virial = self.device.empty(frames, np.float64), self.device.empty((frames, components, 9), np.float64)
         values = {"energy": energy, "virial": virial if virials is not None else None, "atom_energy": self.energies,
-                  "virials": virials, "failed": self.failed, "per_frame": self.edges.centres // frames}  # fmt: skip
+                  "virials": virials, "failed": self.failed, "per_frame": self.edges.centres // frames,
+                  "components": components}  # fmt: skip
         self.launch("totals", COLUMNS * frames, 256, "TotalsArgs", values)
-        return energy, virial
+        return energy, virial[:, 0] if components == 1 else virial
 
     def shares(self) -> np.ndarray:
         return -np.einsum("ek,el->ekl", self.gamma.astype(np.float64), self.edges.d).reshape(-1, 9)
@@ -87,6 +92,20 @@ def test_forces_and_virials(name: str, precision: str) -> None:
     assert relative(total, virial.reshape(*whole, 9).sum(axis=1)) <= 1e-14
 
 
+def test_one_component_of_several() -> None:
+    """The rows of the others are left alone."""
+    case = Case(CASES["frames"], "double")
+    wanted = case.assemble()
+    force, virial, atom_virial = case.assemble(components=3)
+    np.testing.assert_array_equal(force[:, 0], wanted[0])
+    np.testing.assert_array_equal(virial, wanted[1])
+    np.testing.assert_array_equal(atom_virial[:, 0], wanted[2])
+    total = case.totals(virial, components=3)[1]
+    np.testing.assert_array_equal(total[:, 0], case.totals(virial)[1])
+    for rows in (force, atom_virial, total):
+        assert np.isnan(rows[:, 1:]).all()
+
+
 def test_totals_of_many_atoms() -> None:
     case = Case(draw_edges(4, [[0] * 3000, [0] * 3000]), "double")
     case.totals(None)
@@ -97,19 +116,21 @@ def test_totals_of_many_atoms() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_virials_of_deepmd_kit(name: str) -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_virials_of_deepmd_kit(name: str, weighted: bool) -> None:
     """-sum of (gradient with weights x - x of the end times gradient) over the edges of an atom as either end."""
     case = Case(CASES[name], "double")
+    weights = case.energies if weighted else None
     edges, x = case.edges, case.wrapped
     found = case.device.empty((edges.atoms, 9), np.float64)
     for axis in range(3):
         seed = case.device.empty(edges.centres, np.float64)
-        case.launch(
-            "coordinate", 1, 128, "CoordinateArgs", {"out": seed, "wrapped": x, "centres": edges.centres, "axis": axis}
-        )
-        np.testing.assert_array_equal(seed, x[: edges.centres, axis])
+        values = {"out": seed, "wrapped": x, "weights": weights, "centres": edges.centres, "axis": axis}
+        case.launch("coordinate", 1, 128, "CoordinateArgs", values)
+        np.testing.assert_array_equal(seed, x[: edges.centres, axis] * (1.0 if weights is None else weights))
         values = {"atom_virial": found, "seeded": case.seeded, "plain": case.gamma, "wrapped": x,
-                  "centre": edges.centre().astype(np.int32), "ends": case.ends, "axis": axis}  # fmt: skip
+                  "centre": edges.centre().astype(np.int32), "ends": case.ends, "axis": axis,
+                  "components": 1}  # fmt: skip
         case.launch("assemble_deepmd", -(-edges.atoms // WARPS), 128, "AssembleDeepmdArgs", values)
     here = x[edges.centre()]
     out = -(case.seeded[:, :, None] - here[:, None, :] * case.gamma[:, :, None])
