@@ -107,7 +107,7 @@ __device__ __forceinline__ void finish_centre(const cuda::CandidateArgs& a, int 
     if (lane == 0) {
       atomicMax(&a.notes->needed_candidates, n);
       atomicOr(&a.notes->failed, 1);
-      a.stored[i] = min(n, a.nsel);
+      a.stored[i] = min(n, a.most);
       a.repformer[i] = min(n, a.repformer_nsel);
       a.three[i] = a.use_three != 0 ? min(n, a.three_nsel) : 0;
       a.pad_repinit[i] = a.pad_three[i] = 0;
@@ -118,7 +118,7 @@ __device__ __forceinline__ void finish_centre(const cuda::CandidateArgs& a, int 
   __syncwarp(FULL_MASK);
   sort_by_warp(keys.key, n);
 
-  const int kept = min(n, a.nsel);
+  const int kept = min(n, a.most);
   const unsigned long long tolerance = static_cast<unsigned long long>(a.tolerance * a.scale);
   // Runs of distances that are equal up to rounding: by atom and image.
   for (int p = lane; p < n; p += 32) {
@@ -160,7 +160,7 @@ __device__ __forceinline__ void finish_centre(const cuda::CandidateArgs& a, int 
   if (lane != 0) return;
   cuda::SystemNotes& notes = a.systems[f];
   const int first_row = f * a.per_system, number = number_of(a.ids, i, first_row);
-  note_overflow(&notes.worst[0], number, n, a.nsel);
+  note_overflow(&notes.worst[0], number, n, a.most);
   note_overflow(&notes.worst[2], number, within_repformer, a.repformer_nsel);
   if (a.use_three != 0) note_overflow(&notes.worst[1], number, within_three, a.three_nsel);
   a.stored[i] = left;

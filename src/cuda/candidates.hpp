@@ -36,8 +36,9 @@ struct CandidateArgs {
   double scale;                 // of the keys, see key_scale()
   int index_bits;               // of the keys
   int capacity;                 // candidates of a centre
-  int kept;                     // at least min(capacity, nsel)
-  int nsel;                     // of repinit
+  int kept;                     // at least min(capacity, most)
+  int most;                     // edges of a centre
+  int nsel;                     // of repinit, which the slots without an edge are counted to
   int repformer_nsel;
   int three_nsel;
   int use_three;

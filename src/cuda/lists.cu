@@ -88,6 +88,8 @@ __device__ __forceinline__ void report_system(const cuda::FillArgs& a, int f) {
     const cuda::IncomingOut& master = a.lists.master;
     to.closest[1] = number_of(a.ids, master.j[master.start[low_word(notes.closest)]], first_row);
   }
+  to.clamped = 0;
+  to.clamped_count = 0;
   to.unused = 0;
   a.system_status[f] = to;
 }

@@ -52,9 +52,11 @@ struct SystemStatus {
   int closest[2];         // the nearest pair, or -1
   int overflow_atom[3];   // with most neighbours beyond sel: repinit, three-body, repformer
   int overflow_count[3];  // how many it has; 0: none
+  unsigned clamped;       // first_code(number) of those that math::least_weight makes take a table's energy; set later (pair_table.hpp)
+  int clamped_count;      //
   int unused;
 };
-static_assert(sizeof(SystemStatus) == 88, "the host reads it as bytes");
+static_assert(sizeof(SystemStatus) == 96, "the host reads it as bytes");
 
 constexpr int wrong_nothing = 0, wrong_type = 1, wrong_place = 2, wrong_far = 3;
 

@@ -2,6 +2,8 @@
 // knows: start[centres] of a list; arrays of edges have room for `capacity`, and grids over edges are made for that.
 #pragma once
 
+#include "cuda/search.hpp"
+
 namespace dpa2::gpu {
 
 /// The edges of one block of the model, numbered through by centre, nearest first: those of centre i are start[i]..start[i + 1].
@@ -36,6 +38,8 @@ struct Frame {
   Incoming repformer_incoming;
   const int* pad_repinit = nullptr;  ///< (centres) padded slots
   const int* pad_three = nullptr;    ///< (centres)
+  const int* ids = nullptr;                ///< (atoms) numbers that messages name, or null: rows of the system
+  cuda::SystemStatus* systems = nullptr;  ///< (frames) for what later kernels have to tell the host
   const int* failed = nullptr;  ///< not 0: this evaluation is void (atoms that cannot be used, lists that did not fit); results become NaN
 };
 

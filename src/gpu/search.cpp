@@ -122,7 +122,7 @@ void Search::enqueue(Queue& queue, const SearchBuffers& in, const Capacity& capa
   const SearchExtent& n = in.extent;
   const int atoms = n.atoms / n.frames, centres = n.centres / n.frames;  // of one frame
   const int bins = n.frames * capacity.bins_per_frame, candidates = capacity.candidates_per_centre;
-  const int kept = std::min(candidates, settings_.repinit.nsel), lists = settings_.use_three ? 3 : 2;
+  const int kept = std::min(candidates, most()), lists = settings_.use_three ? 3 : 2;
   const std::int64_t per_frame = std::max<std::int64_t>(1, blocks_of(atoms, threads));
 
   Carver size(nullptr);
@@ -137,6 +137,8 @@ void Search::enqueue(Queue& queue, const SearchBuffers& in, const Capacity& capa
   out.centres = n.centres;
   out.frames = n.frames;
   out.given_types = in.types;
+  out.ids = in.ids;
+  out.systems = systems;
   out.failed = status == nullptr ? nullptr : &status->failed;
   out.types = queue.take<int>("types", n.atoms);
   out.pad_types = queue.take<int>("types of padded slots", n.frames);
@@ -219,6 +221,7 @@ void Search::enqueue(Queue& queue, const SearchBuffers& in, const Capacity& capa
   find.capacity = candidates;
   find.kept = kept;
   find.nsel = settings_.repinit.nsel;
+  find.most = most();
   find.repformer_nsel = settings_.repformer.nsel;
   find.three_nsel = three_sel();
   find.use_three = settings_.use_three ? 1 : 0;

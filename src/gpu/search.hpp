@@ -68,6 +68,8 @@ class Search {
 
  private:
   [[nodiscard]] double radius() const { return settings_.repinit.rcut + distance_tolerance; }
+  /// Edges of a centre: fewer than the block has slots where the list is cut from that of another model.
+  [[nodiscard]] int most() const { return settings_.kept > 0 ? settings_.kept : settings_.repinit.nsel; }
   [[nodiscard]] int three_sel() const { return settings_.use_three ? settings_.three.nsel : 0; }
 
   NeighborSettings settings_;

@@ -131,13 +131,14 @@ void Search::check(int frames, const cuda::SearchInput* inputs, const cuda::Syst
 
 Remarks Search::remarks(const cuda::SystemStatus& system) const {
   Remarks to;
-  const int sel[3] = {settings_.repinit.nsel, three_sel(), settings_.repformer.nsel};
+  const int sel[3] = {most(), three_sel(), settings_.repformer.nsel};
   const double rcut[3] = {settings_.repinit.rcut, settings_.three.rcut, settings_.repformer.rcut};
   for (int block = 0; block < 3; ++block)
     if (system.overflow_count[block] > 0)
       to.overflow.push_back(
           {static_cast<Block>(block), system.overflow_atom[block], system.overflow_count[block], sel[block], rcut[block]});
   if (system.closest[0] >= 0) to.closest = {system.closest_r, system.closest[0], system.closest[1]};
+  if (system.clamped_count > 0) to.clamped = {cuda::first_number(system.clamped), system.clamped_count};
   return to;
 }
 

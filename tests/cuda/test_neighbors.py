@@ -363,7 +363,7 @@ def test_the_first_frame_with_a_mistake_is_named() -> None:
 
 
 def test_structs_are_what_python_reads() -> None:
-    assert layout("SystemStatus", np.float64).itemsize == 88
+    assert layout("SystemStatus", np.float64).itemsize == 96
     assert layout("SearchInput", np.float64).itemsize == 224
 
 

@@ -82,7 +82,8 @@ def pack(
         value = values[member]
         if pointer:
             if value is not None:
-                _check(value, np.dtype(real if base == "T" else _NUMBERS[base]), f"{name}.{member}")
+                wanted = real if base == "T" else _NUMBERS.get(base) or layout(base, real, folder)
+                _check(value, np.dtype(wanted), f"{name}.{member}")
                 packed[member] = place(value)
         elif isinstance(value, Mapping):
             packed[member] = pack(base.removesuffix("<T>").strip(), real, value, folder, place)
