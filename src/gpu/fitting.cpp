@@ -1,6 +1,7 @@
 #include "gpu/fitting.hpp"
 
 #include "gpu/activation.hpp"
+#include "gpu/counted.hpp"
 
 namespace dpa2::gpu {
 
@@ -41,9 +42,7 @@ Fitting<T>::Fitting(const Folded& folded, const Config& config, Loader& loader)
     layer.idt = loader.upload<T>(hidden.idt);
     layers_.push_back(layer);
   }
-  std::vector<int> counted;
-  for (const double value : folded.head.counted.a) counted.push_back(value != 0.0 ? 1 : 0);
-  counted_ = loader.uploaded(counted);
+  counted_ = upload_counted(folded.head.counted, loader);
   if (config.fitting.type == FittingType::ener) {
     bias_ = loader.upload<double>(folded.head.bias);
     energy_ = loader.function("fitting.cu", "fitting_energy", activation_defines(fitting.act));
