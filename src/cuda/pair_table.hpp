@@ -6,7 +6,7 @@
 namespace dpa2 {
 namespace cuda {
 
-constexpr int pair_threads = 128;  ///< a warp per centre
+constexpr int pair_table_threads = 128;  ///< a warp per centre
 
 /// A table and the edges that it is asked about.
 struct PairTableArgs {

@@ -4,7 +4,9 @@
 #include <cstring>
 
 #include "error.hpp"
+#include "gpu/network.hpp"
 #include "gpu/stream_queue.hpp"
+#include "gpu/table_model.hpp"
 #include "neighbors/settings.hpp"
 
 namespace dpa2::gpu {
@@ -22,12 +24,18 @@ A* piece(void* block, std::int64_t offset) {
 }  // namespace
 
 template <class T>
-EngineOf<T>::EngineOf(const Config& config, const Folded& folded, int device, Hooks hooks)
-    : config_(config), device_(Device::open(device)), hooks_(std::move(hooks)) {
+EngineOf<T>::EngineOf(const Config& config, const Parts& parts, int device, Hooks hooks)
+    : config_(config),
+      table_begins_(parts.table != nullptr ? parts.table->grid.rmin : 0.0),
+      device_(Device::open(device)),
+      hooks_(std::move(hooks)) {
   const Device::Use use(*device_);
   const auto loader = std::make_shared<DeviceLoader>(device_, hooks_, sizeof(T) == 4 ? "float" : "double");
   search_ = std::make_shared<Search>(neighbor_settings(config), *loader);
-  network_ = std::make_shared<Network<T>>(config, folded, *loader);
+  if (parts.network != nullptr)
+    stages_ = std::make_shared<Network<T>>(config.base(), parts, *loader);
+  else
+    stages_ = std::make_shared<TableModel<T>>(*parts.table, *loader);
   loader_ = loader;
   prepare();
 }
@@ -35,11 +43,12 @@ EngineOf<T>::EngineOf(const Config& config, const Folded& folded, int device, Ho
 template <class T>
 EngineOf<T>::EngineOf(const EngineOf& model)
     : config_(model.config_),
+      table_begins_(model.table_begins_),
       device_(model.device_),
       hooks_(model.hooks_),
       loader_(model.loader_),
       search_(model.search_),
-      network_(model.network_) {
+      stages_(model.stages_) {
   const Device::Use use(*device_);
   prepare();
 }
@@ -66,26 +75,26 @@ void EngineOf<T>::check_input(const Input& input, const Request& request) const 
   if (input.frames < 0 || input.atoms < 0) throw invalid_input("the numbers of systems and atoms must not be negative");
   const std::int64_t rows = std::int64_t{input.frames} * input.atoms;
   const std::int64_t most = std::int64_t{1} << 31;
-  const std::int64_t sel = config_.repinit.nsel;
+  const std::int64_t sel = config_.nsel();
   if (rows * std::max<std::int64_t>(sel, 1) >= most)
     throw invalid_input(rows, " atoms with up to ", sel, " neighbours are more than one device can number: evaluate fewer at once");
   if ((request.atom_virial || request.deepmd_virial) && !request.forces) throw internal_error("atomic virials come with forces");
-  if (request.forces && !request.vjp && network_->shape().components == 0) throw internal_error("the model has no forces");
+  if (request.forces && !request.vjp && stages_->shape().components == 0) throw internal_error("the model has no forces");
 }
 
 template <class T>
-void EngineOf<T>::empty(const Input& input, const Output& out) const {
+void EngineOf<T>::empty(const Input& input, const Request& request, const Output& out) const {
   const Device::Use use(*device_);
-  const auto zero = [&](double* at, std::size_t n) {
+  const auto fill = [&](double* at, std::size_t n, unsigned char byte) {
     if (at == nullptr || n == 0) return;
     if (input.on_device)
-      gpu::check(driver().fill_bytes(address(at), 0, n * sizeof(double), input.stream), "clearing results");
+      gpu::check(driver().fill_bytes(address(at), byte, n * sizeof(double), input.stream), "clearing results");
     else
-      std::fill_n(at, n, 0.0);
+      std::memset(at, byte, n * sizeof(double));
   };
   const std::size_t frames = static_cast<std::size_t>(input.frames);
-  zero(out.value, frames * width());
-  zero(out.virial, 9 * frames * components(request));
+  fill(out.value, frames * width(), stages_->shape().mean ? 0xff : 0);  // the mean of nothing is not a number
+  fill(out.virial, 9 * frames * components(request), 0);
 }
 
 template <class T>
@@ -93,7 +102,7 @@ void EngineOf<T>::evaluate(const Input& input, const Request& request, const Out
   check_input(input, request);
   if (remarks != nullptr) remarks->assign(static_cast<std::size_t>(input.frames), {});
   // A part without atoms still has its share in exchanges.
-  if (input.ghosts == nullptr && (input.frames == 0 || input.atoms == 0)) return empty(input, out);
+  if (input.ghosts == nullptr && (input.frames == 0 || input.atoms == 0)) return empty(input, request, out);
   std::vector<cuda::SearchInput> cells;
   for (int f = 0; f < input.frames; ++f)
     cells.push_back(search_->input(input.boxes != nullptr ? input.boxes + 9 * std::size_t(f) : nullptr, input.pbc, input.atoms));
@@ -223,7 +232,7 @@ void EngineOf<T>::plan(Program& p, const Call& call) {
   const Input& input = call.input;
   const Request& request = call.request;
   const std::size_t frames = static_cast<std::size_t>(input.frames), dim = static_cast<std::size_t>(config_.descriptor_dim());
-  const std::size_t n2 = static_cast<std::size_t>(network_->n2());
+  const std::size_t n2 = static_cast<std::size_t>(config_.g2_dim());
   // A part without atoms has places, too: null is what nobody asked for.
   const auto doubles = [](bool wanted, std::size_t n) { return wanted ? std::max(n, std::size_t{1}) * sizeof(double) : 0; };
   InputLayout in;
@@ -236,8 +245,8 @@ void EngineOf<T>::plan(Program& p, const Call& call) {
     in.ids = in.layout.add(input.ghosts->ids != nullptr ? count_all(input, sizeof(int)) : 0);
     in.pad_type = in.layout.add(sizeof(int));
   }
-  in.fparam = in.layout.add(doubles(input.fparam != nullptr, frames * static_cast<std::size_t>(config_.fitting.numb_fparam)));
-  in.aparam = in.layout.add(doubles(input.aparam != nullptr, count(input, static_cast<std::size_t>(config_.fitting.numb_aparam))));
+  in.fparam = in.layout.add(doubles(input.fparam != nullptr, frames * static_cast<std::size_t>(config_.base().fitting.numb_fparam)));
+  in.aparam = in.layout.add(doubles(input.aparam != nullptr, count(input, static_cast<std::size_t>(config_.base().fitting.numb_aparam))));
   in.weights = in.layout.add(doubles(input.weights != nullptr, count(input, 1)));
   in.seed_head = in.layout.add(doubles(input.seed_head != nullptr, count(input, width())));
   in.seed_descriptor = in.layout.add(doubles(input.seed_descriptor != nullptr, count(input, dim)));
@@ -247,7 +256,7 @@ void EngineOf<T>::plan(Program& p, const Call& call) {
   out.status_bytes = out.layout.bytes();
   const bool forces = request.forces || request.vjp;
   const std::size_t each = components(request);
-  out.value = out.layout.add(doubles(request.values && network_->shape().total, frames * width()));
+  out.value = out.layout.add(doubles(request.values && stages_->shape().total, frames * width()));
   out.atom_value = out.layout.add(doubles(request.values, count(input, width())));
   out.force = out.layout.add(doubles(forces, count_all(input, 3 * each)));
   out.virial = out.layout.add(doubles(forces, 9 * frames * each));
@@ -304,7 +313,7 @@ void EngineOf<T>::enqueue_network(Queue& queue, const Program& p, const Frame& f
   results.atom_virial = piece<double>(out, p.out.atom_virial);
   results.descriptor = piece<double>(out, p.out.descriptor);
   results.rot_mat = piece<double>(out, p.out.rot_mat);
-  network_->enqueue(queue, frame, request, given, results, ghosts);
+  stages_->enqueue(queue, frame, request, given, results, ghosts);
 }
 
 // ------------------------------------------------------------------------------------------------ a step
@@ -405,12 +414,12 @@ void EngineOf<T>::bring_in(const Program& p, const Call& call, Handle stream, bo
       copy(p.in.ids, input.ghosts->ids, count_all(input, sizeof(int)), host);
       copy(p.in.pad_type, &input.ghosts->pad_type, sizeof(int), host);
     }
-    copy(p.in.fparam, input.fparam, frames * static_cast<std::size_t>(config_.fitting.numb_fparam) * d, host);
-    copy(p.in.aparam, input.aparam, count(input, static_cast<std::size_t>(config_.fitting.numb_aparam) * d), host);
+    copy(p.in.fparam, input.fparam, frames * static_cast<std::size_t>(config_.base().fitting.numb_fparam) * d, host);
+    copy(p.in.aparam, input.aparam, count(input, static_cast<std::size_t>(config_.base().fitting.numb_aparam) * d), host);
     copy(p.in.weights, input.weights, count(input, d), host);
     copy(p.in.seed_head, input.seed_head, count(input, width() * d), host);
     copy(p.in.seed_descriptor, input.seed_descriptor, count(input, dim * d), host);
-    copy(p.in.seed_rot_mat, input.seed_rot_mat, count(input, 3 * static_cast<std::size_t>(network_->n2()) * d), host);
+    copy(p.in.seed_rot_mat, input.seed_rot_mat, count(input, 3 * static_cast<std::size_t>(config_.g2_dim()) * d), host);
   };
   if (capturing) {
     // A graph of the caller must not read memory of the host that is filled again: the words themselves are part of it.
@@ -447,9 +456,9 @@ int EngineOf<T>::launches() const {
 template class EngineOf<float>;
 template class EngineOf<double>;
 
-std::unique_ptr<Engine> make_engine(const Config& config, const Folded& folded, const std::string& precision, int device, Hooks hooks) {
-  if (precision == "float32") return std::make_unique<EngineOf<float>>(config, folded, device, std::move(hooks));
-  return std::make_unique<EngineOf<double>>(config, folded, device, std::move(hooks));
+std::unique_ptr<Engine> make_engine(const Config& config, const Parts& parts, const std::string& precision, int device, Hooks hooks) {
+  if (precision == "float32") return std::make_unique<EngineOf<float>>(config, parts, device, std::move(hooks));
+  return std::make_unique<EngineOf<double>>(config, parts, device, std::move(hooks));
 }
 
 }  // namespace dpa2::gpu

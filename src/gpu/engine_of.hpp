@@ -11,9 +11,9 @@
 #include "gpu/device.hpp"
 #include "gpu/device_loader.hpp"
 #include "gpu/engine.hpp"
-#include "gpu/network.hpp"
 #include "gpu/program.hpp"
 #include "gpu/search.hpp"
+#include "gpu/stages.hpp"
 #include "gpu/staging.hpp"
 #include "gpu/workspace.hpp"
 
@@ -22,7 +22,7 @@ namespace dpa2::gpu {
 template <class T>
 class EngineOf final : public Engine {
  public:
-  EngineOf(const Config& config, const Folded& folded, int device, Hooks hooks);
+  EngineOf(const Config& config, const Parts& parts, int device, Hooks hooks);
   ~EngineOf() override;
 
   void evaluate(const Input& input, const Request& request, const Output& out, std::vector<Remarks>* remarks) override;
@@ -54,12 +54,12 @@ class EngineOf final : public Engine {
   };
 
   /// Numbers of an atom's value, and of what has forces.
-  [[nodiscard]] std::size_t width() const { return static_cast<std::size_t>(network_->shape().width); }
+  [[nodiscard]] std::size_t width() const { return static_cast<std::size_t>(stages_->shape().width); }
   [[nodiscard]] std::size_t components(const Request& request) const {
-    return request.vjp ? 1 : static_cast<std::size_t>(network_->shape().components);
+    return request.vjp ? 1 : static_cast<std::size_t>(stages_->shape().components);
   }
   void check_input(const Input& input, const Request& request) const;
-  void empty(const Input& input, const Output& out) const;
+  void empty(const Input& input, const Request& request, const Output& out) const;
   /// `failures`: how often lists did not fit.
   bool attempt(const Call& call, int& failures);
   /// False where there is none that could go.
@@ -91,11 +91,12 @@ class EngineOf final : public Engine {
   [[noreturn]] void report_shortage(const Program& p, const Error& error) const;
 
   Config config_;
+  double table_begins_ = 0;  // angstrom: pairs must not be closer, where there is a table
   std::shared_ptr<const Device> device_;
   Hooks hooks_;
   std::shared_ptr<const DeviceLoader> loader_;
   std::shared_ptr<const Search> search_;
-  std::shared_ptr<const Network<T>> network_;
+  std::shared_ptr<const Stages<T>> stages_;
 
   mutable std::mutex mutex_;
   std::unique_ptr<Stream> stream_, capture_stream_;

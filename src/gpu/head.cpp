@@ -14,20 +14,22 @@ HeadShape::HeadShape(const Config& config) {
 }
 
 template <class T>
-Head<T>::Head(const Folded& folded, const Config& config, Loader& loader)
+Head<T>::Head(const Config& config, const Parts& parts, Loader& loader)
     : shape_(config),
-      fitting_(folded, config, loader),
+      fitting_(*parts.network, config, loader),
       n2_(config.repformer.g2_dim),
       rotation_(config.fitting.type == FittingType::dipole || config.fitting.type == FittingType::polar),
       diagonal_(config.fitting.type == FittingType::polar && config.fitting.fit_diag) {
+  if (parts.table != nullptr) zbl_.emplace(*parts.table, *parts.share, loader);
   if (shape_.energy) return;
+  const FoldedHead& head = parts.network->head;
   const bool dipole = config.fitting.type == FittingType::dipole;
   forward_ = loader.function("head.cu", !rotation_ ? "head_values" : dipole ? "dipole" : "polar");
   backward_ = loader.function("head.cu", !rotation_ ? "head_values_backward" : dipole ? "dipole_backward" : "polar_backward");
   if (shape_.total) totals_ = loader.function("assemble.cu", "value_totals");
-  scale_ = loader.upload<double>(folded.head.scale);
-  bias_ = loader.upload<double>(folded.head.bias);
-  shift_ = loader.upload<double>(folded.head.shift);
+  scale_ = loader.upload<double>(head.scale);
+  bias_ = loader.upload<double>(head.bias);
+  shift_ = loader.upload<double>(head.shift);
 }
 
 template <class T>
@@ -54,6 +56,7 @@ typename Head<T>::Kept Head<T>::forward(Queue& queue, const Frame& frame, double
   if (shape_.energy) {
     double* const energy = value != nullptr ? value : queue.take<double>("atomic energies", frame.centres);
     kept.fitting = fitting_.forward(queue, frame, energy, g1, fparam, aparam, gradient);
+    if (zbl_) kept.zbl = zbl_->mix(queue, frame, energy, gradient);
     return kept;
   }
   kept.fitting = fitting_.numbers(queue, frame, kept.net, g1, fparam, aparam, gradient);
@@ -71,7 +74,13 @@ typename Head<T>::Kept Head<T>::forward(Queue& queue, const Frame& frame, double
 
 template <class T>
 void Head<T>::backward(Queue& queue, const Frame& frame, T* dg1, T* dC, const HeadSeed& seed, const Kept& kept) const {
-  if (shape_.energy) return fitting_.backward(queue, frame, dg1, seed.seed, kept.fitting);
+  if (shape_.energy) {
+    double* const memory = zbl_ && seed.seed != nullptr ? queue.take<double>("weights of a network", frame.centres) : nullptr;
+    const double* const of_network = zbl_ ? zbl_->network_seeds(queue, frame, seed.seed, kept.zbl, memory) : seed.seed;
+    fitting_.backward(queue, frame, dg1, of_network, kept.fitting);
+    queue.release(memory);
+    return;
+  }
   T* dnet = queue.take<T>("gradient of the fitting network's numbers", std::int64_t{frame.centres} * fitting_.width());
   const auto launch = [&](const auto& args) {
     queue.launch(backward_, blocks_of(frame.centres, cuda::head_threads / 32), cuda::head_threads, 0, args);
@@ -86,8 +95,12 @@ void Head<T>::backward(Queue& queue, const Frame& frame, T* dg1, T* dC, const He
 }
 
 template <class T>
+void Head<T>::edges_backward(Queue& queue, const Frame& frame, T* gamma, const HeadSeed& seed, const Kept& kept) const {
+  if (zbl_) zbl_->gradient(queue, frame, seed.seed, kept.zbl, gamma);
+}
+
+template <class T>
 void Head<T>::totals(Queue& queue, const Frame& frame, double* out, const double* value) const {
-  if (shape_.energy || !shape_.total) return;
   cuda::ValueTotalsArgs args{};
   args.out = out;
   args.values = value;

@@ -1,16 +1,20 @@
 // What a model computes from the descriptors of atoms: energies from the fitting network alone, or other outputs (theory 9.1, 9.4, 12.2).
 #pragma once
 
+#include <optional>
+
 #include "cuda/head.hpp"
 #include "fold/folded.hpp"
+#include "gpu/engine.hpp"
 #include "gpu/fitting.hpp"
 #include "gpu/frame.hpp"
 #include "gpu/loader.hpp"
+#include "gpu/pair_table.hpp"
 #include "gpu/queue.hpp"
 
 namespace dpa2::gpu {
 
-/// How many numbers an output has, and of which kind. Known before anything is loaded.
+/// How many numbers an output has, and of which kind.
 struct HeadShape {
   int width = 1;       ///< numbers of an atom, and of the frame
   int components = 1;  ///< numbers of the frame that have forces and virials; 0: there are no derivatives
@@ -18,6 +22,8 @@ struct HeadShape {
   bool mean = false;   ///< it is the mean over the atoms that count, else the sum
   bool energy = true;
 
+  /// That of an energy.
+  HeadShape() = default;
   explicit HeadShape(const Config& config);
 };
 
@@ -34,9 +40,11 @@ class Head {
     typename Fitting<T>::Kept fitting;
     T* net = nullptr;      ///< numbers of the fitting network
     const T* C = nullptr;  ///< the caller's
+    typename Zbl<T>::Kept zbl;
   };
 
-  Head(const Folded& folded, const Config& config, Loader& loader);
+  /// A table among the parts is mixed with the energies.
+  Head(const Config& config, const Parts& parts, Loader& loader);
 
   [[nodiscard]] const HeadShape& shape() const noexcept { return shape_; }
   /// Whether it looks at the rotation matrix.
@@ -48,6 +56,8 @@ class Head {
                bool gradient) const;
   /// dg1 (centres, n1) and, where it looks at it, dC (centres, 3, n2) = the gradient of a weighted sum. May be called again.
   void backward(Queue& queue, const Frame& frame, T* dg1, T* dC, const HeadSeed& seed, const Kept& kept) const;
+  /// gamma (master edges, 3) += what does not flow through the descriptor, of energies that are mixed with those of a table.
+  void edges_backward(Queue& queue, const Frame& frame, T* gamma, const HeadSeed& seed, const Kept& kept) const;
   /// The values (frames, width) of frames that have any, from those of the centres; energies are added up with the virials.
   void totals(Queue& queue, const Frame& frame, double* out, const double* value) const;
 
@@ -56,6 +66,7 @@ class Head {
 
   HeadShape shape_;
   Fitting<T> fitting_;
+  std::optional<Zbl<T>> zbl_;
   Function forward_, backward_, totals_;
   const double *scale_ = nullptr, *bias_ = nullptr, *shift_ = nullptr;
   int n2_;

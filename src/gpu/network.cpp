@@ -10,18 +10,20 @@ struct Network<T>::Forward {
   T* slope = nullptr;  // of the first g1
   std::vector<LayerState<T>> layers;
   T *g1 = nullptr, *g2 = nullptr, *h2 = nullptr;  // after the last layer
+  typename Head<T>::Kept head;
 };
 
 template <class T>
-Network<T>::Network(const Config& config, const Folded& folded, Loader& loader)
-    : n1_(config.repformer.g1_dim),
+Network<T>::Network(const Config& config, const Parts& parts, Loader& loader)
+    : Stages<T>(loader),
+      n1_(config.repformer.g1_dim),
       n2_(config.repformer.g2_dim),
-      entry_(folded.descriptor, config, loader),
-      entry_nodes_(folded.descriptor, config, loader),
+      entry_(parts.network->descriptor, config, loader),
+      entry_nodes_(parts.network->descriptor, config, loader),
       rotation_(config, loader),
-      head_(folded, config, loader),
-      outputs_(folded.descriptor, config, loader),
-      assemble_(loader) {
+      head_(config, parts, loader),
+      outputs_(parts.network->descriptor, config, loader) {
+  const Folded& folded = *parts.network;
   for (const FoldedLayer& layer : folded.descriptor.layers)
     layers_.push_back(std::make_unique<Layer<T>>(layer, folded.descriptor, config, loader));
 }
@@ -54,7 +56,21 @@ void Network<T>::forward(Queue& queue, const Frame& frame, Forward& f, bool grad
 }
 
 template <class T>
-void Network<T>::backward(Queue& queue, const Frame& frame, const Forward& f, T* dg1, T* dC, T* gamma, GhostRows<T>* ghosts) const {
+void Network<T>::backward(Queue& queue, const Frame& frame, const Forward& f, const HeadSeed& seed, const Parameters* more, T* gamma,
+                          GhostRows<T>* ghosts) const {
+  const double* const of_descriptor = more != nullptr ? more->seed_descriptor : nullptr;
+  const double* const of_rotation = more != nullptr ? more->seed_rot_mat : nullptr;
+  const bool of_head = more == nullptr || more->seed_head != nullptr, head_rotates = of_head && head_.rotation();
+  T* dg1 = queue.take<T>("dg1", std::int64_t{frame.atoms} * n1_);
+  T* dC = nullptr;
+  if (head_rotates || of_rotation != nullptr) dC = queue.take<T>("gradient of the rotation matrix", std::int64_t{frame.centres} * 3 * n2_);
+  if (of_head)
+    head_.backward(queue, frame, dg1, dC, seed, f.head);
+  else if (of_descriptor == nullptr)
+    queue.clear(dg1, static_cast<std::size_t>(frame.centres) * static_cast<std::size_t>(n1_) * sizeof(T));
+  if (of_descriptor != nullptr) outputs_.descriptor_seeds(queue, frame, dg1, of_descriptor, of_head);
+  if (of_rotation != nullptr) outputs_.rotation_seeds(queue, frame, dC, of_rotation, head_rotates);
+
   const std::int64_t capacity = frame.repformer.capacity;
   EdgeGradient<T> edges;
   edges.dg2 = queue.take<T>("gradient of g2", capacity * n2_);
@@ -71,32 +87,7 @@ void Network<T>::backward(Queue& queue, const Frame& frame, const Forward& f, T*
   queue.release(dg1);
   entry_.backward(queue, frame, f.entry, dD, edges.dg2, edges.dh2, edges.dw, gamma);
   queue.release(dD, edges.dg2, edges.dh2, edges.dw);
-}
-
-template <class T>
-void Network<T>::backward(Queue& queue, const Frame& frame, const Forward& f, const HeadSeed& seed, const typename Head<T>::Kept& kept,
-                          T* gamma, GhostRows<T>* ghosts) const {
-  T* dg1 = queue.take<T>("dg1", std::int64_t{frame.atoms} * n1_);
-  T* dC = head_.rotation() ? queue.take<T>("gradient of the rotation matrix", std::int64_t{frame.centres} * 3 * n2_) : nullptr;
-  head_.backward(queue, frame, dg1, dC, seed, kept);
-  backward(queue, frame, f, dg1, dC, gamma, ghosts);
-}
-
-template <class T>
-void Network<T>::backward_seeds(Queue& queue, const Frame& frame, const Forward& f, const Parameters& given,
-                                const typename Head<T>::Kept& kept, T* gamma, GhostRows<T>* ghosts) const {
-  const bool of_head = given.seed_head != nullptr, head_rotates = of_head && head_.rotation();
-  T* dg1 = queue.take<T>("dg1", std::int64_t{frame.atoms} * n1_);
-  T* dC = head_rotates || given.seed_rot_mat != nullptr
-              ? queue.take<T>("gradient of the rotation matrix", std::int64_t{frame.centres} * 3 * n2_)
-              : nullptr;
-  if (of_head)
-    head_.backward(queue, frame, dg1, dC, {given.seed_head, -1}, kept);
-  else if (given.seed_descriptor == nullptr)
-    queue.clear(dg1, static_cast<std::size_t>(frame.centres) * static_cast<std::size_t>(n1_) * sizeof(T));
-  if (given.seed_descriptor != nullptr) outputs_.descriptor_seeds(queue, frame, dg1, given.seed_descriptor, of_head);
-  if (given.seed_rot_mat != nullptr) outputs_.rotation_seeds(queue, frame, dC, given.seed_rot_mat, head_rotates);
-  backward(queue, frame, f, dg1, dC, gamma, ghosts);
+  if (of_head) head_.edges_backward(queue, frame, gamma, seed, f.head);
 }
 
 template <class T>
@@ -107,60 +98,28 @@ void Network<T>::enqueue(Queue& queue, const Frame& frame, const Request& reques
   forward(queue, frame, f, gradient, ghosts);
 
   if (request.descriptor) outputs_.descriptor(queue, frame, out.descriptor, f.g1);
-  const bool values = request.values || (request.vjp && given.seed_head != nullptr);
+  const bool of_head = request.values || (request.vjp && given.seed_head != nullptr);
   T* C = nullptr;
-  if (request.rot_mat || (values && head_.rotation())) {
+  if (request.rot_mat || (of_head && head_.rotation())) {
     C = queue.take<T>("rotation matrix", std::int64_t{frame.centres} * 3 * n2_);
     rotation_.forward(queue, frame, {f.g1, f.g2, f.h2, f.entry.w}, C);
     if (request.rot_mat) outputs_.rotation(queue, frame, out.rot_mat, C);
-    if (!values) queue.release(std::exchange(C, nullptr));
   }
-  typename Head<T>::Kept kept;
-  if (values)
-    kept = head_.forward(queue, frame, request.values ? out.atom_value : nullptr, f.g1, C, given.fparam, given.aparam, gradient);
-  if (request.values && out.value != nullptr) head_.totals(queue, frame, out.value, out.atom_value);
+  if (of_head)
+    f.head = head_.forward(queue, frame, request.values ? out.atom_value : nullptr, f.g1, C, given.fparam, given.aparam, gradient);
   Results results;
-  if (request.values && head_.shape().energy) {
+  if (request.values && shape().energy) {
     results.energy = out.value;
     results.atom_energy = out.atom_value;
+  } else if (request.values && out.value != nullptr) {
+    head_.totals(queue, frame, out.value, out.atom_value);
   }
-  if (!gradient) {
-    if (results.atom_energy != nullptr) assemble_.run(queue, frame, nullptr, results);
-    return;
-  }
-
-  T* gamma = queue.take<T>("gradients of edges", std::int64_t{frame.master.capacity} * 3);
-  const auto assemble = [&](int component, int components) {
-    results.force = out.force + 3 * component;
-    results.virial = out.virial + 9 * component;
-    results.atom_virial = request.deepmd_virial || out.atom_virial == nullptr ? nullptr : out.atom_virial + 9 * component;
-    results.components = components;
-    assemble_.run(queue, frame, gamma, results);
-  };
-  if (request.vjp) {
-    backward_seeds(queue, frame, f, given, kept, gamma, ghosts);
-    return assemble(0, 1);
-  }
-  const int components = head_.shape().components;
-  double *seed = nullptr, *wrapped = nullptr;
-  T* seeded = nullptr;
-  for (int component = 0; component < components; ++component) {
-    backward(queue, frame, f, {given.weights, component}, kept, gamma, ghosts);
-    assemble(component, components);
-    if (!request.deepmd_virial) continue;
-    if (component == 0) {
-      seeded = queue.take<T>("gradients of edges, seeded", std::int64_t{frame.master.capacity} * 3);
-      seed = queue.take<double>("positions as seeds", frame.centres);
-      wrapped = queue.take<double>("positions in the boxes", std::int64_t{frame.centres} * 3);
-      assemble_.in_box(queue, frame, given.coords, given.boxes, wrapped);
-    }
-    for (int axis = 0; axis < 3; ++axis) {
-      assemble_.coordinate(queue, frame, axis, wrapped, given.weights, seed);
-      backward(queue, frame, f, {seed, component}, kept, seeded, ghosts);
-      results.atom_virial = out.atom_virial + 9 * component;
-      assemble_.deepmd(queue, frame, axis, wrapped, seeded, gamma, results);
-    }
-  }
+  if (gradient)
+    this->derivatives(queue, frame, request, given, out, results, [&](const HeadSeed& seed, T* gamma) {
+      backward(queue, frame, f, seed, request.vjp ? &given : nullptr, gamma, ghosts);
+    });
+  else if (results.atom_energy != nullptr)
+    this->assemble_.run(queue, frame, nullptr, results);
 }
 
 template class Network<float>;

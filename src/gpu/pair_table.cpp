@@ -6,7 +6,7 @@ namespace dpa2::gpu {
 
 namespace {
 
-constexpr int centres_of_block = cuda::pair_threads / 32;
+constexpr int centres_of_block = cuda::pair_table_threads / 32;
 
 }  // namespace
 
@@ -42,7 +42,7 @@ cuda::PairTableArgs PairTable<T>::args(const Frame& frame) const {
 
 template <class T>
 void PairTable<T>::energies(Queue& queue, const Frame& frame, double* energy) const {
-  queue.launch(energies_, blocks_of(frame.centres, centres_of_block), cuda::pair_threads, 0, cuda::PairEnergiesArgs{energy, args(frame)});
+  queue.launch(energies_, blocks_of(frame.centres, centres_of_block), cuda::pair_table_threads, 0, cuda::PairEnergiesArgs{energy, args(frame)});
 }
 
 template <class T>
@@ -56,7 +56,7 @@ void PairTable<T>::gradient(Queue& queue, const Frame& frame, const double* seed
 
 template <class T>
 void PairTable<T>::gradient(Queue& queue, cuda::PairGradientArgs<T> a) const {
-  queue.launch(gradient_, blocks_of(a.table.centres, centres_of_block), cuda::pair_threads, 0, a);
+  queue.launch(gradient_, blocks_of(a.table.centres, centres_of_block), cuda::pair_table_threads, 0, a);
 }
 
 template <class T>
@@ -92,7 +92,7 @@ typename Zbl<T>::Kept Zbl<T>::mix(Queue& queue, const Frame& frame, double* ener
   a.alpha = alpha_;
   a.table = table_.args(frame);
   a.per_frame = frame.centres / frame.frames;
-  queue.launch(mix_, blocks_of(frame.centres, centres_of_block), cuda::pair_threads, 0, a);
+  queue.launch(mix_, blocks_of(frame.centres, centres_of_block), cuda::pair_table_threads, 0, a);
   return kept;
 }
 
@@ -100,7 +100,7 @@ template <class T>
 const double* Zbl<T>::network_seeds(Queue& queue, const Frame& frame, const double* seed, const Kept& kept, double* memory) const {
   if (seed == nullptr) return kept.network;
   const cuda::ZblSeedsArgs args{memory, kept.network, seed, frame.centres, 0};
-  queue.launch(seeds_, blocks_of(frame.centres, cuda::pair_threads), cuda::pair_threads, 0, args);
+  queue.launch(seeds_, blocks_of(frame.centres, cuda::pair_table_threads), cuda::pair_table_threads, 0, args);
   return memory;
 }
 

@@ -104,9 +104,10 @@ Capacity EngineOf<T>::part_guess(const ProgramKey& key) const {
     const double most = std::min(static_cast<double>(key.atoms) * sel, 2147483647.0);
     return static_cast<int>(std::min(most, 1000.0 + ratio * edges));
   };
-  guess.master = scaled(parts_.master, config_.repinit.nsel);
-  guess.repformer = scaled(parts_.repformer, config_.repformer.nsel);
-  guess.three = config_.repinit.use_three_body ? scaled(parts_.three, config_.repinit.three_body_sel) : 0;
+  const Config& network = config_.base();
+  guess.master = scaled(parts_.master, config_.nsel());
+  guess.repformer = scaled(parts_.repformer, network.repformer.nsel);
+  guess.three = network.repinit.use_three_body ? scaled(parts_.three, network.repinit.three_body_sel) : 0;
   return guess;
 }
 

@@ -4,6 +4,7 @@
 
 #include "error.hpp"
 #include "gpu/engine_of.hpp"
+#include "neighbors/errors.hpp"
 
 namespace dpa2::gpu {
 
@@ -30,7 +31,7 @@ bool EngineOf<T>::host_results(Program& p, const Call& call, Handle stream) {
   take(out.virial, p.out.virial, 9 * frames * each);
   take(out.atom_virial, p.out.atom_virial, count_all(input, 9 * each));
   take(out.descriptor, p.out.descriptor, count(input, static_cast<std::size_t>(config_.descriptor_dim())));
-  take(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(network_->n2())));
+  take(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(config_.g2_dim())));
   return true;
 }
 
@@ -64,7 +65,7 @@ bool EngineOf<T>::device_results(Program& p, const Call& call, Handle stream, bo
   give(out.virial, p.out.virial, 9 * frames * each);
   give(out.atom_virial, p.out.atom_virial, count(input, 9 * each));
   give(out.descriptor, p.out.descriptor, count(input, static_cast<std::size_t>(config_.descriptor_dim())));
-  give(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(network_->n2())));
+  give(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(config_.g2_dim())));
   if (capturing) return true;  // what went wrong shows as NaN
   Pending step = take_pending(p.out.status_bytes);
   step.key = p.key;
@@ -107,6 +108,9 @@ bool EngineOf<T>::judge(Program* p, const ProgramKey& key, const Capacity& tried
     p->planned = false;
     p->proven = true;
   }
+  for (const cuda::SystemStatus& system : systems)
+    if (system.closest[0] >= 0 && system.closest_r < table_begins_)
+      throw before_table(system.closest[0], system.closest[1], system.closest_r, table_begins_);
   if (remarks != nullptr) remarks->resize(frames);
   for (std::size_t f = 0; remarks != nullptr && f < frames; ++f) (*remarks)[f] = search_->remarks(systems[f]);
   return true;

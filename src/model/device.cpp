@@ -1,6 +1,7 @@
 #include "model/device.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 
 #include "error.hpp"
@@ -23,15 +24,16 @@ int device_number(const std::string& name) {
 
 std::string device_name(int number) { return number < 0 ? "cpu" : text("cuda:", number); }
 
-gpu::Output gpu_output(const gpu::Request& request, const Outputs& asked) {
+gpu::Output gpu_output(const gpu::Request& request, const std::vector<OutputSpec>& outputs, const Outputs& asked) {
   gpu::Output out;
   if (request.forces) {
     out.force = asked.array("force");
     out.virial = asked.array("virial");
   }
-  if (request.energy) {
-    out.energy = asked.array("energy");
-    out.atom_energy = asked.array("atom_energy");
+  if (request.values) {
+    for (const OutputSpec& spec : outputs)
+      if (spec.reduction != Reduction::none) out.value = asked.array(spec.name);
+    out.atom_value = asked.array(atom_output(outputs).name);
   }
   if (request.atom_virial || request.deepmd_virial) out.atom_virial = asked.array("atom_virial");
   if (request.descriptor) out.descriptor = asked.array("descriptor");
@@ -47,12 +49,13 @@ void Model::evaluate_frames(const gpu::Input& given, const gpu::Request& request
   const std::size_t frames = static_cast<std::size_t>(given.frames), atoms = frames * static_cast<std::size_t>(given.atoms);
   gpu::Input input = given;
   std::vector<double> fparam;
-  const bool of_energies = request.vjp ? input.seed_energy != nullptr : request.energy || request.forces;
-  if (of_energies) {
+  const FittingConfig& fitting = config_.base().fitting;
+  const bool of_head = request.vjp ? input.seed_head != nullptr : request.values || request.forces;
+  if (of_head) {
     check_parameters(input.fparam != nullptr, input.aparam != nullptr || atoms == 0);
-    if (input.fparam == nullptr && config_.fitting.numb_fparam > 0) {
+    if (input.fparam == nullptr && fitting.numb_fparam > 0) {
       if (input.on_device) throw internal_error("the default of fparam is of the host, but the structure is of the device");
-      const std::vector<double>& row = *config_.fitting.default_fparam;
+      const std::vector<double>& row = *fitting.default_fparam;
       for (std::size_t f = 0; f < frames; ++f) fparam.insert(fparam.end(), row.begin(), row.end());
       input.fparam = fparam.data();
     }
@@ -62,8 +65,12 @@ void Model::evaluate_frames(const gpu::Input& given, const gpu::Request& request
   if (engine == nullptr) engine = gpu_.get();
   if (atoms == 0 && input.ghosts == nullptr) {
     if (input.on_device) throw internal_error("the results of no atoms are the caller's to make");
-    if (out.energy != nullptr) std::fill_n(out.energy, frames, 0.0);
-    if (out.virial != nullptr) std::fill_n(out.virial, 9 * frames, 0.0);
+    const auto fill = [&](double* to, int each, double value) {
+      if (to != nullptr) std::fill_n(to, frames * static_cast<std::size_t>(each), value);
+    };
+    for (const OutputSpec& spec : outputs_)  // the mean of nothing is not a number
+      if (spec.reduction != Reduction::none) fill(out.value, spec.size(), spec.reduction == Reduction::mean ? std::nan("") : 0.0);
+    fill(out.virial, 9 * (request.vjp ? 1 : quantities_with_forces(outputs_)), 0.0);
     return;
   }
   // Of arrays of the device the kernels say what is wrong with an atom; here the messages are the CPU's.
@@ -88,11 +95,11 @@ void Model::on_gpu(const Structure& structure, const Seeds& seeds, const gpu::Re
   }
   input.fparam = structure.fparam;
   input.aparam = structure.aparam;
-  input.seed_energy = seeds.head;
+  input.seed_head = seeds.head;
   input.seed_descriptor = seeds.descriptor;
   input.seed_rot_mat = seeds.rot_mat;
   std::vector<Remarks> found;
-  evaluate_frames(input, request, gpu_output(request, asked), &found);
+  evaluate_frames(input, request, gpu_output(request, outputs_, asked), &found);
   remarks = found.at(0);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "gpu/engine.hpp"
 #include "heads/output.hpp"
@@ -14,7 +15,7 @@ int device_number(const std::string& name);
 /// "cpu", or "cuda:N".
 std::string device_name(int number);
 
-/// The arrays of `asked` that a request fills, which are of the host.
-gpu::Output gpu_output(const gpu::Request& request, const Outputs& asked);
+/// The arrays of `asked` that a request fills, of a model with these outputs.
+gpu::Output gpu_output(const gpu::Request& request, const std::vector<OutputSpec>& outputs, const Outputs& asked);
 
 }  // namespace dpa2

@@ -106,11 +106,11 @@ void Domain::on_gpu(const std::shared_ptr<const Model>& model, const DomainFrame
   input.types = domain.types;
   input.fparam = domain.fparam;
   input.aparam = domain.aparam;
-  input.seed_energy = seeds.head;
+  input.seed_head = seeds.head;
   input.seed_descriptor = seeds.descriptor;
   input.seed_rot_mat = seeds.rot_mat;
   std::vector<Remarks> found;
-  model->evaluate_frames(input, request, gpu_output(request, out), &found, work(model).engine.get());
+  model->evaluate_frames(input, request, gpu_output(request, model->outputs(), out), &found, work(model).engine.get());
   remarks = found.at(0);
 }
 
@@ -159,7 +159,7 @@ void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainF
   }
   if (model->gpu() != nullptr) {
     gpu::Request request;
-    request.energy = false;
+    request.values = false;
     request.descriptor = out.array("descriptor") != nullptr;
     request.rot_mat = out.array("rot_mat") != nullptr;
     return on_gpu(model, domain, request, {}, out, remarks);
@@ -179,7 +179,7 @@ void Domain::vjp(const std::shared_ptr<const Model>& model, const DomainFrame& d
   if (seeds.head != nullptr) model->check_parameters(domain.fparam != nullptr, domain.aparam != nullptr || atoms_.nlocal == 0);
   if (model->gpu() != nullptr) {
     gpu::Request request;
-    request.energy = false;
+    request.values = false;
     request.forces = request.vjp = true;
     request.atom_virial = out.array("atom_virial") != nullptr;
     return on_gpu(model, domain, request, seeds, out, remarks);

@@ -159,8 +159,8 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
     share_ = std::move(folded.share);
   }
   const Config& network = config_.base();
-  if (number >= 0 && (network.fitting.type != FittingType::ener || folded.table))
-    throw unsupported("a model of the kind ", kind(), " is evaluated on the CPU only");
+  if (number >= 0 && pair_settings_)
+    throw unsupported("a zbl model whose descriptor excludes pairs of types (descriptor.exclude_types) is evaluated on the CPU only");
   if (number >= 0)
     gpu_ = gpu::make_engine(config_, folded, precision_, number, std::move(hooks));
   else if (folded.network && precision_ == "float64")
@@ -331,7 +331,7 @@ void Model::descriptor(const Structure& structure, int threads, const Outputs& o
   }
   if (gpu_) {
     gpu::Request request;
-    request.energy = false;
+    request.values = false;
     request.descriptor = out.array("descriptor") != nullptr;
     request.rot_mat = out.array("rot_mat") != nullptr;
     return on_gpu(structure, {}, request, out, remarks);
@@ -355,7 +355,7 @@ void Model::vjp(const Structure& structure, const Seeds& seeds, int threads, con
   }
   if (gpu_) {
     gpu::Request request;
-    request.energy = false;
+    request.values = false;
     request.forces = request.vjp = true;
     return on_gpu(structure, seeds, request, out, remarks);
   }

@@ -21,6 +21,11 @@ Error same_place(int atom, int other) {
   return invalid_input("atoms ", atom, " and ", other, " are at the same place: the model is not defined at distance 0");
 }
 
+Error before_table(int atom, int other, double r, double begin) {
+  return invalid_input("atoms ", atom, " and ", other, " are ", r, " angstrom apart, and the pair table of the model begins at ", begin,
+                       " angstrom");
+}
+
 Error too_skewed() {
   return invalid_input(
       "the box is too skewed: its vectors are sums of shorter ones that repeat the same atoms, with factors beyond 100000; pass those");

@@ -10,6 +10,8 @@ Error unknown_type(int atom, int type, int ntypes);
 Error bad_coordinate(int atom, int axis, double value);
 Error too_far_from_cell(int atom, double cells);
 Error same_place(int atom, int other);
+/// A pair at a distance (angstrom) that the pair table of the model does not know.
+Error before_table(int atom, int other, double r, double begin);
 Error too_skewed();
 Error cell_too_small(double volume, int atoms, double images, double radius);
 

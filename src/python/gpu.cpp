@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "error.hpp"
+#include "heads/kinds.hpp"
+#include "model/device.hpp"
 #include "model/model.hpp"
 #include "python/lock.hpp"
 #include "python/remarks.hpp"
@@ -105,13 +107,16 @@ class NativeGpuModel {
   int launches() const { return model_->gpu()->launches(); }
   int descriptor_dim() const { return model_->config().descriptor_dim(); }
 
-  /// Fills `outputs`. With a stream all arrays but the boxes are addresses of the device, and results are queued on it; without one
-  /// they are NumPy arrays, and the remarks of every frame are returned.
+  /// Fills `outputs`, by the names of the model's outputs; `inputs` has weights of some under the same names. With a stream all arrays but
+  /// the boxes are addresses of the device, and results are queued on it; without one they are NumPy arrays, and the remarks of every frame
+  /// are returned. With `vjp` force and virial are the gradient's.
   std::vector<py::tuple> evaluate(int frames, int natoms, const std::array<bool, 3>& pbc, const py::dict& inputs, const py::dict& outputs,
                                   int atomic, bool vjp, const std::optional<std::uintptr_t>& stream) const {
-    const Config& config = model_->config();
+    const FittingConfig& fitting = model_->config().base().fitting;
+    const std::vector<OutputSpec>& specs = model_->outputs();
     const Arrays in(inputs, stream.has_value()), to(outputs, stream.has_value());
-    const std::int64_t f = frames, n = f * natoms, dim = config.descriptor_dim(), n2 = config.repformer.g2_dim;
+    const std::int64_t f = frames, n = f * natoms;
+    const auto size_of = [&](const OutputSpec& spec) { return std::int64_t{spec.size()} * (spec.per_atom ? n : f); };
     gpu::Input input;
     input.frames = frames;
     input.atoms = natoms;
@@ -121,28 +126,34 @@ class NativeGpuModel {
     input.types = in.find<int>("types", n);
     input.boxes = in.find<double>("boxes", 9 * f, true);
     input.pbc = pbc;
-    input.fparam = in.find<double>("fparam", f * config.fitting.numb_fparam);
-    input.aparam = in.find<double>("aparam", n * config.fitting.numb_aparam);
-    input.seed_energy = in.find<double>("atom_energy", n);
-    input.seed_descriptor = in.find<double>("descriptor", n * dim);
-    gpu::Output out;
-    out.energy = to.find<double>("energy", f);
-    out.atom_energy = to.find<double>("atom_energy", n);
-    out.force = to.find<double>("forces", 3 * n);
-    out.virial = to.find<double>("virial", 9 * f);
-    out.atom_virial = to.find<double>("atom_virial", 9 * n);
-    out.descriptor = to.find<double>("descriptor", n * dim);
-    out.rot_mat = to.find<double>("rot_mat", 3 * n * n2);
+    input.fparam = in.find<double>("fparam", f * fitting.numb_fparam);
+    input.aparam = in.find<double>("aparam", n * fitting.numb_aparam);
+    Outputs asked;
+    for (const OutputSpec& spec : specs) {
+      const bool gradient = vjp && (spec.name == "force" || spec.name == "virial");
+      if (gradient) continue;
+      asked.set(spec.name, to.find<double>(spec.name.c_str(), size_of(spec)));
+    }
+    if (vjp) {
+      const std::string& of_head = atom_output(specs).name;
+      for (const OutputSpec& spec : specs) {
+        const double* const seed = in.find<double>(spec.name.c_str(), size_of(spec));
+        if (spec.name == of_head) input.seed_head = seed;
+        if (spec.name == "descriptor") input.seed_descriptor = seed;
+      }
+      asked.set("force", to.find<double>("force", 3 * n));
+      asked.set("virial", to.find<double>("virial", 9 * f));
+    }
     gpu::Request request;
     request.vjp = vjp;
-    request.energy = !vjp && out.atom_energy != nullptr;
-    request.forces = out.force != nullptr;
-    request.atom_virial = atomic == 1;
-    request.deepmd_virial = atomic == 2;
-    request.descriptor = out.descriptor != nullptr;
-    request.rot_mat = out.rot_mat != nullptr;
+    request.values = !vjp && asked.array(atom_output(specs).name) != nullptr;
+    request.forces = asked.array("force") != nullptr;
+    request.atom_virial = atomic == 1 && request.forces;
+    request.deepmd_virial = atomic == 2 && request.forces;
+    request.descriptor = asked.array("descriptor") != nullptr;
+    request.rot_mat = asked.array("rot_mat") != nullptr;
     std::vector<Remarks> remarks;
-    without_lock([&] { model_->evaluate_frames(input, request, out, stream ? nullptr : &remarks); });
+    without_lock([&] { model_->evaluate_frames(input, request, gpu_output(request, specs, asked), stream ? nullptr : &remarks); });
     return to_tuples(remarks);
   }
 
