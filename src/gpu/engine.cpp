@@ -24,18 +24,18 @@ A* piece(void* block, std::int64_t offset) {
 }  // namespace
 
 template <class T>
-EngineOf<T>::EngineOf(const Config& config, const Parts& parts, int device, Hooks hooks)
+EngineOf<T>::EngineOf(const Config& config, const Folded& folded, int device, Hooks hooks)
     : config_(config),
-      table_begins_(parts.table != nullptr ? parts.table->grid.rmin : 0.0),
+      table_begins_(folded.table ? folded.table->grid.rmin : 0.0),
       device_(Device::open(device)),
       hooks_(std::move(hooks)) {
   const Device::Use use(*device_);
   const auto loader = std::make_shared<DeviceLoader>(device_, hooks_, sizeof(T) == 4 ? "float" : "double");
   search_ = std::make_shared<Search>(neighbor_settings(config), *loader);
-  if (parts.network != nullptr)
-    stages_ = std::make_shared<Network<T>>(config.base(), parts, *loader);
+  if (folded.network)
+    stages_ = std::make_shared<Network<T>>(config.base(), folded, *loader);
   else
-    stages_ = std::make_shared<TableModel<T>>(*parts.table, *loader);
+    stages_ = std::make_shared<TableModel<T>>(*folded.table, *loader);
   loader_ = loader;
   prepare();
 }
@@ -456,9 +456,9 @@ int EngineOf<T>::launches() const {
 template class EngineOf<float>;
 template class EngineOf<double>;
 
-std::unique_ptr<Engine> make_engine(const Config& config, const Parts& parts, const std::string& precision, int device, Hooks hooks) {
-  if (precision == "float32") return std::make_unique<EngineOf<float>>(config, parts, device, std::move(hooks));
-  return std::make_unique<EngineOf<double>>(config, parts, device, std::move(hooks));
+std::unique_ptr<Engine> make_engine(const Config& config, const Folded& folded, const std::string& precision, int device, Hooks hooks) {
+  if (precision == "float32") return std::make_unique<EngineOf<float>>(config, folded, device, std::move(hooks));
+  return std::make_unique<EngineOf<double>>(config, folded, device, std::move(hooks));
 }
 
 }  // namespace dpa2::gpu

@@ -10,7 +10,6 @@
 
 #include "exchange.hpp"
 #include "fold/folded.hpp"
-#include "fold/pair_table.hpp"
 #include "gpu/kernel.hpp"
 #include "neighbors/build.hpp"
 #include "schema/config.hpp"
@@ -100,14 +99,8 @@ class Engine {
   [[nodiscard]] virtual std::unique_ptr<Engine> another() const = 0;
 };
 
-/// What a model is made of: a network, a pair table, or both and how they are mixed. Read while the engine is made.
-struct Parts {
-  const Folded* network = nullptr;
-  const FoldedPairTable* table = nullptr;
-  const FoldedShare* share = nullptr;
-};
-
-/// `device`: its number among those that CUDA shows. Throws Error where there is no driver or no such device.
-std::unique_ptr<Engine> make_engine(const Config& config, const Parts& parts, const std::string& precision, int device, Hooks hooks);
+/// Of anything but a linear combination. `device`: its number among those that CUDA shows. Throws Error where there is no driver or no
+/// such device.
+std::unique_ptr<Engine> make_engine(const Config& config, const Folded& folded, const std::string& precision, int device, Hooks hooks);
 
 }  // namespace dpa2::gpu

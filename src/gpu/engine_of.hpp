@@ -22,7 +22,7 @@ namespace dpa2::gpu {
 template <class T>
 class EngineOf final : public Engine {
  public:
-  EngineOf(const Config& config, const Parts& parts, int device, Hooks hooks);
+  EngineOf(const Config& config, const Folded& folded, int device, Hooks hooks);
   ~EngineOf() override;
 
   void evaluate(const Input& input, const Request& request, const Output& out, std::vector<Remarks>* remarks) override;

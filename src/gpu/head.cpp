@@ -14,15 +14,15 @@ HeadShape::HeadShape(const Config& config) {
 }
 
 template <class T>
-Head<T>::Head(const Config& config, const Parts& parts, Loader& loader)
+Head<T>::Head(const Config& config, const Folded& folded, Loader& loader)
     : shape_(config),
-      fitting_(*parts.network, config, loader),
+      fitting_(folded, config, loader),
       n2_(config.repformer.g2_dim),
       rotation_(config.fitting.type == FittingType::dipole || config.fitting.type == FittingType::polar),
       diagonal_(config.fitting.type == FittingType::polar && config.fitting.fit_diag) {
-  if (parts.table != nullptr) zbl_.emplace(*parts.table, *parts.share, loader);
+  if (folded.table) zbl_.emplace(*folded.table, *folded.share, loader);
   if (shape_.energy) return;
-  const FoldedHead& head = parts.network->head;
+  const FoldedHead& head = folded.head;
   const bool dipole = config.fitting.type == FittingType::dipole;
   forward_ = loader.function("head.cu", !rotation_ ? "head_values" : dipole ? "dipole" : "polar");
   backward_ = loader.function("head.cu", !rotation_ ? "head_values_backward" : dipole ? "dipole_backward" : "polar_backward");

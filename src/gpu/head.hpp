@@ -43,8 +43,8 @@ class Head {
     typename Zbl<T>::Kept zbl;
   };
 
-  /// A table among the parts is mixed with the energies.
-  Head(const Config& config, const Parts& parts, Loader& loader);
+  /// A table in the fold is mixed with the energies.
+  Head(const Config& config, const Folded& folded, Loader& loader);
 
   [[nodiscard]] const HeadShape& shape() const noexcept { return shape_; }
   /// Whether it looks at the rotation matrix.

@@ -14,16 +14,15 @@ struct Network<T>::Forward {
 };
 
 template <class T>
-Network<T>::Network(const Config& config, const Parts& parts, Loader& loader)
+Network<T>::Network(const Config& config, const Folded& folded, Loader& loader)
     : Stages<T>(loader),
       n1_(config.repformer.g1_dim),
       n2_(config.repformer.g2_dim),
-      entry_(parts.network->descriptor, config, loader),
-      entry_nodes_(parts.network->descriptor, config, loader),
+      entry_(folded.descriptor, config, loader),
+      entry_nodes_(folded.descriptor, config, loader),
       rotation_(config, loader),
-      head_(config, parts, loader),
-      outputs_(parts.network->descriptor, config, loader) {
-  const Folded& folded = *parts.network;
+      head_(config, folded, loader),
+      outputs_(folded.descriptor, config, loader) {
   for (const FoldedLayer& layer : folded.descriptor.layers)
     layers_.push_back(std::make_unique<Layer<T>>(layer, folded.descriptor, config, loader));
 }

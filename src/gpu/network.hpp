@@ -23,7 +23,7 @@ template <class T>
 class Network final : public Stages<T> {
  public:
   /// `config` is that of the network itself, also where it is mixed with a table.
-  Network(const Config& config, const Parts& parts, Loader& loader);
+  Network(const Config& config, const Folded& folded, Loader& loader);
 
   void enqueue(Queue& queue, const Frame& frame, const Request& request, const Parameters& given, const Output& out,
                GhostRows<T>* ghosts) const override;

@@ -43,10 +43,18 @@ gpu::Output gpu_output(const gpu::Request& request, const std::vector<OutputSpec
 
 void Model::evaluate_frames(const gpu::Input& given, const gpu::Request& request, const gpu::Output& out, std::vector<Remarks>* remarks,
                             gpu::Engine* engine) const {
-  if (!gpu_) throw unsupported("several frames at once are evaluated on a GPU only; the model is on the CPU");
+  if (!gpu_ && engines().empty()) throw unsupported("several frames at once are evaluated on a GPU only; the model is on the CPU");
   if (given.frames < 0 || given.atoms < 0) throw invalid_input("there are ", given.frames, " frames of ", given.atoms, " atoms");
   if (remarks != nullptr) remarks->assign(static_cast<std::size_t>(given.frames), {});
   const std::size_t frames = static_cast<std::size_t>(given.frames), atoms = frames * static_cast<std::size_t>(given.atoms);
+  if (linear_) {
+    if (given.on_device)
+      throw unsupported("a linear combination of models takes coordinates in the memory of the host: the results of its parts are added there");
+    std::vector<Remarks> found(frames);
+    frames_of_parts(given, request, out, found);
+    if (remarks != nullptr) *remarks = std::move(found);
+    return;
+  }
   gpu::Input input = given;
   std::vector<double> fparam;
   const FittingConfig& fitting = config_.base().fitting;
@@ -81,6 +89,49 @@ void Model::evaluate_frames(const gpu::Input& given, const gpu::Request& request
   engine->evaluate(input, request, out, remarks);
 }
 
+std::vector<gpu::Engine*> Model::engines() const {
+  std::vector<gpu::Engine*> found;
+  if (gpu_) found.push_back(gpu_.get());
+  if (linear_)
+    for (const LinearCombination::Part& part : linear_->parts())
+      for (gpu::Engine* const engine : part.model->engines()) found.push_back(engine);
+  return found;
+}
+
+/// Of a linear combination, whose parts take the frames one by one.
+void Model::frames_of_parts(const gpu::Input& input, const gpu::Request& request, const gpu::Output& out,
+                            std::vector<Remarks>& remarks) const {
+  const FittingConfig& fitting = config_.base().fitting;
+  const std::size_t n = static_cast<std::size_t>(input.atoms);
+  for (std::size_t f = 0; f < remarks.size(); ++f) {
+    const auto frame = [&](auto* rows, std::size_t width) { return rows != nullptr ? rows + f * width : nullptr; };
+    Structure s;
+    s.natoms = input.atoms;
+    s.coords = frame(input.coords, 3 * n);
+    s.types = frame(input.types, n);
+    s.box = Box(frame(input.boxes, 9), input.pbc);
+    s.fparam = frame(input.fparam, static_cast<std::size_t>(fitting.numb_fparam));
+    s.aparam = frame(input.aparam, static_cast<std::size_t>(fitting.numb_aparam) * n);
+    Outputs asked;
+    asked.set("force", frame(out.force, 3 * n));
+    asked.set("virial", frame(out.virial, 9));
+    asked.set("atom_virial", frame(out.atom_virial, 9 * n));
+    asked.set("energy", frame(out.value, 1));
+    asked.set("atom_energy", frame(out.atom_value, n));
+    asked.set("descriptor", frame(out.descriptor, static_cast<std::size_t>(config_.descriptor_dim()) * n));
+    asked.set("rot_mat", frame(out.rot_mat, 3 * static_cast<std::size_t>(config_.g2_dim()) * n));
+    const AtomVirial atomic = request.deepmd_virial ? AtomVirial::deepmd : request.atom_virial ? AtomVirial::edge : AtomVirial::none;
+    if (request.vjp) {
+      Seeds seeds;
+      seeds.head = frame(input.seed_head, n);
+      seeds.descriptor = frame(input.seed_descriptor, static_cast<std::size_t>(config_.descriptor_dim()) * n);
+      vjp(s, seeds, 1, asked, remarks[f]);
+    }
+    if (request.descriptor || request.rot_mat) descriptor(s, 1, asked, remarks[f]);
+    if (request.values || (request.forces && !request.vjp)) evaluate(s, atomic, 1, asked, remarks[f]);
+  }
+}
+
 void Model::on_gpu(const Structure& structure, const Seeds& seeds, const gpu::Request& request, const Outputs& asked,
                    Remarks& remarks) const {
   gpu::Input input;
@@ -95,6 +146,7 @@ void Model::on_gpu(const Structure& structure, const Seeds& seeds, const gpu::Re
   }
   input.fparam = structure.fparam;
   input.aparam = structure.aparam;
+  input.weights = structure.weights;
   input.seed_head = seeds.head;
   input.seed_descriptor = seeds.descriptor;
   input.seed_rot_mat = seeds.rot_mat;

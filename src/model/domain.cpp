@@ -106,6 +106,7 @@ void Domain::on_gpu(const std::shared_ptr<const Model>& model, const DomainFrame
   input.types = domain.types;
   input.fparam = domain.fparam;
   input.aparam = domain.aparam;
+  input.weights = domain.weights;
   input.seed_head = seeds.head;
   input.seed_descriptor = seeds.descriptor;
   input.seed_rot_mat = seeds.rot_mat;

@@ -84,6 +84,8 @@ class Model {
   const std::string& device() const noexcept { return device_; }
   /// What evaluates a model on a GPU; null on the CPU.
   gpu::Engine* gpu() const noexcept { return gpu_.get(); }
+  /// Everything of it that is on a GPU: one engine, or those of the parts of a linear combination.
+  std::vector<gpu::Engine*> engines() const;
   /// The parts of a linear combination, which has no lists and no evaluator itself; null: it is none.
   const LinearCombination* linear() const noexcept { return linear_.get(); }
   /// Angstrom: a pair closer than this is a mistake. Half of the least distance in the training data, where the model knows it.
@@ -101,7 +103,7 @@ class Model {
   void vjp(const Structure& structure, const Seeds& seeds, int threads, const Outputs& out, Remarks& remarks) const;
 
   /// Frames of one size as one batch, and arrays of the device: on a GPU only. Of the device, fparam must be given where the model has it,
-  /// and there must be atoms. `engine`: another one of this model's, null: that of the model.
+  /// and there must be atoms; a linear combination takes arrays of the host. `engine`: another one of this model's, null: that of the model.
   void evaluate_frames(const gpu::Input& input, const gpu::Request& request, const gpu::Output& out, std::vector<Remarks>* remarks,
                        gpu::Engine* engine = nullptr) const;
 
@@ -122,6 +124,7 @@ class Model {
   template <class F>
   void run(const Structure& structure, const Seeds& seeds, int threads, bool gradient, AtomVirial atom_virial, Remarks& remarks,
            const Results& results, F f) const;
+  void frames_of_parts(const gpu::Input& input, const gpu::Request& request, const gpu::Output& out, std::vector<Remarks>& remarks) const;
   void on_gpu(const Structure& structure, const Seeds& seeds, const gpu::Request& request, const Outputs& asked, Remarks& remarks) const;
 
   Config config_;

@@ -98,13 +98,13 @@ class NativeGpuModel {
     gpu::Hooks calls = make_hooks(hooks);
     without_lock([&] {
       model_ = std::make_unique<Model>(std::move(config), std::move(given), precision, 0.0, checked, device, std::move(calls));
-      if (model_->gpu() == nullptr) throw internal_error("a model on ", device, " is none on a GPU");
+      if (model_->engines().empty()) throw internal_error("a model on ", device, " is none on a GPU");
     });
   }
 
-  int device() const { return model_->gpu()->device(); }
-  std::int64_t bytes() const { return model_->gpu()->bytes(); }
-  int launches() const { return model_->gpu()->launches(); }
+  int device() const { return model_->engines().front()->device(); }
+  std::int64_t bytes() const { return sum<std::int64_t>(&gpu::Engine::bytes); }
+  int launches() const { return sum<int>(&gpu::Engine::launches); }
   int descriptor_dim() const { return model_->config().descriptor_dim(); }
 
   /// Fills `outputs`, by the names of the model's outputs; `inputs` has weights of some under the same names. With a stream all arrays but
@@ -130,8 +130,7 @@ class NativeGpuModel {
     input.aparam = in.find<double>("aparam", n * fitting.numb_aparam);
     Outputs asked;
     for (const OutputSpec& spec : specs) {
-      const bool gradient = vjp && (spec.name == "force" || spec.name == "virial");
-      if (gradient) continue;
+      if (vjp && !spec.of.empty()) continue;  // shapes are those of one gradient
       asked.set(spec.name, to.find<double>(spec.name.c_str(), size_of(spec)));
     }
     if (vjp) {
@@ -161,11 +160,19 @@ class NativeGpuModel {
   std::pair<bool, std::vector<py::tuple>> check() const {
     bool stands = true;
     std::vector<Remarks> remarks;
-    without_lock([&] { stands = model_->gpu()->check(&remarks); });
+    without_lock([&] {
+      for (gpu::Engine* const engine : model_->engines()) stands = engine->check(&remarks) && stands;
+    });
     return {stands, to_tuples(remarks)};
   }
 
  private:
+  template <class N>
+  N sum(N (gpu::Engine::*number)() const) const {
+    N all = 0;
+    for (const gpu::Engine* const engine : model_->engines()) all += (engine->*number)();
+    return all;
+  }
   static std::vector<py::tuple> to_tuples(const std::vector<Remarks>& remarks) {
     std::vector<py::tuple> list;
     for (const Remarks& one : remarks) list.push_back(to_tuple(one));
