@@ -47,8 +47,9 @@ struct CandidateArgs {
   int centres;
   int per_system;  // centres of one system
   int bins;        // room for bins of one system
+  int unused;
 };
-static_assert(sizeof(CandidateArgs) == 264, "host and kernel agree");
+static_assert(sizeof(CandidateArgs) == 272, "host and kernel agree");
 
 /// A key is a distance in units of 1 / scale, and below it `index_bits` of the number of the candidate: all different, and sorted in one go.
 DPA2_MATH constexpr int key_index_bits(int capacity) {

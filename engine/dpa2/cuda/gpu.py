@@ -28,12 +28,6 @@ _MOST_REPEATS = 8
 
 T = TypeVar("T")
 
-
-def _places(places: dict[str, Any]) -> dict[str, Any]:
-    """Under the names that the core has for them: "forces" is what a core calls them that knows energies alone."""
-    return {**places, "forces": places.get("force")}
-
-
 Report = Callable[[Remarks, Batch, int], None]
 
 
@@ -75,7 +69,7 @@ class GpuModel:
         for name, weight in (weights or {}).items():  # the core's forces are minus the gradient
             inputs[name] = np.negative(weight[frames])
         nframes, natoms = inputs["types"].shape
-        places = _places(dict(results))
+        places = dict(results)
         found = self.queue.pass_by(
             lambda: self.native.evaluate(nframes, natoms, batch.pbc, inputs, places, atomic, vjp=weights is not None)
         )
@@ -306,7 +300,7 @@ class DeviceFrames:
         frames, natoms, pbc = self._nframes, self._natoms, self._pbc
 
         def run() -> None:
-            places = _places({name: arrays.address(array) for name, array in found.items()})
+            places = {name: arrays.address(array) for name, array in found.items()}
             given: dict[str, Any] = {name: arrays.address(array) for name, array in inputs.items()}
             native.evaluate(
                 frames, natoms, pbc, {**given, "boxes": boxes}, places, atomic, vjp=vjp, stream=arrays.stream
