@@ -64,7 +64,7 @@ FrameStruct = _structure(
     **dict.fromkeys(("types", "given_types", "pad_types", "d", "r", "wrapped"), c_void_p),
     **dict.fromkeys(("master", "repformer", "three"), List),
     **dict.fromkeys(("incoming", "repformer_incoming"), IncomingStruct),
-    **dict.fromkeys(("pad_repinit", "pad_three", "failed"), c_void_p),
+    **dict.fromkeys(("pad_repinit", "pad_three", "ids", "systems", "failed"), c_void_p),
 )
 
 
