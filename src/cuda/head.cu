@@ -129,7 +129,7 @@ extern "C" __global__ void __launch_bounds__(128) polar(const cuda::TensorArgs<r
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128) polar_backward(const cuda::TensorBackwardArgs<real> p) {
+extern "C" __global__ void __launch_bounds__(128, 4) polar_backward(const cuda::TensorBackwardArgs<real> p) {
   const int i = row_of_warp(), lane = threadIdx.x % 32, n2 = p.n2;
   if (i >= p.z.centres) return;
   const Coefficients z(p.z, i);

@@ -52,7 +52,7 @@ __device__ __forceinline__ double bounded(double denominator) {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(128) pair_energies(const cuda::PairEnergiesArgs p) {
+extern "C" __global__ void __launch_bounds__(128, 8) pair_energies(const cuda::PairEnergiesArgs p) {
   const int i = row_of_warp();
   if (i >= p.table.centres) return;
   const Sums sums(p.table, i, 0);
