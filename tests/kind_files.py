@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from dpa2 import files
 from dpa2.files import ModelData
-from model_files import WRITERS, Module, finished, make, state, write_pth, write_zip
+from model_files import WRITERS, Module, definition, finished, make, state, write_pth, write_zip
 from random_model import random_weights
 
 #: the options of fitting nets other than energies'
@@ -87,6 +87,23 @@ KINDS: dict[str, Callable[[], ModelData]] = {
     "linear": make_linear,
     "linear_excluded": lambda: make_linear(1, pair_exclude_types=[[0, 2], [1, 1]], atom_exclude_types=[1]),
 }
+
+
+def changed(path: Path, model: ModelData, change: dict[str, Any]) -> Path:
+    """A checkpoint with another definition; a dotted key leads into the models of a combination."""
+    params = definition(model)
+    for key, value in change.items():
+        *way, last = key.split(".")
+        node = params
+        for part in way:
+            node = node[int(part) if part.isdecimal() else part]
+        if value is KeyError:
+            del node[last]
+        else:
+            node[int(last) if last.isdecimal() else last] = value
+    return write_zip(
+        path, {"model": {"_extra_state": {"model_params": params}, **state(model, "model.Default.atomic_model.")}}
+    )
 
 
 # ------------------------------------------------------------------------------------------------- frozen files

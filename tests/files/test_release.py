@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import dpa2
 import pytest
 from cases import GOLDEN, TOLERANCE, load_golden
-from dpa2.files import read
+from dpa2.files import read, write_safetensors
 from helpers import evaluate, relative
 from releases import COMPRESSED, SOURCES
 
@@ -30,6 +32,22 @@ def test_the_model_is_the_same(name: str) -> None:
     for key, value in expected.weights.items():
         assert found.weights[key].dtype == value.dtype
         assert (found.weights[key] == value).all()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_written_as_then(name: str, tmp_path: Path) -> None:
+    """So that the release reads them: not one option more."""
+    write_safetensors(tmp_path / "again.safetensors", read(RELEASES / name))
+    (header, body), (expected, numbers) = (split(path) for path in (tmp_path / "again.safetensors", RELEASES / name))
+    assert header == expected
+    assert body == numbers
+
+
+def split(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The header of a native file, and its numbers."""
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:end]), data[end:]
 
 
 @pytest.mark.filterwarnings("ignore::dpa2.ClosePairWarning")  # one system goes below the tables, on purpose
