@@ -8,7 +8,7 @@ namespace dpa2 {
 /// Arrays of nall rows cover local atoms, then ghosts (theory 13).
 struct Frame {
   const Edges* edges = nullptr;
-  const Edges* pairs = nullptr;  ///< what a pair table sees: also pairs of types that the descriptor alone excludes; null: the edges
+  const Edges* pairs = nullptr;     ///< what a pair table sees: also pairs of types that the descriptor alone excludes; null: the edges
   const int* types = nullptr;       ///< (nall), < 0 for virtual atoms
   const double* wrapped = nullptr;  ///< (nlocal, 3): coordinates inside the cell, only for AtomVirial::deepmd
   const double* fparam = nullptr;   ///< (nfparam) or null for the model's default

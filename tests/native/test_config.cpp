@@ -106,7 +106,9 @@ void test_refused() {
   refuse(unknown, "descriptor.repformer.update_style is 'res_new'", [&](Json& j) { repformer(j)["update_style"] = "res_new"; });
   refuse(unknown, "descriptor.repinit.tebd_input_mode", [&](Json& j) { repinit(j)["tebd_input_mode"] = "other"; });
   refuse(unknown, "descriptor.type is 'dpa3'; supported is dpa2", [](Json& j) { j["descriptor"]["type"] = "dpa3"; });
-  refuse(unknown, "fitting_net.type is 'dipole'; supported is ener", [](Json& j) { j["fitting_net"]["type"] = "dipole"; });
+  refuse(unknown, "fitting_net.type is 'denoise'; supported are ener, dipole, polar, dos, property, population",
+         [](Json& j) { j["fitting_net"]["type"] = "denoise"; });
+  refuse(bad, "fitting_net.atom_ener is set, but the network gives no energies", [](Json& j) { j["fitting_net"]["type"] = "dipole"; });
   refuse(unknown, "format version 2", [](Json& j) { j["format_version"] = 2; });
   refuse(unknown, "descriptor.precision", [](Json& j) { j["descriptor"]["precision"] = "float128"; });
   refuse(unknown, "precision is 'half'; supported are float64, float32", [](Json& j) { j["precision"] = "half"; });
