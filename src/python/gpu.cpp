@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "error.hpp"
-#include "heads/kinds.hpp"
 #include "model/device.hpp"
 #include "model/model.hpp"
 #include "python/lock.hpp"

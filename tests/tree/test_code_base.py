@@ -26,7 +26,7 @@ MAY_INCLUDE = {
     "schema": {"schema", "math"},
     "fold": {"fold", "schema", "math"},
     "graph": {"graph", "fold", "schema", "cpu", "neighbors", "math"},
-    "heads": {"heads", "graph", "fold", "schema", "math"},
+    "heads": {"heads", "graph", "fold", "schema", "neighbors", "math"},
     "gpu": {"gpu", "cuda", "fold", "schema", "neighbors", "math"},
     "model": {"model", "heads", "graph", "gpu", "fold", "schema", "cpu", "neighbors", "math"},
     "python": {"python", "model", "graph", "gpu", "fold", "schema", "neighbors", "math"},
