@@ -8,9 +8,12 @@ Run by hand in an environment that has deepmd-kit, after generate_kinds.py:
 from __future__ import annotations
 
 import inspect
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import deepeval_calls
 import torch

@@ -344,13 +344,13 @@ def generate_tests(out: Path) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     out = Path(sys.argv[1] if len(sys.argv) > 1 else KINDS).resolve()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    for made in ("files", "dp_test"):
+        shutil.rmtree(out / made, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
     generate_models(out)
     generate_tests(out)
-    for path in sorted(out.rglob("*.*")):
-        if path.is_file():
-            print(f"{path.stat().st_size / 1024:8.1f} kB  {path.relative_to(out)}")
+    for path in sorted((out / "files").rglob("*.*")):
+        print(f"{path.stat().st_size / 1024:8.1f} kB  {path.relative_to(out)}")
 
 
 if __name__ == "__main__":
