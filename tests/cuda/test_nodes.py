@@ -392,9 +392,7 @@ def test_outputs(precision: str) -> None:
         np.testing.assert_array_equal(dg1, seed[:, :n1].astype(run.real) + (g1 if accumulate else 0))
         dC = C.copy()
         start("rotation_seeds", "RotationSeedsArgs", dC=dC, seed=seed_rotation, n2=n2, accumulate=accumulate, unused=0)
-        np.testing.assert_array_equal(
-            dC, seed_rotation.transpose(0, 2, 1).astype(run.real) + (C if accumulate else 0)
-        )
+        np.testing.assert_array_equal(dC, seed_rotation.transpose(0, 2, 1).astype(run.real) + (C if accumulate else 0))
 
 
 # ------------------------------------------------------------------------------------------- all of them
