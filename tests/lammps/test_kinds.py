@@ -80,7 +80,7 @@ def setup(case: KindCase, golden: Golden, system: System, newton: str) -> tuple[
     return Setup(f"{case.name}_{system.name}", newton, before, after_box=lines), lines, " ".join(words)
 
 
-@pytest.mark.parametrize("division", needs.mostly_slow(RANKS, {"2 ranks"}))
+@pytest.mark.parametrize("division", needs.mostly_slow(RANKS, {"1 rank"}))
 def test_tensors(tmp_path: Path, division: str) -> None:
     ranks, newton = RANKS[division]
     script: list[str] = []
@@ -105,7 +105,7 @@ def test_tensors(tmp_path: Path, division: str) -> None:
         assert difference(sums, whole.reshape(columns)) < 1e-10, name
 
 
-@pytest.mark.parametrize("division", needs.mostly_slow(RANKS, {"2 ranks"}))
+@pytest.mark.parametrize("division", needs.mostly_slow(RANKS, {"1 rank"}))
 def test_combinations(tmp_path: Path, division: str) -> None:
     ranks, newton = RANKS[division]
     script: list[str] = []
