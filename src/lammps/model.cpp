@@ -37,7 +37,10 @@ class Reader : public Part {
     const std::string bytes = read_and_share(path, if_missing);
     try {
       return dpa2::Model::from_bytes(bytes.data(), bytes.size(), path, precision);
-    } catch (const dpa2::Error& e) { error->all(FLERR, "{}, model {}: {}", style, path, e.what()); }
+    } catch (const dpa2::Error& e) {
+      error->all(FLERR, "{}, model {}: {}", style, path, e.what());
+      throw;  // older LAMMPS does not say that this is never reached
+    }
   }
 
  private:
