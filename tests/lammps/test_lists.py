@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dpa2.files import write_safetensors
 from lammps_runs import (
     COEFF,
     Cluster,
@@ -13,6 +14,7 @@ from lammps_runs import (
     answer,
     assert_python_engine,
     difference,
+    engine_of,
     measure,
     prepare,
     python_model,
@@ -20,6 +22,8 @@ from lammps_runs import (
     succeed,
     systems,
     table,
+    tensor_data,
+    tensors,
 )
 
 SYSTEM = next(system for system in systems() if system.name == "orthogonal")
@@ -91,6 +95,18 @@ def test_special_factors_do_not_matter(folder: Path, ranks: int, newton: str, be
     succeed(folder, lines, ranks)
     for system, name in names:
         assert_python_engine(answer(folder, name), system)
+
+
+def test_bonded_neighbors_of_a_compute(folder: Path) -> None:
+    """Whose lists are its own, and completed at every evaluation."""
+    write_safetensors(folder / "dipole.safetensors", tensor_data("dipole"))
+    words = {"style": "zero 1.0", "coeff": ["pair_coeff * *"]}
+    lines = [*bonded("triclinic", "special_bonds lj/coul 0 0 1", "off", **words), "comm_modify cutoff 6.0"]
+    lines += ["compute t all dpa2/tensor/atom dipole.safetensors O H C", *tensors("t", 3, "bonded")]
+    succeed(folder, lines, ranks=2)
+    (system,) = [s for s in systems() if s.name == "triclinic"]
+    expected = engine_of(tensor_data("dipole")).evaluate(system.coords, system.types, system.box).outputs["dipole"]
+    assert difference(table(folder / "bonded.dump")[:, 2:], expected) < 1e-10
 
 
 def test_factors_that_change_between_runs(folder: Path) -> None:
