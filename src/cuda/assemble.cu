@@ -15,7 +15,7 @@ __device__ __forceinline__ double not_a_number() {
 
 __device__ __forceinline__ bool has_failed(const int* flag) { return flag != nullptr && *flag != 0; }
 
-/// The sum of f(i) over i < n by a block of totals_threads; of thread 0.
+/// The sum of f(i) over i < n by a block of totals_threads; for thread 0 alone, since another sum may follow.
 template <class F>
 __device__ __forceinline__ double sum_of_block(double* partial, int n, const F& f) {
   const int t = threadIdx.x;
@@ -34,7 +34,7 @@ __device__ __forceinline__ double sum_of_block(double* partial, int n, const F& 
     if (t < half) partial[t] += partial[t + half];
     __syncthreads();
   }
-  return partial[0];
+  return t == 0 ? partial[0] : 0.0;
 }
 
 /// The atom of this warp.

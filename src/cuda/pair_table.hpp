@@ -38,18 +38,18 @@ static_assert(sizeof(PairEnergiesArgs) == 120, "fixed-width");
 
 /// The energies of a network and of a table as one.
 struct ZblArgs {
-  double* energy;          // (centres) the network's; = the model's
-  double* network;         // (centres) = its derivatives by the network's energy, or null with the next three
-  double* pairs;           // (centres) = and by the table's
-  double* distance;        // (centres) = and by the mean distance
-  double* denominator;     // (centres) = of the mean distance, not bounded
-  double* numerator;       // (centres) =
-  SystemStatus* systems;   // (frames) atoms that are clamped are noted
-  const int* ids;          // (centres) their numbers, or null: rows
-  const double* bias;      // (ntypes) of the whole, eV
-  const int* counted;      // (ntypes) 0: atoms without energy
-  double rmin;             // angstrom: all table below
-  double rmax;             // none of it above
+  double* energy;         // (centres) the network's; = the model's
+  double* network;        // (centres) = its derivatives by the network's energy, or null with the next three
+  double* pairs;          // (centres) = and by the table's
+  double* distance;       // (centres) = and by the mean distance
+  double* denominator;    // (centres) = of the mean distance, not bounded
+  double* numerator;      // (centres) =
+  SystemStatus* systems;  // (frames) atoms that are clamped are noted
+  const int* ids;         // (centres) their numbers, or null: rows
+  const double* bias;     // (ntypes) of the whole, eV
+  const int* counted;     // (ntypes) 0: atoms without energy
+  double rmin;            // angstrom: all table below
+  double rmax;            // none of it above
   double alpha;
   PairTableArgs table;
   int per_frame;  // centres of a frame

@@ -44,8 +44,7 @@ void Assemble<T>::in_box(Queue& queue, const Frame& frame, const double* coords,
 }
 
 template <class T>
-void Assemble<T>::coordinate(Queue& queue, const Frame& frame, int axis, const double* wrapped, const double* weights,
-                             double* seed) const {
+void Assemble<T>::coordinate(Queue& queue, const Frame& frame, int axis, const double* wrapped, const double* weights, double* seed) const {
   const cuda::CoordinateArgs args{seed, wrapped, weights, frame.centres, axis};
   queue.launch(coordinate_, blocks_of(frame.centres, cuda::assemble_threads), cuda::assemble_threads, 0, args);
 }
@@ -53,8 +52,8 @@ void Assemble<T>::coordinate(Queue& queue, const Frame& frame, int axis, const d
 template <class T>
 void Assemble<T>::deepmd(Queue& queue, const Frame& frame, int axis, const double* wrapped, const T* seeded, const T* plain,
                          const Results& results) const {
-  const cuda::AssembleDeepmdArgs<T> args{results.atom_virial, seeded, plain, wrapped, frame.master.centre, ends_of(frame), axis,
-                                         results.components};
+  const cuda::AssembleDeepmdArgs<T> args{results.atom_virial, seeded,         plain, wrapped,
+                                         frame.master.centre, ends_of(frame), axis,  results.components};
   queue.launch(deepmd_, blocks_of(frame.atoms, cuda::assemble_atoms), cuda::assemble_threads, 0, args);
 }
 

@@ -58,8 +58,8 @@ struct Input {
   const int* types = nullptr;      ///< (frames, atoms)
   const double* boxes = nullptr;   ///< (frames, 3, 3) always of the host, or null
   std::array<bool, 3> pbc{};
-  const double* fparam = nullptr;           ///< (frames, numb_fparam) or null
-  const double* aparam = nullptr;           ///< (frames, atoms, numb_aparam) or null
+  const double* fparam = nullptr;     ///< (frames, numb_fparam) or null
+  const double* aparam = nullptr;     ///< (frames, atoms, numb_aparam) or null
   const double* weights = nullptr;    ///< (frames, atoms) or null: ones. Forces are of the sum of the atoms' values with these weights
   const double* seed_head = nullptr;  ///< (frames, atoms, width) or null
   const double* seed_descriptor = nullptr;  ///< (frames, atoms, descriptor_dim) or null

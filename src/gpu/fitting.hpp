@@ -63,8 +63,8 @@ class Fitting {
   void hidden_backward(Queue& queue, const Frame& frame, T* dg1, cuda::FittingBackwardArgs<T> args, T* dy, const Kept& kept) const;
 
   TiledKernel hidden_, backward_;
-  std::optional<Function> energy_;            // of energies
-  std::optional<TiledKernel> last_layer_;     // of the others
+  std::optional<Function> energy_;         // of energies
+  std::optional<TiledKernel> last_layer_;  // of the others
   std::optional<Product<T>> last_backward_;
   std::vector<Layer> layers_;
   int n1_, last_, width_;

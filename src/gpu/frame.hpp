@@ -36,9 +36,9 @@ struct Frame {
   List repformer, three;             ///< the first edges of every centre of the master list; three only where the model has it
   Incoming incoming;                 ///< of the master list
   Incoming repformer_incoming;
-  const int* pad_repinit = nullptr;  ///< (centres) padded slots
-  const int* pad_three = nullptr;    ///< (centres)
-  const int* ids = nullptr;                ///< (atoms) numbers that messages name, or null: rows of the system
+  const int* pad_repinit = nullptr;       ///< (centres) padded slots
+  const int* pad_three = nullptr;         ///< (centres)
+  const int* ids = nullptr;               ///< (atoms) numbers that messages name, or null: rows of the system
   cuda::SystemStatus* systems = nullptr;  ///< (frames) for what later kernels have to tell the host
   const int* failed = nullptr;  ///< not 0: this evaluation is void (atoms that cannot be used, lists that did not fit); results become NaN
 };

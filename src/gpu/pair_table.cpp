@@ -42,7 +42,8 @@ cuda::PairTableArgs PairTable<T>::args(const Frame& frame) const {
 
 template <class T>
 void PairTable<T>::energies(Queue& queue, const Frame& frame, double* energy) const {
-  queue.launch(energies_, blocks_of(frame.centres, centres_of_block), cuda::pair_table_threads, 0, cuda::PairEnergiesArgs{energy, args(frame)});
+  queue.launch(energies_, blocks_of(frame.centres, centres_of_block), cuda::pair_table_threads, 0,
+               cuda::PairEnergiesArgs{energy, args(frame)});
 }
 
 template <class T>

@@ -17,8 +17,9 @@ ProgramKey key_of(const Input& input, const Request& request) {
   if (input.ghosts != nullptr) key.ghosts = input.ghosts->count;
   key.request =
       bits({request.values, request.forces, request.atom_virial, request.deepmd_virial, request.descriptor, request.rot_mat, request.vjp});
-  key.given = bits({input.fparam != nullptr, input.aparam != nullptr, input.weights != nullptr, input.seed_head != nullptr,
-                    input.seed_descriptor != nullptr, input.seed_rot_mat != nullptr, input.ghosts != nullptr && input.ghosts->ids != nullptr});
+  key.given =
+      bits({input.fparam != nullptr, input.aparam != nullptr, input.weights != nullptr, input.seed_head != nullptr,
+            input.seed_descriptor != nullptr, input.seed_rot_mat != nullptr, input.ghosts != nullptr && input.ghosts->ids != nullptr});
   key.pbc = bits({input.pbc[0], input.pbc[1], input.pbc[2]});
   return key;
 }

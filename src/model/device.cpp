@@ -49,7 +49,8 @@ void Model::evaluate_frames(const gpu::Input& given, const gpu::Request& request
   const std::size_t frames = static_cast<std::size_t>(given.frames), atoms = frames * static_cast<std::size_t>(given.atoms);
   if (linear_) {
     if (given.on_device)
-      throw unsupported("a linear combination of models takes coordinates in the memory of the host: the results of its parts are added there");
+      throw unsupported(
+          "a linear combination of models takes coordinates in the memory of the host: the results of its parts are added there");
     std::vector<Remarks> found(frames);
     frames_of_parts(given, request, out, found);
     if (remarks != nullptr) *remarks = std::move(found);

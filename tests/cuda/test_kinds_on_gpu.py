@@ -150,7 +150,7 @@ def test_arrays_of_the_device(name: str) -> None:
 def test_a_linear_combination_takes_arrays_of_the_host() -> None:
     model = on_gpu("linear_table")
     (coords, types, box), _ = given(kind("linear_table").systems[0], 0)
-    with pytest.raises(dpa2.UnsupportedModelError, match="linear combination .* memory of the host"):
+    with pytest.raises(dpa2.UnsupportedModelError, match=r"linear combination .* memory of the host"):
         model.evaluate(OnDevice(coords), types, box).check()
     wanted = on_cpu("linear_table").evaluate(coords, types, box).outputs
     assert_same(model.evaluate(coords, types, box).outputs, wanted)
@@ -180,13 +180,13 @@ def test_pairs_before_the_table_begins() -> None:
     for name in ("zbl", "linear_table"):
         models = on_gpu(name), on_cpu(name)
         for model in models:
-            with pytest.raises(dpa2.InputError, match="atoms 0 and 1 are 0.2 angstrom apart, and the pair table"):
+            with pytest.raises(dpa2.InputError, match=r"atoms 0 and 1 are 0\.2 angstrom apart, and the pair table"):
                 model.evaluate(*pair(0.2))
     model = on_gpu("zbl")
     model.evaluate(OnDevice(pair(2.0)[0]), pair(2.0)[1]).check()  # from now on nothing is waited for
     result = model.evaluate(OnDevice(pair(0.2)[0]), pair(0.2)[1])
     assert np.isnan(host_of(result.energy)).all()
-    with pytest.raises(dpa2.InputError, match="atoms 0 and 1 are 0.2 angstrom apart"):
+    with pytest.raises(dpa2.InputError, match=r"atoms 0 and 1 are 0\.2 angstrom apart"):
         result.check()
 
 
@@ -204,5 +204,5 @@ def test_atoms_whose_energy_is_that_of_the_table_because_all_are_far() -> None:
 
 
 def test_a_table_that_sees_more_than_the_descriptor_is_refused() -> None:
-    with pytest.raises(dpa2.UnsupportedModelError, match="descriptor.exclude_types.* on the CPU only"):
+    with pytest.raises(dpa2.UnsupportedModelError, match=r"descriptor.exclude_types.* on the CPU only"):
         on_gpu(REFUSED)
