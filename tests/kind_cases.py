@@ -229,6 +229,13 @@ KIND_CASES: tuple[KindCase, ...] = (
         }),
         Child(("O", "H", "Cu"), table=Table(0.25, 0.25, 3.5, end=3.2), rcut=2.7, sel=6, nspline=13),
     ), written={"weights": "sum"}, davg=0.3, binding=True, systems=("bulk", "open")),
+    # a network without parameters does not look at those that others take
+    KindCase("linear_parameters", {"type_map": ["O", "H"]}, combination={
+        "type": "linear_ener", "weights": [0.6, 0.4],
+    }, children=(
+        Child(("O", "H"), _ONE | {"fitting.numb_fparam": 2, "fitting.numb_aparam": 1}),
+        Child(("H", "O"), _ONE),
+    ), systems=("open",)),
     KindCase("multitask_energy", _ONE, {"type": "ener"}, **_HEADS),
     KindCase("multitask_dipole", _ONE | {"fitting.neuron": [5]}, {"type": "dipole"}, **_HEADS),
     KindCase("multitask_gap", _ONE, _GAP, **_HEADS),

@@ -139,13 +139,13 @@ int dpa2_model_g2_dim(const dpa2_model* model) {
   return ask(model, 0, [](const dpa2::Model& m) { return m.config().g2_dim(); });
 }
 int dpa2_model_fparam_dim(const dpa2_model* model) {
-  return ask(model, 0, [](const dpa2::Model& m) { return m.config().base().fitting.numb_fparam; });
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().parameters().fparam; });
 }
 int dpa2_model_aparam_dim(const dpa2_model* model) {
-  return ask(model, 0, [](const dpa2::Model& m) { return m.config().base().fitting.numb_aparam; });
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().parameters().aparam; });
 }
 int dpa2_model_has_default_fparam(const dpa2_model* model) {
-  return ask(model, 0, [](const dpa2::Model& m) { return m.config().base().fitting.default_fparam ? 1 : 0; });
+  return ask(model, 0, [](const dpa2::Model& m) { return m.config().parameters().default_fparam ? 1 : 0; });
 }
 const char* dpa2_model_precision(const dpa2_model* model) {
   return ask(model, static_cast<const char*>(nullptr), [](const dpa2::Model& m) { return m.precision().c_str(); });

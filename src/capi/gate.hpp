@@ -94,11 +94,11 @@ void need_finite(const double* rows, int count, int width, const char* name);
 /// The parameters that the model takes, into a Structure or a DomainFrame; others are not looked at.
 template <class Input>
 void set_parameters(Input& input, const Config& config, const double* fparam, const double* aparam, int natoms) {
-  const FittingConfig& fitting = config.base().fitting;
-  if (fitting.numb_fparam > 0) input.fparam = fparam;
-  if (fitting.numb_aparam > 0) input.aparam = aparam;
-  need_finite(input.fparam, 1, fitting.numb_fparam, "fparam");
-  need_finite(input.aparam, natoms, fitting.numb_aparam, "aparam");
+  const Parameters parameters = config.parameters();
+  if (parameters.fparam > 0) input.fparam = fparam;
+  if (parameters.aparam > 0) input.aparam = aparam;
+  need_finite(input.fparam, 1, parameters.fparam, "fparam");
+  need_finite(input.aparam, natoms, parameters.aparam, "aparam");
 }
 
 Structure structure(int natoms, const double* coords, const int* types, const double* box, const int* pbc);

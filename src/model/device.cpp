@@ -62,6 +62,8 @@ void Model::evaluate_frames(const gpu::Input& given, const gpu::Request& request
   const bool of_head = request.vjp ? input.seed_head != nullptr : request.values || request.forces;
   if (of_head) {
     check_parameters(input.fparam != nullptr, input.aparam != nullptr || atoms == 0);
+    if (fitting.numb_fparam == 0) input.fparam = nullptr;  // of other parts of a combination
+    if (fitting.numb_aparam == 0) input.aparam = nullptr;
     if (input.fparam == nullptr && fitting.numb_fparam > 0) {
       if (input.on_device) throw internal_error("the default of fparam is of the host, but the structure is of the device");
       const std::vector<double>& row = *fitting.default_fparam;
@@ -102,7 +104,7 @@ std::vector<gpu::Engine*> Model::engines() const {
 /// Of a linear combination, whose parts take the frames one by one.
 void Model::frames_of_parts(const gpu::Input& input, const gpu::Request& request, const gpu::Output& out,
                             std::vector<Remarks>& remarks) const {
-  const FittingConfig& fitting = config_.base().fitting;
+  const Parameters parameters = config_.parameters();
   const std::size_t n = static_cast<std::size_t>(input.atoms);
   for (std::size_t f = 0; f < remarks.size(); ++f) {
     const auto frame = [&](auto* rows, std::size_t width) { return rows != nullptr ? rows + f * width : nullptr; };
@@ -111,8 +113,8 @@ void Model::frames_of_parts(const gpu::Input& input, const gpu::Request& request
     s.coords = frame(input.coords, 3 * n);
     s.types = frame(input.types, n);
     s.box = Box(frame(input.boxes, 9), input.pbc);
-    s.fparam = frame(input.fparam, static_cast<std::size_t>(fitting.numb_fparam));
-    s.aparam = frame(input.aparam, static_cast<std::size_t>(fitting.numb_aparam) * n);
+    s.fparam = frame(input.fparam, static_cast<std::size_t>(parameters.fparam));
+    s.aparam = frame(input.aparam, static_cast<std::size_t>(parameters.aparam) * n);
     Outputs asked;
     asked.set("force", frame(out.force, 3 * n));
     asked.set("virial", frame(out.virial, 9));

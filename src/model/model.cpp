@@ -240,7 +240,7 @@ void Model::run(const Structure& structure, const Seeds& seeds, int threads, boo
   };
   frame.weights = structure.weights;
   arrange(frame.weights, 1, s.weights);
-  arrange(frame.aparam, config_.base().fitting.numb_aparam, s.aparam);
+  arrange(frame.aparam, config_.parameters().aparam, s.aparam);
   arrange(ordered.head, atom_output(outputs_).size(), s.head_seeds);
   arrange(ordered.descriptor, config_.descriptor_dim(), s.descriptor_seeds);
   arrange(ordered.rot_mat, 3 * config_.g2_dim(), s.rot_mat_seeds);
@@ -276,11 +276,10 @@ bool Model::counts(int type) const noexcept {
 }
 
 void Model::check_parameters(bool has_fparam, bool has_aparam) const {
-  const FittingConfig& fitting = config_.base().fitting;
-  if (fitting.numb_fparam > 0 && !has_fparam && !fitting.default_fparam)
-    throw invalid_input("the model needs fparam (", fitting.numb_fparam, " values per frame) and has no default");
-  if (fitting.numb_aparam > 0 && !fitting.use_aparam_as_mask && !has_aparam)
-    throw invalid_input("the model needs aparam (", fitting.numb_aparam, " values per atom)");
+  const Parameters p = config_.parameters();
+  if (p.fparam > 0 && !has_fparam && !p.default_fparam)
+    throw invalid_input("the model needs fparam (", p.fparam, " values per frame) and has no default");
+  if (p.aparam_needed && !has_aparam) throw invalid_input("the model needs aparam (", p.aparam, " values per atom)");
 }
 
 int Model::exchange_width() const noexcept {

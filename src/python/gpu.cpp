@@ -111,7 +111,7 @@ class NativeGpuModel {
   /// are returned. With `vjp` force and virial are the gradient's.
   std::vector<py::tuple> evaluate(int frames, int natoms, const std::array<bool, 3>& pbc, const py::dict& inputs, const py::dict& outputs,
                                   int atomic, bool vjp, const std::optional<std::uintptr_t>& stream) const {
-    const FittingConfig& fitting = model_->config().base().fitting;
+    const dpa2::Parameters parameters = model_->config().parameters();
     const std::vector<OutputSpec>& specs = model_->outputs();
     const Arrays in(inputs, stream.has_value()), to(outputs, stream.has_value());
     const std::int64_t f = frames, n = f * natoms;
@@ -125,8 +125,8 @@ class NativeGpuModel {
     input.types = in.find<int>("types", n);
     input.boxes = in.find<double>("boxes", 9 * f, true);
     input.pbc = pbc;
-    input.fparam = in.find<double>("fparam", f * fitting.numb_fparam);
-    input.aparam = in.find<double>("aparam", n * fitting.numb_aparam);
+    input.fparam = in.find<double>("fparam", f * parameters.fparam);
+    input.aparam = in.find<double>("aparam", n * parameters.aparam);
     Outputs asked;
     for (const OutputSpec& spec : specs) {
       if (vjp && !spec.of.empty()) continue;  // shapes are those of one gradient

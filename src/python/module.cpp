@@ -148,14 +148,14 @@ class NativeModel {
   NativeModel() = default;
 
   void set_parameters(dpa2::Structure& s, const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam) const {
-    const dpa2::FittingConfig& fitting = model_->config().base().fitting;
+    const dpa2::Parameters parameters = model_->config().parameters();
     if (fparam) {
-      require(fparam->size() == fitting.numb_fparam, "fparam has the wrong size");
-      if (fitting.numb_fparam > 0) s.fparam = fparam->data();
+      require(fparam->size() == parameters.fparam, "fparam has the wrong size");
+      if (parameters.fparam > 0) s.fparam = fparam->data();
     }
     if (aparam) {
-      require(aparam->size() == static_cast<py::ssize_t>(s.natoms) * fitting.numb_aparam, "aparam has the wrong size");
-      if (fitting.numb_aparam > 0) s.aparam = aparam->data();
+      require(aparam->size() == static_cast<py::ssize_t>(s.natoms) * parameters.aparam, "aparam has the wrong size");
+      if (parameters.aparam > 0) s.aparam = aparam->data();
     }
   }
 

@@ -281,6 +281,7 @@ void share_lists(Config& c) {
 
 void check_combination(const Config& c) {
   const Config* first = nullptr;
+  const Parameters all = c.parameters();
   for (std::size_t k = 0; k < c.models.size(); ++k) {
     const Config& part = c.models[k];
     for (const std::string& name : c.type_map)
@@ -288,10 +289,11 @@ void check_combination(const Config& c) {
         throw inconsistent("models[", k, "] does not have the type '", printable(name), "'");
     if (part.table) continue;
     if (first == nullptr) first = &part;
-    const FittingConfig &f = part.fitting, &g = first->fitting;
-    if (f.numb_fparam != g.numb_fparam || f.numb_aparam != g.numb_aparam)
+    const FittingConfig& f = part.fitting;
+    const auto agree = [](int a, int b) { return a == b || a == 0 || b == 0; };  // a network without parameters does not look at them
+    if (!agree(f.numb_fparam, all.fparam) || !agree(f.numb_aparam, all.aparam))
       throw inconsistent("models[", k, "] has ", f.numb_fparam, " frame and ", f.numb_aparam, " atomic parameters, another one ",
-                         g.numb_fparam, " and ", g.numb_aparam);
+                         all.fparam, " and ", all.aparam);
   }
   if (first == nullptr) throw unsupported("none of the models has a descriptor");
 }
@@ -361,6 +363,22 @@ int FittingConfig::values() const {
       return 2;
   }
   throw internal_error("a fitting network of an unknown type");
+}
+
+Parameters Config::parameters() const {
+  Parameters all;
+  const auto add = [&](const Config& network) {
+    const FittingConfig& f = network.fitting;
+    all.fparam = std::max(all.fparam, f.numb_fparam);
+    all.aparam = std::max(all.aparam, f.numb_aparam);
+    if (f.numb_fparam > 0 && !f.default_fparam) all.default_fparam = false;
+    if (f.numb_aparam > 0 && !f.use_aparam_as_mask) all.aparam_needed = true;
+  };
+  if (type == Combination::none && !table) add(*this);
+  for (const Config& part : models)
+    if (!part.table) add(part);
+  if (all.fparam == 0) all.default_fparam = false;
+  return all;
 }
 
 const Config& Config::base() const {

@@ -103,6 +103,13 @@ struct PairTableConfig {
 /// How the energies of several models are put together.
 enum class Combination { none, linear, zbl };
 
+/// The parameters of frames and atoms that a model takes: what its networks see of them, all of which see the same.
+struct Parameters {
+  int fparam = 0, aparam = 0;  ///< numbers per frame, and per atom
+  bool default_fparam = true;  ///< no network needs fparam to be given
+  bool aparam_needed = false;  ///< a network sees aparam, and does not merely have it as a mask
+};
+
 /// A model: a descriptor and a fitting network on it; or a combination of such models and of tables, which has neither; or such a
 /// table, as a part of a combination.
 struct Config {
@@ -136,6 +143,7 @@ struct Config {
   /// The largest cutoff, angstrom, and the number of neighbours within it.
   [[nodiscard]] double rcut() const;
   [[nodiscard]] int nsel() const;
+  [[nodiscard]] Parameters parameters() const;
   [[nodiscard]] int g2_dim() const { return base().repformer.g2_dim; }
 
   int ntypes() const { return static_cast<int>(type_map.size()); }

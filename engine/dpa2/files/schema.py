@@ -154,11 +154,14 @@ def rcut(config: dict[str, Any]) -> float:
 def parameters(config: dict[str, Any]) -> dict[str, Any]:
     """The options of the fitting net that say which parameters of frames and atoms a model takes.
 
-    The models of a combination agree in their numbers. Where their defaults differ there is none for all of them.
+    The models of a combination agree in their numbers, but for those that have none and do not look at them. Where
+    their defaults differ there is none for all of them.
     """
-    names = ("numb_fparam", "default_fparam", "numb_aparam", "use_aparam_as_mask")
     nets = [network["fitting_net"] for network in networks(config).values()]
-    found = {name: nets[0][name] for name in names}
-    if any(net["default_fparam"] != found["default_fparam"] for net in nets):
-        found["default_fparam"] = None
-    return found
+    defaults = [net["default_fparam"] for net in nets if net["numb_fparam"]]
+    return {
+        "numb_fparam": max(net["numb_fparam"] for net in nets),
+        "default_fparam": defaults[0] if defaults and all(one == defaults[0] for one in defaults) else None,
+        "numb_aparam": max(net["numb_aparam"] for net in nets),
+        "use_aparam_as_mask": all(net["use_aparam_as_mask"] for net in nets if net["numb_aparam"]),
+    }
