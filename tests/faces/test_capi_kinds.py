@@ -35,6 +35,8 @@ def prepared(
     name: str, folder: Path, device: str | None = None
 ) -> tuple[Handle, dict[str, Any], dict[str, np.ndarray]]:
     """A model in C, a periodic frame if the case has one, and what is expected of it."""
+    if device == "cuda" and name == "zbl_excluded":
+        pytest.skip("refused on a GPU: its table sees pairs that the descriptor excludes")
     path = folder / f"{name}.safetensors"
     write_safetensors(path, ModelData(kind(name).config, kind(name).weights))
     python = kind_model(name, device="cpu")
