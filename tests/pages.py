@@ -24,6 +24,8 @@ def run_page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
     """Run the Python blocks of a page where the files lie that they read; returns what they leave behind."""
     shutil.copy(ROOT / "examples" / "water_192.extxyz", folder)
     shutil.copy(ROOT / "tests" / "golden" / "files" / "trained" / "model.pth", folder)
+    for path in (ROOT / "examples" / "spectra" / "models").iterdir():
+        shutil.copy(path, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     names: dict[str, Any] = {}

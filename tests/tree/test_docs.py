@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ pytest.importorskip("ase", reason=needs.reason("ase"))
 
 from dpa2 import deepmd
 from dpa2.ase import DPA2Calculator
+from dpa2.files.kinds import _REFUSED_FITTINGS, _REFUSED_PARTS
+from dpa2.files.schema import section
 from pages import ROOT, run_page
 
 
@@ -34,6 +37,24 @@ def test_deepmd_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     public = {name for kind in deepmd.__all__ for name in dir(getattr(deepmd, kind)) if not name.startswith("_")}
     assert "get_observed_types" in public
     assert [name for name in [*deepmd.__all__, *sorted(public - {"close"})] if f"`{name}`" not in text] == []
+
+
+def test_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run_page("kinds.md", tmp_path, monkeypatch)
+    assert names["result"].energy is None
+    assert {name: array.shape for name, array in names["result"].outputs.items()} == {
+        "global_dipole": (3,),
+        "dipole": (3, 3),
+        "force": (3, 3, 3),
+        "virial": (3, 9),
+        "mask": (3,),
+    }
+    text = (ROOT / "docs" / "kinds.md").read_text(encoding="utf-8")
+    kinds = section("fitting_net")["type"].choices
+    described = re.findall(r"^\| `\w+` \| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted(described) == sorted(kinds)
+    for name in (*_REFUSED_FITTINGS, *_REFUSED_PARTS):
+        assert f"`{name}`" in text
 
 
 @pytest.mark.slow
