@@ -43,8 +43,7 @@ void PairTable::pair(int ti, int tj, double r, double& energy, double& slope) co
 
 void PairTable::energies(const Frame& frame, int threads, double* energy) const {
   const Edges& edges = pairs_of(frame);
-  if (const ClosestPair& c = edges.closest; c.i >= 0 && c.r < f_.grid.rmin)
-    throw before_table(c.i, c.j, c.r, f_.grid.rmin);
+  if (const ClosestPair& c = edges.closest; c.i >= 0 && c.r < f_.grid.rmin) throw before_table(c.i, c.j, c.r, f_.grid.rmin);
   for_centres(edges.nlocal, threads, [&](int i) {
     double sum = 0;
     const int type = frame.types[i];
