@@ -1,4 +1,4 @@
-"""The backward of dipoles and polarizabilities as the reference states it: its adjoint is the derivative by a complex step."""
+"""The seeds of dipoles and polarizabilities in the reference: adjoint to the derivative by a complex step."""
 
 from __future__ import annotations
 
