@@ -1,6 +1,6 @@
 """Infrared spectrum: dipoles along dynamics at constant energy, the autocorrelation of their rate, its transform.
 
-    python examples/spectra/ir.py                                             2.5 ps of the water box of the examples
+    python examples/spectra/ir.py                                             1.5 ps of the water box of the examples
     python examples/spectra/ir.py --input start.extxyz --model energy.pth --dipole dipole.pth --time 20
     python examples/spectra/ir.py --trajectory md.extxyz --spacing 2          dipoles along frames that are there
     python examples/spectra/ir.py --dipoles dipole.dat --spacing 2 --volume 1928       or of LAMMPS (docs/lammps.md)
@@ -142,7 +142,7 @@ def arguments() -> argparse.Namespace:
         default=str(HERE / "models" / "water_dipole.safetensors"),
         help="dipole model, e angstrom (default: that of this folder)",
     )
-    parser.add_argument("--time", type=float, default=2.5, help="of the dynamics, ps (default: %(default)s)")
+    parser.add_argument("--time", type=float, default=1.5, help="of the dynamics, ps (default: %(default)s)")
     parser.add_argument("--timestep", type=float, default=0.5, help="fs (default: %(default)s)")
     parser.add_argument("--spacing", type=float, default=2.0, help="between two dipoles, fs (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=300.0, help="K (default: %(default)s)")
