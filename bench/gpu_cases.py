@@ -122,7 +122,7 @@ class Evaluation:
         """Energy, forces and virial, lists included."""
         n = len(structure.types)
         inputs = {"coords": structure.coords, "types": structure.types, "boxes": structure.box}
-        results = {"energy": (1,), "atom_energy": (1, n), "forces": (1, n, 3), "virial": (1, 3, 3)}
+        results = {"energy": (1,), "atom_energy": (1, n), "force": (1, n, 3), "virial": (1, 9)}
         rows = {key: np.ascontiguousarray(value)[None] for key, value in inputs.items()}
         self.native.evaluate(
             1, n, (True, True, True), rows, {key: np.zeros(shape) for key, shape in results.items()}, 0

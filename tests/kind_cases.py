@@ -235,7 +235,7 @@ KIND_CASES: tuple[KindCase, ...] = (
     }, children=(
         Child(("O", "H"), _ONE | {"fitting.numb_fparam": 2, "fitting.numb_aparam": 1}),
         Child(("H", "O"), _ONE),
-    ), systems=("open",)),
+    ), systems=("bulk", "open")),
     KindCase("multitask_energy", _ONE, {"type": "ener"}, **_HEADS),
     KindCase("multitask_dipole", _ONE | {"fitting.neuron": [5]}, {"type": "dipole"}, **_HEADS),
     KindCase("multitask_gap", _ONE, _GAP, **_HEADS),

@@ -301,7 +301,7 @@ class Energies:
             own = slice(f * each, (f + 1) * each)
             fparam = np.array(option["default_fparam"]) if self.fparam is None else self.fparam[f]
             found.append(fitting(x[own], types[own], active[own], fparam, self.aparam[own], self.config, self.weights))
-        return np.concatenate(found)
+        return np.concatenate(found)[:, 0]
 
     def network(self, run: Nodes) -> Fitting:
         descriptor = self.config["descriptor"]

@@ -55,7 +55,10 @@ def test_other_parts_are_refused_by_name(change: dict[str, Any], message: str, t
         ({"models.1.sel": 0}, r"models\[1\].sel is 0"),
         ({"models.1.sel": ["x"]}, r"models\[1\].sel is list"),
         ({"models.1.type_map": ["O", "H"]}, r"tab_info of models\[1\] is .*of 3 types is one of 2"),
-        ({"models.2.fitting_net.numb_fparam": 2}, r"models\[2\] has 2 frame and 0 atomic parameters"),
+        (
+            {"models.0.fitting_net.numb_fparam": 1, "models.2.fitting_net.numb_fparam": 2},
+            r"models\[0\] has 1 frame and 0 atomic parameters, another one 2 and 0",
+        ),
     ],
 )
 def test_bad_definitions_of_linear_models(change: dict[str, Any], message: str, tmp_path: Path) -> None:
