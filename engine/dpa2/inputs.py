@@ -281,6 +281,8 @@ def check_fparam(value: Any, fitting: dict[str, Any], nframes: int, framed: bool
         if nf == 0:
             return None
         default = fitting.get("default_fparam")
+        if default is None and fitting.get("own_defaults"):
+            return None
         if default is None:
             needed = _count(nf, "frame parameter")
             raise InputError(f"the model takes {needed} and has no default: pass fparam=, shape ({nf},)")

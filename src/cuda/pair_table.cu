@@ -77,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(128) zbl(const cuda::ZblArgs p) {
     p.denominator[i] = sums.denominator;
     p.numerator[i] = sums.numerator;
   }
-  if (sums.numerator == 0 || sums.denominator >= math::least_weight || w == 0) return;
+  if (!counted || sums.numerator == 0 || sums.denominator >= math::least_weight || w == 0) return;
   const int f = i / p.per_frame, number = p.ids != nullptr ? p.ids[i] : i - f * p.per_frame;
   atomicMax(&p.systems[f].clamped, cuda::first_code(number));
   atomicAdd(&p.systems[f].clamped_count, 1);

@@ -11,6 +11,8 @@ void Zbl::look(const Frame& frame, int threads) {
   for (std::vector<double>* rows : {&energy_, &part_, &slope_}) rows->resize(n);
   table_.energies(frame, threads, energy_.data());
   mean_distances(frame, share_.alpha, threads, means_);
+  counted_.resize(n);
+  for (std::size_t i = 0; i < n; ++i) counted_[i] = counts(frame, i);
   for (std::size_t i = 0; i < n; ++i) math::table_share(means_.mean(i), share_.rmin, share_.rmax, part_[i], slope_[i]);
 }
 
@@ -41,7 +43,7 @@ void Zbl::mix(const Frame& frame, double* energies) const {
 Clamped Zbl::clamped(const int* ids) const {
   Clamped found;
   for (std::size_t i = 0; i < part_.size(); ++i) {
-    if (!means_.clamped(i) || part_[i] == 0) continue;
+    if (counted_[i] == 0 || !means_.clamped(i) || part_[i] == 0) continue;
     const int id = ids != nullptr ? ids[i] : static_cast<int>(i);
     if (found.atom < 0 || id < found.atom) found.atom = id;
     ++found.count;

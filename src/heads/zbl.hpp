@@ -21,7 +21,7 @@ class Zbl {
   void gradient(const Frame& frame, const Partition& partition, const double* weights, const double* network, const PairForces& out);
   /// In place, (nlocal): from the network's energies to those of the model.
   void mix(const Frame& frame, double* energies) const;
-  /// Atoms without a near neighbour that get the table's energy. ids (nlocal): their numbers, null: rows.
+  /// Atoms that count, without a near neighbour, that get the table's energy. ids (nlocal): their numbers, null: rows.
   Clamped clamped(const int* ids) const;
 
  private:
@@ -31,6 +31,7 @@ class Zbl {
   const FoldedShare& share_;
   MeanDistances means_;
   std::vector<double> energy_, part_, slope_;  ///< per atom: of the table; its share, and the derivative of that by the mean distance
+  std::vector<char> counted_;
   std::vector<double> network_weights_, seed_, distance_seed_;
 };
 

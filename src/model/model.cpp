@@ -103,9 +103,11 @@ struct Model::Pool {
 
 std::vector<OutputSpec> model_outputs(const Config& config) {
   std::vector<OutputSpec> outputs = head_outputs(config);
-  for (const OutputSpec& spec : outputs)
-    for (const char* taken : {"descriptor", "rot_mat", "mask", "remarks"})  // the last two in Python
-      if (spec.name == taken)
+  // The first four are outputs and their company; the others are what a structure is made of, in files that hold both.
+  if (config.type == Combination::none && config.fitting.type == FittingType::property)
+    for (const char* taken : {"descriptor", "rot_mat", "mask", "remarks", "force", "virial", "atom_virial", "coord", "box", "type", "types",
+                              "natoms", "fparam", "aparam", "real_atom_types"})
+      if (config.fitting.property_name == taken)
         throw unsupported("fitting_net.property_name is '", config.fitting.property_name, "', but '", taken,
                           "' has a meaning of its own: give the property another name");
   outputs.push_back({"descriptor", "", {config.descriptor_dim()}, true, Reduction::none, "", false});

@@ -96,7 +96,7 @@ def test_a_wrong_mask_is_a_deadlock(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Half of a warp waits for all of it: the model's evaluation says which kernel, and where."""
     emulate(monkeypatch)
     old = "for (int step = 16; step > 0; step /= 2) v +="
-    folder = mutate(tmp_path, "counted.cuh", old, f"if (threadIdx.x % 32 < 16) {old}")
+    folder = mutate(tmp_path, "block.cuh", old, f"if (threadIdx.x % 32 < 16) {old}", 1)
     monkeypatch.setenv("DPA2_CUDA_SOURCES", str(folder.parent))
     try:
         with pytest.raises(dpa2.Error, match=r"deadlock in block (.|\n)*__shfl_xor_sync \(mask 0xffffffff\)"):

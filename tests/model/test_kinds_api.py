@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import warnings
 from functools import cache
@@ -276,7 +277,7 @@ def test_wrong_parameters() -> None:
         other.evaluate(*structure, fparam=[1.0])
 
 
-def test_defaults_of_parts_that_differ_are_none() -> None:
+def test_the_default_of_one_part() -> None:
     golden = load_kind(CASES["linear_table"])
     assert golden.config["models"][0]["fitting_net"]["default_fparam"] == [0.3]
     _, structure, _ = asked("linear_table", 0)
@@ -359,3 +360,34 @@ def test_nearer_than_the_table_begins(device: str) -> None:
         model.evaluate(*far_pair(0.2))
     assert "0" in str(caught.value)
     assert "1" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mask", "coord", "natoms", "virial"])
+def test_names_that_a_property_cannot_have(name: str) -> None:
+    golden = load_kind(CASES["property"])
+    golden.config["fitting_net"]["property_name"] = name
+    with pytest.raises(dpa2.UnsupportedModelError, match=f"property_name is '{name}'.*another name"):
+        dpa2.Model(ModelData(golden.config, golden.weights))
+
+
+def test_parts_with_defaults_of_their_own() -> None:
+    golden = load_kind(CASES["linear_table"])
+    _, structure, _ = asked("linear_table", 0)
+    config = copy.deepcopy(golden.config)
+    config["models"].append(copy.deepcopy(config["models"][0]))
+    config["models"][2]["fitting_net"]["default_fparam"] = [-0.2]
+    config["weights"] = [0.5, 0.5, 0.25]
+    weights = dict(golden.weights)
+    for key, value in golden.weights.items():
+        if key.startswith("models.0."):
+            weights["models.2." + key.removeprefix("models.0.")] = value
+    weights["models.2.fitting_net.default_fparam_tensor"] = np.array([-0.2])
+    whole = dpa2.Model(ModelData(config, weights), on_overflow="ignore")
+    other = copy.deepcopy(golden.config)
+    other["models"][0]["fitting_net"]["default_fparam"] = [-0.2]
+    other["weights"] = [0.25, 0.0]
+    more = {**golden.weights, "models.0.fitting_net.default_fparam_tensor": np.array([-0.2])}
+    more["out_bias"] = np.zeros_like(golden.weights["out_bias"])
+    part = dpa2.Model(ModelData(other, more), on_overflow="ignore")
+    expected = shared("linear_table").evaluate(*structure).energy + part.evaluate(*structure).energy
+    assert abs(whole.evaluate(*structure).energy - expected) < 1e-10 * max(1.0, abs(expected))

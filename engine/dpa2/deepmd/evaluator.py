@@ -301,7 +301,7 @@ class DeepEval:
 
     def has_default_fparam(self) -> bool:
         """Whether frame parameters may be left out although the model has some."""
-        return schema.parameters(self._config)["default_fparam"] is not None
+        return bool(schema.parameters(self._config)["own_defaults"])
 
     def get_sel_type(self) -> list[int]:
         """The types of atoms that have outputs: all but the excluded ones; with a pair table none, which means all."""

@@ -155,13 +155,14 @@ def parameters(config: dict[str, Any]) -> dict[str, Any]:
     """The options of the fitting net that say which parameters of frames and atoms a model takes.
 
     The models of a combination agree in their numbers, but for those that have none and do not look at them. Where
-    their defaults differ there is none for all of them.
+    their defaults differ there is none for all of them, but ``own_defaults`` says that each has one.
     """
     nets = [network["fitting_net"] for network in networks(config).values()]
     defaults = [net["default_fparam"] for net in nets if net["numb_fparam"]]
     return {
         "numb_fparam": max(net["numb_fparam"] for net in nets),
         "default_fparam": defaults[0] if defaults and all(one == defaults[0] for one in defaults) else None,
+        "own_defaults": bool(defaults) and None not in defaults,
         "numb_aparam": max(net["numb_aparam"] for net in nets),
         "use_aparam_as_mask": all(net["use_aparam_as_mask"] for net in nets if net["numb_aparam"]),
     }
