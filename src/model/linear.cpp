@@ -1,6 +1,7 @@
 #include "model/linear.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <string_view>
 #include <utility>
@@ -11,11 +12,47 @@
 namespace dpa2 {
 namespace {
 
-/// What is added up over the parts, with a row for every atom, and for ghosts.
-struct Sum {
-  std::string_view name;
-  std::size_t size = 0;
-  double* to = nullptr;
+/// Forces and virials, as far as they are wanted, added up over the parts: the first part writes, the others add.
+class Sums {
+ public:
+  /// `memory` is where parts leave what is to be added.
+  Sums(const Outputs& out, std::size_t nall, std::vector<double>& memory)
+      : memory_(memory),
+        sums_{{{"force", 3 * nall, out.array("force")},
+               {"virial", 9, out.array("virial")},
+               {"atom_virial", 9 * nall, out.array("atom_virial")}}} {}
+
+  /// Names the arrays of the next part among its outputs.
+  void place(Outputs& own) {
+    std::size_t room = 0;
+    // One more each: an address also where there are no atoms, since what is wanted decides about exchanges.
+    for (const Sum& sum : sums_) room += sum.to != nullptr && !first_ ? sum.size + 1 : 0;
+    memory_.resize(room);
+    std::size_t at = 0;
+    for (const Sum& sum : sums_) {
+      if (sum.to == nullptr) continue;
+      own.set(sum.name, first_ ? sum.to : memory_.data() + at);
+      at += sum.size + 1;
+    }
+  }
+  /// Adds what the part has left there.
+  void add(const Outputs& own) {
+    for (const Sum& sum : sums_) {
+      const double* rows = sum.to != nullptr && !first_ ? own.array(sum.name) : nullptr;
+      for (std::size_t k = 0; rows != nullptr && k < sum.size; ++k) sum.to[k] += rows[k];
+    }
+    first_ = false;
+  }
+
+ private:
+  struct Sum {
+    std::string_view name;
+    std::size_t size = 0;
+    double* to = nullptr;
+  };
+  std::vector<double>& memory_;
+  std::array<Sum, 3> sums_;
+  bool first_ = true;
 };
 
 /// Every block's worst atom, the first part's where several have one; the closest of all pairs.
@@ -98,36 +135,22 @@ double LinearCombination::factor(const Part& part, int type, double weight) cons
 void LinearCombination::evaluate(int nlocal, int nall, const int* types, const double* weights, const Outputs& out, Remarks& remarks,
                                  const Evaluate& of_part) const {
   const Borrowed work(*pool_);
-  const std::size_t n = static_cast<std::size_t>(nlocal), all = static_cast<std::size_t>(nall);
-  const Sum sums[] = {
-      {"force", 3 * all, out.array("force")}, {"virial", 9, out.array("virial")}, {"atom_virial", 9 * all, out.array("atom_virial")}};
-  std::size_t room = 0;
-  for (const Sum& sum : sums) room += sum.to != nullptr ? sum.size + 1 : 0;
+  const std::size_t n = static_cast<std::size_t>(nlocal);
+  Sums sums(out, static_cast<std::size_t>(nall), work->rows);
   work->energies.assign(n, 0.0);
-  work->atom_energy.resize(n + 1);  // addresses also where there are no atoms: what is wanted decides about exchanges
+  work->atom_energy.resize(n + 1);  // addresses also where there are no atoms
   work->weights.resize(n + 1);
   remarks = {};
   for (const Part& part : parts_) {
-    const bool first = &part == parts_.data();
-    if (!first) work->rows.resize(room);
     for (std::size_t i = 0; i < n; ++i) work->weights[i] = factor(part, types[i], weights != nullptr ? weights[i] : 1.0);
     Outputs own;
     own.set("atom_energy", work->atom_energy.data());
-    std::size_t at = 0;
-    for (const Sum& sum : sums) {
-      if (sum.to == nullptr) continue;
-      own.set(sum.name, first ? sum.to : work->rows.data() + at);
-      at += sum.size + 1;
-    }
+    sums.place(own);
     Remarks found;
     of_part(part, types_of(part, types, nall).data(), work->weights.data(), own, found);
     merge(remarks, found);
     for (std::size_t i = 0; i < n; ++i) work->energies[i] += part.weight * work->atom_energy[i];
-    if (first) continue;
-    for (const Sum& sum : sums) {
-      const double* rows = sum.to != nullptr ? own.array(sum.name) : nullptr;
-      for (std::size_t k = 0; rows != nullptr && k < sum.size; ++k) sum.to[k] += rows[k];
-    }
+    sums.add(own);
   }
   double total = 0;
   for (std::size_t i = 0; i < n; ++i) {
@@ -142,17 +165,9 @@ void LinearCombination::evaluate(int nlocal, int nall, const int* types, const d
 void LinearCombination::vjp(int nlocal, int nall, const int* types, const Seeds& seeds, const Outputs& out, Remarks& remarks,
                             const Vjp& of_part) const {
   const Borrowed work(*pool_);
-  const std::size_t n = static_cast<std::size_t>(nlocal), all = static_cast<std::size_t>(nall);
-  const Sum sums[] = {
-      {"force", 3 * all, out.array("force")}, {"virial", 9, out.array("virial")}, {"atom_virial", 9 * all, out.array("atom_virial")}};
-  std::size_t room = 0;
-  for (const Sum& sum : sums) {
-    if (sum.to == nullptr) continue;
-    std::fill_n(sum.to, sum.size, 0.0);
-    room += sum.size + 1;
-  }
+  const std::size_t n = static_cast<std::size_t>(nlocal);
+  Sums sums(out, static_cast<std::size_t>(nall), work->rows);
   work->weights.resize(n + 1);
-  work->rows.resize(room);
   remarks = {};
   for (const Part& part : parts_) {
     Seeds own;
@@ -164,19 +179,11 @@ void LinearCombination::vjp(int nlocal, int nall, const int* types, const Seeds&
       continue;
     }
     Outputs results;
-    std::size_t at = 0;
-    for (const Sum& sum : sums) {
-      if (sum.to == nullptr) continue;
-      results.set(sum.name, work->rows.data() + at);
-      at += sum.size + 1;
-    }
+    sums.place(results);
     Remarks found;
     of_part(part, types_of(part, types, nall).data(), own, results, found);
     merge(remarks, found);
-    for (const Sum& sum : sums) {
-      const double* rows = sum.to != nullptr ? results.array(sum.name) : nullptr;
-      for (std::size_t k = 0; rows != nullptr && k < sum.size; ++k) sum.to[k] += rows[k];
-    }
+    sums.add(results);
   }
 }
 

@@ -80,7 +80,9 @@ def test_systems_of_mixed_type(tmp_path: Path) -> None:
     write_words(tmp_path / "type_map.raw", ["O", "H"])
     write_arrays(tmp_path / "set.000", arrays)
     (source,) = read_structures(tmp_path)
-    for f, frame in enumerate(source):
+    frames = list(source)
+    assert len(frames) == 3
+    for f, frame in enumerate(frames):
         check(frame, arrays, f)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from . import common
@@ -18,7 +19,7 @@ EV_PER_ANGSTROM3_IN_BAR = 1.602176634e6
 MOST_NUMBERS = 8  # of a property or a density of states that are printed for one frame; 3 in a table
 
 
-class Report:
+class Report(ABC):
     """What goes to stdout. Subclasses know the words for a kind of model."""
 
     header = ""
@@ -32,13 +33,13 @@ class Report:
         self.first = 0
         self.source = ""
 
+    @abstractmethod
     def row(self, frame: Frame, values: Values) -> str:
         """The numbers of a frame in a table, under :attr:`header`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def summary(self, frame: Frame, values: Values) -> list[str]:
         """The lines on a single frame."""
-        raise NotImplementedError
 
     def add(self, frame: Frame, values: Values, descriptor: Float | None) -> None:
         """Print what there is to say about a frame."""
