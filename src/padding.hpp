@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "math/dual.hpp"
+
 namespace dpa2 {
 
 /// A line of the cache, and the longest vector: channels and lanes are padded to it, and arrays begin on it. The layout of data
@@ -14,10 +16,10 @@ inline __attribute__((always_inline)) constexpr std::size_t padded_bytes(std::si
   return (bytes + pad_bytes - 1) / pad_bytes * pad_bytes;
 }
 
-/// n numbers of type T, rounded up likewise.
+/// n numbers of type T, rounded up likewise; of dual numbers as many as of plain ones, which their weights are.
 template <class T>
 inline __attribute__((always_inline)) constexpr int padded(int n) {
-  constexpr int unit = static_cast<int>(pad_bytes / sizeof(T));
+  constexpr int unit = static_cast<int>(pad_bytes / sizeof(Real<T>));
   return (n + unit - 1) / unit * unit;
 }
 

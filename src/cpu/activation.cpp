@@ -16,14 +16,18 @@ struct Functions {
   static DPA2_INLINE Vec<T> tanh(Vec<T> x) { return simd::tanh<T>(x); }
   /// Only softplus takes logarithms: lane by lane.
   static DPA2_INLINE Vec<T> log1p(Vec<T> x) {
-    Vec<T> y = x;
-    for (int i = 0; i < width<T>; ++i) y[i] = static_cast<T>(__builtin_log1p(static_cast<double>(x[i])));
-    return y;
+    if constexpr (is_dual<T>) {
+      return {Functions<Real<T>>::log1p(x.v), x.d / (Real<T>(1) + x.v)};
+    } else {
+      Vec<T> y = x;
+      for (int i = 0; i < width<T>; ++i) y[i] = static_cast<T>(__builtin_log1p(static_cast<double>(x[i])));
+      return y;
+    }
   }
 };
 
 template <Activation A, bool Grad, class T>
-void apply(const math::Silut<T>& silut, long n, T* y, T* dphi, const T* z) {
+void apply(const math::Silut<Real<T>>& silut, long n, T* y, T* dphi, const T* z) {
   long i = 0;
   if constexpr (A == Activation::tanh) {  // the one of all published inputs
     constexpr int N = 4;
@@ -35,7 +39,7 @@ void apply(const math::Silut<T>& silut, long n, T* y, T* dphi, const T* z) {
 #pragma GCC unroll 4
       for (int v = 0; v < N; ++v) {
         store<T>(y + i + v * width<T>, t[v]);
-        if constexpr (Grad) store<T>(dphi + i + v * width<T>, T(1) - t[v] * t[v]);
+        if constexpr (Grad) store<T>(dphi + i + v * width<T>, Real<T>(1) - t[v] * t[v]);
       }
     }
   }
@@ -48,7 +52,7 @@ void apply(const math::Silut<T>& silut, long n, T* y, T* dphi, const T* z) {
 }
 
 template <bool Grad, class T>
-void dispatch(const ActivationSpec<T>& spec, long n, T* y, T* dphi, const T* z) {
+void dispatch(const ActivationSpec<Real<T>>& spec, long n, T* y, T* dphi, const T* z) {
   switch (spec.kind) {
 #define DPA2_CASE(A)  \
   case Activation::A: \
@@ -62,12 +66,12 @@ void dispatch(const ActivationSpec<T>& spec, long n, T* y, T* dphi, const T* z) 
 }  // namespace
 
 template <class T, class Isa>
-void Activate<T, Isa>::forward(const ActivationSpec<T>& spec, long n, T* y, const T* z) {
+void Activate<T, Isa>::forward(const ActivationSpec<Real<T>>& spec, long n, T* y, const T* z) {
   dispatch<false, T>(spec, n, y, nullptr, z);
 }
 
 template <class T, class Isa>
-void Activate<T, Isa>::forward_grad(const ActivationSpec<T>& spec, long n, T* y, T* dphi, const T* z) {
+void Activate<T, Isa>::forward_grad(const ActivationSpec<Real<T>>& spec, long n, T* y, T* dphi, const T* z) {
   dispatch<true, T>(spec, n, y, dphi, z);
 }
 
@@ -77,5 +81,6 @@ void Activate<T, Isa>::backward(long n, T* dz, const T* dy, const T* dphi) {
 }
 
 DPA2_INSTANTIATE(Activate)
+DPA2_INSTANTIATE_DUAL(Activate)
 
 }  // namespace dpa2

@@ -1,5 +1,6 @@
 #include <cstdlib>
 #include <string>
+#include <type_traits>
 
 #include "cpu/kernels.hpp"
 #include "error.hpp"
@@ -14,13 +15,15 @@ struct v4;
 
 namespace {
 
-template <class T, class Isa>
+template <class T, class Isa, std::enable_if_t<!is_dual<T>, int> = 0>
 const Kernels<T>& table() {
   static const Kernels<T> k = {
       &Activate<T, Isa>::forward,
       &Activate<T, Isa>::forward_grad,
       &Activate<T, Isa>::backward,
-      &Linear<T, Isa>::run,
+      &Linear<T, Isa>::template run<T, Real<T>>,
+      &Linear<T, Isa>::gradient,
+      &Linear<T, Isa>::bias_gradient,
       &EnvMat<T, Isa>::forward,
       &EnvMat<T, Isa>::backward,
       &EmbeddingNetOp<T, Isa>::layout,
@@ -57,6 +60,21 @@ const Kernels<T>& table() {
   return k;
 }
 
+template <class T, class Isa, std::enable_if_t<is_dual<T>, int> = 0>
+const Kernels<T>& table() {
+  static const Kernels<T> k = [] {
+    Kernels<T> t{};
+    t.activate = &Activate<T, Isa>::forward;
+    t.activate_grad = &Activate<T, Isa>::forward_grad;
+    t.activate_backward = &Activate<T, Isa>::backward;
+    t.linear = &Linear<T, Isa>::template run<T, Real<T>>;
+    t.weight_gradient = &Linear<T, Isa>::gradient;
+    t.bias_gradient = &Linear<T, Isa>::bias_gradient;
+    return t;
+  }();
+  return k;
+}
+
 #if defined(__x86_64__)
 #if defined(__clang__) && __clang_major__ < 18
 // Older Clang does not know the levels by name and is asked for the instructions that set them apart.
@@ -78,7 +96,11 @@ struct Level {
   bool supported;
   const Kernels<double>& (*f64)();
   const Kernels<float>& (*f32)();
+  const Kernels<Dual<double>>& (*dual64)();
+  const Kernels<Dual<float>>& (*dual32)();
 };
+
+#define DPA2_TABLES(L) table<double, isa::L>, table<float, isa::L>, table<Dual<double>, isa::L>, table<Dual<float>, isa::L>
 
 const Level* levels(int& count) {
 #if defined(__x86_64__)
@@ -86,16 +108,16 @@ const Level* levels(int& count) {
 #endif
   static const Level list[] = {
 #if defined(DPA2_HAVE_BASE)
-      {"base", true, table<double, isa::base>, table<float, isa::base>},
+      {"base", true, DPA2_TABLES(base)},
 #endif
 #if defined(DPA2_HAVE_V2)
-      {"v2", true, table<double, isa::v2>, table<float, isa::v2>},
+      {"v2", true, DPA2_TABLES(v2)},
 #endif
 #if defined(DPA2_HAVE_V3)
-      {"v3", has_v3(), table<double, isa::v3>, table<float, isa::v3>},
+      {"v3", has_v3(), DPA2_TABLES(v3)},
 #endif
 #if defined(DPA2_HAVE_V4)
-      {"v4", has_v4(), table<double, isa::v4>, table<float, isa::v4>},
+      {"v4", has_v4(), DPA2_TABLES(v4)},
 #endif
   };
   count = static_cast<int>(sizeof(list) / sizeof(list[0]));
@@ -135,25 +157,19 @@ const Level& current() {
 
 }  // namespace
 
-template <>
-const Kernels<double>& kernels<double>() {
-  return current().f64();
-}
-
-template <>
-const Kernels<float>& kernels<float>() {
-  return current().f32();
-}
-
-template <>
-const Kernels<double>& kernels<double>(const std::string& level) {
-  return named(level, "level ").f64();
-}
-
-template <>
-const Kernels<float>& kernels<float>(const std::string& level) {
-  return named(level, "level ").f32();
-}
+#define DPA2_KERNELS(T, of)                                \
+  template <>                                              \
+  const Kernels<T>& kernels<T>() {                         \
+    return current().of();                                 \
+  }                                                        \
+  template <>                                              \
+  const Kernels<T>& kernels<T>(const std::string& level) { \
+    return named(level, "level ").of();                    \
+  }
+DPA2_KERNELS(double, f64)
+DPA2_KERNELS(float, f32)
+DPA2_KERNELS(Dual<double>, dual64)
+DPA2_KERNELS(Dual<float>, dual32)
 
 const char* isa_name() { return current().name; }
 

@@ -31,7 +31,9 @@ struct Kernels {
   decltype(&Activate<T, AnyIsa>::forward) activate;
   decltype(&Activate<T, AnyIsa>::forward_grad) activate_grad;
   decltype(&Activate<T, AnyIsa>::backward) activate_backward;
-  decltype(&Linear<T, AnyIsa>::run) linear;
+  decltype(&Linear<T, AnyIsa>::template run<T, Real<T>>) linear;
+  decltype(&Linear<T, AnyIsa>::gradient) weight_gradient;
+  decltype(&Linear<T, AnyIsa>::bias_gradient) bias_gradient;
   decltype(&EnvMat<T, AnyIsa>::forward) env_mat;
   decltype(&EnvMat<T, AnyIsa>::backward) env_mat_backward;
   decltype(&EmbeddingNetOp<T, AnyIsa>::layout) embedding_layout;
@@ -66,7 +68,7 @@ struct Kernels {
   decltype(&Assemble<T, AnyIsa>::centre) assemble;
 };
 
-/// The kernels for this processor; the environment variable DPA2_ISA (v2, v3, v4 or base) asks for a level by name.
+/// T: float, double, or dual numbers of either. The kernels for this processor; the environment variable DPA2_ISA (v2, v3, v4 or base) asks for a level by name.
 /// Throws invalid_input when that level is unknown, not built, or not supported by the processor.
 template <class T>
 const Kernels<T>& kernels();

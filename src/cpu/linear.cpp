@@ -23,8 +23,11 @@ constexpr int accumulators = 12, tile_vectors = 2;
 #else
 constexpr int accumulators = 24, tile_vectors = 4;
 #endif
-template <int NV>
-constexpr int max_rows = accumulators / NV < 12 ? accumulators / NV : 12;
+/// Of products in which A, or B, or both are dual: registers for their tangents are left.
+template <class C, class A, class B>
+constexpr int room = is_dual<B> && accumulators == 12 ? 8 : accumulators;
+template <class C, class A, class B, int NV>
+constexpr int max_rows = room<C, A, B> / (NV * (is_dual<C> ? 2 : 1)) < 12 ? room<C, A, B> / (NV * (is_dual<C> ? 2 : 1)) : 12;
 
 // Terms per pass: a block of B stays in L1 while all rows use it, and shorter chains of additions round less in float32.
 constexpr int block_k = 160;
@@ -32,43 +35,71 @@ constexpr int block_k = 160;
 // Elements of B that a group of rows goes over before the next group follows: they are still in L1 then.
 constexpr int block_b = 2048;
 
-template <class T>
+template <class C>
 struct Problem {
   int k;
   long ldc, ars, acs, bks, bps;
-  const T* bias;
+  const Real<C>* bias;
   bool accumulate;
 };
 
+/// c += a b; of dual numbers their tangent where c is plain.
+template <class C, class A, class B>
+DPA2_INLINE void multiply_add(Vec<C>& c, const Vec<A>& a, const Vec<B>& b) {
+  if constexpr (is_dual<C> && is_dual<A> && is_dual<B>) {
+    c.v += a.v * b.v;
+    c.d += a.v * b.d;
+    c.d += a.d * b.v;
+  } else if constexpr (is_dual<C> && is_dual<A>) {
+    c.v += a.v * b;
+    c.d += a.d * b;
+  } else if constexpr (is_dual<C>) {
+    c.v += a * b.v;
+    c.d += a * b.d;
+  } else if constexpr (is_dual<A>) {
+    c += a.v * b.d;
+    c += a.d * b.v;
+  } else {
+    c += a * b;
+  }
+}
+
+template <class C>
+DPA2_INLINE Vec<C> constants(const Real<C>* p) {
+  if constexpr (is_dual<C>)
+    return {load<Real<C>>(p), Vec<Real<C>>{}};
+  else
+    return load<C>(p);
+}
+
 /// One tile of C. The loops over r and v vanish at compile time, or the accumulators would be spilled.
-template <class T, int MR, int NV, bool RowMajorA>
-DPA2_INLINE void tile(const Problem<T>& p, T* C, const T* A, const T* const (&B)[NV], const T* const (&bias)[NV]) {
+template <class T, class A, class B, int MR, int NV, bool RowMajorA>
+DPA2_INLINE void tile(const Problem<T>& p, T* C, const A* a, const B* const (&first)[NV], const Real<T>* const (&bias)[NV]) {
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v)
-      acc[r][v] = p.accumulate ? load<T>(C + r * p.ldc + v * width<T>) : bias[v] != nullptr ? load<T>(bias[v]) : Vec<T>{};
-  const T* b[NV];
+      acc[r][v] = p.accumulate ? load<T>(C + r * p.ldc + v * width<T>) : bias[v] != nullptr ? constants<T>(bias[v]) : Vec<T>{};
+  const B* b[NV];
 #pragma GCC unroll 4
-  for (int v = 0; v < NV; ++v) b[v] = B[v];
-  const T* a = A;
+  for (int v = 0; v < NV; ++v) b[v] = first[v];
   const long ars = RowMajorA ? p.ars : 1;
   const long acs = RowMajorA ? 1 : p.acs;
   const long bks = p.bks;
 #pragma GCC unroll 8
   for (int k = 0; k < p.k; ++k) {
-    Vec<T> bv[NV];
+    Vec<B> bv[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
-      bv[v] = load<T>(b[v]);
+      bv[v] = load<B>(b[v]);
       b[v] += bks;
     }
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r) {
-      const Vec<T> ar = splat<T>(a[r * ars]);
+      const Vec<A> ar = splat<A>(a[r * ars]);
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) acc[r][v] += ar * bv[v];
+      for (int v = 0; v < NV; ++v) multiply_add<T, A, B>(acc[r][v], ar, bv[v]);
     }
     a += acs;
   }
@@ -79,49 +110,52 @@ DPA2_INLINE void tile(const Problem<T>& p, T* C, const T* A, const T* const (&B)
 }
 
 /// `count` blocks of MR rows, the columns first to last.
-template <class T, int MR, int NV, bool RowMajorA>
-void tiles(int count, int first, int last, const Problem<T>& p, T* C, const T* A, const T* B) {
+template <class T, class A, class B, int MR, int NV, bool RowMajorA>
+void tiles(int count, int first, int last, const Problem<T>& p, T* C, const A* rows, const B* columns) {
   constexpr int panel = simd::pad<T>;
 #pragma GCC unroll 1
   for (int c0 = first; c0 < last; c0 += NV * width<T>) {
-    const T *b[NV], *bias[NV];
+    const B* b[NV];
+    const Real<T>* bias[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
       const int c = c0 + v * width<T>;
-      b[v] = B + (c / panel) * p.bps + c % panel;
+      b[v] = columns + (c / panel) * p.bps + c % panel;
       bias[v] = p.bias != nullptr ? p.bias + c : nullptr;
     }
     T* to = C + c0;
-    const T* a = A;
+    const A* a = rows;
 #pragma GCC unroll 1
     for (int i = 0; i < count; ++i) {
-      tile<T, MR, NV, RowMajorA>(p, to, a, b, bias);
+      tile<T, A, B, MR, NV, RowMajorA>(p, to, a, b, bias);
       to += MR * p.ldc;
       a += MR * (RowMajorA ? p.ars : 1);
     }
   }
 }
 
-template <class T, int NV, bool RowMajorA>
-void rows(int mr, int count, int first, int last, const Problem<T>& p, T* C, const T* A, const T* B) {
+template <class T, int NV, bool RowMajorA, class A, class B>
+void rows(int mr, int count, int first, int last, const Problem<T>& p, T* C, const A* a, const B* b) {
   switch (mr) {
-#define DPA2_CASE(MR)                                                                                     \
-  case MR:                                                                                                \
-    if constexpr (MR <= max_rows<NV>) return tiles<T, MR, NV, RowMajorA>(count, first, last, p, C, A, B); \
+#define DPA2_CASE(MR)                                                                                                    \
+  case MR:                                                                                                               \
+    if constexpr (MR <= max_rows<T, A, B, NV>) return tiles<T, A, B, MR, NV, RowMajorA>(count, first, last, p, C, a, b); \
     return;
     DPA2_CASE(1)
     DPA2_CASE(2)
-    DPA2_CASE(3) DPA2_CASE(4) DPA2_CASE(5) DPA2_CASE(6) DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
+    DPA2_CASE(3)
+    DPA2_CASE(4) DPA2_CASE(5) DPA2_CASE(6) DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
 #undef DPA2_CASE
         default : return;
   }
 }
 
 /// Columns c0 to c1, in strips of NV vectors.
-template <class T, int NV>
-void columns(int m, int c0, int c1, const Problem<T>& whole, T* C, const T* A, const T* B) {
+template <class T, int NV, class A, class B>
+void columns(int m, int c0, int c1, const Problem<T>& whole, T* C, const A* A0, const B* B0) {
   // Nearly equal blocks of rows and of terms: a one-row tail would leave the FMA pipeline idle.
-  const int blocks = (m + max_rows<NV> - 1) / max_rows<NV>, least = m / blocks, more = m % blocks;
+  constexpr int most = max_rows<T, A, B, NV>;
+  const int blocks = (m + most - 1) / most, least = m / blocks, more = m % blocks;
   const int passes = whole.k > block_k ? (whole.k + block_k - 1) / block_k : 1;
   constexpr int strip = NV * width<T>;
   const int step = strip * (whole.k * 2 * strip <= block_b ? block_b / (whole.k * strip + 1) : 1);
@@ -133,7 +167,8 @@ void columns(int m, int c0, int c1, const Problem<T>& whole, T* C, const T* A, c
       Problem<T> p = whole;
       p.k = k1 - k0;
       p.accumulate = whole.accumulate || pass > 0;
-      const T *a = A + k0 * p.acs, *b = B + k0 * p.bks;
+      const A* a = A0 + k0 * p.acs;
+      const B* b = B0 + k0 * p.bks;
       T* to = C;
       const auto group = [&](int mr, int count) {
         if (count == 0) return;
@@ -151,18 +186,16 @@ void columns(int m, int c0, int c1, const Problem<T>& whole, T* C, const T* A, c
   }
 }
 
-}  // namespace
-
-template <class T, class Isa>
-void Linear<T, Isa>::run(int m, int n, int k, T* C, long ldc, const T* A, long ars, long acs, const T* B, long bks, long bps, const T* bias,
-                         bool accumulate) {
+template <class T, class A, class B>
+void multiply(int m, int n, int k, T* C, long ldc, const A* a, long ars, long acs, const B* b, long bks, long bps, const Real<T>* bias,
+              bool accumulate) {
   if (m <= 0) return;
   const Problem<T> p{k, ldc, ars, acs, bks, bps, bias, accumulate};
   int c = 0, left = n / width<T>;
   const auto strips = [&](auto vectors, int count) {
     constexpr int nv = decltype(vectors)::value;  // and no call, which the linker could take from another level
     const int end = c + count * nv * width<T>;
-    if (count > 0) columns<T, nv>(m, c, end, p, C, A, B);
+    if (count > 0) columns<T, nv>(m, c, end, p, C, a, b);
     c = end;
     left -= count * nv;
   };
@@ -175,6 +208,42 @@ void Linear<T, Isa>::run(int m, int n, int k, T* C, long ldc, const T* A, long a
   strips(std::integral_constant<int, 1>(), left);
 }
 
+}  // namespace
+
+template <class T, class Isa>
+template <class A, class B>
+void Linear<T, Isa>::run(int m, int n, int k, T* C, long ldc, const A* a, long ars, long acs, const B* b, long bks, long bps,
+                         const Real<T>* bias, bool accumulate) {
+  multiply(m, n, k, C, ldc, a, ars, acs, b, bks, bps, bias, accumulate);
+}
+
+template <class T, class Isa>
+void Linear<T, Isa>::gradient(int m, int n, int k, Real<T>* C, long ldc, const T* A, long ars, long acs, const T* B, long bks, long bps) {
+  multiply(m, n, k, C, ldc, A, ars, acs, B, bks, bps, static_cast<const Real<T>*>(nullptr), true);
+}
+
+template <class T, class Isa>
+void Linear<T, Isa>::bias_gradient(int n, int k, Real<T>* c, const T* B, long ldb) {
+  using R = Real<T>;
+  for (int i = 0; i < n; i += width<T>) {
+    Vec<R> acc = load<R>(c + i);
+    for (int r = 0; r < k; ++r) acc += simd::gradient_of<T>(load<T>(B + r * ldb + i));
+    store<R>(c + i, acc);
+  }
+}
+
 DPA2_INSTANTIATE(Linear)
+DPA2_INSTANTIATE_DUAL(Linear)
+
+#define DPA2_PRODUCT(T, A, B)                                                                                                            \
+  template void Linear<T, isa::DPA2_ISA>::run<A, B>(int, int, int, T*, long, const A*, long, long, const B*, long, long, const Real<T>*, \
+                                                    bool);
+#define DPA2_PRODUCTS(R)            \
+  DPA2_PRODUCT(R, R, R)             \
+  DPA2_PRODUCT(Dual<R>, Dual<R>, R) \
+  DPA2_PRODUCT(Dual<R>, R, Dual<R>) \
+  DPA2_PRODUCT(Dual<R>, Dual<R>, Dual<R>)
+DPA2_PRODUCTS(double)
+DPA2_PRODUCTS(float)
 
 }  // namespace dpa2

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #include "padding.hpp"
@@ -55,30 +56,142 @@ using Vec = typename Types<T>::V;
 template <class T>
 using Int = typename Types<T>::I;
 
+/// As many dual numbers as a vector has lanes. In memory they are pairs beside each other.
+template <class R>
+struct DualVec {
+  Vec<R> v, d;
+
+  DPA2_INLINE DualVec operator-() const { return {-v, -d}; }
+  friend DPA2_INLINE DualVec operator+(DualVec a, DualVec b) { return {a.v + b.v, a.d + b.d}; }
+  friend DPA2_INLINE DualVec operator-(DualVec a, DualVec b) { return {a.v - b.v, a.d - b.d}; }
+  friend DPA2_INLINE DualVec operator*(DualVec a, DualVec b) { return {a.v * b.v, a.v * b.d + a.d * b.v}; }
+  friend DPA2_INLINE DualVec operator/(DualVec a, DualVec b) {
+    const Vec<R> q = a.v / b.v;
+    return {q, (a.d - q * b.d) / b.v};
+  }
+  friend DPA2_INLINE DualVec operator*(DualVec a, Dual<R> b) { return {a.v * b.v, a.v * b.d + a.d * b.v}; }
+  friend DPA2_INLINE DualVec operator*(Dual<R> a, DualVec b) { return b * a; }
+  friend DPA2_INLINE DualVec operator+(DualVec a, Dual<R> b) { return {a.v + b.v, a.d + b.d}; }
+  friend DPA2_INLINE DualVec operator-(DualVec a, Dual<R> b) { return {a.v - b.v, a.d - b.d}; }
+  // Beside plain numbers: scalars, or vectors of weights.
+  friend DPA2_INLINE DualVec operator+(DualVec a, R b) { return {a.v + b, a.d}; }
+  friend DPA2_INLINE DualVec operator+(R a, DualVec b) { return {a + b.v, b.d}; }
+  friend DPA2_INLINE DualVec operator-(DualVec a, R b) { return {a.v - b, a.d}; }
+  friend DPA2_INLINE DualVec operator-(R a, DualVec b) { return {a - b.v, -b.d}; }
+  friend DPA2_INLINE DualVec operator*(DualVec a, R b) { return {a.v * b, a.d * b}; }
+  friend DPA2_INLINE DualVec operator*(R a, DualVec b) { return {a * b.v, a * b.d}; }
+  friend DPA2_INLINE DualVec operator/(R a, DualVec b) {
+    const Vec<R> q = a / b.v;
+    return {q, -q * b.d / b.v};
+  }
+  friend DPA2_INLINE DualVec operator+(DualVec a, Vec<R> b) { return {a.v + b, a.d}; }
+  friend DPA2_INLINE DualVec operator-(DualVec a, Vec<R> b) { return {a.v - b, a.d}; }
+  friend DPA2_INLINE DualVec operator*(DualVec a, Vec<R> b) { return {a.v * b, a.d * b}; }
+  friend DPA2_INLINE DualVec operator*(Vec<R> a, DualVec b) { return {a * b.v, a * b.d}; }
+  template <class N>
+  DPA2_INLINE DualVec& operator+=(const N& x) {
+    return *this = *this + x;
+  }
+  template <class N>
+  DPA2_INLINE DualVec& operator-=(const N& x) {
+    return *this = *this - x;
+  }
+  template <class N>
+  DPA2_INLINE DualVec& operator*=(const N& x) {
+    return *this = *this * x;
+  }
+  // Comparisons are those of the values.
+  friend DPA2_INLINE auto operator<(DualVec a, DualVec b) { return a.v < b.v; }
+  friend DPA2_INLINE auto operator>(DualVec a, DualVec b) { return a.v > b.v; }
+};
+template <class R>
+struct Types<Dual<R>> {
+  using V = DualVec<R>;
+};
+
 template <class T>
-inline constexpr int width = vector_bytes / static_cast<int>(sizeof(T));
+inline constexpr int width = vector_bytes / static_cast<int>(sizeof(Real<T>));
 /// The unit of the padding, in numbers.
 template <class T>
 inline constexpr int pad = padded<T>(1);
 
+/// The even (or odd) lanes of two vectors that follow each other, and back: the first (or second) half of two vectors lane by lane.
+template <class T, bool odd, int... lane>
+DPA2_INLINE Vec<T> apart(Vec<T> a, Vec<T> b, std::integer_sequence<int, lane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (2 * lane + odd)...);
+#else
+  return __builtin_shuffle(a, b, Int<T>{(2 * lane + odd)...});
+#endif
+}
+template <class T, bool second, int... lane>
+DPA2_INLINE Vec<T> together(Vec<T> a, Vec<T> b, std::integer_sequence<int, lane...>) {
+  constexpr int first = second ? width<T> / 2 : 0;
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (first + lane / 2 + (lane % 2) * width<T>)...);
+#else
+  return __builtin_shuffle(a, b, Int<T>{(first + lane / 2 + (lane % 2) * width<T>)...});
+#endif
+}
+
 template <class T>
 DPA2_INLINE Vec<T> load(const T* p) {
-  return *reinterpret_cast<const typename Types<T>::U*>(p);
+  if constexpr (is_dual<T>) {
+    using R = Real<T>;
+    constexpr std::make_integer_sequence<int, width<R>> lanes;
+    const R* q = reinterpret_cast<const R*>(p);
+    const Vec<R> a = load<R>(q), b = load<R>(q + width<R>);
+    return {apart<R, false>(a, b, lanes), apart<R, true>(a, b, lanes)};
+  } else {
+    return *reinterpret_cast<const typename Types<T>::U*>(p);
+  }
 }
 template <class T>
 DPA2_INLINE void store(T* p, Vec<T> v) {
-  *reinterpret_cast<typename Types<T>::U*>(p) = v;
+  if constexpr (is_dual<T>) {
+    using R = Real<T>;
+    constexpr std::make_integer_sequence<int, width<R>> lanes;
+    R* q = reinterpret_cast<R*>(p);
+    store<R>(q, together<R, false>(v.v, v.d, lanes));
+    store<R>(q + width<R>, together<R, true>(v.v, v.d, lanes));
+  } else {
+    *reinterpret_cast<typename Types<T>::U*>(p) = v;
+  }
 }
 /// `x - V{}` and not `x + V{}`: the subtraction of +0 is exact for every x, so it folds to a plain splat.
 template <class T>
 DPA2_INLINE Vec<T> splat(T x) {
-  return x - Vec<T>{};
+  if constexpr (is_dual<T>)
+    return {splat(x.v), splat(x.d)};
+  else
+    return x - Vec<T>{};
 }
 template <class T>
 DPA2_INLINE T sum(Vec<T> v) {
-  T s = v[0];
-  for (int i = 1; i < width<T>; ++i) s += v[i];
-  return s;
+  if constexpr (is_dual<T>) {
+    return {sum<Real<T>>(v.v), sum<Real<T>>(v.d)};
+  } else {
+    T s = v[0];
+    for (int i = 1; i < width<T>; ++i) s += v[i];
+    return s;
+  }
+}
+/// a where the condition holds, else b, lane by lane.
+template <class M, class V>
+DPA2_INLINE V choose(M condition, V a, V b) {
+  return condition ? a : b;
+}
+template <class M, class R>
+DPA2_INLINE DualVec<R> choose(M condition, DualVec<R> a, DualVec<R> b) {
+  return {condition ? a.v : b.v, condition ? a.d : b.d};
+}
+/// What a loss gives weights: the numbers, and of dual numbers the tangents.
+template <class T>
+DPA2_INLINE Vec<Real<T>> gradient_of(Vec<T> x) {
+  if constexpr (is_dual<T>)
+    return x.d;
+  else
+    return x;
 }
 /// One round of a transposition of vectors that are D apart: lane by lane, what the first (or the second) becomes.
 template <class T, int D, bool second, int... lane>
@@ -104,14 +217,27 @@ DPA2_INLINE void exchange_lanes(Vec<T> (&x)[width<T>]) {
 /// Transposes a square of as many vectors as they have lanes.
 template <class T>
 DPA2_INLINE void transpose(Vec<T> (&x)[width<T>]) {
-  exchange_lanes<T, 1>(x);
-  if constexpr (width<T> > 2) exchange_lanes<T, 2>(x);
-  if constexpr (width<T> > 4) exchange_lanes<T, 4>(x);
-  if constexpr (width<T> > 8) exchange_lanes<T, 8>(x);
+  if constexpr (is_dual<T>) {
+    Vec<Real<T>> v[width<T>], d[width<T>];
+#pragma GCC unroll 16
+    for (int i = 0; i < width<T>; ++i) {
+      v[i] = x[i].v;
+      d[i] = x[i].d;
+    }
+    transpose<Real<T>>(v);
+    transpose<Real<T>>(d);
+#pragma GCC unroll 16
+    for (int i = 0; i < width<T>; ++i) x[i] = {v[i], d[i]};
+  } else {
+    exchange_lanes<T, 1>(x);
+    if constexpr (width<T> > 2) exchange_lanes<T, 2>(x);
+    if constexpr (width<T> > 4) exchange_lanes<T, 4>(x);
+    if constexpr (width<T> > 8) exchange_lanes<T, 8>(x);
+  }
 }
 template <class T>
 DPA2_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
-  return a > b ? a : b;
+  return choose(a > b, a, b);
 }
 template <class T>
 struct ExpConstants;
@@ -159,7 +285,7 @@ DPA2_INLINE void reduce_exp(Vec<T> (&x)[N], Vec<T> (&scale)[N]) {
 
 /// exp(x) of arguments that are not large, in place: at most 2 ulp; below the smallest normal result it gives that result's size.
 template <class T, int N>
-DPA2_INLINE void exp_falling(Vec<T> (&x)[N]) {
+DPA2_INLINE std::enable_if_t<!is_dual<T>> exp_falling(Vec<T> (&x)[N]) {
   using C = ExpConstants<T>;
   Vec<T> s[N];
   DPA2_EACH x[v] = x[v] < splat<T>(C::lowest) ? splat<T>(C::lowest) : x[v];  // in this order NaN stays NaN
@@ -168,7 +294,7 @@ DPA2_INLINE void exp_falling(Vec<T> (&x)[N]) {
 }
 /// exp(x) of any argument, in place: beyond the largest result it gives the largest.
 template <class T, int N>
-DPA2_INLINE void exp(Vec<T> (&x)[N]) {
+DPA2_INLINE std::enable_if_t<!is_dual<T>> exp(Vec<T> (&x)[N]) {
   using C = ExpConstants<T>;
   DPA2_EACH x[v] = x[v] > splat<T>(C::highest) ? splat<T>(C::highest) : x[v];
   exp_falling<T, N>(x);
@@ -176,7 +302,7 @@ DPA2_INLINE void exp(Vec<T> (&x)[N]) {
 
 /// tanh(x) = E/(E + 2) with E = expm1(2|x|), in place: at most 3 ulp in double, 4 ulp in float.
 template <class T, int N>
-DPA2_INLINE void tanh(Vec<T> (&x)[N]) {
+DPA2_INLINE std::enable_if_t<!is_dual<T>> tanh(Vec<T> (&x)[N]) {
   using C = ExpConstants<T>;
   const Int<T> minus = (Int<T>)splat<T>(T(-0.0));
   Int<T> sign[N];  // apart from the rest, so that -0 keeps it
@@ -189,6 +315,29 @@ DPA2_INLINE void tanh(Vec<T> (&x)[N]) {
   DPA2_EACH x[v] = s[v] * x[v] + (s[v] - splat<T>(T(1)));
   DPA2_EACH x[v] = x[v] / (x[v] + splat<T>(T(2)));
   DPA2_EACH x[v] = (Vec<T>)((Int<T>)x[v] | sign[v]);
+}
+
+// The same of dual numbers.
+template <class T, int N>
+DPA2_INLINE std::enable_if_t<is_dual<T>> exp_falling(Vec<T> (&x)[N]) {
+  Vec<Real<T>> y[N];
+  DPA2_EACH y[v] = x[v].v;
+  exp_falling<Real<T>, N>(y);
+  DPA2_EACH x[v] = {y[v], y[v] * x[v].d};
+}
+template <class T, int N>
+DPA2_INLINE std::enable_if_t<is_dual<T>> exp(Vec<T> (&x)[N]) {
+  Vec<Real<T>> y[N];
+  DPA2_EACH y[v] = x[v].v;
+  exp<Real<T>, N>(y);
+  DPA2_EACH x[v] = {y[v], y[v] * x[v].d};
+}
+template <class T, int N>
+DPA2_INLINE std::enable_if_t<is_dual<T>> tanh(Vec<T> (&x)[N]) {
+  Vec<Real<T>> y[N];
+  DPA2_EACH y[v] = x[v].v;
+  tanh<Real<T>, N>(y);
+  DPA2_EACH x[v] = {y[v], (Real<T>(1) - y[v] * y[v]) * x[v].d};
 }
 #undef DPA2_EACH
 
@@ -213,3 +362,7 @@ DPA2_INLINE Vec<T> tanh(Vec<T> x) {
 #define DPA2_INSTANTIATE(Kernel)                         \
   template struct Kernel<double, ::dpa2::isa::DPA2_ISA>; \
   template struct Kernel<float, ::dpa2::isa::DPA2_ISA>;
+/// And for dual numbers of both.
+#define DPA2_INSTANTIATE_DUAL(Kernel)                                  \
+  template struct Kernel<::dpa2::Dual<double>, ::dpa2::isa::DPA2_ISA>; \
+  template struct Kernel<::dpa2::Dual<float>, ::dpa2::isa::DPA2_ISA>;

@@ -25,21 +25,21 @@ DPA2_MATH void activate(V x, const Silut<T>& silut, V& y, V& dy) {
     y = F::tanh(x);
     dy = one - y * y;
   } else if constexpr (A == Activation::relu) {
-    y = x < zero ? zero : x;  // in this order NaN stays NaN
-    dy = x > zero ? one : zero;
+    y = choose(x < zero, zero, x);  // in this order NaN stays NaN
+    dy = choose(x > zero, one, zero);
   } else if constexpr (A == Activation::relu6) {
     const V six = zero + T(6);
-    y = x < zero ? zero : x;
-    y = y > six ? six : y;
-    dy = x > zero ? one : zero;
-    dy = x < six ? dy : zero;
+    y = choose(x < zero, zero, x);
+    y = choose(y > six, six, y);
+    dy = choose(x > zero, one, zero);
+    dy = choose(x < six, dy, zero);
   } else if constexpr (A == Activation::sigmoid) {
     y = one / (one + F::exp(-x));
     dy = y * (one - y);
   } else if constexpr (A == Activation::softplus) {
     const V limit = zero + T(20);
-    y = x > limit ? x : F::log1p(F::exp(x > limit ? limit : x));
-    dy = x > limit ? one : one / (one + F::exp(-x));
+    y = choose(x > limit, x, F::log1p(F::exp(choose(x > limit, limit, x))));
+    dy = choose(x > limit, one, one / (one + F::exp(-x)));
   } else if constexpr (A == Activation::gelu) {
     const T c = T(0.79788456080286535588);  // sqrt(2/pi)
     const V th = F::tanh(c * (x + T(0.044715) * x * x * x));
@@ -53,8 +53,8 @@ DPA2_MATH void activate(V x, const Silut<T>& silut, V& y, V& dy) {
     const V limit = zero + silut.threshold;
     const V s = one / (one + F::exp(-x));
     const V th = F::tanh((x - limit) * silut.slope);
-    y = x < limit ? x * s : th + silut.offset;
-    dy = x < limit ? s * (one + x * (one - s)) : silut.slope * (one - th * th);
+    y = choose(x < limit, x * s, th + silut.offset);
+    dy = choose(x < limit, s * (one + x * (one - s)), silut.slope * (one - th * th));
   } else {
     y = x;
     dy = one;

@@ -12,8 +12,8 @@ DPA2_MATH void smooth_switch(V r, T rcut_smth, T inv_width, V& sw, V& dsw) {
   const V zero = r - r;
   const V one = zero + T(1);
   V u = (r - rcut_smth) * inv_width;
-  u = u < zero ? zero : u;
-  u = u > one ? one : u;
+  u = choose(u < zero, zero, u);
+  u = choose(u > one, one, u);
   const V v = one - u;
   sw = u * u * u * (u * (T(15) - u * T(6)) - T(10)) + T(1);
   dsw = u * u * v * v * (T(-30) * inv_width);
