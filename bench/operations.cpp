@@ -248,7 +248,7 @@ class Tile : public Bench {
     if (p_.has().g1g1) {
       T *own = array(n1_), *dw = array(n_);
       add("g1g1", each([=](Centre<T>& c) { k_.g1g1(n_, out, g1_, g1_, c.j, layer_.gg, c.w, arena_); }),
-          each([=](Centre<T>& c) { k_.g1g1_backward(n_, own, dg1_, c.j, dw, dout, g1_, g1_, c.j, layer_.ggt, c.w, arena_); }),
+          each([=](Centre<T>& c) { k_.g1g1_backward(n_, own, dg1_, c.j, dw, nullptr, dout, g1_, g1_, c.j, layer_.ggt, c.w, arena_); }),
           of(rows + static_cast<double>(n_) * n1_ + weights(layer_.gg) / centres),
           of(rows + 3.0 * n_ * n1_ + weights(layer_.gg) / centres));
     }
@@ -279,8 +279,8 @@ class Tile : public Bench {
     if (p_.has().out_conv)
       add("conv", each([=](Centre<T>& c) { k_.conv(n_, out, {c.g2, n2_, nullptr}, {g1_, n1_, c.j}, layer_.P, c.s, arena_); }),
           each([=](Centre<T>& c) {
-            k_.conv_backward(n_, dg2, n2_, nullptr, dg1_, n1_, c.j, ds, dout, {c.g2, n2_, nullptr}, {g1_, n1_, c.j}, layer_.P, layer_.Pt,
-                             c.s, arena_);
+            k_.conv_backward(n_, dg2, n2_, nullptr, dg1_, n1_, c.j, ds, nullptr, dout, {c.g2, n2_, nullptr}, {g1_, n1_, c.j}, layer_.P,
+                             layer_.Pt, c.s, arena_);
           }),
           of(pair_rows + node_rows + n1_ + weights(layer_.P) / centres),
           of(3 * pair_rows + 3 * node_rows + n1_ + 2 * weights(layer_.P) / centres));

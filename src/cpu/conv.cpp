@@ -13,18 +13,17 @@ using simd::width;
 
 namespace {
 
-/// y (n, nb) = a P: indexed rows are gathered first, so that one product serves all edges.
+/// y (n, nb) = a P: indexed rows are gathered first, so that one product serves all edges. Returns the rows of the edges in order.
 template <class T, class Isa>
-void project(int n, T* y, T* gathered, const EdgeRows<T>& a, const Packed<T>& P) {
-  const T* rows = a.rows;
-  long ld = a.ld;
+EdgeRows<T> project(int n, T* y, T* gathered, const EdgeRows<T>& a, const Packed<Real<T>>& P) {
+  EdgeRows<T> rows = a;
   if (a.index != nullptr) {
     for (int e = 0; e < n; ++e)
       for (int c = 0; c < P.k; c += width<T>) store<T>(gathered + static_cast<long>(e) * P.k + c, load<T>(row(a, e) + c));
-    rows = gathered;
-    ld = P.k;
+    rows = {gathered, P.k, nullptr};
   }
-  Linear<T, Isa>::run(n, P.n, P.k, y, P.n, rows, ld, 1, P.data, pad<T>, static_cast<long>(P.k) * pad<T>, nullptr, false);
+  Linear<T, Isa>::run(n, P.n, P.k, y, P.n, rows.rows, rows.ld, 1, P.data, pad<T>, static_cast<long>(P.k) * pad<T>, nullptr, false);
+  return rows;
 }
 
 /// Vectors of channels that are summed at once: a row of an edge is read in long pieces.
@@ -47,7 +46,7 @@ void message(int n, T* out, const T* y, const EdgeRows<T>& b, const T* s, int nb
 }  // namespace
 
 template <class T, class Isa>
-void Conv<T, Isa>::forward(int n, T* out, const EdgeRows<T>& a, const EdgeRows<T>& b, const Packed<T>& P, const T* s, Arena& arena) {
+void Conv<T, Isa>::forward(int n, T* out, const EdgeRows<T>& a, const EdgeRows<T>& b, const Packed<Real<T>>& P, const T* s, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   const int nb = P.n;
   T* y = arena.take<T>(static_cast<long>(n) * nb);
@@ -60,14 +59,15 @@ void Conv<T, Isa>::forward(int n, T* out, const EdgeRows<T>& a, const EdgeRows<T
 }
 
 template <class T, class Isa>
-void Conv<T, Isa>::backward(int n, T* da, long dald, const int* ascatter, T* db, long dbld, const int* bscatter, T* ds, const T* dout,
-                            const EdgeRows<T>& a, const EdgeRows<T>& b, const Packed<T>& P, const Packed<T>& Pt, const T* s, Arena& arena) {
+void Conv<T, Isa>::backward(int n, T* da, long dald, const int* ascatter, T* db, long dbld, const int* bscatter, T* ds, Real<T>* dP,
+                            const T* dout, const EdgeRows<T>& a, const EdgeRows<T>& b, const Packed<Real<T>>& P, const Packed<Real<T>>& Pt,
+                            const T* s, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   const int nb = P.n, na = P.k;
   T* y = arena.take<T>(static_cast<long>(n) * nb);
   T* gathered = a.index != nullptr ? arena.take<T>(static_cast<long>(n) * na) : nullptr;
   T* dy = ascatter != nullptr ? arena.take<T>(static_cast<long>(n) * na) : nullptr;
-  project<T, Isa>(n, y, gathered, a, P);
+  const EdgeRows<T> rows = project<T, Isa>(n, y, gathered, a, P);
   for (int e = 0; e < n; ++e) {
     T* ye = y + static_cast<long>(e) * nb;
     const T* be = row(b, e);
@@ -83,6 +83,7 @@ void Conv<T, Isa>::backward(int n, T* da, long dald, const int* ascatter, T* db,
     }
     ds[e] += sum<T>(acc);
   }
+  if (dP != nullptr) Linear<T, Isa>::gradient(na, nb, n, dP, nb, rows.rows, 1, rows.ld, y, nb, pad<T>);
   const long bps = static_cast<long>(Pt.k) * pad<T>;
   if (ascatter == nullptr) {
     Linear<T, Isa>::run(n, na, nb, da, dald, y, nb, 1, Pt.data, pad<T>, bps, nullptr, true);
@@ -97,5 +98,6 @@ void Conv<T, Isa>::backward(int n, T* da, long dald, const int* ascatter, T* db,
 }
 
 DPA2_INSTANTIATE(Conv)
+DPA2_INSTANTIATE_DUAL(Conv)
 
 }  // namespace dpa2

@@ -12,10 +12,12 @@ namespace dpa2 {
 template <class T, class Isa>
 struct Conv {
   /// out (nb) = ; P (na, nb) packed, s (n)
-  static void forward(int n, T* out, const EdgeRows<T>& a, const EdgeRows<T>& b, const Packed<T>& P, const T* s, Arena& arena);
-  /// da rows +=, db rows += (at the scatter positions where there is an index), ds (n) +=; Pt (nb, na) packed
-  static void backward(int n, T* da, long dald, const int* ascatter, T* db, long dbld, const int* bscatter, T* ds, const T* dout,
-                       const EdgeRows<T>& a, const EdgeRows<T>& b, const Packed<T>& P, const Packed<T>& Pt, const T* s, Arena& arena);
+  static void forward(int n, T* out, const EdgeRows<T>& a, const EdgeRows<T>& b, const Packed<Real<T>>& P, const T* s, Arena& arena);
+  /// da rows +=, db rows += (at the scatter positions where there is an index), ds (n) +=; Pt (nb, na) packed;
+  /// dP (na, nb) += the gradient of P, or null
+  static void backward(int n, T* da, long dald, const int* ascatter, T* db, long dbld, const int* bscatter, T* ds, Real<T>* dP,
+                       const T* dout, const EdgeRows<T>& a, const EdgeRows<T>& b, const Packed<Real<T>>& P, const Packed<Real<T>>& Pt,
+                       const T* s, Arena& arena);
 };
 
 }  // namespace dpa2

@@ -70,6 +70,16 @@ const Kernels<T>& table() {
     t.linear = &Linear<T, Isa>::template run<T, Real<T>>;
     t.weight_gradient = &Linear<T, Isa>::gradient;
     t.bias_gradient = &Linear<T, Isa>::bias_gradient;
+    t.env_mat = &EnvMat<T, Isa>::forward;
+    t.env_mat_backward = &EnvMat<T, Isa>::backward;
+    t.sym_moments = &Symmetrization<T, Isa>::moments;
+    t.sym_gram = &Symmetrization<T, Isa>::gram;
+    t.sym_gram_backward = &Symmetrization<T, Isa>::gram_backward;
+    t.sym_moments_backward = &Symmetrization<T, Isa>::moments_backward;
+    t.conv = &Conv<T, Isa>::forward;
+    t.conv_backward = &Conv<T, Isa>::backward;
+    t.g1g1 = &G1G1<T, Isa>::forward;
+    t.g1g1_backward = &G1G1<T, Isa>::backward;
     return t;
   }();
   return k;

@@ -10,8 +10,8 @@ using simd::Vec;
 using simd::width;
 
 template <class T, class Isa>
-void EnvMat<T, Isa>::forward(int n, int m, T* R, T* sw, const T* d, const T* r, const math::Cutoff<T>& cut, const T* mean,
-                             const T* inv_std) {
+void EnvMat<T, Isa>::forward(int n, int m, T* R, T* sw, const T* d, const T* r, const math::Cutoff<Real<T>>& cut, const Real<T>* mean,
+                             const Real<T>* inv_std) {
   for (int e = 0; e < m; e += width<T>) {
     const Vec<T> dv[3] = {load<T>(d + e), load<T>(d + m + e), load<T>(d + 2 * m + e)};
     Vec<T> row[4], s;
@@ -26,8 +26,8 @@ void EnvMat<T, Isa>::forward(int n, int m, T* R, T* sw, const T* d, const T* r, 
 }
 
 template <class T, class Isa>
-void EnvMat<T, Isa>::backward(int m, T* gamma, const T* dR, const T* dsw, const T* d, const T* r, const math::Cutoff<T>& cut,
-                              const T* inv_std) {
+void EnvMat<T, Isa>::backward(int m, T* gamma, const T* dR, const T* dsw, const T* d, const T* r, const math::Cutoff<Real<T>>& cut,
+                              const Real<T>* inv_std) {
   for (int e = 0; e < m; e += width<T>) {
     const Vec<T> dv[3] = {load<T>(d + e), load<T>(d + m + e), load<T>(d + 2 * m + e)};
     Vec<T> dE[4], g[3];
@@ -39,5 +39,6 @@ void EnvMat<T, Isa>::backward(int m, T* gamma, const T* dR, const T* dsw, const 
 }
 
 DPA2_INSTANTIATE(EnvMat)
+DPA2_INSTANTIATE_DUAL(EnvMat)
 
 }  // namespace dpa2

@@ -11,21 +11,32 @@ using simd::sum;
 using simd::Vec;
 using simd::width;
 
-template <class T, class Isa>
-void G1G1<T, Isa>::forward(int n, T* U, const T* g1_i, const T* g1, const int* j, const Packed<T>& W, const T* w, Arena& arena) {
-  const Arena::Mark mark = arena.mark();
-  const int n1 = W.k;
+namespace {
+
+/// What goes through W, (n, n1): w_e g1_i * g1_j.
+template <class T>
+T* products(int n, int n1, const T* g1_i, const T* g1, const int* j, const T* w, Arena& arena) {
   T* product = arena.take<T>(static_cast<long>(n) * n1);
   for (int e = 0; e < n; ++e)
     for (int c = 0; c < n1; c += width<T>)
       store<T>(product + static_cast<long>(e) * n1 + c, load<T>(g1_i + c) * load<T>(g1 + static_cast<long>(j[e]) * n1 + c) * w[e]);
+  return product;
+}
+
+}  // namespace
+
+template <class T, class Isa>
+void G1G1<T, Isa>::forward(int n, T* U, const T* g1_i, const T* g1, const int* j, const Packed<Real<T>>& W, const T* w, Arena& arena) {
+  const Arena::Mark mark = arena.mark();
+  const int n1 = W.k;
+  const T* product = products(n, n1, g1_i, g1, j, w, arena);
   Linear<T, Isa>::run(n, W.n, n1, U, W.n, product, n1, 1, W.data, pad<T>, static_cast<long>(n1) * pad<T>, nullptr, false);
   arena.release(mark);
 }
 
 template <class T, class Isa>
-void G1G1<T, Isa>::backward(int n, T* dg1_i, T* dg1, const int* scatter, T* dw, const T* dU, const T* g1_i, const T* g1, const int* j,
-                            const Packed<T>& Wt, const T* w, Arena& arena) {
+void G1G1<T, Isa>::backward(int n, T* dg1_i, T* dg1, const int* scatter, T* dw, Real<T>* dW, const T* dU, const T* g1_i, const T* g1,
+                            const int* j, const Packed<Real<T>>& Wt, const T* w, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   const int n1 = Wt.n, n2 = Wt.k;
   T* dy = arena.take<T>(static_cast<long>(n) * n1);
@@ -43,9 +54,11 @@ void G1G1<T, Isa>::backward(int n, T* dg1_i, T* dg1, const int* scatter, T* dw, 
     }
     dw[e] += sum<T>(acc);
   }
+  if (dW != nullptr) Linear<T, Isa>::gradient(n1, n2, n, dW, n2, products(n, n1, g1_i, g1, j, w, arena), 1, n1, dU, n2, pad<T>);
   arena.release(mark);
 }
 
 DPA2_INSTANTIATE(G1G1)
+DPA2_INSTANTIATE_DUAL(G1G1)
 
 }  // namespace dpa2

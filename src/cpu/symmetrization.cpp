@@ -39,7 +39,7 @@ void Symmetrization<T, Isa>::moments(int n, int nc, T* C, const T* f, const Edge
 
 template <class T, class Isa>
 void Symmetrization<T, Isa>::gram(int nc, int axis, T* gram, const T* C) {
-  const T third = T(1) / T(3);
+  const Real<T> third = Real<T>(1) / Real<T>(3);
   for (int a = 0; a < axis; ++a)
     for (int c = 0; c < nc; c += width<T>) {
       Vec<T> acc{};
@@ -53,7 +53,7 @@ namespace {
 /// dC += what the rows a to a + NA of the Gram matrix give: both of their factors, read once.
 template <class T, int NA>
 void add_gram_gradient(int nc, int a, T* dC, const T* dgram, const T* C) {
-  const T third = T(1) / T(3);
+  const Real<T> third = Real<T>(1) / Real<T>(3);
   T axes[3][NA];
   for (int d = 0; d < 3; ++d)
     for (int i = 0; i < NA; ++i) axes[d][i] = C[d * nc + a + i] * third;
@@ -109,5 +109,6 @@ void Symmetrization<T, Isa>::moments_backward(int n, int nc, T* df, T* dX, long 
 }
 
 DPA2_INSTANTIATE(Symmetrization)
+DPA2_INSTANTIATE_DUAL(Symmetrization)
 
 }  // namespace dpa2

@@ -77,10 +77,10 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
     if (p.has.conv) {
       const EdgeRows<T> pair{g2, n2, nullptr}, node{g1, n1, j};
       if (p.has.out_conv)
-        k_.conv_backward(n, dg2, n2, nullptr, acc, n1, scatter, ds, terms[p.g1_conv] + static_cast<long>(i - i0) * n1, pair, node, p.P,
-                         p.Pt, s, arena);
+        k_.conv_backward(n, dg2, n2, nullptr, acc, n1, scatter, ds, nullptr, terms[p.g1_conv] + static_cast<long>(i - i0) * n1, pair, node,
+                         p.P, p.Pt, s, arena);
       else
-        k_.conv_backward(n, acc, n1, scatter, dg2, n2, nullptr, ds, row + p.cat_conv, node, pair, p.P, p.Pt, s, arena);
+        k_.conv_backward(n, acc, n1, scatter, dg2, n2, nullptr, ds, nullptr, row + p.cat_conv, node, pair, p.P, p.Pt, s, arena);
     }
     if (p.has.grrg) {
       const EdgeRows<T> X{g2, n2, nullptr};
@@ -154,7 +154,7 @@ void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena)
   dense(n, dg2, lin, n2, p.w2t, nullptr, true);
   if (p.has.g1g1) {
     T* acc = ws_.acc[static_cast<std::size_t>(t)].data();
-    k_.g1g1_backward(n, acc + static_cast<long>(i - range.begin) * n1, acc, ws_.partition.local() + e0, dw, terms[p.g2_g1g1],
+    k_.g1g1_backward(n, acc + static_cast<long>(i - range.begin) * n1, acc, ws_.partition.local() + e0, dw, nullptr, terms[p.g2_g1g1],
                      g1 + static_cast<long>(i) * n1, g1, j, p.ggt, w, arena);
   }
   if (p.has.pair_map()) {

@@ -139,7 +139,8 @@ struct Conv {
     Rows<T> dout(dy[0], 1, nb, v.nbp);
     Guarded<int> ascatter(a_places.scatter()), bscatter(b_places.scatter());
     k.conv_backward(n, da, v.nap, a_places.indexed() ? static_cast<int*>(ascatter) : nullptr, db, v.nbp,
-                    b_places.indexed() ? static_cast<int*>(bscatter) : nullptr, ds, dout, v.ar, v.br, v.P.packed, v.Pt.packed, v.s, arena);
+                    b_places.indexed() ? static_cast<int*>(bscatter) : nullptr, ds, nullptr, dout, v.ar, v.br, v.P.packed, v.Pt.packed, v.s,
+                    arena);
     return {a_places.collect(da.rows(v.arows, na, v.nap, start_value), na), b_places.collect(db.rows(v.brows, nb, v.nbp, start_value), nb),
             ds.values(-1, start_value)};
   }
@@ -178,7 +179,7 @@ struct G1G1 {
         drows(static_cast<long>(places.nall) * n1p, static_cast<T>(start_value));
     Panels<T> matrix(transpose(W, n1, n2), n2, n1, n2p, n1p);
     Guarded<int> index(places.j), scatter(places.scatter());
-    k.g1g1_backward(n, down, drows, scatter, dw, dU, own, rows, index, matrix.packed, sw, arena);
+    k.g1g1_backward(n, down, drows, scatter, dw, nullptr, dU, own, rows, index, matrix.packed, sw, arena);
     return {down.values(n1, start_value), places.collect(drows.rows(places.nall, n1, n1p, start_value), n1), dw.values(-1, start_value)};
   }
 };
