@@ -261,7 +261,7 @@ class Tile : public Bench {
         of(factors + 4.0 * n_), of(factors + 12.0 * n_));
     if (!p_.has().update_h2) dh = ddh = nullptr;
     add("pair_attention", each([=](Centre<T>& c) { k_.pair_attention(layer_.pair, input(c), out, dh, arena_); }),
-        each([=](Centre<T>& c) { k_.pair_attention_backward(layer_.pair, input(c), dg2, dh2, dc1, dc2, dout, ddh, arena_); }),
+        each([=](Centre<T>& c) { k_.pair_attention_backward(layer_.pair, input(c), dg2, dh2, dc1, dc2, nullptr, dout, ddh, arena_); }),
         of(2 * rows + factors + matrices), of(4 * rows + 2 * factors + matrices));
     add("layer_norm", each([=](Centre<T>& c) {
           k_.layer_norm(n_, n2_, p_.n2_real, p_.ln_eps, out, zh, inv_sigma, c.g2, layer_.ln_gain, layer_.ln_bias);

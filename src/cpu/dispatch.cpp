@@ -80,6 +80,12 @@ const Kernels<T>& table() {
     t.conv_backward = &Conv<T, Isa>::backward;
     t.g1g1 = &G1G1<T, Isa>::forward;
     t.g1g1_backward = &G1G1<T, Isa>::backward;
+    t.attention_factors = &PairAttention<T, Isa>::factors;
+    t.attention_factors_backward = &PairAttention<T, Isa>::factors_backward;
+    t.pair_attention = &PairAttention<T, Isa>::forward;
+    t.pair_attention_backward = &PairAttention<T, Isa>::backward;
+    t.local_attention = &LocalAttention<T, Isa>::forward;
+    t.local_attention_backward = &LocalAttention<T, Isa>::backward;
     return t;
   }();
   return k;

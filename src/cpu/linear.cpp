@@ -64,14 +64,6 @@ DPA2_INLINE void multiply_add(Vec<C>& c, const Vec<A>& a, const Vec<B>& b) {
   }
 }
 
-template <class C>
-DPA2_INLINE Vec<C> constants(const Real<C>* p) {
-  if constexpr (is_dual<C>)
-    return {load<Real<C>>(p), Vec<Real<C>>{}};
-  else
-    return load<C>(p);
-}
-
 /// One tile of C. The loops over r and v vanish at compile time, or the accumulators would be spilled.
 template <class T, class A, class B, int MR, int NV, bool RowMajorA>
 DPA2_INLINE void tile(const Problem<T>& p, T* C, const A* a, const B* const (&first)[NV], const Real<T>* const (&bias)[NV]) {
@@ -80,7 +72,9 @@ DPA2_INLINE void tile(const Problem<T>& p, T* C, const A* a, const B* const (&fi
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v)
-      acc[r][v] = p.accumulate ? load<T>(C + r * p.ldc + v * width<T>) : bias[v] != nullptr ? constants<T>(bias[v]) : Vec<T>{};
+      acc[r][v] = p.accumulate         ? load<T>(C + r * p.ldc + v * width<T>)
+                  : bias[v] != nullptr ? simd::constant<T>(load<Real<T>>(bias[v]))
+                                       : Vec<T>{};
   const B* b[NV];
 #pragma GCC unroll 4
   for (int v = 0; v < NV; ++v) b[v] = first[v];
@@ -144,7 +138,8 @@ void rows(int mr, int count, int first, int last, const Problem<T>& p, T* C, con
     DPA2_CASE(1)
     DPA2_CASE(2)
     DPA2_CASE(3)
-    DPA2_CASE(4) DPA2_CASE(5) DPA2_CASE(6) DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
+    DPA2_CASE(4)
+    DPA2_CASE(5) DPA2_CASE(6) DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
 #undef DPA2_CASE
         default : return;
   }

@@ -22,19 +22,19 @@ DPA2_INLINE T dot(int n, const T* a, const T* b) {
 
 /// S (nh, n) = scores, P (nh, n) = softmax over the edges of the centre.
 template <class T>
-void probabilities(int n, int n1, int nh, T* S, T* P, const T* tq, const T* g1, const int* j, const T* w, T shift, T npad) {
+void probabilities(int n, int n1, int nh, T* S, T* P, const T* tq, const T* g1, const int* j, const T* w, Real<T> shift, Real<T> npad) {
   for (int h = 0; h < nh; ++h) {
     T* s = S + static_cast<long>(h) * n;
     T* p = P + static_cast<long>(h) * n;
-    T top = math::least_logit(npad, shift);
+    Real<T> top = math::least_logit(npad, shift);  // needs no tangent: the softmax does not depend on it
     for (int e = 0; e < n; ++e) {
       s[e] = dot(n1, tq + static_cast<long>(h) * n1, g1 + static_cast<long>(j[e]) * n1);
       p[e] = w != nullptr ? math::logit(s[e], w[e], w[e], shift) : s[e];
-      top = p[e] > top ? p[e] : top;
+      top = math::value_of(p[e]) > top ? math::value_of(p[e]) : top;
     }
-    T total = npad * static_cast<T>(__builtin_exp(static_cast<double>(-shift - top)));
+    T total = npad * math::exp_of(-shift - top);
     for (int e = 0; e < n; ++e) {
-      p[e] = static_cast<T>(__builtin_exp(static_cast<double>(p[e] - top)));
+      p[e] = math::exp_of(p[e] - top);
       total += p[e];
     }
     for (int e = 0; e < n; ++e) p[e] /= total;
@@ -44,8 +44,8 @@ void probabilities(int n, int n1, int nh, T* S, T* P, const T* tq, const T* g1, 
 }  // namespace
 
 template <class T, class Isa>
-void LocalAttention<T, Isa>::forward(int n, int n1, int nh, T* o, const T* tq, const T* g1, const int* j, const T* w, T shift, T npad,
-                                     Arena& arena) {
+void LocalAttention<T, Isa>::forward(int n, int n1, int nh, T* o, const T* tq, const T* g1, const int* j, const T* w, Real<T> shift,
+                                     Real<T> npad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   T* S = arena.take<T>(static_cast<long>(nh) * n);
   T* P = arena.take<T>(static_cast<long>(nh) * n);
@@ -64,7 +64,7 @@ void LocalAttention<T, Isa>::forward(int n, int n1, int nh, T* o, const T* tq, c
 
 template <class T, class Isa>
 void LocalAttention<T, Isa>::backward(int n, int n1, int nh, T* dtq, T* dg1, const int* scatter, T* dw, const T* dout, const T* tq,
-                                      const T* g1, const int* j, const T* w, T shift, T npad, Arena& arena) {
+                                      const T* g1, const int* j, const T* w, Real<T> shift, Real<T> npad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   T* S = arena.take<T>(static_cast<long>(nh) * n);
   T* P = arena.take<T>(static_cast<long>(nh) * n);
@@ -104,5 +104,6 @@ void LocalAttention<T, Isa>::backward(int n, int n1, int nh, T* dtq, T* dg1, con
 }
 
 DPA2_INSTANTIATE(LocalAttention)
+DPA2_INSTANTIATE_DUAL(LocalAttention)
 
 }  // namespace dpa2

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/arena.hpp"
+#include "math/dual.hpp"
 
 namespace dpa2 {
 
@@ -10,10 +11,11 @@ namespace dpa2 {
 template <class T, class Isa>
 struct LocalAttention {
   /// o (nh, n1) = sum_e A_he g1_j; w (n): the switch (smooth), or null; shift: math::attention_shift when smooth; npad: padded slots (smooth) or 0
-  static void forward(int n, int n1, int nh, T* o, const T* tq, const T* g1, const int* j, const T* w, T shift, T npad, Arena& arena);
+  static void forward(int n, int n1, int nh, T* o, const T* tq, const T* g1, const int* j, const T* w, Real<T> shift, Real<T> npad,
+                      Arena& arena);
   /// dtq (nh, n1) =, dg1 row scatter[e] +=, dw (n) += (smooth), given do (nh, n1)
   static void backward(int n, int n1, int nh, T* dtq, T* dg1, const int* scatter, T* dw, const T* dout, const T* tq, const T* g1,
-                       const int* j, const T* w, T shift, T npad, Arena& arena);
+                       const int* j, const T* w, Real<T> shift, Real<T> npad, Arena& arena);
 };
 
 }  // namespace dpa2

@@ -47,14 +47,14 @@ void transpose(int rows, int columns, int m, T* y, long ldy, const T* x, long ld
 
 /// y (n, n2) = x (n, n2) times the block of one head of packed weights.
 template <class T, class Isa>
-void map_head(const PairAttentionParams<T>& p, int h, int n, T* y, const T* x, const Packed<T>& w) {
+void map_head(const PairAttentionParams<Real<T>>& p, int h, int n, T* y, const T* x, const Packed<Real<T>>& w) {
   Linear<T, Isa>::run(n, p.n2, p.n2, y, p.n2, x, p.n2, 1, w.data + static_cast<long>(h) * p.n2 * p.n2, pad<T>,
                       static_cast<long>(p.n2) * pad<T>, nullptr, false);
 }
 
 /// exp(P - top) of N / NV keys, in place; total += their sum.
 template <class T, int NV, int N>
-DPA2_INLINE void raise(long ld, T* P, const Vec<T> (&top)[NV], Vec<T> (&total)[NV]) {
+DPA2_INLINE void raise(long ld, T* P, const Vec<Real<T>> (&top)[NV], Vec<T> (&total)[NV]) {
   Vec<T> e[N];
 #pragma GCC unroll 4
   for (int v = 0; v < N; ++v) e[v] = load<T>(P + v / NV * ld + v % NV * width<T>) - top[v % NV];
@@ -67,11 +67,14 @@ DPA2_INLINE void raise(long ld, T* P, const Vec<T> (&top)[NV], Vec<T> (&total)[N
 }
 
 /// NV vectors of lanes of the softmax, which begin at the pointers. Sizes come by value: what a store might change is loaded again.
+/// The largest logit only keeps exp within range, so that it needs no tangent: the softmax does not depend on it.
 template <class T, bool gate, int NV>
-void softmax_strip(int n, long m, long ld, T shift, T npad, const T* c1, const T* c2, const T* S, T* P, T* Rt) {
-  Vec<T> top[NV], total[NV];
+void softmax_strip(int n, long m, long ld, Real<T> shift, Real<T> npad, const T* c1, const T* c2, const T* S, T* P, T* Rt) {
+  using R = Real<T>;
+  Vec<R> top[NV], pads[NV];
+  Vec<T> total[NV];
 #pragma GCC unroll 2
-  for (int v = 0; v < NV; ++v) top[v] = splat<T>(math::least_logit(npad, shift));
+  for (int v = 0; v < NV; ++v) top[v] = splat<R>(math::least_logit(npad, shift));
   for (int k = 0; k < n; ++k)
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) {
@@ -80,18 +83,18 @@ void softmax_strip(int n, long m, long ld, T shift, T npad, const T* c1, const T
       const Vec<T> factor = gate ? load<T>(c1 + pair) : switched;
       const Vec<T> b = math::logit(load<T>(S + at), factor, switched, shift);
       store<T>(P + at, b);
-      top[v] = simd::max<T>(top[v], b);
+      top[v] = simd::max<R>(top[v], simd::value_of<T>(b));
     }
 #pragma GCC unroll 2
-  for (int v = 0; v < NV; ++v) total[v] = -shift - top[v];
-  simd::exp_falling<T, NV>(total);
+  for (int v = 0; v < NV; ++v) pads[v] = -shift - top[v];
+  simd::exp_falling<R, NV>(pads);
 #pragma GCC unroll 2
-  for (int v = 0; v < NV; ++v) total[v] *= npad;
+  for (int v = 0; v < NV; ++v) total[v] = simd::constant<T>(pads[v] * npad);
   int key = 0;
   for (; key + 1 < n; key += 2) raise<T, NV, 2 * NV>(ld, P + key * ld, top, total);
   if (key < n) raise<T, NV, NV>(ld, P + key * ld, top, total);
 #pragma GCC unroll 2
-  for (int v = 0; v < NV; ++v) total[v] = T(1) / total[v];
+  for (int v = 0; v < NV; ++v) total[v] = R(1) / total[v];
   for (int k = 0; k < n; ++k)
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) {
@@ -102,21 +105,30 @@ void softmax_strip(int n, long m, long ld, T shift, T npad, const T* c1, const T
     }
 }
 
-/// P (n, ld) = softmax of one head over the keys, Rt = P c1; P may be S or Rt (then it is not kept). Two vectors at once: a line of
-/// the cache is used when it is there.
-template <class T, bool gate>
-void softmax(const PairAttentionInput<T>& in, T shift, long ld, const T* S, T* P, T* Rt) {
-  const auto strip = [&](auto vectors, int j) {
-    softmax_strip<T, gate, vectors()>(in.n, in.m, ld, shift, in.npad, in.c1 + j, in.c2 + j, S + j, P + j, Rt + j);
-  };
+/// Vectors of lanes that are at work at once: a line of the cache is used when it is there. One of dual numbers is as long as two.
+template <class T>
+constexpr int strip_vectors = is_dual<T> ? 1 : 2;
+
+/// f(NV, j) for the strips of NV vectors that begin at the lanes j and cover n of them.
+template <class T, class F>
+DPA2_INLINE void strips(int n, F f) {
   int j = 0;
-  for (; j + width<T> < in.n; j += 2 * width<T>) strip(std::integral_constant<int, 2>(), j);
-  if (j < in.n) strip(std::integral_constant<int, 1>(), j);
+  if constexpr (strip_vectors<T> == 2)
+    for (; j + width<T> < n; j += 2 * width<T>) f(std::integral_constant<int, 2>(), j);
+  for (; j < n; j += width<T>) f(std::integral_constant<int, 1>(), j);
+}
+
+/// P (n, ld) = softmax of one head over the keys, Rt = P c1; P may be S or Rt (then it is not kept).
+template <class T, bool gate>
+void softmax(const PairAttentionInput<T>& in, Real<T> shift, long ld, const T* S, T* P, T* Rt) {
+  strips<T>(in.n, [&](auto vectors, int j) {
+    softmax_strip<T, gate, vectors()>(in.n, in.m, ld, shift, in.npad, in.c1 + j, in.c2 + j, S + j, P + j, Rt + j);
+  });
 }
 
 /// NV vectors of lanes of the softmax's backward, which begin at the pointers; `first` writes dc1 and dc2 instead of adding to them.
 template <class T, bool gate, int NV>
-void softmax_backward_strip(bool first, int n, long m, long ld, T shift, const T* c1, const T* c2, T* dS, T* dc1, T* dc2, const T* S,
+void softmax_backward_strip(bool first, int n, long m, long ld, Real<T> shift, const T* c1, const T* c2, T* dS, T* dc1, T* dc2, const T* S,
                             const T* P, const T* Rt) {
   Vec<T> inner[NV] = {};
   for (int k = 0; k < n; ++k)
@@ -141,22 +153,19 @@ void softmax_backward_strip(bool first, int n, long m, long ld, T shift, const T
 
 /// The backward of the softmax of one head: dS (n, ld) over dRt; dc1, dc2 (n, m) = of the first head, += of the others.
 template <class T, bool gate>
-void softmax_backward(bool first, const PairAttentionInput<T>& in, T shift, long ld, T* dS, T* dc1, T* dc2, const T* S, const T* P,
+void softmax_backward(bool first, const PairAttentionInput<T>& in, Real<T> shift, long ld, T* dS, T* dc1, T* dc2, const T* S, const T* P,
                       const T* Rt) {
-  const auto strip = [&](auto vectors, int j) {
+  strips<T>(in.n, [&](auto vectors, int j) {
     softmax_backward_strip<T, gate, vectors()>(first, in.n, in.m, ld, shift, in.c1 + j, in.c2 + j, dS + j, dc1 + j, dc2 + j, S + j, P + j,
                                                Rt + j);
-  };
-  int j = 0;
-  for (; j + width<T> < in.n; j += 2 * width<T>) strip(std::integral_constant<int, 2>(), j);
-  if (j < in.n) strip(std::integral_constant<int, 1>(), j);
+  });
 }
 
 /// What the heads of a centre have in common, and the arrays of the one at work: they stay in the first caches.
 template <class T, class Isa>
 struct Heads {
-  Heads(const PairAttentionParams<T>& params, const PairAttentionInput<T>& input, Arena& arena)
-      : p(params), in(input), used(lanes<T>(input.n)), ld(used / pad<T> % 16 == 0 ? used + width<T> : used) {
+  Heads(const PairAttentionParams<Real<T>>& params, const PairAttentionInput<T>& input, Arena& arena)
+      : p(params), in(input), used(lanes<T>(input.n)), ld(used * sizeof(T) / pad_bytes % 16 == 0 ? used + width<T> : used) {
     g2t = arena.take<T>(static_cast<long>(p.n2) * in.m);
     U = arena.take<T>(rows());
     S = arena.take<T>(in.n * ld);
@@ -172,7 +181,7 @@ struct Heads {
     else
       softmax<T, false>(in, p.shift, ld, S, P, Rt);
   }
-  const PairAttentionParams<T>& p;
+  const PairAttentionParams<Real<T>>& p;
   const PairAttentionInput<T>& in;
   int used;        ///< lanes with a query, up to a full vector
   long ld;         ///< of S, P, Rt: off multiples of 1 KiB, or the rows would fall on the same few sets of the cache
@@ -246,7 +255,7 @@ void PairAttention<T, Isa>::factors_backward(int n, int m, bool smooth, T* dh2, 
 }
 
 template <class T, class Isa>
-void PairAttention<T, Isa>::forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* z, T* dh, Arena& arena) {
+void PairAttention<T, Isa>::forward(const PairAttentionParams<Real<T>>& p, const PairAttentionInput<T>& in, T* z, T* dh, Arena& arena) {
   const int n = in.n, n2 = p.n2;
   if (n == 0) return;
   const Arena::Mark mark = arena.mark();
@@ -269,8 +278,8 @@ void PairAttention<T, Isa>::forward(const PairAttentionParams<T>& p, const PairA
 }
 
 template <class T, class Isa>
-void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* dg2, T* dh2, T* dc1, T* dc2,
-                                     const T* dz, const T* ddh, Arena& arena) {
+void PairAttention<T, Isa>::backward(const PairAttentionParams<Real<T>>& p, const PairAttentionInput<T>& in, T* dg2, T* dh2, T* dc1, T* dc2,
+                                     const PairAttentionGradient<Real<T>>* g, const T* dz, const T* ddh, Arena& arena) {
   const int n = in.n, m = in.m, nh = p.nh, n2 = p.n2;
   if (n == 0) return;
   const Arena::Mark mark = arena.mark();
@@ -281,21 +290,23 @@ void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const Pair
   T* dzt = arena.take<T>(static_cast<long>(n2) * m);
   T* mapped = arena.take<T>(static_cast<long>(n2) * m);
   T* W = arena.take<T>(heads.rows());
+  T* dV = g != nullptr && g->B != nullptr && dz != nullptr ? arena.take<T>(n * all) : nullptr;
   if (dz != nullptr) transpose(n, n2, m, dzt, m, dz, n2);
   for (int h = 0; h < nh; ++h) {
     heads.scores(h, P, Rt);
     if (dz != nullptr) {
-      // dz mapped back by the head, W = dz B^T, serves for the gradient of the weights, dRt = g2 W^T, and for that of the values.
+      // dz mapped back by the head, W = dz B^T, serves for the gradient of the map, dRt = g2 W^T, and for that of the values.
       Linear<T, Isa>::run(n2, heads.used, n2, mapped, m, p.Bt + h * static_cast<long>(n2) * n2, n2, 1, dzt, m, pad<T>, nullptr, false);
       Linear<T, Isa>::run(n, heads.used, n2, dS, ld, in.g2, n2, 1, mapped, m, pad<T>, nullptr, false);
       transpose(n2, n, n2, W, n2, mapped, m);
       Linear<T, Isa>::run(n, n2, n, dg2, n2, Rt, ld, 1, W, n2, pad<T>, nullptr, true);
+      if (dV != nullptr) Linear<T, Isa>::run(n, n2, n, dV + h * static_cast<long>(n2), all, Rt, ld, 1, dz, n2, pad<T>, nullptr, false);
     } else {
       for (long i = 0; i < n * ld; ++i) dS[i] = T(0);
     }
     if (ddh != nullptr)
       for (int k = 0; k < n; ++k) {
-        const T w = p.h2_weight[h];
+        const Real<T> w = p.h2_weight[h];
         T own[3] = {0, 0, 0};
         for (int j = 0; j < n; ++j) {
           T dot = 0;
@@ -306,6 +317,8 @@ void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const Pair
           dS[k * ld + j] += w * dot;
         }
         for (int x = 0; x < 3; ++x) dh2[3 * k + x] += w * own[x];
+        if (g != nullptr && g->h2 != nullptr)
+          for (int x = 0; x < 3; ++x) g->h2[h] += math::gradient_of(own[x] * in.h2[3 * k + x]);
       }
     if (p.gate)
       softmax_backward<T, true>(h == 0, in, p.shift, ld, dS, dc1, dc2, heads.S, P, Rt);
@@ -315,9 +328,13 @@ void PairAttention<T, Isa>::backward(const PairAttentionParams<T>& p, const Pair
     Linear<T, Isa>::run(n, n2, n, dU + h * static_cast<long>(n2), all, dS, ld, 1, in.g2, n2, pad<T>, nullptr, false);
   }
   Linear<T, Isa>::run(n, n2, p.At.k, dg2, n2, dU, all, 1, p.At.data, pad<T>, static_cast<long>(p.At.k) * pad<T>, nullptr, true);
+  if (g != nullptr && g->A != nullptr) Linear<T, Isa>::gradient(n2, nh * n2, n, g->A, all, in.g2, 1, n2, dU, all, pad<T>);
+  if (dV != nullptr) Linear<T, Isa>::gradient(n2, nh * n2, n, g->B, all, in.g2, 1, n2, dV, all, pad<T>);
+  if (g != nullptr && g->bias != nullptr && dz != nullptr) Linear<T, Isa>::bias_gradient(n2, n, g->bias, dz, n2);
   arena.release(mark);
 }
 
 DPA2_INSTANTIATE(PairAttention)
+DPA2_INSTANTIATE_DUAL(PairAttention)
 
 }  // namespace dpa2

@@ -25,11 +25,19 @@ struct PairAttentionParams {
 template <class T>
 struct PairAttentionInput {
   int n, m;
-  const T* g2;  ///< (n, n2)
-  const T* h2;  ///< (n, 3)
-  const T* c1;  ///< (n, m): h2_j.h2_k times c2
-  const T* c2;  ///< (n, m): sw_j sw_k (smooth) or 1; zero on the lanes n..m
-  T npad;       ///< padded slots in the softmax denominator (smooth), else 0
+  const T* g2;   ///< (n, n2)
+  const T* h2;   ///< (n, 3)
+  const T* c1;   ///< (n, m): h2_j.h2_k times c2
+  const T* c2;   ///< (n, m): sw_j sw_k (smooth) or 1; zero on the lanes n..m
+  Real<T> npad;  ///< padded slots in the softmax denominator (smooth), else 0
+};
+
+/// Where the gradients of the weights go: each += in the shape of its weight, row-major; null: not wanted.
+template <class T>
+struct PairAttentionGradient {
+  T *A = nullptr, *B = nullptr;  ///< (n2, nh*n2)
+  T* bias = nullptr;             ///< (n2)
+  T* h2 = nullptr;               ///< (nh): of h2_weight
 };
 
 template <class T, class Isa>
@@ -40,11 +48,11 @@ struct PairAttention {
   static void factors_backward(int n, int m, bool smooth, T* dh2, T* dsw, const T* dc1, const T* dc2, const T* h2, const T* sw,
                                Arena& arena);
   /// z (n, n2) = attention output before LayerNorm (B given), dh (n, 3) = update of h2 (h2_weight given); null: not wanted
-  static void forward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* z, T* dh, Arena& arena);
+  static void forward(const PairAttentionParams<Real<T>>& p, const PairAttentionInput<T>& in, T* z, T* dh, Arena& arena);
   /// dg2 (n, n2) +=, dh2 (n, 3) += (the values of the h2 update), dc1, dc2 (n, m) = on the lanes in use, given dz (n, n2),
-  /// ddh (n, 3), either of them null where there is no such update
-  static void backward(const PairAttentionParams<T>& p, const PairAttentionInput<T>& in, T* dg2, T* dh2, T* dc1, T* dc2, const T* dz,
-                       const T* ddh, Arena& arena);
+  /// ddh (n, 3), either of them null where there is no such update; g: gradients of the weights, or null
+  static void backward(const PairAttentionParams<Real<T>>& p, const PairAttentionInput<T>& in, T* dg2, T* dh2, T* dc1, T* dc2,
+                       const PairAttentionGradient<Real<T>>* g, const T* dz, const T* ddh, Arena& arena);
 };
 
 }  // namespace dpa2

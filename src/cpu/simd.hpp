@@ -185,6 +185,21 @@ template <class M, class R>
 DPA2_INLINE DualVec<R> choose(M condition, DualVec<R> a, DualVec<R> b) {
   return {condition ? a.v : b.v, condition ? a.d : b.d};
 }
+/// The numbers without their tangents, and numbers that have none.
+template <class T>
+DPA2_INLINE Vec<Real<T>> value_of(Vec<T> x) {
+  if constexpr (is_dual<T>)
+    return x.v;
+  else
+    return x;
+}
+template <class T>
+DPA2_INLINE Vec<T> constant(Vec<Real<T>> x) {
+  if constexpr (is_dual<T>)
+    return {x, Vec<Real<T>>{}};
+  else
+    return x;
+}
 /// What a loss gives weights: the numbers, and of dual numbers the tangents.
 template <class T>
 DPA2_INLINE Vec<Real<T>> gradient_of(Vec<T> x) {

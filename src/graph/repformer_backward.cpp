@@ -179,7 +179,7 @@ void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena)
         ddh[e] = p.h2_r * dh2[e];
         dh2[e] *= p.h2_a;
       }
-    k_.pair_attention_backward(p.pair, in, dg2, dh2, dc1, dc2, dz, ddh, arena);
+    k_.pair_attention_backward(p.pair, in, dg2, dh2, dc1, dc2, nullptr, dz, ddh, arena);
     k_.attention_factors_backward(n, m, m_.smooth, dh2, dw, dc1, dc2, h, w, arena);
   }
   arena.release(mark);

@@ -92,6 +92,15 @@ DPA2_MATH Dual<R> sqrt_of(Dual<R> x) {
   const R y = sqrt_of(x.v);
   return {y, x.d / (y + y)};
 }
+/// The number without its tangent.
+template <class T>
+DPA2_MATH T value_of(T x) {
+  return x;
+}
+template <class R>
+DPA2_MATH R value_of(Dual<R> x) {
+  return x.v;
+}
 /// What a loss gives a weight: a number, and of dual numbers the tangent.
 template <class T>
 DPA2_MATH T gradient_of(T x) {

@@ -235,7 +235,7 @@ struct PairAttention {
     Rows<T> dz(has_g2 ? dy[0] : Vector(at(static_cast<long>(n) * n2), NAN), n, n2, a.np);
     Guarded<T> ddh(has_h2 ? dy.back() : Vector(at(3L * n), NAN), 1);
     k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw, arena);
-    k.pair_attention_backward(a.p, a.in, dg2, dh2, dc1, dc2, has_g2 ? dz.data() : nullptr, has_h2 ? ddh.data() : nullptr, arena);
+    k.pair_attention_backward(a.p, a.in, dg2, dh2, dc1, dc2, nullptr, has_g2 ? dz.data() : nullptr, has_h2 ? ddh.data() : nullptr, arena);
     k.attention_factors_backward(n, a.m, smooth, dh2, dsw, dc1, dc2, a.h2, a.sw, arena);
     Blocks dx{dg2.rows(n, n2, a.np, start_value), dh2.values(-1, start_value)};
     if (smooth) dx.push_back(dsw.values(-1, start_value));
