@@ -13,14 +13,21 @@ struct RepinitParams {
   int ng = 0, axis = 0;
   int ncombinations = 0;  ///< rows of the type tables
   T inv_nsel = 0;
-  const T* gate = nullptr;   ///< strip mode: (ncombination, ng), the types' factor; null in concat mode
+  const T* gate = nullptr;   ///< strip mode: (ncombination, ng rounded up to 64 bytes), the types' factor; null in concat mode
   bool gate_switch = false;  ///< the gate is multiplied by sw (smooth)
   /// The network as series in s, one curve per row of its type tables; null: the network itself is evaluated. Centres with an
   /// edge outside of the table's range use the network.
   const SeriesTable<T>* table = nullptr;
   /// The network as the piecewise polynomials of a compressed model, one curve per row of its type tables; they replace it.
   const QuinticTable<T>* quintic = nullptr;
-  const T* gate_rows = nullptr;  ///< with `quintic`: gate with rows padded to 64 bytes
+};
+
+/// Gradients of the weights, +=; null: not wanted. They are those of the network itself: there are no table and no polynomials.
+template <class R>
+struct RepinitGradient {
+  EmbeddingGradient<R> net;
+  R* gate = nullptr;   ///< (ncombination, ngp)
+  R* pad_G = nullptr;  ///< (ngp): of RepinitPad::G
 };
 
 /// The padded slots of a centre enter the moments as one constant (theory P6): pad_weight * R_pad (4) outer G_pad (ng).
@@ -31,17 +38,17 @@ struct RepinitPad {
   const T* G = nullptr;
 };
 
-/// Lane layout as in env_mat.hpp; combination (m) are rows of the type tables.
+/// Lane layout as in env_mat.hpp; combination (m) are rows of the type tables. Of dual numbers the network itself is evaluated.
 template <class T, class Isa>
 struct Repinit {
   /// G (ng, m): the embedding of every edge, in memory of the arena that the caller releases.
-  static void embed(const RepinitParams<T>& p, int m, T** G, const T* s, const T* sw, const int* combination, Arena& arena);
+  static void embed(const RepinitParams<Real<T>>& p, int m, T** G, const T* s, const T* sw, const int* combination, Arena& arena);
   /// D (ng*axis) =, channel-major; M (4, ngp) =, ngp = ng rounded up to 64 bytes
-  static void forward(const RepinitParams<T>& p, int n, int m, T* D, T* M, const T* R, const T* sw, const int* combination,
-                      const RepinitPad<T>& pad, Arena& arena);
-  /// dR (4, m) +=, dsw (m) +=, given dD (ng*axis); the moments are recomputed
-  static void backward(const RepinitParams<T>& p, int n, int m, T* dR, T* dsw, const T* dD, const T* R, const T* sw, const int* combination,
-                       const RepinitPad<T>& pad, Arena& arena);
+  static void forward(const RepinitParams<Real<T>>& p, int n, int m, T* D, T* M, const T* R, const T* sw, const int* combination,
+                      const RepinitPad<Real<T>>& pad, Arena& arena);
+  /// dR (4, m) +=, dsw (m) += and the gradients of the weights, given dD (ng*axis); any of them may be null. The moments are recomputed.
+  static void backward(const RepinitParams<Real<T>>& p, int n, int m, T* dR, T* dsw, const RepinitGradient<Real<T>>* g, const T* dD,
+                       const T* R, const T* sw, const int* combination, const RepinitPad<Real<T>>& pad, Arena& arena);
 };
 
 }  // namespace dpa2

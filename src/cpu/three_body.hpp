@@ -13,14 +13,20 @@ struct ThreeBodyParams {
   int n3 = 0;
   int ntypes = 0;
   T inv_nsel_squared = 0;
-  const T* gate = nullptr;   ///< strip mode: (ntypes*ntypes, n3), symmetrised over the two orders; null in concat mode
+  const T* gate = nullptr;   ///< strip mode: (ntypes*ntypes, n3 rounded up to 64 bytes), the same for both orders; null in concat
   bool gate_switch = false;  ///< the gate is multiplied by sw_j sw_k (smooth)
   /// The network as series in e, one curve per row of its type tables, the same for both orders of a pair, or null; a centre whose
   /// pairs might leave its range uses the network.
   const SeriesTable<T>* table = nullptr;
   /// The network as the piecewise polynomials of a compressed model, one curve per row of its type tables; they replace it.
   const QuinticTable<T>* quintic = nullptr;
-  const T* gate_rows = nullptr;  ///< with `quintic`: gate with rows padded to 64 bytes
+};
+
+/// Gradients of the weights, +=; null: not wanted. They are those of the network itself: there are no table and no polynomials.
+template <class R>
+struct ThreeBodyGradient {
+  EmbeddingGradient<R> net;
+  R* gate = nullptr;  ///< (ntypes*ntypes, n3 rounded up to 64 bytes): of either order; the sum over both counts
 };
 
 /// The padded slots of a centre as one more neighbour (theory P7): multiplicity 0 where it contributes nothing.
@@ -32,15 +38,16 @@ struct ThreeBodyPad {
 };
 
 /// v (3, m): vector part of the environment matrix, sw (m), types (n): types of the neighbours.
-/// The pairs are evaluated without order: e_jk is symmetric, and the two orders of the types are added up.
+/// The pairs are evaluated without order: e_jk is symmetric, and the two orders of the types are added up. Of dual numbers the
+/// network itself is evaluated.
 template <class T, class Isa>
 struct ThreeBody {
   /// Q (n3) =
-  static void forward(const ThreeBodyParams<T>& p, int n, int m, T* Q, const T* v, const T* sw, const int* types,
-                      const ThreeBodyPad<T>& pad, Arena& arena);
-  /// dv (3, m) +=, dsw (m) +=, given dQ (n3)
-  static void backward(const ThreeBodyParams<T>& p, int n, int m, T* dv, T* dsw, const T* dQ, const T* v, const T* sw, const int* types,
-                       const ThreeBodyPad<T>& pad, Arena& arena);
+  static void forward(const ThreeBodyParams<Real<T>>& p, int n, int m, T* Q, const T* v, const T* sw, const int* types,
+                      const ThreeBodyPad<Real<T>>& pad, Arena& arena);
+  /// dv (3, m) +=, dsw (m) += and the gradients of the weights, given dQ (n3); any of them may be null
+  static void backward(const ThreeBodyParams<Real<T>>& p, int n, int m, T* dv, T* dsw, const ThreeBodyGradient<Real<T>>* g, const T* dQ,
+                       const T* v, const T* sw, const int* types, const ThreeBodyPad<Real<T>>& pad, Arena& arena);
 };
 
 }  // namespace dpa2
