@@ -18,7 +18,9 @@ void Descriptor<T>::for_tiles(F f) {
   parallel(ws_.partition.threads(), [&](int t) {
     const ThreadRange& range = ws_.partition.range(t);
     Arena& arena = *ws_.arenas[static_cast<std::size_t>(t)];
-    for (int i0 = range.begin; i0 < range.end; i0 += tile_size) f(t, i0, std::min(i0 + tile_size, range.end), arena);
+    // Gradients of weights are large matrices: more rows at once, and they are read and written less often.
+    const int size = ws_.extent.weights ? weights_tile_size : tile_size;
+    for (int i0 = range.begin; i0 < range.end; i0 += size) f(t, i0, std::min(i0 + size, range.end), arena);
   });
 }
 
@@ -39,7 +41,7 @@ void Descriptor<T>::begin(const Frame& frame, int threads, const Task& task) {
   std::vector<std::int64_t> rows = std::move(ws_.extent.rows);  // keeps its memory
   rows.clear();
   for (int t = 0; t < threads; ++t) rows.push_back(ws_.partition.range(t).rows());
-  Extent extent = extent_of(m_, task, edges.nlocal, edges.nedge(), start[nlocal]);
+  Extent extent = extent_of<T>(m_, task, edges.nlocal, edges.nedge(), start[nlocal]);
   extent.nall = edges.nall;
   extent.rows = std::move(rows);
   plan(ws_, std::move(extent), thrift_);
@@ -47,7 +49,7 @@ void Descriptor<T>::begin(const Frame& frame, int threads, const Task& task) {
 
 template <class T>
 void Descriptor<T>::require(std::int64_t natoms, const Task& task) {
-  Extent least = extent_of(m_, task, natoms, 0, 0);
+  Extent least = extent_of<T>(m_, task, natoms, 0, 0);
   least.generous = false;
   require_memory(ws_.growth(least), natoms);
 }
@@ -75,7 +77,32 @@ Tile<T> Descriptor<T>::kept_tile(int layer, int i0, int i1) {
   tile.g1 = ws_.g1_before(layer + 1) + row0;
   if (ws_.extent.gradient) tile.dphi_lin = ws_.dphi_lin[layer] + row0;
   if (ws_.extent.generous && m_.has().self) tile.dphi_self = ws_.dphi_self[layer] + row0;
+  if (ws_.extent.weights) {
+    const LayerFeatures& has = m_.has();
+    const std::ptrdiff_t heads = static_cast<std::ptrdiff_t>(i0) * m_.n1 * m_.nh1;
+    tile.kept.cat = ws_.cat[layer] + static_cast<std::ptrdiff_t>(i0) * m_.layers[static_cast<std::size_t>(layer)].ncat;
+    tile.kept.linear1 = ws_.linear1[layer] + row0;
+    if (has.self) tile.kept.self = ws_.self[layer] + row0;
+    if (has.out_conv) tile.kept.conv = ws_.conv[layer] + row0;
+    if (has.local_attention) tile.kept.o = ws_.heads[layer] + heads;
+    if (has.local_attention) tile.kept.attention = ws_.attention[layer] + row0;
+  }
   return tile;
+}
+
+/// Room for those of the last layer, which a tile leaves behind.
+template <class T>
+NodeTerms<T> Descriptor<T>::last_terms(int count, Arena& arena) {
+  const long size = static_cast<long>(count) * m_.n1;
+  const LayerFeatures& has = m_.layers.back().has;
+  NodeTerms<T> terms;
+  terms.cat = arena.take<T>(static_cast<long>(count) * m_.layers.back().ncat);
+  terms.linear1 = arena.take<T>(size);
+  if (has.self) terms.self = arena.take<T>(size);
+  if (has.out_conv) terms.conv = arena.take<T>(size);
+  if (has.local_attention) terms.o = arena.take<T>(size * m_.nh1);
+  if (has.local_attention) terms.attention = arena.take<T>(size);
+  return terms;
 }
 
 template <class T>
@@ -96,9 +123,9 @@ void Descriptor<T>::read(Readout<T>& readout) {
 
 /// The last layer and the readout of a tile, and back through the layer: nothing of a tile outlives it but what `keep` keeps.
 template <class T>
-void Descriptor<T>::last_tile(int t, int i0, int i1, Readout<T>& readout, Arena& arena) {
+void Descriptor<T>::last_tile(int t, int i0, int i1, Readout<T>& readout, const ThreadGradients<T>* gradients, Arena& arena) {
   const Arena::Mark mark = arena.mark();
-  const Pass<T> pass(m_, ws_, *frame_);
+  const Pass<T> pass(m_, ws_, *frame_, gradients);
   const long size = static_cast<long>(i1 - i0) * m_.n1, moments = static_cast<long>(i1 - i0) * 3 * m_.n2;
   Tile<T> tile;
   tile.i0 = i0;
@@ -112,23 +139,24 @@ void Descriptor<T>::last_tile(int t, int i0, int i1, Readout<T>& readout, Arena&
     tile.rot = arena.take<T>(moments);
     gradient.rot = arena.take<T>(moments);
   }
+  if (gradients != nullptr) tile.kept = last_terms(i1 - i0, arena);
   LayerForward<T>(pass).tile(last(), tile, arena);
-  readout.tile(i0, i1, {tile.g1, tile.rot}, &gradient, arena);
+  readout.tile_of_thread(t, i0, i1, {tile.g1, tile.rot}, &gradient, arena);
   LayerBackward<T>(pass).tile(last(), t, tile, gradient.g1, gradient.rot, arena);
   arena.release(mark);
 }
 
 /// Down to the gradient of the first g1, and of the first g2, h2 and switch of the edges.
 template <class T>
-void Descriptor<T>::layers_backward(Exchange* exchange, Readout<T>& readout) {
-  const LayerBackward<T> layer(Pass<T>(m_, ws_, *frame_));
+void Descriptor<T>::layers_backward(Exchange* exchange, Readout<T>& readout, const ThreadGradients<T>* gradients) {
+  const LayerBackward<T> layer(Pass<T>(m_, ws_, *frame_, gradients));
   const std::size_t n1 = static_cast<std::size_t>(m_.n1);
   for (int l = last(); l >= 0; --l) {
     parallel(ws_.partition.threads(),
              [&](int t) { ws_.acc[static_cast<std::size_t>(t)].zeros(static_cast<std::size_t>(ws_.partition.range(t).rows()) * n1); });
     for_tiles([&](int t, int i0, int i1, Arena& arena) {
       if (l == last())
-        last_tile(t, i0, i1, readout, arena);
+        last_tile(t, i0, i1, readout, gradients, arena);
       else
         layer.tile(l, t, kept_tile(l, i0, i1), ws_.dg1.data() + static_cast<std::ptrdiff_t>(i0) * m_.n1, nullptr, arena);
     });
@@ -166,7 +194,16 @@ void Descriptor<T>::backward(Exchange* exchange, Readout<T>& readout, double* ga
   for_tiles([&](int t, int i0, int i1, Arena& arena) { entry.backward(t, i0, i1, gamma, false, arena); });
 }
 
+template <class T>
+void Descriptor<T>::gradient(Readout<T>& readout, const ThreadGradients<T>& gradients) {
+  layers_backward(nullptr, readout, &gradients);
+  const Entry<T> entry(Pass<T>(m_, ws_, *frame_, &gradients));
+  for_tiles([&](int t, int i0, int i1, Arena& arena) { entry.gradient(t, i0, i1, arena); });
+}
+
 template class Descriptor<double>;
 template class Descriptor<float>;
+template class Descriptor<Dual<double>>;
+template class Descriptor<Dual<float>>;
 
 }  // namespace dpa2

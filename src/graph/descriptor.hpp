@@ -25,6 +25,10 @@ class Readout {
   [[nodiscard]] virtual bool rotation() const { return false; }
   /// The centres i0..i1 have the descriptors `rows`. Unless null, gradient = that of what is made of them.
   virtual void tile(int i0, int i1, const Rows<const T>& rows, const Rows<T>* gradient, Arena& arena) = 0;
+  /// Likewise on thread t, for those who add up gradients of weights.
+  virtual void tile_of_thread(int, int i0, int i1, const Rows<const T>& rows, const Rows<T>* gradient, Arena& arena) {
+    tile(i0, i1, rows, gradient, arena);
+  }
 };
 
 /// Where the negative gradient goes. Of several quantities that stand beside each other atom by atom, one is written at a time: rows
@@ -38,10 +42,11 @@ struct Forces {
 
 /// Frames, one after the other, in one workspace. Calls for a frame: begin, forward, and then either `read`, or `backward` as
 /// often as there are gradients, if `begin` was told of them. Nothing of the last layer's output outlives its tile.
+/// Of dual numbers everything comes with its tangent along the frame's direction; what is given out is the tangent.
 template <class T>
 class Descriptor {
  public:
-  explicit Descriptor(const Prepared<T>& model) : m_(model) {}
+  explicit Descriptor(const Prepared<Real<T>>& model) : m_(model) {}
 
   /// Shares out the work and makes the buffers. The frame must stay where it is. Throws out_of_memory.
   void begin(const Frame& frame, int threads, const Task& task);
@@ -53,10 +58,12 @@ class Descriptor {
   void backward(Exchange* exchange, Readout<T>& readout, const Forces& out);
   /// Likewise; gamma (nedge, 3) = the gradients of the edge vectors.
   void backward(Exchange* exchange, Readout<T>& readout, double* gamma);
+  /// Likewise, down to the weights: `gradients` (threads) +=; the task has weights.
+  void gradient(Readout<T>& readout, const ThreadGradients<T>& gradients);
 
   /// For those who read: the workspace's `values`, `gamma` and `seed` are theirs.
   Workspace<T>& workspace() noexcept { return ws_; }
-  [[nodiscard]] const Prepared<T>& model() const noexcept { return m_; }
+  [[nodiscard]] const Prepared<Real<T>>& model() const noexcept { return m_; }
 
   /// Throws out_of_memory when the part of an evaluation that needs no neighbours does not fit; before anything is taken.
   void require(std::int64_t natoms, const Task& task);
@@ -66,12 +73,13 @@ class Descriptor {
  private:
   [[nodiscard]] int last() const noexcept { return static_cast<int>(m_.layers.size()) - 1; }
   Tile<T> kept_tile(int layer, int i0, int i1);
-  void last_tile(int t, int i0, int i1, Readout<T>& readout, Arena& arena);
-  void layers_backward(Exchange* exchange, Readout<T>& readout);
+  NodeTerms<T> last_terms(int count, Arena& arena);
+  void last_tile(int t, int i0, int i1, Readout<T>& readout, const ThreadGradients<T>* gradients, Arena& arena);
+  void layers_backward(Exchange* exchange, Readout<T>& readout, const ThreadGradients<T>* gradients = nullptr);
   template <class F>
   void for_tiles(F f);
 
-  const Prepared<T>& m_;
+  const Prepared<Real<T>>& m_;
   Workspace<T> ws_;
   Thrift thrift_;
   const Frame* frame_ = nullptr;
@@ -79,5 +87,7 @@ class Descriptor {
 
 extern template class Descriptor<double>;
 extern template class Descriptor<float>;
+extern template class Descriptor<Dual<double>>;
+extern template class Descriptor<Dual<float>>;
 
 }  // namespace dpa2

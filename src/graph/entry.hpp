@@ -15,24 +15,40 @@ class Entry : Pass<T> {
   /// From the gradients of those on thread t: what they add to its forces and virials, the atomic ones if wanted, or, unless null,
   /// gamma_out (nedge, 3) = the gradients of the edge vectors.
   void backward(int t, int i0, int i1, double* gamma_out, bool atom_virial, Arena& arena) const;
+  /// From them what thread t adds to the gradients of the weights.
+  void gradient(int t, int i0, int i1, Arena& arena) const;
 
  private:
+  /// A block's view of the edges of one centre, on lanes.
+  struct Lanes {
+    int n, m;  ///< edges, and lanes
+    T *d, *r, *R, *sw;
+    int* index;  ///< rows of type tables, or types
+  };
   using Pass<T>::type;
   using Pass<T>::n_repformer;
   using Pass<T>::dense;
+  using Pass<T>::dense_gradient;
+  using Pass<T>::gradients;
+  using typename Pass<T>::R;
   using Pass<T>::m_;
   using Pass<T>::k_;
   using Pass<T>::ws_;
   using Pass<T>::frame_;
 
   void load_lanes(int i, int n, int lanes, T* d, T* r) const;
+  Lanes repinit_lanes(int i, Arena& arena) const;
+  Lanes three_body_lanes(int i, Arena& arena) const;
+  void entry_backward(int i0, int i1, T* dD, T* dy) const;
   int combinations(int i, int n, int lanes, int* combination) const;
-  RepinitPad<T> repinit_pad(int i) const;
-  ThreeBodyPad<T> three_body_pad(int i) const;
+  RepinitPad<R> repinit_pad(int i) const;
+  ThreeBodyPad<R> three_body_pad(int i) const;
   void backward_repformer_edges(int i, Arena& arena, int lanes, T* gamma) const;
 };
 
 extern template class Entry<double>;
 extern template class Entry<float>;
+extern template class Entry<Dual<double>>;
+extern template class Entry<Dual<float>>;
 
 }  // namespace dpa2

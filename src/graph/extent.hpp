@@ -1,6 +1,7 @@
 // What the sizes of an evaluation's buffers depend on.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -13,6 +14,7 @@ namespace dpa2 {
 /// What is wanted of an evaluation.
 struct Task {
   bool gradient = false;
+  bool weights = false;  ///< gradients of weights as well
   AtomVirial atom_virial = AtomVirial::none;
   int values = 0;  ///< numbers per atom that are made of the descriptor
 };
@@ -28,13 +30,16 @@ struct Extent {
   bool generous = false;                ///< whether memory is taken to spare work
   bool pair_att = false, self = false;  ///< whether there is a LayerNorm, a self MLP
   bool update_h2 = false;
-  bool gradient = false, atom_virial = false, deepmd_virial = false;
+  bool gradient = false, weights = false, atom_virial = false, deepmd_virial = false;
+  // Of the gradients of weights: what is kept of a centre's first descriptor and of a layer's terms.
+  int nd = 0, ncat = 0, heads = 0;  ///< widths of [D, Q], of linear1's input, and of all heads of the local attention
+  bool out_conv = false;
   std::vector<std::int64_t> rows;  ///< per thread: rows of its sums
 };
 
 /// Without ghosts, and with memory to spare; the threads' rows are left to the caller.
 template <class T>
-Extent extent_of(const Prepared<T>& m, const Task& task, Count nlocal, Count nedge, Count nedge_repformer) {
+Extent extent_of(const Prepared<Real<T>>& m, const Task& task, Count nlocal, Count nedge, Count nedge_repformer) {
   Extent e;
   e.nlocal = e.nall = nlocal;
   e.nedge = nedge;
@@ -45,6 +50,13 @@ Extent extent_of(const Prepared<T>& m, const Task& task, Count nlocal, Count ned
   e.values = task.values;
   e.update_h2 = m.has().update_h2;
   e.gradient = task.gradient;
+  e.weights = task.weights;
+  if (task.weights) {
+    e.nd = m.nd;
+    for (const auto& layer : m.layers) e.ncat = std::max(e.ncat, layer.ncat);
+    e.heads = m.has().local_attention ? m.nh1 * m.n1 : 0;
+    e.out_conv = m.has().out_conv;
+  }
   e.pair_att = m.has().pair_attention;
   e.self = m.has().self;
   e.generous = e.gradient &&

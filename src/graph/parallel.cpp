@@ -87,5 +87,7 @@ void Partition::merge(const std::vector<Buffer<T>>& parts, int width, Out* out, 
 
 template void Partition::merge(const std::vector<Buffer<double>>&, int, double*, int) const;
 template void Partition::merge(const std::vector<Buffer<float>>&, int, float*, int) const;
+template void Partition::merge(const std::vector<Buffer<Dual<double>>>&, int, Dual<double>*, int) const;
+template void Partition::merge(const std::vector<Buffer<Dual<float>>>&, int, Dual<float>*, int) const;
 
 }  // namespace dpa2

@@ -22,7 +22,7 @@ void plan(Workspace<T>& ws, Extent&& extent, Thrift& thrift) {
 
 template <class T>
 std::int64_t memory_estimate(const Prepared<T>& m, const Task& task, const MemoryQuestion& q) {
-  Extent e = extent_of(m, task, q.natoms, q.nedge, q.nedge_repformer);
+  Extent e = extent_of<T>(m, task, q.natoms, q.nedge, q.nedge_repformer);
   const std::int64_t threads = std::max<std::int64_t>(1, std::min<std::int64_t>(q.threads, q.natoms));
   // A thread sums into its own atoms and their neighbours outside: all atoms, if they are in no spatial order.
   e.rows.assign(static_cast<std::size_t>(threads),
@@ -38,6 +38,8 @@ std::int64_t memory_estimate(const Prepared<T>& m, const Task& task, const Memor
 
 template void plan(Workspace<double>&, Extent&&, Thrift&);
 template void plan(Workspace<float>&, Extent&&, Thrift&);
+template void plan(Workspace<Dual<double>>&, Extent&&, Thrift&);
+template void plan(Workspace<Dual<float>>&, Extent&&, Thrift&);
 template std::int64_t memory_estimate(const Prepared<double>&, const Task&, const MemoryQuestion&);
 template std::int64_t memory_estimate(const Prepared<float>&, const Task&, const MemoryQuestion&);
 

@@ -7,7 +7,8 @@
 
 namespace dpa2 {
 
-inline constexpr int tile_size = 16;  ///< centres whose dense products over atoms are done together
+inline constexpr int tile_size = 16;          ///< centres whose dense products over atoms are done together
+inline constexpr int weights_tile_size = 64;  ///< the same for gradients of weights
 
 /// What a workspace goes without. Once memory is short it stays so: what the workspace holds itself would look free.
 struct Thrift {

@@ -99,14 +99,14 @@ void Prepared<T>::prepare_repinit(const Config& c, const FoldedRepinit& f) {
   repinit.inv_nsel = static_cast<T>(f.inv_nsel);
   repinit.gate_switch = c.smooth;
   const Matrix& gate = f.net.gate;
-  if (!gate.empty()) repinit.gate = flat<T>(storage, gate);
+  if (!gate.empty()) repinit.gate = flat<T>(storage, padded_to(gate, gate.rows, padded<T>(gate.cols)));
   if (f.net.table) {
     build_quintic(storage, repinit_quintic_, *c.repinit_table, f.net.table->coefficients);
     repinit.quintic = &repinit_quintic_;
     if (!gate.empty()) repinit.gate_rows = flat<T>(storage, padded_to(gate, gate.rows, repinit_quintic_.nc));
     return;
   }
-  if (!series_wanted()) return;
+  if (!series_) return;
   double lo = 0, hi = 0;
   scalar_range(f.statistics, lo, hi);
   Storage local;
@@ -131,7 +131,7 @@ void Prepared<T>::prepare_three_body(const Config& c, const FoldedThreeBody& f) 
     for (int a = 0; a < ntypes; ++a)
       for (int b = 0; b < ntypes; ++b)
         for (int k = 0; k < g.cols; ++k) both(a * ntypes + b, k) = 0.5 * (g(a * ntypes + b, k) + g(b * ntypes + a, k));
-    three.gate = flat<T>(storage, both);
+    three.gate = flat<T>(storage, padded_to(both, both.rows, padded<T>(both.cols)));
   }
   if (f.net.table) {
     build_quintic(storage, three_quintic_, *c.three_body_table, f.net.table->coefficients);
@@ -139,7 +139,7 @@ void Prepared<T>::prepare_three_body(const Config& c, const FoldedThreeBody& f) 
     if (!g.empty()) three.gate_rows = flat<T>(storage, padded_to(both, both.rows, three_quintic_.nc));
     return;
   }
-  if (!series_wanted()) return;
+  if (!series_) return;
   const double longest = vector_range(f.statistics);
   Storage local;
   std::vector<EmbeddingLayer<double>> layers64;
@@ -211,7 +211,8 @@ void Prepared<T>::prepare_entry(const Config& c, const FoldedDescriptor& f) {
 }
 
 template <class T>
-Prepared<T>::Prepared(const Config& c, Folded folded) : kernels(dpa2::kernels<T>()), ntypes(c.ntypes()) {
+Prepared<T>::Prepared(const Config& c, Folded folded, bool series)
+    : kernels(dpa2::kernels<T>()), ntypes(c.ntypes()), series_(series && series_wanted()) {
   FoldedDescriptor& f = folded.descriptor;
   concat_tebd = c.concat_output_tebd;
   descriptor_dim = c.descriptor_dim();

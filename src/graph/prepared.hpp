@@ -50,8 +50,9 @@ struct HeadParams {
 template <class T>
 struct Prepared {
   using Scalar = T;
-  /// Layers are released as they are packed.
-  Prepared(const Config& config, Folded folded);
+  /// Layers are released as they are packed. Without `series` embedding networks are evaluated themselves: weights that change
+  /// with every step are not worth any, and their gradients come from the networks.
+  Prepared(const Config& config, Folded folded, bool series = true);
 
   const Kernels<T>& kernels;
   Storage storage;
@@ -99,6 +100,7 @@ struct Prepared {
  private:
   std::vector<FittingLayer<T>> fitting_layers_;
   std::vector<EmbeddingLayer<T>> repinit_layers_, three_layers_;
+  bool series_;
   SeriesTable<T> repinit_table_, three_table_;
   QuinticTable<T> repinit_quintic_, three_quintic_;
 

@@ -20,6 +20,7 @@ class LayerForward : Pass<T> {
   using Pass<T>::pad_repformer;
   using Pass<T>::edge_factors;
   using Pass<T>::dense;
+  using typename Pass<T>::R;
   using Pass<T>::m_;
   using Pass<T>::k_;
   using Pass<T>::ws_;
@@ -42,9 +43,12 @@ class LayerBackward : Pass<T> {
   using Pass<T>::n_repformer;
   using Pass<T>::pad_repformer;
   using Pass<T>::kappa_n;
+  using Pass<T>::dense_gradient;
+  using Pass<T>::gradients;
   using Pass<T>::kappa_h;
   using Pass<T>::edge_factors;
   using Pass<T>::dense;
+  using typename Pass<T>::R;
   using Pass<T>::m_;
   using Pass<T>::k_;
   using Pass<T>::ws_;
@@ -57,7 +61,11 @@ class LayerBackward : Pass<T> {
 
 extern template class LayerForward<double>;
 extern template class LayerForward<float>;
+extern template class LayerForward<Dual<double>>;
+extern template class LayerForward<Dual<float>>;
 extern template class LayerBackward<double>;
 extern template class LayerBackward<float>;
+extern template class LayerBackward<Dual<double>>;
+extern template class LayerBackward<Dual<float>>;
 
 }  // namespace dpa2

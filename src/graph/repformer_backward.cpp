@@ -6,7 +6,7 @@ namespace dpa2 {
 template <class T>
 void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnext, const T* drot, Arena& arena) const {
   const Arena::Mark tile_mark = arena.mark();
-  const LayerParams<T>& p = m_.layers[static_cast<std::size_t>(layer)];
+  const LayerParams<R>& p = m_.layers[static_cast<std::size_t>(layer)];
   const Edges& edges = *frame_->edges;
   const int i0 = tile.i0, count = tile.count(), n1 = m_.n1, n2 = m_.n2, nh = m_.nh1;
   const long rows = static_cast<long>(count) * n1, row0 = static_cast<long>(i0) * n1;
@@ -14,9 +14,18 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
   T* acc = ws_.acc[static_cast<std::size_t>(t)].data();
   T* own = acc + static_cast<long>(i0 - ws_.partition.range(t).begin) * n1;
 
+  LayerGradients<R>* const g = gradients(t) != nullptr ? &gradients(t)->layers[static_cast<std::size_t>(layer)] : nullptr;
+  const NodeTerms<T>& kept = tile.kept;
   T* terms[max_residual_terms] = {};
+  const T* updates[max_residual_terms] = {};
   for (int k = 0; k < p.res1.nterms; ++k) terms[k] = arena.take<T>(rows);
-  k_.residual_backward(count, n1, p.res1, own, terms, dnext);
+  if (g != nullptr) {
+    if (p.has.self) updates[p.g1_self] = kept.self;
+    if (p.has.out_conv) updates[p.g1_conv] = kept.conv;
+    if (p.has.local_attention) updates[p.g1_att] = kept.attention;
+    updates[p.g1_linear1] = kept.linear1;
+  }
+  k_.residual_backward(count, n1, p.res1, own, terms, g != nullptr ? g->res1 : nullptr, updates, dnext);
   if (p.has.self) {
     T* dS = terms[p.g1_self];
     T* dphi = tile.dphi_self;
@@ -28,11 +37,13 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
     }
     k_.activate_backward(rows, dS, dS, dphi);
     dense(count, own, dS, n1, p.self_t, nullptr, true);
+    if (g != nullptr) dense_gradient(count, p.self, g->self, g->self_b, g1 + row0, n1, dS);
   }
   T* dY = terms[p.g1_linear1];
   T* dcat = arena.take<T>(static_cast<long>(count) * p.ncat);
   k_.activate_backward(rows, dY, dY, tile.dphi_lin);
   dense(count, dcat, dY, n1, p.w1t, nullptr, false);
+  if (g != nullptr) dense_gradient(count, p.w1, g->w1, g->b1, kept.cat, p.ncat, dY);
   T *tq = nullptr, *dtq = nullptr, *dout = nullptr;
   if (p.has.local_attention) {
     tq = arena.take<T>(rows * nh);
@@ -40,6 +51,7 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
     dout = arena.take<T>(rows * nh);
     dense(count, tq, g1 + row0, n1, p.att_q, nullptr, false);
     dense(count, dout, terms[p.g1_att], n1, p.att_ot, nullptr, false);
+    if (g != nullptr) dense_gradient(count, p.att_o, g->att_o, g->att_b, kept.o, nh * n1, terms[p.g1_att]);
   }
 
   for (int i = i0; i < tile.i1; ++i) {
@@ -76,11 +88,12 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
     T* dg1_i = own + static_cast<long>(i - i0) * n1;
     if (p.has.conv) {
       const EdgeRows<T> pair{g2, n2, nullptr}, node{g1, n1, j};
+      R* dP = g != nullptr ? g->P : nullptr;
       if (p.has.out_conv)
-        k_.conv_backward(n, dg2, n2, nullptr, acc, n1, scatter, ds, nullptr, terms[p.g1_conv] + static_cast<long>(i - i0) * n1, pair, node,
-                         p.P, p.Pt, s, arena);
+        k_.conv_backward(n, dg2, n2, nullptr, acc, n1, scatter, ds, dP, terms[p.g1_conv] + static_cast<long>(i - i0) * n1, pair, node, p.P,
+                         p.Pt, s, arena);
       else
-        k_.conv_backward(n, acc, n1, scatter, dg2, n2, nullptr, ds, nullptr, row + p.cat_conv, node, pair, p.P, p.Pt, s, arena);
+        k_.conv_backward(n, acc, n1, scatter, dg2, n2, nullptr, ds, dP, row + p.cat_conv, node, pair, p.P, p.Pt, s, arena);
     }
     if (p.has.grrg) {
       const EdgeRows<T> X{g2, n2, nullptr};
@@ -96,7 +109,7 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
     }
     if (drot != nullptr)
       k_.sym_moments_backward(n, n2, df, dg2, n2, nullptr, drot + static_cast<long>(i - i0) * 3 * n2, f, EdgeRows<T>{g2, n2, nullptr});
-    const T kn = kappa_n(n), kh = kappa_h(n);
+    const R kn = kappa_n(n), kh = kappa_h(n);
     for (int e = 0; e < n; ++e) {
       T along = 0;
       for (int x = 0; x < 3; ++x) {
@@ -114,7 +127,10 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
     }
     arena.release(mark);
   }
-  if (p.has.local_attention) dense(count, own, dtq, nh * n1, p.att_qt, nullptr, true);
+  if (p.has.local_attention) {
+    dense(count, own, dtq, nh * n1, p.att_qt, nullptr, true);
+    if (g != nullptr) dense_gradient(count, p.att_q, g->att_q, nullptr, g1 + row0, n1, dtq);
+  }
   arena.release(tile_mark);
 }
 
@@ -122,7 +138,7 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
 template <class T>
 void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena) const {
   const Arena::Mark mark = arena.mark();
-  const LayerParams<T>& p = m_.layers[static_cast<std::size_t>(layer)];
+  const LayerParams<R>& p = m_.layers[static_cast<std::size_t>(layer)];
   const ThreadRange& range = ws_.partition.range(t);
   const int n = n_repformer(i), m = padded<T>(n), n1 = m_.n1, n2 = m_.n2;
   const std::int64_t f0 = ws_.start_repformer.data()[i], e0 = frame_->edges->start[static_cast<std::size_t>(i)];
@@ -142,44 +158,69 @@ void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena)
   }
   T* terms[max_residual_terms] = {};
   for (int k = 0; k < p.res2.nterms; ++k) terms[k] = arena.take<T>(size);
-  k_.residual_backward(n, n2, p.res2, dg2, terms, dout);
-
+  LayerGradients<R>* const g = gradients(t) != nullptr ? &gradients(t)->layers[static_cast<std::size_t>(layer)] : nullptr;
+  const T* updates[max_residual_terms] = {};
+  const bool vectors = g != nullptr && g->res2[0] != nullptr;  // the updates are wanted as well
+  const bool norm = p.has.pair_attention, again = norm && !ws_.extent.generous;
+  T* zh = again ? arena.take<T>(size) : norm ? ws_.norm[layer] + f0 * n2 : nullptr;
+  T* inv_sigma = again ? arena.take<T>(n) : norm ? ws_.inv_sigma[layer] + f0 : nullptr;
+  T *c1 = nullptr, *c2 = nullptr, *update_h = nullptr;
+  PairAttentionInput<T> in{};
+  if (p.has.pair_map()) {
+    c1 = arena.take<T>(static_cast<long>(n) * m);
+    c2 = arena.take<T>(static_cast<long>(n) * m);
+    in = {n, m, g2, h, c1, c2, pad_repformer(n)};
+    k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
+    if (g != nullptr && g->h2_r != nullptr) update_h = arena.take<T>(3L * n);
+    T* normal = vectors && norm ? arena.take<T>(size) : nullptr;
+    if (again || update_h != nullptr) k_.pair_attention(p.pair, in, again ? zh : nullptr, update_h, arena);
+    if (again) {
+      if (normal == nullptr) normal = arena.take<T>(size);
+      k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, normal, zh, inv_sigma, zh, p.ln_gain, p.ln_bias);
+    } else if (normal != nullptr) {
+      for (int e = 0; e < n; ++e)
+        for (int c = 0; c < n2; ++c) normal[static_cast<long>(e) * n2 + c] = zh[static_cast<long>(e) * n2 + c] * p.ln_gain[c] + p.ln_bias[c];
+    }
+    if (norm) updates[p.g2_att] = normal;
+  }
   T* lin = arena.take<T>(size);
   T* dphi = ws_.extent.generous ? ws_.dphi_lin2[layer] + f0 * n2 : arena.take<T>(size);
-  if (!ws_.extent.generous) {
+  if (!ws_.extent.generous || vectors) {
     dense(n, lin, g2, n2, p.w2, p.b2, false);
     k_.activate_grad(m_.act, size, lin, dphi, lin);
+    updates[p.g2_linear2] = lin;
   }
+  if (vectors && p.has.g1g1) {
+    T* U = arena.take<T>(size);
+    k_.g1g1(n, U, g1 + static_cast<long>(i) * n1, g1, j, p.gg, w, arena);
+    updates[p.g2_g1g1] = U;
+  }
+  k_.residual_backward(n, n2, p.res2, dg2, terms, vectors ? g->res2 : nullptr, updates, dout);
+
   k_.activate_backward(size, lin, terms[p.g2_linear2], dphi);
   dense(n, dg2, lin, n2, p.w2t, nullptr, true);
+  if (g != nullptr) dense_gradient(n, p.w2, g->w2, g->b2, g2, n2, lin);
   if (p.has.g1g1) {
     T* acc = ws_.acc[static_cast<std::size_t>(t)].data();
-    k_.g1g1_backward(n, acc + static_cast<long>(i - range.begin) * n1, acc, ws_.partition.local() + e0, dw, nullptr, terms[p.g2_g1g1],
-                     g1 + static_cast<long>(i) * n1, g1, j, p.ggt, w, arena);
+    k_.g1g1_backward(n, acc + static_cast<long>(i - range.begin) * n1, acc, ws_.partition.local() + e0, dw, g != nullptr ? g->gg : nullptr,
+                     terms[p.g2_g1g1], g1 + static_cast<long>(i) * n1, g1, j, p.ggt, w, arena);
   }
   if (p.has.pair_map()) {
-    T* c1 = arena.take<T>(static_cast<long>(n) * m);
-    T* c2 = arena.take<T>(static_cast<long>(n) * m);
     T* dc1 = arena.take<T>(static_cast<long>(n) * m);
     T* dc2 = arena.take<T>(static_cast<long>(n) * m);
     T* ddh = p.has.update_h2 ? arena.take<T>(3L * n) : nullptr;
-    const bool norm = p.has.pair_attention, again = norm && !ws_.extent.generous;
-    T* zh = again ? arena.take<T>(size) : norm ? ws_.norm[layer] + f0 * n2 : nullptr;
-    T* inv_sigma = again ? arena.take<T>(n) : norm ? ws_.inv_sigma[layer] + f0 : nullptr;
-    const PairAttentionInput<T> in{n, m, g2, h, c1, c2, pad_repformer(n)};
-    k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
     T* dz = norm ? terms[p.g2_att] : nullptr;
-    if (again) {
-      k_.pair_attention(p.pair, in, zh, nullptr, arena);
-      k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, arena.take<T>(size), zh, inv_sigma, zh, p.ln_gain, p.ln_bias);
-    }
-    if (norm) k_.layer_norm_backward(n, n2, m_.n2_real, dz, dz, zh, inv_sigma, p.ln_gain);
+    if (norm)
+      k_.layer_norm_backward(n, n2, m_.n2_real, dz, g != nullptr ? g->ln_gain : nullptr, g != nullptr ? g->ln_bias : nullptr, dz, zh, inv_sigma,
+                             p.ln_gain);
+    if (update_h != nullptr)
+      for (int e = 0; e < 3 * n; ++e) *g->h2_r += math::gradient_of(dh2[e] * update_h[e]);
     if (p.has.update_h2)
       for (int e = 0; e < 3 * n; ++e) {
         ddh[e] = p.h2_r * dh2[e];
         dh2[e] *= p.h2_a;
       }
-    k_.pair_attention_backward(p.pair, in, dg2, dh2, dc1, dc2, nullptr, dz, ddh, arena);
+    k_.pair_attention_backward(p.pair, in, dg2, dh2, dc1, dc2, g != nullptr ? &g->pair : nullptr, dz, ddh, arena);
     k_.attention_factors_backward(n, m, m_.smooth, dh2, dw, dc1, dc2, h, w, arena);
   }
   arena.release(mark);
@@ -187,5 +228,7 @@ void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena)
 
 template class LayerBackward<double>;
 template class LayerBackward<float>;
+template class LayerBackward<Dual<double>>;
+template class LayerBackward<Dual<float>>;
 
 }  // namespace dpa2

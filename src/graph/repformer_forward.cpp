@@ -15,16 +15,18 @@ const T* LayerForward<T>::pairs(int layer, int i, Arena& arena) const {
 template <class T>
 void LayerForward<T>::tile(int layer, const Tile<T>& tile, Arena& arena) const {
   const Arena::Mark tile_mark = arena.mark();
-  const LayerParams<T>& p = m_.layers[static_cast<std::size_t>(layer)];
+  const LayerParams<R>& p = m_.layers[static_cast<std::size_t>(layer)];
   const Edges& edges = *frame_->edges;
   const int i0 = tile.i0, count = tile.count(), n1 = m_.n1, n2 = m_.n2;
   const long rows = static_cast<long>(count) * n1;
   const T* g1 = ws_.g1_before(layer);
   const T* own = g1 + static_cast<long>(i0) * n1;
-  T* cat = arena.take<T>(static_cast<long>(count) * p.ncat);
-  T* conv = p.has.out_conv ? arena.take<T>(rows) : nullptr;
+  const NodeTerms<T>& kept = tile.kept;
+  const auto room = [&](T* place, long n) { return place != nullptr ? place : arena.take<T>(n); };
+  T* cat = room(kept.cat, static_cast<long>(count) * p.ncat);
+  T* conv = p.has.out_conv ? room(kept.conv, rows) : nullptr;
   T* tq = p.has.local_attention ? arena.take<T>(rows * m_.nh1) : nullptr;
-  T* o = p.has.local_attention ? arena.take<T>(rows * m_.nh1) : nullptr;
+  T* o = p.has.local_attention ? room(kept.o, rows * m_.nh1) : nullptr;
   if (p.has.local_attention) dense(count, tq, own, n1, p.att_q, nullptr, false);
   for (int i = i0; i < tile.i1; ++i) {
     const Arena::Mark mark = arena.mark();
@@ -64,7 +66,7 @@ void LayerForward<T>::tile(int layer, const Tile<T>& tile, Arena& arena) const {
   }
   const T* terms[max_residual_terms] = {};
   if (p.has.self) {
-    T* S = arena.take<T>(rows);
+    T* S = room(kept.self, rows);
     dense(count, S, own, n1, p.self, p.self_b, false);
     if (tile.dphi_self != nullptr)
       k_.activate_grad(m_.act, rows, S, tile.dphi_self, S);
@@ -73,7 +75,7 @@ void LayerForward<T>::tile(int layer, const Tile<T>& tile, Arena& arena) const {
     terms[p.g1_self] = S;
   }
   if (p.has.out_conv) terms[p.g1_conv] = conv;
-  T* Y = arena.take<T>(rows);
+  T* Y = room(kept.linear1, rows);
   dense(count, Y, cat, p.ncat, p.w1, p.b1, false);
   if (tile.dphi_lin != nullptr)
     k_.activate_grad(m_.act, rows, Y, tile.dphi_lin, Y);
@@ -81,7 +83,7 @@ void LayerForward<T>::tile(int layer, const Tile<T>& tile, Arena& arena) const {
     k_.activate(m_.act, rows, Y, Y);
   terms[p.g1_linear1] = Y;
   if (p.has.local_attention) {
-    T* A = arena.take<T>(rows);
+    T* A = room(kept.attention, rows);
     dense(count, A, o, m_.nh1 * n1, p.att_o, p.att_b, false);
     terms[p.g1_att] = A;
   }
@@ -93,7 +95,7 @@ void LayerForward<T>::tile(int layer, const Tile<T>& tile, Arena& arena) const {
 template <class T>
 void LayerForward<T>::update_pairs(int layer, int i, const T* g2, T* next, Arena& arena) const {
   const Arena::Mark mark = arena.mark();
-  const LayerParams<T>& p = m_.layers[static_cast<std::size_t>(layer)];
+  const LayerParams<R>& p = m_.layers[static_cast<std::size_t>(layer)];
   const int n = n_repformer(i), m = padded<T>(n), n1 = m_.n1, n2 = m_.n2;
   const std::int64_t f0 = ws_.start_repformer.data()[i];
   const long size = static_cast<long>(n) * n2;
@@ -141,5 +143,7 @@ void LayerForward<T>::update_pairs(int layer, int i, const T* g2, T* next, Arena
 
 template class LayerForward<double>;
 template class LayerForward<float>;
+template class LayerForward<Dual<double>>;
+template class LayerForward<Dual<float>>;
 
 }  // namespace dpa2

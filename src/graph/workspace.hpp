@@ -14,6 +14,8 @@
 //   derivative of phi in linear2                                    (nlayers - 1) n2
 //   LayerNorm's output and 1/sigma                                  (nlayers - 1) (n2 + 1)
 //
+// and, for gradients of weights, what the layers' products have seen and their updates (NodeTerms in pass.hpp), and [D, Q].
+//
 // Everything else (repinit's activations, attention scores, moments, projections, the first g2) is recomputed per centre in
 // the backward from these, in the scratch memory of the thread; what the last layer and the heads leave is used up tile by
 // tile. `generous` spares the backward products that it would have to repeat; it is for systems so small that nobody will
@@ -51,6 +53,9 @@ struct Workspace {
   Layers<T> dphi_self, dphi_lin2;  ///< [nlayers - 1] (nlocal, n1), (nedge_repformer, n2), if `generous`
   Layers<T> norm, inv_sigma;       ///< [nlayers - 1] (nedge_repformer, n2), (nedge_repformer), if `generous`
   Layers<T> h2;                    ///< [nlayers or 2 or 1] (nedge_repformer, 3), see `h2_before`
+  // for gradients of weights: [nlayers - 1] (nlocal, .) as in NodeTerms; (nlocal, nd)
+  Layers<T> cat, heads, self, conv, linear1, attention;
+  Buffer<T> D;
   Buffer<T> w, x;                  ///< (nedge_repformer): switch or 1; input of the g2 embedding
 
   // the backward
@@ -81,6 +86,15 @@ struct Workspace {
     f(dphi_lin2, e.generous ? e.nedge_repformer * e.n2 : 0, last);
     f(norm, e.generous && e.pair_att ? e.nedge_repformer * e.n2 : 0, last);
     f(inv_sigma, e.generous && e.pair_att ? e.nedge_repformer : 0, last);
+    if (e.weights) {
+      f(cat, e.nlocal * e.ncat, last);
+      f(heads, e.nlocal * e.heads, last);
+      f(self, e.self ? atoms : 0, last);
+      f(conv, e.out_conv ? atoms : 0, last);
+      f(linear1, atoms, last);
+      f(attention, e.heads > 0 ? atoms : 0, last);
+      f(D, e.nlocal * e.nd, 1);
+    }
     f(h2, e.nedge_repformer * 3, e.update_h2 ? turns : 1);
     f(w, e.nedge_repformer, 1);
     f(x, e.nedge_repformer, 1);

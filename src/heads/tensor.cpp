@@ -87,7 +87,7 @@ void PolarContraction::rotation(double* dR, const double* seed, const double* z,
 
 template <class T>
 void TensorHead<T>::run(const Frame& frame, int i0, int i1, const Rows<const T>& rows, const double* seed, double* values,
-                        const Rows<T>* gradient, Arena& arena) const {
+                        const Rows<T>* gradient, const HeadGradient<Real<T>>* weights, Arena& arena) const {
   const Arena::Mark mark = arena.mark();
   const int count = i1 - i0, K = network_.width(), n = m_.n2_real, w = width();
   const HeadParams& head = m_.head;
@@ -106,7 +106,7 @@ void TensorHead<T>::run(const Frame& frame, int i0, int i1, const Rows<const T>&
       for (int x = 0; x < 3; ++x) rotation_of(i)[3 * c + x] = static_cast<double>(moments[x * m_.n2 + c]);
     if (dz != nullptr) contraction_->coefficients(dz + static_cast<long>(i) * K, seed_of(i), rotation_of(i));
   }
-  network_.run(frame, i0, i1, rows.g1, dz, z, gradient != nullptr ? gradient->g1 : nullptr, arena);
+  network_.run(frame, i0, i1, rows.g1, dz, z, gradient != nullptr ? gradient->g1 : nullptr, weights, arena);
   for (int i = 0; i < count; ++i) {
     const double* zi = z + static_cast<long>(i) * K;
     double* value = values + static_cast<long>(i) * w;

@@ -61,16 +61,16 @@ class TensorHead : public Head<T> {
   [[nodiscard]] int width() const override { return contraction_->width(); }
   [[nodiscard]] bool rotation() const override { return true; }
   void forward(const Frame& frame, int i0, int i1, const Rows<const T>& rows, double* values, Arena& arena) const override {
-    run(frame, i0, i1, rows, nullptr, values, nullptr, arena);
+    run(frame, i0, i1, rows, nullptr, values, nullptr, nullptr, arena);
   }
   void backward(const Frame& frame, int i0, int i1, const Rows<const T>& rows, const double* seed, double* values, const Rows<T>& gradient,
-                Arena& arena) const override {
-    run(frame, i0, i1, rows, seed, values, &gradient, arena);
+                const HeadGradient<Real<T>>* weights, Arena& arena) const override {
+    run(frame, i0, i1, rows, seed, values, &gradient, weights, arena);
   }
 
  private:
   void run(const Frame& frame, int i0, int i1, const Rows<const T>& rows, const double* seed, double* values, const Rows<T>* gradient,
-           Arena& arena) const;
+           const HeadGradient<Real<T>>* weights, Arena& arena) const;
 
   const Prepared<T>& m_;
   HeadNetwork<T> network_;

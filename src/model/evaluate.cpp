@@ -57,7 +57,7 @@ class HeadRows : public Readout<T> {
       for (std::ptrdiff_t i = 0; i < i1 - i0; ++i) chosen[i * width + quantity_] = seed != nullptr ? seed[i] : 1.0;
       seed = chosen;
     }
-    head_.backward(frame_, i0, i1, rows, seed, values, *gradient, arena);
+    head_.backward(frame_, i0, i1, rows, seed, values, *gradient, nullptr, arena);
     arena.release(mark);
   }
 
@@ -80,7 +80,7 @@ class SeededRows : public Readout<T> {
     const std::ptrdiff_t count = i1 - i0, width = head_.width();
     if (gradient->rot != nullptr) std::fill_n(gradient->rot, count * 3 * m_.n2, T(0));
     if (seeds_.head != nullptr)
-      head_.backward(frame_, i0, i1, rows, seeds_.head + i0 * width, values_ + i0 * width, *gradient, arena);
+      head_.backward(frame_, i0, i1, rows, seeds_.head + i0 * width, values_ + i0 * width, *gradient, nullptr, arena);
     else
       std::fill_n(gradient->g1, count * m_.n1, T(0));
     for (std::ptrdiff_t i = 0; i < count; ++i) {
