@@ -85,7 +85,7 @@ class Loss {
   /// Whether look() has to see every frame before the first add(): roots of sums over the batch.
   [[nodiscard]] virtual bool survey() const { return false; }
   virtual void look(const LossFrame&) {}
-  /// Adds a frame to the sums, each once, in any order, and writes its seeds. Throws invalid_input: a label that is not finite.
+  /// Adds a frame to the sums, each once, in any order, and writes its seeds.
   virtual void add(const LossFrame& frame, const LossSeeds& seeds) = 0;
 
   /// The loss of the frames that were added.
