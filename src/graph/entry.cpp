@@ -17,7 +17,7 @@ void Entry<T>::load_lanes(int i, int n, int lanes, T* d, T* r) const {
       for (std::size_t x = 0; x < 3; ++x) {
         if (frame_->velocity != nullptr)
           velocity[x] = frame_->velocity[3 * static_cast<std::size_t>(edges.j[at]) + x] - frame_->velocity[3 * static_cast<std::size_t>(i) + x];
-        for (std::size_t y = 0; frame_->strain != nullptr && y < 3; ++y) velocity[x] += edges.d[3 * at + y] * frame_->strain[3 * y + x];
+        for (std::size_t y = 0; frame_->strain != nullptr && y < 3; ++y) velocity[x] += frame_->strain[3 * x + y] * edges.d[3 * at + y];
         along += velocity[x] * edges.d[3 * at + x];
       }
       for (int x = 0; x < 3; ++x) d[x * lanes + e].d = static_cast<R>(velocity[x]);

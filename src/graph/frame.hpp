@@ -14,7 +14,7 @@ struct Frame {
   const double* fparam = nullptr;   ///< (nfparam) or null for the model's default
   const double* aparam = nullptr;   ///< (nlocal, naparam) or null
   const double* weights = nullptr;  ///< (nlocal): forces and virials are those of the weighted sum of the atoms' values; null: ones
-  // The direction of dual numbers: the velocities of the atoms, and that of the strain, x -> x + x strain, cell included.
+  // The direction of dual numbers: the velocities of the atoms, and that of the strain, x_k += sum_l strain_kl x_l, cell included.
   const double* velocity = nullptr;  ///< (nall, 3), or null: zero
   const double* strain = nullptr;    ///< (3, 3), or null: zero
   int pad_type = 0;                 ///< type of atom 0 of the frame: padded slots carry it (theory Q4)

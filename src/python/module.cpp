@@ -24,6 +24,7 @@
 #include "python/probe.hpp"
 #include "python/remarks.hpp"
 #include "python/schema.hpp"
+#include "python/train.hpp"
 #include "python/weights.hpp"
 #include "schema/safetensors.hpp"
 #include "threads.hpp"
@@ -262,6 +263,7 @@ PYBIND11_MODULE(_native, m) {
            py::arg("threads"));
   m.def("neighbors", &neighbors, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"), py::arg("config_json"));
   dpa2::python::register_schema(m);
+  dpa2::python::register_train(m);
   dpa2::python::register_probe(m);
   dpa2::python::register_fold(m);
   dpa2::python::register_device(m);

@@ -1,0 +1,251 @@
+#include "train/trainer.hpp"
+
+#include <algorithm>
+#include <cstddef>
+
+#include "error.hpp"
+#include "fold/folded.hpp"
+#include "heads/spectrum.hpp"
+#include "model/evaluate.hpp"
+#include "neighbors/settings.hpp"
+#include "threads.hpp"
+
+namespace dpa2::train {
+
+/// One precision.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual Folded gradient(const Batch& batch, Loss& loss, double learning_rate) = 0;
+  virtual std::size_t bytes() = 0;
+};
+
+namespace {
+
+/// The head's values of all atoms, and then, with seeds, the gradient of their sum with these weights.
+template <class T>
+class HeadReadout : public Readout<T> {
+ public:
+  HeadReadout(const Head<T>& head, const Frame& frame, double* values) : head_(head), frame_(frame), values_(values) {}
+  void seed(const double* seeds, const ThreadGradients<T>& gradients) {
+    seeds_ = seeds;
+    gradients_ = &gradients;
+  }
+  [[nodiscard]] bool rotation() const override { return head_.rotation(); }
+  void tile(int i0, int i1, const Rows<const T>& rows, const Rows<T>*, Arena& arena) override {
+    head_.forward(frame_, i0, i1, rows, values_ + static_cast<std::ptrdiff_t>(i0) * head_.width(), arena);
+  }
+  void tile_of_thread(int t, int i0, int i1, const Rows<const T>& rows, const Rows<T>* gradient, Arena& arena) override {
+    const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(i0) * head_.width();
+    head_.backward(frame_, i0, i1, rows, seeds_ + at, values_ + at, *gradient, &(*gradients_)[static_cast<std::size_t>(t)]->head, arena);
+  }
+
+ private:
+  const Head<T>& head_;
+  const Frame& frame_;
+  double* values_;
+  const double* seeds_ = nullptr;
+  const ThreadGradients<T>* gradients_ = nullptr;
+};
+
+template <class R>
+class EngineOf final : public Engine {
+ public:
+  EngineOf(const Config& config, Folded folded, int threads)
+      : config_(config),
+        settings_(neighbor_settings(config)),
+        threads_(threads),
+        model_(config, std::move(folded), false),
+        evaluator_(config, model_),
+        head_(make_head(config, model_)),
+        dual_head_(model_),
+        plain_(model_),
+        dual_(model_) {
+    edges_.keep_image = false;
+    for (int t = 0; t < threads_; ++t) gradients_.push_back(std::make_unique<Gradients<R>>(config_, model_));
+  }
+
+  Folded gradient(const Batch& batch, Loss& loss, double learning_rate) override {
+    for (const auto& g : gradients_) g->clear();
+    const std::vector<LabelSpec> specs = loss.labels();
+    LossBatch info = about(batch);
+    info.learning_rate = learning_rate;
+    loss.begin(info);
+    if (loss.survey())
+      for (int f = 0; f < batch.nframes; ++f) {
+        const Frame frame = enter(batch, f);
+        predict(frame, loss);
+        loss.look(look_at(batch, f, specs, loss));
+      }
+    for (int f = 0; f < batch.nframes; ++f) {
+      Frame frame = enter(batch, f);
+      predict(frame, loss);
+      seeds_.resize(values_.size());
+      force_seeds_.assign(3 * static_cast<std::size_t>(batch.natoms), 0.0);
+      std::fill_n(virial_seed_, 9, 0.0);
+      loss.add(look_at(batch, f, specs, loss), {seeds_.data(), force_seeds_.data(), virial_seed_});
+      sweep(frame, loss);
+    }
+    for (std::size_t t = 1; t < gradients_.size(); ++t) gradients_[0]->add(*gradients_[t]);
+    gradients_[0]->finish_padding();
+    return gradients_[0]->folded();
+  }
+
+  std::size_t bytes() override {
+    std::size_t sum = evaluator_.bytes() + plain_.workspace().held() + dual_.workspace().held();
+    for (const auto& g : gradients_) sum += g->bytes();
+    return sum;
+  }
+
+ private:
+  /// What the loss has to know before the first frame.
+  LossBatch about(const Batch& batch) {
+    LossBatch info;
+    const std::size_t n = static_cast<std::size_t>(batch.natoms) * static_cast<std::size_t>(batch.nframes);
+    counted_ = std::make_unique<bool[]>(n);
+    for (int f = 0; f < batch.nframes; ++f) {
+      int counted = 0;
+      for (std::size_t i = static_cast<std::size_t>(f) * static_cast<std::size_t>(batch.natoms), k = 0;
+           k < static_cast<std::size_t>(batch.natoms); ++k)
+        counted += counted_[i + k] = model_.head.counts(batch.types[i + k]);
+      info.counted.push_back(counted);
+    }
+    for (std::size_t k = 0; k < label_count; ++k) info.found[k] = batch.labels[k] != nullptr;
+    return info;
+  }
+
+  /// The lists of a frame, in edges_.
+  Frame enter(const Batch& batch, int f) {
+    const std::size_t n = static_cast<std::size_t>(batch.natoms), at = static_cast<std::size_t>(f);
+    const Box box = batch.boxes != nullptr ? Box(batch.boxes + 9 * at, {true, true, true}) : Box(nullptr, {false, false, false});
+    const int* types = batch.types + at * n;
+    builder_.build(batch.coords + 3 * at * n, types, batch.natoms, box, settings_, threads_, edges_);
+    Frame frame;
+    frame.edges = &edges_;
+    frame.types = types;
+    if (batch.fparam != nullptr) frame.fparam = batch.fparam + at * static_cast<std::size_t>(model_.nfparam);
+    if (batch.aparam != nullptr) frame.aparam = batch.aparam + at * n * static_cast<std::size_t>(model_.naparam);
+    frame.pad_type = batch.natoms > 0 ? types[0] : 0;
+    return frame;
+  }
+
+  static bool derivatives(const Loss& loss) { return loss.forces() || loss.virial(); }
+
+  /// values_, and force_ and virial_ where the loss looks at them. Without them what the sweep needs of the forward is there too.
+  void predict(const Frame& frame, const Loss& loss) {
+    const std::size_t n = static_cast<std::size_t>(frame.edges->nlocal);
+    values_.resize(n * static_cast<std::size_t>(head_->width()));
+    if (derivatives(loss)) {
+      force_.resize(3 * n);
+      Outputs out;
+      out.set("atom_energy", values_.data());
+      out.set("force", force_.data());
+      out.set("virial", virial_);
+      evaluator_.evaluate(frame, threads_, nullptr, AtomVirial::none, out);
+      return;
+    }
+    HeadReadout<R> readout(*head_, frame, values_.data());
+    plain_.begin(frame, threads_, task());
+    plain_.forward(nullptr);
+    plain_.read(readout);
+  }
+
+  [[nodiscard]] LossFrame look_at(const Batch& batch, int f, const std::vector<LabelSpec>& specs, const Loss& loss) const {
+    const std::size_t n = static_cast<std::size_t>(batch.natoms), at = static_cast<std::size_t>(f);
+    LossFrame frame;
+    frame.index = f;
+    frame.natoms = batch.natoms;
+    frame.counted = counted_.get() + at * n;
+    frame.atoms = values_.data();
+    if (loss.forces()) frame.force = force_.data();
+    if (loss.virial()) frame.virial = virial_;
+    for (const LabelSpec& spec : specs) {
+      const std::size_t k = static_cast<std::size_t>(spec.label);
+      const std::size_t size = static_cast<std::size_t>(spec.width) * (spec.per_atom ? n : 1);
+      if (batch.labels[k] != nullptr) frame.labels[k] = batch.labels[k] + at * size;
+    }
+    return frame;
+  }
+
+  [[nodiscard]] Task task() const {
+    Task task;
+    task.gradient = task.weights = true;
+    task.values = head_->width();
+    return task;
+  }
+
+  /// Adds what a frame gives to the gradients, for the seeds that the loss has written.
+  void sweep(Frame& frame, const Loss& loss) {
+    if (!derivatives(loss)) {
+      HeadReadout<R> readout(*head_, frame, values_.data());
+      readout.seed(seeds_.data(), gradients_);
+      plain_.gradient(readout, gradients_);
+      return;
+    }
+    // The loss falls along minus its derivatives by forces and virial: these are minus those of the energy.
+    for (double& v : force_seeds_) v = -v;
+    for (double& v : virial_seed_) v = -v;
+    frame.velocity = force_seeds_.data();
+    frame.strain = virial_seed_;
+    HeadReadout<Dual<R>> readout(dual_head_, frame, values_.data());
+    readout.seed(seeds_.data(), gradients_);
+    dual_.begin(frame, threads_, task());
+    dual_.forward(nullptr);
+    dual_.gradient(readout, gradients_);
+  }
+
+  const Config& config_;
+  NeighborSettings settings_;
+  int threads_;
+  Prepared<R> model_;
+  Evaluator<R> evaluator_;
+  std::unique_ptr<Head<R>> head_;
+  SpectrumHead<Dual<R>> dual_head_;
+  Descriptor<R> plain_;
+  Descriptor<Dual<R>> dual_;
+  NeighborBuilder builder_;
+  Edges edges_;
+  ThreadGradients<R> gradients_;
+  std::unique_ptr<bool[]> counted_;
+  std::vector<double> values_, force_, seeds_, force_seeds_;
+  double virial_[9] = {}, virial_seed_[9] = {};
+};
+
+}  // namespace
+
+Trainer::Trainer(Config config, Weights weights, const std::string& precision, int threads)
+    : config_(std::move(config)), weights_(std::move(weights)) {
+  const std::string& numbers = precision.empty() ? config_.precision : precision;
+  if (numbers != "float64" && numbers != "float32") throw invalid_input("precision must be 'float64' or 'float32', not '", numbers, "'");
+  if (config_.type != Combination::none || config_.table)
+    throw unsupported("gradients of a combination of models are not there: train its network by itself");
+  if (config_.repinit_table || config_.three_body_table)
+    throw unsupported("the model is compressed, its networks are tables: train the model that it was made from");
+  check_weights(config_, weights_);
+  threads = checked_threads(threads);
+  Folded folded = fold(config_, weights_);
+  if (numbers == "float64")
+    engine_ = std::make_unique<EngineOf<double>>(config_, std::move(folded), threads);
+  else
+    engine_ = std::make_unique<EngineOf<float>>(config_, std::move(folded), threads);
+}
+
+Trainer::~Trainer() = default;
+
+LossGradient Trainer::gradient(const Batch& batch, Loss& loss, double learning_rate) {
+  if (batch.nframes < 1 || batch.natoms < 1) throw invalid_input("a batch needs frames with atoms");
+  const Parameters parameters = config_.parameters();
+  if (parameters.fparam > 0 && batch.fparam == nullptr && !parameters.default_fparam)
+    throw invalid_input("the model needs fparam, ", parameters.fparam, " numbers per frame");
+  if (parameters.aparam_needed && batch.aparam == nullptr)
+    throw invalid_input("the model needs aparam, ", parameters.aparam, " numbers per atom");
+  LossGradient out;
+  out.gradient = unfold(config_, weights_, engine_->gradient(batch, loss, learning_rate));
+  out.value = loss.value();
+  out.parts = loss.parts();
+  return out;
+}
+
+std::size_t Trainer::bytes() { return engine_->bytes(); }
+
+}  // namespace dpa2::train

@@ -1,0 +1,53 @@
+// The gradient of a loss on a batch of frames to every parameter of a model (theory 15).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "schema/weights.hpp"
+#include "train/loss.hpp"
+
+namespace dpa2::train {
+
+/// Frames of one number of atoms. Parameters are null where the model takes none, or has a default; labels where they are missing.
+struct Batch {
+  int nframes = 0, natoms = 0;
+  const double* coords = nullptr;  ///< (nframes, natoms, 3), angstrom
+  const int* types = nullptr;      ///< (nframes, natoms), negative: no atom
+  const double* boxes = nullptr;   ///< (nframes, 3, 3), angstrom, rows are cell vectors; null: open
+  const double* fparam = nullptr;  ///< (nframes, numb_fparam)
+  const double* aparam = nullptr;  ///< (nframes, natoms, numb_aparam)
+  std::array<const double*, label_count> labels{};  ///< by Label: (nframes, .) with the numbers that LabelSpec says
+};
+
+struct LossGradient {
+  double value = 0;
+  std::vector<std::pair<std::string, double>> parts;  ///< see Loss::parts
+  Weights gradient;                                   ///< of every parameter, by its canonical name
+};
+
+class Engine;
+
+/// A model whose weights may change from one batch to the next. Calls come one at a time.
+class Trainer {
+ public:
+  /// precision: "float64" or "float32", of the kernels; empty: the model's own. Throws unsupported for models that have no parameters
+  /// which could be trained: compressed ones, combinations with other models.
+  Trainer(Config config, Weights weights, const std::string& precision, int threads);
+  ~Trainer();
+
+  [[nodiscard]] const Config& config() const noexcept { return config_; }
+  /// Throws invalid_input for bad structures, missing labels and parameters; what it throws leaves the trainer as it was.
+  LossGradient gradient(const Batch& batch, Loss& loss, double learning_rate);
+  /// Bytes that the buffers hold.
+  [[nodiscard]] std::size_t bytes();
+
+ private:
+  Config config_;
+  Weights weights_;
+  std::unique_ptr<Engine> engine_;
+};
+
+}  // namespace dpa2::train
