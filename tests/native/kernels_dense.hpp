@@ -23,23 +23,24 @@ struct Activate {
     return y;
   }
   template <class T>
-  Blocks forward(const Kernels<T>& k, const Blocks& x) const {
+  BlocksOf<T> forward(const Kernels<T>& k, const BlocksOf<T>& x) const {
     const int n = static_cast<int>(x[0].size()), m = padded<T>(n);
+    const dpa2::ActivationSpec<Real<T>> spec = activation<Real<T>>(kind, threshold);
     Rows<T> in(x[0], 1, n, m);
     Guarded<T> y(m), same(m), dphi(m), in_place(m);
-    k.activate(activation<T>(kind, threshold), m, y, in);
-    k.activate_grad(activation<T>(kind, threshold), m, same, dphi, in);
+    k.activate(spec, m, y, in);
+    k.activate_grad(spec, m, same, dphi, in);
     std::copy_n(static_cast<T*>(in), m, static_cast<T*>(in_place));
-    k.activate(activation<T>(kind, threshold), m, in_place, in_place);
+    k.activate(spec, m, in_place, in_place);
     for (int i = 0; i < n; ++i) CHECK(y(i) == same(i) && y(i) == in_place(i));
     return {y.values(n)};
   }
   template <class T>
-  Blocks backward(const Kernels<T>& k, const Blocks& x, const Blocks& dy) const {
+  BlocksOf<T> backward(const Kernels<T>& k, const BlocksOf<T>& x, const BlocksOf<T>& dy) const {
     const int n = static_cast<int>(x[0].size()), m = padded<T>(n);
     Rows<T> in(x[0], 1, n, m), g(dy[0], 1, n, m);
     Guarded<T> y(m), dphi(m), dz(m);
-    k.activate_grad(activation<T>(kind, threshold), m, y, dphi, in);
+    k.activate_grad(activation<Real<T>>(kind, threshold), m, y, dphi, in);
     k.activate_backward(m, dz, g, dphi);
     k.activate_backward(m, g, g, dphi);
     for (int i = 0; i < n; ++i) CHECK(dz(i) == g(i));
@@ -53,32 +54,45 @@ struct Linear {
   Vector x, w, b;
 
   Blocks inputs() const { return {x}; }
+  Blocks weights() const { return {w, b}; }
   template <class S>
-  Values<S> reference(const Values<S>& v) const {
-    Values<S> y{product(v[0], w, m, in, out)};
+  Values<S> reference(const Values<S>& v, const Values<S>& weight) const {
+    Values<S> y{product(v[0], weight[0], m, in, out)};
     for (int r = 0; r < m; ++r)
-      for (int c = 0; c < out; ++c) y[0][at(static_cast<long>(r) * out + c)] += b[at(c)];
+      for (int c = 0; c < out; ++c) y[0][at(static_cast<long>(r) * out + c)] += weight[1][at(c)];
     return y;
   }
   template <class T>
-  Blocks run(const Kernels<T>& k, const Vector& rows, const Vector& matrix, int depth, int n, const Vector* bias) const {
+  BlocksOf<T> run(const Kernels<T>& k, const std::vector<Wide<T>>& rows, const Vector& matrix, int depth, int n, const Vector* bias) const {
+    using R = Real<T>;
     const int kp = padded<T>(depth), np = padded<T>(n), panel = padded<T>(1);
     Rows<T> A(rows, m, depth, kp);
-    Panels<T> B(matrix, depth, n, kp, np);
-    Guarded<T> C(static_cast<long>(m) * np), shift(np, T(0));
+    Panels<R> B(matrix, depth, n, kp, np);
+    Guarded<T> C(static_cast<long>(m) * np);
+    Guarded<R> shift(np, R(0));
     if (bias != nullptr) shift.set_rows(*bias, 1, n, np, 0);
-    k.linear(m, np, kp, C, np, A, kp, 1, B.array, panel, static_cast<long>(kp) * panel, bias != nullptr ? static_cast<T*>(shift) : nullptr,
+    k.linear(m, np, kp, C, np, A, kp, 1, B.array, panel, static_cast<long>(kp) * panel, bias != nullptr ? static_cast<R*>(shift) : nullptr,
              false);
     for (int r = 0; r < m; ++r)
       for (int c = n; c < np; ++c) CHECK(C(static_cast<long>(r) * np + c) == T(0));
     return {C.rows(m, n, np)};
   }
   template <class T>
-  Blocks forward(const Kernels<T>& k, const Blocks& v) const {
+  BlocksOf<T> forward(const Kernels<T>& k, const BlocksOf<T>& v) const {
     return run(k, v[0], w, in, out, &b);
   }
   template <class T>
-  Blocks backward(const Kernels<T>& k, const Blocks&, const Blocks& dy) const {
+  BlocksOf<T> backward(const Kernels<T>& k, const BlocksOf<T>& v, const BlocksOf<T>& dy, Blocks* dw = nullptr) const {
+    using R = Real<T>;
+    if (dw != nullptr) {
+      const int kp = padded<T>(in), np = padded<T>(out), panel = padded<T>(1);
+      Rows<T> A(v[0], m, in, kp), B(dy[0], m, out, np, 0);
+      Guarded<R> matrix(static_cast<long>(in) * np, static_cast<R>(start_value)), bias(np, static_cast<R>(start_value));
+      k.weight_gradient(in, np, m, matrix, np, A, 1, kp, B, np, panel);
+      k.bias_gradient(np, m, bias, B, np);
+      for (int c = out; c < np; ++c) CHECK(bias(c) == static_cast<R>(start_value));
+      *dw = {matrix.rows(in, out, np, start_value), bias.values(out, start_value)};
+    }
     return run(k, dy[0], transpose(w, in, out), out, in, nullptr);
   }
 };

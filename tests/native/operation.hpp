@@ -1,8 +1,19 @@
 // What the tests of the operations share. An operation is a function of blocks of numbers; each test brings
+//   inputs()            the blocks;
 //   reference<S>(x)     the formula of docs/theory.md in plain loops, for S = double and S = complex<double>;
 //   forward(k, x)       the kernel of a table, in float or double, between guarded arrays;
 //   backward(k, x, dy)  the kernel's gradient in the order of the inputs.
 // The complex step gives the exact derivative of the reference, without a difference of nearly equal numbers.
+//
+// Training asks more (training.hpp): kernels on dual numbers and, where the operation has weights, their gradients. It brings
+//   weights()                    the weights as blocks, in shapes without padding; not there when there are none;
+//   reference<S>(x, w)           in place of reference<S>(x): inputs and weights are of S, which may also be `Mixed`. Functions are
+//                                called by their plain names then, exp(x) and not std::exp(x), and kinks are found with real(x);
+//   forward(k, x)                of `const Kernels<T>&` and `const BlocksOf<T>&`, for T = Dual<float> and Dual<double> as well.
+//                                Inputs go into Guarded<T>, Rows<T>; weights, which the operation keeps, into those of Real<T>;
+//   backward(k, x, dy, dw)       likewise, with `Blocks* dw = nullptr`: where it is not null, the gradients of the weights, which
+//                                start from start_value in Guarded<Real<T>>, less that. Without weights there is no dw.
+// `check_operation` is called as before and `check_training` beside it.
 #pragma once
 
 #include <algorithm>
@@ -20,6 +31,16 @@
 #include "cpu/kernels.hpp"
 #include "graph/prepared.hpp"
 
+namespace dpa2 {
+
+/// In value and tangent.
+template <class R>
+bool operator==(const Dual<R>& a, const Dual<R>& b) {
+  return a.v == b.v && a.d == b.d;
+}
+
+}  // namespace dpa2
+
 namespace operation {
 
 using dpa2::padded;
@@ -28,10 +49,46 @@ template <class S>
 using Values = std::vector<std::vector<S>>;
 using Vector = std::vector<double>;
 using Blocks = Values<double>;
+using dpa2::Dual;
+using dpa2::is_dual;
+using dpa2::Real;
+/// What goes into a kernel on T and comes out of it, in double: numbers, or dual numbers.
+template <class T>
+using Wide = std::conditional_t<is_dual<T>, Dual<double>, double>;
+template <class T>
+using BlocksOf = Values<Wide<T>>;
 
 inline std::size_t at(long i) { return static_cast<std::size_t>(i); }
 inline double real(double x) { return x; }
 inline double real(const Complex& x) { return x.real(); }
+using std::exp;
+using std::log;
+using std::sqrt;
+using std::tanh;
+
+/// A number of T: of another precision, or a constant among dual numbers.
+template <class T, class N>
+T number(const N& x) {
+  if constexpr (is_dual<N>)
+    return {static_cast<Real<T>>(x.v), static_cast<Real<T>>(x.d)};
+  else
+    return static_cast<T>(x);
+}
+/// What stands where nothing belongs: the same in a value and in its tangent.
+template <class T>
+T filler(double x) {
+  if constexpr (is_dual<T>)
+    return {static_cast<Real<T>>(x), static_cast<Real<T>>(x)};
+  else
+    return static_cast<T>(x);
+}
+template <class T>
+bool is_nan(const T& x) {
+  if constexpr (is_dual<T>)
+    return std::isnan(x.v) && std::isnan(x.d);
+  else
+    return std::isnan(x);
+}
 
 /// Random numbers that float32 represents exactly: both precisions then start from the same values.
 class Random {
@@ -69,18 +126,15 @@ inline constexpr double start_value = 0.015625, garbage = 0.7578125;
 template <class T>
 class Guarded {
  public:
-  explicit Guarded(long n, T fill = std::numeric_limits<T>::quiet_NaN(), int shift = 0)
-      : n_(n), base_(static_cast<char*>(std::aligned_alloc(64, bytes(n)))) {
+  explicit Guarded(long n, T fill = filler<T>(NAN), int shift = 0) : n_(n), base_(static_cast<char*>(std::aligned_alloc(64, bytes(n)))) {
     std::memset(base_, pattern, bytes(n));
     data_ = reinterpret_cast<T*>(base_ + 64) + shift;
     std::fill_n(data_, n, fill);
   }
   /// The values of a block, as they are.
-  explicit Guarded(const Vector& values, int shift = 0) : Guarded(static_cast<long>(values.size()), T(0), shift) {
-    for (long i = 0; i < n_; ++i) data_[i] = static_cast<T>(values[at(i)]);
-  }
-  explicit Guarded(const std::vector<int>& values) : Guarded(static_cast<long>(values.size()), T(0)) {
-    for (long i = 0; i < n_; ++i) data_[i] = static_cast<T>(values[at(i)]);
+  template <class N>
+  explicit Guarded(const std::vector<N>& values, int shift = 0) : Guarded(static_cast<long>(values.size()), T(0), shift) {
+    for (long i = 0; i < n_; ++i) data_[i] = number<T>(values[at(i)]);
   }
   Guarded(const Guarded&) = delete;
   Guarded& operator=(const Guarded&) = delete;
@@ -95,22 +149,23 @@ class Guarded {
   T* data() { return data_; }
   T& operator()(long i) { return data_[i]; }
   /// n values from position `first` on, less what they started from.
-  Vector values(long n = -1, double start = 0.0, long first = 0) const {
-    Vector v(at(n < 0 ? n_ : n));
-    for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<double>(data_[first + static_cast<long>(i)]) - start;
+  std::vector<Wide<T>> values(long n = -1, double start = 0.0, long first = 0) const {
+    std::vector<Wide<T>> v(at(n < 0 ? n_ : n));
+    for (std::size_t i = 0; i < v.size(); ++i) v[i] = number<Wide<T>>(data_[first + static_cast<long>(i)]) - start;
     return v;
   }
   /// Rows of `width` out of rows of `ld`.
-  Vector rows(long n, long width, long ld, double start = 0.0) const {
-    Vector v;
+  std::vector<Wide<T>> rows(long n, long width, long ld, double start = 0.0) const {
+    std::vector<Wide<T>> v;
     for (long r = 0; r < n; ++r)
-      for (long c = 0; c < width; ++c) v.push_back(static_cast<double>(data_[r * ld + c]) - start);
+      for (long c = 0; c < width; ++c) v.push_back(number<Wide<T>>(data_[r * ld + c]) - start);
     return v;
   }
   /// Writes rows of `width` into rows of `ld`, the rest of a row is `fill`.
-  void set_rows(const Vector& v, long n, long width, long ld, double fill) {
+  template <class N>
+  void set_rows(const std::vector<N>& v, long n, long width, long ld, double fill) {
     for (long r = 0; r < n; ++r)
-      for (long c = 0; c < ld; ++c) data_[r * ld + c] = static_cast<T>(c < width ? v[at(r * width + c)] : fill);
+      for (long c = 0; c < ld; ++c) data_[r * ld + c] = c < width ? number<T>(v[at(r * width + c)]) : filler<T>(fill);
   }
 
  private:
@@ -124,7 +179,10 @@ class Guarded {
 /// Rows of `width` as an array with rows of `ld`.
 template <class T>
 struct Rows : Guarded<T> {
-  Rows(const Vector& v, long n, long width, long ld, double fill = garbage) : Guarded<T>(n * ld) { this->set_rows(v, n, width, ld, fill); }
+  template <class N>
+  Rows(const std::vector<N>& v, long n, long width, long ld, double fill = garbage) : Guarded<T>(n * ld) {
+    this->set_rows(v, n, width, ld, fill);
+  }
 };
 
 /// A matrix (k, n) with zeros up to (kp, np), in the panels of `Linear`.
@@ -148,9 +206,9 @@ inline Vector transpose(const Vector& m, int k, int n) {
 }
 
 /// y (m, n) = x (m, k) w (k, n)
-template <class S>
-std::vector<S> product(const std::vector<S>& x, const Vector& w, long m, long k, long n) {
-  std::vector<S> y(at(m * n));
+template <class S, class W>
+auto product(const std::vector<S>& x, const std::vector<W>& w, long m, long k, long n) {
+  std::vector<decltype(S() * W())> y(at(m * n));
   for (long r = 0; r < m; ++r)
     for (long c = 0; c < n; ++c)
       for (long p = 0; p < k; ++p) y[at(r * n + c)] += x[at(r * k + p)] * w[at(p * n + c)];
@@ -160,12 +218,12 @@ std::vector<S> product(const std::vector<S>& x, const Vector& w, long m, long k,
 /// The activations (theory 4.2).
 template <class S>
 S phi(dpa2::Activation kind, double threshold, S x) {
-  const auto s = [](S v) { return 1.0 / (1.0 + std::exp(-v)); };
+  const auto s = [](S v) { return 1.0 / (1.0 + exp(-v)); };
   switch (kind) {
     case dpa2::Activation::linear:
       return x;
     case dpa2::Activation::tanh:
-      return std::tanh(x);
+      return tanh(x);
     case dpa2::Activation::relu:
       return real(x) > 0 ? x : S(0);
     case dpa2::Activation::relu6:
@@ -173,15 +231,15 @@ S phi(dpa2::Activation kind, double threshold, S x) {
     case dpa2::Activation::sigmoid:
       return s(x);
     case dpa2::Activation::softplus:
-      return real(x) > 20 ? x : std::log(1.0 + std::exp(x));
+      return real(x) > 20 ? x : log(1.0 + exp(x));
     case dpa2::Activation::gelu:
-      return x * 0.5 * (1.0 + std::tanh(std::sqrt(2.0 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+      return x * 0.5 * (1.0 + tanh(std::sqrt(2.0 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
     case dpa2::Activation::silu:
       return x * s(x);
     case dpa2::Activation::silut: {
       if (real(x) < threshold) return x * s(x);
-      const double st = 1.0 / (1.0 + std::exp(-threshold)), k = st + threshold * st * (1.0 - st);
-      return std::tanh(k * (x - threshold)) + threshold * st;
+      const double st = 1.0 / (1.0 + exp(-threshold)), k = st + threshold * st * (1.0 - st);
+      return tanh(k * (x - threshold)) + threshold * st;
     }
   }
   return x;
@@ -224,27 +282,56 @@ inline double dot(const Blocks& a, const Blocks& b, bool absolute = false) {
   return sum;
 }
 
-/// Derivative of the reference along v.
+/// The weights of an operation, none where it has none.
+template <class Op, class = void>
+struct WeightsOf {
+  static constexpr bool some = false;
+  static Blocks get(const Op&) { return {}; }
+};
 template <class Op>
-Blocks tangent(const Op& op, const Blocks& x, const Blocks& v) {
-  constexpr double h = 1e-30;
+struct WeightsOf<Op, std::void_t<decltype(std::declval<const Op&>().weights())>> {
+  static constexpr bool some = true;
+  static Blocks get(const Op& op) { return op.weights(); }
+};
+
+template <class S, class Op>
+Values<S> reference(const Op& op, const Values<S>& x, const Values<S>& w) {
+  if constexpr (WeightsOf<Op>::some)
+    return op.template reference<S>(x, w);
+  else
+    return op.template reference<S>(x);
+}
+
+/// Of the complex step: nothing of it is lost, and its square is nothing.
+inline constexpr double tiny = 1e-30;
+
+/// x + i tiny v; v may be empty for none
+inline Values<Complex> stepped(const Blocks& x, const Blocks& v) {
   Values<Complex> z(x.size());
   for (std::size_t b = 0; b < x.size(); ++b)
-    for (std::size_t i = 0; i < x[b].size(); ++i) z[b].push_back({x[b][i], h * v[b][i]});
+    for (std::size_t i = 0; i < x[b].size(); ++i) z[b].push_back({x[b][i], v.empty() ? 0.0 : tiny * v[b][i]});
+  return z;
+}
+
+/// Derivative of the reference along v of the inputs and wv of the weights (empty: none).
+template <class Op>
+Blocks tangent(const Op& op, const Blocks& x, const Blocks& v, const Blocks& wv = {}) {
   Blocks out;
-  for (const std::vector<Complex>& block : op.template reference<Complex>(z)) {
+  for (const std::vector<Complex>& block : reference<Complex>(op, stepped(x, v), stepped(WeightsOf<Op>::get(op), wv))) {
     out.emplace_back();
-    for (const Complex& value : block) out.back().push_back(value.imag() / h);
+    for (const Complex& value : block) out.back().push_back(value.imag() / tiny);
   }
   return out;
 }
 
 struct Bounds {
-  double forward = 2e-14;    ///< kernel in double to the reference, relative to the largest number of a block
-  double difference = 1e-7;  ///< gradient to central differences of the kernel's forward
-  double adjoint = 1e-12;    ///< <dy, J v> to <J^T dy, v>, relative to the sum of the products' sizes
-  double single = 2e-6;      ///< float32 to double, forward and backward
-  double step = 1e-3;        ///< of the central differences (two steps, extrapolated: error of order step^4)
+  double forward = 2e-14;        ///< kernel in double to the reference, relative to the largest number of a block
+  double difference = 1e-7;      ///< gradient to central differences of the kernel's forward
+  double adjoint = 1e-12;        ///< <dy, J v> to <J^T dy, v>, relative to the sum of the products' sizes
+  double single = 2e-6;          ///< float32 to double, forward and backward
+  double tangent = 1e-12;        ///< forward of dual numbers: tangent to the exact one, relative to the largest number of a block
+  double single_tangent = 1e-5;  ///< float32 to double: tangents, and gradients of weights
+  double step = 1e-3;            ///< of the central differences (two steps, extrapolated: error of order step^4)
 };
 
 /// Everything that an operation promises, for one ISA level.
@@ -254,7 +341,7 @@ void check_operation(const Op& op, const std::string& name, const std::string& l
   const dpa2::Kernels<double>& k64 = dpa2::kernels<double>(level);
   const dpa2::Kernels<float>& k32 = dpa2::kernels<float>(level);
   const Blocks x = op.inputs();
-  const Blocks expected = op.template reference<double>(x);
+  const Blocks expected = reference<double>(op, x, WeightsOf<Op>::get(op));
   close(expected, op.forward(k64, x), bounds.forward, what + ", forward");
   close(expected, op.forward(k32, x), bounds.single, what + ", forward in float32");
 

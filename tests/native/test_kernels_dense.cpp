@@ -2,6 +2,7 @@
 #include <stdexcept>
 
 #include "kernels_dense.hpp"
+#include "training.hpp"
 
 namespace {
 
@@ -21,6 +22,7 @@ void test_activation(const std::string& level) {
         for (double& v : z)
           if (std::abs(v) < 0.01 || std::abs(v - 6) < 0.01 || std::abs(v - 20) < 0.01 || std::abs(v - threshold) < 0.01) v = 0.0625;
         check_operation(Activate{kind, threshold, z}, name, level);
+        check_training(Activate{kind, threshold, z}, name, level);
       }
       check_operation(Activate{kind, threshold, {}}, name, level);
     }
@@ -128,8 +130,11 @@ int main() {
     test_layer_norm(level);
     Random random(4);
     for (const int m : {0, 1, 2, 7})
-      for (const auto& [in, out] : {std::pair(3, 5), std::pair(17, 1), std::pair(8, 16)})
-        check_operation(Linear{m, in, out, random.vector(m * in), random.vector(in * out), random.vector(out)}, "linear", level);
+      for (const auto& [in, out] : {std::pair(3, 5), std::pair(17, 1), std::pair(8, 16)}) {
+        const Linear op{m, in, out, random.vector(m * in), random.vector(in * out), random.vector(out)};
+        check_operation(op, "linear", level);
+        check_training(op, "linear", level);
+      }
     for (const int n : {0, 1, 2, 5})
       for (const int nc : {3, 16, 17})
         for (int terms = 0; terms <= dpa2::max_residual_terms; ++terms) {
