@@ -153,6 +153,9 @@ def check_weights(config_json: str, weights: dict[str, NDArray[Any]]) -> None: .
 def folded(
     config_json: str, weights: dict[str, NDArray[Any]]
 ) -> dict[str, NDArray[np.float64]]: ...  # src/fold/folded.hpp has the names
+def unfolded(
+    config_json: str, weights: dict[str, NDArray[Any]], gradient: dict[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]: ...  # of every parameter, given that of folded tensors
 def kind(config_json: str) -> str: ...
 def outputs(config_json: str) -> list[tuple[str, str, tuple[int, ...], bool, str, str]]: ...  # of dpa2.results.Output
 def limits() -> tuple[float, int]: ...  # the largest length in angstrom, the most threads

@@ -21,6 +21,11 @@ FoldedActivation fold_activation(const ActivationConfig& config) {
 
 double evaluate(const FoldedActivation& act, double x) {
   double y = 0, dy = 0;
+  evaluate(act, x, y, dy);
+  return y;
+}
+
+void evaluate(const FoldedActivation& act, double x, double& y, double& dy) {
   switch (act.kind) {
 #define DPA2_CASE(A)                                                       \
   case Activation::A:                                                      \
@@ -30,7 +35,6 @@ double evaluate(const FoldedActivation& act, double x) {
     DPA2_CASE(tanh) DPA2_CASE(relu) DPA2_CASE(relu6) DPA2_CASE(sigmoid) DPA2_CASE(softplus) DPA2_CASE(gelu) DPA2_CASE(silu) DPA2_CASE(silut)
 #undef DPA2_CASE
   }
-  return y;
 }
 
 }  // namespace dpa2

@@ -24,5 +24,7 @@ struct FoldedActivation {
 FoldedActivation fold_activation(const ActivationConfig& config);
 /// phi(x)
 double evaluate(const FoldedActivation& act, double x);
+/// y = phi(x), dy = phi'(x)
+void evaluate(const FoldedActivation& act, double x, double& y, double& dy);
 
 }  // namespace dpa2

@@ -38,7 +38,12 @@ struct FoldedHidden {
 /// `name` ends before ".matrix".
 FoldedDense fold_dense(RawTensors& raw, const std::string& name);
 FoldedHidden fold_hidden(RawTensors& raw, const std::string& name);
+/// The adjoints, `+=` into the gradients of the raw tensors.
+void unfold_dense(const FoldedDense& gradient, const std::string& name, Weights& to);
+void unfold_hidden(const FoldedHidden& gradient, const std::string& name, Weights& to);
 /// The hidden layer on rows x.
 Matrix evaluate(const FoldedHidden& layer, const FoldedActivation& act, const Matrix& x);
+/// The gradient of x, given `dy`, that of the layer's output on rows x; those of w, b and idt are put into `gradient`.
+Matrix backward(const FoldedHidden& layer, const FoldedActivation& act, const Matrix& x, const Matrix& dy, FoldedHidden& gradient);
 
 }  // namespace dpa2

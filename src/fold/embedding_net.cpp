@@ -17,7 +17,19 @@ Matrix type_pairs(const Matrix& tebd, bool one_side) {
   return x;
 }
 
+void unfold_type_pairs(const Matrix& gradient, bool one_side, Matrix& tebd_gradient) {
+  if (one_side) return add(tebd_gradient, gradient);
+  const int ntypes = tebd_gradient.rows, d = tebd_gradient.cols;
+  for (int row = 0; row < gradient.rows; ++row)
+    for (int c = 0; c < d; ++c) {
+      tebd_gradient(row / ntypes, c) += gradient(row, c);
+      tebd_gradient(row % ntypes, c) += gradient(row, d + c);
+    }
+}
+
 namespace {
+
+const std::string main_network = ".filter_layers.networks.0.layers.", strip_network = ".filter_layers_strip.networks.0.layers.";
 
 FoldedTable fold_table(const TableConfig& grid, Tensor coefficients) {
   FoldedTable t;
@@ -53,10 +65,54 @@ Matrix evaluate(const FoldedTable& table, double s, int curve) {
   return y;
 }
 
+/// The first layer, `name`: its matrix has the row of s, then those of the types, which strip mode does not have.
+void unfold_first(RawTensors& raw, const std::string& name, const Matrix& types, const FoldedEmbeddingNet& gradient, Weights& to,
+                  Matrix& types_gradient) {
+  const Matrix w = raw.matrix(name + ".matrix"), of_types = rows(w, 1, 1, w.rows - 1);
+  const bool typed = w.rows > 1;
+  const int combinations = typed ? types.rows : 1;
+  Matrix dw(w.rows, w.cols);
+  if (!gradient.layers.empty()) {
+    const FoldedHidden& first = gradient.layers.front();
+    if (given(first.w, 1, w.cols, "the first layer of an embedding net")) add_rows(dw, first.w, 0, 1);
+    add(to, name + ".idt", first.idt);
+  }
+  if (given(gradient.type_term, combinations, w.cols, "type_term")) {
+    add(to, name + ".bias", column_sums(gradient.type_term));
+    if (typed) {
+      add_rows(dw, product(transposed(types), gradient.type_term), 1, 1);
+      add(types_gradient, product(gradient.type_term, transposed(of_types)));
+    }
+  }
+  if (given(gradient.type_skip, combinations, w.rows, "type_skip") && typed)
+    add(types_gradient, columns(gradient.type_skip, 1, 1, types.cols));
+  add(to, name + ".matrix", dw);
+}
+
+/// The types' network of strip mode: it is evaluated again, and its layers are gone through backward.
+void unfold_gate(RawTensors& raw, const std::string& prefix, std::size_t nlayers, const FoldedActivation& act, const Matrix& types,
+                 const Matrix& gate, Weights& to, Matrix& types_gradient) {
+  if (gate.empty()) return;
+  std::vector<FoldedHidden> layers;
+  std::vector<Matrix> inputs{types};
+  for (std::size_t l = 0; l < nlayers; ++l) {
+    layers.push_back(fold_hidden(raw, prefix + std::to_string(l)));
+    if (l + 1 < nlayers) inputs.push_back(evaluate(layers[l], act, inputs[l]));
+  }
+  given(gate, types.rows, layers.back().out, "gate");
+  Matrix dy = gate;
+  for (std::size_t l = nlayers; l-- > 0;) {
+    FoldedHidden gradient;
+    dy = backward(layers[l], act, inputs[l], dy, gradient);
+    unfold_hidden(gradient, prefix + std::to_string(l), to);
+  }
+  add(types_gradient, dy);
+}
+
 }  // namespace
 
 FoldedEmbeddingNet fold_embedding_net(const Config& config, RawTensors& raw, const EmbeddingOptions& options, const Matrix& tebd) {
-  const std::string prefix = options.block + ".filter_layers.networks.0.layers.";
+  const std::string prefix = options.block + main_network;
   FoldedEmbeddingNet net;
   net.act = fold_activation(config.repinit.activation);
   net.typed = !config.repinit.strip;
@@ -79,11 +135,22 @@ FoldedEmbeddingNet fold_embedding_net(const Config& config, RawTensors& raw, con
   if (config.repinit.strip) {
     net.gate = types;
     for (std::size_t l = 0; l < options.nlayers; ++l)
-      net.gate =
-          evaluate(fold_hidden(raw, options.block + ".filter_layers_strip.networks.0.layers." + std::to_string(l)), net.act, net.gate);
+      net.gate = evaluate(fold_hidden(raw, options.block + strip_network + std::to_string(l)), net.act, net.gate);
   }
   if (options.table) net.table = fold_table(*options.table, raw.tensor(options.block + ".table"));
   return net;
+}
+
+void unfold_embedding_net(const Config& config, RawTensors& raw, const EmbeddingOptions& options, const Matrix& tebd,
+                          const FoldedEmbeddingNet& gradient, Weights& to, Matrix& tebd_gradient) {
+  const std::string prefix = options.block + main_network;
+  const Matrix types = type_pairs(tebd, options.one_side);
+  Matrix types_gradient(types.rows, types.cols);
+  unfold_first(raw, prefix + "0", types, gradient, to, types_gradient);
+  for (std::size_t l = 1; l < gradient.layers.size(); ++l) unfold_hidden(gradient.layers[l], prefix + std::to_string(l), to);
+  unfold_gate(raw, options.block + strip_network, options.nlayers, fold_activation(config.repinit.activation), types, gradient.gate, to,
+              types_gradient);
+  unfold_type_pairs(types_gradient, options.one_side, tebd_gradient);
 }
 
 Matrix evaluate(const FoldedEmbeddingNet& net, double s, int combination) {

@@ -53,6 +53,13 @@ Matrix type_pairs(const Matrix& tebd, bool one_side);
 
 FoldedEmbeddingNet fold_embedding_net(const Config& config, RawTensors& raw, const EmbeddingOptions& options, const Matrix& tebd);
 
+/// The adjoint of type_pairs, `+=`.
+void unfold_type_pairs(const Matrix& gradient, bool one_side, Matrix& tebd_gradient);
+/// The adjoint, `+=`, also into the gradient of `tebd`. The types reach the network by the rows of its first matrix that fold has
+/// multiplied out, by the skip of its first layer, and by the network of strip mode.
+void unfold_embedding_net(const Config& config, RawTensors& raw, const EmbeddingOptions& options, const Matrix& tebd,
+                          const FoldedEmbeddingNet& gradient, Weights& to, Matrix& tebd_gradient);
+
 /// (1, width) the network, or its table, at s for a combination of types; without the gate of strip mode.
 Matrix evaluate(const FoldedEmbeddingNet& net, double s, int combination);
 

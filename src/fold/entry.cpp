@@ -2,12 +2,26 @@
 
 namespace dpa2 {
 
+namespace {
+
+const std::string shape = "descriptor.g1_shape_tranform.matrix", transform = "descriptor.tebd_transform.matrix";
+
+}  // namespace
+
 FoldedEntry fold_entry(const Config& config, RawTensors& raw, const Matrix& tebd) {
-  const std::string shape = "descriptor.g1_shape_tranform.matrix";
   FoldedEntry f;
   if (raw.has(shape)) f.shape = raw.matrix(shape);
-  if (config.add_tebd_to_repinit_out) f.type_term = product(tebd, raw.matrix("descriptor.tebd_transform.matrix"));
+  if (config.add_tebd_to_repinit_out) f.type_term = product(tebd, raw.matrix(transform));
   return f;
+}
+
+void unfold_entry(RawTensors& raw, const Matrix& tebd, const FoldedEntry& gradient, Weights& to, Matrix& tebd_gradient) {
+  add(to, shape, gradient.shape);
+  if (gradient.type_term.empty()) return;
+  const Matrix w = raw.matrix(transform);
+  given(gradient.type_term, tebd.rows, w.cols, "entry.type_term");
+  add(to, transform, product(transposed(tebd), gradient.type_term));
+  add(tebd_gradient, product(gradient.type_term, transposed(w)));
 }
 
 }  // namespace dpa2

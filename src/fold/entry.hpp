@@ -19,5 +19,7 @@ struct FoldedEntry {
 };
 
 FoldedEntry fold_entry(const Config& config, RawTensors& raw, const Matrix& tebd);
+/// The adjoint, `+=`, also into the gradient of `tebd`.
+void unfold_entry(RawTensors& raw, const Matrix& tebd, const FoldedEntry& gradient, Weights& to, Matrix& tebd_gradient);
 
 }  // namespace dpa2

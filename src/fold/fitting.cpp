@@ -2,8 +2,13 @@
 
 namespace dpa2 {
 
+namespace {
+
+const std::string prefix = "fitting_net.", layers = prefix + "filter_layers.networks.0.layers.";
+
+}  // namespace
+
 FoldedFitting fold_fitting(const FittingConfig& config, RawTensors& raw) {
-  const std::string prefix = "fitting_net.", layers = prefix + "filter_layers.networks.0.layers.";
   const std::size_t nhidden = config.neuron.size();
   FoldedFitting f;
   f.act = fold_activation(config.activation);
@@ -19,6 +24,11 @@ FoldedFitting fold_fitting(const FittingConfig& config, RawTensors& raw) {
   }
   if (config.dim_case_embd > 0) f.case_embd = raw.matrix(prefix + "case_embd");
   return f;
+}
+
+void unfold_fitting(const FittingConfig& config, const FoldedFitting& gradient, Weights& to) {
+  for (std::size_t l = 0; l < gradient.layers.size(); ++l) unfold_hidden(gradient.layers[l], layers + std::to_string(l), to);
+  unfold_dense(gradient.out, layers + std::to_string(config.neuron.size()), to);
 }
 
 }  // namespace dpa2

@@ -29,5 +29,7 @@ struct FoldedFitting {
 };
 
 FoldedFitting fold_fitting(const FittingConfig& config, RawTensors& raw);
+/// The adjoint, `+=`: of the network. What it sees beside the descriptor are statistics and constants.
+void unfold_fitting(const FittingConfig& config, const FoldedFitting& gradient, Weights& to);
 
 }  // namespace dpa2

@@ -1,5 +1,6 @@
 #include "fold/folded.hpp"
 
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -22,8 +23,34 @@ FoldedDescriptor fold_descriptor(const Config& config, RawTensors& raw) {
   return f;
 }
 
+void unfold_descriptor(const Config& config, RawTensors& raw, const FoldedDescriptor& gradient, Weights& to) {
+  const Matrix tebd = fold_type_embedding(config, raw);
+  // The fitting network may see the type embedding, and so do most of the blocks.
+  Matrix tebd_gradient(tebd.rows, tebd.cols);
+  if (given(gradient.tebd, tebd.rows, tebd.cols, "the type embedding")) add(tebd_gradient, gradient.tebd);
+  unfold_repinit(config, raw, tebd, gradient.repinit, to, tebd_gradient);
+  if (gradient.three_body) unfold_three_body(config, raw, tebd, *gradient.three_body, to, tebd_gradient);
+  unfold_entry(raw, tebd, gradient.entry, to, tebd_gradient);
+  unfold_g2_embed(gradient.g2_embed, to);
+  for (std::size_t l = 0; l < gradient.layers.size(); ++l) unfold_layer(config.repformer, raw, static_cast<int>(l), gradient.layers[l], to);
+  unfold_type_embedding(config, raw, tebd_gradient, to);
+}
+
+namespace {
+
+/// Of the names of a part of a combination.
+std::string part_prefix(std::size_t part) { return "models." + std::to_string(part) + "."; }
+
+Tensor zeros(std::vector<std::int64_t> shape) {
+  std::size_t size = 1;
+  for (const std::int64_t n : shape) size *= static_cast<std::size_t>(n);
+  return {std::move(shape), std::vector<double>(size)};
+}
+
+}  // namespace
+
 Weights take_part(Weights& weights, std::size_t part) {
-  const std::string prefix = "models." + std::to_string(part) + ".";
+  const std::string prefix = part_prefix(part);
   Weights out;
   for (auto at = weights.lower_bound(prefix); at != weights.end() && at->first.compare(0, prefix.size(), prefix) == 0;
        at = weights.erase(at))
@@ -51,6 +78,24 @@ Folded fold(const Config& config, Weights weights) {
   f.fitting = fold_fitting(config.fitting, raw);
   f.head = fold_head(config, raw);
   return f;
+}
+
+Weights unfold(const Config& config, const Weights& raw, const Folded& gradient) {
+  if (config.type == Combination::linear) throw internal_error("the gradient of a linear combination is unfolded part by part");
+  Weights to;
+  if (config.type == Combination::zbl) {
+    Weights whole = raw;
+    for (auto& [name, tensor] : unfold(config.models[0], take_part(whole, 0), gradient))
+      to.emplace(part_prefix(0) + name, std::move(tensor));
+    return to;
+  }
+  for (ExpectedWeight& weight : expected_weights(config))
+    if (weight.role == WeightRole::parameter) to.emplace(std::move(weight.name), zeros(std::move(weight.shape)));
+  if (config.table) return to;
+  RawTensors values = RawTensors::of(raw);
+  unfold_descriptor(config, values, gradient.descriptor, to);
+  unfold_fitting(config.fitting, gradient.fitting, to);
+  return to;
 }
 
 }  // namespace dpa2

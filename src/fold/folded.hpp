@@ -1,6 +1,9 @@
 // A model as its operations want it: plain tensors in double, without padding, under names. The folds are exact; every backend
 // lays them out for its kernels and rounds them once.
 //
+// `unfold` is the way back for gradients: from those of the folded tensors, which kernels give, to those of the raw parameters,
+// which are trained. It is the adjoint of the derivative of `fold` at the raw weights, operation by operation.
+//
 //   name                                      shape                what it is
 //   type_embedding                            (ntypes, tebd)       one vector per type
 //
@@ -105,9 +108,18 @@ struct Folded {
 };
 
 FoldedDescriptor fold_descriptor(const Config& config, RawTensors& raw);
+/// The adjoint, `+=`.
+void unfold_descriptor(const Config& config, RawTensors& raw, const FoldedDescriptor& gradient, Weights& to);
 /// The weights of one part of a combination under the names that it has by itself; they are taken out.
 Weights take_part(Weights& weights, std::size_t part);
 /// Of anything but a linear combination, whose parts are folded one by one. The weights are those that check_weights has passed.
 Folded fold(const Config& config, Weights weights);
+
+/// The gradient of every raw parameter (WeightRole::parameter) under its name and in its shape, given that of the folded tensors:
+/// matrices of the same shapes. One that is empty, or a part that is absent, is zero; so is the gradient of a parameter that nothing
+/// given depends on. Scalars, statistics, constants, tables and what becomes of the network's numbers (`head`) have no parameters and
+/// are not looked at. `raw` are the values of the weights. Of anything but a linear combination, as fold. Throws an internal error for
+/// a matrix of another shape, or of a parameter that the model does not have.
+Weights unfold(const Config& config, const Weights& raw, const Folded& gradient);
 
 }  // namespace dpa2

@@ -22,5 +22,7 @@ struct FoldedG2Embed {
 };
 
 FoldedG2Embed fold_g2_embed(const Config& config, RawTensors& raw);
+/// The adjoint, `+=`.
+void unfold_g2_embed(const FoldedG2Embed& gradient, Weights& to);
 
 }  // namespace dpa2

@@ -24,10 +24,6 @@ void multiply(Matrix& m, const Matrix& by) {
   for (std::size_t k = 0; k < m.a.size(); ++k) m.a[k] *= by.a[k];
 }
 
-void add(Matrix& m, const Matrix& more) {
-  for (std::size_t k = 0; k < m.a.size(); ++k) m.a[k] += more.a[k];
-}
-
 /// The biases of polarizabilities of the output are tensors, of which only the mean of the diagonal counts.
 Matrix polar_shift(RawTensors& raw, const std::vector<double>& scale) {
   const std::vector<double> tensors = raw.tensor("out_bias").data;

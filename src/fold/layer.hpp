@@ -40,5 +40,7 @@ struct FoldedLayer {
 };
 
 FoldedLayer fold_layer(const RepformerConfig& config, RawTensors& raw, int number);
+/// The adjoint, `+=`.
+void unfold_layer(const RepformerConfig& config, RawTensors& raw, int number, const FoldedLayer& gradient, Weights& to);
 
 }  // namespace dpa2

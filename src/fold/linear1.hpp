@@ -43,5 +43,8 @@ struct FoldedLinear1 {
 
 /// `layer` is the prefix of the layer's weights.
 FoldedLinear1 fold_linear1(const RepformerConfig& config, RawTensors& raw, const std::string& layer, const LayerFeatures& has);
+/// The adjoint, `+=`. A piece that the gradient does not have is zero.
+void unfold_linear1(const RepformerConfig& config, const std::string& layer, const LayerFeatures& has, const FoldedLinear1& gradient,
+                    Weights& to);
 
 }  // namespace dpa2

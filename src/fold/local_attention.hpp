@@ -22,5 +22,8 @@ struct FoldedLocalAttention {
 
 /// `layer` is the prefix of the layer's weights.
 FoldedLocalAttention fold_local_attention(const RepformerConfig& config, RawTensors& raw, const std::string& layer);
+/// The adjoint, `+=`.
+void unfold_local_attention(const RepformerConfig& config, RawTensors& raw, const std::string& layer, const FoldedLocalAttention& gradient,
+                            Weights& to);
 
 }  // namespace dpa2

@@ -4,7 +4,20 @@
 
 namespace dpa2 {
 
+RawTensors RawTensors::of(const Weights& weights) {
+  RawTensors raw{Weights()};
+  raw.seen_ = &weights;
+  return raw;
+}
+
+bool RawTensors::has(const std::string& name) const { return (seen_ != nullptr ? *seen_ : weights_).count(name) != 0; }
+
 Tensor RawTensors::tensor(const std::string& name) {
+  if (seen_ != nullptr) {
+    const auto it = seen_->find(name);
+    if (it == seen_->end()) throw model_file_error("tensor '", name, "' is missing");
+    return it->second;
+  }
   const auto it = weights_.find(name);
   if (it == weights_.end()) throw model_file_error("tensor '", name, "' is missing");
   Tensor t = std::move(it->second);
@@ -32,8 +45,10 @@ Matrix product(const Matrix& a, const Matrix& b) {
   if (a.cols != b.rows) throw internal_error("matrix product of ", a.cols, " columns with ", b.rows, " rows");
   Matrix y(a.rows, b.cols);
   for (int r = 0; r < a.rows; ++r)
-    for (int k = 0; k < a.cols; ++k)
-      for (int c = 0; c < b.cols; ++c) y(r, c) += a(r, k) * b(k, c);
+    for (int k = 0; k < a.cols; ++k) {
+      const double factor = a(r, k);
+      for (int c = 0; c < b.cols; ++c) y(r, c) += factor * b(k, c);
+    }
   return y;
 }
 
@@ -69,6 +84,52 @@ void remove_row_means(Matrix& m) {
     mean /= m.cols;
     for (int c = 0; c < m.cols; ++c) m(r, c) -= mean;
   }
+}
+
+void multiply(Matrix& m, double by) {
+  for (double& x : m.a) x *= by;
+}
+
+void add(Matrix& to, const Matrix& m) {
+  if (to.rows != m.rows || to.cols != m.cols)
+    throw internal_error("a matrix (", m.rows, ", ", m.cols, ") is added to one of shape (", to.rows, ", ", to.cols, ")");
+  for (std::size_t k = 0; k < m.a.size(); ++k) to.a[k] += m.a[k];
+}
+
+void add_columns(Matrix& to, const Matrix& m, int first, int step) {
+  for (int r = 0; r < m.rows; ++r)
+    for (int c = 0; c < m.cols; ++c) to(r, first + c * step) += m(r, c);
+}
+
+void add_rows(Matrix& to, const Matrix& m, int first, int step) {
+  for (int r = 0; r < m.rows; ++r)
+    for (int c = 0; c < m.cols; ++c) to(first + r * step, c) += m(r, c);
+}
+
+Matrix column_sums(const Matrix& m) {
+  Matrix sums(1, m.cols);
+  for (int r = 0; r < m.rows; ++r)
+    for (int c = 0; c < m.cols; ++c) sums(0, c) += m(r, c);
+  return sums;
+}
+
+void add(Weights& to, const std::string& name, const Matrix& gradient) {
+  if (gradient.empty()) return;
+  const auto it = to.find(name);
+  if (it == to.end()) throw internal_error("there is a gradient of '", name, "', which is no parameter of this model");
+  Tensor& t = it->second;
+  const bool vector = t.shape.size() < 2;
+  if (gradient.a.size() != t.data.size() || gradient.rows != (vector ? 1 : t.shape[0]))
+    throw internal_error("the gradient of '", name, "' has shape (", gradient.rows, ", ", gradient.cols, ")");
+  for (std::size_t k = 0; k < t.data.size(); ++k) t.data[k] += gradient.a[k];
+}
+
+bool given(const Matrix& gradient, int rows, int cols, const char* name) {
+  if (gradient.empty()) return false;
+  if (gradient.rows != rows || gradient.cols != cols)
+    throw internal_error("the gradient of ", name, " has shape (", gradient.rows, ", ", gradient.cols, "), expected (", rows, ", ", cols,
+                         ")");
+  return true;
 }
 
 }  // namespace dpa2

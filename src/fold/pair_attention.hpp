@@ -29,5 +29,8 @@ struct FoldedPairAttention {
 
 /// `layer` is the prefix of the layer's weights.
 FoldedPairAttention fold_pair_attention(const RepformerConfig& config, RawTensors& raw, const std::string& layer, const LayerFeatures& has);
+/// The adjoint, `+=`.
+void unfold_pair_attention(const RepformerConfig& config, RawTensors& raw, const std::string& layer, const LayerFeatures& has,
+                           const FoldedPairAttention& gradient, Weights& to);
 
 }  // namespace dpa2

@@ -4,14 +4,29 @@
 
 namespace dpa2 {
 
+namespace {
+
+const std::string block = "descriptor.repinit";
+
+EmbeddingOptions network(const Config& config) {
+  const RepinitConfig& r = config.repinit;
+  return {block, r.neuron.size(), r.type_one_side, config.repinit_table};
+}
+
+}  // namespace
+
 FoldedRepinit fold_repinit(const Config& config, RawTensors& raw, const Matrix& tebd) {
   const RepinitConfig& r = config.repinit;
-  const std::string block = "descriptor.repinit";
   FoldedRepinit f;
   f.statistics = fold_statistics(config, raw, block, r.rcut, r.rcut_smth);
-  f.net = fold_embedding_net(config, raw, {block, r.neuron.size(), r.type_one_side, config.repinit_table}, tebd);
+  f.net = fold_embedding_net(config, raw, network(config), tebd);
   f.inv_nsel = 1.0 / r.nsel;
   return f;
+}
+
+void unfold_repinit(const Config& config, RawTensors& raw, const Matrix& tebd, const FoldedRepinit& gradient, Weights& to,
+                    Matrix& tebd_gradient) {
+  unfold_embedding_net(config, raw, network(config), tebd, gradient.net, to, tebd_gradient);
 }
 
 Matrix fold_padded_embedding(const Config& config, const FoldedRepinit& repinit) {

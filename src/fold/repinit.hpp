@@ -22,6 +22,9 @@ struct FoldedRepinit {
 };
 
 FoldedRepinit fold_repinit(const Config& config, RawTensors& raw, const Matrix& tebd);
+/// The adjoint, `+=`, also into the gradient of `tebd`.
+void unfold_repinit(const Config& config, RawTensors& raw, const Matrix& tebd, const FoldedRepinit& gradient, Weights& to,
+                    Matrix& tebd_gradient);
 
 /// (ntypes * ntypes, width) the embedding of a padded slot, rows by the type of atom 0 and of the centre (theory P6); empty where the
 /// statistics have no mean, which leaves padded slots nothing to add. The CPU evaluates it with its own kernels.

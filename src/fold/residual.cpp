@@ -48,4 +48,13 @@ FoldedResidual fold_residual(UpdateStyle style, RawTensors& raw, const std::stri
   return f;
 }
 
+void unfold_residual(UpdateStyle style, const std::string& name, const std::vector<Member>& members, const FoldedResidual& gradient,
+                     Weights& to) {
+  if (style != UpdateStyle::res_residual) return;
+  for (std::size_t k = 0; k < members.size(); ++k) {
+    const int term = gradient.index(members[k]);
+    if (term >= 0) add(to, name + "." + std::to_string(k), gradient.terms[static_cast<std::size_t>(term)].r);
+  }
+}
+
 }  // namespace dpa2

@@ -56,5 +56,8 @@ struct FoldedResidual {
 
 /// `name` is that of the list of vectors.
 FoldedResidual fold_residual(UpdateStyle style, RawTensors& raw, const std::string& name, const std::vector<Member>& members, int width);
+/// The adjoint, `+=`: only res_residual learns its vectors.
+void unfold_residual(UpdateStyle style, const std::string& name, const std::vector<Member>& members, const FoldedResidual& gradient,
+                     Weights& to);
 
 }  // namespace dpa2

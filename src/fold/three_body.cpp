@@ -2,14 +2,29 @@
 
 namespace dpa2 {
 
+namespace {
+
+const std::string block = "descriptor.repinit_three_body";
+
+EmbeddingOptions network(const Config& config) {
+  const RepinitConfig& r = config.repinit;
+  return {block, r.three_body_neuron.size(), false, config.three_body_table};
+}
+
+}  // namespace
+
 FoldedThreeBody fold_three_body(const Config& config, RawTensors& raw, const Matrix& tebd) {
   const RepinitConfig& r = config.repinit;
-  const std::string block = "descriptor.repinit_three_body";
   FoldedThreeBody f;
   f.statistics = fold_statistics(config, raw, block, r.three_body_rcut, r.three_body_rcut_smth);
-  f.net = fold_embedding_net(config, raw, {block, r.three_body_neuron.size(), false, config.three_body_table}, tebd);
+  f.net = fold_embedding_net(config, raw, network(config), tebd);
   f.inv_nsel_squared = 1.0 / (static_cast<double>(r.three_body_sel) * r.three_body_sel);
   return f;
+}
+
+void unfold_three_body(const Config& config, RawTensors& raw, const Matrix& tebd, const FoldedThreeBody& gradient, Weights& to,
+                       Matrix& tebd_gradient) {
+  unfold_embedding_net(config, raw, network(config), tebd, gradient.net, to, tebd_gradient);
 }
 
 }  // namespace dpa2

@@ -22,5 +22,8 @@ struct FoldedThreeBody {
 };
 
 FoldedThreeBody fold_three_body(const Config& config, RawTensors& raw, const Matrix& tebd);
+/// The adjoint, `+=`, also into the gradient of `tebd`.
+void unfold_three_body(const Config& config, RawTensors& raw, const Matrix& tebd, const FoldedThreeBody& gradient, Weights& to,
+                       Matrix& tebd_gradient);
 
 }  // namespace dpa2

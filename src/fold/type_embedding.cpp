@@ -4,15 +4,24 @@
 
 namespace dpa2 {
 
+namespace {
+
+const std::string name = "descriptor.type_embedding.embedding.embedding_net.layers.0";
+
+/// (ntypes, tebd_input) what the layer sees.
+Matrix types(const Config& config, RawTensors& raw) {
+  if (config.use_econf_tebd) return raw.matrix("descriptor.econf_tebd");
+  Matrix x(config.ntypes(), config.tebd_input());
+  for (int t = 0; t < x.rows; ++t) x(t, t) = 1.0;
+  return x;
+}
+
+}  // namespace
+
 Matrix fold_type_embedding(const Config& config, RawTensors& raw) {
-  const std::string name = "descriptor.type_embedding.embedding.embedding_net.layers.0";
   const int ntypes = config.ntypes();
   const Matrix kernel = raw.matrix(name + ".matrix");
-  Matrix x(ntypes, config.tebd_input());
-  if (config.use_econf_tebd)
-    x = raw.matrix("descriptor.econf_tebd");
-  else
-    for (int t = 0; t < ntypes; ++t) x(t, t) = 1.0;
+  const Matrix x = types(config, raw);
   const Matrix bias = config.use_tebd_bias ? raw.matrix(name + ".bias") : Matrix();
   Matrix e = product(x, kernel);
   for (int t = 0; t < ntypes; ++t)
@@ -21,6 +30,12 @@ Matrix fold_type_embedding(const Config& config, RawTensors& raw) {
       if (math::skip_copies(x.cols, e.cols) != 0) e(t, k) += x(t, k % x.cols);
     }
   return e;
+}
+
+void unfold_type_embedding(const Config& config, RawTensors& raw, const Matrix& gradient, Weights& to) {
+  if (!given(gradient, config.ntypes(), config.repinit.tebd_dim, "the type embedding")) return;
+  add(to, name + ".matrix", product(transposed(types(config, raw)), gradient));
+  if (config.use_tebd_bias) add(to, name + ".bias", column_sums(gradient));
 }
 
 }  // namespace dpa2

@@ -7,5 +7,7 @@ namespace dpa2 {
 
 /// (ntypes, tebd_dim): one-hot types, or electron configurations, through a linear layer with a skip.
 Matrix fold_type_embedding(const Config& config, RawTensors& raw);
+/// The adjoint, `+=`: of the layer's matrix and bias. The types themselves are constants.
+void unfold_type_embedding(const Config& config, RawTensors& raw, const Matrix& gradient, Weights& to);
 
 }  // namespace dpa2

@@ -1,4 +1,4 @@
-// The folded tensors of a model by name, for engines that are written in Python.
+// The folded tensors of a model by name, for engines that are written in Python, and the way back for gradients.
 #pragma once
 
 #include <pybind11/pybind11.h>
