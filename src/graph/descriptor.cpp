@@ -62,7 +62,8 @@ void Descriptor<T>::forward(Exchange* exchange) {
   for_tiles([&](int, int i0, int i1, Arena& arena) { entry.forward(i0, i1, arena); });
   for (int l = 0; l <= last(); ++l) {
     ws_.pairs.enter(l);
-    if (exchange != nullptr) exchange->forward(ws_.g1_before(l), m_.n1);
+    if constexpr (!is_dual<T>)
+      if (exchange != nullptr) exchange->forward(ws_.g1_before(l), m_.n1);
     if (l < last()) for_tiles([&](int, int i0, int i1, Arena& arena) { layer.tile(l, kept_tile(l, i0, i1), arena); });
   }
 }
@@ -162,7 +163,8 @@ void Descriptor<T>::layers_backward(Exchange* exchange, Readout<T>& readout, con
     });
     ws_.pairs.leave();
     ws_.partition.merge(ws_.acc, m_.n1, ws_.dg1.data(), m_.n1);
-    if (exchange != nullptr) exchange->reverse(ws_.dg1.data(), m_.n1);
+    if constexpr (!is_dual<T>)
+      if (exchange != nullptr) exchange->reverse(ws_.dg1.data(), m_.n1);
   }
 }
 

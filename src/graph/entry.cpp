@@ -16,7 +16,8 @@ void Entry<T>::load_lanes(int i, int n, int lanes, T* d, T* r) const {
       double velocity[3] = {0, 0, 0}, along = 0;
       for (std::size_t x = 0; x < 3; ++x) {
         if (frame_->velocity != nullptr)
-          velocity[x] = frame_->velocity[3 * static_cast<std::size_t>(edges.j[at]) + x] - frame_->velocity[3 * static_cast<std::size_t>(i) + x];
+          velocity[x] =
+              frame_->velocity[3 * static_cast<std::size_t>(edges.j[at]) + x] - frame_->velocity[3 * static_cast<std::size_t>(i) + x];
         for (std::size_t y = 0; frame_->strain != nullptr && y < 3; ++y) velocity[x] += frame_->strain[3 * x + y] * edges.d[3 * at + y];
         along += velocity[x] * edges.d[3 * at + x];
       }
@@ -45,7 +46,7 @@ int Entry<T>::combinations(int i, int n, int lanes, int* combination) const {
 }
 
 template <class T>
-RepinitPad<Real<T>> Entry<T>::repinit_pad(int i) const {
+auto Entry<T>::repinit_pad(int i) const -> RepinitPad<R> {
   RepinitPad<R> pad;
   if (!m_.has_pad_repinit) return pad;
   const int ti = type(i), t0 = frame_->pad_type < 0 ? 0 : frame_->pad_type;
@@ -56,7 +57,7 @@ RepinitPad<Real<T>> Entry<T>::repinit_pad(int i) const {
 }
 
 template <class T>
-ThreeBodyPad<Real<T>> Entry<T>::three_body_pad(int i) const {
+auto Entry<T>::three_body_pad(int i) const -> ThreeBodyPad<R> {
   ThreeBodyPad<R> pad;
   if (!m_.has_pad_three) return pad;
   pad.multiplicity = static_cast<R>(frame_->edges->pad_three[static_cast<std::size_t>(i)]);
@@ -67,7 +68,7 @@ ThreeBodyPad<Real<T>> Entry<T>::three_body_pad(int i) const {
 
 /// The environment of centre i as repinit sees it; memory from the arena.
 template <class T>
-typename Entry<T>::Lanes Entry<T>::repinit_lanes(int i, Arena& arena) const {
+auto Entry<T>::repinit_lanes(int i, Arena& arena) const -> Lanes {
   const int n = frame_->edges->count(i), m = padded<T>(n);
   const Lanes e{n, m, arena.take<T>(3L * m), arena.take<T>(m), arena.take<T>(4L * m), arena.take<T>(m), arena.take<int>(m)};
   const int ti = combinations(i, n, m, e.index);
@@ -78,7 +79,7 @@ typename Entry<T>::Lanes Entry<T>::repinit_lanes(int i, Arena& arena) const {
 
 /// As the three-body block sees it.
 template <class T>
-typename Entry<T>::Lanes Entry<T>::three_body_lanes(int i, Arena& arena) const {
+auto Entry<T>::three_body_lanes(int i, Arena& arena) const -> Lanes {
   const Edges& edges = *frame_->edges;
   const std::size_t e0 = static_cast<std::size_t>(edges.start[static_cast<std::size_t>(i)]);
   const int n = edges.n_three[static_cast<std::size_t>(i)], m = padded<T>(n), ti = type(i);
@@ -111,13 +112,13 @@ void Entry<T>::forward(int i0, int i1, Arena& arena) const {
     T* x = ws_.x.data() + f0;
     T* w = ws_.w.data() + f0;
     T* h = ws_.h2_before(0) + 3 * f0;
-    T *d = far.d, *r = far.r, *R = far.R, *sw = far.sw;  // repinit has done with them
+    T *d = far.d, *r = far.r, *env = far.R, *sw = far.sw;  // repinit has done with them
     load_lanes(i, n2, m2, d, r);
-    k_.env_mat(n2, m2, R, sw, d, r, m_.stats_repformer.cut, m_.stats_repformer.mean + 4L * ti, m_.stats_repformer.inv_std + 4L * ti);
+    k_.env_mat(n2, m2, env, sw, d, r, m_.stats_repformer.cut, m_.stats_repformer.mean + 4L * ti, m_.stats_repformer.inv_std + 4L * ti);
     for (int e = 0; e < n2; ++e) {
       w[e] = m_.smooth ? sw[e] : T(1);
-      x[e] = m_.direct_dist ? r[e] * m_.inv_rcut : R[e];
-      for (int c = 0; c < 3; ++c) h[3 * e + c] = m_.direct_dist ? d[c * m2 + e] * m_.inv_rcut : R[(1 + c) * m2 + e];
+      x[e] = m_.direct_dist ? r[e] * m_.inv_rcut : env[e];
+      for (int c = 0; c < 3; ++c) h[3 * e + c] = m_.direct_dist ? d[c * m2 + e] * m_.inv_rcut : env[(1 + c) * m2 + e];
     }
     arena.release(mark);
   }
@@ -252,19 +253,20 @@ void Entry<T>::gradient(int t, int i0, int i1, Arena& arena) const {
   for (int i = i0; i < i1; ++i) {
     const Arena::Mark mark = arena.mark();
     const T* row = dD + static_cast<long>(i - i0) * m_.nd;
-    if (g.tebd_term != nullptr) k_.bias_gradient(m_.n1, 1, g.tebd_term + static_cast<long>(type(i)) * m_.n1, dy + static_cast<long>(i - i0) * m_.n1, m_.n1);
+    if (g.tebd_term != nullptr)
+      k_.bias_gradient(m_.n1, 1, g.tebd_term + static_cast<long>(type(i)) * m_.n1, dy + static_cast<long>(i - i0) * m_.n1, m_.n1);
     RepinitGradient<R> repinit = g.repinit;
     if (g.pad_G != nullptr) repinit.pad_G = g.pad_G + (static_cast<long>(pad_type) * m_.ntypes + type(i)) * ngp;
     const Lanes far = repinit_lanes(i, arena);
     k_.repinit_backward(m_.repinit, far.n, far.m, nullptr, nullptr, &repinit, row, far.R, far.sw, far.index, repinit_pad(i), arena);
     if (m_.use_three) {
       const Lanes near = three_body_lanes(i, arena);
-      k_.three_body_backward(m_.three, near.n, near.m, nullptr, nullptr, &g.three, row + m_.nd_repinit, near.R + near.m, near.sw, near.index,
-                             three_body_pad(i), arena);
+      k_.three_body_backward(m_.three, near.n, near.m, nullptr, nullptr, &g.three, row + m_.nd_repinit, near.R + near.m, near.sw,
+                             near.index, three_body_pad(i), arena);
     }
     const std::int64_t f0 = ws_.start_repformer.data()[i];
-    k_.g2_embed_backward(n_repformer(i), m_.n2, nullptr, g.g2_w, g.g2_b, ws_.pairs.gradient(f0), ws_.x.data() + f0, m_.g2_w, m_.g2_b, m_.act,
-                         arena);
+    k_.g2_embed_backward(n_repformer(i), m_.n2, nullptr, g.g2_w, g.g2_b, ws_.pairs.gradient(f0), ws_.x.data() + f0, m_.g2_w, m_.g2_b,
+                         m_.act, arena);
     arena.release(mark);
   }
   arena.release(tile_mark);

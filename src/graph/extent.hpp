@@ -14,9 +14,9 @@ namespace dpa2 {
 /// What is wanted of an evaluation.
 struct Task {
   bool gradient = false;
-  bool weights = false;  ///< gradients of weights as well
   AtomVirial atom_virial = AtomVirial::none;
-  int values = 0;  ///< numbers per atom that are made of the descriptor
+  int values = 0;        ///< numbers per atom that are made of the descriptor
+  bool weights = false;  ///< gradients of weights as well
 };
 
 /// The most bytes that may be taken for what `generous` keeps per edge.

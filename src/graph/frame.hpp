@@ -17,7 +17,7 @@ struct Frame {
   // The direction of dual numbers: the velocities of the atoms, and that of the strain, x_k += sum_l strain_kl x_l, cell included.
   const double* velocity = nullptr;  ///< (nall, 3), or null: zero
   const double* strain = nullptr;    ///< (3, 3), or null: zero
-  int pad_type = 0;                 ///< type of atom 0 of the frame: padded slots carry it (theory Q4)
+  int pad_type = 0;                  ///< type of atom 0 of the frame: padded slots carry it (theory Q4)
 };
 
 }  // namespace dpa2

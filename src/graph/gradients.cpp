@@ -240,7 +240,8 @@ Folded Gradients<R>::folded() const {
     piece(p.cat_drrd, Linear1Input::drrd, r.axis_neuron, n1, p1);
     f.linear1.b = plain(g.b1, 1, n1);
     if (p.has.local_attention)
-      f.local_attention = FoldedLocalAttention{plain_blocks(g.att_q, m.nh1, n1, p1), plain_stack(g.att_o, m.nh1, n1, p1), plain(g.att_b, 1, n1)};
+      f.local_attention =
+          FoldedLocalAttention{plain_blocks(g.att_q, m.nh1, n1, p1), plain_stack(g.att_o, m.nh1, n1, p1), plain(g.att_b, 1, n1)};
     f.linear2.w = plain(g.w2, n2, n2, p2);
     f.linear2.b = plain(g.b2, 1, n2);
     f.g1g1 = plain(g.gg, n1, n2, p2);

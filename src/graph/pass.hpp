@@ -17,7 +17,7 @@ namespace dpa2 {
 /// What a layer has made of its centres, of which the gradients of its weights are made.
 template <class T>
 struct NodeTerms {
-  T *cat = nullptr, *o = nullptr;                                                     ///< (count, ncat), (count, nh1 n1): inputs of products
+  T *cat = nullptr, *o = nullptr;                                                ///< (count, ncat), (count, nh1 n1): inputs of products
   T *self = nullptr, *conv = nullptr, *linear1 = nullptr, *attention = nullptr;  ///< (count, n1): the updates of g1
 };
 

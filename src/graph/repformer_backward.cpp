@@ -179,7 +179,8 @@ void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena)
       k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, normal, zh, inv_sigma, zh, p.ln_gain, p.ln_bias);
     } else if (normal != nullptr) {
       for (int e = 0; e < n; ++e)
-        for (int c = 0; c < n2; ++c) normal[static_cast<long>(e) * n2 + c] = zh[static_cast<long>(e) * n2 + c] * p.ln_gain[c] + p.ln_bias[c];
+        for (int c = 0; c < n2; ++c)
+          normal[static_cast<long>(e) * n2 + c] = zh[static_cast<long>(e) * n2 + c] * p.ln_gain[c] + p.ln_bias[c];
     }
     if (norm) updates[p.g2_att] = normal;
   }
@@ -211,8 +212,8 @@ void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena)
     T* ddh = p.has.update_h2 ? arena.take<T>(3L * n) : nullptr;
     T* dz = norm ? terms[p.g2_att] : nullptr;
     if (norm)
-      k_.layer_norm_backward(n, n2, m_.n2_real, dz, g != nullptr ? g->ln_gain : nullptr, g != nullptr ? g->ln_bias : nullptr, dz, zh, inv_sigma,
-                             p.ln_gain);
+      k_.layer_norm_backward(n, n2, m_.n2_real, dz, g != nullptr ? g->ln_gain : nullptr, g != nullptr ? g->ln_bias : nullptr, dz, zh,
+                             inv_sigma, p.ln_gain);
     if (update_h != nullptr)
       for (int e = 0; e < 3 * n; ++e) *g->h2_r += math::gradient_of(dh2[e] * update_h[e]);
     if (p.has.update_h2)

@@ -56,7 +56,7 @@ struct Workspace {
   // for gradients of weights: [nlayers - 1] (nlocal, .) as in NodeTerms; (nlocal, nd)
   Layers<T> cat, heads, self, conv, linear1, attention;
   Buffer<T> D;
-  Buffer<T> w, x;                  ///< (nedge_repformer): switch or 1; input of the g2 embedding
+  Buffer<T> w, x;  ///< (nedge_repformer): switch or 1; input of the g2 embedding
 
   // the backward
   Buffer<T> dg1, dh2, dw;                                  ///< (nall, n1), (nedge_repformer, 3), (nedge_repformer)

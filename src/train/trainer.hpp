@@ -14,11 +14,11 @@ namespace dpa2::train {
 /// Frames of one number of atoms. Parameters are null where the model takes none, or has a default; labels where they are missing.
 struct Batch {
   int nframes = 0, natoms = 0;
-  const double* coords = nullptr;  ///< (nframes, natoms, 3), angstrom
-  const int* types = nullptr;      ///< (nframes, natoms), negative: no atom
-  const double* boxes = nullptr;   ///< (nframes, 3, 3), angstrom, rows are cell vectors; null: open
-  const double* fparam = nullptr;  ///< (nframes, numb_fparam)
-  const double* aparam = nullptr;  ///< (nframes, natoms, numb_aparam)
+  const double* coords = nullptr;                   ///< (nframes, natoms, 3), angstrom
+  const int* types = nullptr;                       ///< (nframes, natoms), negative: no atom
+  const double* boxes = nullptr;                    ///< (nframes, 3, 3), angstrom, rows are cell vectors; null: open
+  const double* fparam = nullptr;                   ///< (nframes, numb_fparam)
+  const double* aparam = nullptr;                   ///< (nframes, natoms, numb_aparam)
   std::array<const double*, label_count> labels{};  ///< by Label: (nframes, .) with the numbers that LabelSpec says
 };
 
