@@ -1,4 +1,4 @@
-// Time of every operation, forward and backward, in turn with the peak of the processor. Prints JSON, one object per line;
+// Time of every operation, forward, backward and in training, in turn with the peak of the processor. Prints JSON, one object per line;
 // kernels.py runs it, adds the useful work, and makes a table.
 //
 //   kernels MODEL.safetensors float64|float32 N NR [ROUNDS] [NAME]
@@ -80,6 +80,7 @@ int run(int argc, char** argv) {
     std::vector<Timed> timed;
     if (op.forward) timed.push_back({"forward", op.forward, op.bytes_forward, calls_for(op.forward), 1e30});
     if (op.backward) timed.push_back({"backward", op.backward, op.bytes_backward, calls_for(op.backward), 1e30});
+    if (op.training) timed.push_back({"training", op.training, 2 * op.bytes_backward, calls_for(op.training), 1e30});
     double best_peak = 0;
     for (int round = 0; round < rounds; ++round) {
       best_peak = std::max(best_peak, peak());

@@ -12,6 +12,7 @@ namespace bench {
 
 namespace {
 
+using dpa2::Dual;
 using dpa2::padded;
 
 constexpr int panel_bytes = 64;
@@ -24,7 +25,9 @@ struct Centre {
   T *R3 = nullptr, *sw3 = nullptr;                                // three-body list
   T *x = nullptr, *w = nullptr, *h2 = nullptr, *s = nullptr, *f = nullptr;
   T *g2 = nullptr, *c1 = nullptr, *c2 = nullptr;  // repformer list
-  double* d = nullptr;                            // (nr, 3)
+  dpa2::PairAttentionInput<Dual<T>> pairs{};
+  Dual<T>* switched = nullptr;
+  double* d = nullptr;  // (nr, 3)
   int *types = nullptr, *combination = nullptr, *j = nullptr;
 };
 
@@ -34,6 +37,7 @@ class Tile : public Bench {
   Tile(const dpa2::Config& config, const dpa2::Weights& weights, const Sizes& sizes)
       : p_(config, fold(config, weights)),
         k_(p_.kernels),
+        dual_(dpa2::kernels<Dual<T>>()),
         n_(sizes.n),
         nr_(sizes.nr),
         m_(padded<T>(n_)),
@@ -65,6 +69,13 @@ class Tile : public Bench {
     T* p = array(n);
     std::normal_distribution<double> normal(0.0, 0.5);
     for (long i = 0; i < n; ++i) p[i] = static_cast<T>(normal(engine_));
+    return p;
+  }
+  /// The same numbers with random tangents.
+  Dual<T>* dual(const T* x, long n) {
+    Dual<T>* p = storage_.take<Dual<T>>(static_cast<std::size_t>(n));
+    std::normal_distribution<double> normal(0.0, 0.5);
+    for (long i = 0; i < n; ++i) p[i] = {x[i], static_cast<T>(normal(engine_))};
     return p;
   }
   int* integers(long n, int limit) {
@@ -116,14 +127,16 @@ class Tile : public Bench {
   }
   /// Bytes of `count` numbers of type T.
   static double of(double count) { return count * static_cast<double>(sizeof(T)); }
-  void add(const char* name, std::function<void()> forward, std::function<void()> backward, double bytes_forward, double bytes_backward) {
-    operations.push_back({name, std::move(forward), std::move(backward), bytes_forward, bytes_backward});
+  void add(const char* name, std::function<void()> forward, std::function<void()> backward, double bytes_forward, double bytes_backward,
+           std::function<void()> training = nullptr) {
+    operations.push_back({name, std::move(forward), std::move(backward), std::move(training), bytes_forward, bytes_backward});
   }
   void dense(int rows, T* y, const T* x, const dpa2::Packed<T>& w, const T* bias, bool accumulate) const {
     constexpr long panel = panel_bytes / static_cast<long>(sizeof(T));
     k_.linear(rows, w.n, w.k, y, w.n, x, w.k, 1, w.data, panel, w.k * panel, bias, accumulate);
   }
-  static double weights(const dpa2::Packed<T>& w) { return static_cast<double>(w.k) * w.n; }
+  static long size_of(const dpa2::Packed<T>& w) { return static_cast<long>(w.k) * w.n; }
+  static double weights(const dpa2::Packed<T>& w) { return static_cast<double>(size_of(w)); }
 
   void environment() {
     for (Centre<T>& c : centres_) {
@@ -262,12 +275,22 @@ class Tile : public Bench {
     if (!p_.has().update_h2) dh = ddh = nullptr;
     add("pair_attention", each([=](Centre<T>& c) { k_.pair_attention(layer_.pair, input(c), out, dh, arena_); }),
         each([=](Centre<T>& c) { k_.pair_attention_backward(layer_.pair, input(c), dg2, dh2, dc1, dc2, nullptr, dout, ddh, arena_); }),
-        of(2 * rows + factors + matrices), of(4 * rows + 2 * factors + matrices));
+        of(2 * rows + factors + matrices), of(4 * rows + 2 * factors + matrices), pair_attention_training(dout, ddh));
     add("layer_norm", each([=](Centre<T>& c) {
           k_.layer_norm(n_, n2_, p_.n2_real, p_.ln_eps, out, zh, inv_sigma, c.g2, layer_.ln_gain, layer_.ln_bias);
         }),
         each([=](Centre<T>&) { k_.layer_norm_backward(n_, n2_, p_.n2_real, dz, dout, zh, inv_sigma, layer_.ln_gain); }), of(3 * rows + n_),
         of(3 * rows + n_));
+  }
+  std::function<void()> pair_attention_training(const T* dz, const T* ddh) {
+    const long size = static_cast<long>(n_) * n2_, pairs = static_cast<long>(n_) * m_;
+    for (Centre<T>& c : centres_)
+      c.pairs = {n_, m_, dual(c.g2, size), dual(c.h2, 3L * n_), dual(c.c1, pairs), dual(c.c2, pairs), input(c).npad};
+    Dual<T>*seed = dual(dz, size), *seed_h2 = ddh != nullptr ? dual(ddh, 3L * n_) : nullptr;
+    Dual<T>*dg2 = dual(dz, size), *dh2 = dual(array(3L * n_), 3L * n_), *dc1 = dual(array(pairs), pairs), *dc2 = dual(array(pairs), pairs);
+    const dpa2::PairAttentionParams<T>& p = layer_.pair;
+    const dpa2::PairAttentionGradient<T> g{array(size_of(p.A)), array(size_of(p.B)), array(n2_), array(p.nh)};
+    return each([=](Centre<T>& c) { dual_.pair_attention_backward(p, c.pairs, dg2, dh2, dc1, dc2, &g, seed, seed_h2, arena_); });
   }
   dpa2::PairAttentionInput<T> input(const Centre<T>& c) const {
     return {n_, m_, c.g2, c.h2, c.c1, c.c2, p_.smooth ? static_cast<T>(p_.nsel_repformer - n_) : T(0)};
@@ -311,8 +334,19 @@ class Tile : public Bench {
           each([=](Centre<T>& c) {
             k_.local_attention_backward(n_, n1_, nh, dtq, dg1_, c.j, dw, d_o, tq, g1_, c.j, p_.smooth ? c.w : nullptr, shift, pads, arena_);
           }),
-          of(node_rows + 2.0 * nh * n1_), of(3 * node_rows + 3.0 * nh * n1_));
+          of(node_rows + 2.0 * nh * n1_), of(3 * node_rows + 3.0 * nh * n1_), local_attention_training(tq, d_o, shift, pads));
     }
+  }
+
+  std::function<void()> local_attention_training(const T* tq, const T* d_o, T shift, T pads) {
+    const int nh = p_.nh1;
+    const long size = static_cast<long>(nh) * n1_, rows = static_cast<long>(atoms) * n1_;
+    for (Centre<T>& c : centres_) c.switched = p_.smooth ? dual(c.w, n_) : nullptr;
+    Dual<T>*q = dual(tq, size), *seed = dual(d_o, size), *g1 = dual(g1_, rows), *dg1 = dual(dg1_, rows);
+    Dual<T>*dq = dual(tq, size), *dw = dual(array(n_), n_);
+    return each([=](Centre<T>& c) {
+      dual_.local_attention_backward(n_, n1_, nh, dq, dg1, c.j, dw, seed, q, g1, c.j, c.switched, shift, pads, arena_);
+    });
   }
 
   void ends() {
@@ -336,6 +370,7 @@ class Tile : public Bench {
 
   dpa2::Prepared<T> p_;
   const dpa2::Kernels<T>& k_;
+  const dpa2::Kernels<Dual<T>>& dual_;
   int n_, nr_, m_, mr_, n1_, n2_;
   double rcut1_, rcut2_;
   const dpa2::LayerParams<T>& layer_;

@@ -11,9 +11,10 @@
 namespace bench {
 
 /// What is timed: each function does one tile of `centres`. Backward functions include what an evaluation computes again for them.
+/// `training` is the backward on dual numbers with the gradients of the weights.
 struct Operation {
   std::string name;
-  std::function<void()> forward, backward;
+  std::function<void()> forward, backward, training;
   /// Bytes per centre that go in and come out, every array once; weights divided among the centres of the tile.
   double bytes_forward = 0, bytes_backward = 0;
 };
