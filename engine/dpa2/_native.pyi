@@ -156,6 +156,20 @@ def folded(
 def unfolded(
     config_json: str, weights: dict[str, NDArray[Any]], gradient: dict[str, NDArray[np.float64]]
 ) -> dict[str, NDArray[np.float64]]: ...  # of every parameter, given that of folded tensors
+def loss_labels(
+    config_json: str,
+    weights: dict[str, NDArray[Any]],  # out_bias and out_std of properties
+    section: str,
+) -> list[tuple[str, int, bool, bool]]: ...  # name, numbers per frame or atom, whether per atom, whether required
+def loss(
+    config_json: str,
+    weights: dict[str, NDArray[Any]],
+    section: str,
+    lr: float,
+    counted: NDArray[np.bool_],  # (nframes, natoms)
+    predicted: dict[str, NDArray[np.float64]],  # atoms (nframes, natoms, width); force, virial where the loss reads them
+    labels: dict[str, NDArray[np.float64]],
+) -> tuple[float, dict[str, float], dict[str, NDArray[np.float64]]]: ...  # value, parts, seeds by names of predicted
 def kind(config_json: str) -> str: ...
 def outputs(config_json: str) -> list[tuple[str, str, tuple[int, ...], bool, str, str]]: ...  # of dpa2.results.Output
 def limits() -> tuple[float, int]: ...  # the largest length in angstrom, the most threads

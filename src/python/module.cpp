@@ -21,6 +21,7 @@
 #include "python/fold.hpp"
 #include "python/gpu.hpp"
 #include "python/lock.hpp"
+#include "python/loss.hpp"
 #include "python/probe.hpp"
 #include "python/remarks.hpp"
 #include "python/schema.hpp"
@@ -266,6 +267,7 @@ PYBIND11_MODULE(_native, m) {
   dpa2::python::register_train(m);
   dpa2::python::register_probe(m);
   dpa2::python::register_fold(m);
+  dpa2::python::register_loss(m);
   dpa2::python::register_device(m);
   dpa2::python::register_gpu(m);
   m.def(

@@ -5,9 +5,32 @@
 #include <numeric>
 
 #include "error.hpp"
+#include "heads/kinds.hpp"
 #include "train/batch_loss.hpp"
 
 namespace dpa2::train {
+
+LossModel loss_model(const Config& config, const Weights& weights) {
+  LossModel model;
+  model.kind = config.fitting.type;
+  model.property = config.fitting.property_name;
+  const std::vector<OutputSpec> outputs = head_outputs(config);
+  const OutputSpec& atoms = atom_output(outputs);
+  model.width = atoms.size();
+  model.reduction = Reduction::none;
+  for (const OutputSpec& spec : outputs)
+    if (spec.of == atoms.name && !spec.derivative()) model.reduction = spec.reduction;
+  const auto first_type = [&](const char* name) {
+    const auto found = weights.find(name);
+    if (found == weights.end()) throw internal_error("a property without ", name);
+    return std::vector<double>(found->second.data.begin(), found->second.data.begin() + model.width);
+  };
+  if (model.kind == FittingType::property) {
+    model.bias = first_type("out_bias");
+    model.deviation = first_type("out_std");
+  }
+  return model;
+}
 
 BatchLoss::BatchLoss(Section& section, const LossModel& model) : model_(model), starter_(section.number_or_null("starter_learning_rate")) {
   if (starter_ && !(*starter_ > 0.0)) throw invalid_input("loss.starter_learning_rate is ", *starter_, ", expected a positive number");

@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cstddef>
-#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -13,6 +12,7 @@
 
 #include "heads/output.hpp"
 #include "schema/config.hpp"
+#include "schema/weights.hpp"
 
 namespace dpa2::train {
 
@@ -37,6 +37,9 @@ struct LossModel {
   Reduction reduction = Reduction::sum;  ///< of the atoms' values to that of the frame; none: population
   std::vector<double> bias, deviation;   ///< out_bias and out_std of the first type (width); only properties read them
 };
+
+/// What a loss sees of a model that is no combination; weights: only out_bias and out_std of properties are read.
+LossModel loss_model(const Config& config, const Weights& weights);
 
 /// What is known of a batch before its first frame.
 struct LossBatch {
