@@ -97,6 +97,13 @@ void ZblEvaluator<T>::vjp(const Frame& frame, int threads, Exchange* exchange, c
   if (seeds.head != nullptr) gradient(frame, threads, seeds.head, network_.values(), false, out);
 }
 
+// Model::hessian_product refuses them by name.
+void TableEvaluator::hessian_product(const Frame&, int, double*) { throw internal_error("the Hessian of a pair table"); }
+template <class T>
+void ZblEvaluator<T>::hessian_product(const Frame&, int, double*) {
+  throw internal_error("the Hessian of a zbl model");
+}
+
 template class ZblEvaluator<double>;
 template class ZblEvaluator<float>;
 

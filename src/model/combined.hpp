@@ -16,6 +16,7 @@ class TableEvaluator {
   [[noreturn]] void descriptor(const Frame& frame, int threads, Exchange* exchange, const Outputs& out);
   void evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, const Outputs& out);
   void vjp(const Frame& frame, int threads, Exchange* exchange, const Seeds& seeds, const Outputs& out);
+  [[noreturn]] void hessian_product(const Frame& frame, int threads, double* product);
   static std::int64_t memory_estimate(const MemoryQuestion& q);
   void require(std::int64_t natoms, bool gradient, AtomVirial atom_virial);
   static Clamped clamped(const int*) { return {}; }
@@ -40,6 +41,7 @@ class ZblEvaluator {
   }
   void evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, const Outputs& out);
   void vjp(const Frame& frame, int threads, Exchange* exchange, const Seeds& seeds, const Outputs& out);
+  [[noreturn]] void hessian_product(const Frame& frame, int threads, double* product);
   std::int64_t memory_estimate(const MemoryQuestion& q) const { return network_.memory_estimate(q); }
   void require(std::int64_t natoms, bool gradient, AtomVirial atom_virial) { network_.require(natoms, gradient, atom_virial); }
   /// Of the last evaluation; ids (nlocal): the numbers of atoms, null: rows.

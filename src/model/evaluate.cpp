@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <functional>
+
+#include "heads/spectrum.hpp"
 
 namespace dpa2 {
 namespace {
@@ -199,6 +202,17 @@ void Evaluator<T>::vjp(const Frame& frame, int threads, Exchange* exchange, cons
   descriptor_.forward(exchange);
   SeededRows<T> sum(descriptor_.model(), *head_, frame, descriptor_.workspace().values.data(), seeds);
   descriptor_.backward(exchange, sum, {out.array("force"), out.array("virial"), atom_virial, 1});
+}
+
+template <class T>
+void Evaluator<T>::hessian_product(const Frame& frame, int threads, double* product) {
+  if (!dual_) dual_ = std::make_unique<Descriptor<Dual<T>>>(descriptor_.model());
+  const SpectrumHead<Dual<T>> head(descriptor_.model());
+  dual_->begin(frame, threads, task(true, AtomVirial::none));
+  dual_->forward(nullptr);
+  HeadRows<Dual<T>> rows(head, frame, dual_->workspace().values.data(), 0, nullptr);
+  dual_->backward(nullptr, rows, {product, nullptr, nullptr, 1});  // how the forces change
+  std::transform(product, product + 3 * frame.edges->nlocal, product, std::negate<>());
 }
 
 template class Evaluator<double>;

@@ -39,6 +39,9 @@ class Evaluator {
   /// virial and atom_virial (AtomVirial::edge) likewise. The force must be asked for.
   void vjp(const Frame& frame, int threads, Exchange* exchange, const Seeds& seeds, const Outputs& out);
 
+  /// Of energies: product (nlocal, 3) = the Hessian of their sum times the frame's velocities (theory 15.6).
+  void hessian_product(const Frame& frame, int threads, double* product);
+
   /// What the head computes.
   [[nodiscard]] const std::vector<OutputSpec>& outputs() const noexcept { return outputs_; }
 
@@ -73,6 +76,7 @@ class Evaluator {
   int quantities_;
   std::unique_ptr<Head<T>> head_;
   Descriptor<T> descriptor_;
+  std::unique_ptr<Descriptor<Dual<T>>> dual_;  ///< of the first Hessian that is asked for
 };
 
 extern template class Evaluator<double>;

@@ -88,7 +88,7 @@ struct Model::Session {
   Structure as_listed;  ///< this step's structure in the order of the candidates
   bool candidates_hold = false;
   std::vector<int> place, rows;
-  std::vector<double> weights, aparam, head_seeds, descriptor_seeds, rot_mat_seeds;
+  std::vector<double> weights, velocity, aparam, head_seeds, descriptor_seeds, rot_mat_seeds;
   NeighborBuilder builder, pair_builder;
   Edges edges, pairs;
   std::vector<double> wrapped;
@@ -242,6 +242,8 @@ void Model::run(const Structure& structure, const Seeds& seeds, int threads, boo
   };
   frame.weights = structure.weights;
   arrange(frame.weights, 1, s.weights);
+  frame.velocity = structure.velocity;
+  arrange(frame.velocity, 3, s.velocity);
   arrange(frame.aparam, config_.parameters().aparam, s.aparam);
   arrange(ordered.head, atom_output(outputs_).size(), s.head_seeds);
   arrange(ordered.descriptor, config_.descriptor_dim(), s.descriptor_seeds);
@@ -364,6 +366,19 @@ void Model::vjp(const Structure& structure, const Seeds& seeds, int threads, con
   const Results results{{{out.array("force"), 3}, {}, {}}};
   run(structure, seeds, threads, true, AtomVirial::none, remarks, results,
       [&](auto& evaluator, const Frame& frame, const Seeds& ordered, int n) { evaluator.vjp(frame, n, nullptr, ordered, out); });
+}
+
+void Model::hessian_product(const Structure& structure, int threads, double* product, Remarks& remarks) const {
+  if (std::string(kind()) != "energy") throw unsupported("Hessians are those of energies, and this is a ", kind(), " model");
+  if (linear_ || table_)
+    throw unsupported("the Hessian of a combination of models is not there: take that of its parts, or differences of forces");
+  if (gpu_) throw unsupported("Hessians are computed on the CPU, and the model is on ", device_);
+  if (config_.repinit_table || config_.three_body_table)
+    throw unsupported("the model is compressed, its networks are tables without second derivatives: take the model that it was made from");
+  check_parameters(structure.fparam != nullptr, structure.aparam != nullptr || structure.natoms == 0);
+  const Results results{{{product, 3}, {}, {}}};
+  run(structure, {}, threads, true, AtomVirial::none, remarks, results,
+      [&](auto& evaluator, const Frame& frame, const Seeds&, int n) { evaluator.hessian_product(frame, n, product); });
 }
 
 std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const {

@@ -32,9 +32,10 @@ struct Structure {
   const double* coords = nullptr;  ///< (natoms, 3), anywhere in space
   const int* types = nullptr;      ///< (natoms), index into the type map; < 0: virtual
   Box box;
-  const double* fparam = nullptr;   ///< (numb_fparam) or null: the model's default
-  const double* aparam = nullptr;   ///< (natoms, numb_aparam) or null where the model has none
-  const double* weights = nullptr;  ///< (natoms): forces and virials are those of the weighted sum of the atoms' energies; null: ones
+  const double* fparam = nullptr;    ///< (numb_fparam) or null: the model's default
+  const double* aparam = nullptr;    ///< (natoms, numb_aparam) or null where the model has none
+  const double* velocity = nullptr;  ///< (natoms, 3), for products with the Hessian: the direction
+  const double* weights = nullptr;   ///< (natoms): forces and virials are those of the weighted sum of the atoms' energies; null: ones
 };
 
 class Model;
@@ -101,6 +102,9 @@ class Model {
   void descriptor(const Structure& structure, int threads, const Outputs& out, Remarks& remarks) const;
   /// Minus the gradient of the sum of outputs with the weights `seeds`: out's force, and its virial if asked for.
   void vjp(const Structure& structure, const Seeds& seeds, int threads, const Outputs& out, Remarks& remarks) const;
+
+  /// product (natoms, 3) = the Hessian of the energy times the structure's velocities. Energies of networks, on the CPU; else unsupported.
+  void hessian_product(const Structure& structure, int threads, double* product, Remarks& remarks) const;
 
   /// Frames of one size as one batch, and arrays of the device: on a GPU only. Of the device, fparam must be given where the model has it,
   /// and there must be atoms; a linear combination takes arrays of the host. `engine`: another one of this model's, null: that of the model.

@@ -131,6 +131,21 @@ class NativeModel {
     return py::make_tuple(gradient, strain, to_tuple(remarks));
   }
 
+  /// The Hessian of the energy times velocities (natoms, 3).
+  py::tuple hessian_product(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
+                            const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, const Doubles& velocity,
+                            int threads) const {
+    dpa2::Structure s = structure(coords, types, box, pbc);
+    set_parameters(s, fparam, aparam);
+    require(velocity.size() == 3 * static_cast<py::ssize_t>(s.natoms), "velocities must have shape (natoms, 3)");
+    s.velocity = velocity.data();
+    py::array_t<double> product({static_cast<py::ssize_t>(s.natoms), py::ssize_t{3}});
+    double* const to = product.mutable_data();
+    dpa2::Remarks remarks;
+    dpa2::python::without_lock([&] { model_->hessian_product(s, threads, to, remarks); });
+    return py::make_tuple(product, to_tuple(remarks));
+  }
+
   py::tuple descriptor(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
                        bool rot_mat, int threads) const {
     const dpa2::Structure s = structure(coords, types, box, pbc);
@@ -256,6 +271,8 @@ PYBIND11_MODULE(_native, m) {
       .def_property_readonly("descriptor_dim", &NativeModel::descriptor_dim)
       .def("evaluate", &NativeModel::evaluate, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
            py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("atomic"), py::arg("threads"), py::arg("forces") = true)
+      .def("hessian_product", &NativeModel::hessian_product, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
+           py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("velocity"), py::arg("threads"))
       .def("vjp", &NativeModel::vjp, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
            py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("weights"), py::arg("threads"))
       .def("descriptor", &NativeModel::descriptor, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
