@@ -244,7 +244,7 @@ class Tile : public Bench {
     std::vector<T*> out(terms, terms + dpa2::max_residual_terms);
     add(
         "residual_update", [=] { k_.residual(centres, n1_, layer_.res1, y, own, in.data()); },
-        [=] { k_.residual_backward(centres, n1_, layer_.res1, y, out.data(), own); }, of((count + 2.0) * n1_), of((count + 3.0) * n1_));
+        [=] { k_.residual_backward(centres, n1_, layer_.res1, y, out.data(), nullptr, nullptr, own); }, of((count + 2.0) * n1_), of((count + 3.0) * n1_));
   }
 
   void pairs() {
@@ -252,7 +252,7 @@ class Tile : public Bench {
     const double rows = static_cast<double>(size);
     T *out = array(size), *zh = array(size), *dg2 = array(size), *dout = random(size), *dx = array(n_), *inv_sigma = array(n_);
     add("g2_embed", each([=](Centre<T>& c) { k_.g2_embed(n_, n2_, out, c.x, p_.g2_w, p_.g2_b, p_.act); }),
-        each([=](Centre<T>& c) { k_.g2_embed_backward(n_, n2_, dx, dout, c.x, p_.g2_w, p_.g2_b, p_.act, arena_); }), of(rows + n_),
+        each([=](Centre<T>& c) { k_.g2_embed_backward(n_, n2_, dx, nullptr, nullptr, dout, c.x, p_.g2_w, p_.g2_b, p_.act, arena_); }), of(rows + n_),
         of(rows + 2.0 * n_));
     if (layer_.has.last) return;
     add("linear2", each([=](Centre<T>& c) { dense(n_, out, c.g2, layer_.w2, layer_.b2, false); }),
@@ -279,7 +279,7 @@ class Tile : public Bench {
     add("layer_norm", each([=](Centre<T>& c) {
           k_.layer_norm(n_, n2_, p_.n2_real, p_.ln_eps, out, zh, inv_sigma, c.g2, layer_.ln_gain, layer_.ln_bias);
         }),
-        each([=](Centre<T>&) { k_.layer_norm_backward(n_, n2_, p_.n2_real, dz, dout, zh, inv_sigma, layer_.ln_gain); }), of(3 * rows + n_),
+        each([=](Centre<T>&) { k_.layer_norm_backward(n_, n2_, p_.n2_real, dz, nullptr, nullptr, dout, zh, inv_sigma, layer_.ln_gain); }), of(3 * rows + n_),
         of(3 * rows + n_));
   }
   std::function<void()> pair_attention_training(const T* dz, const T* ddh) {
@@ -356,7 +356,7 @@ class Tile : public Bench {
     for (int l = 0; l < p_.fitting.nlayers; ++l) matrices += weights(p_.fitting.layers[l].w);
     const auto run = [=](T* gradient) {
       const dpa2::Arena::Mark mark = arena_.mark();
-      k_.fitting(p_.fitting, centres, e, gradient, x, arena_);
+      k_.fitting(p_.fitting, centres, e, gradient, nullptr, nullptr, x, arena_);
       arena_.release(mark);
     };
     add("fitting", [=] { run(nullptr); }, [=] { run(dx); }, of(in + 1 + matrices / centres), of(2.0 * in + 1 + 2 * matrices / centres));

@@ -86,6 +86,16 @@ const Kernels<T>& table() {
     t.pair_attention_backward = &PairAttention<T, Isa>::backward;
     t.local_attention = &LocalAttention<T, Isa>::forward;
     t.local_attention_backward = &LocalAttention<T, Isa>::backward;
+    t.embedding_layout = &EmbeddingNetOp<T, Isa>::layout;
+    t.embedding = &EmbeddingNetOp<T, Isa>::forward;
+    t.embedding_backward = &EmbeddingNetOp<T, Isa>::backward;
+    t.g2_embed = &G2Embed<T, Isa>::forward;
+    t.g2_embed_backward = &G2Embed<T, Isa>::backward;
+    t.layer_norm = &LayerNorm<T, Isa>::forward;
+    t.layer_norm_backward = &LayerNorm<T, Isa>::backward;
+    t.residual = &ResidualUpdate<T, Isa>::forward;
+    t.residual_backward = &ResidualUpdate<T, Isa>::backward;
+    t.fitting = &Fitting<T, Isa>::run;
     return t;
   }();
   return k;

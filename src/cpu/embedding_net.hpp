@@ -31,22 +31,36 @@ struct EmbeddingNet {
   ActivationSpec<T> act;
 };
 
-/// What the forward keeps for the backward: y[l] and dphi[l] (with idt) of every layer, each (out_l, m).
+/// What the forward keeps for the backward: y[l], dphi[l] (with idt) and phi[l] (without it) of every layer, each (out_l, m).
 template <class T>
 struct EmbeddingTape {
   T* y[max_embedding_layers];
   T* dphi[max_embedding_layers];
+  T* phi[max_embedding_layers];  ///< only with `grad`, of layers with an idt
+};
+
+/// The gradients of a network's weights, rows padded to 64 bytes; null: not wanted.
+template <class R>
+struct EmbeddingGradient {
+  R* w[max_embedding_layers] = {};    ///< (in, out), of all layers but the first
+  R* b[max_embedding_layers] = {};    ///< (out), likewise
+  R* idt[max_embedding_layers] = {};  ///< (out), of layers that have one
+  R* w_scalar = nullptr;              ///< (out0)
+  R* type_term = nullptr;             ///< (ncombination or 1, out0)
+  R* type_skip = nullptr;             ///< (ncombination, in0), without its first column; of networks that have it
 };
 
 /// Lane layout [channel][m]: edges or pairs on the lanes, m a multiple of 64 bytes, so that layers of any width fill the vectors.
 template <class T, class Isa>
 struct EmbeddingNetOp {
-  /// Takes the buffers of a tape from the arena (dphi only with `grad`).
-  static void layout(const EmbeddingNet<T>& net, int m, bool grad, Arena& arena, EmbeddingTape<T>& tape);
+  /// Takes the buffers of a tape from the arena (what the backward needs only with `grad`).
+  static void layout(const EmbeddingNet<Real<T>>& net, int m, bool grad, Arena& arena, EmbeddingTape<T>& tape);
   /// tape.y[last] (out, m) = net(s, types); s (m), combination (m): rows of the type tables
-  static void forward(const EmbeddingNet<T>& net, int m, EmbeddingTape<T>& tape, bool grad, const T* s, const int* combination);
-  /// ds (m) = gradient with respect to s, given dy (out, m); scratch from the arena
-  static void backward(const EmbeddingNet<T>& net, int m, T* ds, const T* dy, const EmbeddingTape<T>& tape, Arena& arena);
+  static void forward(const EmbeddingNet<Real<T>>& net, int m, EmbeddingTape<T>& tape, bool grad, const T* s, const int* combination);
+  /// ds (m) = gradient with respect to s unless null, g += those of the weights unless null, given dy (out, m); s and combination as in
+  /// the forward. For g, lanes that hold no edge have dy of zero and a finite s. Scratch from the arena.
+  static void backward(const EmbeddingNet<Real<T>>& net, int m, T* ds, const EmbeddingGradient<Real<T>>* g, const T* dy,
+                       const EmbeddingTape<T>& tape, const T* s, const int* combination, Arena& arena);
 };
 
 }  // namespace dpa2

@@ -34,11 +34,22 @@ struct FittingParams {
   ActivationSpec<T> act;
 };
 
+/// The gradients of its weights, rows padded to 64 bytes; null: not wanted.
+template <class R>
+struct FittingGradient {
+  R* w[max_fitting_layers] = {};    ///< (in, out)
+  R* b[max_fitting_layers] = {};    ///< (out)
+  R* idt[max_fitting_layers] = {};  ///< (out), of layers that have one
+  R* out = nullptr;                 ///< (last, stride), or (last) where the output is one number; without hidden layers last is `in`
+  R* out_b = nullptr;               ///< (stride)
+};
+
 template <class T, class Isa>
 struct Fitting {
-  /// y (m, stride) = ; dx (m, in) = the gradient of the sum of dy * y unless null; dy (m, stride), zero in the padding, or null for
-  /// ones where the output is one number; x (m, in), zero in the padding
-  static void run(const FittingParams<T>& p, int m, T* y, T* dx, const T* dy, const T* x, Arena& arena);
+  /// y (m, stride) = ; dx (m, in) = the gradient of the sum of dy * y unless null, g += those of the weights unless null;
+  /// dy (m, stride), zero in the padding, or null for ones where the output is one number; x (m, in), zero in the padding
+  static void run(const FittingParams<Real<T>>& p, int m, T* y, T* dx, const FittingGradient<Real<T>>* g, const T* dy, const T* x,
+                  Arena& arena);
 };
 
 }  // namespace dpa2

@@ -26,6 +26,7 @@ namespace dpa2 {
 /// The signatures do not depend on the level: the table takes them from an unnamed one.
 struct AnyIsa;
 
+/// Gradients of weights: their padding means nothing.
 template <class T>
 struct Kernels {
   decltype(&Activate<T, AnyIsa>::forward) activate;

@@ -227,6 +227,16 @@ void Linear<T, Isa>::bias_gradient(int n, int k, Real<T>* c, const T* B, long ld
   }
 }
 
+template <class T, class Isa>
+void Linear<T, Isa>::gain_gradient(int n, int k, Real<T>* c, const T* A, long lda, const T* B, long ldb) {
+  using R = Real<T>;
+  for (int i = 0; i < n; i += width<T>) {
+    Vec<R> acc = load<R>(c + i);
+    for (int r = 0; r < k; ++r) acc += simd::gradient_of<T>(load<T>(A + r * lda + i) * load<T>(B + r * ldb + i));
+    store<R>(c + i, acc);
+  }
+}
+
 DPA2_INSTANTIATE(Linear)
 DPA2_INSTANTIATE_DUAL(Linear)
 

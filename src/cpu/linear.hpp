@@ -26,6 +26,8 @@ struct Linear {
   static void gradient(int m, int n, int k, Real<T>* C, long ldc, const T* A, long ars, long acs, const T* B, long bks, long bps);
   /// That of a bias (n): c += the sum of k rows, of dual numbers of their tangents.
   static void bias_gradient(int n, int k, Real<T>* c, const T* B, long ldb);
+  /// That of factors of the channels (n): c += the sum of k rows of A B, element by element, of dual numbers of their tangents.
+  static void gain_gradient(int n, int k, Real<T>* c, const T* A, long lda, const T* B, long ldb);
 };
 
 /// Weights packed for `Linear`: B of shape (k, n) with n padded, in panels of 64 bytes.

@@ -345,7 +345,7 @@ void Repinit<T, Isa>::backward(const RepinitParams<T>& p, int n, int m, T* dR, T
         }
       }
   }
-  EmbeddingNetOp<T, Isa>::backward(p.net, m, ds, dG, tape, arena);
+  EmbeddingNetOp<T, Isa>::backward(p.net, m, ds, nullptr, dG, tape, R, combination, arena);
   for (int e = 0; e < m; ++e) dR[e] += ds[e];
   arena.release(mark);
 }

@@ -384,7 +384,7 @@ void ThreeBody<T, Isa>::backward(const ThreeBodyParams<T>& p, int n, int m, T* d
           dss[i] += g * pairs.e[i] * row[i] * p.gate[static_cast<long>(pairs.combination[i]) * p.n3 + c];
       }
     }
-    EmbeddingNetOp<T, Isa>::backward(p.net, lanes, ds, dnet, tape, arena);
+    EmbeddingNetOp<T, Isa>::backward(p.net, lanes, ds, nullptr, dnet, tape, pairs.e, pairs.combination, arena);
     for (int i = 0; i < pairs.count; ++i) de[i] += ds[i];
     scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
   });

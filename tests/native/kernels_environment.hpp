@@ -119,7 +119,7 @@ struct EmbeddingNet {
     Guarded<T> ds(m);
     k.embedding_layout(p.net, m, true, arena, tape);
     k.embedding(p.net, m, tape, true, in, index);
-    k.embedding_backward(p.net, m, ds, g, tape, arena);
+    k.embedding_backward(p.net, m, ds, nullptr, g, tape, in, index, arena);
     return {ds.values(n())};
   }
 };

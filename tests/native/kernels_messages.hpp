@@ -278,8 +278,8 @@ struct Fitting {
     const long size = static_cast<long>(m) * a.p.stride;
     Guarded<T> y(size, NAN, 1), same(size, NAN, 1), dx(static_cast<long>(m) * a.p.in);
     Rows<T> dy(Vector(at(m * out), 1.0), m, out, a.p.stride, 0);
-    k.fitting(a.p, m, y, nullptr, nullptr, rows, arena);
-    k.fitting(a.p, m, same, dx, dy, rows, arena);
+    k.fitting(a.p, m, y, nullptr, nullptr, nullptr, rows, arena);
+    k.fitting(a.p, m, same, dx, nullptr, dy, rows, arena);
     for (int i = 0; i < m * a.p.stride; ++i) CHECK(y(i) == same(i));
     return {y.rows(m, out, a.p.stride)};
   }
@@ -289,11 +289,11 @@ struct Fitting {
     dpa2::Arena arena;
     Rows<T> rows(v[0], m, in, a.p.in, 0), dy(seeds[0], m, out, a.p.stride, 0);
     Guarded<T> y(static_cast<long>(m) * a.p.stride, NAN, 1), dx(static_cast<long>(m) * a.p.in);
-    k.fitting(a.p, m, y, dx, dy, rows, arena);
+    k.fitting(a.p, m, y, dx, nullptr, dy, rows, arena);
     const Vector g = dx.rows(m, in, a.p.in);
     if (out > 1) return {g};
     Guarded<T> ones(static_cast<long>(m) * a.p.in);
-    k.fitting(a.p, m, y, ones, nullptr, rows, arena);  // without weights: each row's own number
+    k.fitting(a.p, m, y, ones, nullptr, nullptr, rows, arena);  // without weights: each row's own number
     const Vector own = ones.rows(m, in, a.p.in);
     for (std::size_t i = 0; i < own.size(); ++i) {
       const double weighted = own[i] * seeds[0][i / at(in)];

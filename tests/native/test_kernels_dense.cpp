@@ -96,7 +96,9 @@ void test_layer_norm(const std::string& level) {
       // One channel of size s is normalised to nearly 1: its gradient cancels to eps/s^2, which float32 does not resolve.
       Bounds bounds;
       bounds.single = channels == 1 ? 1e-4 : 1e-5;
+      bounds.single_tangent = channels == 1 ? 1e-4 : 1e-5;
       check_operation(op, "layer_norm", level, bounds);
+      check_training(op, "layer_norm", level, bounds);
       // With a mean of zero it is the whole LayerNorm (theory 8.6, S3).
       for (int r = 0; r < n; ++r) {
         double mean = 0;
@@ -145,11 +147,15 @@ int main() {
           }
           if (terms > 1) op.without = terms - 2;
           check_operation(op, "residual_update", level);
+          check_training(op, "residual_update", level);
         }
     for (const Activation kind : {Activation::tanh, Activation::sigmoid, Activation::silut})
       for (const int n : {0, 1, 2, 11})
-        for (const int n2 : {1, 5, 16})
-          check_operation(G2Embed{kind, n, n2, random.vector(n, 0.0, 3.0), random.vector(n2), random.vector(n2)}, "g2_embed", level);
+        for (const int n2 : {1, 5, 16}) {
+          const G2Embed op{kind, n, n2, random.vector(n, 0.0, 3.0), random.vector(n2), random.vector(n2)};
+          check_operation(op, "g2_embed", level);
+          check_training(op, "g2_embed", level);
+        }
   });
 
   for (const char* name : {"v9", ""}) {
