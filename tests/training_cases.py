@@ -238,5 +238,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "volume": {"type": "property", "property_name": "volume", "task_dim": 2, "intensive": False},
     "population": {"type": "population"},
 }
+
+
+def width_of(fitting: Mapping[str, Any]) -> int:
+    """Numbers per atom."""
+    fixed = {"ener": 1, "dipole": 3, "polar": 9, "population": 2}
+    return int(fixed.get(fitting["type"]) or fitting.get("numb_dos") or fitting["task_dim"])
+
+
 #: out_bias and out_std of properties, which their losses look at
 STATISTICS = {"out_bias": np.array([[[0.3, -0.2], [1.0, 1.0]]]), "out_std": np.array([[[0.7, 1.6], [1.0, 1.0]]])}

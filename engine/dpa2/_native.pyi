@@ -167,7 +167,7 @@ def loss(
     section: str,
     lr: float,
     counted: NDArray[np.bool_],  # (nframes, natoms)
-    predicted: dict[str, NDArray[np.float64]],  # atoms (nframes, natoms, width); force, virial where the loss reads them
+    predicted: dict[str, NDArray[np.float64]],  # atoms (nframes, natoms, width); force, virial if read
     labels: dict[str, NDArray[np.float64]],
 ) -> tuple[float, dict[str, float], dict[str, NDArray[np.float64]]]: ...  # value, parts, seeds by names of predicted
 def kind(config_json: str) -> str: ...

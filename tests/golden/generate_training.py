@@ -118,7 +118,7 @@ def losses() -> dict[str, Any]:
     for name, fitting in training.KINDS.items():
         kind = fitting["type"]
         labels = training.labels({"fitting_net": fitting}, nframes, natoms)
-        width = {"dipole": 3, "polar": 9, "population": 2}.get(kind, fitting.get("numb_dos", fitting.get("task_dim", 1)))
+        width = training.width_of(fitting)
         predicted = {
             key: torch.tensor(value, requires_grad=True)
             for key, value in training.predictions(kind, width, nframes, natoms).items()
