@@ -194,7 +194,7 @@ class Tile : public Bench {
     add("repinit",
         each([=](Centre<T>& c) { k_.repinit(p_.repinit, nr_, mr_, D, M, c.R1, c.sw1, c.combination, dpa2::RepinitPad<T>(), arena_); }),
         each([=](Centre<T>& c) {
-          k_.repinit_backward(p_.repinit, nr_, mr_, dR, dsw, dD, c.R1, c.sw1, c.combination, dpa2::RepinitPad<T>(), arena_);
+          k_.repinit_backward(p_.repinit, nr_, mr_, dR, dsw, nullptr, dD, c.R1, c.sw1, c.combination, dpa2::RepinitPad<T>(), arena_);
         }),
         of(5.0 * nr_ + nD), of(15.0 * nr_ + nD));
     if (!p_.use_three) return;
@@ -202,7 +202,7 @@ class Tile : public Bench {
     add("three_body",
         each([=](Centre<T>& c) { k_.three_body(p_.three, n_, m_, Q, c.R3 + m_, c.sw3, c.types, dpa2::ThreeBodyPad<T>(), arena_); }),
         each([=](Centre<T>& c) {
-          k_.three_body_backward(p_.three, n_, m_, dv, dsw3, dQ, c.R3 + m_, c.sw3, c.types, dpa2::ThreeBodyPad<T>(), arena_);
+          k_.three_body_backward(p_.three, n_, m_, dv, dsw3, nullptr, dQ, c.R3 + m_, c.sw3, c.types, dpa2::ThreeBodyPad<T>(), arena_);
         }),
         of(4.0 * n_ + p_.three.n3), of(12.0 * n_ + p_.three.n3));
   }

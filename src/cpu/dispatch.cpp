@@ -96,6 +96,11 @@ const Kernels<T>& table() {
     t.residual = &ResidualUpdate<T, Isa>::forward;
     t.residual_backward = &ResidualUpdate<T, Isa>::backward;
     t.fitting = &Fitting<T, Isa>::run;
+    t.repinit_embed = &Repinit<T, Isa>::embed;
+    t.repinit = &Repinit<T, Isa>::forward;
+    t.repinit_backward = &Repinit<T, Isa>::backward;
+    t.three_body = &ThreeBody<T, Isa>::forward;
+    t.three_body_backward = &ThreeBody<T, Isa>::backward;
     return t;
   }();
   return k;

@@ -1,7 +1,8 @@
 #include "cpu/repinit.hpp"
 
-#include "cpu/linear.hpp"
+#include "cpu/repinit_tables.hpp"
 #include "cpu/simd.hpp"
+#include "cpu/type_rows.hpp"
 
 namespace dpa2 {
 
@@ -14,22 +15,36 @@ using simd::width;
 
 namespace {
 
-/// G (ng, m) *= 1 + gate * c, c = sw or 1; `net_out` keeps the ungated value where it is wanted.
-template <class T>
-void apply_gate(const RepinitParams<T>& p, int m, T* G, const T* net, const T* sw, const int* combination) {
-  for (int c = 0; c < p.ng; ++c) {
-    const T* table = p.gate + c;
-    for (int e = 0; e < m; ++e) {
-      const T g = table[static_cast<long>(combination[e]) * p.ng];
-      const long k = static_cast<long>(c) * m + e;
-      G[k] = net[k] * (T(1) + (p.gate_switch ? g * sw[e] : g));
+/// G (ng, m) = net (ng, m) times its factor; they may be the same.
+template <Gate kind, class T>
+void apply_gate(const RepinitParams<Real<T>>& p, int m, T* G, const T* net, const T* sw, const int* combination) {
+  using R = Real<T>;
+  const int ngp = padded<T>(p.ng);
+  for (int e = 0; e < m; e += width<T>) {
+    const Vec<T> switches = load<T>(sw + e);
+    for (int c0 = 0; c0 < p.ng; c0 += width<T>) {
+      Vec<R> gate[width<T>];
+      gather_rows<R>(gate, p.gate + c0, ngp, combination + e);
+      const int channels = p.ng - c0 < width<T> ? p.ng - c0 : width<T>;
+      for (int i = 0; i < channels; ++i) {
+        const long k = static_cast<long>(c0 + i) * m + e;
+        store<T>(G + k, load<T>(net + k) * gate_factor<kind, T>(gate[i], switches));
+      }
     }
   }
 }
 
+template <class T>
+void apply_gate(const RepinitParams<Real<T>>& p, int m, T* G, const T* net, const T* sw, const int* combination) {
+  if (p.gate_switch)
+    apply_gate<Gate::smooth, T>(p, m, G, net, sw, combination);
+  else
+    apply_gate<Gate::types, T>(p, m, G, net, sw, combination);
+}
+
 /// M (4, ngp) = (1/nsel) sum_e R_e G_e + the padded slots.
 template <class T>
-void moments(const RepinitParams<T>& p, int m, T* M, const T* R, const T* G, const RepinitPad<T>& pad) {
+void moments(const RepinitParams<Real<T>>& p, int m, T* M, const T* R, const T* G, const RepinitPad<Real<T>>& pad) {
   const int ngp = padded<T>(p.ng);
   for (int c = 0; c < p.ng; ++c) {
     Vec<T> acc[4] = {};
@@ -50,7 +65,7 @@ void moments(const RepinitParams<T>& p, int m, T* M, const T* R, const T* G, con
 
 /// D (ng*axis) = the Gram matrix of M, channel-major.
 template <class T>
-void gram(const RepinitParams<T>& p, T* D, const T* M) {
+void gram(const RepinitParams<Real<T>>& p, T* D, const T* M) {
   const int ngp = padded<T>(p.ng);
   for (int c = 0; c < p.ng; ++c)
     for (int a = 0; a < p.axis; ++a) {
@@ -62,7 +77,7 @@ void gram(const RepinitParams<T>& p, T* D, const T* M) {
 
 /// dM += what one vector of axes from a on gives: both factors of its entries, read once.
 template <class T>
-void add_gram_gradient(const RepinitParams<T>& p, int a, T* dM, const T* dD, const T* M) {
+void add_gram_gradient(const RepinitParams<Real<T>>& p, int a, T* dM, const T* dD, const T* M) {
   const int ngp = padded<T>(p.ng);
   Vec<T> axes[4], acc[4] = {};
   for (int x = 0; x < 4; ++x) axes[x] = load<T>(M + x * ngp + a);
@@ -79,7 +94,7 @@ void add_gram_gradient(const RepinitParams<T>& p, int a, T* dM, const T* dD, con
 
 /// dM (4, ngp) = , given dD; zero in the padding.
 template <class T>
-void gram_backward(const RepinitParams<T>& p, T* dM, const T* dD, const T* M) {
+void gram_backward(const RepinitParams<Real<T>>& p, T* dM, const T* dD, const T* M) {
   const int ngp = padded<T>(p.ng);
   for (int i = 0; i < 4 * ngp; i += width<T>) store<T>(dM + i, Vec<T>{});
   int a = 0;
@@ -96,182 +111,112 @@ void gram_backward(const RepinitParams<T>& p, T* dM, const T* dD, const T* M) {
     }
 }
 
-/// M (4, ngp) from plain sums over the edges to what `moments` gives.
+/// The gradient of the padded slots' embedding, given dM.
 template <class T>
-void finish_moments(const RepinitParams<T>& p, T* M, const RepinitPad<T>& pad) {
+void pad_gradient(const RepinitParams<Real<T>>& p, Real<T>* dG, const T* dM, const RepinitPad<Real<T>>& pad) {
   const int ngp = padded<T>(p.ng);
-  for (int x = 0; x < 4; ++x)
-    for (int c = 0; c < ngp; ++c) {
-      M[x * ngp + c] *= p.inv_nsel;
-      if (pad.G != nullptr && c < p.ng) M[x * ngp + c] += pad.weight * pad.R[x] * pad.G[c];
-    }
+  for (int c = 0; c < p.ng; ++c) {
+    Real<T> acc = 0;
+    for (int x = 0; x < 4; ++x) acc += pad.R[x] * math::gradient_of(dM[x * ngp + c]);
+    dG[c] += pad.weight * acc;
+  }
 }
 
-/// The edges of a centre in the groups of the table; false when the network has to be evaluated.
-template <class T, class Isa>
-bool tabulated(const RepinitParams<T>& p, int n, const T* s, const int* combination, SeriesGroups<T>& groups, Arena& arena) {
-  if (p.table == nullptr) return false;
-  int* curve = arena.take<int>(n);
-  for (int e = 0; e < n; ++e) curve[e] = p.net.typed ? combination[e] : 0;
-  return Tabulate<T, Isa>::group(*p.table, n, s, curve, combination, p.ncombinations, groups, arena);
-}
-
-/// f (4 or 8, npositions): R, and with a gate R times the gate's switch, at the positions of the groups.
+/// What the edges get of the moments.
 template <class T>
-void gather(const RepinitParams<T>& p, int m, T* f, const T* R, const T* sw, const SeriesGroups<T>& groups) {
-  const int np = groups.npositions;
-  for (int q = 0; q < np; ++q) {
-    const int e = groups.order[q];
-    const T gate = e >= 0 && p.gate_switch ? sw[e] : T(1);
-    for (int x = 0; x < 4; ++x) {
-      const T r = e >= 0 ? R[x * m + e] : T(0);
-      f[x * np + q] = r;
-      if (p.gate != nullptr) f[(4 + x) * np + q] = r * gate;
-    }
-  }
-}
+struct EdgeGradients {
+  T* dnet;        ///< (ng, m) =
+  T *dR, *dsw;    ///< (4, m), (m) +=, or null
+  Real<T>* gate;  ///< (ncombination, ngp) +=, or null
+};
 
-/// M (4, ngp) as in `moments`, group by group: B (4 or 8, K) = sum of f times the series terms, then one product with the series.
-template <class T, class Isa>
-void tabulated_moments(const RepinitParams<T>& p, T* M, const T* f, const SeriesGroups<T>& groups, const RepinitPad<T>& pad, Arena& arena) {
-  const Arena::Mark mark = arena.mark();
-  constexpr int K = series_terms<T>;
-  const int ngp = padded<T>(p.ng), rows = p.gate != nullptr ? 8 : 4;
-  T* B = arena.take<T>(8L * K);
-  T* Y = arena.take<T>(8L * ngp);
-  for (long c = 0; c < 4L * ngp; ++c) M[c] = T(0);
-  for (int g = 0; g < groups.ngroups; ++g) {
-    Tabulate<T, Isa>::sums(groups, g, rows, B, f, groups.npositions);
-    const T* a = p.table->a + static_cast<long>(groups.interval[g]) * K * ngp;
-    if (p.gate == nullptr) {
-      Linear<T, Isa>::run(4, ngp, K, M, ngp, B, K, 1, a, ngp, simd::pad<T>, nullptr, true);
-      continue;
+/// Given dM (4, ngp) and the network's values net (ng, m). `positions`: dR or dsw is wanted.
+template <Gate kind, bool positions, class T>
+void moments_backward(const RepinitParams<Real<T>>& p, int m, const EdgeGradients<T>& out, const T* dM, const T* R, const T* sw,
+                      const int* combination, const T* net) {
+  using W = Real<T>;
+  const int ngp = padded<T>(p.ng);
+  for (int e = 0; e < m; e += width<T>) {
+    Vec<T> r[4], acc[4] = {}, switches{}, dsw{};
+    for (int x = 0; x < 4; ++x) r[x] = load<T>(R + x * m + e) * p.inv_nsel;
+    if constexpr (kind == Gate::smooth) {
+      switches = load<T>(sw + e);
+      if (out.dsw != nullptr) dsw = load<T>(out.dsw + e);
     }
-    Linear<T, Isa>::run(8, ngp, K, Y, ngp, B, K, 1, a, ngp, simd::pad<T>, nullptr, false);
-    const T* gate = p.gate + static_cast<long>(groups.key[g]) * p.ng;
-    for (int x = 0; x < 4; ++x)
-      for (int c = 0; c < p.ng; ++c) M[x * ngp + c] += Y[x * ngp + c] + gate[c] * Y[(4 + x) * ngp + c];
-  }
-  finish_moments(p, M, pad);
-  arena.release(mark);
-}
-
-/// dR (4, m) +=, dsw (m) +=, given dM (4, ngp).
-template <class T, class Isa>
-void tabulated_backward(const RepinitParams<T>& p, int m, T* dR, T* dsw, const T* dM, const T* f, const T* sw,
-                        const SeriesGroups<T>& groups, Arena& arena) {
-  const Arena::Mark mark = arena.mark();
-  constexpr int K = series_terms<T>;
-  const int ngp = padded<T>(p.ng), rows = p.gate != nullptr ? 8 : 4, np = groups.npositions;
-  T* dY = arena.take<T>(8L * ngp);
-  T* dB = arena.take<T>(8L * K);
-  T* v = arena.take<T>(8L * np);
-  T* dv = arena.take<T>(8L * np);
-  for (long c = 0; c < 4L * ngp; ++c) dY[c] = dM[c] * p.inv_nsel;
-  for (int g = 0; g < groups.ngroups; ++g) {
-    if (p.gate != nullptr) {
-      const T* gate = p.gate + static_cast<long>(groups.key[g]) * p.ng;
-      for (int x = 0; x < 4; ++x)
-        for (int c = 0; c < ngp; ++c) dY[(4 + x) * ngp + c] = c < p.ng ? dY[x * ngp + c] * gate[c] : T(0);
-    }
-    Linear<T, Isa>::run(rows, K, ngp, dB, K, dY, ngp, 1, p.table->at + static_cast<long>(groups.interval[g]) * K * ngp, K, simd::pad<T>,
-                        nullptr, false);
-    Tabulate<T, Isa>::values(*p.table, groups, g, rows, v, dv, np, dB);
-  }
-  for (int q = 0; q < np; ++q) {
-    const int e = groups.order[q];
-    if (e < 0) continue;
-    T ds = 0, from_gate = 0;
-    const T gate = p.gate_switch ? sw[e] : T(1);
-    for (int x = 0; x < 4; ++x) {
-      T dr = v[x * np + q];
-      ds += f[x * np + q] * dv[x * np + q];
-      if (p.gate != nullptr) {
-        dr += gate * v[(4 + x) * np + q];
-        ds += f[(4 + x) * np + q] * dv[(4 + x) * np + q];
-        from_gate += f[x * np + q] * v[(4 + x) * np + q];
+    for (int c0 = 0; c0 < p.ng; c0 += width<T>) {
+      [[maybe_unused]] Vec<W> gate[width<T>], dgate[width<T>] = {};
+      if constexpr (kind != Gate::none) gather_rows<W>(gate, p.gate + c0, ngp, combination + e);
+      const int channels = p.ng - c0 < width<T> ? p.ng - c0 : width<T>;
+      for (int i = 0; i < channels; ++i) {
+        const T* w = dM + c0 + i;
+        const long k = static_cast<long>(c0 + i) * m + e;
+        Vec<T> dg{};
+#pragma GCC unroll 4
+        for (int x = 0; x < 4; ++x) dg += r[x] * w[x * ngp];
+        [[maybe_unused]] Vec<T> g = load<T>(net + k), dn = dg;
+        if constexpr (kind != Gate::none) {
+          const auto factor = gate_factor<kind, T>(gate[i], switches);
+          const Vec<T> product = dg * g;
+          if constexpr (kind == Gate::smooth) {
+            dgate[i] = simd::gradient_of<T>(product * switches);
+            if constexpr (positions) dsw += product * gate[i];
+          } else {
+            dgate[i] = simd::gradient_of<T>(product);
+          }
+          g = g * factor;
+          dn = dg * factor;
+        }
+        store<T>(out.dnet + k, dn);
+        if constexpr (positions)
+#pragma GCC unroll 4
+          for (int x = 0; x < 4; ++x) acc[x] += g * w[x * ngp];
       }
-      dR[x * m + e] += dr;
+      if constexpr (kind != Gate::none)
+        if (out.gate != nullptr) add_to_rows<W>(out.gate + c0, ngp, combination + e, dgate);
     }
-    dR[e] += ds;
-    if (p.gate != nullptr && p.gate_switch) dsw[e] += from_gate;
+    if constexpr (positions) {
+      if (kind == Gate::smooth && out.dsw != nullptr) store<T>(out.dsw + e, dsw);
+      if (out.dR == nullptr) continue;
+      for (int x = 0; x < 4; ++x) store<T>(out.dR + x * m + e, load<T>(out.dR + x * m + e) + acc[x] * p.inv_nsel);
+    }
   }
-  arena.release(mark);
 }
 
-/// The intervals of n edges in the table of a compressed model.
-template <class T, class Isa>
-QuinticArguments<T> located(const RepinitParams<T>& p, int n, const T* s, const int* combination, Arena& arena) {
-  int* curve = arena.take<int>(n);
-  for (int e = 0; e < n; ++e) curve[e] = p.net.typed ? combination[e] : 0;
-  QuinticArguments<T> at;
-  Quintic<T, Isa>::locate(*p.quintic, n, s, curve, at, arena);
-  return at;
-}
-
-template <class T>
-QuinticGate<T> quintic_gate(const RepinitParams<T>& p, const T* sw, const int* combination) {
-  return {p.gate_rows, combination, p.gate_switch ? sw : nullptr};
-}
-
-/// M (4, ngp) as in `moments`.
-template <class T, class Isa>
-void quintic_moments(const RepinitParams<T>& p, int n, int m, T* M, const T* R, const QuinticArguments<T>& at, const QuinticGate<T>& gate,
-                     const RepinitPad<T>& pad) {
-  for (long c = 0; c < 4L * padded<T>(p.ng); ++c) M[c] = T(0);
-  Quintic<T, Isa>::moments(*p.quintic, n, 4, M, R, m, at, gate);
-  finish_moments(p, M, pad);
-}
-
-/// dR (4, m) +=, dsw (m) +=, given dD (ng*axis).
-template <class T, class Isa>
-void quintic_backward(const RepinitParams<T>& p, int n, int m, T* dR, T* dsw, const T* dD, const T* R, const T* sw, const int* combination,
-                      const RepinitPad<T>& pad, Arena& arena) {
-  const int ngp = padded<T>(p.ng);
-  T* M = arena.take<T>(4L * ngp);
-  T* dM = arena.take<T>(4L * ngp);
-  T* dr = arena.take<T>(4L * m);
-  T* ds = arena.take<T>(n);
-  T* from_gate = arena.take<T>(n);
-  const QuinticArguments<T> at = located<T, Isa>(p, n, R, combination, arena);
-  const QuinticGate<T> gate = quintic_gate(p, sw, combination);
-  quintic_moments<T, Isa>(p, n, m, M, R, at, gate, pad);
-  gram_backward(p, dM, dD, M);
-  for (long c = 0; c < 4L * ngp; ++c) dM[c] *= p.inv_nsel;
-  Quintic<T, Isa>::moments_backward(*p.quintic, n, 4, dr, ds, from_gate, dM, R, m, at, gate);
-  for (int e = 0; e < n; ++e) {
-    for (int x = 0; x < 4; ++x) dR[x * m + e] += dr[x * m + e];
-    dR[e] += ds[e];
-    if (p.gate != nullptr && p.gate_switch) dsw[e] += from_gate[e];
-  }
+template <Gate kind, class T>
+void moments_backward(const RepinitParams<Real<T>>& p, int m, const EdgeGradients<T>& out, const T* dM, const T* R, const T* sw,
+                      const int* combination, const T* net) {
+  if (out.dR != nullptr || out.dsw != nullptr)
+    moments_backward<kind, true, T>(p, m, out, dM, R, sw, combination, net);
+  else
+    moments_backward<kind, false, T>(p, m, out, dM, R, sw, combination, net);
 }
 
 }  // namespace
 
 template <class T, class Isa>
-void Repinit<T, Isa>::embed(const RepinitParams<T>& p, int m, T** G, const T* s, const T* sw, const int* combination, Arena& arena) {
+void Repinit<T, Isa>::embed(const RepinitParams<Real<T>>& p, int m, T** G, const T* s, const T* sw, const int* combination, Arena& arena) {
   EmbeddingTape<T> tape;
   EmbeddingNetOp<T, Isa>::layout(p.net, m, false, arena, tape);
   *G = tape.y[p.net.nlayers - 1];
-  if (p.quintic != nullptr)
-    Quintic<T, Isa>::values(*p.quintic, p.ng, m, *G, located<T, Isa>(p, m, s, combination, arena));
-  else
-    EmbeddingNetOp<T, Isa>::forward(p.net, m, tape, false, s, combination);
-  if (p.gate != nullptr) apply_gate(p, m, *G, *G, sw, combination);
+  bool polynomials = false;
+  if constexpr (!is_dual<T>) {
+    polynomials = p.quintic != nullptr;
+    if (polynomials) RepinitTables<T, Isa>::values(p, m, *G, s, combination, arena);
+  }
+  if (!polynomials) EmbeddingNetOp<T, Isa>::forward(p.net, m, tape, false, s, combination);
+  if (p.gate != nullptr) apply_gate<T>(p, m, *G, *G, sw, combination);
 }
 
 template <class T, class Isa>
-void Repinit<T, Isa>::forward(const RepinitParams<T>& p, int n, int m, T* D, T* M, const T* R, const T* sw, const int* combination,
-                              const RepinitPad<T>& pad, Arena& arena) {
+void Repinit<T, Isa>::forward(const RepinitParams<Real<T>>& p, int n, int m, T* D, T* M, const T* R, const T* sw, const int* combination,
+                              const RepinitPad<Real<T>>& pad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
-  SeriesGroups<T> groups;
-  if (p.quintic != nullptr) {
-    quintic_moments<T, Isa>(p, n, m, M, R, located<T, Isa>(p, n, R, combination, arena), quintic_gate(p, sw, combination), pad);
-  } else if (tabulated<T, Isa>(p, n, R, combination, groups, arena)) {
-    T* f = arena.take<T>(8L * groups.npositions);
-    gather(p, m, f, R, sw, groups);
-    tabulated_moments<T, Isa>(p, M, f, groups, pad, arena);
-  } else {
+  bool tabulated = false;
+  if constexpr (!is_dual<T>) {
+    RepinitTabulated<T> tape;
+    tabulated = RepinitTables<T, Isa>::moments(p, n, m, M, tape, R, sw, combination, pad, arena);
+  }
+  if (!tabulated) {
     T* G = nullptr;
     embed(p, m, &G, R, sw, combination, arena);
     moments(p, m, M, R, G, pad);
@@ -281,75 +226,46 @@ void Repinit<T, Isa>::forward(const RepinitParams<T>& p, int n, int m, T* D, T* 
 }
 
 template <class T, class Isa>
-void Repinit<T, Isa>::backward(const RepinitParams<T>& p, int n, int m, T* dR, T* dsw, const T* dD, const T* R, const T* sw,
-                               const int* combination, const RepinitPad<T>& pad, Arena& arena) {
+void Repinit<T, Isa>::backward(const RepinitParams<Real<T>>& p, int n, int m, T* dR, T* dsw, const RepinitGradient<Real<T>>* g, const T* dD,
+                               const T* R, const T* sw, const int* combination, const RepinitPad<Real<T>>& pad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
-  if (p.quintic != nullptr) {
-    quintic_backward<T, Isa>(p, n, m, dR, dsw, dD, R, sw, combination, pad, arena);
-    arena.release(mark);
-    return;
-  }
   const int ngp = padded<T>(p.ng);
   T* M = arena.take<T>(4L * ngp);
   T* dM = arena.take<T>(4L * ngp);
-  SeriesGroups<T> groups;
-  if (tabulated<T, Isa>(p, n, R, combination, groups, arena)) {
-    T* f = arena.take<T>(8L * groups.npositions);
-    gather(p, m, f, R, sw, groups);
-    tabulated_moments<T, Isa>(p, M, f, groups, pad, arena);
-    gram_backward(p, dM, dD, M);
-    tabulated_backward<T, Isa>(p, m, dR, dsw, dM, f, sw, groups, arena);
-    arena.release(mark);
-    return;
+  if constexpr (!is_dual<T>) {
+    RepinitTabulated<T> tape;
+    if (RepinitTables<T, Isa>::moments(p, n, m, M, tape, R, sw, combination, pad, arena)) {
+      gram_backward(p, dM, dD, M);
+      RepinitTables<T, Isa>::backward(p, n, m, dR, dsw, dM, tape, R, sw, combination, arena);
+      arena.release(mark);
+      return;
+    }
   }
   EmbeddingTape<T> tape;
   EmbeddingNetOp<T, Isa>::layout(p.net, m, true, arena, tape);
-  T* dG = arena.take<T>(static_cast<long>(p.ng) * m);
-  T* gated = p.gate != nullptr ? arena.take<T>(static_cast<long>(p.ng) * m) : nullptr;
-  T* ds = arena.take<T>(m);
+  const long size = static_cast<long>(p.ng) * m;
+  T* dnet = arena.take<T>(size);
+  T* gated = p.gate != nullptr ? arena.take<T>(size) : nullptr;
+  T* ds = dR != nullptr ? arena.take<T>(m) : nullptr;
   EmbeddingNetOp<T, Isa>::forward(p.net, m, tape, true, R, combination);
   const T* net = tape.y[p.net.nlayers - 1];
-  const T* G = net;
-  if (p.gate != nullptr) {
-    apply_gate(p, m, gated, net, sw, combination);
-    G = gated;
-  }
-  moments(p, m, M, R, G, pad);
+  if (gated != nullptr) apply_gate<T>(p, m, gated, net, sw, combination);
+  moments(p, m, M, R, gated != nullptr ? gated : net, pad);
   gram_backward(p, dM, dD, M);
-  for (int e = 0; e < m; e += width<T>) {
-    Vec<T> r[4], acc[4] = {};
-    for (int x = 0; x < 4; ++x) r[x] = load<T>(R + x * m + e) * p.inv_nsel;
-    for (int c = 0; c < p.ng; ++c) {
-      const long k = static_cast<long>(c) * m + e;
-      const Vec<T> g = load<T>(G + k);
-      Vec<T> dg{};
-      for (int x = 0; x < 4; ++x) {
-        const T w = dM[x * ngp + c];
-        dg += r[x] * w;
-        acc[x] += g * w;
-      }
-      store<T>(dG + k, dg);
-    }
-    for (int x = 0; x < 4; ++x) store<T>(dR + x * m + e, load<T>(dR + x * m + e) + acc[x] * p.inv_nsel);
-  }
-  if (p.gate != nullptr) {
-    for (int c = 0; c < p.ng; ++c)
-      for (int e = 0; e < m; ++e) {
-        const long k = static_cast<long>(c) * m + e;
-        const T g = p.gate[static_cast<long>(combination[e]) * p.ng + c];
-        if (p.gate_switch) {
-          dsw[e] += dG[k] * net[k] * g;
-          dG[k] *= T(1) + g * sw[e];
-        } else {
-          dG[k] *= T(1) + g;
-        }
-      }
-  }
-  EmbeddingNetOp<T, Isa>::backward(p.net, m, ds, nullptr, dG, tape, R, combination, arena);
-  for (int e = 0; e < m; ++e) dR[e] += ds[e];
+  if (g != nullptr && g->pad_G != nullptr && pad.G != nullptr) pad_gradient(p, g->pad_G, dM, pad);
+  const EdgeGradients<T> out{dnet, dR, dsw, g != nullptr ? g->gate : nullptr};
+  if (p.gate == nullptr)
+    moments_backward<Gate::none, T>(p, m, out, dM, R, sw, combination, net);
+  else if (p.gate_switch)
+    moments_backward<Gate::smooth, T>(p, m, out, dM, R, sw, combination, net);
+  else
+    moments_backward<Gate::types, T>(p, m, out, dM, R, sw, combination, net);
+  EmbeddingNetOp<T, Isa>::backward(p.net, m, ds, g != nullptr ? &g->net : nullptr, dnet, tape, R, combination, arena);
+  for (int e = 0; ds != nullptr && e < m; ++e) dR[e] += ds[e];
   arena.release(mark);
 }
 
 DPA2_INSTANTIATE(Repinit)
+DPA2_INSTANTIATE_DUAL(Repinit)
 
 }  // namespace dpa2

@@ -1,7 +1,8 @@
 #include "cpu/three_body.hpp"
 
-#include "cpu/linear.hpp"
 #include "cpu/simd.hpp"
+#include "cpu/three_body_tables.hpp"
+#include "cpu/type_rows.hpp"
 
 namespace dpa2 {
 
@@ -14,58 +15,38 @@ using simd::width;
 
 namespace {
 
-constexpr int chunk = 256;  // pairs that are evaluated together: the net's activations of a chunk stay in L1/L2
-
-/// A chunk of pairs, on the lanes; the pad neighbour has index n.
-template <class T>
-struct Pairs {
-  int count;
-  int *j, *k, *combination;
-  T *e, *weight, *ss;  // v_j . v_k, multiplicity of the pair, sw_j sw_k
-};
-
+/// Runs of pairs are written in whole vectors, the last one beyond its end.
 template <class T>
 Pairs<T> take_pairs(Arena& arena) {
-  return {0,
-          arena.take<int>(chunk),
-          arena.take<int>(chunk),
-          arena.take<int>(chunk),
-          arena.take<T>(chunk),
-          arena.take<T>(chunk),
-          arena.take<T>(chunk)};
-}
-
-/// Whether every pair of a centre lies within the series: |v_j . v_k| is at most the square of the longest vector.
-template <class T>
-bool within_series(const ThreeBodyParams<T>& p, int n, int m, const T* v, const ThreeBodyPad<T>& pad) {
-  if (p.table == nullptr || p.quintic != nullptr) return false;
-  T longest = 0;
-  bool number = true;
-  for (int j = 0; j < n; ++j) {
-    const T square = v[j] * v[j] + v[m + j] * v[m + j] + v[2 * m + j] * v[2 * m + j];
-    longest = square > longest ? square : longest;
-    number = number && square >= T(0);
-  }
-  const T square = pad.v[0] * pad.v[0] + pad.v[1] * pad.v[1] + pad.v[2] * pad.v[2];
-  if (pad.multiplicity != T(0) && square > longest) longest = square;
-  const double most = static_cast<double>(longest) * (1.0 + 1e-5);  // beyond what the products round
-  return number && most < p.table->hi && -most >= p.table->lo;
+  constexpr int n = Pairs<T>::most + simd::pad<T>;
+  return {0, arena.take<int>(n), arena.take<int>(n), arena.take<int>(n), arena.take<T>(n), arena.take<T>(n), arena.take<Real<T>>(n)};
 }
 
 /// Walks over all pairs and calls `run` on every full chunk; lanes beyond the last pair have weight 0. Where the two orders of the
 /// types are `alike`, a pair is listed once, with the smaller type first.
 template <class T, class Run>
-void for_chunks(const ThreeBodyParams<T>& p, bool alike, int n, int m, const T* v, const T* sw, const int* types,
-                const ThreeBodyPad<T>& pad, Pairs<T>& pairs, Run run) {
-  const int last = pad.multiplicity != T(0) ? n : n - 1;
-  const auto add = [&](int j, int k, T weight, int a, int b) {
+void for_chunks(const ThreeBodyParams<Real<T>>& p, bool alike, int n, int m, const T* v, const T* sw, const int* types,
+                const ThreeBodyPad<Real<T>>& pad, Pairs<T>& pairs, [[maybe_unused]] Arena& arena, Run run) {
+  using R = Real<T>;
+  constexpr int chunk = Pairs<T>::most;
+  if constexpr (is_dual<T>) {  // runs are read in whole vectors, the last one beyond its end
+    const int ld = m + simd::pad<T>;
+    T* copy = arena.take<T>(4L * ld);
+    for (int x = 0; x < 4; ++x)
+      for (int i = 0; i < ld; ++i) copy[x * ld + i] = i >= m ? T(0) : x < 3 ? v[x * m + i] : sw[i];
+    v = copy;
+    sw = copy + 3L * ld;
+    m = ld;
+  }
+  const int last = pad.multiplicity != R(0) ? n : n - 1;
+  const auto add = [&](int j, int k, R weight, int a, int b) {
     const int i = pairs.count++;
     pairs.j[i] = j;
     pairs.k[i] = k;
     pairs.weight[i] = weight;
     pairs.combination[i] = a * p.ntypes + b;
     T e = 0;
-    for (int x = 0; x < 3; ++x) e += (j < n ? v[x * m + j] : pad.v[x]) * (k < n ? v[x * m + k] : pad.v[x]);
+    for (int x = 0; x < 3; ++x) e += (j < n ? v[x * m + j] : T(pad.v[x])) * (k < n ? v[x * m + k] : T(pad.v[x]));
     pairs.e[i] = e;
     pairs.ss[i] = j < n && k < n ? sw[j] * sw[k] : T(0);
     if (pairs.count == chunk) {
@@ -80,14 +61,22 @@ void for_chunks(const ThreeBodyParams<T>& p, bool alike, int n, int m, const T* 
     for (int k = j; k < n;) {
       const int at = pairs.count, size = n - k < chunk - at ? n - k : chunk - at;
       const T *x0 = v + k, *x1 = x0 + m, *x2 = x1 + m, *swk = sw + k;
-      T *e = pairs.e + at, *ss = pairs.ss + at, *weight = pairs.weight + at;
+      T *e = pairs.e + at, *ss = pairs.ss + at;
+      R* weight = pairs.weight + at;
       int *js = pairs.j + at, *ks = pairs.k + at, *combination = pairs.combination + at;
+      if constexpr (is_dual<T>) {
+        for (int i = 0; i < size; i += width<T>) {
+          store<T>(e + i, load<T>(x0 + i) * v0 + load<T>(x1 + i) * v1 + load<T>(x2 + i) * v2);
+          store<T>(ss + i, load<T>(swk + i) * swj);
+        }
+      } else {
 #pragma GCC ivdep
-      for (int i = 0; i < size; ++i) {
-        e[i] = v0 * x0[i] + v1 * x1[i] + v2 * x2[i];
-        ss[i] = swj * swk[i];
-        weight[i] = T(2);
+        for (int i = 0; i < size; ++i) {
+          e[i] = v0 * x0[i] + v1 * x1[i] + v2 * x2[i];
+          ss[i] = swj * swk[i];
+        }
       }
+      for (int i = 0; i < size; ++i) weight[i] = R(2);
 #pragma GCC ivdep
       for (int i = 0; i < size; ++i) {
         const int b = types[k + i];
@@ -95,7 +84,7 @@ void for_chunks(const ThreeBodyParams<T>& p, bool alike, int n, int m, const T* 
         ks[i] = k + i;
         combination[i] = a < b ? a * p.ntypes + b : b * p.ntypes + a;
       }
-      if (k == j) weight[0] = T(1);
+      if (k == j) weight[0] = R(1);
       k += size;
       pairs.count += size;
       if (pairs.count < chunk) continue;
@@ -106,18 +95,18 @@ void for_chunks(const ThreeBodyParams<T>& p, bool alike, int n, int m, const T* 
   pairs.count = 0;
   for (int j = 0; j <= last; ++j) {
     const int a = j < n ? types[j] : pad.type;
-    const T wj = j < n ? T(1) : pad.multiplicity;
+    const R wj = j < n ? R(1) : pad.multiplicity;
     if (alike && j < n) {
       add_row(j);
-      if (last == n) add(j, n, T(2) * pad.multiplicity, a < pad.type ? a : pad.type, a < pad.type ? pad.type : a);
+      if (last == n) add(j, n, R(2) * pad.multiplicity, a < pad.type ? a : pad.type, a < pad.type ? pad.type : a);
       continue;
     }
     add(j, j, wj * wj, a, a);
     for (int k = j + 1; k <= last; ++k) {
       const int b = k < n ? types[k] : pad.type;
-      const T w = wj * (k < n ? T(1) : pad.multiplicity);
+      const R w = wj * (k < n ? R(1) : pad.multiplicity);
       if (a == b) {
-        add(j, k, T(2) * w, a, b);
+        add(j, k, R(2) * w, a, b);
       } else {
         add(j, k, w, a, b);
         add(j, k, w, b, a);
@@ -127,130 +116,108 @@ void for_chunks(const ThreeBodyParams<T>& p, bool alike, int n, int m, const T* 
   if (pairs.count == 0) return;
   const int lanes = padded<T>(pairs.count);
   for (int i = pairs.count; i < lanes; ++i) {
-    pairs.e[i] = pairs.weight[i] = pairs.ss[i] = T(0);
+    pairs.e[i] = pairs.ss[i] = T(0);
+    pairs.weight[i] = R(0);
     pairs.combination[i] = 0;
   }
   run(lanes);
 }
 
+/// Q (n3) += sum over the pairs of a chunk of weight e net, given net (n3, lanes).
+template <Gate kind, class T>
+void add_network(const ThreeBodyParams<Real<T>>& p, int lanes, const Pairs<T>& pairs, T* Q, const T* net) {
+  using R = Real<T>;
+  constexpr bool in_order = !is_dual<T> && kind != Gate::none;
+  const int ld = padded<T>(p.n3);
+  for (int c0 = 0; c0 < p.n3; c0 += width<T>) {
+    const int channels = p.n3 - c0 < width<T> ? p.n3 - c0 : width<T>;
+    [[maybe_unused]] Vec<T> sums[width<T>] = {};
+    [[maybe_unused]] T total[width<T>] = {};
+    for (int i = 0; i < lanes; i += width<T>) {
+      [[maybe_unused]] Vec<R> gate[width<T>];
+      if constexpr (kind != Gate::none) gather_rows<R>(gate, p.gate + c0, ld, pairs.combination + i);
+      const Vec<T> e = load<R>(pairs.weight + i) * load<T>(pairs.e + i);
+      [[maybe_unused]] const Vec<T> ss = load<T>(pairs.ss + i);
+      for (int c = 0; c < channels; ++c) {
+        const Vec<T> value = e * load<T>(net + static_cast<long>(c0 + c) * lanes + i);
+        if constexpr (kind == Gate::none) {
+          sums[c] += value;
+        } else {
+          const auto factor = gate_factor<kind, T>(gate[c], ss);
+          if constexpr (in_order)
+            for (int l = 0; l < width<T>; ++l) total[c] += value[l] * factor[l];
+          else
+            sums[c] += value * factor;
+        }
+      }
+    }
+    for (int c = 0; c < channels; ++c) {
+      if constexpr (in_order)
+        Q[c0 + c] += total[c];
+      else
+        Q[c0 + c] += sum<T>(sums[c]);
+    }
+  }
+}
+
+/// What the pairs of a chunk get.
 template <class T>
-DPA2_INLINE T gate_factor(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, int i, int c) {
-  const T g = p.gate[static_cast<long>(pairs.combination[i]) * p.n3 + c];
-  return p.gate_switch ? g * pairs.ss[i] : g;
-}
+struct PairGradients {
+  T* dnet;        ///< (n3, lanes) =
+  T *de, *dss;    ///< (lanes) = without what goes through the network, or both null
+  Real<T>* gate;  ///< (ntypes*ntypes, n3 padded) +=, or null
+};
 
-/// The pairs of a chunk, all of them within the series, in the groups of the table.
-template <class T, class Isa>
-void group(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, SeriesGroups<T>& groups, Arena& arena) {
-  int* curve = arena.take<int>(pairs.count);
-  for (int i = 0; i < pairs.count; ++i) curve[i] = p.net.typed ? pairs.combination[i] : 0;
-  Tabulate<T, Isa>::group(*p.table, pairs.count, pairs.e, curve, pairs.combination, p.ntypes * p.ntypes, groups, arena);
-}
-
-/// Q (n3) += sum of the pairs: per group, B (2, K) = sum of weight e (times ss for the gate) T_k, then one product with the series.
-template <class T, class Isa>
-void add_tabulated(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* Q, const SeriesGroups<T>& groups, Arena& arena) {
-  const Arena::Mark mark = arena.mark();
-  constexpr int K = series_terms<T>;
-  const int nc = p.table->nc, rows = p.gate != nullptr ? 2 : 1, np = groups.npositions;
-  T* f = arena.take<T>(2L * np);
-  T* B = arena.take<T>(2L * K);
-  T* Y = arena.take<T>(2L * nc);
-  for (int q = 0; q < np; ++q) {
-    const int i = groups.order[q];
-    f[q] = i >= 0 ? pairs.weight[i] * pairs.e[i] : T(0);
-    f[np + q] = i >= 0 && p.gate_switch ? f[q] * pairs.ss[i] : f[q];
+/// Given dQ (n3) and net (n3, lanes).
+template <Gate kind, bool positions, class T>
+void network_backward(const ThreeBodyParams<Real<T>>& p, int lanes, const Pairs<T>& pairs, const PairGradients<T>& out, const T* dQ,
+                      const T* net) {
+  using R = Real<T>;
+  const int ld = padded<T>(p.n3);
+  for (int i = 0; i < lanes; i += width<T>) {
+    const Vec<R> weight = load<R>(pairs.weight + i);
+    const Vec<T> e = load<T>(pairs.e + i), ss = load<T>(pairs.ss + i);
+    [[maybe_unused]] Vec<T> de{}, dss{};
+    for (int c0 = 0; c0 < p.n3; c0 += width<T>) {
+      const int channels = p.n3 - c0 < width<T> ? p.n3 - c0 : width<T>;
+      [[maybe_unused]] Vec<R> gate[width<T>], dgate[width<T>] = {};
+      if constexpr (kind != Gate::none) gather_rows<R>(gate, p.gate + c0, ld, pairs.combination + i);
+      for (int c = 0; c < channels; ++c) {
+        const long at = static_cast<long>(c0 + c) * lanes + i;
+        const Vec<T> g = splat<T>(dQ[c0 + c] * p.inv_nsel_squared) * weight, value = load<T>(net + at);
+        if constexpr (kind == Gate::none) {
+          if constexpr (positions) de += g * value;
+          store<T>(out.dnet + at, g * e);
+        } else {
+          const auto factor = gate_factor<kind, T>(gate[c], ss);
+          if constexpr (positions) de += g * value * factor;
+          const Vec<T> ge = g * e;
+          store<T>(out.dnet + at, ge * factor);
+          if constexpr (kind == Gate::smooth) {
+            if constexpr (positions) dss += ge * value * gate[c];
+            dgate[c] = simd::gradient_of<T>(ge * value * ss);
+          } else {
+            dgate[c] = simd::gradient_of<T>(ge * value);
+          }
+        }
+      }
+      if constexpr (kind != Gate::none)
+        if (out.gate != nullptr) add_to_rows<R>(out.gate + c0, ld, pairs.combination + i, dgate);
+    }
+    if constexpr (positions) {
+      store<T>(out.de + i, de);
+      store<T>(out.dss + i, dss);
+    }
   }
-  for (int g = 0; g < groups.ngroups; ++g) {
-    Tabulate<T, Isa>::sums(groups, g, rows, B, f, np);
-    Linear<T, Isa>::run(rows, nc, K, Y, nc, B, K, 1, p.table->a + static_cast<long>(groups.interval[g]) * K * nc, nc, simd::pad<T>, nullptr,
-                        false);
-    const T* gate = p.gate != nullptr ? p.gate + static_cast<long>(groups.key[g]) * p.n3 : nullptr;
-    for (int c = 0; c < p.n3; ++c) Q[c] += gate != nullptr ? Y[c] + gate[c] * Y[nc + c] : Y[c];
-  }
-  arena.release(mark);
 }
 
-/// de (total derivative with respect to e) and dss of every pair, given dQ (n3): with the channels contracted first, a group is
-/// one scalar series (two with a gate).
-template <class T, class Isa>
-void tabulated_backward(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* de, T* dss, const T* dQ, const SeriesGroups<T>& groups,
-                        Arena& arena) {
-  const Arena::Mark mark = arena.mark();
-  constexpr int K = series_terms<T>;
-  const int nc = p.table->nc, rows = p.gate != nullptr ? 2 : 1, np = groups.npositions;
-  T* dY = arena.take<T>(2L * nc);
-  T* b = arena.take<T>(2L * K);
-  T* v = arena.take<T>(2L * np);
-  T* dv = arena.take<T>(2L * np);
-  for (int c = 0; c < 2 * nc; ++c) dY[c] = c < p.n3 ? dQ[c] * p.inv_nsel_squared : T(0);
-  for (int g = 0; g < groups.ngroups; ++g) {
-    if (p.gate != nullptr)
-      for (int c = 0; c < p.n3; ++c) dY[nc + c] = dY[c] * p.gate[static_cast<long>(groups.key[g]) * p.n3 + c];
-    Linear<T, Isa>::run(rows, K, nc, b, K, dY, nc, 1, p.table->at + static_cast<long>(groups.interval[g]) * K * nc, K, simd::pad<T>,
-                        nullptr, false);
-    Tabulate<T, Isa>::values(*p.table, groups, g, rows, v, dv, np, b);
-  }
-  for (int q = 0; q < np; ++q) {
-    const int i = groups.order[q];
-    if (i < 0) continue;
-    const T w = pairs.weight[i], e = pairs.e[i];
-    de[i] = w * (v[q] + e * dv[q]);
-    dss[i] = T(0);
-    if (p.gate == nullptr) continue;
-    const T factor = p.gate_switch ? pairs.ss[i] : T(1);
-    de[i] += w * factor * (v[np + q] + e * dv[np + q]);
-    if (p.gate_switch) dss[i] = w * e * v[np + q];
-  }
-  arena.release(mark);
-}
-
-/// The pairs of a chunk in the table of a compressed model: r (count) = weight e, and where they lie.
-template <class T, class Isa>
-QuinticArguments<T> located(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* r, Arena& arena) {
-  int* curve = arena.take<int>(pairs.count);
-  for (int i = 0; i < pairs.count; ++i) {
-    curve[i] = p.net.typed ? pairs.combination[i] : 0;
-    r[i] = pairs.weight[i] * pairs.e[i];
-  }
-  QuinticArguments<T> at;
-  Quintic<T, Isa>::locate(*p.quintic, pairs.count, pairs.e, curve, at, arena);
-  return at;
-}
-
-template <class T>
-QuinticGate<T> quintic_gate(const ThreeBodyParams<T>& p, const Pairs<T>& pairs) {
-  return {p.gate_rows, pairs.combination, p.gate_switch ? pairs.ss : nullptr};
-}
-
-/// Q (n3) += sum of the pairs.
-template <class T, class Isa>
-void add_quintic(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* Q, Arena& arena) {
-  const Arena::Mark mark = arena.mark();
-  T* Y = arena.take<T>(p.quintic->nc);
-  T* r = arena.take<T>(pairs.count);
-  for (int c = 0; c < p.quintic->nc; ++c) Y[c] = T(0);
-  const QuinticArguments<T> at = located<T, Isa>(p, pairs, r, arena);
-  Quintic<T, Isa>::moments(*p.quintic, pairs.count, 1, Y, r, pairs.count, at, quintic_gate(p, pairs));
-  for (int c = 0; c < p.n3; ++c) Q[c] += Y[c];
-  arena.release(mark);
-}
-
-/// de (total derivative with respect to e) and dss of every pair, given dQ (n3).
-template <class T, class Isa>
-void quintic_backward(const ThreeBodyParams<T>& p, const Pairs<T>& pairs, T* de, T* dss, const T* dQ, Arena& arena) {
-  const Arena::Mark mark = arena.mark();
-  T* dY = arena.take<T>(p.quintic->nc);
-  T* r = arena.take<T>(pairs.count);
-  T* dr = arena.take<T>(pairs.count);
-  for (int c = 0; c < p.quintic->nc; ++c) dY[c] = c < p.n3 ? dQ[c] * p.inv_nsel_squared : T(0);
-  const QuinticArguments<T> at = located<T, Isa>(p, pairs, r, arena);
-  Quintic<T, Isa>::moments_backward(*p.quintic, pairs.count, 1, dr, de, dss, dY, r, pairs.count, at, quintic_gate(p, pairs));
-  for (int i = 0; i < pairs.count; ++i) {
-    de[i] += pairs.weight[i] * dr[i];
-    if (p.gate == nullptr || !p.gate_switch) dss[i] = T(0);
-  }
-  arena.release(mark);
+template <Gate kind, class T>
+void network_backward(const ThreeBodyParams<Real<T>>& p, int lanes, const Pairs<T>& pairs, const PairGradients<T>& out, const T* dQ,
+                      const T* net) {
+  if (out.de != nullptr)
+    network_backward<kind, true, T>(p, lanes, pairs, out, dQ, net);
+  else
+    network_backward<kind, false, T>(p, lanes, pairs, out, dQ, net);
 }
 
 /// The pairs of j with `run` neighbours from k on, whole vectors of them.
@@ -274,7 +241,7 @@ void scatter_run(int run, int j, int k, int m, T* dv, T* dsw, const T* de, const
 /// Adds the gradients of the pairs' products and switches to those of the neighbours.
 template <class T>
 void scatter_pairs(const Pairs<T>& pairs, int n, int m, T* dv, T* dsw, const T* de, const T* dss, const T* v, const T* sw,
-                   const ThreeBodyPad<T>& pad) {
+                   const ThreeBodyPad<Real<T>>& pad) {
   for (int i = 0, run = 0; i < pairs.count; i += run) {
     const int j = pairs.j[i], k = pairs.k[i];
     run = 1;
@@ -286,8 +253,8 @@ void scatter_pairs(const Pairs<T>& pairs, int n, int m, T* dv, T* dsw, const T* 
     }
     run = 1;
     for (int x = 0; x < 3; ++x) {
-      const T vj = j < n ? v[x * m + j] : pad.v[x];
-      const T vk = k < n ? v[x * m + k] : pad.v[x];
+      const T vj = j < n ? v[x * m + j] : T(pad.v[x]);
+      const T vk = k < n ? v[x * m + k] : T(pad.v[x]);
       if (j < n) dv[x * m + j] += de[i] * vk;
       if (k < n) dv[x * m + k] += de[i] * vj;
     }
@@ -298,93 +265,85 @@ void scatter_pairs(const Pairs<T>& pairs, int n, int m, T* dv, T* dsw, const T* 
   }
 }
 
+/// How the pairs of a centre are evaluated: by the series or the polynomials, or by the network; `alike` as in for_chunks.
+struct Path {
+  bool tabulated, alike;
+};
+
+template <class T, class Isa>
+Path path(const ThreeBodyParams<Real<T>>& p, [[maybe_unused]] int n, [[maybe_unused]] int m, [[maybe_unused]] const T* v,
+          [[maybe_unused]] const ThreeBodyPad<Real<T>>& pad) {
+  bool series = false;
+  if constexpr (!is_dual<T>) series = ThreeBodyTables<T, Isa>::within_series(p, n, m, v, pad);
+  return {series || p.quintic != nullptr, series || p.gate != nullptr};
+}
+
 }  // namespace
 
 template <class T, class Isa>
-void ThreeBody<T, Isa>::forward(const ThreeBodyParams<T>& p, int n, int m, T* Q, const T* v, const T* sw, const int* types,
-                                const ThreeBodyPad<T>& pad, Arena& arena) {
+void ThreeBody<T, Isa>::forward(const ThreeBodyParams<Real<T>>& p, int n, int m, T* Q, const T* v, const T* sw, const int* types,
+                                const ThreeBodyPad<Real<T>>& pad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   Pairs<T> pairs = take_pairs<T>(arena);
   EmbeddingTape<T> tape;
-  EmbeddingNetOp<T, Isa>::layout(p.net, chunk, false, arena, tape);
+  EmbeddingNetOp<T, Isa>::layout(p.net, Pairs<T>::most, false, arena, tape);
   for (int c = 0; c < p.n3; ++c) Q[c] = T(0);
-  const bool series = within_series(p, n, m, v, pad);
-  for_chunks(p, series || p.gate != nullptr, n, m, v, sw, types, pad, pairs, [&](int lanes) {
-    const Arena::Mark chunk_mark = arena.mark();
-    if (p.quintic != nullptr) {
-      add_quintic<T, Isa>(p, pairs, Q, arena);
-      return;
-    }
-    if (series) {
-      SeriesGroups<T> groups;
-      group<T, Isa>(p, pairs, groups, arena);
-      add_tabulated<T, Isa>(p, pairs, Q, groups, arena);
-      arena.release(chunk_mark);
-      return;
+  const Path by = path<T, Isa>(p, n, m, v, pad);
+  for_chunks(p, by.alike, n, m, v, sw, types, pad, pairs, arena, [&](int lanes) {
+    if constexpr (!is_dual<T>) {
+      if (by.tabulated) return ThreeBodyTables<T, Isa>::add(p, pairs, Q, arena);
     }
     EmbeddingNetOp<T, Isa>::forward(p.net, lanes, tape, false, pairs.e, pairs.combination);
     const T* net = tape.y[p.net.nlayers - 1];
-    for (int c = 0; c < p.n3; ++c) {
-      const T* row = net + static_cast<long>(c) * lanes;
-      T acc = 0;
-      if (p.gate != nullptr) {
-        for (int i = 0; i < lanes; ++i) acc += pairs.weight[i] * pairs.e[i] * row[i] * (T(1) + gate_factor(p, pairs, i, c));
-      } else {
-        Vec<T> sums{};
-        for (int i = 0; i < lanes; i += width<T>) sums += load<T>(pairs.weight + i) * load<T>(pairs.e + i) * load<T>(row + i);
-        acc = sum<T>(sums);
-      }
-      Q[c] += acc;
-    }
+    if (p.gate == nullptr)
+      add_network<Gate::none, T>(p, lanes, pairs, Q, net);
+    else if (p.gate_switch)
+      add_network<Gate::smooth, T>(p, lanes, pairs, Q, net);
+    else
+      add_network<Gate::types, T>(p, lanes, pairs, Q, net);
   });
   for (int c = 0; c < p.n3; ++c) Q[c] *= p.inv_nsel_squared;
   arena.release(mark);
 }
 
 template <class T, class Isa>
-void ThreeBody<T, Isa>::backward(const ThreeBodyParams<T>& p, int n, int m, T* dv, T* dsw, const T* dQ, const T* v, const T* sw,
-                                 const int* types, const ThreeBodyPad<T>& pad, Arena& arena) {
+void ThreeBody<T, Isa>::backward(const ThreeBodyParams<Real<T>>& p, int n, int m, T* dv, T* dsw, const ThreeBodyGradient<Real<T>>* g,
+                                 const T* dQ, const T* v, const T* sw, const int* types, const ThreeBodyPad<Real<T>>& pad, Arena& arena) {
+  constexpr int most = Pairs<T>::most;
   const Arena::Mark mark = arena.mark();
   Pairs<T> pairs = take_pairs<T>(arena);
-  T* de = arena.take<T>(chunk);
-  T* ds = arena.take<T>(chunk);
-  T* dss = arena.take<T>(chunk);
-  T* dnet = arena.take<T>(static_cast<long>(p.n3) * chunk);
+  const bool positions = dv != nullptr || dsw != nullptr;
+  if (positions && (dv == nullptr || dsw == nullptr)) {  // the other one is made and thrown away
+    T* unwanted = arena.take<T>(3L * m);
+    for (int i = 0; i < 3 * m; ++i) unwanted[i] = T(0);
+    (dv == nullptr ? dv : dsw) = unwanted;
+  }
+  T* de = positions ? arena.take<T>(most) : nullptr;
+  T* ds = positions ? arena.take<T>(most) : nullptr;
+  T* dss = positions ? arena.take<T>(most) : nullptr;
+  T* dnet = arena.take<T>(static_cast<long>(p.n3) * most);
   EmbeddingTape<T> tape;
-  EmbeddingNetOp<T, Isa>::layout(p.net, chunk, true, arena, tape);
-  const bool series = within_series(p, n, m, v, pad);
-  for_chunks(p, series || p.gate != nullptr, n, m, v, sw, types, pad, pairs, [&](int lanes) {
-    const Arena::Mark chunk_mark = arena.mark();
-    if (p.quintic != nullptr) {
-      quintic_backward<T, Isa>(p, pairs, de, dss, dQ, arena);
-      scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
-      return;
-    }
-    if (series) {
-      SeriesGroups<T> groups;
-      group<T, Isa>(p, pairs, groups, arena);
-      tabulated_backward<T, Isa>(p, pairs, de, dss, dQ, groups, arena);
-      scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
-      arena.release(chunk_mark);
-      return;
+  EmbeddingNetOp<T, Isa>::layout(p.net, most, true, arena, tape);
+  const PairGradients<T> out{dnet, de, dss, g != nullptr ? g->gate : nullptr};
+  const Path by = path<T, Isa>(p, n, m, v, pad);
+  for_chunks(p, by.alike, n, m, v, sw, types, pad, pairs, arena, [&](int lanes) {
+    if constexpr (!is_dual<T>) {
+      if (by.tabulated) {
+        ThreeBodyTables<T, Isa>::backward(p, pairs, de, dss, dQ, arena);
+        scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
+        return;
+      }
     }
     EmbeddingNetOp<T, Isa>::forward(p.net, lanes, tape, true, pairs.e, pairs.combination);
     const T* net = tape.y[p.net.nlayers - 1];
-    for (int i = 0; i < lanes; ++i) de[i] = dss[i] = T(0);
-    for (int c = 0; c < p.n3; ++c) {
-      const T dq = dQ[c] * p.inv_nsel_squared;
-      const T* row = net + static_cast<long>(c) * lanes;
-      T* drow = dnet + static_cast<long>(c) * lanes;
-      for (int i = 0; i < lanes; ++i) {
-        const T g = dq * pairs.weight[i];
-        const T factor = p.gate != nullptr ? T(1) + gate_factor(p, pairs, i, c) : T(1);
-        de[i] += g * row[i] * factor;
-        drow[i] = g * pairs.e[i] * factor;
-        if (p.gate != nullptr && p.gate_switch)
-          dss[i] += g * pairs.e[i] * row[i] * p.gate[static_cast<long>(pairs.combination[i]) * p.n3 + c];
-      }
-    }
-    EmbeddingNetOp<T, Isa>::backward(p.net, lanes, ds, nullptr, dnet, tape, pairs.e, pairs.combination, arena);
+    if (p.gate == nullptr)
+      network_backward<Gate::none, T>(p, lanes, pairs, out, dQ, net);
+    else if (p.gate_switch)
+      network_backward<Gate::smooth, T>(p, lanes, pairs, out, dQ, net);
+    else
+      network_backward<Gate::types, T>(p, lanes, pairs, out, dQ, net);
+    EmbeddingNetOp<T, Isa>::backward(p.net, lanes, ds, g != nullptr ? &g->net : nullptr, dnet, tape, pairs.e, pairs.combination, arena);
+    if (!positions) return;
     for (int i = 0; i < pairs.count; ++i) de[i] += ds[i];
     scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
   });
@@ -392,5 +351,6 @@ void ThreeBody<T, Isa>::backward(const ThreeBodyParams<T>& p, int n, int m, T* d
 }
 
 DPA2_INSTANTIATE(ThreeBody)
+DPA2_INSTANTIATE_DUAL(ThreeBody)
 
 }  // namespace dpa2
