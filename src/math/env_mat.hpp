@@ -38,7 +38,7 @@ DPA2_MATH void env_row_backward(const V* d, V r, const Cutoff<T>& cut, const V* 
   const V along = dE[1] * d[0] + dE[2] * d[1] + dE[3] * d[2];
   const V total = dsw_bar + dE[0] * inv_q + along * inv_q2;
   const V dr = total * slope - sw * inv_q2 * (dE[0] + T(2) * along * inv_q);
-  const V inv_r = T(1) / choose(r > zero, r, zero + T(1));
+  const V inv_r = choose(r > zero, T(1) / r, zero);
   const V f = sw * inv_q2;
   const V g = dr * inv_r;
   for (int x = 0; x < 3; ++x) gamma[x] += dE[1 + x] * f + g * d[x];

@@ -24,7 +24,7 @@ struct EnvMat {
         v[k] = x[0][at(static_cast<long>(k) * n + e)];
         rr += v[k] * v[k];
       }
-      const S r = std::sqrt(rr), q = r + protection;
+      const S r = sqrt(rr), q = r + protection;
       S u = (r - rs) / (rc - rs);
       if (real(u) < 0) u = 0;
       if (real(u) > 1) u = 1;
@@ -37,35 +37,36 @@ struct EnvMat {
   }
   template <class T>
   struct Arrays {
-    Arrays(const EnvMat& op, const Blocks& x, int m)
+    Arrays(const EnvMat& op, const BlocksOf<T>& x, int m)
         : d(x[0], 3, op.n, m, 0),
           r(m, T(1)),
           mean(op.mean),
           inv_std(4L),
-          cut{static_cast<T>(op.rs), static_cast<T>(1.0 / (op.rc - op.rs)), static_cast<T>(op.protection)} {
+          cut{static_cast<Real<T>>(op.rs), static_cast<Real<T>>(1.0 / (op.rc - op.rs)), static_cast<Real<T>>(op.protection)} {
       for (int e = 0; e < op.n; ++e) {
-        double rr = 0;
+        Wide<T> rr = 0;
         for (int k = 0; k < 3; ++k) rr += x[0][at(static_cast<long>(k) * op.n + e)] * x[0][at(static_cast<long>(k) * op.n + e)];
-        r(e) = static_cast<T>(std::sqrt(rr));
+        r(e) = number<T>(dpa2::math::sqrt_of(rr));
       }
-      for (int k = 0; k < 4; ++k) inv_std(k) = static_cast<T>(1.0 / op.std[at(k)]);
+      for (int k = 0; k < 4; ++k) inv_std(k) = static_cast<Real<T>>(1.0 / op.std[at(k)]);
     }
     Lanes<T> d;
-    Guarded<T> r, mean, inv_std;
-    dpa2::math::Cutoff<T> cut;
+    Guarded<T> r;
+    Guarded<Real<T>> mean, inv_std;
+    dpa2::math::Cutoff<Real<T>> cut;
   };
   template <class T>
-  Blocks forward(const Kernels<T>& k, const Blocks& x) const {
+  BlocksOf<T> forward(const Kernels<T>& k, const BlocksOf<T>& x) const {
     const int m = padded<T>(n);
     Arrays<T> a(*this, x, m);
     Guarded<T> R(4L * m), sw(m);
     k.env_mat(n, m, R, sw, a.d, a.r, a.cut, a.mean, a.inv_std);
     for (int e = n; e < m; ++e)
-      for (int c = 0; c < 4; ++c) CHECK(R(static_cast<long>(c) * m + e) == T(0) && sw(e) == T(0));
+      for (int c = 0; c < 4; ++c) CHECK(equal(R(static_cast<long>(c) * m + e), T(0)) && equal(sw(e), T(0)));
     return {R.rows(4, n, m), sw.values(n)};
   }
   template <class T>
-  Blocks backward(const Kernels<T>& k, const Blocks& x, const Blocks& dy) const {
+  BlocksOf<T> backward(const Kernels<T>& k, const BlocksOf<T>& x, const BlocksOf<T>& dy) const {
     const int m = padded<T>(n);
     Arrays<T> a(*this, x, m);
     Lanes<T> dR(dy[0], 4, n, m, garbage), dsw(dy[1], 1, n, m, garbage);

@@ -26,9 +26,10 @@ struct Places {
     return s;
   }
   /// Rows of width w, brought back from where they went.
-  Vector collect(const Vector& placed, long w) const {
+  template <class N>
+  std::vector<N> collect(const std::vector<N>& placed, long w) const {
     if (!indexed()) return placed;
-    Vector v;
+    std::vector<N> v;
     for (const int p : place) v.insert(v.end(), placed.begin() + p * w, placed.begin() + (p + 1) * w);
     return v;
   }
@@ -56,7 +57,7 @@ struct Symmetrization {
     return gram;
   }
   template <class T>
-  Blocks forward(const Kernels<T>& k, const Blocks& x) const {
+  BlocksOf<T> forward(const Kernels<T>& k, const BlocksOf<T>& x) const {
     const int np = padded<T>(nc);
     const long ld = np + padded<T>(1);  // rows may be part of wider ones
     Guarded<T> F(x[0], 1), C(3L * np), gram(static_cast<long>(axis) * np);
@@ -67,7 +68,7 @@ struct Symmetrization {
     return {gram.rows(axis, nc, np)};
   }
   template <class T>
-  Blocks backward(const Kernels<T>& k, const Blocks& x, const Blocks& dy) const {
+  BlocksOf<T> backward(const Kernels<T>& k, const BlocksOf<T>& x, const BlocksOf<T>& dy) const {
     const int np = padded<T>(nc);
     const long ld = np + padded<T>(1), count = places.rows(n);
     Guarded<T> F(x[0], 1), C(3L * np), dC(3L * np), df(3L * n, static_cast<T>(start_value), 1), dX(count * ld, static_cast<T>(start_value));
@@ -78,7 +79,7 @@ struct Symmetrization {
     k.sym_gram_backward(np, axis, dC, dgram, C);
     k.sym_moments_backward(n, np, df, dX, ld, places.indexed() ? static_cast<int*>(scatter) : nullptr, dC, F, source);
     for (long r = 0; r < count; ++r)
-      for (long c = np; c < ld; ++c) CHECK(dX(r * ld + c) == static_cast<T>(start_value));
+      for (long c = np; c < ld; ++c) CHECK(equal(dX(r * ld + c), static_cast<T>(start_value)));
     return {df.values(-1, start_value), places.collect(dX.rows(count, nc, ld, start_value), nc)};
   }
 };
@@ -89,9 +90,10 @@ struct Conv {
   Vector a, b, s, P;  // (rows, na), (rows, nb), (n), (na, nb)
 
   Blocks inputs() const { return {a, b, s}; }
+  Blocks weights() const { return {P}; }
   template <class S>
-  Values<S> reference(const Values<S>& x) const {
-    const std::vector<S> y = product(x[0], P, a_places.rows(n), na, nb);
+  Values<S> reference(const Values<S>& x, const Values<S>& w) const {
+    const std::vector<S> y = product(x[0], w[0], a_places.rows(n), na, nb);
     Values<S> out{std::vector<S>(at(nb))};
     for (int e = 0; e < n; ++e)
       for (int c = 0; c < nb; ++c) out[0][at(c)] += x[2][at(e)] * y[at(a_places.row(e) * nb + c)] * x[1][at(b_places.row(e) * nb + c)];
@@ -99,7 +101,7 @@ struct Conv {
   }
   template <class T>
   struct Arrays {
-    Arrays(const Conv& op, const Blocks& x)
+    Arrays(const Conv& op, const BlocksOf<T>& x)
         : nap(padded<T>(op.na)),
           nbp(padded<T>(op.nb)),
           arows(op.a_places.rows(op.n)),
@@ -118,12 +120,12 @@ struct Conv {
     long arows, brows;
     Rows<T> a, b;
     Guarded<T> s;
-    Panels<T> P, Pt;
+    Panels<Real<T>> P, Pt;
     Guarded<int> aindex, bindex;
     dpa2::EdgeRows<T> ar, br;
   };
   template <class T>
-  Blocks forward(const Kernels<T>& k, const Blocks& x) const {
+  BlocksOf<T> forward(const Kernels<T>& k, const BlocksOf<T>& x) const {
     Arrays<T> v(*this, x);
     dpa2::Arena arena;
     Guarded<T> out(v.nbp);
@@ -131,16 +133,19 @@ struct Conv {
     return {out.values(nb)};
   }
   template <class T>
-  Blocks backward(const Kernels<T>& k, const Blocks& x, const Blocks& dy) const {
+  BlocksOf<T> backward(const Kernels<T>& k, const BlocksOf<T>& x, const BlocksOf<T>& dy, Blocks* dw = nullptr) const {
+    using R = Real<T>;
     Arrays<T> v(*this, x);
     dpa2::Arena arena;
+    Guarded<R> dP(static_cast<long>(v.nap) * v.nbp, static_cast<R>(start_value));
     Guarded<T> da(v.arows * v.nap, static_cast<T>(start_value)), db(v.brows * v.nbp, static_cast<T>(start_value)),
         ds(n, static_cast<T>(start_value), 1);
     Rows<T> dout(dy[0], 1, nb, v.nbp);
     Guarded<int> ascatter(a_places.scatter()), bscatter(b_places.scatter());
     k.conv_backward(n, da, v.nap, a_places.indexed() ? static_cast<int*>(ascatter) : nullptr, db, v.nbp,
-                    b_places.indexed() ? static_cast<int*>(bscatter) : nullptr, ds, nullptr, dout, v.ar, v.br, v.P.packed, v.Pt.packed, v.s,
-                    arena);
+                    b_places.indexed() ? static_cast<int*>(bscatter) : nullptr, ds, dw != nullptr ? static_cast<R*>(dP) : nullptr, dout,
+                    v.ar, v.br, v.P.packed, v.Pt.packed, v.s, arena);
+    if (dw != nullptr) *dw = {dP.rows(na, nb, v.nbp, start_value)};
     return {a_places.collect(da.rows(v.arows, na, v.nap, start_value), na), b_places.collect(db.rows(v.brows, nb, v.nbp, start_value), nb),
             ds.values(-1, start_value)};
   }
@@ -152,35 +157,40 @@ struct G1G1 {
   Vector g1_i, g1, w, W;
 
   Blocks inputs() const { return {g1_i, g1, w}; }
+  Blocks weights() const { return {W}; }
   template <class S>
-  Values<S> reference(const Values<S>& x) const {
+  Values<S> reference(const Values<S>& x, const Values<S>& v) const {
     std::vector<S> y;
     for (int e = 0; e < n; ++e)
       for (int c = 0; c < n1; ++c) y.push_back(x[2][at(e)] * x[0][at(c)] * x[1][at(places.row(e) * n1 + c)]);
-    return {product(y, W, n, n1, n2)};
+    return {product(y, v[0], n, n1, n2)};
   }
   template <class T>
-  Blocks forward(const Kernels<T>& k, const Blocks& x) const {
+  BlocksOf<T> forward(const Kernels<T>& k, const BlocksOf<T>& x) const {
     const int n1p = padded<T>(n1), n2p = padded<T>(n2);
     dpa2::Arena arena;
     Rows<T> own(x[0], 1, n1, n1p), rows(x[1], places.nall, n1, n1p);
     Guarded<T> sw(x[2], 1), U(static_cast<long>(n) * n2p);
-    Panels<T> matrix(W, n1, n2, n1p, n2p);
+    Panels<Real<T>> matrix(W, n1, n2, n1p, n2p);
     Guarded<int> index(places.j);
     k.g1g1(n, U, own, rows, index, matrix.packed, sw, arena);
     return {U.rows(n, n2, n2p)};
   }
   template <class T>
-  Blocks backward(const Kernels<T>& k, const Blocks& x, const Blocks& dy) const {
+  BlocksOf<T> backward(const Kernels<T>& k, const BlocksOf<T>& x, const BlocksOf<T>& dy, Blocks* dw = nullptr) const {
+    using R = Real<T>;
     const int n1p = padded<T>(n1), n2p = padded<T>(n2);
     dpa2::Arena arena;
     Rows<T> own(x[0], 1, n1, n1p), rows(x[1], places.nall, n1, n1p), dU(dy[0], n, n2, n2p);
-    Guarded<T> sw(x[2], 1), dw(n, static_cast<T>(start_value), 1), down(n1p, static_cast<T>(start_value)),
+    Guarded<T> sw(x[2], 1), dsw(n, static_cast<T>(start_value), 1), down(n1p, static_cast<T>(start_value)),
         drows(static_cast<long>(places.nall) * n1p, static_cast<T>(start_value));
-    Panels<T> matrix(transpose(W, n1, n2), n2, n1, n2p, n1p);
+    Panels<R> matrix(transpose(W, n1, n2), n2, n1, n2p, n1p);
     Guarded<int> index(places.j), scatter(places.scatter());
-    k.g1g1_backward(n, down, drows, scatter, dw, nullptr, dU, own, rows, index, matrix.packed, sw, arena);
-    return {down.values(n1, start_value), places.collect(drows.rows(places.nall, n1, n1p, start_value), n1), dw.values(-1, start_value)};
+    Guarded<R> dW(static_cast<long>(n1p) * n2p, static_cast<R>(start_value));
+    k.g1g1_backward(n, down, drows, scatter, dsw, dw != nullptr ? static_cast<R*>(dW) : nullptr, dU, own, rows, index, matrix.packed, sw,
+                    arena);
+    if (dw != nullptr) *dw = {dW.rows(n1, n2, n2p, start_value)};
+    return {down.values(n1, start_value), places.collect(drows.rows(places.nall, n1, n1p, start_value), n1), dsw.values(-1, start_value)};
   }
 };
 

@@ -11,7 +11,8 @@ namespace operation {
 /// Rows (rows, n) as lanes (rows, m).
 template <class T>
 struct Lanes : Guarded<T> {
-  Lanes(const Vector& v, int rows, int n, int m, double fill) : Guarded<T>(static_cast<long>(rows) * m) {
+  template <class N>
+  Lanes(const std::vector<N>& v, int rows, int n, int m, double fill) : Guarded<T>(static_cast<long>(rows) * m) {
     this->set_rows(v, rows, n, m, fill);
   }
 };

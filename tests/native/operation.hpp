@@ -90,6 +90,15 @@ bool is_nan(const T& x) {
     return std::isnan(x);
 }
 
+/// The same number; of dual ones the same tangent too.
+template <class T>
+bool equal(const T& a, const T& b) {
+  if constexpr (is_dual<T>)
+    return a.v == b.v && a.d == b.d;
+  else
+    return a == b;
+}
+
 /// Random numbers that float32 represents exactly: both precisions then start from the same values.
 class Random {
  public:

@@ -1,5 +1,6 @@
 // The environment matrix and the embedding networks.
 #include "kernels_environment.hpp"
+#include "training.hpp"
 
 namespace {
 
@@ -22,7 +23,9 @@ void test_env_mat(const std::string& level) {
       }
       Bounds bounds;
       bounds.single = 1e-5;  // 1/(rcut - rcut_smth) and the distance are rounded before the switch's fifth power
+      bounds.single_tangent = 5e-5;
       check_operation(op, "env_mat", level, bounds);
+      check_training(op, "env_mat", level, bounds);
     }
   // At r = 0 the derivative of r is taken as zero: only the vector part moves.
   const Kernels<double>& k = dpa2::kernels<double>(level);
@@ -32,6 +35,26 @@ void test_env_mat(const std::string& level) {
   k.env_mat_backward(8, gamma, dR, dsw, d, r, cut, inv_std);
   CHECK(R(0) == 4.0 && R(8) == 0.0 && sw(0) == 1.0);
   for (int x = 0; x < 3; ++x) CHECK(gamma(8L * x) == 8.0);
+}
+
+/// Of dual numbers: at r = 0, where r' = 0, and beyond the cutoff, where nothing is left of an edge and of its tangents.
+void test_env_mat_ends(const std::string& level) {
+  using D = dpa2::Dual<double>;
+  const dpa2::Kernels<D>& k = dpa2::kernels<D>(level);
+  const dpa2::math::Cutoff<double> cut{1.0, 1.0 / 3.0, 0.5};
+  Guarded<D> d(24, D(0.0)), r(8, D(1.0)), R(32), sw(8), gamma(24, D(0.0)), dR(32, D(1.0, 0.5)), dsw(8, D(1.0, 2.0));
+  Guarded<double> mean(4, 0.0), inv_std(4, 2.0);
+  d(0) = D(0.0, 3.0);
+  r(0) = D(0.0, 0.0);
+  d(1) = D(4.5, 3.0);
+  r(1) = D(4.5, 3.0);
+  k.env_mat(2, 8, R, sw, d, r, cut, mean, inv_std);
+  k.env_mat_backward(8, gamma, dR, dsw, d, r, cut, inv_std);
+  CHECK(equal(R(0), D(4.0)) && equal(R(8), D(0.0, 24.0)) && equal(sw(0), D(1.0)));
+  for (long x = 0; x < 3; ++x) CHECK(equal(gamma(8 * x), D(8.0, 4.0)));
+  for (long x = 0; x < 4; ++x) CHECK(equal(R(8 * x + 1), D(0.0)));
+  for (long x = 0; x < 3; ++x) CHECK(equal(gamma(8 * x + 1), D(0.0)));
+  CHECK(equal(sw(1), D(0.0)));
 }
 
 void test_embedding(const std::string& level) {
@@ -52,6 +75,7 @@ void test_embedding(const std::string& level) {
 int main() {
   for_levels([](const std::string& level) {
     test_env_mat(level);
+    test_env_mat_ends(level);
     test_embedding(level);
   });
   return check::finish();

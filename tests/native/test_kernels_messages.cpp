@@ -1,5 +1,6 @@
 // The operations that gather from the neighbours and scatter to them: symmetrization, conv, g1g1, assemble; and the fitting net.
 #include "kernels_messages.hpp"
+#include "training.hpp"
 
 namespace {
 
@@ -43,28 +44,37 @@ void test_assemble(const std::string& level) {
     }
 }
 
+template <class Op>
+void check_message(const Op& op, const std::string& name, const std::string& level) {
+  check_operation(op, name, level);
+  check_training(op, name, level);
+}
+
 void test_messages(const std::string& level) {
   Random random(1);
   for (const int n : {0, 1, 2, 9})
     for (const int nc : {3, 8, 17, 32})
       for (const bool indexed : {false, true}) {
         const Places places = indexed ? Places(random, n, 5) : Places();
-        check_operation(Symmetrization{n, nc, std::min(nc, 4), places, random.vector(3L * n), random.vector(places.rows(n) * nc)},
-                        "symmetrization", level);
+        check_message(Symmetrization{n, nc, std::min(nc, 4), places, random.vector(3L * n), random.vector(places.rows(n) * nc)},
+                      "symmetrization", level);
       }
   for (const int n : {0, 1, 2, 11})
     for (const auto& [na, nb] : {std::pair(3, 19), std::pair(16, 8), std::pair(5, 5), std::pair(24, 1)})
       for (int role = 0; role < 2; ++role) {  // which side are the neighbours' rows
         const Places a = role == 1 ? Places(random, n, 6) : Places(), b = role == 0 ? Places(random, n, 6) : Places();
-        check_operation(Conv{n, na, nb, a, b, random.vector(a.rows(n) * na), random.vector(b.rows(n) * nb), random.vector(n),
-                             random.vector(static_cast<long>(na) * nb)},
-                        "conv", level);
+        check_message(Conv{n, na, nb, a, b, random.vector(a.rows(n) * na), random.vector(b.rows(n) * nb), random.vector(n),
+                           random.vector(static_cast<long>(na) * nb)},
+                      "conv", level);
       }
+  // More edges than a product takes at once.
+  check_training(Conv{170, 3, 2, {}, Places(random, 170, 6), random.vector(510L), random.vector(12), random.vector(170), random.vector(6)},
+                 "conv", level);
   for (const int n : {0, 1, 2, 9})
     for (const auto& [n1, n2] : {std::pair(3, 5), std::pair(16, 8), std::pair(19, 1)})
-      check_operation(G1G1{n, n1, n2, Places(random, n, 4), random.vector(n1), random.vector(4L * n1), random.vector(n),
-                           random.vector(static_cast<long>(n1) * n2)},
-                      "g1g1", level);
+      check_message(G1G1{n, n1, n2, Places(random, n, 4), random.vector(n1), random.vector(4L * n1), random.vector(n),
+                         random.vector(static_cast<long>(n1) * n2)},
+                    "g1g1", level);
 }
 
 void test_fitting(const std::string& level) {
