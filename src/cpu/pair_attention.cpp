@@ -52,6 +52,12 @@ void map_head(const PairAttentionParams<Real<T>>& p, int h, int n, T* y, const T
                       static_cast<long>(p.n2) * pad<T>, nullptr, false);
 }
 
+/// y (n, n2) += x (n, nh*n2), head beside head, times transposed weights of all heads.
+template <class T, class Isa>
+void map_back(int n, T* y, const T* x, const Packed<Real<T>>& w) {
+  Linear<T, Isa>::run(n, w.n, w.k, y, w.n, x, w.k, 1, w.data, pad<T>, static_cast<long>(w.k) * pad<T>, nullptr, true);
+}
+
 /// exp(P - top) of N / NV keys, in place; total += their sum.
 template <class T, int NV, int N>
 DPA2_INLINE void raise(long ld, T* P, const Vec<Real<T>> (&top)[NV], Vec<T> (&total)[NV]) {
@@ -91,8 +97,9 @@ void softmax_strip(int n, long m, long ld, Real<T> shift, Real<T> npad, const T*
 #pragma GCC unroll 2
   for (int v = 0; v < NV; ++v) total[v] = simd::constant<T>(pads[v] * npad);
   int key = 0;
-  for (; key + 1 < n; key += 2) raise<T, NV, 2 * NV>(ld, P + key * ld, top, total);
-  if (key < n) raise<T, NV, NV>(ld, P + key * ld, top, total);
+  constexpr int keys = 4 / NV;
+  for (; key + keys <= n; key += keys) raise<T, NV, 4>(ld, P + key * ld, top, total);
+  for (; key < n; ++key) raise<T, NV, NV>(ld, P + key * ld, top, total);
 #pragma GCC unroll 2
   for (int v = 0; v < NV; ++v) total[v] = R(1) / total[v];
   for (int k = 0; k < n; ++k)
@@ -294,13 +301,17 @@ void PairAttention<T, Isa>::backward(const PairAttentionParams<Real<T>>& p, cons
   if (dz != nullptr) transpose(n, n2, m, dzt, m, dz, n2);
   for (int h = 0; h < nh; ++h) {
     heads.scores(h, P, Rt);
-    if (dz != nullptr) {
-      // dz mapped back by the head, W = dz B^T, serves for the gradient of the map, dRt = g2 W^T, and for that of the values.
-      Linear<T, Isa>::run(n2, heads.used, n2, mapped, m, p.Bt + h * static_cast<long>(n2) * n2, n2, 1, dzt, m, pad<T>, nullptr, false);
+    if (dV != nullptr) {
+      // The gradient of the values, dV = Rt dz, serves for that of the weights and, at the end, for that of g2.
+      map_head<T, Isa>(p, h, n, mapped, in.g2, p.B);
+      Linear<T, Isa>::run(n, heads.used, n2, dS, ld, mapped, n2, 1, dzt, m, pad<T>, nullptr, false);
+      Linear<T, Isa>::run(n, n2, n, dV + h * static_cast<long>(n2), all, Rt, ld, 1, dz, n2, pad<T>, nullptr, false);
+    } else if (dz != nullptr) {
+      // Less work without dV: dz mapped back by the head, W = dz B^T, serves for dRt = g2 W^T and for the gradient of g2.
+      Linear<T, Isa>::run(n2, heads.used, n2, mapped, m, p.B_stack + h * static_cast<long>(n2) * n2, n2, 1, dzt, m, pad<T>, nullptr, false);
       Linear<T, Isa>::run(n, heads.used, n2, dS, ld, in.g2, n2, 1, mapped, m, pad<T>, nullptr, false);
       transpose(n2, n, n2, W, n2, mapped, m);
       Linear<T, Isa>::run(n, n2, n, dg2, n2, Rt, ld, 1, W, n2, pad<T>, nullptr, true);
-      if (dV != nullptr) Linear<T, Isa>::run(n, n2, n, dV + h * static_cast<long>(n2), all, Rt, ld, 1, dz, n2, pad<T>, nullptr, false);
     } else {
       for (long i = 0; i < n * ld; ++i) dS[i] = T(0);
     }
@@ -327,7 +338,8 @@ void PairAttention<T, Isa>::backward(const PairAttentionParams<Real<T>>& p, cons
     Linear<T, Isa>::run(n, n2, n, dg2, n2, dS, 1, ld, heads.U, n2, pad<T>, nullptr, true);
     Linear<T, Isa>::run(n, n2, n, dU + h * static_cast<long>(n2), all, dS, ld, 1, in.g2, n2, pad<T>, nullptr, false);
   }
-  Linear<T, Isa>::run(n, n2, p.At.k, dg2, n2, dU, all, 1, p.At.data, pad<T>, static_cast<long>(p.At.k) * pad<T>, nullptr, true);
+  map_back<T, Isa>(n, dg2, dU, p.At);
+  if (dV != nullptr) map_back<T, Isa>(n, dg2, dV, p.Bt);
   if (g != nullptr && g->A != nullptr) Linear<T, Isa>::gradient(n2, nh * n2, n, g->A, all, in.g2, 1, n2, dU, all, pad<T>);
   if (dV != nullptr) Linear<T, Isa>::gradient(n2, nh * n2, n, g->B, all, in.g2, 1, n2, dV, all, pad<T>);
   if (g != nullptr && g->bias != nullptr && dz != nullptr) Linear<T, Isa>::bias_gradient(n2, n, g->bias, dz, n2);

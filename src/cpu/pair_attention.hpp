@@ -14,8 +14,8 @@ struct PairAttentionParams {
   bool gate = false, smooth = true;
   T shift = 0;                   ///< math::attention_shift when smooth, else 0
   Packed<T> A, At;               ///< (n2, nh*n2) block h = Wk_h Wq_h^T / sqrt(nd); its transpose
-  Packed<T> B;                   ///< (n2, nh*n2), its blocks beside each other; empty without the g2 update
-  const T* Bt = nullptr;         ///< (nh*n2, n2): the same blocks one below the other, row-major
+  Packed<T> B, Bt;               ///< (n2, nh*n2) likewise, empty without the g2 update; its transpose, for gradients of weights
+  const T* B_stack = nullptr;    ///< (nh*n2, n2): the blocks of B one below the other, row-major
   const T* bias = nullptr;       ///< (n2): the head map's bias without its mean
   const T* h2_weight = nullptr;  ///< (nh): weights of the h2 update / sqrt(3), or null
 };

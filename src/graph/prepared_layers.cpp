@@ -57,8 +57,8 @@ void pair_attention(Storage& storage, const FoldedPairAttention& f, const Config
   p.pair.shift = shift;
   pack_both(storage, padded_blocks(f.query, nh, n2), p.pair.A, p.pair.At);
   if (!f.value.empty()) {
-    p.pair.B = pack<T>(storage, padded_blocks(f.value, nh, n2));
-    p.pair.Bt = flat<T>(storage, padded_stack(stacked(f.value, nh), nh, n2));
+    pack_both(storage, padded_blocks(f.value, nh, n2), p.pair.B, p.pair.Bt);
+    p.pair.B_stack = flat<T>(storage, padded_stack(stacked(f.value, nh), nh, n2));
     p.pair.bias = flat<T>(storage, f.b, n2);
     p.ln_gain = flat<T>(storage, f.gain, n2);
     p.ln_bias = flat<T>(storage, f.shift, n2);

@@ -180,7 +180,8 @@ struct PairAttention {
           A(arrange(fold(op, false), op.nh, op.n2, np, true, false), np, hc, np, hc),
           At(arrange(fold(op, false), op.nh, op.n2, np, false, true), hc, np, hc, np),
           B(arrange(fold(op, true), op.nh, op.n2, np, true, false), np, hc, np, hc),
-          Bt(arrange(fold(op, true), op.nh, op.n2, np, false, false)),
+          Bt(arrange(fold(op, true), op.nh, op.n2, np, false, true), hc, np, hc, np),
+          B_stack(arrange(fold(op, true), op.nh, op.n2, np, false, false)),
           bias(np, R(0)),
           weight(op.nh),
           g2(x[0], op.n, op.n2, np),
@@ -201,15 +202,16 @@ struct PairAttention {
       p.At = At.packed;
       if (op.has_g2) {
         p.B = B.packed;
-        p.Bt = Bt;
+        p.Bt = Bt.packed;
+        p.B_stack = B_stack;
         p.bias = bias;
       }
       if (op.has_h2) p.h2_weight = weight;
       in = {op.n, m, g2, h2, c1, c2, op.smooth ? static_cast<R>(op.pads) : R(0)};
     }
     int m, np, hc;
-    Panels<R> A, At, B;
-    Guarded<R> Bt, bias, weight;
+    Panels<R> A, At, B, Bt;
+    Guarded<R> B_stack, bias, weight;
     Rows<T> g2;
     Guarded<T> h2, sw, c1, c2;
     dpa2::PairAttentionParams<R> p;
