@@ -156,6 +156,23 @@ def folded(
 def unfolded(
     config_json: str, weights: dict[str, NDArray[Any]], gradient: dict[str, NDArray[np.float64]]
 ) -> dict[str, NDArray[np.float64]]: ...  # of every parameter, given that of folded tensors
+
+class Trainer:
+    def __init__(self, config_json: str, weights: dict[str, NDArray[Any]], precision: str, threads: int) -> None: ...
+    # value, parts, gradient by canonical names
+    def gradient(
+        self,
+        coords: NDArray[np.float64],  # (nframes, natoms, 3)
+        types: NDArray[np.int32],  # (nframes, natoms)
+        boxes: NDArray[np.float64] | None,  # (nframes, 3, 3)
+        fparam: NDArray[np.float64] | None,
+        aparam: NDArray[np.float64] | None,
+        loss_json: str,
+        lr: float,
+        labels: dict[str, NDArray[np.float64]],
+    ) -> tuple[float, dict[str, float], dict[str, NDArray[np.float64]]]: ...
+    def bytes(self) -> int: ...
+
 def loss_labels(
     config_json: str,
     weights: dict[str, NDArray[Any]],  # out_bias and out_std of properties

@@ -220,7 +220,8 @@ def decompress(data: ModelData) -> ModelData:
     config = copy.deepcopy(data.config)
     for part in schema.networks(config).values():
         part.pop("compression", None)
-    return ModelData(config, {name: value for name, value in data.weights.items() if not name.endswith(".table")})
+    weights = {name: value for name, value in data.weights.items() if not name.endswith(".table")}
+    return ModelData(config, weights, frozen=data.frozen)
 
 
 def caution(config: Mapping[str, Any]) -> str:

@@ -434,13 +434,13 @@ class Model:
         # Weights travel along, so that a worker needs no access to the file; the thread count is chosen again there.
         precision, threads = self._requested
         options = (precision, threads, self._device, self._on_overflow, self._skin)
-        return _rebuild, (self._data.config, self._data.weights, *options)
+        return _rebuild, (self._data.config, self._data.weights, self._data.frozen, *options)
 
 
-def _rebuild(config: dict[str, Any], weights: dict[str, NDArray[Any]], *options: Any) -> Model:
+def _rebuild(config: dict[str, Any], weights: dict[str, NDArray[Any]], frozen: tuple[str, ...], *options: Any) -> Model:
     from .files import ModelData
 
-    return Model(ModelData(config, weights), *options)
+    return Model(ModelData(config, weights, frozen=frozen), *options)
 
 
 def load(

@@ -50,6 +50,8 @@ def checked_flag(value: Any, name: str) -> bool:
 def checked_amount(value: Any, name: str) -> float:
     """A finite number that is not negative."""
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if isinstance(value, np.floating):  # comparing would turn the limit into its type
+        value = float(value)
     if not (number and 0 <= value <= sys.float_info.max):
         raise InputError(f"{name} must be a number that is finite and not negative, got {value!r}")
     return float(value)

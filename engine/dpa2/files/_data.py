@@ -19,11 +19,13 @@ class ModelData:
         config: every option of the model, defaults filled in; can be written as JSON.
         weights: name -> C-contiguous float32 or float64 array; matrices are (in, out).
         checked: whether the weights are known to be those that the configuration asks for, and finite.
+        frozen: beginnings of the names of weights that training leaves as they are.
     """
 
     config: dict[str, Any]
     weights: dict[str, NDArray[Any]]
     checked: bool = False
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass

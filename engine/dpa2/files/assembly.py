@@ -37,7 +37,18 @@ def assemble(raw: RawModel) -> ModelData:
         _refuse_expansion([shape_of(tensors[name]) for name in expected if name in tensors], raw.nbytes)
     weights = {name: _weight(weight, tensors, config) for name, weight in expected.items()}
     schema.check_weights(config, weights)
-    return ModelData(config, weights, checked=True)
+    return ModelData(config, weights, checked=True, frozen=_frozen(raw.params))
+
+
+def _frozen(params: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the definition of a network does not train: a fitting net with a flag per layer, unless all are set."""
+    out = []
+    for block in ("descriptor", "fitting_net"):
+        options = params.get(block)
+        flag = options.get("trainable") if isinstance(options, Mapping) else None
+        if flag is False or (isinstance(flag, (list, tuple)) and not all(flag)):
+            out.append(f"{block}.")
+    return tuple(out)
 
 
 def _count(shape: Iterable[int]) -> int:

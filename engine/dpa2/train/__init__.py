@@ -1,0 +1,15 @@
+"""Training: the gradient of a loss to the parameters of a model.
+
+>>> from dpa2 import train
+>>> batch = {"coord": coords, "atype": types, "box": box, "energy": energies, "force": forces}     # doctest: +SKIP
+>>> loss = {"start_pref_e": 0.02, "limit_pref_e": 1, "start_pref_f": 1000, "limit_pref_f": 1}      # doctest: +SKIP
+>>> found = train.gradient("model.ckpt.pt", batch, loss, lr=1e-3)                                  # doctest: +SKIP
+>>> found["value"], found["parts"]["rmse_f"]                                                       # doctest: +SKIP
+>>> found["gradient"]["atomic_model.fitting_net.filter_layers.networks.0.layers.0.matrix"]         # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from .gradient import LossGradient, gradient
+
+__all__ = ["LossGradient", "gradient"]

@@ -1,0 +1,148 @@
+"""The gradient of a loss to the parameters of a model, under deepmd-kit's names."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+import numpy as np
+
+from ..errors import InputError, UnsupportedModelError
+from ..files import ModelData, read, schema
+from ..inputs import Float
+from ..model import Model
+from ..options import Precision, checked_amount, choice
+from ..threads import checked_threads
+from .batch import Label, check_batch, check_labels
+
+#: in front of the canonical name of a weight, in deepmd-kit's checkpoints, behind `model.<head>.`
+PREFIX = "atomic_model."
+
+
+class LossGradient(TypedDict):
+    """What :func:`gradient` finds."""
+
+    value: float
+    parts: dict[str, float]
+    gradient: dict[str, Float]
+
+
+def gradient(
+    checkpoint: str | os.PathLike[str] | Model,
+    batch: Mapping[str, Any],
+    loss: Mapping[str, Any],
+    lr: float,
+    precision: Precision | None = None,
+    threads: int | None = None,
+    *,
+    head: str | None = None,
+) -> LossGradient:
+    """A loss of a batch, and its gradient to every parameter that is trained. Computed on the CPU.
+
+    Args:
+        checkpoint: a model file as for :func:`dpa2.load`, or a model. Tables in place of networks have no parameters:
+            a compressed model is refused.
+        batch: arrays by deepmd-kit's names of them. ``coord`` (nframes, natoms, 3) or (nframes, 3 natoms), angstrom;
+            ``atype`` (nframes, natoms) or (natoms,), indices into the model's type map, -1 for a place without an atom;
+            ``box`` (nframes, 9) or (nframes, 3, 3), None or left out for open systems; where the model takes them
+            ``fparam`` (nframes, numb_fparam) and ``aparam`` (nframes, natoms, numb_aparam). The labels of the loss:
+            ``energy`` (nframes,) or (nframes, 1), ``force`` as ``coord``, ``virial`` as ``box``, ``atom_ener``,
+            ``atom_ener_coeff`` (nframes, natoms), ``atom_pref`` with one or three numbers per atom, ``drdq``
+            (nframes, 3 natoms, numb_generalized_coord); ``dipole``, ``polarizability``, ``dos``, the name of a property
+            with an axis for the numbers of the frame, ``atom_dipole``, ... with one for the atoms before it. In units
+            of the model, eV and angstrom. A label whose ``find_<name>`` is 0 counts as missing: its term is left out.
+            Other entries are not looked at.
+        loss: the ``loss`` section of deepmd-kit's input, its defaults for what it does not say. Prefactors follow the
+            learning rate: ``starter_learning_rate`` beside them is the first one of the schedule, ``lr`` if left out.
+        lr: the learning rate of the step.
+        precision: "float64" or "float32"; the model's own by default. Sums over frames are float64 either way.
+        threads: threads of an evaluation; as for :func:`dpa2.load`.
+        head: which model of a multi-task checkpoint.
+
+    Returns:
+        ``value``; ``parts``: what deepmd-kit displays of the loss, by its names (rmse_e per atom, rmse_f, ...), NaN
+        where the label is missing; ``gradient``: by the names that parameters have in deepmd-kit's checkpoint, without
+        ``model.<head>.`` in front, arrays in their shapes. Parameters that the model's definition does not train
+        (``trainable``) are left out; a native file does not know of that.
+
+    The mathematics is in docs/theory.md. Values are those of deepmd-kit's PyTorch backend, but for what it rounds to
+    float32 in a model of float64: prefactors and numbers of atoms, 5e-8 of the loss.
+
+    Raises:
+        InputError: wrong shapes or numbers; a loss that the model cannot have; a batch without any label of it.
+        ModelFileError: as for :func:`dpa2.load`; UnsupportedModelError, a subclass: a compressed model, a combination
+            of models; Hessians in the loss.
+        OutOfMemoryError: the batch needs more memory than there is.
+    """
+    data, own = _model(checkpoint, head)
+    if precision is not None:
+        choice(precision, ("float64", "float32"), "precision")
+    count = checked_threads(threads)
+    rate = checked_amount(lr, "lr")
+    section = _section(loss)
+    config = json.dumps(data.config)
+    structures = check_batch(data.config, batch)
+    from .._native import Trainer, loss_labels
+
+    statistics = {name: data.weights[name] for name in ("out_bias", "out_std")}
+    wanted = [Label(*entry) for entry in loss_labels(config, statistics, section)]
+    labels = check_labels(batch, wanted, *structures.types.shape)
+    trainer = Trainer(config, data.weights, precision or own, count)
+    value, parts, found = trainer.gradient(
+        structures.coords,
+        structures.types,
+        structures.boxes,
+        structures.fparam,
+        structures.aparam,
+        section,
+        rate,
+        labels,
+    )
+    names = parameters(data)
+    return {"value": value, "parts": parts, "gradient": {PREFIX + name: found[name] for name in names}}
+
+
+def parameters(data: ModelData) -> list[str]:
+    """The canonical names of the weights that are trained, in the order of the evaluation."""
+    return [
+        name
+        for name, weight in schema.expected_weights(data.config).items()
+        if weight.role == "parameter" and not name.startswith(data.frozen) and np.prod(weight.shape) > 0
+    ]
+
+
+def _model(checkpoint: Any, head: str | None) -> tuple[ModelData, str]:
+    """The model, and the precision that it is evaluated in by default."""
+    if isinstance(checkpoint, Model):
+        if head is not None:
+            raise InputError("head says which model of a file: leave it out where a model is given")
+        data, precision = checkpoint._data, checkpoint.precision
+    else:
+        data = read(checkpoint, head)
+        precision = str(data.config["precision"])
+    if "models" in data.config:
+        raise UnsupportedModelError("there are no gradients of combinations of models, linear_ener and zbl")
+    if "compression" in data.config:
+        raise UnsupportedModelError(
+            "the model is compressed, and tables have no parameters: take the checkpoint that it was made of, or "
+            "dpa2.load(path, compress=False)"
+        )
+    return data, precision
+
+
+def _section(loss: Any) -> str:
+    """The loss section as JSON."""
+    if not isinstance(loss, Mapping):
+        raise InputError(f"loss must be a dict, the loss section of an input, got {type(loss).__name__}")
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, (np.generic, np.ndarray)):
+            return value.tolist()
+        raise TypeError(f"it holds {type(value).__name__}")
+
+    try:
+        return json.dumps(dict(loss), allow_nan=False, default=plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"loss must hold what JSON can: {error}") from None
