@@ -1,15 +1,17 @@
 #include "python/loss.hpp"
 
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
-#include <tuple>
-#include <utility>
+#include <string>
 #include <vector>
 
 #include "error.hpp"
 #include "python/weights.hpp"
+#include "train/loss.hpp"
 
 namespace py = pybind11;
 
@@ -19,6 +21,51 @@ namespace {
 
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using Bools = py::array_t<bool, py::array::c_style | py::array::forcecast>;
+
+/// The arrays of a batch's labels, each (frames, ...), by the names that a loss has for them; others are left alone. Holds them.
+class LabelArrays {
+ public:
+  LabelArrays(const train::Loss& loss, const py::dict& labels, py::ssize_t frames, py::ssize_t natoms) {
+    for (const train::LabelSpec& label : loss.labels()) {
+      if (!labels.contains(label.name)) continue;
+      const Doubles array = Doubles::ensure(labels[py::str(label.name)]);
+      if (!array) throw py::error_already_set();
+      Rows& rows = rows_[static_cast<std::size_t>(label.label)];
+      rows = {array.data(), (label.per_atom ? natoms : 1) * static_cast<py::ssize_t>(label.width)};
+      if (array.size() != frames * rows.width) throw invalid_input("the label ", label.name, " has the wrong size");
+      held_.push_back(array);
+    }
+  }
+
+  /// By Label: whether the batch has it.
+  [[nodiscard]] std::array<bool, train::label_count> found() const {
+    std::array<bool, train::label_count> out{};
+    std::transform(rows_.begin(), rows_.end(), out.begin(), [](const Rows& rows) { return rows.data != nullptr; });
+    return out;
+  }
+
+  /// Those of a frame; null where there is none.
+  [[nodiscard]] std::array<const double*, train::label_count> frame(py::ssize_t f) const {
+    std::array<const double*, train::label_count> out{};
+    std::transform(rows_.begin(), rows_.end(), out.begin(),
+                   [&](const Rows& rows) { return rows.data == nullptr ? nullptr : rows.data + f * rows.width; });
+    return out;
+  }
+
+ private:
+  struct Rows {
+    const double* data = nullptr;
+    py::ssize_t width = 0;
+  };
+  std::array<Rows, train::label_count> rows_;
+  std::vector<py::array> held_;
+};
+
+py::dict parts_of(const train::Loss& loss) {
+  py::dict out;
+  for (const auto& [name, value] : loss.parts()) out[py::str(name)] = value;
+  return out;
+}
 
 std::unique_ptr<train::Loss> loss_of(const std::string& config_json, const py::dict& weights, const std::string& section) {
   return train::make_loss(section, train::loss_model(parse_config(config_json), make_weights(weights)));
@@ -84,37 +131,6 @@ py::tuple loss(const std::string& config_json, const py::dict& weights, const st
 }
 
 }  // namespace
-
-LabelArrays::LabelArrays(const train::Loss& loss, const py::dict& labels, py::ssize_t frames, py::ssize_t natoms) {
-  for (const train::LabelSpec& label : loss.labels()) {
-    if (!labels.contains(label.name)) continue;
-    const Doubles array = Doubles::ensure(labels[py::str(label.name)]);
-    if (!array) throw py::error_already_set();
-    Rows& rows = rows_[static_cast<std::size_t>(label.label)];
-    rows = {array.data(), (label.per_atom ? natoms : 1) * static_cast<py::ssize_t>(label.width)};
-    if (array.size() != frames * rows.width) throw invalid_input("the label ", label.name, " has the wrong size");
-    held_.push_back(array);
-  }
-}
-
-std::array<bool, train::label_count> LabelArrays::found() const {
-  std::array<bool, train::label_count> out{};
-  std::transform(rows_.begin(), rows_.end(), out.begin(), [](const Rows& rows) { return rows.data != nullptr; });
-  return out;
-}
-
-std::array<const double*, train::label_count> LabelArrays::frame(py::ssize_t f) const {
-  std::array<const double*, train::label_count> out{};
-  std::transform(rows_.begin(), rows_.end(), out.begin(),
-                 [&](const Rows& rows) { return rows.data == nullptr ? nullptr : rows.data + f * rows.width; });
-  return out;
-}
-
-py::dict parts_of(const train::Loss& loss) {
-  py::dict out;
-  for (const auto& [name, value] : loss.parts()) out[py::str(name)] = value;
-  return out;
-}
 
 void register_loss(py::module_& m) {
   m.def("loss_labels", &loss_labels, py::arg("config_json"), py::arg("weights"), py::arg("section"));
