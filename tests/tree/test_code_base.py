@@ -29,7 +29,8 @@ MAY_INCLUDE = {
     "heads": {"heads", "graph", "fold", "schema", "neighbors", "math"},
     "gpu": {"gpu", "cuda", "fold", "schema", "neighbors", "math"},
     "model": {"model", "heads", "graph", "gpu", "fold", "schema", "cpu", "neighbors", "math"},
-    "python": {"python", "model", "graph", "gpu", "fold", "schema", "neighbors", "math"},
+    "train": {"train", "model", "heads", "graph", "fold", "schema", "cpu", "neighbors", "math"},
+    "python": {"python", "model", "train", "graph", "gpu", "fold", "schema", "neighbors", "math"},
     "capi": {"capi", "model", "schema"},
     "lammps": set(),
 }

@@ -57,6 +57,15 @@ def test_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert f"`{name}`" in text
 
 
+def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run_page("training.md", tmp_path, monkeypatch)
+    assert names["found"]["gradient"][names["name"]].ndim == 2
+    assert set(names["found"]["parts"]) == {"rmse", "rmse_e", "rmse_f"}
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    for word in ("e", "f", "v", "ae", "pf", "gf", "dos", "cdf", "ados", "acdf"):
+        assert f"`{word}`" in text
+
+
 @pytest.mark.slow
 def test_example_of_dynamics(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "examples" / "ase_md.py"), "--steps", "10", "--relax", "3"]
