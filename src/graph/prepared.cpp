@@ -103,7 +103,6 @@ void Prepared<T>::prepare_repinit(const Config& c, const FoldedRepinit& f) {
   if (f.net.table) {
     build_quintic(storage, repinit_quintic_, *c.repinit_table, f.net.table->coefficients);
     repinit.quintic = &repinit_quintic_;
-    if (!gate.empty()) repinit.gate_rows = flat<T>(storage, padded_to(gate, gate.rows, repinit_quintic_.nc));
     return;
   }
   if (!series_) return;
@@ -136,7 +135,6 @@ void Prepared<T>::prepare_three_body(const Config& c, const FoldedThreeBody& f) 
   if (f.net.table) {
     build_quintic(storage, three_quintic_, *c.three_body_table, f.net.table->coefficients);
     three.quintic = &three_quintic_;
-    if (!g.empty()) three.gate_rows = flat<T>(storage, padded_to(both, both.rows, three_quintic_.nc));
     return;
   }
   if (!series_) return;
