@@ -1,4 +1,4 @@
-// The convolution of neighbour features with pair features (theory 8.4, 12.6).
+// The convolution of neighbour features with pair features (theory 8.4, 12.6, 15.3).
 #pragma once
 
 #include "cpu/arena.hpp"

@@ -1,4 +1,4 @@
-// The pair update from the product of the two ends' features (theory 8.3, 12.7).
+// The pair update from the product of the two ends' features (theory 8.3, 12.7, 15.3).
 #pragma once
 
 #include "cpu/arena.hpp"
