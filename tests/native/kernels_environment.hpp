@@ -83,20 +83,21 @@ struct EmbeddingNet {
 
   int n() const { return static_cast<int>(s.size()); }
   Blocks inputs() const { return {s}; }
+  Blocks weights() const { return net.folded(); }
   template <class S>
-  Values<S> reference(const Values<S>& x) const {
+  Values<S> reference(const Values<S>& x, const Values<S>& w) const {
     Values<S> y(1);
     y[0].resize(at(static_cast<long>(net.out()) * n()));
     for (int e = 0; e < n(); ++e) {
-      const std::vector<S> g = net(x[0][at(e)], combination[at(e)]);
+      const std::vector<S> g = net(x[0][at(e)], combination[at(e)], w);
       for (int c = 0; c < net.out(); ++c) y[0][at(static_cast<long>(c) * n() + e)] = g[at(c)];
     }
     return y;
   }
   template <class T>
-  Blocks forward(const Kernels<T>& k, const Blocks& x) const {
+  BlocksOf<T> forward(const Kernels<T>& k, const BlocksOf<T>& x) const {
     const int m = padded<T>(n());
-    const PreparedNet<T> p(net);
+    const PreparedNet<Real<T>> p(net);
     dpa2::Arena arena;
     dpa2::EmbeddingTape<T> tape;
     Lanes<T> in(x[0], 1, n(), m, garbage);
@@ -104,15 +105,16 @@ struct EmbeddingNet {
     k.embedding_layout(p.net, m, false, arena, tape);
     k.embedding(p.net, m, tape, false, in, index);
     const T* y = tape.y[p.net.nlayers - 1];
-    Vector out;
+    std::vector<Wide<T>> out;
     for (int c = 0; c < net.out(); ++c)
-      for (int e = 0; e < n(); ++e) out.push_back(static_cast<double>(y[static_cast<long>(c) * m + e]));
+      for (int e = 0; e < n(); ++e) out.push_back(number<Wide<T>>(y[static_cast<long>(c) * m + e]));
     return {out};
   }
   template <class T>
-  Blocks backward(const Kernels<T>& k, const Blocks& x, const Blocks& dy) const {
+  BlocksOf<T> backward(const Kernels<T>& k, const BlocksOf<T>& x, const BlocksOf<T>& dy, Blocks* dw = nullptr) const {
+    using R = Real<T>;
     const int m = padded<T>(n());
-    const PreparedNet<T> p(net);
+    const PreparedNet<R> p(net);
     dpa2::Arena arena;
     dpa2::EmbeddingTape<T> tape;
     Lanes<T> in(x[0], 1, n(), m, garbage), g(dy[0], net.out(), n(), m, garbage);
@@ -121,6 +123,23 @@ struct EmbeddingNet {
     k.embedding_layout(p.net, m, true, arena, tape);
     k.embedding(p.net, m, tape, true, in, index);
     k.embedding_backward(p.net, m, ds, nullptr, g, tape, in, index, arena);
+    if (dw != nullptr) {
+      Lanes<T> seeds(dy[0], net.out(), n(), m, 0);
+      NetGradient<R> gradient(net), alone(net);
+      Guarded<T> same(m);
+      k.embedding_backward(p.net, m, same, &gradient.g, seeds, tape, in, index, arena);
+      for (int e = 0; e < n(); ++e) CHECK(same(e) == ds(e));
+      *dw = gradient.blocks();
+      // Without that of s, and without those of other weights.
+      dpa2::EmbeddingGradient<R> some = alone.g;
+      some.type_term = some.b[1] = some.w[2] = some.idt[0] = nullptr;
+      k.embedding_backward(p.net, m, nullptr, &some, seeds, tape, in, index, arena);
+      const Blocks found = alone.blocks();
+      for (std::size_t b = 0; b < found.size(); ++b) {
+        const bool left_out = b == 1 || b == 7 || b == 9 || b == 5;
+        CHECK(found[b] == (left_out ? Vector(found[b].size(), 0.0) : (*dw)[b]));
+      }
+    }
     return {ds.values(n())};
   }
 };

@@ -217,21 +217,28 @@ struct Fitting {
     b_out = random.vector(out);
   }
   Blocks inputs() const { return {x}; }
+  Blocks weights() const {  // w, b, idt (or an empty one) of every layer
+    Blocks all;
+    for (std::size_t l = 0; l < widths.size(); ++l) all.insert(all.end(), {w[l], b[l], idt[l]});
+    all.insert(all.end(), {w_out, b_out});
+    return all;
+  }
   template <class S>
-  Values<S> reference(const Values<S>& v) const {
+  Values<S> reference(const Values<S>& v, const Values<S>& weight) const {
     std::vector<S> rows = v[0];
     for (std::size_t l = 0; l < widths.size(); ++l) {
       const std::size_t n = at(widths[l]), k = at(before(l));
-      std::vector<S> y = product(rows, w[l], m, before(l), widths[l]);
+      const std::vector<S>&wl = weight[3 * l], &bl = weight[3 * l + 1], &factors = weight[3 * l + 2];
+      std::vector<S> y = product(rows, wl, m, before(l), widths[l]);
       for (std::size_t i = 0; i < y.size(); ++i) {
-        y[i] = phi(kind, 3.0, y[i] + b[l][i % n]);
-        if (!idt[l].empty()) y[i] *= idt[l][i % n];
+        y[i] = phi(kind, 3.0, y[i] + bl[i % n]);
+        if (!factors.empty()) y[i] *= factors[i % n];
         if (skip(l) != 0) y[i] += rows[i / n * k + i % n % k];
       }
       rows = y;
     }
-    Values<S> y{product(rows, w_out, m, last(), out)};
-    for (std::size_t i = 0; i < y[0].size(); ++i) y[0][i] += b_out[i % at(out)];
+    Values<S> y{product(rows, weight[3 * widths.size()], m, last(), out)};
+    for (std::size_t i = 0; i < y[0].size(); ++i) y[0][i] += weight.back()[i % at(out)];
     return y;
   }
   template <class T>
@@ -280,13 +287,51 @@ struct Fitting {
     std::vector<dpa2::FittingLayer<T>> layers;
     dpa2::FittingParams<T> p;
   };
+  /// Room for the gradients of the weights, R plain numbers.
+  template <class R>
+  struct Gradient {
+    explicit Gradient(const Fitting& source) : op(source) {
+      const auto own = [&](long rows, int width) -> R* {
+        arrays.push_back(std::make_unique<Guarded<R>>(rows * padded<R>(width), static_cast<R>(start_value)));
+        return *arrays.back();
+      };
+      for (std::size_t l = 0; l < op.widths.size(); ++l) {
+        g.w[l] = own(op.before(l), op.widths[l]);
+        g.b[l] = own(1, op.widths[l]);
+        g.idt[l] = own(op.idt[l].empty() ? 0 : 1, op.widths[l]);
+      }
+      const bool padded_rows = op.widths.empty();  // the width of the input is known with its padding alone
+      g.out = op.out == 1 ? own(1, op.last()) : own(padded_rows ? padded<R>(op.last()) : op.last(), op.out);
+      g.out_b = op.out == 1 ? (arrays.push_back(std::make_unique<Guarded<R>>(1, static_cast<R>(start_value))), arrays.back()->data())
+                            : own(1, op.out);
+    }
+    /// In the order of Fitting::weights, less what they started from.
+    Blocks blocks() const {
+      Blocks f;
+      const auto add = [&](long rows, int width) { f.push_back(arrays[f.size()]->rows(rows, width, padded<R>(width), start_value)); };
+      for (std::size_t l = 0; l < op.widths.size(); ++l) {
+        add(op.before(l), op.widths[l]);
+        add(1, op.widths[l]);
+        add(op.idt[l].empty() ? 0 : 1, op.widths[l]);
+      }
+      if (op.out == 1)
+        add(1, op.last());
+      else
+        add(op.last(), op.out);
+      f.push_back(arrays.back()->values(op.out, start_value));
+      return f;
+    }
+    const Fitting& op;
+    std::vector<std::unique_ptr<Guarded<R>>> arrays;
+    dpa2::FittingGradient<R> g;
+  };
   template <class T>
-  Blocks forward(const Kernels<T>& k, const Blocks& v) const {
-    Arrays<T> a(*this);
+  BlocksOf<T> forward(const Kernels<T>& k, const BlocksOf<T>& v) const {
+    Arrays<Real<T>> a(*this);
     dpa2::Arena arena;
     Rows<T> rows(v[0], m, in, a.p.in, 0);
     const long size = static_cast<long>(m) * a.p.stride;
-    Guarded<T> y(size, NAN, 1), same(size, NAN, 1), dx(static_cast<long>(m) * a.p.in);
+    Guarded<T> y(size, filler<T>(NAN), 1), same(size, filler<T>(NAN), 1), dx(static_cast<long>(m) * a.p.in);
     Rows<T> dy(Vector(at(m * out), 1.0), m, out, a.p.stride, 0);
     k.fitting(a.p, m, y, nullptr, nullptr, nullptr, rows, arena);
     k.fitting(a.p, m, same, dx, nullptr, dy, rows, arena);
@@ -294,22 +339,53 @@ struct Fitting {
     return {y.rows(m, out, a.p.stride)};
   }
   template <class T>
-  Blocks backward(const Kernels<T>& k, const Blocks& v, const Blocks& seeds) const {
-    Arrays<T> a(*this);
+  BlocksOf<T> backward(const Kernels<T>& k, const BlocksOf<T>& v, const BlocksOf<T>& seeds, Blocks* dw = nullptr) const {
+    using R = Real<T>;
+    Arrays<R> a(*this);
     dpa2::Arena arena;
     Rows<T> rows(v[0], m, in, a.p.in, 0), dy(seeds[0], m, out, a.p.stride, 0);
-    Guarded<T> y(static_cast<long>(m) * a.p.stride, NAN, 1), dx(static_cast<long>(m) * a.p.in);
+    Guarded<T> y(static_cast<long>(m) * a.p.stride, filler<T>(NAN), 1), dx(static_cast<long>(m) * a.p.in);
     k.fitting(a.p, m, y, dx, nullptr, dy, rows, arena);
-    const Vector g = dx.rows(m, in, a.p.in);
+    const std::vector<Wide<T>> g = dx.rows(m, in, a.p.in);
+    if (dw != nullptr) gradients(k, a.p, rows, dy, dx, *dw);
     if (out > 1) return {g};
     Guarded<T> ones(static_cast<long>(m) * a.p.in);
     k.fitting(a.p, m, y, ones, nullptr, nullptr, rows, arena);  // without weights: each row's own number
-    const Vector own = ones.rows(m, in, a.p.in);
+    const std::vector<Wide<T>> own = ones.rows(m, in, a.p.in);
     for (std::size_t i = 0; i < own.size(); ++i) {
-      const double weighted = own[i] * seeds[0][i / at(in)];
-      CHECK(std::abs(weighted - g[i]) <= (sizeof(T) == 4 ? 1e-5 : 1e-13) * (1.0 + std::abs(weighted)));
+      const Wide<T> weighted = own[i] * seeds[0][i / at(in)], error = weighted - g[i];
+      const double tolerance = sizeof(R) == 4 ? 1e-5 : 1e-13;
+      CHECK(std::abs(static_cast<double>(error)) <= tolerance * (1.0 + std::abs(static_cast<double>(weighted))));
+      if constexpr (is_dual<T>) CHECK(std::abs(error.d) <= 10 * tolerance * (1.0 + std::abs(weighted.d)));
     }
     return {g};
+  }
+  /// Those of the weights, in one call with that of the input dx, and without it.
+  template <class T>
+  void gradients(const Kernels<T>& k, const dpa2::FittingParams<Real<T>>& p, Guarded<T>& rows, Guarded<T>& dy, Guarded<T>& dx,
+                 Blocks& dw) const {
+    using R = Real<T>;
+    dpa2::Arena arena;
+    Gradient<R> gradient(*this), alone(*this);
+    Guarded<T> y(static_cast<long>(m) * p.stride, filler<T>(NAN), 1), same(static_cast<long>(m) * p.in);
+    k.fitting(p, m, y, same, &gradient.g, dy, rows, arena);
+    for (long i = 0; i < static_cast<long>(m) * p.in; ++i) CHECK(same(i) == dx(i));
+    dw = gradient.blocks();
+    dpa2::FittingGradient<R> some = alone.g;
+    some.w[1] = some.b[0] = some.idt[1] = some.out_b = nullptr;
+    k.fitting(p, m, y, nullptr, &some, dy, rows, arena);
+    const Blocks found = alone.blocks();
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      const bool left_out = i + 1 == found.size() || (i + 2 < found.size() && (i == 1 || i == 3 || i == 5));
+      CHECK(found[i] == (left_out ? Vector(found[i].size(), 0.0) : dw[i]));
+    }
+    if (out > 1) return;
+    // Without seeds, as with ones.
+    Gradient<R> expected(*this), ones(*this);
+    Guarded<T> seeds(m, T(1));
+    k.fitting(p, m, y, nullptr, &expected.g, seeds, rows, arena);
+    k.fitting(p, m, y, nullptr, &ones.g, nullptr, rows, arena);
+    close(expected.blocks(), ones.blocks(), sizeof(R) == 4 ? 1e-5 : 1e-13, "gradients without seeds");
   }
 };
 

@@ -59,6 +59,9 @@ void test_env_mat_ends(const std::string& level) {
 
 void test_embedding(const std::string& level) {
   Random random(2);
+  Bounds training;
+  training.single = 5e-6;
+  training.single_tangent = 5e-5;  // up to four layers
   int variant = 0;
   for (const std::vector<int>& w : network_widths)
     for (const int extra : {0, 2})
@@ -67,6 +70,7 @@ void test_embedding(const std::string& level) {
         const Activation kind = variant % 3 == 0 ? Activation::silu : Activation::tanh;
         EmbeddingNet op{Net(random, w, 4, extra, scaled, kind), random.integers(n, 4), random.vector(n)};
         check_operation(op, "embedding_net " + std::to_string(variant), level);
+        check_training(op, "embedding_net " + std::to_string(variant), level, training);
       }
 }
 

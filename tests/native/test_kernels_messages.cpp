@@ -81,14 +81,17 @@ void test_fitting(const std::string& level) {
   Random random(2);
   Bounds bounds;
   bounds.single = 1e-5;
+  bounds.single_tangent = 1e-4;  // a block may be one number, a sum whose terms cancel
   // No hidden layer; skips that are absent, equal and doubling, also onto widths that leave a gap in the padding.
   for (const std::vector<int>& widths : std::vector<std::vector<int>>{{}, {6}, {12, 12}, {5, 10, 10}, {3, 6, 12, 7}})
     for (const int m : {0, 1, 2, 7})
       for (const int in : {6, 17})
         for (const bool scaled : {false, true})
-          for (const int out : {1, 2, 21})
-            check_operation(Fitting(random, scaled ? Activation::tanh : Activation::sigmoid, m, in, widths, out, scaled), "fitting", level,
-                            bounds);
+          for (const int out : {1, 2, 21}) {
+            const Fitting op(random, scaled ? Activation::tanh : Activation::sigmoid, m, in, widths, out, scaled);
+            check_operation(op, "fitting", level, bounds);
+            check_training(op, "fitting", level, bounds);
+          }
 }
 
 }  // namespace
