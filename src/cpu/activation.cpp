@@ -45,7 +45,9 @@ void apply(const math::Silut<Real<T>>& silut, long n, T* y, T* dphi, const T* z)
   }
   for (; i < n; i += width<T>) {
     Vec<T> v, d;
-    math::activate<A, Functions<T>>(load<T>(z + i), silut, v, d);
+    const Vec<T> x = load<T>(z + i);
+    math::activate<A, Functions<T>>(x, silut, v, d);
+    if constexpr (is_dual<T> && (A == Activation::relu || A == Activation::relu6)) v.d = d.v * x.d;  // 0 at the kinks, as the derivative
     store<T>(y + i, v);
     if constexpr (Grad) store<T>(dphi + i, d);
   }

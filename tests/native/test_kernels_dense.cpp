@@ -47,6 +47,41 @@ void test_activation(const std::string& level) {
   for (const Activation kind : every_activation) CHECK(std::isnan(at_point(kind, NAN).first));
 }
 
+/// On both sides of a kink, and on it, tangents are those of the branch that gives the derivative; relu and relu6 are flat there.
+template <class R>
+void test_kinks(const std::string& level) {
+  using D = Dual<R>;
+  const Kernels<D>& k = dpa2::kernels<D>(level);
+  const int n = padded<D>(1);
+  struct Numbers {
+    D y, dphi;
+  };
+  const auto at_point = [&](Activation kind, double x, double threshold = 3.0) {
+    Guarded<D> z(n, D(static_cast<R>(x), R(2))), y(n), dphi(n);
+    k.activate_grad(activation<R>(kind, threshold), n, y, dphi, z);
+    return Numbers{y(n - 1), dphi(n - 1)};
+  };
+  for (const Activation kind : {Activation::relu, Activation::relu6})
+    for (const double x : {-1.0, 0.0, 2.0, 6.0, 7.0}) {
+      const bool slopes = x > 0 && (kind == Activation::relu || x < 6);
+      const Numbers found = at_point(kind, x);
+      CHECK(found.dphi == D(slopes ? R(1) : R(0), R(0)));
+      CHECK(found.y.d == (slopes ? R(2) : R(0)));
+    }
+  CHECK(at_point(Activation::linear, 5.0).y == D(R(5), R(2)) && at_point(Activation::linear, 5.0).dphi == D(R(1), R(0)));
+  CHECK(at_point(Activation::softplus, 20.5).y == D(R(20.5), R(2)) && at_point(Activation::softplus, 20.5).dphi == D(R(1), R(0)));
+  // silut at its threshold: the branch above, whose second derivative is 0 there, while that below is not.
+  CHECK(at_point(Activation::silut, 2.0, 2.0).dphi.d == R(0) && at_point(Activation::silut, 1.75, 2.0).dphi.d != R(0));
+  // Far away everything is finite and flat.
+  for (const Activation kind : every_activation)
+    for (const double x : {-80.0, 80.0}) {
+      const Numbers found = at_point(kind, x);
+      CHECK_CASE(std::isfinite(found.y.v) && std::isfinite(found.y.d) && std::isfinite(found.dphi.v),
+                 std::to_string(static_cast<int>(kind)));
+      CHECK_CASE(std::abs(found.dphi.d) < R(1e-30), std::to_string(static_cast<int>(kind)));
+    }
+}
+
 template <class T>
 void test_linear(const std::string& level) {
   const Kernels<T>& k = dpa2::kernels<T>(level);
@@ -127,6 +162,8 @@ void test_layer_norm(const std::string& level) {
 int main() {
   for_levels([](const std::string& level) {
     test_activation(level);
+    test_kinks<double>(level);
+    test_kinks<float>(level);
     test_linear<double>(level);
     test_linear<float>(level);
     test_layer_norm(level);

@@ -1,4 +1,5 @@
-// exp and tanh of the vectors: the bounds that their headers state, over the whole range. Built once per ISA level, with the
+// exp and tanh of the vectors: the bounds that their headers state, over the whole range; vectors of dual numbers, and products in
+// which either factor is dual, which only kernels use. Built once per ISA level, with the
 // flags of the kernels of that level, and called by main_simd.cpp, which has none of them.
 #include <algorithm>
 #include <cstring>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "cpu/linear.hpp"
 #include "cpu/simd.hpp"
 
 int test_simd();
@@ -159,9 +161,131 @@ void test_transpose() {
     for (int c = 0; c < w; ++c) CHECK(x[r][c] == static_cast<T>(100 * c + r));
 }
 
+template <class R>
+void test_dual() {
+  using D = Dual<R>;
+  constexpr int w = simd::width<D>;
+  D x[w * w + 1], y[w * w + 1];
+  for (int i = 0; i < w * w; ++i) x[i] = {static_cast<R>(0.01 * i), static_cast<R>(i + 0.5)};
+  simd::Vec<D> v[w];
+  D total(0);
+  for (int r = 0; r < w; ++r) {
+    v[r] = simd::load<D>(x + static_cast<std::ptrdiff_t>(r) * w);
+    for (int c = 0; c < w; ++c) CHECK(v[r].v[c] == x[r * w + c].v && v[r].d[c] == x[r * w + c].d);
+  }
+  for (int c = 0; c < w; ++c) total += x[c];
+  const D sum = simd::sum<D>(v[0]);
+  CHECK_NEAR(sum.v, total.v, 1e-4);
+  CHECK_NEAR(sum.d, total.d, 1e-4);
+  simd::transpose<D>(v);
+  y[w * w] = D(1, 2);
+  for (int r = 0; r < w; ++r) simd::store<D>(y + static_cast<std::ptrdiff_t>(r) * w, v[r]);
+  for (int r = 0; r < w; ++r)
+    for (int c = 0; c < w; ++c) CHECK(y[r * w + c].v == x[c * w + r].v && y[r * w + c].d == x[c * w + r].d);
+  CHECK(y[w * w].v == 1 && y[w * w].d == 2);
+  const simd::Vec<D> a = simd::load<D>(x);
+  const simd::Vec<D> e = simd::exp<D>(a), t = simd::tanh<D>(a), q = simd::splat<D>(D(1, 3)) / e;
+  const double tolerance = 16 * static_cast<double>(std::numeric_limits<R>::epsilon());
+  for (int c = 0; c < w; ++c) {
+    const double v0 = x[c].v, d0 = x[c].d, value = std::exp(v0), bend = 1 - std::tanh(v0) * std::tanh(v0), scale = tolerance * (1 + d0);
+    CHECK_NEAR(e.v[c], value, tolerance);
+    CHECK_NEAR(e.d[c], value * d0, scale);
+    CHECK_NEAR(t.v[c], std::tanh(v0), tolerance);
+    CHECK_NEAR(t.d[c], bend * d0, scale);
+    CHECK_NEAR(q.v[c], 1 / value, tolerance);
+    CHECK_NEAR(q.d[c], (3 - d0) / value, 4 * scale);
+  }
+}
+
+double value(double x) { return x; }
+double slope(double) { return 0; }
+template <class R>
+double value(const Dual<R>& x) {
+  return static_cast<double>(x.v);
+}
+template <class R>
+double slope(const Dual<R>& x) {
+  return static_cast<double>(x.d);
+}
+void set(double& x, double v, double) { x = v; }
+void set(float& x, double v, double) { x = static_cast<float>(v); }
+template <class R>
+void set(Dual<R>& x, double v, double d) {
+  x = {static_cast<R>(v), static_cast<R>(d)};
+}
+
+/// C = A B + bias or C += A B of dual numbers, where A, or B, or both are dual; or, of both, C += the tangent of A B in plain numbers.
+template <class A, class B, class C>
+void test_product(const char* name) {
+  using R = Real<C>;
+  using T = std::conditional_t<is_dual<A>, A, B>;
+  constexpr bool gradient = !is_dual<C>;
+  constexpr int panel = padded<R>(1);
+  constexpr double start = 0.015625;
+  std::mt19937_64 random(5);
+  std::uniform_real_distribution<double> number(-1, 1);
+  const auto size = [](long n) { return static_cast<std::size_t>(n); };
+  int variant = 0;
+  for (const int m : {0, 1, 5, 13, 25})
+    for (const int n : {panel, 2 * panel, 5 * panel})
+      for (const int depth : {0, 1, 17, 161, 333})
+        for (const bool rows : {false, true}) {
+          const long ars = rows ? depth + 3 : 1, acs = rows ? 1 : m + 3, ldc = n + panel, ldb = n + panel;
+          std::vector<A> a(size((rows ? m : depth) * (rows ? ars : acs)));
+          std::vector<B> b(size(depth * ldb));
+          std::vector<C> c(size(m * ldc));
+          std::vector<R> bias(size(n), R(0.5));
+          for (A& x : a) set(x, number(random), number(random));
+          for (B& x : b) set(x, number(random), number(random));
+          for (C& x : c) set(x, start, start);
+          const bool accumulate = gradient || ++variant % 3 == 0, biased = !accumulate && variant % 3 == 1;
+          if constexpr (gradient)
+            Linear<T, isa::DPA2_ISA>::gradient(m, n, depth, c.data(), ldc, a.data(), ars, acs, b.data(), ldb, panel);
+          else
+            Linear<T, isa::DPA2_ISA>::template run<A, B>(m, n, depth, c.data(), ldc, a.data(), ars, acs, b.data(), ldb, panel,
+                                                         biased ? bias.data() : nullptr, accumulate);
+          bool good = true, untouched = true;
+          const double rounding = (2 * depth + 2) * static_cast<double>(std::numeric_limits<R>::epsilon());
+          for (int r = 0; r < m; ++r) {
+            for (int k = 0; k < n; ++k) {
+              double v = accumulate ? start : biased ? 0.5 : 0.0, d = accumulate ? start : 0.0, v_size = v, d_size = d;
+              for (int p = 0; p < depth; ++p) {
+                const A& x = a[size(r * ars + p * acs)];
+                const B& y = b[size(p * ldb + k)];
+                v += value(x) * value(y);
+                d += value(x) * slope(y) + slope(x) * value(y);
+                v_size += std::abs(value(x) * value(y));
+                d_size += std::abs(value(x) * slope(y)) + std::abs(slope(x) * value(y));
+              }
+              const C& found = c[size(r * ldc + k)];
+              if constexpr (gradient)
+                good = good && std::abs(value(found) - d) <= rounding * d_size;
+              else
+                good = good && std::abs(value(found) - v) <= rounding * v_size && std::abs(slope(found) - d) <= rounding * d_size;
+            }
+            for (long k = n; k < ldc; ++k) untouched = untouched && value(c[size(r * ldc + k)]) == start;
+          }
+          const std::string text = std::string(name) + " " + std::to_string(m) + " " + std::to_string(n) + " " + std::to_string(depth);
+          CHECK_CASE(good, text);
+          CHECK_CASE(untouched, text);
+        }
+}
+
+template <class R>
+void test_products() {
+  test_product<Dual<R>, R, Dual<R>>("dual x plain");
+  test_product<R, Dual<R>, Dual<R>>("plain x dual");
+  test_product<Dual<R>, Dual<R>, Dual<R>>("dual x dual");
+  test_product<Dual<R>, Dual<R>, R>("tangent of dual x dual");
+}
+
 }  // namespace
 
 int test_simd() {
+  test_dual<double>();
+  test_dual<float>();
+  test_products<double>();
+  test_products<float>();
   test_transpose<double>();
   test_transpose<float>();
   test_precision<double>(2.0, 3.0, -708.0, 709.0, "double");
