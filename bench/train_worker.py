@@ -73,12 +73,14 @@ def make_deepmd(checkpoint: str, batch: dict[str, Any], loss: dict[str, Any], pr
 
 
 def make_dpa2(checkpoint: str, batch: dict[str, Any], loss: dict[str, Any], precision: str, threads: int) -> Step:
-    """The same by dpa2: the model stays, as it does while one trains."""
+    """The same by dpa2. It takes all parameters anew before each step, as it does while one trains."""
     from dpa2.train import GradientEngine
 
     engine = GradientEngine(checkpoint, precision=precision, threads=threads)
+    parameters = engine.parameters
 
     def step(coords: Any) -> tuple[float, dict[str, Any]]:
+        engine.assign(parameters)
         found = engine.gradient({**batch, "coord": coords}, loss, RATE)
         return float(found["value"]), found["gradient"]
 

@@ -159,6 +159,7 @@ def unfolded(
 
 class Trainer:
     def __init__(self, config_json: str, weights: dict[str, NDArray[Any]], precision: str, threads: int) -> None: ...
+    def assign(self, weights: dict[str, NDArray[np.float64]]) -> None: ...
     # value, parts, gradient by canonical names
     def gradient(
         self,

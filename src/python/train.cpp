@@ -42,6 +42,14 @@ class NativeTrainer {
     });
   }
 
+  void assign(const py::dict& weights) {
+    const Weights values = make_weights(weights);
+    without_lock([&] {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      trainer_->assign(values);
+    });
+  }
+
   py::tuple gradient(const Doubles& coords, const Ints& types, const std::optional<Doubles>& boxes, const std::optional<Doubles>& fparam,
                      const std::optional<Doubles>& aparam, const std::string& loss_json, double lr,
                      const std::map<std::string, Doubles>& labels) {
@@ -95,6 +103,7 @@ void register_train(py::module_& m) {
   py::class_<NativeTrainer>(m, "Trainer")
       .def(py::init<const std::string&, const py::dict&, const std::string&, int>(), py::arg("config_json"), py::arg("weights"),
            py::arg("precision"), py::arg("threads"))
+      .def("assign", &NativeTrainer::assign, py::arg("weights"))
       .def("gradient", &NativeTrainer::gradient, py::arg("coords"), py::arg("types"), py::arg("boxes"), py::arg("fparam"),
            py::arg("aparam"), py::arg("loss_json"), py::arg("lr"), py::arg("labels"))
       .def("bytes", &NativeTrainer::bytes);

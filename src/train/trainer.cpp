@@ -1,7 +1,9 @@
 #include "train/trainer.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <optional>
 
 #include "error.hpp"
 #include "fold/folded.hpp"
@@ -16,6 +18,7 @@ namespace dpa2::train {
 class Engine {
  public:
   virtual ~Engine() = default;
+  virtual void assign(Folded folded) = 0;
   virtual Folded gradient(const Batch& batch, Loss& loss, double learning_rate) = 0;
   virtual std::size_t bytes() = 0;
 };
@@ -55,15 +58,18 @@ class EngineOf final : public Engine {
       : config_(config),
         settings_(neighbor_settings(config)),
         threads_(threads),
-        model_(config, std::move(folded), false),
-        evaluator_(config, model_),
-        head_(make_head(config, model_)),
-        dual_head_(model_),
-        plain_(model_),
-        dual_(model_) {
+        model_(std::in_place, config, std::move(folded), false),
+        evaluator_(config, *model_),
+        head_(make_head(config, *model_)),
+        dual_head_(*model_),
+        plain_(*model_),
+        dual_(*model_) {
     edges_.keep_image = false;
-    for (int t = 0; t < threads_; ++t) gradients_.push_back(std::make_unique<Gradients<R>>(config_, model_));
+    for (int t = 0; t < threads_; ++t) gradients_.push_back(std::make_unique<Gradients<R>>(config_, *model_));
   }
+
+  /// In the place of the old one, to which everything points.
+  void assign(Folded folded) override { model_.emplace(config_, std::move(folded), false); }
 
   Folded gradient(const Batch& batch, Loss& loss, double learning_rate) override {
     for (const auto& g : gradients_) g->clear();
@@ -107,7 +113,7 @@ class EngineOf final : public Engine {
       int counted = 0;
       for (std::size_t i = static_cast<std::size_t>(f) * static_cast<std::size_t>(batch.natoms), k = 0;
            k < static_cast<std::size_t>(batch.natoms); ++k)
-        counted += counted_[i + k] = model_.head.counts(batch.types[i + k]);
+        counted += counted_[i + k] = model_->head.counts(batch.types[i + k]);
       info.counted.push_back(counted);
     }
     for (std::size_t k = 0; k < label_count; ++k) info.found[k] = batch.labels[k] != nullptr;
@@ -123,8 +129,8 @@ class EngineOf final : public Engine {
     Frame frame;
     frame.edges = &edges_;
     frame.types = types;
-    if (batch.fparam != nullptr) frame.fparam = batch.fparam + at * static_cast<std::size_t>(model_.nfparam);
-    if (batch.aparam != nullptr) frame.aparam = batch.aparam + at * n * static_cast<std::size_t>(model_.naparam);
+    if (batch.fparam != nullptr) frame.fparam = batch.fparam + at * static_cast<std::size_t>(model_->nfparam);
+    if (batch.aparam != nullptr) frame.aparam = batch.aparam + at * n * static_cast<std::size_t>(model_->naparam);
     frame.pad_type = batch.natoms > 0 ? types[0] : 0;
     return frame;
   }
@@ -197,7 +203,7 @@ class EngineOf final : public Engine {
   const Config& config_;
   NeighborSettings settings_;
   int threads_;
-  Prepared<R> model_;
+  std::optional<Prepared<R>> model_;
   Evaluator<R> evaluator_;
   std::unique_ptr<Head<R>> head_;
   SpectrumHead<Dual<R>> dual_head_;
@@ -231,6 +237,18 @@ Trainer::Trainer(Config config, Weights weights, const std::string& precision, i
 }
 
 Trainer::~Trainer() = default;
+
+void Trainer::assign(const Weights& values) {
+  for (const auto& [name, tensor] : values) {
+    const auto own = weights_.find(name);
+    if (own == weights_.end()) throw invalid_input("the model has no weight '", name, "'");
+    if (own->second.shape != tensor.shape) throw invalid_input("'", name, "' has another shape in the model");
+    if (!std::all_of(tensor.data.begin(), tensor.data.end(), [](double x) { return std::isfinite(x); }))
+      throw invalid_input("'", name, "' has numbers that are not finite");
+  }
+  for (const auto& [name, tensor] : values) weights_[name].data = tensor.data;
+  engine_->assign(fold(config_, weights_));
+}
 
 LossGradient Trainer::gradient(const Batch& batch, Loss& loss, double learning_rate) {
   if (batch.nframes < 1 || batch.natoms < 1) throw invalid_input("a batch needs frames with atoms");

@@ -39,6 +39,9 @@ class Trainer {
   ~Trainer();
 
   [[nodiscard]] const Config& config() const noexcept { return config_; }
+  /// Takes other values of parameters, by canonical names and in their shapes; those that are not named stay. Throws invalid_input for
+  /// names and shapes that the model does not have, and for numbers that are not finite.
+  void assign(const Weights& values);
   /// Throws invalid_input for bad structures, missing labels and parameters; what it throws leaves the trainer as it was.
   LossGradient gradient(const Batch& batch, Loss& loss, double learning_rate);
   /// Bytes that the buffers hold.

@@ -10,6 +10,6 @@
 
 from __future__ import annotations
 
-from .gradient import LossGradient, gradient
+from .gradient import GradientEngine, LossGradient, gradient
 
-__all__ = ["LossGradient", "gradient"]
+__all__ = ["GradientEngine", "LossGradient", "gradient"]

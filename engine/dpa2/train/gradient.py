@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError, UnsupportedModelError
 from ..files import ModelData, read, schema
-from ..inputs import Float
+from ..inputs import Float, to_floats
 from ..model import Model
 from ..options import Precision, checked_amount, choice
 from ..threads import checked_threads
@@ -76,32 +76,73 @@ def gradient(
             of models; Hessians in the loss.
         OutOfMemoryError: the batch needs more memory than there is.
     """
-    data, own = _model(checkpoint, head)
-    if precision is not None:
-        choice(precision, ("float64", "float32"), "precision")
-    count = checked_threads(threads)
-    rate = checked_amount(lr, "lr")
-    section = _section(loss)
-    config = json.dumps(data.config)
-    structures = check_batch(data.config, batch)
-    from .._native import Trainer, loss_labels
+    return GradientEngine(checkpoint, precision, threads, head=head).gradient(batch, loss, lr)
 
-    statistics = {name: data.weights[name] for name in ("out_bias", "out_std")}
-    wanted = [Label(*entry) for entry in loss_labels(config, statistics, section)]
-    labels = check_labels(batch, wanted, *structures.types.shape)
-    trainer = Trainer(config, data.weights, precision or own, count)
-    value, parts, found = trainer.gradient(
-        structures.coords,
-        structures.types,
-        structures.boxes,
-        structures.fparam,
-        structures.aparam,
-        section,
-        rate,
-        labels,
-    )
-    names = parameters(data)
-    return {"value": value, "parts": parts, "gradient": {PREFIX + name: found[name] for name in names}}
+
+class GradientEngine:
+    """A model in memory, of which gradients are taken step after step while its parameters change.
+
+    The arguments are those of :func:`gradient`. Calls may come from several threads; one is computed at a time.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike[str] | Model,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        *,
+        head: str | None = None,
+    ) -> None:
+        data, own = _model(checkpoint, head)
+        if precision is not None:
+            choice(precision, ("float64", "float32"), "precision")
+        count = checked_threads(threads)
+        from .._native import Trainer
+
+        self._data_config = data.config
+        self._config = json.dumps(data.config)
+        self._statistics = {name: data.weights[name] for name in ("out_bias", "out_std")}
+        self._values = {PREFIX + name: np.array(data.weights[name], dtype=np.float64) for name in parameters(data)}
+        self._trainer = Trainer(self._config, data.weights, precision or own, count)
+
+    @property
+    def parameters(self) -> dict[str, Float]:
+        """Copies of the parameters that are trained, by deepmd-kit's names, in the order of the evaluation."""
+        return {name: value.copy() for name, value in self._values.items()}
+
+    def assign(self, parameters: Mapping[str, Any]) -> None:
+        """Other values of parameters, by the names and in the shapes of :attr:`parameters`; those that are not given stay.
+
+        Raises:
+            InputError: names that are no parameters, other shapes, numbers that are not finite.
+        """
+        for name in parameters:
+            if name not in self._values:
+                raise InputError(f"the model has no parameter {name!r} that is trained")
+        values = {name: to_floats(value, name) for name, value in parameters.items()}
+        self._trainer.assign({name.removeprefix(PREFIX): value for name, value in values.items()})
+        self._values.update({name: value.copy() for name, value in values.items()})
+
+    def gradient(self, batch: Mapping[str, Any], loss: Mapping[str, Any], lr: float) -> LossGradient:
+        """A loss and its gradient at the parameters as they are now: see :func:`gradient`."""
+        rate, section = checked_amount(lr, "lr"), _section(loss)
+        structures = check_batch(self._data_config, batch)
+        from .._native import loss_labels
+
+        wanted = [Label(*entry) for entry in loss_labels(self._config, self._statistics, section)]
+        labels = check_labels(batch, wanted, *structures.types.shape)
+        value, parts, found = self._trainer.gradient(
+            structures.coords,
+            structures.types,
+            structures.boxes,
+            structures.fparam,
+            structures.aparam,
+            section,
+            rate,
+            labels,
+        )
+        gradients = {name: found[name.removeprefix(PREFIX)] for name in self._values}
+        return {"value": value, "parts": parts, "gradient": gradients}
 
 
 def parameters(data: ModelData) -> list[str]:
