@@ -126,7 +126,8 @@ def main() -> None:
         row |= {"peer_s": round(seconds["peer"], 5), "peer_mb": round(memory["peer"], 1)}
         row |= {"ratio": round(ratio, 2), "gradient_apart": f"{apart:.1e}"}
         print(f"deepmd-kit  {seconds['peer']:9.4f} s per step, peak {memory['peer']:8.1f} MB")
-        print(f"ratio {ratio:.2f}, memory {memory['peer'] / memory['ours']:.1f}; gradients apart by {apart:.1e} of their norm")
+        print(f"ratio {ratio:.2f}, memory {memory['peer'] / memory['ours']:.1f}")
+        print(f"the gradients are apart by {apart:.1e} of their norm")
     if args.csv:
         write_csv(args.csv, [row])
 

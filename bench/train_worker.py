@@ -45,13 +45,7 @@ def make_deepmd(checkpoint: str, batch: dict[str, Any], loss: dict[str, Any], pr
     options = {key: value for key, value in loss.items() if key not in ("type", "starter_learning_rate")}
     model = get_model(params)
     wrapper = ModelWrapper(model, EnergyStdLoss(starter_learning_rate=RATE, **options), model_params=params)
-    own = wrapper.state_dict()
-    wrapper.load_state_dict(
-        {
-            key: value.to(own[key].dtype) if hasattr(value, "to") and key in own and hasattr(own[key], "dtype") else value
-            for key, value in state.items()
-        }
-    )
+    wrapper.load_state_dict(state)  # in the precision of the model
     frames, natoms = batch["atype"].shape
     labels = {key: torch.tensor(batch[key]) for key in ("energy", "force", "virial") if key in batch}
     labels["energy"] = labels["energy"].reshape(frames, 1)
@@ -64,9 +58,8 @@ def make_deepmd(checkpoint: str, batch: dict[str, Any], loss: dict[str, Any], pr
         inputs = {"coord": torch.tensor(coords).reshape(frames, natoms, 3), "atype": types, "box": box}
         _, value, _ = wrapper(**inputs, cur_lr=RATE, label=labels, task_key="Default")
         value.backward()
-        found = {
-            name.removeprefix("model.Default."): p.grad.numpy() for name, p in wrapper.named_parameters() if p.grad is not None
-        }
+        own = {name.removeprefix("model.Default."): p.grad for name, p in wrapper.named_parameters()}
+        found = {name: grad.numpy() for name, grad in own.items() if grad is not None}
         return float(value), found
 
     return step

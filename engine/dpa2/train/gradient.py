@@ -111,7 +111,7 @@ class GradientEngine:
         return {name: value.copy() for name, value in self._values.items()}
 
     def assign(self, parameters: Mapping[str, Any]) -> None:
-        """Other values of parameters, by the names and in the shapes of :attr:`parameters`; those that are not given stay.
+        """Other values of parameters, by the names and in the shapes of :attr:`parameters`; the others stay.
 
         Raises:
             InputError: names that are no parameters, other shapes, numbers that are not finite.
