@@ -23,9 +23,13 @@ constexpr int accumulators = 12, tile_vectors = 2;
 #else
 constexpr int accumulators = 24, tile_vectors = 4;
 #endif
+/// With the 16 registers of AVX2, and C and B dual, tiles are one vector wide and have as many more rows: each vector of B costs
+/// shuffles, and with few rows the sums of the tangents, two terms after the other, wait for each other.
+template <class C, class B>
+constexpr bool narrow = is_dual<C> && is_dual<B> && accumulators == 12 && simd::vector_bytes == 32;
 /// Of products in which A, or B, or both are dual: registers for their tangents are left.
 template <class C, class A, class B>
-constexpr int room = is_dual<B> && accumulators == 12 ? 8 : accumulators;
+constexpr int room = is_dual<B> && accumulators == 12 && !narrow<C, B> ? 8 : accumulators;
 template <class C, class A, class B, int NV>
 constexpr int max_rows = room<C, A, B> / (NV * (is_dual<C> ? 2 : 1)) < 12 ? room<C, A, B> / (NV * (is_dual<C> ? 2 : 1)) : 12;
 
@@ -194,11 +198,14 @@ void multiply(int m, int n, int k, T* C, long ldc, const A* a, long ars, long ac
     c = end;
     left -= count * nv;
   };
-  strips(std::integral_constant<int, tile_vectors>(), left % tile_vectors == 1 && left > 1 ? left / tile_vectors - 1 : left / tile_vectors);
-  strips(std::integral_constant<int, tile_vectors + 1>(), left / (tile_vectors + 1));
-  if constexpr (tile_vectors > 2) {
-    strips(std::integral_constant<int, 3>(), left / 3);
-    strips(std::integral_constant<int, 2>(), left / 2);
+  if constexpr (!narrow<T, B>) {
+    strips(std::integral_constant<int, tile_vectors>(),
+           left % tile_vectors == 1 && left > 1 ? left / tile_vectors - 1 : left / tile_vectors);
+    strips(std::integral_constant<int, tile_vectors + 1>(), left / (tile_vectors + 1));
+    if constexpr (tile_vectors > 2) {
+      strips(std::integral_constant<int, 3>(), left / 3);
+      strips(std::integral_constant<int, 2>(), left / 2);
+    }
   }
   strips(std::integral_constant<int, 1>(), left);
 }

@@ -6,6 +6,15 @@ namespace {
 
 using namespace operation;
 
+/// Tangents alone, relative to the largest.
+template <class Op>
+void test_tangents(const Op& op, const std::string& name, const std::string& level) {
+  Random random(4);
+  const Blocks x = op.inputs(), v = random_blocks(random, x);
+  const BlocksOf<Dual<double>> y = op.forward(dpa2::kernels<Dual<double>>(level), dual(x, v));
+  close(tangent(op, x, v), part(y, &Dual<double>::d), 1e-10, name + ", tangents at " + level);
+}
+
 void test_pair_attention(const std::string& level) {
   Random random(1);
   Bounds bounds;
@@ -36,6 +45,7 @@ void test_pair_attention(const std::string& level) {
     for (double& v : large.g2) v *= 64;
     close(large.reference<double>(large.inputs(), large.weights()), large.forward(dpa2::kernels<double>(level), large.inputs()), 1e-10,
           "pair_attention with large logits at " + level);
+    test_tangents(large, "pair_attention with large logits", level);
   }
 }
 
@@ -113,6 +123,7 @@ void test_local_attention(const std::string& level) {
     for (double& v : large.tq) v *= 1024;
     close(large.reference<double>(large.inputs()), large.forward(dpa2::kernels<double>(level), large.inputs()), 1e-10,
           "local_attention with large logits at " + level);
+    test_tangents(large, "local_attention with large logits", level);
   }
 }
 
