@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "math/dual.hpp"
+#include "number.hpp"
 
 namespace dpa2 {
 

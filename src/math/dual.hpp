@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "math/portable.hpp"
+#include "number.hpp"
 
 namespace dpa2 {
 
@@ -62,17 +63,6 @@ struct Dual {
 
 namespace math {
 
-template <class T>
-struct NumberOf {
-  using Real = T;
-  static constexpr bool dual = false;
-};
-template <class R>
-struct NumberOf<Dual<R>> {
-  using Real = R;
-  static constexpr bool dual = true;
-};
-
 /// exp, sqrt of a number on the host, through double; of a dual number with its tangent.
 template <class T>
 DPA2_MATH T exp_of(T x) {
@@ -112,11 +102,5 @@ DPA2_MATH R gradient_of(Dual<R> x) {
 }
 
 }  // namespace math
-
-/// The plain numbers that a weight consists of where T is that of the features.
-template <class T>
-using Real = typename math::NumberOf<T>::Real;
-template <class T>
-inline constexpr bool is_dual = math::NumberOf<T>::dual;
 
 }  // namespace dpa2
