@@ -149,7 +149,7 @@ def test_options(model: dpa2.Model, batch: dict[str, Any]) -> None:
     assert json.loads(inputs[5]) == {"start_pref_f": 10, "_comment": "x"}
     assert inputs[6] == float(np.float32(1e-3))
     train.gradient(model, batch, LOSS, 0.0)
-    assert Recorder.calls[0][0] == "float64"
+    assert Recorder.calls[0] == ("float64", 1)  # the model's own
 
 
 @pytest.mark.parametrize(("name", "shape", "message"), [

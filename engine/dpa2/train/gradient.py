@@ -58,7 +58,7 @@ def gradient(
             learning rate: ``starter_learning_rate`` beside them is the first one of the schedule, ``lr`` if left out.
         lr: the learning rate of the step.
         precision: "float64" or "float32"; the model's own by default. Sums over frames are float64 either way.
-        threads: threads of an evaluation; as for :func:`dpa2.load`.
+        threads: of the evaluations; the model's own by default, of a file as for :func:`dpa2.load`.
         head: which model of a multi-task checkpoint.
 
     Returns:
@@ -93,10 +93,10 @@ class GradientEngine:
         *,
         head: str | None = None,
     ) -> None:
-        data, own = _model(checkpoint, head)
+        data, own, own_threads = _model(checkpoint, head)
         if precision is not None:
             choice(precision, ("float64", "float32"), "precision")
-        count = checked_threads(threads)
+        count = own_threads if threads is None and own_threads else checked_threads(threads)
         from .._native import Trainer
 
         self._data_config = data.config
@@ -154,12 +154,13 @@ def parameters(data: ModelData) -> list[str]:
     ]
 
 
-def _model(checkpoint: Any, head: str | None) -> tuple[ModelData, str]:
-    """The model, and the precision that it is evaluated in by default."""
+def _model(checkpoint: Any, head: str | None) -> tuple[ModelData, str, int | None]:
+    """The model, and the precision and threads that it is evaluated with by default."""
+    threads = None
     if isinstance(checkpoint, Model):
         if head is not None:
             raise InputError("head says which model of a file: leave it out where a model is given")
-        data, precision = checkpoint._data, checkpoint.precision
+        data, precision, threads = checkpoint._data, checkpoint.precision, checkpoint.threads
     else:
         data = read(checkpoint, head)
         precision = str(data.config["precision"])
@@ -170,7 +171,7 @@ def _model(checkpoint: Any, head: str | None) -> tuple[ModelData, str]:
             "the model is compressed, and tables have no parameters: take the checkpoint that it was made of, or "
             "dpa2.load(path, compress=False)"
         )
-    return data, precision
+    return data, precision, threads
 
 
 def _section(loss: Any) -> str:
