@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "math/dual.hpp"
+
 namespace dpa2 {
 
 void Partition::build(const Edges& edges, int threads) {
