@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "math/dual.hpp"
 #include "padding.hpp"
 
 #ifndef DPA2_ISA
