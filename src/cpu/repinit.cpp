@@ -211,12 +211,8 @@ template <class T, class Isa>
 void Repinit<T, Isa>::forward(const RepinitParams<Real<T>>& p, int n, int m, T* D, T* M, const T* R, const T* sw, const int* combination,
                               const RepinitPad<Real<T>>& pad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
-  bool tabulated = false;
-  if constexpr (!is_dual<T>) {
-    RepinitTabulated<T> tape;
-    tabulated = RepinitTables<T, Isa>::moments(p, n, m, M, tape, R, sw, combination, pad, arena);
-  }
-  if (!tabulated) {
+  RepinitTabulated<T> tape;
+  if (!RepinitTables<T, Isa>::moments(p, n, m, M, tape, R, sw, combination, pad, arena)) {
     T* G = nullptr;
     embed(p, m, &G, R, sw, combination, arena);
     moments(p, m, M, R, G, pad);
@@ -232,14 +228,13 @@ void Repinit<T, Isa>::backward(const RepinitParams<Real<T>>& p, int n, int m, T*
   const int ngp = padded<T>(p.ng);
   T* M = arena.take<T>(4L * ngp);
   T* dM = arena.take<T>(4L * ngp);
-  if constexpr (!is_dual<T>) {
-    RepinitTabulated<T> tape;
-    if (RepinitTables<T, Isa>::moments(p, n, m, M, tape, R, sw, combination, pad, arena)) {
-      gram_backward(p, dM, dD, M);
-      RepinitTables<T, Isa>::backward(p, n, m, dR, dsw, dM, tape, R, sw, combination, arena);
-      arena.release(mark);
-      return;
-    }
+  RepinitTabulated<T> tabulated;
+  if (RepinitTables<T, Isa>::moments(p, n, m, M, tabulated, R, sw, combination, pad, arena)) {
+    gram_backward(p, dM, dD, M);
+    if (g != nullptr && g->pad_G != nullptr && pad.G != nullptr) pad_gradient(p, g->pad_G, dM, pad);
+    RepinitTables<T, Isa>::backward(p, n, m, dR, dsw, g, dM, tabulated, R, sw, combination, arena);
+    arena.release(mark);
+    return;
   }
   EmbeddingTape<T> tape;
   EmbeddingNetOp<T, Isa>::layout(p.net, m, true, arena, tape);

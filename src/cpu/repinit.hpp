@@ -26,8 +26,9 @@ struct RepinitParams {
 template <class R>
 struct RepinitGradient {
   EmbeddingGradient<R> net;
-  R* gate = nullptr;   ///< (ncombination, ngp)
-  R* pad_G = nullptr;  ///< (ngp): of RepinitPad::G
+  R* series = nullptr;  ///< (nintervals, K, ngp): of the coefficients of SeriesTable::a, for the centres that it serves
+  R* gate = nullptr;    ///< (ncombination, ngp)
+  R* pad_G = nullptr;   ///< (ngp): of RepinitPad::G
 };
 
 /// The padded slots of a centre enter the moments as one constant (theory P6): pad_weight * R_pad (4) outer G_pad (ng).

@@ -12,7 +12,7 @@ using simd::Vec;
 using simd::width;
 
 template <class T, class Isa>
-bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, const int* curve, const int* key, int nkeys,
+bool Tabulate<T, Isa>::group(const SeriesTable<Real<T>>& table, int n, const T* s, const int* curve, const int* key, int nkeys,
                              SeriesGroups<T>& groups, Arena& arena) {
   groups.first = arena.take<int>(n + 1);
   groups.key = arena.take<int>(n);
@@ -76,7 +76,11 @@ bool Tabulate<T, Isa>::group(const SeriesTable<T>& table, int n, const T* s, con
   for (int e = 0; e < n; ++e) {
     const int p = groups.first[group_of[e]] + rank[e], interval = interval_of[e];
     groups.order[p] = e;
-    groups.x[p] = static_cast<T>((static_cast<double>(s[e]) - table.centre[interval]) * table.inv_half[interval]);
+    const Real<T> x = static_cast<Real<T>>((static_cast<double>(s[e]) - table.centre[interval]) * table.inv_half[interval]);
+    if constexpr (is_dual<T>)
+      groups.x[p] = {x, s[e].d * static_cast<Real<T>>(table.inv_half[interval])};
+    else
+      groups.x[p] = x;
   }
   arena.release(mark);
   return true;
@@ -105,15 +109,15 @@ void add_sums(const SeriesGroups<T>& groups, int g, T* B, const T* f, long ld) {
 
 /// In polynomials of the second kind, T_k = (U_k - U_(k-2)) / 2 and T_k' = k U_(k-1): value and slope share one recurrence.
 template <class T, int NR>
-void evaluate(const SeriesGroups<T>& groups, int g, T inv_half, T* v, T* dv, long ld, const T* b) {
+void evaluate(const SeriesGroups<T>& groups, int g, Real<T> inv_half, T* v, T* dv, long ld, const T* b) {
   constexpr int K = series_terms<T>;
   T value_terms[NR][K], slope_terms[NR][K];
   for (int r = 0; r < NR; ++r) {
     const T* br = b + r * K;
-    for (int k = 0; k < K - 2; ++k) value_terms[r][k] = T(0.5) * (br[k] - br[k + 2]);
-    for (int k = K - 2; k < K; ++k) value_terms[r][k] = T(0.5) * br[k];
-    value_terms[r][0] += T(0.5) * br[0];
-    for (int k = 0; k < K - 1; ++k) slope_terms[r][k] = static_cast<T>(k + 1) * br[k + 1];
+    for (int k = 0; k < K - 2; ++k) value_terms[r][k] = Real<T>(0.5) * (br[k] - br[k + 2]);
+    for (int k = K - 2; k < K; ++k) value_terms[r][k] = Real<T>(0.5) * br[k];
+    value_terms[r][0] += Real<T>(0.5) * br[0];
+    for (int k = 0; k < K - 1; ++k) slope_terms[r][k] = static_cast<Real<T>>(k + 1) * br[k + 1];
     slope_terms[r][K - 1] = T(0);
   }
   for (int p = groups.first[g]; p < groups.first[g + 1]; p += width<T>) {
@@ -146,14 +150,15 @@ void Tabulate<T, Isa>::sums(const SeriesGroups<T>& groups, int g, int nrows, T* 
 }
 
 template <class T, class Isa>
-void Tabulate<T, Isa>::values(const SeriesTable<T>& table, const SeriesGroups<T>& groups, int g, int nrows, T* v, T* dv, long ld,
+void Tabulate<T, Isa>::values(const SeriesTable<Real<T>>& table, const SeriesGroups<T>& groups, int g, int nrows, T* v, T* dv, long ld,
                               const T* b) {
-  const T inv_half = static_cast<T>(table.inv_half[groups.interval[g]]);
+  const Real<T> inv_half = static_cast<Real<T>>(table.inv_half[groups.interval[g]]);
   int r = 0;
   for (; r + 4 <= nrows; r += 4) evaluate<T, 4>(groups, g, inv_half, v + r * ld, dv + r * ld, ld, b + r * series_terms<T>);
   for (; r < nrows; ++r) evaluate<T, 1>(groups, g, inv_half, v + r * ld, dv + r * ld, ld, b + r * series_terms<T>);
 }
 
 DPA2_INSTANTIATE(Tabulate)
+DPA2_INSTANTIATE_DUAL(Tabulate)
 
 }  // namespace dpa2

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "cpu/arena.hpp"
+#include "math/dual.hpp"
 
 namespace dpa2 {
 
@@ -15,6 +16,8 @@ template <class T>
 inline constexpr int series_terms = 24;
 template <>
 inline constexpr int series_terms<float> = 16;
+template <class R>
+inline constexpr int series_terms<Dual<R>> = series_terms<R>;
 
 /// Curves on a common range [lo, hi), each split into intervals of its own.
 template <class T>
@@ -46,12 +49,12 @@ template <class T, class Isa>
 struct Tabulate {
   /// Groups n arguments s by (key, interval); curve (n) is the curve of an argument, 0 <= key (n) < nkeys whatever else
   /// separates groups. False, and nothing usable, when an argument lies outside of the table.
-  static bool group(const SeriesTable<T>& table, int n, const T* s, const int* curve, const int* key, int nkeys, SeriesGroups<T>& groups,
-                    Arena& arena);
+  static bool group(const SeriesTable<Real<T>>& table, int n, const T* s, const int* curve, const int* key, int nkeys,
+                    SeriesGroups<T>& groups, Arena& arena);
   /// B (nrows, K) = sum over the positions of group g of f (nrows, ld) T_k; f is zero where nothing is held
   static void sums(const SeriesGroups<T>& groups, int g, int nrows, T* B, const T* f, long ld);
   /// v (nrows, ld) = sum_k b (nrows, K) T_k and dv = its derivative with respect to s, at the positions of group g
-  static void values(const SeriesTable<T>& table, const SeriesGroups<T>& groups, int g, int nrows, T* v, T* dv, long ld, const T* b);
+  static void values(const SeriesTable<Real<T>>& table, const SeriesGroups<T>& groups, int g, int nrows, T* v, T* dv, long ld, const T* b);
 };
 
 }  // namespace dpa2

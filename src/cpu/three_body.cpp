@@ -271,10 +271,8 @@ struct Path {
 };
 
 template <class T, class Isa>
-Path path(const ThreeBodyParams<Real<T>>& p, [[maybe_unused]] int n, [[maybe_unused]] int m, [[maybe_unused]] const T* v,
-          [[maybe_unused]] const ThreeBodyPad<Real<T>>& pad) {
-  bool series = false;
-  if constexpr (!is_dual<T>) series = ThreeBodyTables<T, Isa>::within_series(p, n, m, v, pad);
+Path path(const ThreeBodyParams<Real<T>>& p, int n, int m, const T* v, const ThreeBodyPad<Real<T>>& pad) {
+  const bool series = ThreeBodyTables<T, Isa>::within_series(p, n, m, v, pad);
   return {series || p.quintic != nullptr, series || p.gate != nullptr};
 }
 
@@ -290,9 +288,7 @@ void ThreeBody<T, Isa>::forward(const ThreeBodyParams<Real<T>>& p, int n, int m,
   for (int c = 0; c < p.n3; ++c) Q[c] = T(0);
   const Path by = path<T, Isa>(p, n, m, v, pad);
   for_chunks(p, by.alike, n, m, v, sw, types, pad, pairs, arena, [&](int lanes) {
-    if constexpr (!is_dual<T>) {
-      if (by.tabulated) return ThreeBodyTables<T, Isa>::add(p, pairs, Q, arena);
-    }
+    if (by.tabulated) return ThreeBodyTables<T, Isa>::add(p, pairs, Q, arena);
     EmbeddingNetOp<T, Isa>::forward(p.net, lanes, tape, false, pairs.e, pairs.combination);
     const T* net = tape.y[p.net.nlayers - 1];
     if (p.gate == nullptr)
@@ -327,12 +323,10 @@ void ThreeBody<T, Isa>::backward(const ThreeBodyParams<Real<T>>& p, int n, int m
   const PairGradients<T> out{dnet, de, dss, g != nullptr ? g->gate : nullptr};
   const Path by = path<T, Isa>(p, n, m, v, pad);
   for_chunks(p, by.alike, n, m, v, sw, types, pad, pairs, arena, [&](int lanes) {
-    if constexpr (!is_dual<T>) {
-      if (by.tabulated) {
-        ThreeBodyTables<T, Isa>::backward(p, pairs, de, dss, dQ, arena);
-        scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
-        return;
-      }
+    if (by.tabulated) {
+      ThreeBodyTables<T, Isa>::backward(p, pairs, de, dss, g, dQ, arena);
+      if (positions) scatter_pairs(pairs, n, m, dv, dsw, de, dss, v, sw, pad);
+      return;
     }
     EmbeddingNetOp<T, Isa>::forward(p.net, lanes, tape, true, pairs.e, pairs.combination);
     const T* net = tape.y[p.net.nlayers - 1];

@@ -26,7 +26,8 @@ struct ThreeBodyParams {
 template <class R>
 struct ThreeBodyGradient {
   EmbeddingGradient<R> net;
-  R* gate = nullptr;  ///< (ntypes*ntypes, n3 rounded up to 64 bytes): of either order; the sum over both counts
+  R* series = nullptr;  ///< (nintervals, K, n3 rounded up): of the coefficients of SeriesTable::a, for the centres that it serves
+  R* gate = nullptr;    ///< (ntypes*ntypes, n3 rounded up to 64 bytes): of either order; the sum over both counts
 };
 
 /// The padded slots of a centre as one more neighbour (theory P7): multiplicity 0 where it contributes nothing.

@@ -57,6 +57,58 @@ FoldedEmbeddingNet plain_net(const EmbeddingGradient<R>& g, const EmbeddingNet<R
   return f;
 }
 
+/// want(pointer, rows, columns) for every array of a network's gradient.
+template <class R, class F>
+void for_arrays(EmbeddingGradient<R>& g, const EmbeddingNet<R>& net, int combinations, F want) {
+  const int rows = net.typed ? combinations : 1;
+  for (int l = 0; l < net.nlayers; ++l) {
+    const EmbeddingLayer<R>& layer = net.layers[l];
+    if (l > 0) {
+      want(g.w[l], layer.in, layer.out);
+      want(g.b[l], 1, layer.out);
+    }
+    if (layer.idt != nullptr) want(g.idt[l], 1, layer.out);
+  }
+  want(g.w_scalar, 1, net.layers[0].out);
+  want(g.type_term, rows, net.layers[0].out);
+  if (net.type_skip != nullptr) want(g.type_skip, rows, net.layers[0].in);
+}
+
+/// The gradient of a network in double by itself.
+struct NetGradient {
+  EmbeddingGradient<double> g;
+  std::vector<Buffer<double>> memory;
+  NetGradient(const EmbeddingNet<double>& net, int combinations) {
+    for_arrays(g, net, combinations, [&](double*& pointer, long rows, int columns) {
+      memory.emplace_back();
+      pointer = memory.back().zeros(static_cast<std::size_t>(rows) * static_cast<std::size_t>(padded<double>(columns)));
+    });
+  }
+};
+
+void add_to(Matrix& m, const Matrix& more) {
+  for (std::size_t k = 0; k < more.a.size(); ++k) m.a[k] += more.a[k];
+}
+
+/// net += what the network gets of the gradient of its series' coefficients.
+template <class R>
+void add_series(FoldedEmbeddingNet& net, const TrainedSeries& series, const R* coefficients, int combinations, int threads) {
+  std::vector<NetGradient> parts;
+  std::vector<EmbeddingGradient<double>> g;
+  for (int t = 0; t < threads; ++t) g.push_back(parts.emplace_back(series.net(), combinations).g);
+  series.gradient(coefficients, g);
+  for (const EmbeddingGradient<double>& part : g) {
+    const FoldedEmbeddingNet more = plain_net(part, series.net(), combinations);
+    for (std::size_t l = 0; l < net.layers.size(); ++l) {
+      add_to(net.layers[l].w, more.layers[l].w);
+      add_to(net.layers[l].b, more.layers[l].b);
+      add_to(net.layers[l].idt, more.layers[l].idt);
+    }
+    add_to(net.type_term, more.type_term);
+    add_to(net.type_skip, more.type_skip);
+  }
+}
+
 FoldedResidual plain_residual(const std::vector<Member>& members) {
   FoldedResidual f;
   for (const Member member : members) f.terms.push_back({member, {}});
@@ -72,29 +124,20 @@ void Gradients<R>::want(R*& pointer, long rows, int columns) {
 }
 
 template <class R>
-void Gradients<R>::want_net(EmbeddingGradient<R>& g, const EmbeddingNet<R>& net, int combinations) {
-  const int rows = net.typed ? combinations : 1;
-  for (int l = 0; l < net.nlayers; ++l) {
-    const EmbeddingLayer<R>& layer = net.layers[l];
-    if (l > 0) {
-      want(g.w[l], layer.in, layer.out);
-      want(g.b[l], 1, layer.out);
-    }
-    if (layer.idt != nullptr) want(g.idt[l], 1, layer.out);
-  }
-  want(g.w_scalar, 1, net.layers[0].out);
-  want(g.type_term, rows, net.layers[0].out);
-  if (net.type_skip != nullptr) want(g.type_skip, rows, net.layers[0].in);
-}
-
-template <class R>
-Gradients<R>::Gradients(const Config& config, const Prepared<R>& model) : config_(config), m_(model) {
+Gradients<R>::Gradients(const Config& config, const Prepared<R>& model)
+    : config_(config), m_(model), repinit_intervals_(intervals(model.repinit.table)), three_intervals_(intervals(model.three.table)) {
   const Prepared<R>& m = m_;
-  want_net(repinit.net, m.repinit.net, m.repinit.ncombinations);
+  const auto net = [&](EmbeddingGradient<R>& g, const EmbeddingNet<R>& of, int combinations) {
+    for_arrays(g, of, combinations, [&](R*& pointer, long rows, int columns) { want(pointer, rows, columns); });
+  };
+  constexpr long K = series_terms<R>;
+  net(repinit.net, m.repinit.net, m.repinit.ncombinations);
+  if (m.repinit_series) want(repinit.series, K * repinit_intervals_, m.repinit.ng);
   if (m.repinit.gate != nullptr) want(repinit.gate, m.repinit.ncombinations, m.repinit.ng);
   if (m.has_pad_repinit) want(pad_G, static_cast<long>(m.ntypes) * m.ntypes, m.repinit.ng);
   if (m.use_three) {
-    want_net(three.net, m.three.net, m.ntypes * m.ntypes);
+    net(three.net, m.three.net, m.ntypes * m.ntypes);
+    if (m.three_series) want(three.series, K * three_intervals_, m.three.n3);
     if (m.three.gate != nullptr) want(three.gate, static_cast<long>(m.ntypes) * m.ntypes, m.three.n3);
   }
   if (!m.shape_identity) want(shape, m.shape.k, m.shape.n);
@@ -197,7 +240,7 @@ void Gradients<R>::finish_padding() {
 }
 
 template <class R>
-Folded Gradients<R>::folded() const {
+Folded Gradients<R>::folded(int threads) const {
   const Prepared<R>& m = m_;
   const RepformerConfig& r = config_.repformer;
   const int n1 = m.n1_real, n2 = m.n2_real, p1 = m.n1, p2 = m.n2, ntypes = m.ntypes;
@@ -205,10 +248,12 @@ Folded Gradients<R>::folded() const {
   FoldedDescriptor& d = out.descriptor;
   d.tebd = plain(head.tebd, ntypes, m.tebd_dim);
   d.repinit.net = plain_net(repinit.net, m.repinit.net, m.repinit.ncombinations);
+  if (m.repinit_series) add_series(d.repinit.net, *m.repinit_series, repinit.series, m.repinit.ncombinations, threads);
   d.repinit.net.gate = plain(repinit.gate, m.repinit.ncombinations, m.repinit.ng);
   if (m.use_three) {
     d.three_body.emplace();
     FoldedEmbeddingNet& net = d.three_body->net = plain_net(three.net, m.three.net, ntypes * ntypes);
+    if (m.three_series) add_series(net, *m.three_series, three.series, ntypes * ntypes, threads);
     const Matrix both = plain(three.gate, ntypes * ntypes, m.three.n3);  // of the mean of a pair's two orders
     net.gate = both;
     if (!both.empty())

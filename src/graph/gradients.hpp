@@ -31,7 +31,7 @@ struct HeadGradient {
 template <class R>
 class Gradients {
  public:
-  /// `model` must outlive this, and be one without series and tables.
+  /// `model` must outlive this; its series are made for training, and it has no other tables.
   Gradients(const Config& config, const Prepared<R>& model);
 
   void clear() { memory_.zeros(size_); }
@@ -39,8 +39,13 @@ class Gradients {
   void add(const Gradients& other);
   /// What the embeddings of padded slots give the network that they come from; once, when all is added up.
   void finish_padding();
-  /// In the shapes of the folded tensors, without padding; what has no gradient is empty.
-  [[nodiscard]] Folded folded() const;
+  /// Whether this was made for tables of the model's sizes as they are now.
+  [[nodiscard]] bool fits() const {
+    return repinit_intervals_ == intervals(m_.repinit.table) && three_intervals_ == intervals(m_.three.table);
+  }
+  /// In the shapes of the folded tensors, without padding; what has no gradient is empty. The coefficients of series are gone back
+  /// to the networks that they come from.
+  [[nodiscard]] Folded folded(int threads) const;
   [[nodiscard]] std::size_t bytes() const noexcept { return memory_.bytes(); }
 
   RepinitGradient<R> repinit{};
@@ -55,12 +60,13 @@ class Gradients {
     R** pointer;
     std::size_t at;
   };
+  static int intervals(const SeriesTable<R>* table) { return table != nullptr ? table->nintervals : 0; }
   void want(R*& pointer, long rows, int columns);
-  void want_net(EmbeddingGradient<R>& g, const EmbeddingNet<R>& net, int combinations);
 
   const Config& config_;
   const Prepared<R>& m_;
   std::vector<Place> places_;
+  int repinit_intervals_, three_intervals_;
   std::size_t size_ = 0;
   Buffer<R> memory_;
 };

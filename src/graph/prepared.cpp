@@ -105,9 +105,16 @@ void Prepared<T>::prepare_repinit(const Config& c, const FoldedRepinit& f) {
     repinit.quintic = &repinit_quintic_;
     return;
   }
-  if (!series_) return;
+  if (!series_wanted()) return;
   double lo = 0, hi = 0;
   scalar_range(f.statistics, lo, hi);
+  if (places_ != nullptr) {
+    const EmbeddingNet<double> net = embedding_net<double>(storage, repinit_layers64_, f.net, name);
+    repinit_series =
+        TrainedSeries::build(storage, repinit_table_, net, places_->repinit, f.net.type_term.rows, lo, hi, 0, places_->threads);
+    if (repinit_series) repinit.table = &repinit_table_;
+    return;
+  }
   Storage local;
   std::vector<EmbeddingLayer<double>> layers64;
   const EmbeddingNet<double> net64 = embedding_net<double>(local, layers64, f.net, name);
@@ -137,13 +144,20 @@ void Prepared<T>::prepare_three_body(const Config& c, const FoldedThreeBody& f) 
     three.quintic = &three_quintic_;
     return;
   }
-  if (!series_) return;
-  const double longest = vector_range(f.statistics);
+  if (!series_wanted()) return;
+  const double longest = vector_range(f.statistics), most = longest * longest;
+  const int pair_types = r.strip ? 0 : ntypes;
+  if (places_ != nullptr) {
+    const EmbeddingNet<double> net = embedding_net<double>(storage, three_layers64_, f.net, name);
+    three_series = TrainedSeries::build(storage, three_table_, net, places_->three_body, f.net.type_term.rows, -most, most, pair_types,
+                                        places_->threads);
+    if (three_series) three.table = &three_table_;
+    return;
+  }
   Storage local;
   std::vector<EmbeddingLayer<double>> layers64;
   const EmbeddingNet<double> net64 = embedding_net<double>(local, layers64, f.net, name);
-  const double most = longest * longest;
-  if (build_series(storage, three_table_, net64, f.net.type_term.rows, -most, most, r.strip ? 0 : ntypes)) three.table = &three_table_;
+  if (build_series(storage, three_table_, net64, f.net.type_term.rows, -most, most, pair_types)) three.table = &three_table_;
 }
 
 /// What the padded slots of a fixed-width list add (theory P6, P7): nothing unless the statistics have a mean.
@@ -209,8 +223,8 @@ void Prepared<T>::prepare_entry(const Config& c, const FoldedDescriptor& f) {
 }
 
 template <class T>
-Prepared<T>::Prepared(const Config& c, Folded folded, bool series)
-    : kernels(dpa2::kernels<T>()), ntypes(c.ntypes()), series_(series && series_wanted()) {
+Prepared<T>::Prepared(const Config& c, Folded folded, SeriesPlaces* places)
+    : kernels(dpa2::kernels<T>()), ntypes(c.ntypes()), places_(places) {
   FoldedDescriptor& f = folded.descriptor;
   concat_tebd = c.concat_output_tebd;
   descriptor_dim = c.descriptor_dim();

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <vector>
 
 #include "cpu/kernels.hpp"
 #include "fold/folded.hpp"
 #include "graph/packing.hpp"
+#include "graph/trained_series.hpp"
 #include "schema/config.hpp"
 #include "schema/features.hpp"
 
@@ -50,9 +52,9 @@ struct HeadParams {
 template <class T>
 struct Prepared {
   using Scalar = T;
-  /// Layers are released as they are packed. Without `series` embedding networks are evaluated themselves: weights that change
-  /// with every step are not worth any, and their gradients come from the networks.
-  Prepared(const Config& config, Folded folded, bool series = true);
+  /// Layers are released as they are packed. With `places` for gradients of weights: the series are made on those of the last weights, and
+  /// know the way back.
+  Prepared(const Config& config, Folded folded, SeriesPlaces* places = nullptr);
 
   const Kernels<T>& kernels;
   Storage storage;
@@ -65,6 +67,7 @@ struct Prepared {
   // repinit and the three-body block
   BlockParams<T> stats_repinit, stats_three;
   RepinitParams<T> repinit;
+  std::unique_ptr<TrainedSeries> repinit_series, three_series;  ///< of tables that give gradients of weights
   bool one_side = false, has_pad_repinit = false, use_three = false, has_pad_three = false;
   const T* pad_R = nullptr;  ///< (ntypes, 4): the environment row of a padded slot per centre type
   const T* pad_G = nullptr;  ///< (ntypes, ntypes, ng): its embedding per (type of atom 0, centre type)
@@ -100,7 +103,8 @@ struct Prepared {
  private:
   std::vector<FittingLayer<T>> fitting_layers_;
   std::vector<EmbeddingLayer<T>> repinit_layers_, three_layers_;
-  bool series_;
+  SeriesPlaces* places_;
+  std::vector<EmbeddingLayer<double>> repinit_layers64_, three_layers64_;  ///< for gradients of weights
   SeriesTable<T> repinit_table_, three_table_;
   QuinticTable<T> repinit_quintic_, three_quintic_;
 

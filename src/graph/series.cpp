@@ -13,9 +13,6 @@ namespace dpa2 {
 
 namespace {
 
-constexpr int max_level = 12;  // at most 4096 cells over the range
-constexpr std::size_t max_bytes = std::size_t{64} << 20;
-constexpr int max_curves = 256;
 constexpr double max_work = 2e10;  // multiplications: a few seconds; published models take a thousandth of it
 
 struct Interval {
@@ -103,8 +100,7 @@ template <class T>
 bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves, double lo, double hi,
                   int pair_types) {
   constexpr int K = series_terms<T>;
-  constexpr double tolerance = sizeof(T) == 8 ? 4e-15 : 1e-9;
-  if (!(hi > lo) || !std::isfinite(lo) || !std::isfinite(hi) || ncurves > max_curves) return false;
+  if (!(hi > lo) || !std::isfinite(lo) || !std::isfinite(hi) || ncurves > series_max_curves) return false;
   Fitter fitter(net, K);
   const int channels = fitter.channels(), nc = padded<T>(channels);
   const std::size_t per_interval = static_cast<std::size_t>(K) * static_cast<std::size_t>(nc);
@@ -124,13 +120,13 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
       Interval i = std::move(open.back());
       open.pop_back();
       if (fitter.work() > max_work) return false;
-      if (fitter.fit(i, curve, other) <= tolerance) {
+      if (fitter.fit(i, curve, other) <= series_tolerance<T>) {
         deepest = std::max(deepest, i.level);
         intervals.push_back(std::move(i));
-        if (intervals.size() * per_interval * 2 * sizeof(T) > max_bytes) return false;
+        if (intervals.size() * per_interval * 2 * sizeof(T) > series_max_bytes) return false;
         continue;
       }
-      if (i.level == max_level) return false;
+      if (i.level == series_max_level) return false;
       const double half = 0.5 * i.half;
       open.push_back({i.level + 1, 2 * i.index + 1, i.centre + half, half, {}});
       open.push_back({i.level + 1, 2 * i.index, i.centre - half, half, {}});

@@ -1,11 +1,23 @@
 // Embedding networks as series: built when a model is prepared, exact to rounding or not at all (theory S6).
 #pragma once
 
+#include <cstddef>
+
 #include "cpu/embedding_net.hpp"
 #include "cpu/tabulate.hpp"
 #include "graph/packing.hpp"
 
 namespace dpa2 {
+
+/// When a table would be large or take long: then the network stays in use.
+inline constexpr int series_max_level = 12;  ///< at most 4096 cells over the range
+inline constexpr int series_max_curves = 256;
+inline constexpr std::size_t series_max_bytes = std::size_t{64} << 20;
+/// The largest term that is left out, of the largest value.
+template <class T>
+inline constexpr double series_tolerance = 4e-15;
+template <>
+inline constexpr double series_tolerance<float> = 1e-9;
 
 /// Replaces `net` on [lo, hi) by one curve per row of its type tables (one curve where it is not typed). Intervals are halved
 /// until the next terms of the series are below rounding (double: 4e-15 of the largest value, float: 1e-9). False when that

@@ -58,18 +58,22 @@ class EngineOf final : public Engine {
       : config_(config),
         settings_(neighbor_settings(config)),
         threads_(threads),
-        model_(std::in_place, config, std::move(folded), false),
+        places_{{}, {}, threads},
+        model_(std::in_place, config, std::move(folded), &places_),
         evaluator_(config, *model_),
         head_(make_head(config, *model_)),
         dual_head_(*model_),
         plain_(*model_),
         dual_(*model_) {
     edges_.keep_image = false;
-    for (int t = 0; t < threads_; ++t) gradients_.push_back(std::make_unique<Gradients<R>>(config_, *model_));
+    make_gradients();
   }
 
   /// In the place of the old one, to which everything points.
-  void assign(Folded folded) override { model_.emplace(config_, std::move(folded), false); }
+  void assign(Folded folded) override {
+    model_.emplace(config_, std::move(folded), &places_);
+    if (!gradients_.front()->fits()) make_gradients();
+  }
 
   Folded gradient(const Batch& batch, Loss& loss, double learning_rate) override {
     for (const auto& g : gradients_) g->clear();
@@ -94,7 +98,7 @@ class EngineOf final : public Engine {
     }
     for (std::size_t t = 1; t < gradients_.size(); ++t) gradients_[0]->add(*gradients_[t]);
     gradients_[0]->finish_padding();
-    return gradients_[0]->folded();
+    return gradients_[0]->folded(threads_);
   }
 
   std::size_t bytes() override {
@@ -133,6 +137,11 @@ class EngineOf final : public Engine {
     if (batch.aparam != nullptr) frame.aparam = batch.aparam + at * n * static_cast<std::size_t>(model_->naparam);
     frame.pad_type = batch.natoms > 0 ? types[0] : 0;
     return frame;
+  }
+
+  void make_gradients() {
+    gradients_.clear();
+    for (int t = 0; t < threads_; ++t) gradients_.push_back(std::make_unique<Gradients<R>>(config_, *model_));
   }
 
   static bool derivatives(const Loss& loss) { return loss.forces() || loss.virial(); }
@@ -203,6 +212,7 @@ class EngineOf final : public Engine {
   const Config& config_;
   NeighborSettings settings_;
   int threads_;
+  SeriesPlaces places_;
   std::optional<Prepared<R>> model_;
   Evaluator<R> evaluator_;
   std::unique_ptr<Head<R>> head_;

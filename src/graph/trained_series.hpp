@@ -1,0 +1,50 @@
+// Series of a network whose weights change (theory S6, 15.4): made again for each set of weights, on the intervals of the last one,
+// and the way back for gradients, from the coefficients through the nodes that they come from.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cpu/embedding_net.hpp"
+#include "cpu/tabulate.hpp"
+#include "graph/packing.hpp"
+
+namespace dpa2 {
+
+/// One interval of a curve, `level` halvings of the range down. It stands for the mean of two curves, which may be the same.
+struct SeriesPlace {
+  int level = 0, index = 0, curve = 0, other = 0;
+};
+
+/// Where the tables of a model's networks begin, from one set of weights to the next.
+struct SeriesPlaces {
+  std::vector<SeriesPlace> repinit, three_body;
+  int threads = 1;  ///< to make them
+};
+
+/// What training keeps of a table.
+class TrainedSeries {
+ public:
+  /// As build_series, with `net` in `memory`, which this keeps. The places are those to begin with, none: the whole range; and those that
+  /// the next table of this network begins with.
+  template <class T>
+  static std::unique_ptr<TrainedSeries> build(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net,
+                                              std::vector<SeriesPlace>& places, int ncurves, double lo, double hi, int pair_types,
+                                              int threads);
+  /// g += what the network's weights get of da (nintervals, K, nc), the gradient of the coefficients, on `threads` threads, each with a
+  /// gradient of its own.
+  template <class T>
+  void gradient(const T* da, const std::vector<EmbeddingGradient<double>>& g) const;
+
+  [[nodiscard]] const EmbeddingNet<double>& net() const noexcept { return net_; }
+
+ private:
+  TrainedSeries(const EmbeddingNet<double>& net, std::vector<SeriesPlace> places, double lo, double hi)
+      : net_(net), places_(std::move(places)), lo_(lo), hi_(hi) {}
+
+  EmbeddingNet<double> net_;
+  std::vector<SeriesPlace> places_;
+  double lo_, hi_;
+};
+
+}  // namespace dpa2
