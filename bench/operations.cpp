@@ -328,7 +328,7 @@ class Tile : public Bench {
       const int nh = p_.nh1;
       T *tq = random(static_cast<long>(nh) * n1_), *dtq = array(static_cast<long>(nh) * n1_), *o = array(static_cast<long>(nh) * n1_);
       T *d_o = random(static_cast<long>(nh) * n1_), *dw = array(n_);
-      const T shift = p_.smooth ? T(math::attention_shift) : T(0), pads = p_.smooth ? static_cast<T>(p_.nsel_repformer - n_) : T(0);
+      const T shift = p_.smooth ? T(dpa2::math::attention_shift) : T(0), pads = p_.smooth ? static_cast<T>(p_.nsel_repformer - n_) : T(0);
       add("local_attention",
           each([=](Centre<T>& c) { k_.local_attention(n_, n1_, nh, o, tq, g1_, c.j, p_.smooth ? c.w : nullptr, shift, pads, arena_); }),
           each([=](Centre<T>& c) {
