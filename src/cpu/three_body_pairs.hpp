@@ -9,7 +9,8 @@ namespace dpa2 {
 /// A chunk of pairs, on the lanes; the pad neighbour has index n. Lanes beyond the last pair have weight 0.
 template <class T>
 struct Pairs {
-  static constexpr int most = 256;  ///< the net's activations of a chunk stay in L1/L2
+  /// The net's activations of a chunk stay in L1/L2; those of dual numbers are twice as large.
+  static constexpr int most = is_dual<T> ? 128 : 256;
 
   int count;
   int *j, *k, *combination;
