@@ -43,6 +43,17 @@ class NativeModel:
         weights: dict[str, NDArray[np.float64]],
         threads: int,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], RemarksTuple]: ...  # to coords (natoms, 3), to strain (3, 3)
+    def hessian_product(
+        self,
+        coords: NDArray[np.float64],
+        types: NDArray[np.int32],
+        box: NDArray[np.float64] | None,
+        pbc: tuple[bool, bool, bool],
+        fparam: NDArray[np.float64] | None,
+        aparam: NDArray[np.float64] | None,
+        velocity: NDArray[np.float64],
+        threads: int,
+    ) -> tuple[NDArray[np.float64], RemarksTuple]: ...  # (natoms, 3): the Hessian of the energy times the velocity
     def descriptor(
         self,
         coords: NDArray[np.float64],

@@ -191,6 +191,21 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
             if found.atom_virial is not None:
                 self.results["stresses"] = _voigt(found.atom_virial) / -volume
 
+    def get_hessian(self, atoms: Atoms | None = None) -> Float:
+        """(3 natoms, 3 natoms) the Hessian of the energy, eV/angstrom^2, exact to rounding: no finite displacements.
+
+        Row and column 3 i + a belong to coordinate a of atom i, as ``ase.vibrations.VibrationsData.from_2d`` takes it.
+        Computed anew in every call, in 3 natoms evaluations; see :meth:`dpa2.Model.hessian`. Constraints do not act.
+
+        Raises:
+            UnsupportedModelError: no potential, a combination of models, or a compressed model.
+            InputError: there are no atoms, or they cannot be evaluated.
+        """
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is None:
+            raise InputError("there are no atoms to evaluate: pass them, or attach the calculator to some first")
+        return self._part.hessian(atoms, *self._parameters_of(atoms))
+
     def _parameters_of(self, atoms: Atoms) -> tuple[Any, ...]:
         """Frame and atomic parameters: those of the atoms, else those of the calculator."""
         return tuple(atoms.info.get(name, self.parameters[name]) for name in _PER_STRUCTURE)
@@ -204,10 +219,15 @@ class _Part:
     type_of_number: Int
 
     def evaluate(self, atoms: Atoms, fparam: Any, aparam: Any, **options: Any) -> Result:
+        return self.model.evaluate(*self._structure(atoms), fparam, aparam, hessian=False, **options)
+
+    def hessian(self, atoms: Atoms, fparam: Any, aparam: Any) -> Float:
+        return self.model.hessian(*self._structure(atoms), fparam, aparam)
+
+    def _structure(self, atoms: Atoms) -> tuple[Float, Int, Float | None, Any]:
+        """Coordinates, types, box and periodic directions."""
         cell, pbc = (atoms.cell.array, atoms.pbc) if atoms.pbc.any() else (None, None)
-        return self.model.evaluate(
-            atoms.positions, self._types(atoms), cell, pbc, fparam=fparam, aparam=aparam, **options
-        )
+        return atoms.positions, self._types(atoms), cell, pbc
 
     def _types(self, atoms: Atoms) -> Int:
         types: Int = self.type_of_number[atoms.numbers]

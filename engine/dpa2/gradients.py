@@ -1,4 +1,4 @@
-"""The gradient of a weighted sum of outputs: what :meth:`dpa2.Model.vjp` takes, checked."""
+"""What :meth:`dpa2.Model.vjp` and :meth:`dpa2.Model.hessian_product` take, checked."""
 
 from __future__ import annotations
 
@@ -44,3 +44,20 @@ def _rows(value: Any, name: str, width: tuple[int, ...], nframes: int, natoms: i
         return array.reshape(all_frames)
     wanted = f"{(natoms, *short)}" + (f" or {(nframes, natoms, *short)}" if framed else "")
     raise InputError(f"{name} must have shape {wanted}, got {array.shape}")
+
+
+def check_direction(value: Any, nframes: int, natoms: int, framed: bool) -> tuple[Float, bool]:
+    """Directions as (nframes, directions, natoms, 3), and whether there was an axis for several of them."""
+    array = to_floats(value, "direction")
+    check_finite(array, "direction")
+    one, per_frame = (natoms, 3), (nframes, natoms, 3)
+    if array.shape == one or (framed and array.shape == per_frame):
+        frames = array if array.ndim == 3 else array[None]
+        return np.broadcast_to(frames[:, None], (nframes, 1, *one)), False
+    if not framed and array.ndim == 3 and array.shape[1:] == one:
+        return array[None], True
+    if framed and array.ndim == 4 and array.shape[0] == nframes and array.shape[2:] == one:
+        return array, True
+    several = f"({nframes}, n, {natoms}, 3)" if framed else f"(n, {natoms}, 3)"
+    wanted = f"{one}" + (f", one per frame {per_frame}" if framed else "")
+    raise InputError(f"direction must have shape {wanted}, or for n directions at once {several}, got {array.shape}")

@@ -47,6 +47,11 @@ class Batch:
     aparam: Float | None
     has_frame_axis: bool
 
+    def frame(self, f: int) -> tuple[Float, Int, Float | None, Pbc, Float | None, Float | None]:
+        """Of one frame: coordinates, types, box, periodic directions, frame and atomic parameters."""
+        boxes, fparam, aparam = (None if rows is None else rows[f] for rows in (self.boxes, self.fparam, self.aparam))
+        return self.coords[f], self.types[f], boxes, self.pbc, fparam, aparam
+
 
 def to_array(value: Any, name: str) -> NDArray[Any]:
     """Any array-like on the CPU (``__array__``, DLPack, sequences) as a NumPy array, without a copy where possible."""

@@ -20,7 +20,8 @@ from .engines import make_engine, make_gpu
 from .errors import InputError
 from .files import schema
 from .gradients import check_weights
-from .inputs import Batch, Float, Int, Pbc, check_input, counted
+from .hessian import SecondDerivatives
+from .inputs import Float, check_input, counted
 from .options import (
     Atomic,
     OnOverflow,
@@ -42,13 +43,7 @@ if TYPE_CHECKING:
     from .files import ModelData
 
 
-def _frame(batch: Batch, f: int) -> tuple[Float, Int, Float | None, Pbc, Float | None, Float | None]:
-    """Of one frame: coordinates, types, box, periodic directions, frame and atomic parameters."""
-    boxes, fparam, aparam = (None if rows is None else rows[f] for rows in (batch.boxes, batch.fparam, batch.aparam))
-    return batch.coords[f], batch.types[f], boxes, batch.pbc, fparam, aparam
-
-
-class Model:
+class Model(SecondDerivatives):
     """A DPA-2 model, ready to evaluate. Made by :func:`dpa2.load`; immutable, and safe to share between threads."""
 
     def __init__(
@@ -104,7 +99,10 @@ class Model:
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """What the model computes: what :meth:`evaluate` finds, then the two results of :meth:`descriptor`."""
+        """What the model computes: what :meth:`evaluate` finds, then the two results of :meth:`descriptor`.
+
+        A Hessian (:attr:`has_hessian`) is not among them: it is neither of the structure nor of an atom.
+        """
         return self._outputs
 
     def _shape(self, name: str) -> tuple[int, ...]:
@@ -241,7 +239,7 @@ class Model:
         rotations = np.empty((nframes, natoms, *self._shape("rot_mat"))) if rot_mat else None
 
         def of_frame(f: int, threads: int) -> Any:
-            out[f], rotation, remarks = self._engine.descriptor(*_frame(batch, f)[:4], bool(rot_mat), threads)
+            out[f], rotation, remarks = self._engine.descriptor(*batch.frame(f)[:4], bool(rot_mat), threads)
             if rotations is not None:
                 rotations[f] = rotation
             return remarks
@@ -262,6 +260,7 @@ class Model:
         atomic: Atomic = False,
         *,
         forces: bool = True,
+        hessian: bool | None = None,
         progress: Progress | None = None,
     ) -> Result:
         """Everything that the model computes for one structure or for many: of energy models energy, forces, virial.
@@ -282,6 +281,8 @@ class Model:
                 does not depend on how atoms are wrapped; "deepmd": as deepmd-kit 3.2.0 defines it, which does. It means
                 nothing where a model has no derivatives.
             forces: False: values only, in about a third of the time; the result has no forces and no virial.
+            hessian: also compute the Hessian, ``result.outputs["hessian"]`` (3 natoms, 3 natoms); None: with forces,
+                of models with :attr:`has_hessian`. See :meth:`hessian` for what it is and costs.
             progress: called with (frames done, frames in all) after every frame.
 
         Returns:
@@ -309,6 +310,9 @@ class Model:
             mode, gradient = 0, False
         elif mode and not gradient:
             raise InputError("the atomic virial is computed with forces only: leave out atomic, or forces=False")
+        second = (self.has_hessian and gradient) if hessian is None else checked_flag(hessian, "hessian")
+        if second:
+            self._check_hessian()
         if frames := self._on_device(coords, types, box, pbc):
             shapes = evaluated(self._outputs, frames.natoms, gradient, mode != 0)
             return Result.of_outputs(self._kind, *frames.evaluate(fparam, aparam, mode, shapes))
@@ -318,13 +322,15 @@ class Model:
         results: dict[str, Any] = {name: np.empty((nframes, *shape)) for name, shape in shapes.items()}
 
         def of_frame(f: int, threads: int) -> Any:
-            found = self._engine.evaluate(*_frame(batch, f), mode, threads, gradient)
+            found = self._engine.evaluate(*batch.frame(f), mode, threads, gradient)
             for name, shape in shapes.items():
                 results[name][f] = np.reshape(found[name], shape)
             return found["remarks"]
 
         checked = must_be_finite(self._kind, self._outputs)
-        self._runner.run(batch, of_frame, results, checked, progress, atomic=mode)
+        self._runner.run(batch, of_frame, results, checked, None if second and natoms else progress, atomic=mode)
+        if second:
+            results["hessian"] = self._hessians(batch, progress and by_frames(progress, nframes, natoms))
         mask = counted(batch.types, self._data.config["atom_exclude_types"]).astype(np.int32)
         results.setdefault("mask", mask)  # a property may have this name
         return Result.of_outputs(self._kind, results if batch.has_frame_axis else {n: a[0] for n, a in results.items()})
@@ -374,7 +380,7 @@ class Model:
 
         def of_frame(f: int, threads: int) -> Any:
             rows = {name: array[f] for name, array in given.items()}
-            gradient[f], strain[f], remarks = self._engine.vjp(*_frame(batch, f), rows, threads)
+            gradient[f], strain[f], remarks = self._engine.vjp(*batch.frame(f), rows, threads)
             return remarks
 
         results, checked = {"force": gradient, "virial": strain}, {"force": "a gradient", "virial": "a gradient"}

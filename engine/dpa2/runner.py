@@ -56,22 +56,24 @@ class Runner:
         atomic: int = 0,
         weights: Weights | None = None,
         large: str = "parameters",
+        per_frame: int = 1,
     ) -> None:
         """Fills ``results``: with ``of_frame(frame, threads)``, which returns remarks, or on a GPU by their names.
 
-        ``checked``: which of them must be finite, and what a number of them is called.
+        ``checked``: which of them must be finite, and what a number of them is called. ``per_frame``: results of a
+        frame, not on a GPU; ``of_frame`` is called with the number of a result, which counts through all frames.
         """
         nframes, natoms = batch.types.shape
 
-        def check(frames: slice) -> None:
+        def check(rows: slice) -> None:
             for name, what in checked.items():
                 if name in results:
-                    _refuse_overflown_numbers(results[name][frames], what, large)
+                    _refuse_overflown_numbers(results[name][rows], what, large)
 
-        def one(f: int, threads: int) -> Remarks:
-            with _naming_frame(batch, f):
-                remarks = Remarks(*of_frame(f, threads))
-                check(slice(f, f + 1))
+        def one(k: int, threads: int) -> Remarks:
+            with _naming_frame(batch, k // per_frame):
+                remarks = Remarks(*of_frame(k, threads))
+                check(slice(k, k + 1))
             return remarks
 
         def together(gpu: GpuModel, first: int, last: int) -> list[Remarks]:
@@ -82,13 +84,13 @@ class Runner:
                 check(frames)
             return remarks
 
-        def finish(f: int, remarks: Remarks) -> None:
-            self._reporter.report(remarks, batch, f)
+        def finish(k: int, remarks: Remarks) -> None:
+            self._reporter.report(remarks, batch, k // per_frame)
             if progress is not None:
-                progress(f + 1, nframes)
+                progress(k + 1, nframes * per_frame)
 
         gpu = self._gpu
         if gpu is not None:
             run_batches(lambda first, last: together(gpu, first, last), finish, nframes, natoms)
         else:
-            run_frames(one, finish, nframes, natoms, self._threads)
+            run_frames(one, finish, nframes * per_frame, natoms, self._threads)

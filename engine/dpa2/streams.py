@@ -364,7 +364,7 @@ def _evaluate_task(
 ) -> list[Result]:
     model = ticket.model
     parameters = Parameters.of(model, fparam, aparam)
-    options: dict[str, Any] = {"atomic": atomic, "forces": forces}
+    options: dict[str, Any] = {"atomic": atomic, "forces": forces, "hessian": False}
 
     def compute(run: list[Frame]) -> list[Result]:
         keywords = parameters.keywords(run[0])

@@ -429,6 +429,8 @@ Config parse_config(const std::string& json) {
     read_combination(c, o);
   else
     read_network(c, o);
+  if (c.hessian_mode && (c.type != Combination::none || c.fitting.type != FittingType::ener))
+    throw inconsistent(o.path("hessian_mode"), " is set, and only models of energies, made of one network, have Hessians as outputs");
   o.finish();
   return c;
 }

@@ -126,6 +126,7 @@ struct Config {
   RepformerConfig repformer;
   FittingConfig fitting;
   std::optional<double> min_nbor_dist;
+  bool hessian_mode = false;                                   ///< of energies: the Hessian is an output, too
   std::optional<TableConfig> repinit_table, three_body_table;  ///< of a compressed model
   std::optional<double> max_error;                             ///< of its tables, where it is known
 

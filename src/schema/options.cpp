@@ -169,6 +169,7 @@ const Options<Config>& model_options() {
       {"atom_exclude_types", &C::atom_exclude_types, of_types()},
       {"min_nbor_dist", &C::min_nbor_dist, any()},
       {"head", &C::head, any()},
+      {"hessian_mode", &C::hessian_mode, any(), Presence::optional},
   };
   return table;
 }

@@ -262,6 +262,7 @@ def _evaluate(
 
     types = frame.types_in(model.type_map)
     keywords = parameters.keywords(frame)
-    result = model.evaluate(frame.coords, types, frame.box, frame.pbc, atomic=args.atomic or False, **keywords)
+    options = {"atomic": args.atomic or False, "hessian": False}
+    result = model.evaluate(frame.coords, types, frame.box, frame.pbc, **options, **keywords)
     descriptor = model.descriptor(frame.coords, types, frame.box, frame.pbc) if args.descriptor else None
     return types, values_of(columns, result, len(types)), descriptor

@@ -146,6 +146,8 @@ def _outputs(config: dict[str, Any]) -> list[tuple[str, str]]:
                 texts.append(" ".join(text for text in (output.name, shape, output.unit) if text))
         if texts:
             lines.append((what, ", ".join(texts)))
+    if config.get("hessian_mode"):
+        lines.append(("hessian", "3 natoms x 3 natoms eV/angstrom^2, on the CPU"))
     if not any(output.unit for output in found if output.name not in ("force", "descriptor", "rot_mat")):
         lines.append(("units", "those of the data that the model was trained on"))
     return lines

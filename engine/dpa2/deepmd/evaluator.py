@@ -374,8 +374,8 @@ class DeepEval:
 
     @property
     def has_hessian(self) -> bool:
-        """False: dpa2 computes no second derivatives."""
-        return False
+        """Whether ``eval`` returns Hessians: of a potential that was trained with them (``hessian_mode``)."""
+        return self._model.has_hessian
 
 
 def _load(path: str | os.PathLike[str], head: str | int | None, options: dict[str, Any]) -> Model:

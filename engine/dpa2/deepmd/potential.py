@@ -33,7 +33,8 @@ class DeepPot(DeepEval):
         Returns:
             energy (nframes, 1) eV, force (nframes, natoms, 3) eV/angstrom, virial (nframes, 9) eV; with ``atomic``
             also atomic energy (nframes, natoms, 1) eV and atomic virial (nframes, natoms, 9) eV, the latter as
-            deepmd-kit defines it. All of them float64.
+            deepmd-kit defines it; with :attr:`has_hessian` in the end the Hessian (nframes, 3 natoms, 3 natoms)
+            eV/angstrom^2. All of them float64.
 
         Raises:
             InputError: sizes that do not fit, and see :meth:`dpa2.Model.evaluate`.
@@ -41,5 +42,5 @@ class DeepPot(DeepEval):
         warn_of_ignored(type(self), kwargs)
         batch = self._batch(coords, cells, atom_types, fparam, aparam, mixed_type)
         found = self._outputs(batch, atomic="deepmd" if atomic else False)
-        whole = (found["energy"], found["force"], found["virial"])
-        return (*whole, found["atom_energy"], found["atom_virial"]) if atomic else whole
+        names = ["energy", "force", "virial", *(["atom_energy", "atom_virial"] if atomic else [])]
+        return tuple(found[name] for name in [*names, *(["hessian"] if self.has_hessian else [])])

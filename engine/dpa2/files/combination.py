@@ -51,6 +51,7 @@ def normalise(
     definitions = _parts(given)
     _refuse_expansion(definitions)
     given.setdefault("type_map", _common_types(definitions))
+    given.pop("hessian_mode", None)  # deepmd-kit's builders do not look at it
     out = config.top(given, distance, head)
     # a set, which not every format keeps in order
     pairs = {(min(pair), max(pair)) for pair in out["pair_exclude_types"]}

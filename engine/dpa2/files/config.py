@@ -166,6 +166,8 @@ def section(name: str, given: Mapping[str, Any], where: str, ntypes: int = 0) ->
     options = schema.section(name)
     unused = _unused(options, given)
     for key, option in options.items():
+        if option.presence == "optional" and not option.null and given.get(key) is None:
+            continue
         place = f"{where}.{key}" if where else key
         if option.presence == "required" and key not in given:
             raise ModelFileError(f"the model definition is incomplete: {place} is missing")
@@ -204,6 +206,8 @@ def types_of(value: Any, where: str) -> list[str]:
 def top(params: Mapping[str, Any], min_nbor_dist: float | None, head: str | None) -> dict[str, Any]:
     """What every model has: version, types, exclusions. Its precision is for those to say who know the networks."""
     given = {key: value for key, value in params.items() if key in schema.section("model")}
+    if given.get("hessian_mode") is False:  # nor does a model without it say so
+        del given["hessian_mode"]
     given["min_nbor_dist"] = None if min_nbor_dist is None or min_nbor_dist <= 0 else min_nbor_dist
     given["head"] = head
     given["precision"] = "float64"

@@ -303,6 +303,8 @@ def raw_model(root: Mapping[str, Any], resolve: Resolve, nbytes: int) -> RawMode
         check_kind({**kind, "modifier": modifier or kind["modifier"]})
         _versioned(model, "model")
         params = _network(model, mapper)
+        if isinstance(definition, dict) and "hessian_mode" in definition:
+            params["hessian_mode"] = definition["hessian_mode"]
     distance = mapper.variables(root).get("min_nbor_dist", root.get("min_nbor_dist"))
     if distance is not None and not isinstance(distance, (int, float)):
         distance = resolve(distance, "min_nbor_dist")
