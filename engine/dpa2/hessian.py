@@ -148,9 +148,7 @@ class SecondDerivatives:
         self._run_products(batch, of_row, rows, width, progress)
         return rows.reshape(nframes, width, width)
 
-    def _run_products(
-        self, batch: Batch, product: Any, rows: Float, per_frame: int, progress: Progress | None
-    ) -> None:
+    def _run_products(self, batch: Batch, product: Any, rows: Float, per_frame: int, progress: Progress | None) -> None:
         checked = {"rows": "a second derivative"}
         large = "directions or parameters"
         self._runner.run(batch, product, {"rows": rows}, checked, progress, per_frame=per_frame, large=large)

@@ -20,7 +20,7 @@ from .engines import make_engine, make_gpu
 from .errors import InputError
 from .files import schema
 from .gradients import check_weights
-from .hessian import SecondDerivatives
+from .hessian import SecondDerivatives, by_frames
 from .inputs import Float, check_input, counted
 from .options import (
     Atomic,

@@ -122,7 +122,7 @@ class Result:
         With a frame axis in the input all of them have one in front.
 
         - energy models: ``energy`` (1,), ``atom_energy`` (natoms, 1), ``force`` (natoms, 3), ``virial`` (9,),
-          ``atom_virial`` (natoms, 9).
+          ``atom_virial`` (natoms, 9), ``hessian`` (3 natoms, 3 natoms) eV/angstrom^2.
         - dipole: ``global_dipole`` (3,), ``dipole`` (natoms, 3); minus the derivatives of the global dipole,
           ``force`` (natoms, 3, 3) with axes atom, component, direction, ``virial`` (3, 9), ``atom_virial``
           (natoms, 3, 9).

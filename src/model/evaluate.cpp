@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <functional>
 
 #include "heads/spectrum.hpp"
 
@@ -211,8 +210,9 @@ void Evaluator<T>::hessian_product(const Frame& frame, int threads, double* prod
   dual_->begin(frame, threads, task(true, AtomVirial::none));
   dual_->forward(nullptr);
   HeadRows<Dual<T>> rows(head, frame, dual_->workspace().values.data(), 0, nullptr);
-  dual_->backward(nullptr, rows, {product, nullptr, nullptr, 1});  // how the forces change
-  std::transform(product, product + 3 * frame.edges->nlocal, product, std::negate<>());
+  // How the forces change; the other sign, and no -0.
+  dual_->backward(nullptr, rows, {product, nullptr, nullptr, 1});
+  std::transform(product, product + 3 * frame.edges->nlocal, product, [](double x) { return 0.0 - x; });
 }
 
 template class Evaluator<double>;

@@ -30,7 +30,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.phonons import Phonons
 from ase.stress import voigt_6_to_full_3x3_stress
-from ase.vibrations import Vibrations
+from ase.vibrations import Vibrations, VibrationsData
 from dpa2.ase import DPA2Calculator
 
 WATER = Path(__file__).resolve().parents[2] / "examples" / "water_192.extxyz"
@@ -115,6 +115,24 @@ def test_stress_is_the_difference_under_strain(pbc: Any) -> None:
             return float(strained.get_potential_energy())
 
         assert difference(energy) / atoms.get_volume() == pytest.approx(stress[component], abs=DIFFERENCE)
+
+
+@pytest.mark.parametrize("pbc", PBC)
+def test_hessian_is_that_of_the_model(pbc: tuple[bool, bool, bool]) -> None:
+    atoms = make_atoms(pbc)
+    found = atoms.calc.get_hessian(atoms)
+    structure = (BOX, pbc) if any(pbc) else ()
+    np.testing.assert_array_equal(found, make_model("cpu").hessian(COORDS, TYPES, *structure))
+    atoms.get_potential_energy()
+    np.testing.assert_array_equal(atoms.calc.get_hessian(), found)
+
+
+def test_hessian_takes_parameters_and_needs_atoms() -> None:
+    model, given = make_model("cpu", nf=2, na=1), {"fparam": [0.5, 1.0], "aparam": [0.3]}
+    found = DPA2Calculator(model, **given).get_hessian(Atoms(SYMBOLS, COORDS))
+    np.testing.assert_array_equal(found, model.hessian(COORDS, TYPES, **given))
+    with pytest.raises(dpa2.InputError, match="there are no atoms to evaluate"):
+        DPA2Calculator(model).get_hessian()
 
 
 @settings(deadline=None, max_examples=25)
@@ -460,7 +478,8 @@ def relaxed_monomer() -> Atoms:
 
 def test_vibrations_of_a_molecule(tmp_path: Path) -> None:
     """Three modes, and six numbers next to zero. The embedded model is made for the liquid: the modes are soft."""
-    vibrations = Vibrations(relaxed_monomer(), name=str(tmp_path / "vib"), delta=0.01)
+    atoms = relaxed_monomer()
+    vibrations = Vibrations(atoms, name=str(tmp_path / "vib"), delta=0.01)
     vibrations.run()
     wavenumbers = vibrations.get_frequencies()
     assert len(wavenumbers) == 9
@@ -468,6 +487,8 @@ def test_vibrations_of_a_molecule(tmp_path: Path) -> None:
     bend, *stretches = wavenumbers[6:].real
     assert 1000.0 < bend < 2000.0
     assert all(2000.0 < stretch < 4500.0 for stretch in stretches)
+    exact = VibrationsData.from_2d(atoms, atoms.calc.get_hessian(atoms)).get_frequencies()
+    np.testing.assert_allclose(exact[6:].real, wavenumbers[6:].real, rtol=1e-3)
 
 
 def test_phonons_agree_with_vibrations(tmp_path: Path) -> None:

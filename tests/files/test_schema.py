@@ -60,7 +60,8 @@ def test_the_canonical_configuration_has_these_options_and_no_others() -> None:
     sections |= {"descriptor": descriptor, "fitting_net": BASE["fitting_net"]}
     for name, given in sections.items():
         assert set(given) == set(schema.section(name))
-    assert set(BASE) == {*schema.section("model"), "format_version", "descriptor", "fitting_net"}
+    always = {key for key, option in schema.section("model").items() if option.presence != "optional"}
+    assert set(BASE) == {*always, "format_version", "descriptor", "fitting_net"}
 
 
 @pytest.mark.parametrize("case", golden_cases(), ids=lambda case: case.name)

@@ -65,7 +65,10 @@ def of_cases() -> dict[str, np.ndarray]:
             if system.name in systems:
                 matrix = generate_training.answer(model, system)["hessian"][0].detach().numpy()
                 asymmetry = np.abs(matrix - matrix.T).max() / np.abs(matrix).max()
-                print(f"{name:26s} {system.name:5s} {matrix.shape} {np.abs(matrix).max():9.3g} {asymmetry:.1e}", flush=True)
+                print(
+                    f"{name:26s} {system.name:5s} {matrix.shape} {np.abs(matrix).max():9.3g} {asymmetry:.1e}",
+                    flush=True,
+                )
                 assert np.isfinite(matrix).all()
                 out[f"{name}/{system.name}"] = cases.packed(0.5 * (matrix + matrix.T))
     return out

@@ -109,6 +109,12 @@ void test_refused() {
   refuse(unknown, "fitting_net.type is 'denoise'; supported are ener, dipole, polar, dos, property, population",
          [](Json& j) { j["fitting_net"]["type"] = "denoise"; });
   refuse(bad, "fitting_net.atom_ener is set, but the network gives no energies", [](Json& j) { j["fitting_net"]["type"] = "dipole"; });
+  refuse(bad, "hessian_mode", [](Json& j) { j["hessian_mode"] = 1; });
+  refuse(bad, "hessian_mode is set, and only models of energies", [](Json& j) {
+    j["hessian_mode"] = true;
+    j["fitting_net"]["atom_ener"] = Json::array();
+    j["fitting_net"]["type"] = "dipole";
+  });
   refuse(unknown, "format version 2", [](Json& j) { j["format_version"] = 2; });
   refuse(unknown, "descriptor.precision", [](Json& j) { j["descriptor"]["precision"] = "float128"; });
   refuse(unknown, "precision is 'half'; supported are float64, float32", [](Json& j) { j["precision"] = "half"; });

@@ -262,7 +262,7 @@ def _evaluate(
 
     types = frame.types_in(model.type_map)
     keywords = parameters.keywords(frame)
-    options = {"atomic": args.atomic or False, "hessian": False}
-    result = model.evaluate(frame.coords, types, frame.box, frame.pbc, **options, **keywords)
+    atomic = args.atomic or False
+    result = model.evaluate(frame.coords, types, frame.box, frame.pbc, **keywords, atomic=atomic, hessian=False)
     descriptor = model.descriptor(frame.coords, types, frame.box, frame.pbc) if args.descriptor else None
     return types, values_of(columns, result, len(types)), descriptor
