@@ -51,7 +51,7 @@ def test_results_have_it() -> None:
     both = model.evaluate(FRAMES, TYPES, CELLS).outputs["hessian"]
     assert np.array_equal(both[0], found)
     assert not load(TRAINED, device="reference").has_hessian
-    with pytest.warns(UserWarning):  # what tables say of short distances
+    with pytest.warns(UserWarning, match="atoms came no closer than"):
         compressed = load(TRAINED, compress=1e-4)
     assert not compressed.has_hessian
     assert "hessian" not in compressed.evaluate(*FRAME).outputs
