@@ -46,8 +46,15 @@ void apply(const math::Silut<Real<T>>& silut, long n, T* y, T* dphi, const T* z)
   for (; i < n; i += width<T>) {
     Vec<T> v, d;
     const Vec<T> x = load<T>(z + i);
-    math::activate<A, Functions<T>>(x, silut, v, d);
-    if constexpr (is_dual<T> && (A == Activation::relu || A == Activation::relu6)) v.d = d.v * x.d;  // 0 at the kinks, as the derivative
+    if constexpr (is_dual<T>) {
+      // Derivatives first, by the tangent 1: exp(-x) times a larger one overflows where x is far below zero, though what becomes of it
+      // is nearly zero there. At the kinks the tangent is 0, as the derivative.
+      math::activate<A, Functions<T>>(Vec<T>{x.v, simd::splat<Real<T>>(Real<T>(1))}, silut, v, d);
+      v.d = d.v * x.d;
+      d.d *= x.d;
+    } else {
+      math::activate<A, Functions<T>>(x, silut, v, d);
+    }
     store<T>(y + i, v);
     if constexpr (Grad) store<T>(dphi + i, d);
   }

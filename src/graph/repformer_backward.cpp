@@ -175,9 +175,10 @@ void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena)
     T* normal = vectors && norm ? arena.take<T>(size) : nullptr;
     if (again || update_h != nullptr) k_.pair_attention(p.pair, in, again ? zh : nullptr, update_h, arena);
     if (again) {
-      if (normal == nullptr) normal = arena.take<T>(size);
-      k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, normal, zh, inv_sigma, zh, p.ln_gain, p.ln_bias);
-    } else if (normal != nullptr) {
+      T* out = normal != nullptr ? normal : arena.take<T>(size);
+      k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, out, zh, inv_sigma, zh, p.ln_gain, p.ln_bias);
+    }
+    if (normal != nullptr) {  // also where it was just there: the same bits whether zh is kept or not
       for (int e = 0; e < n; ++e)
         for (int c = 0; c < n2; ++c)
           normal[static_cast<long>(e) * n2 + c] = zh[static_cast<long>(e) * n2 + c] * p.ln_gain[c] + p.ln_bias[c];

@@ -21,7 +21,11 @@ double finite(const std::string& key, const Json& value, const std::string& want
 
 }  // namespace
 
-Section::Section(std::string_view text) : section_(parse_json_object(text, "the loss section")) {}
+Section::Section(std::string_view text) {
+  try {
+    section_ = parse_json_object(text, "the loss section");
+  } catch (const Error&) { throw invalid_input("the loss section is not a JSON object of numbers that a double holds and of valid texts"); }
+}
 
 const Json* Section::find(const std::string& key) {
   asked_.push_back(key);

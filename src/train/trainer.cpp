@@ -18,7 +18,9 @@ namespace dpa2::train {
 class Engine {
  public:
   virtual ~Engine() = default;
+  /// What it throws leaves the engine without a model.
   virtual void assign(Folded folded) = 0;
+  [[nodiscard]] virtual bool ready() const = 0;
   virtual Folded gradient(const Batch& batch, Loss& loss, double learning_rate) = 0;
   virtual std::size_t bytes() = 0;
 };
@@ -72,8 +74,9 @@ class EngineOf final : public Engine {
   /// In the place of the old one, to which everything points.
   void assign(Folded folded) override {
     model_.emplace(config_, std::move(folded), &places_);
-    if (!gradients_.front()->fits()) make_gradients();
+    if (gradients_.size() != static_cast<std::size_t>(threads_) || !gradients_.front()->fits()) make_gradients();
   }
+  [[nodiscard]] bool ready() const override { return model_.has_value() && gradients_.size() == static_cast<std::size_t>(threads_); }
 
   Folded gradient(const Batch& batch, Loss& loss, double learning_rate) override {
     for (const auto& g : gradients_) g->clear();
@@ -256,8 +259,17 @@ void Trainer::assign(const Weights& values) {
     if (!std::all_of(tensor.data.begin(), tensor.data.end(), [](double x) { return std::isfinite(x); }))
       throw invalid_input("'", name, "' has numbers that are not finite");
   }
-  for (const auto& [name, tensor] : values) weights_[name].data = tensor.data;
-  engine_->assign(fold(config_, weights_));
+  Weights others = values;
+  const auto exchange = [&] {
+    for (auto& [name, tensor] : others) weights_.find(name)->second.data.swap(tensor.data);
+  };
+  exchange();
+  try {
+    engine_->assign(fold(config_, weights_));
+  } catch (...) {
+    exchange();
+    throw;
+  }
 }
 
 LossGradient Trainer::gradient(const Batch& batch, Loss& loss, double learning_rate) {
@@ -267,10 +279,18 @@ LossGradient Trainer::gradient(const Batch& batch, Loss& loss, double learning_r
     throw invalid_input("the model needs fparam, ", parameters.fparam, " numbers per frame");
   if (parameters.aparam_needed && batch.aparam == nullptr)
     throw invalid_input("the model needs aparam, ", parameters.aparam, " numbers per atom");
+  if (!engine_->ready()) engine_->assign(fold(config_, weights_));
   LossGradient out;
   out.gradient = unfold(config_, weights_, engine_->gradient(batch, loss, learning_rate));
   out.value = loss.value();
   out.parts = loss.parts();
+  const auto finite = [](double x) { return std::isfinite(x); };
+  if (!finite(out.value))
+    throw invalid_input("the loss of the batch is not finite, but ", out.value, ": its labels, prefactors or parameters are too large");
+  for (const auto& [name, tensor] : out.gradient)
+    if (!std::all_of(tensor.data.begin(), tensor.data.end(), finite))
+      throw invalid_input("the gradient to '", name, "' is not finite, the loss is ", out.value,
+                          ": labels, prefactors or parameters are too large");
   return out;
 }
 

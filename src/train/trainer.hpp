@@ -40,9 +40,10 @@ class Trainer {
 
   [[nodiscard]] const Config& config() const noexcept { return config_; }
   /// Takes other values of parameters, by canonical names and in their shapes; those that are not named stay. Throws invalid_input for
-  /// names and shapes that the model does not have, and for numbers that are not finite.
+  /// names and shapes that the model does not have, and for numbers that are not finite. What it throws leaves the values as they were.
   void assign(const Weights& values);
-  /// Throws invalid_input for bad structures, missing labels and parameters; what it throws leaves the trainer as it was.
+  /// Throws invalid_input for bad structures, missing labels and parameters, and where the loss or its gradient is not finite; what it
+  /// throws leaves the trainer as it was.
   LossGradient gradient(const Batch& batch, Loss& loss, double learning_rate);
   /// Bytes that the buffers hold.
   [[nodiscard]] std::size_t bytes();

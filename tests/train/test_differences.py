@@ -17,18 +17,19 @@ import pytest
 import random_model as rm
 from cases import Golden, System, golden_cases, load_golden
 from dpa2 import _native, train
+from dpa2.errors import InputError
 from dpa2.files import ModelData, schema
 from dpa2.inputs import counted
 from dpa2.train.gradient import PREFIX
 from kind_cases import KIND_CASES, load_kind
 
 #: central differences of fourth order: steps, tried until one fits, and bound as a part of the norm of the gradient
-STEPS, TOLERANCE = (3e-4, 6e-5, 1.5e-3), 1e-8
+STEPS, TOLERANCE = (3e-4, 1e-4, 3e-5, 1e-5, 3e-6), 1e-8
 #: where an activation has kinks, which a step must not cross
-KINKED_STEPS, KINKED = (2e-7, 2e-6, 2e-5, 2e-4), 3e-6
+KINKED_STEPS, KINKED = (2e-7, 2e-8, 2e-6, 2e-5, 2e-4), 3e-6
 _KINKS = ("relu", "relu6", "silut", "custom_silu")
 #: slopes below this part of the whole gradient are measured by that
-FLOOR = 1e-4
+FLOOR = 1e-3
 LR = 1e-3
 DELTA = [0.9, 0.9, 0.9]
 
@@ -106,7 +107,12 @@ def random_case(seed: int, kind: str = "ener") -> Case:
         "random", rows[0], rows[1], rows[2], np.stack([e[0] for e in extra]) if with_fparam else None,
         np.stack([e[1] for e in extra]) if extra[0][1] is not None else None, {},
     )  # fmt: skip
-    return _case(config, weights, system)
+    case = _case(config, weights, system)
+    try:
+        predictions(case)
+    except InputError:  # its numbers leave the range of a double
+        return random_case(seed + 10_000, kind)
+    return case
 
 
 def predictions(case: Case, moved: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
@@ -204,10 +210,10 @@ def check(case: Case, each: bool) -> None:
     kind = case.config["fitting_net"]["type"]
     losses = LOSSES if kind == "ener" else {kind: OTHERS[kind]}
     loss_of = energy_loss if kind == "ener" else other_loss
-    base = predictions(case)
-    labels = labels_of(case, base)
     if not case.counted.any(axis=1).all():
         pytest.skip("a frame without atoms has no energy per atom")
+    base = predictions(case)
+    labels = labels_of(case, base)
     s = case.system
     batch = {"coord": s.coord, "atype": s.atype, "box": s.box, "fparam": s.fparam, "aparam": s.aparam, **labels}
     model = dpa2.Model(ModelData(case.config, case.weights), precision="float64", threads=1, on_overflow="ignore")
@@ -222,28 +228,27 @@ def check(case: Case, each: bool) -> None:
     whole = {name: np.sqrt(sum(np.vdot(g, g) for g in gradient.values())) for name, gradient in gradients.items()}
     steps, tolerance = (KINKED_STEPS, KINKED) if case.kinks else (STEPS, TOLERANCE)
     for what, along in directions(next(iter(gradients.values())), each):
+
         def values(t: float, along: Mapping[str, np.ndarray] = along) -> dict[str, float]:
             moved = {name.removeprefix(PREFIX): case.weights[name.removeprefix(PREFIX)] + t * direction
                      for name, direction in along.items()}  # fmt: skip
             predicted = predictions(case, moved)
             return {name: loss_of(section, case, predicted, labels) for name, section in losses.items()}
 
-        wrong = dict.fromkeys(losses, "")
+        best = dict.fromkeys(losses, np.inf)
         for step in steps:
             sides = [values(k * step) for k in (1, -1, 2, -2)]
-            for name in wrong:
+            for name in losses:
                 near, far = sides[0][name] - sides[1][name], sides[2][name] - sides[3][name]
                 slope = (8.0 * near - far) / (12.0 * step)
                 gradient = gradients[name]
                 own = sum(float(np.vdot(gradient[k], direction)) for k, direction in along.items())
                 norm = np.sqrt(sum(np.vdot(gradient[k], gradient[k]) for k in along))
                 size = max(norm, FLOOR * whole[name], FLOOR)
-                fits = abs(own - slope) <= tolerance * size
-                wrong[name] = "" if fits else f"{own} is not {slope}, {abs(own - slope) / size:.1e} of the norm"
-            wrong = {name: text for name, text in wrong.items() if text}
-            if not wrong:
+                best[name] = min(best[name], abs(own - slope) / size)
+            if max(best.values()) <= tolerance:
                 break
-        assert not wrong, f"{what}: {wrong}"
+        assert max(best.values()) <= tolerance, f"{what}: parts of the norm {best}"
 
 
 GOLDEN = {case.name: case for case in golden_cases()}

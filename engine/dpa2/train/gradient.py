@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError, UnsupportedModelError
 from ..files import ModelData, read, schema
-from ..inputs import Float, to_floats
+from ..inputs import Float, check_finite, to_floats
 from ..model import Model
 from ..options import Precision, checked_amount, choice
 from ..threads import checked_threads
@@ -116,10 +116,17 @@ class GradientEngine:
         Raises:
             InputError: names that are no parameters, other shapes, numbers that are not finite.
         """
-        for name in parameters:
+        if not isinstance(parameters, Mapping):
+            raise InputError(f"parameters must be a dict of arrays by name, got {type(parameters).__name__}")
+        values: dict[str, Float] = {}
+        for name, value in parameters.items():
             if name not in self._values:
                 raise InputError(f"the model has no parameter {name!r} that is trained")
-        values = {name: to_floats(value, name) for name, value in parameters.items()}
+            array, shape = to_floats(value, name), self._values[name].shape
+            if array.shape != shape:
+                raise InputError(f"{name} must have shape {shape}, got {array.shape}")
+            check_finite(array, name)
+            values[name] = array
         self._trainer.assign({name.removeprefix(PREFIX): value for name, value in values.items()})
         self._values.update({name: value.copy() for name, value in values.items()})
 
