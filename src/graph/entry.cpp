@@ -12,17 +12,9 @@ void Entry<T>::load_lanes(int i, int n, int lanes, T* d, T* r) const {
     for (int x = 0; x < 3; ++x) d[x * lanes + e] = static_cast<R>(edges.d[3 * at + static_cast<std::size_t>(x)]);
     r[e] = static_cast<R>(edges.r[at]);
     if constexpr (is_dual<T>) {
-      // How the edge moves (theory 15.1); its length does not at length 0.
-      double velocity[3] = {0, 0, 0}, along = 0;
-      for (std::size_t x = 0; x < 3; ++x) {
-        if (frame_->velocity != nullptr)
-          velocity[x] =
-              frame_->velocity[3 * static_cast<std::size_t>(edges.j[at]) + x] - frame_->velocity[3 * static_cast<std::size_t>(i) + x];
-        for (std::size_t y = 0; frame_->strain != nullptr && y < 3; ++y) velocity[x] += frame_->strain[3 * x + y] * edges.d[3 * at + y];
-        along += velocity[x] * edges.d[3 * at + x];
-      }
+      double velocity[3];
+      r[e].d = static_cast<R>(edge_velocity(*frame_, edges, static_cast<std::size_t>(i), at, velocity));
       for (int x = 0; x < 3; ++x) d[x * lanes + e].d = static_cast<R>(velocity[x]);
-      r[e].d = static_cast<R>(edges.r[at] > 0 ? along / edges.r[at] : 0.0);
     }
   }
   for (int e = n; e < lanes; ++e) {

@@ -19,7 +19,7 @@ class Head {
   virtual void forward(const Frame& frame, int i0, int i1, const Rows<const T>& rows, double* values, Arena& arena) const = 0;
   /// Likewise, and gradient = that of sum_i seed_i . values_i with seed (i1 - i0, width), or null for ones. One with respect to the
   /// rotation matrix is only written if it looks at it. Unless null, weights += the gradients of the network's weights. Of dual
-  /// numbers the seeds are 1 with the tangents `seed`, null for 0.
+  /// numbers the seeds are the frame's weights with the tangents `seed`, null for 0.
   virtual void backward(const Frame& frame, int i0, int i1, const Rows<const T>& rows, const double* seed, double* values,
                         const Rows<T>& gradient, const HeadGradient<Real<T>>* weights, Arena& arena) const = 0;
 };

@@ -43,7 +43,8 @@ T* HeadNetwork<T>::output_seeds(const Frame& frame, int i0, int i1, const double
       const double factor =
           scale.empty() ? 1.0 : scale[static_cast<std::size_t>(t) * static_cast<std::size_t>(n) + static_cast<std::size_t>(c)];
       if constexpr (is_dual<T>)
-        dy[row * stride + c] = {static_cast<R>(factor), static_cast<R>(seed != nullptr ? factor * seed[row * n + c] : 0.0)};
+        dy[row * stride + c] = {static_cast<R>(frame.weights != nullptr ? factor * frame.weights[i] : factor),
+                                static_cast<R>(seed != nullptr ? factor * seed[row * n + c] : 0.0)};
       else
         dy[row * stride + c] = static_cast<T>(factor * (seed != nullptr ? seed[row * n + c] : 1.0));
     }

@@ -17,7 +17,7 @@ class HeadNetwork {
 
   /// z (i1 - i0, width) = the coefficients of the centres i0..i1 with the features g1 (i1 - i0, n1); zero for atoms that do not count.
   /// Unless null, dg1 (i1 - i0, n1) = the gradient of sum_i seed_i . z_i with seed (i1 - i0, width), or null for ones, and weights +=
-  /// those of the weights. Of dual numbers the seeds are 1 with the tangents `seed`, null for 0; dg1 is wanted, z are the values.
+  /// those of the weights. Of dual numbers the seeds are the frame's weights with the tangents `seed`, null for 0; dg1 is wanted, z are the values.
   void run(const Frame& frame, int i0, int i1, const T* g1, const double* seed, double* z, T* dg1, const HeadGradient<R>* weights,
            Arena& arena) const;
 

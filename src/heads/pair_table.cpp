@@ -77,12 +77,7 @@ void PairTable::gradient(const Frame& frame, const Partition& partition, const d
         double u = 0, slope = 0;
         pair(frame.types[i], frame.types[edges.j[e]], r, u, slope);
         double g = pairs * slope;
-        if (distance != 0) {
-          const double den = means->bounded(centre);
-          double inner = (1 - r / alpha) / den;
-          if (means->denominator[centre] == den) inner += means->numerator[centre] / (alpha * den * den);
-          g += distance * std::exp(-r / alpha) * inner;
-        }
+        if (distance != 0) g += distance * means->slope(centre, r, alpha);
         if (g == 0 || r == 0) return;
         const std::size_t other = static_cast<std::size_t>(partition.local()[e]);
         for (std::size_t k = 0; k < 3; ++k) {
@@ -110,6 +105,14 @@ void PairTable::gradient(const Frame& frame, const Partition& partition, const d
   if (out.atom_virial != nullptr) add(atom_virial_, 9, out.atom_virial);
   for (std::size_t k = 0; out.virial != nullptr && k < 9; ++k)
     for (std::size_t s = 0; s < nt; ++s) out.virial[k] += virial_[s].data()[k];
+}
+
+double mean_distance_rate(const Frame& frame, const MeanDistances& means, double alpha, std::size_t i) {
+  const Edges& edges = pairs_of(frame);
+  double rate = 0, velocity[3];
+  for_edges(edges, static_cast<int>(i),
+            [&](std::size_t e) { rate += means.slope(i, edges.r[e], alpha) * edge_velocity(frame, edges, i, e, velocity); });
+  return rate;
 }
 
 void mean_distances(const Frame& frame, double alpha, int threads, MeanDistances& out) {

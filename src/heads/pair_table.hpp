@@ -1,6 +1,8 @@
 // Energies of pairs from a table, in double, on the edges of a frame (theory 9.7).
 #pragma once
 
+#include <cmath>
+#include <cstddef>
 #include <vector>
 
 #include "fold/pair_table.hpp"
@@ -23,6 +25,13 @@ struct MeanDistances {
   [[nodiscard]] bool clamped(std::size_t i) const { return numerator[i] != 0 && denominator[i] < math::least_weight; }
   [[nodiscard]] double bounded(std::size_t i) const { return denominator[i] < math::least_weight ? math::least_weight : denominator[i]; }
   [[nodiscard]] double mean(std::size_t i) const { return numerator[i] / bounded(i); }
+  /// The derivative of the mean of atom i by the distance r of a neighbour.
+  [[nodiscard]] double slope(std::size_t i, double r, double alpha) const {
+    const double den = bounded(i);
+    double inner = (1 - r / alpha) / den;
+    if (denominator[i] == den) inner += numerator[i] / (alpha * den * den);
+    return std::exp(-r / alpha) * inner;
+  }
 };
 
 /// A table, which must outlive this, and what threads need with it: one per evaluation.
@@ -48,6 +57,8 @@ class PairTable {
   Buffer<double> sum_;
 };
 
+/// How fast the mean of atom i changes along the frame's direction.
+double mean_distance_rate(const Frame& frame, const MeanDistances& means, double alpha, std::size_t i);
 /// alpha in angstrom.
 void mean_distances(const Frame& frame, double alpha, int threads, MeanDistances& out);
 

@@ -23,6 +23,11 @@ const double* Zbl::network_weights(const Frame& frame, const double* weights) {
   return network_weights_.data();
 }
 
+void Zbl::network_weight_rates(const Frame& frame, double* rates) const {
+  for (std::size_t i = 0; i < part_.size(); ++i)
+    rates[i] = counts(frame, i) && slope_[i] != 0 ? -slope_[i] * mean_distance_rate(frame, means_, share_.alpha, i) : 0.0;
+}
+
 void Zbl::gradient(const Frame& frame, const Partition& partition, const double* weights, const double* network, const PairForces& out) {
   seed_.assign(part_.size(), 0.0);
   distance_seed_.assign(part_.size(), 0.0);

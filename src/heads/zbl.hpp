@@ -17,6 +17,8 @@ class Zbl {
   void look(const Frame& frame, int threads);
   /// (nlocal): how much the network's energies count in the sum that `weights` say; null: ones.
   const double* network_weights(const Frame& frame, const double* weights);
+  /// rates (nlocal): how fast those of ones change along the frame's direction, which moves the table's shares (theory 15.2).
+  void network_weight_rates(const Frame& frame, double* rates) const;
   /// Adds what the network does not know of: the table, and how the shares depend on distances. network (nlocal): its energies.
   void gradient(const Frame& frame, const Partition& partition, const double* weights, const double* network, const PairForces& out);
   /// In place, (nlocal): from the network's energies to those of the model.

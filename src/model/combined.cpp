@@ -97,6 +97,17 @@ void ZblEvaluator<T>::vjp(const Frame& frame, int threads, Exchange* exchange, c
   if (seeds.head != nullptr) gradient(frame, threads, seeds.head, network_.values(), false, out);
 }
 
+template <class T>
+void ZblEvaluator<T>::training_seeds(const Frame& frame, const double* seeds, double* values, double* tangents) {
+  const std::size_t n = static_cast<std::size_t>(frame.edges->nlocal);
+  zbl_.network_weight_rates(frame, tangents);
+  const double* weights = zbl_.network_weights(frame, nullptr);
+  for (std::size_t i = 0; i < n; ++i) {
+    values[i] = weights[i];
+    tangents[i] += weights[i] * seeds[i];
+  }
+}
+
 // Model::hessian_product refuses them by name.
 void TableEvaluator::hessian_product(const Frame&, int, double*) { throw internal_error("the Hessian of a pair table"); }
 template <class T>

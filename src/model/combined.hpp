@@ -41,7 +41,11 @@ class ZblEvaluator {
   }
   void evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, const Outputs& out);
   void vjp(const Frame& frame, int threads, Exchange* exchange, const Seeds& seeds, const Outputs& out);
+  /// Of the last evaluation, for a loss with the derivatives `seeds` by the atoms' energies, all (nlocal): how much the network's energies
+  /// count, and how that changes along the frame's direction with the seeds' share added: the seeds of dual numbers (theory 15.2).
+  void training_seeds(const Frame& frame, const double* seeds, double* values, double* tangents);
   [[noreturn]] void hessian_product(const Frame& frame, int threads, double* product);
+  std::size_t bytes() { return network_.bytes(); }
   std::int64_t memory_estimate(const MemoryQuestion& q) const { return network_.memory_estimate(q); }
   void require(std::int64_t natoms, bool gradient, AtomVirial atom_virial) { network_.require(natoms, gradient, atom_virial); }
   /// Of the last evaluation; ids (nlocal): the numbers of atoms, null: rows.

@@ -37,7 +37,7 @@ class NativeTrainer {
     Config config = parse_config(config_json);
     Weights arrays = make_weights(weights);
     without_lock([&] {
-      if (config.type == Combination::none && !config.table) loss_model_ = train::loss_model(config, arrays);
+      loss_model_ = train::loss_model(config, arrays);
       trainer_ = std::make_unique<train::Trainer>(std::move(config), std::move(arrays), precision, threads);
     });
   }

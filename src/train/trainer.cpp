@@ -8,7 +8,7 @@
 #include "error.hpp"
 #include "fold/folded.hpp"
 #include "heads/spectrum.hpp"
-#include "model/evaluate.hpp"
+#include "model/combined.hpp"
 #include "neighbors/settings.hpp"
 #include "threads.hpp"
 
@@ -56,18 +56,23 @@ class HeadReadout : public Readout<T> {
 template <class R>
 class EngineOf final : public Engine {
  public:
+  /// A network, or a zbl model: its network with a table mixed in.
   EngineOf(const Config& config, Folded folded, int threads)
-      : config_(config),
+      : config_(config.base()),
         settings_(neighbor_settings(config)),
+        pair_settings_(pair_settings(config)),
         threads_(threads),
+        table_(std::move(folded.table)),
+        share_(std::move(folded.share)),
         places_{{}, {}, threads},
-        model_(std::in_place, config, std::move(folded), &places_),
-        evaluator_(config, *model_),
-        head_(make_head(config, *model_)),
+        model_(std::in_place, config_, std::move(folded), &places_),
+        evaluator_(config_, *model_),
+        head_(make_head(config_, *model_)),
         dual_head_(*model_),
         plain_(*model_),
         dual_(*model_) {
-    edges_.keep_image = false;
+    edges_.keep_image = pairs_.keep_image = false;
+    if (share_) mixed_ = std::make_unique<ZblEvaluator<R>>(config_, *model_, *table_, *share_);
     make_gradients();
   }
 
@@ -105,7 +110,7 @@ class EngineOf final : public Engine {
   }
 
   std::size_t bytes() override {
-    std::size_t sum = evaluator_.bytes() + plain_.workspace().held() + dual_.workspace().held();
+    std::size_t sum = (mixed_ ? mixed_->bytes() : 0) + evaluator_.bytes() + plain_.workspace().held() + dual_.workspace().held();
     for (const auto& g : gradients_) sum += g->bytes();
     return sum;
   }
@@ -120,14 +125,16 @@ class EngineOf final : public Engine {
       int counted = 0;
       for (std::size_t i = static_cast<std::size_t>(f) * static_cast<std::size_t>(batch.natoms), k = 0;
            k < static_cast<std::size_t>(batch.natoms); ++k)
-        counted += counted_[i + k] = model_->head.counts(batch.types[i + k]);
+        counted += counted_[i + k] = counts(batch.types[i + k]);
       info.counted.push_back(counted);
     }
     for (std::size_t k = 0; k < label_count; ++k) info.found[k] = batch.labels[k] != nullptr;
     return info;
   }
 
-  /// The lists of a frame, in edges_.
+  [[nodiscard]] bool counts(int type) const { return share_ ? type >= 0 && share_->counted(0, type) != 0 : model_->head.counts(type); }
+
+  /// The lists of a frame, in edges_ and, of a table that sees more pairs, in pairs_.
   Frame enter(const Batch& batch, int f) {
     const std::size_t n = static_cast<std::size_t>(batch.natoms), at = static_cast<std::size_t>(f);
     const Box box = batch.boxes != nullptr ? Box(batch.boxes + 9 * at, {true, true, true}) : Box(nullptr, {false, false, false});
@@ -135,6 +142,10 @@ class EngineOf final : public Engine {
     builder_.build(batch.coords + 3 * at * n, types, batch.natoms, box, settings_, threads_, edges_);
     Frame frame;
     frame.edges = &edges_;
+    if (pair_settings_) {
+      pair_builder_.build(batch.coords + 3 * at * n, types, batch.natoms, box, *pair_settings_, threads_, pairs_);
+      frame.pairs = &pairs_;
+    }
     frame.types = types;
     if (batch.fparam != nullptr) frame.fparam = batch.fparam + at * static_cast<std::size_t>(model_->nfparam);
     if (batch.aparam != nullptr) frame.aparam = batch.aparam + at * n * static_cast<std::size_t>(model_->naparam);
@@ -153,13 +164,18 @@ class EngineOf final : public Engine {
   void predict(const Frame& frame, const Loss& loss) {
     const std::size_t n = static_cast<std::size_t>(frame.edges->nlocal);
     values_.resize(n * static_cast<std::size_t>(head_->width()));
-    if (derivatives(loss)) {
+    if (derivatives(loss) || mixed_) {
       force_.resize(3 * n);
       Outputs out;
       out.set("atom_energy", values_.data());
-      out.set("force", force_.data());
-      out.set("virial", virial_);
-      evaluator_.evaluate(frame, threads_, nullptr, AtomVirial::none, out);
+      if (derivatives(loss)) {
+        out.set("force", force_.data());
+        out.set("virial", virial_);
+      }
+      if (mixed_)
+        mixed_->evaluate(frame, threads_, nullptr, AtomVirial::none, out);
+      else
+        evaluator_.evaluate(frame, threads_, nullptr, AtomVirial::none, out);
       return;
     }
     HeadReadout<R> readout(*head_, frame, values_.data());
@@ -194,7 +210,16 @@ class EngineOf final : public Engine {
 
   /// Adds what a frame gives to the gradients, for the seeds that the loss has written.
   void sweep(Frame& frame, const Loss& loss) {
+    const std::size_t n = static_cast<std::size_t>(frame.edges->nlocal);
     if (!derivatives(loss)) {
+      if (mixed_) {
+        network_seeds_.resize(n);
+        tangents_.resize(n);
+        mixed_->training_seeds(frame, seeds_.data(), network_seeds_.data(), tangents_.data());
+        seeds_.assign(tangents_.begin(), tangents_.end());
+        plain_.begin(frame, threads_, task());
+        plain_.forward(nullptr);
+      }
       HeadReadout<R> readout(*head_, frame, values_.data());
       readout.seed(seeds_.data(), gradients_);
       plain_.gradient(readout, gradients_);
@@ -205,6 +230,13 @@ class EngineOf final : public Engine {
     for (double& v : virial_seed_) v = -v;
     frame.velocity = force_seeds_.data();
     frame.strain = virial_seed_;
+    if (mixed_) {
+      network_seeds_.resize(n);
+      tangents_.resize(n);
+      mixed_->training_seeds(frame, seeds_.data(), network_seeds_.data(), tangents_.data());
+      frame.weights = network_seeds_.data();
+      seeds_.assign(tangents_.begin(), tangents_.end());
+    }
     HeadReadout<Dual<R>> readout(dual_head_, frame, values_.data());
     readout.seed(seeds_.data(), gradients_);
     dual_.begin(frame, threads_, task());
@@ -212,21 +244,25 @@ class EngineOf final : public Engine {
     dual_.gradient(readout, gradients_);
   }
 
-  const Config& config_;
+  const Config& config_;  ///< of the network
   NeighborSettings settings_;
+  std::optional<NeighborSettings> pair_settings_;
   int threads_;
+  std::optional<FoldedPairTable> table_;  ///< of zbl
+  std::optional<FoldedShare> share_;
   SeriesPlaces places_;
   std::optional<Prepared<R>> model_;
   Evaluator<R> evaluator_;
+  std::unique_ptr<ZblEvaluator<R>> mixed_;  ///< of zbl
   std::unique_ptr<Head<R>> head_;
   SpectrumHead<Dual<R>> dual_head_;
   Descriptor<R> plain_;
   Descriptor<Dual<R>> dual_;
-  NeighborBuilder builder_;
-  Edges edges_;
+  NeighborBuilder builder_, pair_builder_;
+  Edges edges_, pairs_;
   ThreadGradients<R> gradients_;
   std::unique_ptr<bool[]> counted_;
-  std::vector<double> values_, force_, seeds_, force_seeds_;
+  std::vector<double> values_, force_, seeds_, force_seeds_, network_seeds_, tangents_;
   double virial_[9] = {}, virial_seed_[9] = {};
 };
 
@@ -236,9 +272,9 @@ Trainer::Trainer(Config config, Weights weights, const std::string& precision, i
     : config_(std::move(config)), weights_(std::move(weights)) {
   const std::string& numbers = precision.empty() ? config_.precision : precision;
   if (numbers != "float64" && numbers != "float32") throw invalid_input("precision must be 'float64' or 'float32', not '", numbers, "'");
-  if (config_.type != Combination::none || config_.table)
-    throw unsupported("gradients of a combination of models are not there: train its network by itself");
-  if (config_.repinit_table || config_.three_body_table)
+  if (config_.type == Combination::linear || config_.table)
+    throw unsupported("gradients of a linear combination of models are not there: train its parts by themselves");
+  if (config_.base().repinit_table || config_.base().three_body_table)
     throw unsupported("the model is compressed, its networks are tables: train the model that it was made from");
   check_weights(config_, weights_);
   threads = checked_threads(threads);

@@ -34,7 +34,7 @@ class Engine;
 class Trainer {
  public:
   /// precision: "float64" or "float32", of the kernels; empty: the model's own. Throws unsupported for models that have no parameters
-  /// which could be trained: compressed ones, combinations with other models.
+  /// which could be trained: compressed ones; linear combinations.
   Trainer(Config config, Weights weights, const std::string& precision, int threads);
   ~Trainer();
 

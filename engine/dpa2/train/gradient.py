@@ -72,8 +72,8 @@ def gradient(
 
     Raises:
         InputError: wrong shapes or numbers; a loss that the model cannot have; a batch without any label of it.
-        ModelFileError: as for :func:`dpa2.load`; UnsupportedModelError, a subclass: a compressed model, a combination
-            of models; Hessians in the loss.
+        ModelFileError: as for :func:`dpa2.load`; UnsupportedModelError, a subclass: a compressed model, a linear
+            combination; Hessians in the loss.
         OutOfMemoryError: the batch needs more memory than there is.
     """
     return GradientEngine(checkpoint, precision, threads, head=head).gradient(batch, loss, lr)
@@ -171,9 +171,9 @@ def _model(checkpoint: Any, head: str | None) -> tuple[ModelData, str, int | Non
     else:
         data = read(checkpoint, head)
         precision = str(data.config["precision"])
-    if "models" in data.config:
-        raise UnsupportedModelError("there are no gradients of combinations of models, linear_ener and zbl")
-    if "compression" in data.config:
+    if data.config.get("type") == "linear_ener":
+        raise UnsupportedModelError("there are no gradients of linear combinations: take those of the parts")
+    if "compression" in schema.base(data.config):
         raise UnsupportedModelError(
             "the model is compressed, and tables have no parameters: take the checkpoint that it was made of, or "
             "dpa2.load(path, compress=False)"
