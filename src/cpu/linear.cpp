@@ -85,8 +85,7 @@ DPA2_INLINE void tile(const Problem<T>& p, T* C, const A* a, const B* const (&fi
   const long ars = RowMajorA ? p.ars : 1;
   const long acs = RowMajorA ? 1 : p.acs;
   const long bks = p.bks;
-#pragma GCC unroll 8
-  for (int k = 0; k < p.k; ++k) {
+  const auto step = [&]() __attribute__((always_inline)) {
     Vec<B> bv[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
@@ -100,6 +99,13 @@ DPA2_INLINE void tile(const Problem<T>& p, T* C, const A* a, const B* const (&fi
       for (int v = 0; v < NV; ++v) multiply_add<T, A, B>(acc[r][v], ar, bv[v]);
     }
     a += acs;
+  };
+  if constexpr (is_dual<A> || is_dual<B>) {  // two or three times as much in a step: it need not be repeated as often
+#pragma GCC unroll 2
+    for (int k = 0; k < p.k; ++k) step();
+  } else {
+#pragma GCC unroll 8
+    for (int k = 0; k < p.k; ++k) step();
   }
 #pragma GCC unroll 16
   for (int r = 0; r < MR; ++r)
@@ -143,7 +149,8 @@ void rows(int mr, int count, int first, int last, const Problem<T>& p, T* C, con
     DPA2_CASE(2)
     DPA2_CASE(3)
     DPA2_CASE(4)
-    DPA2_CASE(5) DPA2_CASE(6) DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
+    DPA2_CASE(5)
+    DPA2_CASE(6) DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
 #undef DPA2_CASE
         default : return;
   }
