@@ -90,12 +90,16 @@ def test_order(seed: int) -> None:
     for name, rows in batch.items():
         filling = np.full_like(rows[:, :1], -7 if name == "atype" else 0.3) if name not in of_frames else None
         more[name] = rows if filling is None else np.concatenate([rows[:, :1], filling, rows[:, 1:], filling], axis=1)
-    assert np.array_equal(flat(gradient(seed, more)), flat(expected))
+    assert apart(gradient(seed, more), expected) <= ROUNDING
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_float32(seed: int) -> None:
-    assert 0.0 < apart(gradient(seed, precision="float32"), gradient(seed)) <= SINGLE
+    """As near as that, or as the positions of float32 alone let it be."""
+    _, batch = drawn(seed)
+    expected = gradient(seed)
+    rounded = apart(gradient(seed, batch | {"coord": batch["coord"].astype(np.float32)}), expected)
+    assert 0.0 < apart(gradient(seed, precision="float32"), expected) <= max(SINGLE, 5.0 * rounded)
 
 
 def test_callers_in_several_threads() -> None:
@@ -131,7 +135,7 @@ def test_labels_out_of_all_proportion(label: str, precision: str) -> None:
 def test_float32_overflows() -> None:
     """A loss that a double holds, whose derivatives a float does not."""
     _, batch = drawn(1)
-    large = batch | {"force": np.full_like(batch["force"], 1e60)}
+    large = batch | {"force": 1e60 * batch["force"]}
     assert np.isfinite(flat(gradient(1, large))).all()
     with pytest.raises(InputError, match=r"the gradient to '.*' is not finite, the loss is .*: labels, prefactors or"):
         gradient(1, large, precision="float32")
@@ -167,10 +171,11 @@ def test_bad_parameters() -> None:
             engine.assign(wrong)  # type: ignore[arg-type]
         assert np.array_equal(flat(engine.gradient(batch, LOSS, 1e-3)), flat(expected))
         assert np.array_equal(engine.parameters[name], values[name])
-    engine.assign({name: np.full_like(values[name], 1e300)})
+    last = others[-2]  # the matrix in front of the energies
+    engine.assign({last: np.full_like(values[last], 1e300)})
     with pytest.raises(InputError, match="is not finite"):
         engine.gradient(batch, LOSS, 1e-3)
-    engine.assign({name: values[name]})
+    engine.assign({last: values[last]})
     assert apart(engine.gradient(batch, LOSS, 1e-3), expected) <= ROUNDING
 
 
@@ -234,7 +239,7 @@ for loss in (energy, LOSS):
 ASSIGN = """
 values = engine.parameters
 results = []
-for kilobytes in range(0, 3000, 60):
+for kilobytes in range(0, 400, 100):
     held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + kilobytes * 1024, resource.RLIM_INFINITY))
     try:
