@@ -21,7 +21,7 @@ from dpa2.errors import InputError
 from dpa2.files import ModelData, schema
 from dpa2.inputs import counted
 from dpa2.train.gradient import PREFIX
-from kind_cases import KIND_CASES, load_kind
+from kind_cases import KIND_CASES, load_kind, networks
 
 #: central differences of fourth order: steps, tried until one fits, and bound as a part of the norm of the gradient
 STEPS, TOLERANCE = (3e-4, 1e-4, 3e-5, 1e-5, 3e-6), 1e-8
@@ -72,16 +72,24 @@ class Case(NamedTuple):
         types = np.broadcast_to(self.system.atype, self.system.coord.shape[:2])
         return counted(types, self.config["atom_exclude_types"])
 
+    @property
+    def kind(self) -> str:
+        """The type of the fitting net; a combination is one of energies."""
+        return str(self.config["fitting_net"]["type"]) if "fitting_net" in self.config else "ener"
+
 
 def _case(config: dict[str, Any], weights: Mapping[str, np.ndarray], system: System) -> Case:
-    blocks = (config["descriptor"]["repinit"], config["descriptor"]["repformer"], config["fitting_net"])
+    blocks = []
+    for part in networks(config):
+        blocks += [part["descriptor"]["repinit"], part["descriptor"]["repformer"], part["fitting_net"]]
     kinks = any(block["activation_function"].partition(":")[0].lower() in _KINKS for block in blocks)
     return Case(config, {name: np.array(array, np.float64) for name, array in weights.items()}, system, kinks)
 
 
 def golden_case(golden: Golden, system: str = "") -> Case:
-    for block in (golden.config, golden.config["descriptor"], golden.config["fitting_net"]):
-        block["precision"] = "float64"
+    for part in networks(golden.config):
+        for block in (golden.config, part["descriptor"], part["fitting_net"]):
+            block["precision"] = "float64"
     return _case(golden.config, golden.weights, next(s for s in golden.systems if system in ("", s.name)))
 
 
@@ -122,7 +130,7 @@ def predictions(case: Case, moved: Mapping[str, np.ndarray] | None = None) -> di
     s = case.system
     result = model.evaluate(s.coord, s.atype, s.box, fparam=s.fparam, aparam=s.aparam, atomic=True)
     nframes, natoms = s.coord.shape[:2]
-    if case.config["fitting_net"]["type"] == "ener":
+    if case.kind == "ener":
         return {"atoms": result.atom_energy, "force": result.forces, "virial": result.virial.reshape(nframes, 9)}
     name = {"dipole": "dipole", "polar": "polar", "dos": "atom_dos", "population": "population"}.get(
         case.config["fitting_net"]["type"], "atom_" + case.config["fitting_net"].get("property_name", "")
@@ -138,12 +146,12 @@ def _offsets(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def labels_of(case: Case, predicted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    fitting, mask = case.config["fitting_net"], case.counted
+    fitting, mask = case.config.get("fitting_net", {}), case.counted
     nframes, natoms = mask.shape
     atoms = predicted["atoms"]
     sums = (atoms * mask[..., None] if atoms.ndim == 3 else (atoms * mask)[..., None]).sum(axis=1)
     n = mask.sum(axis=1)
-    if fitting["type"] == "ener":
+    if case.kind == "ener":
         return {
             "energy": sums[:, 0] + n * _offsets("energy", (nframes,)),
             "force": predicted["force"] + _offsets("force", (nframes, natoms, 3)),
@@ -207,7 +215,7 @@ def directions(gradient: Mapping[str, np.ndarray], each: bool) -> Iterator[tuple
 
 
 def check(case: Case, each: bool) -> None:
-    kind = case.config["fitting_net"]["type"]
+    kind = case.kind
     losses = LOSSES if kind == "ener" else {kind: OTHERS[kind]}
     loss_of = energy_loss if kind == "ener" else other_loss
     if not case.counted.any(axis=1).all():
@@ -252,7 +260,7 @@ def check(case: Case, each: bool) -> None:
 
 
 GOLDEN = {case.name: case for case in golden_cases()}
-KINDS = {case.name: case for case in KIND_CASES if not case.children}
+KINDS = {case.name: case for case in KIND_CASES if not case.combination or case.combination["type"] == "zbl"}
 
 
 @pytest.mark.parametrize("name", ["exclude_all", "fparam_aparam_case"])
@@ -268,6 +276,10 @@ def test_random(seed: int) -> None:
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_kinds(kind: str) -> None:
     check(random_case(1, kind), each=False)
+
+
+def test_zbl() -> None:
+    check(golden_case(load_kind(KINDS["zbl_excluded"])), each=False)
 
 
 @pytest.mark.slow
