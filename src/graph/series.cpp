@@ -13,8 +13,6 @@ namespace dpa2 {
 
 namespace {
 
-constexpr double max_work = 2e10;  // multiplications: a few seconds; published models take a thousandth of it
-
 struct Interval {
   int level, index;
   double centre, half;
@@ -119,7 +117,7 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
     while (!open.empty()) {
       Interval i = std::move(open.back());
       open.pop_back();
-      if (fitter.work() > max_work) return false;
+      if (fitter.work() > series_max_work) return false;
       if (fitter.fit(i, curve, other) <= series_tolerance<T>) {
         deepest = std::max(deepest, i.level);
         intervals.push_back(std::move(i));

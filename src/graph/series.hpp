@@ -13,6 +13,7 @@ namespace dpa2 {
 inline constexpr int series_max_level = 12;  ///< at most 4096 cells over the range
 inline constexpr int series_max_curves = 256;
 inline constexpr std::size_t series_max_bytes = std::size_t{64} << 20;
+inline constexpr double series_max_work = 2e10;  ///< multiplications: a few seconds; published models take a thousandth of it
 /// The largest term that is left out, of the largest value.
 template <class T>
 inline constexpr double series_tolerance = 4e-15;

@@ -16,21 +16,26 @@ struct SeriesPlace {
   int level = 0, index = 0, curve = 0, other = 0;
 };
 
-/// Where the tables of a model's networks begin, from one set of weights to the next.
+/// Where the table of a network begins, from one set of weights to the next.
+struct SeriesStart {
+  std::vector<SeriesPlace> places;  ///< none: the whole range
+  bool none = false;                ///< there was no table, and there will be none: to find that out again would cost more than a step
+};
+
+/// Those of a model's networks.
 struct SeriesPlaces {
-  std::vector<SeriesPlace> repinit, three_body;
+  SeriesStart repinit, three_body;
   int threads = 1;  ///< to make them
 };
 
 /// What training keeps of a table.
 class TrainedSeries {
  public:
-  /// As build_series, with `net` in `memory`, which this keeps. The places are those to begin with, none: the whole range; and those that
-  /// the next table of this network begins with.
+  /// As build_series; null where that is false. The arrays of `net` must outlive this. Intervals hold for the layers before the last
+  /// one as well, which the gradients see. `start` becomes where the next table of this network begins.
   template <class T>
-  static std::unique_ptr<TrainedSeries> build(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net,
-                                              std::vector<SeriesPlace>& places, int ncurves, double lo, double hi, int pair_types,
-                                              int threads);
+  static std::unique_ptr<TrainedSeries> build(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, SeriesStart& start,
+                                              int ncurves, double lo, double hi, int pair_types, int threads);
   /// g += what the network's weights get of da (nintervals, K, nc), the gradient of the coefficients, on `threads` threads, each with a
   /// gradient of its own.
   template <class T>

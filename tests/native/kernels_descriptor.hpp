@@ -1,20 +1,21 @@
 // The first descriptor as the tests call it: repinit and the three-body sum, and what stands in for their networks.
 #pragma once
 
-#include "graph/series.hpp"
 #include "graph/table.hpp"
+#include "graph/trained_series.hpp"
 #include "network.hpp"
 
 namespace operation {
 
 using dpa2::Kernels;
 
-/// A network as local series on [lo, hi), in both precisions; tables once per network.
+/// A network as local series on [lo, hi), in both precisions, as training makes them: they know the way back to its weights.
 struct Series {
-  Series(const Net& net, int ncurves, double lo, double hi, int pair_types = 0) {
-    const PreparedNet<double> source(net);
-    CHECK(dpa2::build_series(storage, f64, source.net, ncurves, lo, hi, pair_types));
-    CHECK(dpa2::build_series(storage, f32, source.net, ncurves, lo, hi, pair_types));
+  Series(const Net& of, int ncurves, double lo, double hi, int pair_types = 0) : net(of), source(net) {
+    dpa2::SeriesStart places64, places32;
+    trained64 = dpa2::TrainedSeries::build(storage, f64, source.net, places64, ncurves, lo, hi, pair_types, 1);
+    trained32 = dpa2::TrainedSeries::build(storage, f32, source.net, places32, ncurves, lo, hi, pair_types, 1);
+    CHECK(trained64 && trained32);
   }
   template <class T>
   const dpa2::SeriesTable<T>* table() const {
@@ -23,9 +24,33 @@ struct Series {
     else
       return &f32;
   }
+  /// w, blocks as of Net::folded, += what the weights get of da, the gradient of the coefficients.
+  template <class T>
+  void add_gradient(Blocks& w, const Guarded<T>& da) const {
+    Guarded<T> plain(da.values(-1, start_value));
+    const NetGradient<double> g(net);
+    if constexpr (sizeof(T) == 8)
+      trained64->gradient<double>(plain, {g.g});
+    else
+      trained32->gradient<float>(plain, {g.g});
+    const Blocks more = g.blocks();
+    for (std::size_t b = 0; b < more.size(); ++b)
+      for (std::size_t i = 0; i < more[b].size(); ++i) w[b][i] += more[b][i];
+  }
+  Net net;
+  PreparedNet<double> source;
   dpa2::Storage storage;
   dpa2::SeriesTable<double> f64;
   dpa2::SeriesTable<float> f32;
+  std::unique_ptr<const dpa2::TrainedSeries> trained64, trained32;
+};
+
+/// Room for the gradient of the coefficients of a table; none without one.
+template <class T>
+struct CoefficientGradient : Guarded<T> {
+  explicit CoefficientGradient(const dpa2::SeriesTable<T>* table)
+      : Guarded<T>(table != nullptr ? static_cast<long>(table->nintervals) * dpa2::series_terms<T> * table->nc : 0,
+                   static_cast<T>(start_value)) {}
 };
 
 /// The table of a compressed model: random values, slopes and second derivatives at the nodes of a grid of two steps.
@@ -206,14 +231,19 @@ struct Repinit {
           dsw(m, T(start_value)),
           gate(Vector(), op.net.ncomb, op.net.out()),
           pad_G(padded<W>(op.net.out())),
-          net(op.net) {
+          net(op.net),
+          series(op.series ? op.series->table<W>() : nullptr) {
       std::fill_n(gate.data(), static_cast<long>(op.net.ncomb) * padded<W>(op.net.out()), static_cast<W>(start_value));
       std::fill_n(pad_G.data(), padded<W>(op.net.out()), static_cast<W>(start_value));
-      g = {net.g, op.gate.empty() ? nullptr : gate.data(), op.pad_G.empty() ? nullptr : pad_G.data()};
+      g.net = net.g;
+      if (op.series) g.series = series.data();
+      if (!op.gate.empty()) g.gate = gate.data();
+      if (!op.pad_G.empty()) g.pad_G = pad_G.data();
     }
     Blocks weights(const Repinit& op) const {
       const int ng = op.net.out();
       Blocks w = net.blocks();
+      if (op.series) op.series->add_gradient<W>(w, series);
       w.push_back(op.gate.empty() ? Vector() : gate.rows(op.net.ncomb, ng, padded<W>(ng), start_value));
       w.push_back(op.pad_G.empty() ? Vector() : pad_G.values(ng, start_value));
       return w;
@@ -222,6 +252,7 @@ struct Repinit {
     GateRows<W> gate;
     Guarded<W> pad_G;
     NetGradient<W> net;
+    CoefficientGradient<W> series;
     dpa2::RepinitGradient<W> g;
   };
   template <class T>
@@ -336,19 +367,27 @@ struct ThreeBody {
   struct Outputs {
     using W = Real<T>;
     Outputs(const ThreeBody& op, int m)
-        : dv(3L * m, T(start_value)), dsw(m, T(start_value)), gate(Vector(), op.ntypes * op.ntypes, op.net.out()), net(op.net) {
+        : dv(3L * m, T(start_value)),
+          dsw(m, T(start_value)),
+          gate(Vector(), op.ntypes * op.ntypes, op.net.out()),
+          net(op.net),
+          series(op.series ? op.series->table<W>() : nullptr) {
       std::fill_n(gate.data(), static_cast<long>(op.ntypes) * op.ntypes * padded<W>(op.net.out()), static_cast<W>(start_value));
-      g = {net.g, op.gate.empty() ? nullptr : gate.data()};
+      g.net = net.g;
+      if (op.series) g.series = series.data();
+      if (!op.gate.empty()) g.gate = gate.data();
     }
     Blocks weights(const ThreeBody& op) const {
       const int n3 = op.net.out();
       Blocks w = net.blocks();
+      if (op.series) op.series->add_gradient<W>(w, series);
       w.push_back(op.gate.empty() ? Vector() : op.symmetric(gate.rows(op.ntypes * op.ntypes, n3, padded<W>(n3), start_value)));
       return w;
     }
     Guarded<T> dv, dsw;
     GateRows<W> gate;
     NetGradient<W> net;
+    CoefficientGradient<W> series;
     dpa2::ThreeBodyGradient<W> g;
   };
   template <class T>
