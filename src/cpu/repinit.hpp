@@ -22,7 +22,7 @@ struct RepinitParams {
   const QuinticTable<T>* quintic = nullptr;
 };
 
-/// Gradients of the weights, +=; null: not wanted. They are those of the network itself: there are no table and no polynomials.
+/// Gradients of the weights, +=; null: not wanted. Not of polynomials. With a table those of the network are for the centres that use it.
 template <class R>
 struct RepinitGradient {
   EmbeddingGradient<R> net;
@@ -39,7 +39,7 @@ struct RepinitPad {
   const T* G = nullptr;
 };
 
-/// Lane layout as in env_mat.hpp; combination (m) are rows of the type tables. Of dual numbers the network itself is evaluated.
+/// Lane layout as in env_mat.hpp; combination (m) are rows of the type tables. Dual numbers know no polynomials.
 template <class T, class Isa>
 struct Repinit {
   /// G (ng, m): the embedding of every edge, in memory of the arena that the caller releases.

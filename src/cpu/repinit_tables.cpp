@@ -68,7 +68,7 @@ void series_moments(const RepinitParams<Real<T>>& p, T* M, const T* f, const Ser
 /// What a group gives the series' coefficients and the gate, with dY (4 or 8, ngp): those of the sums, the gated ones behind.
 template <class T, class Isa>
 void add_series_gradient(const RepinitParams<Real<T>>& p, const RepinitGradient<Real<T>>& gradient, int g, T* B, T* Y, const T* dY,
-                         const T* dM, const T* f, const SeriesGroups<T>& groups) {
+                         const T* f, const SeriesGroups<T>& groups) {
   constexpr int K = series_terms<T>;
   const int ngp = padded<T>(p.ng), rows = p.gate != nullptr ? 8 : 4;
   const long at = static_cast<long>(groups.interval[g]) * K * ngp;
@@ -78,7 +78,7 @@ void add_series_gradient(const RepinitParams<Real<T>>& p, const RepinitGradient<
   Linear<T, Isa>::run(4, ngp, K, Y, ngp, B + 4 * K, K, 1, p.table->a + at, ngp, simd::pad<T>, nullptr, false);
   Real<T>* gate = gradient.gate + static_cast<long>(groups.key[g]) * ngp;
   for (int x = 0; x < 4; ++x)
-    for (int c = 0; c < p.ng; ++c) gate[c] += math::gradient_of(Y[x * ngp + c] * dM[x * ngp + c]);
+    for (int c = 0; c < p.ng; ++c) gate[c] += math::gradient_of(Y[x * ngp + c] * dY[x * ngp + c]);
 }
 
 /// dR (4, m) +=, dsw (m) +=, or null, given dM (4, ngp) with the factor of the mean.
@@ -90,8 +90,9 @@ void series_backward(const RepinitParams<Real<T>>& p, int m, T* dR, T* dsw, cons
   const int ngp = padded<T>(p.ng), rows = p.gate != nullptr ? 8 : 4, np = groups.npositions;
   T* dY = arena.take<T>(8L * ngp);
   T* dB = arena.take<T>(8L * K);
-  T* v = dR != nullptr ? arena.take<T>(8L * np) : nullptr;
-  T* dv = dR != nullptr ? arena.take<T>(8L * np) : nullptr;
+  const bool positions = dR != nullptr || dsw != nullptr;
+  T* v = positions ? arena.take<T>(8L * np) : nullptr;
+  T* dv = positions ? arena.take<T>(8L * np) : nullptr;
   T* Y = gradient != nullptr ? arena.take<T>(4L * ngp) : nullptr;
   for (long c = 0; c < 4L * ngp; ++c) dY[c] = dM[c] * p.inv_nsel;
   for (int g = 0; g < groups.ngroups; ++g) {
@@ -100,13 +101,13 @@ void series_backward(const RepinitParams<Real<T>>& p, int m, T* dR, T* dsw, cons
       for (int x = 0; x < 4; ++x)
         for (int c = 0; c < ngp; ++c) dY[(4 + x) * ngp + c] = c < p.ng ? dY[x * ngp + c] * gate[c] : T(0);
     }
-    if (gradient != nullptr) add_series_gradient<T, Isa>(p, *gradient, g, dB, Y, dY, dY, f, groups);
-    if (dR == nullptr) continue;
+    if (gradient != nullptr) add_series_gradient<T, Isa>(p, *gradient, g, dB, Y, dY, f, groups);
+    if (!positions) continue;
     Linear<T, Isa>::run(rows, K, ngp, dB, K, dY, ngp, 1, p.table->at + static_cast<long>(groups.interval[g]) * K * ngp, K, simd::pad<T>,
                         nullptr, false);
     Tabulate<T, Isa>::values(*p.table, groups, g, rows, v, dv, np, dB);
   }
-  for (int q = 0; dR != nullptr && q < np; ++q) {
+  for (int q = 0; positions && q < np; ++q) {
     const int e = groups.order[q];
     if (e < 0) continue;
     T ds = 0, from_gate = 0;
@@ -119,10 +120,10 @@ void series_backward(const RepinitParams<Real<T>>& p, int m, T* dR, T* dsw, cons
         ds += f[(4 + x) * np + q] * dv[(4 + x) * np + q];
         from_gate += f[x * np + q] * v[(4 + x) * np + q];
       }
-      dR[x * m + e] += dr;
+      if (dR != nullptr) dR[x * m + e] += dr;
     }
-    dR[e] += ds;
-    if (p.gate != nullptr && p.gate_switch) dsw[e] += from_gate;
+    if (dR != nullptr) dR[e] += ds;
+    if (dsw != nullptr && p.gate != nullptr && p.gate_switch) dsw[e] += from_gate;
   }
   arena.release(mark);
 }
@@ -155,9 +156,9 @@ void quintic_backward(const RepinitParams<T>& p, int n, int m, T* dR, T* dsw, co
   for (long c = 0; c < size; ++c) dY[c] = dM[c] * p.inv_nsel;
   Quintic<T, Isa>::moments_backward(*p.quintic, n, 4, dr, ds, from_gate, dY, R, m, at, quintic_gate(p, sw, combination));
   for (int e = 0; e < n; ++e) {
-    for (int x = 0; x < 4; ++x) dR[x * m + e] += dr[x * m + e];
-    dR[e] += ds[e];
-    if (p.gate != nullptr && p.gate_switch) dsw[e] += from_gate[e];
+    for (int x = 0; x < 4 && dR != nullptr; ++x) dR[x * m + e] += dr[x * m + e];
+    if (dR != nullptr) dR[e] += ds[e];
+    if (dsw != nullptr && p.gate != nullptr && p.gate_switch) dsw[e] += from_gate[e];
   }
   arena.release(mark);
 }

@@ -22,7 +22,7 @@ struct ThreeBodyParams {
   const QuinticTable<T>* quintic = nullptr;
 };
 
-/// Gradients of the weights, +=; null: not wanted. They are those of the network itself: there are no table and no polynomials.
+/// Gradients of the weights, +=; null: not wanted. Not of polynomials. With a table those of the network are for the centres that use it.
 template <class R>
 struct ThreeBodyGradient {
   EmbeddingGradient<R> net;
@@ -39,8 +39,8 @@ struct ThreeBodyPad {
 };
 
 /// v (3, m): vector part of the environment matrix, sw (m), types (n): types of the neighbours.
-/// The pairs are evaluated without order: e_jk is symmetric, and the two orders of the types are added up. Of dual numbers the
-/// network itself is evaluated.
+/// The pairs are evaluated without order: e_jk is symmetric, and the two orders of the types are added up. Dual numbers
+/// know no polynomials.
 template <class T, class Isa>
 struct ThreeBody {
   /// Q (n3) =

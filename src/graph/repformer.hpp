@@ -29,6 +29,15 @@ class LayerForward : Pass<T> {
   void update_pairs(int layer, int i, const T* g2, T* next, Arena& arena) const;
 };
 
+/// What the backward of the pair attention needs of its forward; null: not there, or not wanted.
+template <class T>
+struct PairAttentionTape {
+  PairAttentionInput<T> in{};
+  T *zh = nullptr, *inv_sigma = nullptr;  ///< of LayerNorm
+  T* normal = nullptr;                    ///< (n, n2): its output
+  T* update_h = nullptr;                  ///< (n, 3)
+};
+
 template <class T>
 class LayerBackward : Pass<T> {
  public:
@@ -55,6 +64,8 @@ class LayerBackward : Pass<T> {
   using Pass<T>::frame_;
 
   void pairs(int layer, int t, int i, const T* g2, Arena& arena) const;
+  PairAttentionTape<T> pair_attention(int layer, int i, const T* g2, const LayerGradients<R>* g, Arena& arena) const;
+  void pair_attention_backward(int layer, int i, const PairAttentionTape<T>& tape, T* dz, LayerGradients<R>* g, Arena& arena) const;
 
   LayerForward<T> forward_;
 };

@@ -140,15 +140,13 @@ void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena)
   const Arena::Mark mark = arena.mark();
   const LayerParams<R>& p = m_.layers[static_cast<std::size_t>(layer)];
   const ThreadRange& range = ws_.partition.range(t);
-  const int n = n_repformer(i), m = padded<T>(n), n1 = m_.n1, n2 = m_.n2;
+  const int n = n_repformer(i), n1 = m_.n1, n2 = m_.n2;
   const std::int64_t f0 = ws_.start_repformer.data()[i], e0 = frame_->edges->start[static_cast<std::size_t>(i)];
   const long size = static_cast<long>(n) * n2;
   const int* j = frame_->edges->j.data() + e0;
   const T* g1 = ws_.g1_before(layer);
-  const T* h = ws_.h2_before(layer) + 3 * f0;
   const T* w = ws_.w.data() + f0;
   T* dg2 = ws_.pairs.gradient(f0);
-  T* dh2 = ws_.dh2.data() + 3 * f0;
   T* dw = ws_.dw.data() + f0;
 
   T* dout = arena.take<T>(size);
@@ -161,30 +159,8 @@ void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena)
   LayerGradients<R>* const g = gradients(t) != nullptr ? &gradients(t)->layers[static_cast<std::size_t>(layer)] : nullptr;
   const T* updates[max_residual_terms] = {};
   const bool vectors = g != nullptr && g->res2[0] != nullptr;  // the updates are wanted as well
-  const bool norm = p.has.pair_attention, again = norm && !ws_.extent.generous;
-  T* zh = again ? arena.take<T>(size) : norm ? ws_.norm[layer] + f0 * n2 : nullptr;
-  T* inv_sigma = again ? arena.take<T>(n) : norm ? ws_.inv_sigma[layer] + f0 : nullptr;
-  T *c1 = nullptr, *c2 = nullptr, *update_h = nullptr;
-  PairAttentionInput<T> in{};
-  if (p.has.pair_map()) {
-    c1 = arena.take<T>(static_cast<long>(n) * m);
-    c2 = arena.take<T>(static_cast<long>(n) * m);
-    in = {n, m, g2, h, c1, c2, pad_repformer(n)};
-    k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
-    if (g != nullptr && g->h2_r != nullptr) update_h = arena.take<T>(3L * n);
-    T* normal = vectors && norm ? arena.take<T>(size) : nullptr;
-    if (again || update_h != nullptr) k_.pair_attention(p.pair, in, again ? zh : nullptr, update_h, arena);
-    if (again) {
-      T* out = normal != nullptr ? normal : arena.take<T>(size);
-      k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, out, zh, inv_sigma, zh, p.ln_gain, p.ln_bias);
-    }
-    if (normal != nullptr) {  // also where it was just there: the same bits whether zh is kept or not
-      for (int e = 0; e < n; ++e)
-        for (int c = 0; c < n2; ++c)
-          normal[static_cast<long>(e) * n2 + c] = zh[static_cast<long>(e) * n2 + c] * p.ln_gain[c] + p.ln_bias[c];
-    }
-    if (norm) updates[p.g2_att] = normal;
-  }
+  const PairAttentionTape<T> tape = pair_attention(layer, i, g2, g, arena);
+  if (p.has.pair_attention) updates[p.g2_att] = tape.normal;
   T* lin = arena.take<T>(size);
   T* dphi = ws_.extent.generous ? ws_.dphi_lin2[layer] + f0 * n2 : arena.take<T>(size);
   if (!ws_.extent.generous || vectors) {
@@ -207,25 +183,68 @@ void LayerBackward<T>::pairs(int layer, int t, int i, const T* g2, Arena& arena)
     k_.g1g1_backward(n, acc + static_cast<long>(i - range.begin) * n1, acc, ws_.partition.local() + e0, dw, g != nullptr ? g->gg : nullptr,
                      terms[p.g2_g1g1], g1 + static_cast<long>(i) * n1, g1, j, p.ggt, w, arena);
   }
-  if (p.has.pair_map()) {
-    T* dc1 = arena.take<T>(static_cast<long>(n) * m);
-    T* dc2 = arena.take<T>(static_cast<long>(n) * m);
-    T* ddh = p.has.update_h2 ? arena.take<T>(3L * n) : nullptr;
-    T* dz = norm ? terms[p.g2_att] : nullptr;
-    if (norm)
-      k_.layer_norm_backward(n, n2, m_.n2_real, dz, g != nullptr ? g->ln_gain : nullptr, g != nullptr ? g->ln_bias : nullptr, dz, zh,
-                             inv_sigma, p.ln_gain);
-    if (update_h != nullptr)
-      for (int e = 0; e < 3 * n; ++e) *g->h2_r += math::gradient_of(dh2[e] * update_h[e]);
-    if (p.has.update_h2)
-      for (int e = 0; e < 3 * n; ++e) {
-        ddh[e] = p.h2_r * dh2[e];
-        dh2[e] *= p.h2_a;
-      }
-    k_.pair_attention_backward(p.pair, in, dg2, dh2, dc1, dc2, g != nullptr ? &g->pair : nullptr, dz, ddh, arena);
-    k_.attention_factors_backward(n, m, m_.smooth, dh2, dw, dc1, dc2, h, w, arena);
-  }
+  pair_attention_backward(layer, i, tape, p.has.pair_attention ? terms[p.g2_att] : nullptr, g, arena);
   arena.release(mark);
+}
+
+/// The norm's part is kept, or computed again.
+template <class T>
+PairAttentionTape<T> LayerBackward<T>::pair_attention(int layer, int i, const T* g2, const LayerGradients<R>* g, Arena& arena) const {
+  const LayerParams<R>& p = m_.layers[static_cast<std::size_t>(layer)];
+  PairAttentionTape<T> tape;
+  if (!p.has.pair_map()) return tape;
+  const int n = n_repformer(i), m = padded<T>(n), n2 = m_.n2;
+  const std::int64_t f0 = ws_.start_repformer.data()[i];
+  const long size = static_cast<long>(n) * n2;
+  const T* h = ws_.h2_before(layer) + 3 * f0;
+  const bool norm = p.has.pair_attention, again = norm && !ws_.extent.generous;
+  tape.zh = again ? arena.take<T>(size) : norm ? ws_.norm[layer] + f0 * n2 : nullptr;
+  tape.inv_sigma = again ? arena.take<T>(n) : norm ? ws_.inv_sigma[layer] + f0 : nullptr;
+  T* c1 = arena.take<T>(static_cast<long>(n) * m);
+  T* c2 = arena.take<T>(static_cast<long>(n) * m);
+  tape.in = {n, m, g2, h, c1, c2, pad_repformer(n)};
+  k_.attention_factors(n, m, m_.smooth, c1, c2, h, ws_.w.data() + f0, arena);
+  if (g != nullptr && g->h2_r != nullptr) tape.update_h = arena.take<T>(3L * n);
+  if (norm && g != nullptr && g->res2[0] != nullptr) tape.normal = arena.take<T>(size);
+  if (again || tape.update_h != nullptr) k_.pair_attention(p.pair, tape.in, again ? tape.zh : nullptr, tape.update_h, arena);
+  if (again) {
+    T* out = tape.normal != nullptr ? tape.normal : arena.take<T>(size);
+    k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, out, tape.zh, tape.inv_sigma, tape.zh, p.ln_gain, p.ln_bias);
+  }
+  if (tape.normal != nullptr)  // also where it was just there: the same bits whether zh is kept or not
+    for (int e = 0; e < n; ++e)
+      for (int c = 0; c < n2; ++c)
+        tape.normal[static_cast<long>(e) * n2 + c] = tape.zh[static_cast<long>(e) * n2 + c] * p.ln_gain[c] + p.ln_bias[c];
+  return tape;
+}
+
+/// In place: dz (n, n2) or null, the gradient of the norm's output; dg2 +=, dh2 of layer + 1 becomes that of `layer`, dw +=.
+template <class T>
+void LayerBackward<T>::pair_attention_backward(int layer, int i, const PairAttentionTape<T>& tape, T* dz, LayerGradients<R>* g,
+                                               Arena& arena) const {
+  const LayerParams<R>& p = m_.layers[static_cast<std::size_t>(layer)];
+  if (!p.has.pair_map()) return;
+  const PairAttentionInput<T>& in = tape.in;
+  const int n = in.n, m = in.m, n2 = m_.n2;
+  const std::int64_t f0 = ws_.start_repformer.data()[i];
+  T* dg2 = ws_.pairs.gradient(f0);
+  T* dh2 = ws_.dh2.data() + 3 * f0;
+  T* dw = ws_.dw.data() + f0;
+  T* dc1 = arena.take<T>(static_cast<long>(n) * m);
+  T* dc2 = arena.take<T>(static_cast<long>(n) * m);
+  T* ddh = p.has.update_h2 ? arena.take<T>(3L * n) : nullptr;
+  if (dz != nullptr)
+    k_.layer_norm_backward(n, n2, m_.n2_real, dz, g != nullptr ? g->ln_gain : nullptr, g != nullptr ? g->ln_bias : nullptr, dz, tape.zh,
+                           tape.inv_sigma, p.ln_gain);
+  if (tape.update_h != nullptr)
+    for (int e = 0; e < 3 * n; ++e) *g->h2_r += math::gradient_of(dh2[e] * tape.update_h[e]);
+  if (p.has.update_h2)
+    for (int e = 0; e < 3 * n; ++e) {
+      ddh[e] = p.h2_r * dh2[e];
+      dh2[e] *= p.h2_a;
+    }
+  k_.pair_attention_backward(p.pair, in, dg2, dh2, dc1, dc2, g != nullptr ? &g->pair : nullptr, dz, ddh, arena);
+  k_.attention_factors_backward(n, m, m_.smooth, dh2, dw, dc1, dc2, in.h2, ws_.w.data() + f0, arena);
 }
 
 template class LayerBackward<double>;

@@ -68,7 +68,7 @@ void test_repinit(const std::string& level) {
         for (const double range : {1.25, 0.6}) {  // all edges within the range of the series, or not all
           op.series = std::make_shared<Series>(op.net, mode == 0 ? op.net.ncomb : 1, -range, range);
           check_operation(op, name + " as series to " + std::to_string(range), level, series_bounds());
-          check_training(op, name + " as series to " + std::to_string(range), level, series_bounds());
+          if (variant % 2 == 1) check_training(op, name + " as series to " + std::to_string(range), level, series_bounds());
         }
         op.series = nullptr;
         for (const double step : {0.3125, 0.125}) {  // all edges within the table, or not all
@@ -112,7 +112,7 @@ void test_three_body(const std::string& level) {
         for (const double range : {3.25, 0.5}) {
           op.series = std::make_shared<Series>(op.net, mode == 0 ? nt * nt : 1, -range, range, mode == 0 ? nt : 0);
           check_operation(op, name + " as series to " + std::to_string(range), level, series_bounds());
-          check_training(op, name + " as series to " + std::to_string(range), level, series_bounds());
+          if (variant % 2 == 1) check_training(op, name + " as series to " + std::to_string(range), level, series_bounds());
         }
         op.series = nullptr;
         for (const double step : {0.8125, 0.125}) {
