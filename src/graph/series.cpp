@@ -13,12 +13,6 @@ namespace dpa2 {
 
 namespace {
 
-struct Interval {
-  int level, index;
-  double centre, half;
-  std::vector<double> a;  // (K, channels)
-};
-
 /// Chebyshev coefficients of a network on single intervals.
 class Fitter {
  public:
@@ -35,9 +29,9 @@ class Fitter {
   /// Multiplications so far.
   double work() const { return work_; }
 
-  /// Fills interval.a with the mean of two curves; the return value is the largest of the coefficients that are left out, over the
-  /// largest value.
-  double fit(Interval& interval, int curve, int other) {
+  /// Fills interval.a (K, channels); the return value is the largest of the coefficients that are left out, over the largest value.
+  double fit(SeriesInterval& interval) {
+    const int curve = interval.place.curve, other = interval.place.other;
     work_ += nodes_ * ((other != curve ? 2.0 : 1.0) * node_work_ + static_cast<double>(channels_) * nodes_);
     const Kernels<double>& k = kernels<double>();
     const Arena::Mark mark = arena_.mark();
@@ -100,64 +94,65 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
   constexpr int K = series_terms<T>;
   if (!(hi > lo) || !std::isfinite(lo) || !std::isfinite(hi) || ncurves > series_max_curves) return false;
   Fitter fitter(net, K);
-  const int channels = fitter.channels(), nc = padded<T>(channels);
-  const std::size_t per_interval = static_cast<std::size_t>(K) * static_cast<std::size_t>(nc);
-  std::vector<Interval> intervals;
-  std::vector<std::size_t> first, last;  // of a curve
-  int deepest = 0;
+  const int channels = fitter.channels();
+  const std::size_t bytes = series_bytes<T>(channels);
+  std::vector<SeriesInterval> intervals;
   for (int curve = 0; curve < ncurves; ++curve) {
-    const int other = pair_types > 0 ? curve % pair_types * pair_types + curve / pair_types : curve;
-    if (other < curve) {
-      first.push_back(first[static_cast<std::size_t>(other)]);
-      last.push_back(last[static_cast<std::size_t>(other)]);
-      continue;
-    }
-    first.push_back(intervals.size());
-    std::vector<Interval> open{{0, 0, 0.5 * (lo + hi), 0.5 * (hi - lo), {}}};
+    const int other = other_order(curve, pair_types);
+    if (other < curve) continue;
+    std::vector<SeriesInterval> open{{{0, 0, curve, other}, 0.5 * (lo + hi), 0.5 * (hi - lo), {}}};
     while (!open.empty()) {
-      Interval i = std::move(open.back());
+      SeriesInterval i = std::move(open.back());
       open.pop_back();
       if (fitter.work() > series_max_work) return false;
-      if (fitter.fit(i, curve, other) <= series_tolerance<T>) {
-        deepest = std::max(deepest, i.level);
+      if (fitter.fit(i) <= series_tolerance<T>) {
         intervals.push_back(std::move(i));
-        if (intervals.size() * per_interval * 2 * sizeof(T) > series_max_bytes) return false;
+        if (intervals.size() * bytes > series_max_bytes) return false;
         continue;
       }
-      if (i.level == series_max_level) return false;
+      const auto [level, index, of, order] = i.place;
+      if (level == series_max_level) return false;
       const double half = 0.5 * i.half;
-      open.push_back({i.level + 1, 2 * i.index + 1, i.centre + half, half, {}});
-      open.push_back({i.level + 1, 2 * i.index, i.centre - half, half, {}});
+      open.push_back({{level + 1, 2 * index + 1, of, order}, i.centre + half, half, {}});
+      open.push_back({{level + 1, 2 * index, of, order}, i.centre - half, half, {}});
     }
-    last.push_back(intervals.size());
   }
+  write_series(storage, table, intervals, channels, channels, ncurves, lo, hi);
+  return true;
+}
 
+template <class T>
+void write_series(Storage& storage, SeriesTable<T>& table, const std::vector<SeriesInterval>& intervals, int channels, int ld, int ncurves,
+                  double lo, double hi) {
+  constexpr int K = series_terms<T>;
+  const int nc = padded<T>(channels);
+  const std::size_t n = intervals.size(), per_interval = static_cast<std::size_t>(K) * static_cast<std::size_t>(nc);
+  int deepest = 0;
+  for (const SeriesInterval& i : intervals) deepest = std::max(deepest, i.place.level);
   table.nc = nc;
-  table.nintervals = static_cast<int>(intervals.size());
+  table.nintervals = static_cast<int>(n);
   table.ncells = 1 << deepest;
   table.lo = lo;
   table.hi = hi;
   table.inv_cell = table.ncells / (hi - lo);
   int* cells = storage.take<int>(static_cast<std::size_t>(ncurves) * static_cast<std::size_t>(table.ncells));
-  double* centre = storage.take<double>(intervals.size());
-  double* inv_half = storage.take<double>(intervals.size());
-  T* a = storage.take<T>(intervals.size() * per_interval);
-  T* at = storage.take<T>(intervals.size() * per_interval);
-  for (int curve = 0; curve < ncurves; ++curve)
-    for (std::size_t n = first[static_cast<std::size_t>(curve)]; n < last[static_cast<std::size_t>(curve)]; ++n) {
-      const int count = 1 << (deepest - intervals[n].level);
-      std::fill_n(cells + static_cast<std::ptrdiff_t>(curve) * table.ncells + static_cast<std::ptrdiff_t>(intervals[n].index) * count,
-                  count, static_cast<int>(n));
-    }
-  for (std::size_t n = 0; n < intervals.size(); ++n) {
-    const Interval& i = intervals[n];
-    centre[n] = i.centre;
-    inv_half[n] = 1.0 / i.half;
+  double* centre = storage.take<double>(n);
+  double* inv_half = storage.take<double>(n);
+  T* a = storage.take<T>(n * per_interval);
+  T* at = storage.take<T>(n * per_interval);
+  for (std::size_t m = 0; m < n; ++m) {
+    const SeriesInterval& i = intervals[m];
+    const int count = 1 << (deepest - i.place.level);
+    for (const int curve : {i.place.curve, i.place.other})
+      std::fill_n(cells + static_cast<std::ptrdiff_t>(curve) * table.ncells + static_cast<std::ptrdiff_t>(i.place.index) * count, count,
+                  static_cast<int>(m));
+    centre[m] = i.centre;
+    inv_half[m] = 1.0 / i.half;
     for (int k = 0; k < K; ++k)
       for (int c = 0; c < channels; ++c) {
-        const T v = static_cast<T>(i.a[static_cast<std::size_t>(k * channels + c)]);
-        a[n * per_interval + static_cast<std::size_t>(k * nc + c)] = v;
-        at[n * per_interval + static_cast<std::size_t>(c * K + k)] = v;
+        const T v = static_cast<T>(i.a[static_cast<std::size_t>(k * ld + c)]);
+        a[m * per_interval + static_cast<std::size_t>(k * nc + c)] = v;
+        at[m * per_interval + static_cast<std::size_t>(c * K + k)] = v;
       }
   }
   table.interval = cells;
@@ -165,10 +160,12 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
   table.inv_half = inv_half;
   table.a = a;
   table.at = at;
-  return true;
 }
 
-template bool build_series(Storage&, SeriesTable<double>&, const EmbeddingNet<double>&, int, double, double, int);
-template bool build_series(Storage&, SeriesTable<float>&, const EmbeddingNet<double>&, int, double, double, int);
+#define DPA2_INSTANTIATE_FOR(T)                                                                                 \
+  template bool build_series(Storage&, SeriesTable<T>&, const EmbeddingNet<double>&, int, double, double, int); \
+  template void write_series(Storage&, SeriesTable<T>&, const std::vector<SeriesInterval>&, int, int, int, double, double);
+DPA2_INSTANTIATE_FOR(double)
+DPA2_INSTANTIATE_FOR(float)
 
 }  // namespace dpa2

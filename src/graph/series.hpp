@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 #include "cpu/embedding_net.hpp"
 #include "cpu/tabulate.hpp"
@@ -20,6 +21,23 @@ inline constexpr double series_tolerance = 4e-15;
 template <>
 inline constexpr double series_tolerance<float> = 1e-9;
 
+/// One interval of a curve, `level` halvings of the range down. It stands for the mean of two curves, which may be the same.
+struct SeriesPlace {
+  int level = 0, index = 0, curve = 0, other = 0;
+};
+struct SeriesInterval {
+  SeriesPlace place;
+  double centre, half;
+  std::vector<double> a;  ///< the coefficients (K or more, channels)
+};
+/// The curve that a pair of types shares its intervals with: that of its other order. Without types of pairs itself.
+inline int other_order(int curve, int pair_types) { return pair_types > 0 ? curve % pair_types * pair_types + curve / pair_types : curve; }
+/// What an interval takes.
+template <class T>
+std::size_t series_bytes(int channels) {
+  return 2 * sizeof(T) * static_cast<std::size_t>(series_terms<T>) * static_cast<std::size_t>(padded<T>(channels));
+}
+
 /// Replaces `net` on [lo, hi) by one curve per row of its type tables (one curve where it is not typed). Intervals are halved
 /// until the next terms of the series are below rounding (double: 4e-15 of the largest value, float: 1e-9). False when that
 /// is not reached, as for activations with kinks, or when the table would be large: then the network stays in use. With
@@ -27,6 +45,11 @@ inline constexpr double series_tolerance<float> = 1e-9;
 template <class T>
 bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves, double lo, double hi,
                   int pair_types = 0);
+
+/// The table of intervals whose coefficients have rows of `ld`.
+template <class T>
+void write_series(Storage& storage, SeriesTable<T>& table, const std::vector<SeriesInterval>& intervals, int channels, int ld, int ncurves,
+                  double lo, double hi);
 
 /// The environment variable DPA2_SERIES=off keeps the networks, to compare the two.
 bool series_wanted();

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "cpu/kernels.hpp"
-#include "graph/series.hpp"
 #include "threads.hpp"
 
 namespace dpa2 {
@@ -29,9 +28,8 @@ class Nodes {
   [[nodiscard]] int count() const { return nodes_; }
   /// (terms + shown, count)
   [[nodiscard]] const double* matrix() const { return to_coefficients_.data(); }
-  /// s (count): the nodes of an interval of the range lo to hi
-  void place(double* s, const SeriesPlace& p, double lo, double hi) const {
-    const double half = 0.5 * (hi - lo) / static_cast<double>(1 << p.level), centre = lo + half * (2.0 * p.index + 1.0);
+  /// s (count): the nodes of an interval
+  void place(double* s, double centre, double half) const {
     for (int j = 0; j < nodes_; ++j) s[j] = centre + half * std::cos(pi * (j + 0.5) / nodes_);
   }
 
@@ -39,6 +37,12 @@ class Nodes {
   int terms_, nodes_;
   std::vector<double> to_coefficients_;
 };
+
+/// In the range lo to hi.
+SeriesInterval interval(const SeriesPlace& p, double lo, double hi) {
+  const double half = 0.5 * (hi - lo) / static_cast<double>(1 << p.level);
+  return {p, lo + half * (2.0 * p.index + 1.0), half, {}};
+}
 
 /// to (columns, rows) = factor * from (rows, ld)^T, or += it
 void transpose(int rows, int columns, double* to, long to_ld, const double* from, long ld, double factor, bool add) {
@@ -50,10 +54,18 @@ void transpose(int rows, int columns, double* to, long to_ld, const double* from
     }
 }
 
-/// What the layers of a network need side by side, each padded; the last one comes first.
-int total_width(const EmbeddingNet<double>& net) {
+/// f(layer, channels) for the layers that values may not show: all before the last one, and those with an idt. The gradients of the next
+/// weights, or of the idt, are made of them.
+template <class F>
+void for_hidden(const EmbeddingNet<double>& net, F f) {
+  for (int l = 0; l < net.nlayers; ++l)
+    if (l + 1 < net.nlayers || net.layers[l].idt != nullptr) f(l, net.layers[l].out);
+}
+
+/// Of all of them side by side, each padded.
+int hidden_width(const EmbeddingNet<double>& net) {
   int width = 0;
-  for (int l = 0; l < net.nlayers; ++l) width += padded<double>(net.layers[l].out);
+  for_hidden(net, [&](int, int channels) { width += padded<double>(channels); });
   return width;
 }
 
@@ -61,7 +73,7 @@ int total_width(const EmbeddingNet<double>& net) {
 double fit_work(const EmbeddingNet<double>& net, const Nodes& nodes, bool two) {
   double node = 0;
   for (int l = 0; l < net.nlayers; ++l) node += static_cast<double>(net.layers[l].in) * net.layers[l].out;
-  const double rows = (nodes.terms() + Nodes::shown) * padded<double>(net.layers[net.nlayers - 1].out) + Nodes::shown * total_width(net);
+  const double rows = (nodes.terms() + Nodes::shown) * padded<double>(net.layers[net.nlayers - 1].out) + Nodes::shown * hidden_width(net);
   return nodes.count() * ((two ? 2.0 : 1.0) * node + rows);
 }
 
@@ -77,141 +89,94 @@ double largest_of(const double* a, int rows, int columns, int ld) {
   return largest;
 }
 
-/// Of the layers before the last one, which only gradients see: the factor of the tolerance.
-constexpr double inner_tolerance = 16;
+constexpr double hidden_tolerance = 16;  // as a factor
 
-/// a (terms + shown, nc) = the coefficients of an interval. Whether they are enough: the largest of those that are left out is at most
-/// `tolerance` of the largest value. The layers before are held to that as well. Values may say nothing of them, as where the last layer
-/// is zero, but the gradient of the last layer is made of them.
-bool fit(double* a, const Nodes& nodes, const EmbeddingNet<double>& net, const SeriesPlace& p, double lo, double hi, double tolerance,
-         Arena& arena) {
+/// interval.a (terms + shown, nc) = the coefficients. Whether they are enough: the largest of those that are left out is at most
+/// `tolerance` of the largest value. Hidden layers are held to that as well: an interval that is good for values alone may be too long for
+/// gradients, as where the last layer is zero.
+bool fit(SeriesInterval& interval, const Nodes& nodes, const EmbeddingNet<double>& net, double tolerance, Arena& arena) {
   const Kernels<double>& k = kernels<double>();
   const Arena::Mark mark = arena.mark();
-  const int m = nodes.count(), K = nodes.terms(), last = net.nlayers - 1, width = total_width(net);
-  const int nc = padded<double>(net.layers[last].out), before = width - nc;
+  const int m = nodes.count(), K = nodes.terms(), last = net.nlayers - 1, panel = padded<double>(1);
+  const int nc = padded<double>(net.layers[last].out), hidden = hidden_width(net), width = nc + hidden;
   double* s = arena.take<double>(m);
   int* combination = arena.take<int>(m);
   double* values = arena.take<double>(static_cast<long>(m) * width);
-  double* rest = arena.take<double>(static_cast<long>(Nodes::shown) * width);
+  double* a = arena.take<double>(static_cast<long>(K + Nodes::shown) * nc);
+  double* rest = arena.take<double>(static_cast<long>(Nodes::shown) * hidden);
   std::fill_n(values, static_cast<std::ptrdiff_t>(m) * width, 0.0);
-  nodes.place(s, p, lo, hi);
+  nodes.place(s, interval.centre, interval.half);
+  const SeriesPlace& p = interval.place;
   const bool two = p.other != p.curve;
+  const bool idt =
+      std::any_of(net.layers, net.layers + net.nlayers, [](const EmbeddingLayer<double>& layer) { return layer.idt != nullptr; });
   for (const int curve : {p.curve, p.other}) {
     const Arena::Mark of_curve = arena.mark();
     EmbeddingTape<double> tape;
     std::fill_n(combination, m, curve);
-    k.embedding_layout(net, m, false, arena, tape);
-    k.embedding(net, m, tape, false, s, combination);
-    for (int l = last, at = 0; l >= 0; at += padded<double>(net.layers[l--].out))
-      transpose(net.layers[l].out, m, values + at, width, tape.y[l], m, two ? 0.5 : 1.0, true);
+    k.embedding_layout(net, m, idt, arena, tape);
+    k.embedding(net, m, tape, idt, s, combination);
+    double* to = values;
+    const auto add = [&](const double* y, int channels) {
+      transpose(channels, m, to, width, y, m, two ? 0.5 : 1.0, true);
+      to += padded<double>(channels);
+    };
+    add(tape.y[last], net.layers[last].out);
+    for_hidden(net, [&](int l, int channels) { add(net.layers[l].idt != nullptr ? tape.phi[l] : tape.y[l], channels); });
     arena.release(of_curve);
     if (!two) break;
   }
-  const int panel = padded<double>(1);
-  k.linear(K + Nodes::shown, nc, m, a, nc, nodes.matrix(), m, 1, values, width, panel, nullptr, false);
-  const auto enough = [&](const double* left_out, int left_out_ld, const double* of, int columns, double most) {
-    const double largest = largest_of(of, m, columns, width);
-    return std::isfinite(largest) && largest_of(left_out, Nodes::shown, columns, left_out_ld) <= most * largest;
+  const auto enough = [&](const double* left_out, int ld, const double* of, int channels, double most) {
+    const double largest = largest_of(of, m, channels, width);
+    return std::isfinite(largest) && largest_of(left_out, Nodes::shown, channels, ld) <= most * largest;
   };
+  k.linear(K + Nodes::shown, nc, m, a, nc, nodes.matrix(), m, 1, values, width, panel, nullptr, false);
   bool good = enough(a + static_cast<long>(K) * nc, nc, values, nc, tolerance);
-  if (good && before > 0) {
-    k.linear(Nodes::shown, before, m, rest, before, nodes.matrix() + static_cast<long>(K) * m, m, 1, values + nc, width, panel, nullptr,
-             false);
-    for (int l = last - 1, at = 0; good && l >= 0; at += padded<double>(net.layers[l--].out))
-      good = enough(rest + at, before, values + nc + at, net.layers[l].out, inner_tolerance * tolerance);
+  if (good && hidden > 0) {
+    const double* matrix = nodes.matrix() + static_cast<long>(K) * m;
+    k.linear(Nodes::shown, hidden, m, rest, hidden, matrix, m, 1, values + nc, width, panel, nullptr, false);
+    int at = 0;
+    for_hidden(net, [&](int, int channels) {
+      good = good && enough(rest + at, hidden, values + nc + at, channels, hidden_tolerance * tolerance);
+      at += padded<double>(channels);
+    });
   }
+  interval.a.assign(a, a + static_cast<std::ptrdiff_t>(K + Nodes::shown) * nc);
   arena.release(mark);
   return good;
 }
 
-/// Intervals with the coefficients (terms + shown, nc) of each.
-struct Fitted {
-  std::vector<SeriesPlace> places;
-  std::vector<std::vector<double>> coefficients;
-};
-
 /// Round by round: where the terms are not enough, an interval is halved. False where that leads too far.
 template <class T>
-bool halve(Fitted& done, std::vector<SeriesPlace> open, const Nodes& nodes, const EmbeddingNet<double>& net, double lo, double hi,
-           bool pairs, int threads) {
-  const int out = net.layers[net.nlayers - 1].out, nc = padded<double>(out);
-  const std::size_t size = static_cast<std::size_t>(nodes.terms() + Nodes::shown) * static_cast<std::size_t>(nc);
-  const std::size_t bytes = static_cast<std::size_t>(2 * nodes.terms()) * static_cast<std::size_t>(padded<T>(out)) * sizeof(T);
+bool halve(std::vector<SeriesInterval>& done, std::vector<SeriesInterval> open, const Nodes& nodes, const EmbeddingNet<double>& net,
+           double lo, double hi, bool pairs, int threads) {
+  const std::size_t bytes = series_bytes<T>(net.layers[net.nlayers - 1].out);
   double work = 0;
   while (!open.empty()) {
     work += fit_work(net, nodes, pairs) * static_cast<double>(open.size());
     if (work > series_max_work) return false;
-    std::vector<std::vector<double>> a(open.size());
     std::vector<char> good(open.size());
     parallel(threads, [&](int t) {
       Arena arena;
-      for (std::size_t i = static_cast<std::size_t>(t); i < open.size(); i += static_cast<std::size_t>(threads)) {
-        a[i].resize(size);
-        double* aligned = arena.take<double>(static_cast<long>(size));
-        good[i] = fit(aligned, nodes, net, open[i], lo, hi, series_tolerance<T>, arena);
-        std::copy_n(aligned, size, a[i].data());
-        arena.reset();
-      }
+      for (std::size_t i = static_cast<std::size_t>(t); i < open.size(); i += static_cast<std::size_t>(threads))
+        good[i] = fit(open[i], nodes, net, series_tolerance<T>, arena);
     });
-    std::vector<SeriesPlace> next;
+    std::vector<SeriesInterval> next;
     for (std::size_t i = 0; i < open.size(); ++i) {
-      const SeriesPlace& p = open[i];
+      const auto [level, index, curve, other] = open[i].place;
       if (good[i]) {
-        done.places.push_back(p);
-        done.coefficients.push_back(std::move(a[i]));
-      } else if (p.level == series_max_level) {
+        done.push_back(std::move(open[i]));
+      } else if (level == series_max_level) {
         return false;
       } else {
-        next.push_back({p.level + 1, 2 * p.index, p.curve, p.other});
-        next.push_back({p.level + 1, 2 * p.index + 1, p.curve, p.other});
+        next.push_back(interval({level + 1, 2 * index, curve, other}, lo, hi));
+        next.push_back(interval({level + 1, 2 * index + 1, curve, other}, lo, hi));
       }
     }
-    if ((done.places.size() + next.size()) * bytes > series_max_bytes) return false;
+    if ((done.size() + next.size()) * bytes > series_max_bytes) return false;
     open = std::move(next);
   }
   return true;
-}
-
-template <class T>
-void fill(Storage& storage, SeriesTable<T>& table, const Fitted& fitted, int channels, int ncurves, double lo, double hi) {
-  constexpr int K = series_terms<T>;
-  const std::size_t n = fitted.places.size();
-  int deepest = 0;
-  for (const SeriesPlace& p : fitted.places) deepest = std::max(deepest, p.level);
-  const int nc = padded<double>(channels), tnc = padded<T>(channels);
-  const std::size_t per_interval = static_cast<std::size_t>(K) * static_cast<std::size_t>(tnc);
-  table.nc = tnc;
-  table.nintervals = static_cast<int>(n);
-  table.ncells = 1 << deepest;
-  table.lo = lo;
-  table.hi = hi;
-  table.inv_cell = table.ncells / (hi - lo);
-  int* cells = storage.take<int>(static_cast<std::size_t>(ncurves) * static_cast<std::size_t>(table.ncells));
-  double* centre = storage.take<double>(n);
-  double* inv_half = storage.take<double>(n);
-  T* a = storage.take<T>(n * per_interval);
-  T* at = storage.take<T>(n * per_interval);
-  for (std::size_t i = 0; i < n; ++i) {
-    const SeriesPlace& p = fitted.places[i];
-    const double half = 0.5 * (hi - lo) / static_cast<double>(1 << p.level);
-    centre[i] = lo + half * (2.0 * p.index + 1.0);
-    inv_half[i] = 1.0 / half;
-    const int count = 1 << (deepest - p.level);
-    for (const int curve : {p.curve, p.other})
-      std::fill_n(cells + static_cast<std::ptrdiff_t>(curve) * table.ncells + static_cast<std::ptrdiff_t>(p.index) * count, count,
-                  static_cast<int>(i));
-    for (int k = 0; k < K; ++k)
-      for (int c = 0; c < std::min(nc, tnc); ++c) {
-        const T v = static_cast<T>(fitted.coefficients[i][static_cast<std::size_t>(k * nc + c)]);
-        a[i * per_interval + static_cast<std::size_t>(k * tnc + c)] = v;
-        at[i * per_interval + static_cast<std::size_t>(c * K + k)] = v;
-      }
-  }
-  table.interval = cells;
-  table.centre = centre;
-  table.inv_half = inv_half;
-  table.a = a;
-  table.at = at;
 }
 
 }  // namespace
@@ -220,19 +185,17 @@ template <class T>
 std::unique_ptr<TrainedSeries> TrainedSeries::build(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net,
                                                     SeriesStart& start, int ncurves, double lo, double hi, int pair_types, int threads) {
   if (start.none || !(hi > lo) || !std::isfinite(lo) || !std::isfinite(hi) || ncurves > series_max_curves) return nullptr;
-  std::vector<SeriesPlace> open = std::move(start.places);
+  std::vector<SeriesInterval> open, intervals;
+  for (const SeriesPlace& p : start.places) open.push_back(interval(p, lo, hi));
+  for (int curve = 0; curve < ncurves && start.places.empty(); ++curve)
+    if (other_order(curve, pair_types) >= curve) open.push_back(interval({0, 0, curve, other_order(curve, pair_types)}, lo, hi));
+  start.none = !halve<T>(intervals, std::move(open), Nodes(series_terms<T>), net, lo, hi, pair_types > 0, threads);
   start.places.clear();
-  if (open.empty())
-    for (int curve = 0; curve < ncurves; ++curve) {
-      const int other = pair_types > 0 ? curve % pair_types * pair_types + curve / pair_types : curve;
-      if (other >= curve) open.push_back({0, 0, curve, other});
-    }
-  Fitted fitted;
-  start.none = !halve<T>(fitted, std::move(open), Nodes(series_terms<T>), net, lo, hi, pair_types > 0, threads);
   if (start.none) return nullptr;
-  fill(storage, table, fitted, net.layers[net.nlayers - 1].out, ncurves, lo, hi);
-  start.places = fitted.places;
-  return std::unique_ptr<TrainedSeries>(new TrainedSeries(net, std::move(fitted.places), lo, hi));
+  const int channels = net.layers[net.nlayers - 1].out;
+  write_series(storage, table, intervals, channels, padded<double>(channels), ncurves, lo, hi);
+  for (const SeriesInterval& i : intervals) start.places.push_back(i.place);
+  return std::unique_ptr<TrainedSeries>(new TrainedSeries(net, start.places, lo, hi));
 }
 
 template <class T>
@@ -253,7 +216,8 @@ void TrainedSeries::gradient(const T* da, const std::vector<EmbeddingGradient<do
       double* coefficients = arena.take<double>(static_cast<long>(K) * nc);
       double* values = arena.take<double>(static_cast<long>(m) * nc);
       double* dy = arena.take<double>(static_cast<long>(channels) * m);
-      nodes.place(s, p, lo_, hi_);
+      const SeriesInterval at = interval(p, lo_, hi_);
+      nodes.place(s, at.centre, at.half);
       for (int r = 0; r < K; ++r)
         for (int c = 0; c < nc; ++c) coefficients[r * nc + c] = c < channels ? static_cast<double>(from[r * tnc + c]) : 0.0;
       const bool two = p.other != p.curve;

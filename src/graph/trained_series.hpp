@@ -8,13 +8,9 @@
 #include "cpu/embedding_net.hpp"
 #include "cpu/tabulate.hpp"
 #include "graph/packing.hpp"
+#include "graph/series.hpp"
 
 namespace dpa2 {
-
-/// One interval of a curve, `level` halvings of the range down. It stands for the mean of two curves, which may be the same.
-struct SeriesPlace {
-  int level = 0, index = 0, curve = 0, other = 0;
-};
 
 /// Where the table of a network begins, from one set of weights to the next.
 struct SeriesStart {
@@ -31,8 +27,8 @@ struct SeriesPlaces {
 /// What training keeps of a table.
 class TrainedSeries {
  public:
-  /// As build_series; null where that is false. The arrays of `net` must outlive this. Intervals hold for the layers before the last
-  /// one as well, which the gradients see. `start` becomes where the next table of this network begins.
+  /// As build_series; null where that is false. The arrays of `net` must outlive this. Intervals hold for hidden
+  /// layers as well, which gradients see. `start` becomes where the next table of this network begins.
   template <class T>
   static std::unique_ptr<TrainedSeries> build(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, SeriesStart& start,
                                               int ncurves, double lo, double hi, int pair_types, int threads);
