@@ -22,7 +22,7 @@ class Operation:
     holds. `reference` is `dpa2.reference`, or what stands there inside of a larger function; it takes complex numbers.
     `cpu` and `cuda` compute the same on a backend: outputs, or with seeds (one array per output) the gradients of the
     inputs, in the order and shapes of the inputs; one that a backend does not have is not overridden. Gradients of
-    weights, once there are any, are a third mode: weights are then inputs of the reference like the others.
+    weights and dual numbers are the CPU's alone: tests/native/training.hpp tests them at every level.
     """
 
     name: ClassVar[str]
