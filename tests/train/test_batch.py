@@ -219,8 +219,8 @@ def test_files_and_heads(batch: dict[str, Any]) -> None:
 def test_refused_models(batch: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedModelError, match="the model is compressed"):
         train.gradient(GOLDEN / "compressed" / "smooth.pth", batch, LOSS, 1e-3)
-    with pytest.raises(UnsupportedModelError, match="no gradients of combinations of models"):
-        train.gradient(FILES / "zbl" / "model.pt", batch, LOSS, 1e-3)
+    with pytest.raises(UnsupportedModelError, match="no gradients of linear combinations"):
+        train.gradient(FILES / "linear" / "model.pt", batch, LOSS, 1e-3)
 
 
 @pytest.mark.parametrize(("options", "frozen"), [

@@ -268,8 +268,9 @@ def test_golden(name: str) -> None:
     check(golden_case(load_golden(GOLDEN[name])), each=False)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, 2, 105])
 def test_random(seed: int) -> None:
+    """In the last one silu sees numbers so far below zero that exp(-x) times a tangent overflows."""
     check(random_case(seed), each=False)
 
 
