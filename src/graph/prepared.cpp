@@ -108,10 +108,9 @@ void Prepared<T>::prepare_repinit(const Config& c, const FoldedRepinit& f) {
   if (!series_wanted()) return;
   double lo = 0, hi = 0;
   scalar_range(f.statistics, lo, hi);
-  if (places_ != nullptr) {
+  if (training_ > 0) {
     const EmbeddingNet<double> net = embedding_net<double>(storage, repinit_layers64_, f.net, name);
-    repinit_series =
-        TrainedSeries::build(storage, repinit_table_, net, places_->repinit, f.net.type_term.rows, lo, hi, 0, places_->threads);
+    repinit_series = TrainedSeries::build(storage, repinit_table_, net, f.net.type_term.rows, lo, hi, 0, training_);
     if (repinit_series) repinit.table = &repinit_table_;
     return;
   }
@@ -147,10 +146,9 @@ void Prepared<T>::prepare_three_body(const Config& c, const FoldedThreeBody& f) 
   if (!series_wanted()) return;
   const double longest = vector_range(f.statistics), most = longest * longest;
   const int pair_types = r.strip ? 0 : ntypes;
-  if (places_ != nullptr) {
+  if (training_ > 0) {
     const EmbeddingNet<double> net = embedding_net<double>(storage, three_layers64_, f.net, name);
-    three_series = TrainedSeries::build(storage, three_table_, net, places_->three_body, f.net.type_term.rows, -most, most, pair_types,
-                                        places_->threads);
+    three_series = TrainedSeries::build(storage, three_table_, net, f.net.type_term.rows, -most, most, pair_types, training_);
     if (three_series) three.table = &three_table_;
     return;
   }
@@ -223,8 +221,7 @@ void Prepared<T>::prepare_entry(const Config& c, const FoldedDescriptor& f) {
 }
 
 template <class T>
-Prepared<T>::Prepared(const Config& c, Folded folded, SeriesPlaces* places)
-    : kernels(dpa2::kernels<T>()), ntypes(c.ntypes()), places_(places) {
+Prepared<T>::Prepared(const Config& c, Folded folded, int training) : kernels(dpa2::kernels<T>()), ntypes(c.ntypes()), training_(training) {
   FoldedDescriptor& f = folded.descriptor;
   concat_tebd = c.concat_output_tebd;
   descriptor_dim = c.descriptor_dim();

@@ -52,9 +52,9 @@ struct HeadParams {
 template <class T>
 struct Prepared {
   using Scalar = T;
-  /// Layers are released as they are packed. With `places` for gradients of weights: the series are made on those of the last weights, and
-  /// know the way back.
-  Prepared(const Config& config, Folded folded, SeriesPlaces* places = nullptr);
+  /// Layers are released as they are packed. With `training` threads for gradients of weights: the series, made by them, know the way
+  /// back.
+  Prepared(const Config& config, Folded folded, int training = 0);
 
   const Kernels<T>& kernels;
   Storage storage;
@@ -103,7 +103,7 @@ struct Prepared {
  private:
   std::vector<FittingLayer<T>> fitting_layers_;
   std::vector<EmbeddingLayer<T>> repinit_layers_, three_layers_;
-  SeriesPlaces* places_;
+  int training_;
   std::vector<EmbeddingLayer<double>> repinit_layers64_, three_layers64_;  ///< for gradients of weights
   SeriesTable<T> repinit_table_, three_table_;
   QuinticTable<T> repinit_quintic_, three_quintic_;

@@ -182,20 +182,19 @@ bool halve(std::vector<SeriesInterval>& done, std::vector<SeriesInterval> open, 
 }  // namespace
 
 template <class T>
-std::unique_ptr<TrainedSeries> TrainedSeries::build(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net,
-                                                    SeriesStart& start, int ncurves, double lo, double hi, int pair_types, int threads) {
-  if (start.none || !(hi > lo) || !std::isfinite(lo) || !std::isfinite(hi) || ncurves > series_max_curves) return nullptr;
+std::unique_ptr<TrainedSeries> TrainedSeries::build(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves,
+                                                    double lo, double hi, int pair_types, int threads) {
+  if (!(hi > lo) || !std::isfinite(lo) || !std::isfinite(hi) || ncurves > series_max_curves) return nullptr;
+  if (net.act.kind == Activation::relu || net.act.kind == Activation::relu6 || net.act.kind == Activation::silut) return nullptr;
   std::vector<SeriesInterval> open, intervals;
-  for (const SeriesPlace& p : start.places) open.push_back(interval(p, lo, hi));
-  for (int curve = 0; curve < ncurves && start.places.empty(); ++curve)
+  for (int curve = 0; curve < ncurves; ++curve)
     if (other_order(curve, pair_types) >= curve) open.push_back(interval({0, 0, curve, other_order(curve, pair_types)}, lo, hi));
-  start.none = !halve<T>(intervals, std::move(open), Nodes(series_terms<T>), net, lo, hi, pair_types > 0, threads);
-  start.places.clear();
-  if (start.none) return nullptr;
+  if (!halve<T>(intervals, std::move(open), Nodes(series_terms<T>), net, lo, hi, pair_types > 0, threads)) return nullptr;
   const int channels = net.layers[net.nlayers - 1].out;
   write_series(storage, table, intervals, channels, padded<double>(channels), ncurves, lo, hi);
-  for (const SeriesInterval& i : intervals) start.places.push_back(i.place);
-  return std::unique_ptr<TrainedSeries>(new TrainedSeries(net, start.places, lo, hi));
+  std::vector<SeriesPlace> places;
+  for (const SeriesInterval& i : intervals) places.push_back(i.place);
+  return std::unique_ptr<TrainedSeries>(new TrainedSeries(net, std::move(places), lo, hi));
 }
 
 template <class T>
@@ -236,9 +235,9 @@ void TrainedSeries::gradient(const T* da, const std::vector<EmbeddingGradient<do
   });
 }
 
-#define DPA2_INSTANTIATE_FOR(T)                                                                                                           \
-  template std::unique_ptr<TrainedSeries> TrainedSeries::build(Storage&, SeriesTable<T>&, const EmbeddingNet<double>&, SeriesStart&, int, \
-                                                               double, double, int, int);                                                 \
+#define DPA2_INSTANTIATE_FOR(T)                                                                                                     \
+  template std::unique_ptr<TrainedSeries> TrainedSeries::build(Storage&, SeriesTable<T>&, const EmbeddingNet<double>&, int, double, \
+                                                               double, int, int);                                                   \
   template void TrainedSeries::gradient(const T*, const std::vector<EmbeddingGradient<double>>&) const;
 DPA2_INSTANTIATE_FOR(double)
 DPA2_INSTANTIATE_FOR(float)

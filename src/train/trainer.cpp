@@ -64,8 +64,7 @@ class EngineOf final : public Engine {
         threads_(threads),
         table_(std::move(folded.table)),
         share_(std::move(folded.share)),
-        places_{{}, {}, threads},
-        model_(std::in_place, config_, std::move(folded), &places_),
+        model_(std::in_place, config_, std::move(folded), threads),
         evaluator_(config_, *model_),
         head_(make_head(config_, *model_)),
         dual_head_(*model_),
@@ -78,7 +77,7 @@ class EngineOf final : public Engine {
 
   /// In the place of the old one, to which everything points.
   void assign(Folded folded) override {
-    model_.emplace(config_, std::move(folded), &places_);
+    model_.emplace(config_, std::move(folded), threads_);
     if (gradients_.size() != static_cast<std::size_t>(threads_) || !gradients_.front()->fits()) make_gradients();
   }
   [[nodiscard]] bool ready() const override { return model_.has_value() && gradients_.size() == static_cast<std::size_t>(threads_); }
@@ -250,7 +249,6 @@ class EngineOf final : public Engine {
   int threads_;
   std::optional<FoldedPairTable> table_;  ///< of zbl
   std::optional<FoldedShare> share_;
-  SeriesPlaces places_;
   std::optional<Prepared<R>> model_;
   Evaluator<R> evaluator_;
   std::unique_ptr<ZblEvaluator<R>> mixed_;  ///< of zbl

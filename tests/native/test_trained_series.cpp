@@ -1,21 +1,18 @@
-// Series of a network whose weights change: the intervals from one set of weights to the next, and the way back to the weights.
+// Series of a network whose weights change: their intervals, and the way back to the weights.
 #include "graph/series.hpp"
 #include "kernels_descriptor.hpp"
 
 namespace {
 
 using namespace operation;
-using dpa2::SeriesStart;
 using dpa2::SeriesTable;
 using dpa2::TrainedSeries;
 
-/// A table of a network that is made on the intervals of an earlier one.
+/// A table of a network.
 template <class T>
 struct Trained {
-  Trained(const Net& of, SeriesStart& start, int ncurves, int pair_types, double range = 2.0, int threads = 1)
-      : net(of),
-        source(net),
-        series(TrainedSeries::build(storage, table, source.net, start, ncurves, -range, range, pair_types, threads)) {}
+  Trained(const Net& of, int ncurves, int pair_types, double range = 2.0, int threads = 1)
+      : net(of), source(net), series(TrainedSeries::build(storage, table, source.net, ncurves, -range, range, pair_types, threads)) {}
   Net net;
   PreparedNet<double> source;
   dpa2::Storage storage;
@@ -72,8 +69,7 @@ Net scaled(const Net& net, double factor) {
 /// The coefficients are those of build_series, where that has the same intervals.
 template <class T>
 void test_coefficients(const Net& net, int pair_types, const std::string& what) {
-  SeriesStart start;
-  const Trained<T> trained(net, start, net.rows(), pair_types);
+  const Trained<T> trained(net, net.rows(), pair_types);
   check_values(trained, pair_types, what);
   const PreparedNet<double> source(net);
   dpa2::Storage storage;
@@ -98,23 +94,14 @@ void test_coefficients(const Net& net, int pair_types, const std::string& what) 
 void test_intervals() {
   Random random(21);
   const Net net(random, {5, 10, 20}, 4, 2, true);
-  SeriesStart start;
-  const Trained<double> first(net, start, 4, 0);
+  const Trained<double> first(net, 4, 0);
   check_values(first, 0, "first weights");
   const int n = first.table.nintervals;
-  CHECK(start.places.size() == at(n) && !start.none);
-  const Trained<double> again(net, start, 4, 0);
-  CHECK(again.table.nintervals == n);
-  const Trained<double> steep(scaled(net, 4.0), start, 4, 0);
+  CHECK(first.series->places().size() == at(n));
+  const Trained<double> steep(scaled(net, 4.0), 4, 0);
   check_values(steep, 0, "steep weights");
   CHECK(steep.table.nintervals > n);
-  CHECK(start.places.size() == at(steep.table.nintervals));
-  const Trained<double> back(net, start, 4, 0);
-  check_values(back, 0, "first weights again");
-  CHECK(back.table.nintervals == steep.table.nintervals);
-
-  SeriesStart fresh;
-  const Trained<double> threads(net, fresh, 4, 0, 2.0, 3);
+  const Trained<double> threads(net, 4, 0, 2.0, 3);
   CHECK(threads.table.nintervals == n);
   for (long i = 0; i < static_cast<long>(n) * dpa2::series_terms<double> * threads.table.nc; ++i)
     CHECK(threads.table.a[i] == first.table.a[i]);
@@ -123,13 +110,7 @@ void test_intervals() {
 void test_none() {
   Random random(22);
   const auto none = [](const Net& net, int ncurves, double range, const std::string& what) {
-    SeriesStart start;
-    CHECK_CASE(Trained<double>(net, start, ncurves, 0, range).series == nullptr, what);
-    CHECK_CASE(start.places.empty(), what);
-    if (!start.none) return;
-    Net other = net;
-    other.kind = dpa2::Activation::linear;
-    CHECK_CASE(Trained<double>(other, start, 1, 0).series == nullptr, what + ", later");
+    CHECK_CASE(Trained<double>(net, ncurves, 0, range).series == nullptr, what);
   };
   none(Net(random, {5, 10}, 1, 0, false, dpa2::Activation::relu), 1, 2.0, "kinks");
   Net step(random, {4}, 1, 0, false);  // narrower than the smallest interval
@@ -149,8 +130,7 @@ void test_none() {
 template <class T>
 void test_adjoint(const Net& net, int pair_types, int threads, const std::string& what) {
   constexpr int K = dpa2::series_terms<T>;
-  SeriesStart start;
-  const Trained<T> t(net, start, net.rows(), pair_types);
+  const Trained<T> t(net, net.rows(), pair_types);
   CHECK_CASE(t.series != nullptr, what);
   if (!t.series) return;
   Random random(23);
@@ -178,7 +158,7 @@ void test_adjoint(const Net& net, int pair_types, int threads, const std::string
     u[b] = random.vector(static_cast<long>(folded[b].size()));
     const Values<Complex> w = stepped(folded, u);
     double sum = 0, size = 0;
-    for (const dpa2::SeriesPlace& p : start.places) {
+    for (const dpa2::SeriesPlace& p : t.series->places()) {
       const double half = 2.0 / (1 << p.level), centre = -2.0 + half * (2 * p.index + 1);
       const long n = t.interval(centre, p.curve);
       for (int j = 0; j < nodes; ++j) {
