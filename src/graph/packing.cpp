@@ -1,5 +1,6 @@
 #include "graph/packing.hpp"
 
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -34,15 +35,36 @@ Packed<T> pack(Storage& storage, const Matrix& m) {
   constexpr int panel = padded<T>(1);
   if (m.cols % panel != 0) throw internal_error("packed matrix with ", m.cols, " columns");
   T* p = storage.take<T>(m.a.size());
-  for (int c = 0; c < m.cols; ++c)
-    for (int r = 0; r < m.rows; ++r) p[(static_cast<long>(c / panel) * m.rows + r) * panel + c % panel] = static_cast<T>(m(r, c));
-  return {p, m.rows, m.cols};
+  for (int first = 0; first < m.cols; first += panel)
+    for (int r = 0; r < m.rows; ++r) {
+      const double* from = m.a.data() + static_cast<std::ptrdiff_t>(r) * m.cols + first;
+      for (int c = 0; c < panel; ++c) *p++ = static_cast<T>(from[c]);
+    }
+  return {p - m.a.size(), m.rows, m.cols};
 }
+
+namespace {
+
+/// The transpose of m.
+template <class T>
+Packed<T> pack_transposed(Storage& storage, const Matrix& m) {
+  constexpr int panel = padded<T>(1);
+  if (m.rows % panel != 0) throw internal_error("packed transpose of a matrix with ", m.rows, " rows");
+  T* p = storage.take<T>(m.a.size());
+  for (int first = 0; first < m.rows; first += panel) {
+    T* to = p + static_cast<std::ptrdiff_t>(first) * m.cols;
+    for (int r = 0; r < panel; ++r)
+      for (int c = 0; c < m.cols; ++c) to[static_cast<std::ptrdiff_t>(c) * panel + r] = static_cast<T>(m(first + r, c));
+  }
+  return {p, m.cols, m.rows};
+}
+
+}  // namespace
 
 template <class T>
 void pack_both(Storage& storage, const Matrix& m, Packed<T>& w, Packed<T>& wt) {
   w = pack<T>(storage, m);
-  wt = pack<T>(storage, transposed(m));
+  wt = pack_transposed<T>(storage, m);
 }
 
 template <class T>
