@@ -244,7 +244,8 @@ class Tile : public Bench {
     std::vector<T*> out(terms, terms + dpa2::max_residual_terms);
     add(
         "residual_update", [=] { k_.residual(centres, n1_, layer_.res1, y, own, in.data()); },
-        [=] { k_.residual_backward(centres, n1_, layer_.res1, y, out.data(), nullptr, nullptr, own); }, of((count + 2.0) * n1_), of((count + 3.0) * n1_));
+        [=] { k_.residual_backward(centres, n1_, layer_.res1, y, out.data(), nullptr, nullptr, own); }, of((count + 2.0) * n1_),
+        of((count + 3.0) * n1_));
   }
 
   void pairs() {
@@ -252,8 +253,8 @@ class Tile : public Bench {
     const double rows = static_cast<double>(size);
     T *out = array(size), *zh = array(size), *dg2 = array(size), *dout = random(size), *dx = array(n_), *inv_sigma = array(n_);
     add("g2_embed", each([=](Centre<T>& c) { k_.g2_embed(n_, n2_, out, c.x, p_.g2_w, p_.g2_b, p_.act); }),
-        each([=](Centre<T>& c) { k_.g2_embed_backward(n_, n2_, dx, nullptr, nullptr, dout, c.x, p_.g2_w, p_.g2_b, p_.act, arena_); }), of(rows + n_),
-        of(rows + 2.0 * n_));
+        each([=](Centre<T>& c) { k_.g2_embed_backward(n_, n2_, dx, nullptr, nullptr, dout, c.x, p_.g2_w, p_.g2_b, p_.act, arena_); }),
+        of(rows + n_), of(rows + 2.0 * n_));
     if (layer_.has.last) return;
     add("linear2", each([=](Centre<T>& c) { dense(n_, out, c.g2, layer_.w2, layer_.b2, false); }),
         each([=](Centre<T>&) { dense(n_, dg2, dout, layer_.w2t, nullptr, true); }), of(2 * rows + weights(layer_.w2) / centres),
@@ -279,8 +280,8 @@ class Tile : public Bench {
     add("layer_norm", each([=](Centre<T>& c) {
           k_.layer_norm(n_, n2_, p_.n2_real, p_.ln_eps, out, zh, inv_sigma, c.g2, layer_.ln_gain, layer_.ln_bias);
         }),
-        each([=](Centre<T>&) { k_.layer_norm_backward(n_, n2_, p_.n2_real, dz, nullptr, nullptr, dout, zh, inv_sigma, layer_.ln_gain); }), of(3 * rows + n_),
-        of(3 * rows + n_));
+        each([=](Centre<T>&) { k_.layer_norm_backward(n_, n2_, p_.n2_real, dz, nullptr, nullptr, dout, zh, inv_sigma, layer_.ln_gain); }),
+        of(3 * rows + n_), of(3 * rows + n_));
   }
   std::function<void()> pair_attention_training(const T* dz, const T* ddh) {
     const long size = static_cast<long>(n_) * n2_, pairs = static_cast<long>(n_) * m_;

@@ -150,7 +150,8 @@ void rows(int mr, int count, int first, int last, const Problem<T>& p, T* C, con
     DPA2_CASE(3)
     DPA2_CASE(4)
     DPA2_CASE(5)
-    DPA2_CASE(6) DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
+    DPA2_CASE(6)
+    DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
 #undef DPA2_CASE
         default : return;
   }
