@@ -12,9 +12,8 @@ using dpa2::Kernels;
 /// A network as local series on [lo, hi), in both precisions, as training makes them: they know the way back to its weights.
 struct Series {
   Series(const Net& of, int ncurves, double lo, double hi, int pair_types = 0) : net(of), source(net) {
-    dpa2::SeriesStart places64, places32;
-    trained64 = dpa2::TrainedSeries::build(storage, f64, source.net, places64, ncurves, lo, hi, pair_types, 1);
-    trained32 = dpa2::TrainedSeries::build(storage, f32, source.net, places32, ncurves, lo, hi, pair_types, 1);
+    trained64 = dpa2::TrainedSeries::build(storage, f64, source.net, ncurves, lo, hi, pair_types, 1);
+    trained32 = dpa2::TrainedSeries::build(storage, f32, source.net, ncurves, lo, hi, pair_types, 1);
     CHECK(trained64 && trained32);
   }
   template <class T>
