@@ -214,7 +214,7 @@ def directions(gradient: Mapping[str, np.ndarray], each: bool) -> Iterator[tuple
         yield from ((name, {name: direction}) for name, direction in along.items())
 
 
-def check(case: Case, each: bool) -> None:
+def check_case(case: Case, each: bool) -> None:
     kind = case.kind
     losses = LOSSES if kind == "ener" else {kind: OTHERS[kind]}
     loss_of = energy_loss if kind == "ener" else other_loss
@@ -265,45 +265,45 @@ KINDS = {case.name: case for case in KIND_CASES if not case.combination or case.
 
 @pytest.mark.parametrize("name", ["exclude_all", "fparam_aparam_case"])
 def test_golden(name: str) -> None:
-    check(golden_case(load_golden(GOLDEN[name])), each=False)
+    check_case(golden_case(load_golden(GOLDEN[name])), each=False)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 105])
 def test_random(seed: int) -> None:
     """In the last one silu sees numbers so far below zero that exp(-x) times a tangent overflows."""
-    check(random_case(seed), each=False)
+    check_case(random_case(seed), each=False)
 
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_kinds(kind: str) -> None:
-    check(random_case(1, kind), each=False)
+    check_case(random_case(1, kind), each=False)
 
 
 def test_zbl() -> None:
-    check(golden_case(load_kind(KINDS["zbl_excluded"])), each=False)
+    check_case(golden_case(load_kind(KINDS["zbl_excluded"])), each=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN)
 def test_every_array(name: str) -> None:
     """Of every option, one array of parameters at a time."""
-    check(golden_case(load_golden(GOLDEN[name])), each=True)
+    check_case(golden_case(load_golden(GOLDEN[name])), each=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 160))
 def test_every_array_of_random_models(seed: int) -> None:
-    check(random_case(seed), each=True)
+    check_case(random_case(seed), each=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_every_array_of_other_kinds(name: str) -> None:
-    check(golden_case(load_kind(KINDS[name])), each=True)
+    check_case(golden_case(load_kind(KINDS[name])), each=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("seed", range(200, 206))
 def test_every_array_of_random_kinds(kind: str, seed: int) -> None:
-    check(random_case(seed, kind), each=True)
+    check_case(random_case(seed, kind), each=True)

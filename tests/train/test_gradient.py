@@ -55,7 +55,7 @@ def plain(name: str, loss: str) -> bool:
     return fitting != "ener" or loss in ("energy", "atom_ener")
 
 
-def check(found: LossGradient, expected: training.Expected, tolerance: float) -> None:
+def check_gradient(found: LossGradient, expected: training.Expected, tolerance: float) -> None:
     assert abs(found["value"] - expected.value) <= tolerance * max(1.0, abs(expected.value))
     assert found["gradient"].keys() == expected.norms.keys()
     largest = max(expected.norms.values())
@@ -73,7 +73,7 @@ def check(found: LossGradient, expected: training.Expected, tolerance: float) ->
 def test_deepmd(name: str) -> None:
     """Every parameter that deepmd-kit trains, and no other, for every loss of the case."""
     for loss in CASES[name].losses:
-        check(gradient(name, loss), training.expected()[name, loss], PLAIN if plain(name, loss) else TOLERANCE)
+        check_gradient(gradient(name, loss), training.expected()[name, loss], PLAIN if plain(name, loss) else TOLERANCE)
 
 
 @pytest.mark.parametrize(("name", "loss"), [

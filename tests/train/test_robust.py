@@ -255,7 +255,7 @@ assert "refused" in results, results
 """
 
 
-def script(text: str, seed: int = 0) -> str:
+def check_script(text: str, seed: int = 0) -> str:
     here = Path(__file__).parent
     command = [sys.executable, "-W", "ignore", "-c", BEGINNING + text, str(here.parent), str(here), str(seed)]
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
@@ -265,13 +265,13 @@ def script(text: str, seed: int = 0) -> str:
 
 
 def test_child_of_a_threaded_parent() -> None:
-    script(CHILD)
+    check_script(CHILD)
 
 
 @needs.linux
 def test_too_little_memory() -> None:
     """An error in time; and what an engine of little memory computes again has the same bits."""
-    printed = script(LIMIT).splitlines()
+    printed = check_script(LIMIT).splitlines()
     assert len(printed) == 2
     assert all("8000 atoms needs" in line and "DPA2_MEMORY_LIMIT leaves" in line for line in printed)
 
@@ -279,7 +279,7 @@ def test_too_little_memory() -> None:
 @needs.linux
 def test_too_little_memory_for_other_parameters() -> None:
     """Wherever it ends, the engine goes on with the old ones."""
-    script(ASSIGN)
+    check_script(ASSIGN)
 
 
 @pytest.mark.slow
