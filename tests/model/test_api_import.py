@@ -52,5 +52,5 @@ def test_public_names() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'train'"):
-        dpa2.train  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'evaluator'"):
+        dpa2.evaluator  # noqa: B018
