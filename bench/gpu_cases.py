@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT, Structure
+from common import ROOT, Structure, read_structure
 from dpa2.files import ModelData, schema
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -37,6 +37,11 @@ def water(atoms: int) -> Structure:
     coords = places + rng.normal(scale=0.15, size=places.shape)
     types = np.where(np.arange(atoms) % 3 == 0, 0, 1).astype(np.int32)
     return Structure(coords, types, np.eye(3) * length, f"water_{atoms}")
+
+
+def liquid() -> Structure:
+    """Water as the models know it: 192 atoms of an equilibrated box."""
+    return read_structure(None, (1, 1, 1), ["O", "H"])
 
 
 def _model(repinit: dict[str, Any], repformer: dict[str, Any]) -> ModelData:
@@ -147,9 +152,10 @@ def shapes_here(precision: str) -> dict[str, tuple[int, int]]:
     return found
 
 
-def process(script: Path, *words: str, sanitizer: str = "") -> Any:
+def process(script: Path, *words: str, sanitizer: str = "", multiprocessors: int = 132) -> Any:
     """What a script of this folder prints as JSON when it runs on an emulated device."""
-    variables = {**os.environ, **driver.environment(sanitizer=sanitizer, shared=48 * 1024)}
+    device = driver.environment(sanitizer=sanitizer, shared=48 * 1024, multiprocessors=multiprocessors)
+    variables = {**os.environ, **device}
     variables["DPA2_GPU_SEPARATE_BUFFERS"] = ""  # memory as it is planned for a GPU
     command = [sys.executable, str(script), *words]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)

@@ -38,7 +38,7 @@ from common import ROOT, write_csv
 sys.path.insert(0, str(ROOT / "tests"))
 import gpu_sass
 from cuda_emulator.compiled import Executed, executed, module_of, space_of
-from gpu_cases import MODELS, PRECISIONS, Evaluation, process, water
+from gpu_cases import MODELS, PRECISIONS, Evaluation, liquid, process, water
 
 LIMITS = Path(__file__).resolve().parent / "gpu_counts.json"
 ARCHITECTURE = "sm_90"
@@ -100,9 +100,11 @@ def row_of(model: str, precision: str, atoms: int, found: list[Executed]) -> Row
     )
 
 
-def count_here(name: str, precision: str, atoms: int, lines: int) -> dict[str, Any]:
+def count_here(name: str, precision: str, lines: int, real: bool) -> dict[str, Any]:
     """A steady step of a model, counted in this process; what :class:`Counts` has."""
-    evaluation, structure = Evaluation(MODELS[name], precision), water(atoms)
+    evaluation = Evaluation(MODELS[name], precision)
+    structure = liquid() if real else water(MODELS[name].atoms)
+    atoms = len(structure.types)
     evaluation.step(structure)  # which finds out how long the lists are
     evaluation.step(structure)
     executed()
@@ -112,7 +114,8 @@ def count_here(name: str, precision: str, atoms: int, lines: int) -> dict[str, A
     for one in found:
         by_kernel.setdefault(one.kernel.kernel.name, []).append(one)
     launches, small = evaluation.native.launches, evaluation.native.bytes
-    evaluation.step(water(atoms + atoms // 2))
+    if not real:
+        evaluation.step(water(atoms + atoms // 2))
     return {
         "rows": [asdict(row_of(name, precision, atoms, some)) for some in by_kernel.values()],
         "lines": worst_lines(found, lines),
@@ -131,11 +134,11 @@ class Counts:
     bytes_per_atom: float  # of the device, for every atom more
 
 
-def count(name: str, precision: str, atoms: int = 0, lines: int = 0) -> Counts:
-    """Counts a model in a process of its own. ``atoms``: 0 for as many as are enough."""
-    atoms = atoms or MODELS[name].atoms
-    words = ("--here", name, precision, str(atoms), str(lines))
-    found = process(Path(__file__).resolve(), *words, sanitizer="ptx")
+def count(name: str, precision: str, lines: int = 0, real: bool = False) -> Counts:
+    """Counts a model in a process of its own, for as few atoms as are enough. ``real``: for 192 atoms of an
+    equilibrated box, with the kernels in their form for large systems; bytes_per_atom is then 0."""
+    words = ("--here", name, precision, str(lines), "real" if real else "")
+    found = process(Path(__file__).resolve(), *words, sanitizer="ptx", multiprocessors=1 if real else 132)
     rows = sorted((Row(**row) for row in found["rows"]), key=lambda row: -row.instructions)
     instructions, fma, waves, special, sectors, traffic = (
         sum(getattr(row, key) for row in rows)
@@ -225,7 +228,7 @@ def show(rows: list[Row], lines: list[tuple[str, str, int, int]]) -> None:
 def main() -> None:
     """Count, print, compare."""
     if sys.argv[1:2] == ["--here"]:
-        print(json.dumps(count_here(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))))
+        print(json.dumps(count_here(sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5] == "real")))
         return
     parser = argparse.ArgumentParser(description="Executed instructions and accesses to shared memory, without a GPU.")
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))

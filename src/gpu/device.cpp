@@ -33,6 +33,7 @@ Device::Device(int number) : number_(number) {
   capability_ = 10 * attribute(handle_, cu::major, "asking for the compute capability") +
                 attribute(handle_, cu::minor, "asking for the compute capability");
   max_shared_ = attribute(handle_, cu::shared_optin, "asking for the shared memory of a block");
+  multiprocessors_ = attribute(handle_, cu::multiprocessors, "asking for the number of multiprocessors");
   if (capability_ < oldest_capability)
     throw invalid_input("CUDA device ", number, ", ", name_, ", has compute capability ", capability_ / 10, '.', capability_ % 10,
                         ", and the kernels need 7.5 or later (cards since 2018); load the model with device=\"cpu\"");

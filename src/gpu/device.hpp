@@ -26,6 +26,7 @@ class Device {
   [[nodiscard]] int capability() const { return capability_; }
   /// Bytes of shared memory that a block may have, static and dynamic together.
   [[nodiscard]] int max_shared() const { return max_shared_; }
+  [[nodiscard]] int multiprocessors() const { return multiprocessors_; }
 
   /// Bytes that are free. The context must be current.
   [[nodiscard]] std::size_t free_bytes() const;
@@ -48,7 +49,7 @@ class Device {
 
  private:
   explicit Device(int number);
-  int number_, handle_ = 0, capability_ = 0, max_shared_ = 0;
+  int number_, handle_ = 0, capability_ = 0, max_shared_ = 0, multiprocessors_ = 0;
   Handle context_ = nullptr;
   std::string name_;
 };

@@ -20,6 +20,7 @@ class DeviceLoader : public Loader {
 
   Function function(const char* source, const char* name, const Defines& defines = {}) override;
   [[nodiscard]] int max_shared() const override { return device_->max_shared(); }
+  [[nodiscard]] int multiprocessors() const override { return device_->multiprocessors(); }
 
   /// Bytes of the device that constants take.
   [[nodiscard]] std::int64_t bytes() const { return bytes_; }

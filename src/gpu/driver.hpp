@@ -17,7 +17,7 @@ using Handle = void*;
 namespace cu {
 constexpr int success = 0, no_memory = 2, not_ready = 600;
 // attributes of a device
-constexpr int major = 75, minor = 76, shared_optin = 97;
+constexpr int multiprocessors = 16, major = 75, minor = 76, shared_optin = 97;
 // attributes of a function
 constexpr int static_shared = 1, max_dynamic_shared = 8, carveout = 9;
 constexpr unsigned stream_non_blocking = 1, event_without_timing = 2, host_portable = 1;

@@ -40,6 +40,8 @@ class Loader {
 
   /// Bytes of shared memory that a block may have on this device, static and dynamic together; 48 KiB need nothing special.
   [[nodiscard]] virtual int max_shared() const = 0;
+  /// How many run blocks at the same time.
+  [[nodiscard]] virtual int multiprocessors() const = 0;
 
  protected:
   virtual const void* upload_bytes(const void* data, std::size_t bytes) = 0;

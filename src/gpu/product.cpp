@@ -18,7 +18,7 @@ std::vector<double> packed(const Matrix& m) {
 }
 
 TiledKernel::TiledKernel(Loader& loader, const char* source, const char* name, const Defines& defines, int bytes_of_scalar)
-    : each_(cuda::product_each(bytes_of_scalar)) {
+    : each_(cuda::product_each(bytes_of_scalar)), enough_blocks_(2 * std::int64_t{loader.multiprocessors()}) {
   const auto with_rows = [&](int each) {
     Defines all = defines;
     all.emplace_back("ROWS", std::to_string(each));

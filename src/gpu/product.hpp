@@ -25,16 +25,15 @@ class TiledKernel {
   void launch(Queue& queue, int rows, std::int64_t across, const Args& args) const {
     const std::int64_t large = blocks_of(rows, cuda::product_rows(each_)) * across;
     const std::int64_t small = blocks_of(rows, cuda::product_rows(cuda::product_each_small)) * across;
-    if (large >= enough_blocks)
+    if (large >= enough_blocks_)
       queue.launch(large_, large, cuda::product_threads, 0, args);
     else
       queue.launch(small_, small, cuda::product_threads, 0, args);
   }
 
  private:
-  static constexpr std::int64_t enough_blocks = 256;  // two for each multiprocessor of a large device
-
   int each_;
+  std::int64_t enough_blocks_;  // two for each multiprocessor
   Function large_, small_;
 };
 

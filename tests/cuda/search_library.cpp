@@ -53,6 +53,7 @@ class TestLoader : public dpa2::gpu::Loader {
     return {};
   }
   int max_shared() const override { return 48 * 1024; }
+  int multiprocessors() const override { return 132; }
 
  protected:
   const void* upload_bytes(const void* data, std::size_t bytes) override {

@@ -143,7 +143,7 @@ int cuDeviceGetAttribute(int* value, int attribute, int device) {
       *value = 32;
       return SUCCESS;  // WARP_SIZE
     case 16:
-      *value = 4;
+      *value = settings().multiprocessors;
       return SUCCESS;  // MULTIPROCESSOR_COUNT
     case 75:
       *value = settings().architecture / 10;

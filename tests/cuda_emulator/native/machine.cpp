@@ -103,6 +103,7 @@ const Settings& settings() {
   static const Settings all = {static_cast<int>(number("DPA2_EMULATED_DEVICES", 1)),
                                static_cast<int>(number("DPA2_EMULATED_SHARED", 65536)),
                                static_cast<int>(number("DPA2_EMULATED_ARCHITECTURE", 75)),
+                               static_cast<int>(number("DPA2_EMULATED_MULTIPROCESSORS", 132)),
                                static_cast<int>(number("DPA2_EMULATED_VERSION", 13000)),
                                static_cast<std::size_t>(number("DPA2_EMULATED_MEMORY", 1LL << 33)),
                                is_set("DPA2_EMULATED_STREAMS", "deferred"),

@@ -56,7 +56,7 @@ constexpr int shared_without_asking = 48 * 1024, largest_block = 1024;
 constexpr unsigned largest_grid[3] = {2147483647u, 65535u, 65535u};
 
 struct Settings {
-  int devices, shared, architecture, version;
+  int devices, shared, architecture, multiprocessors, version;
   std::size_t memory;
   bool deferred, only_kernels;
 };
