@@ -36,6 +36,7 @@ from typing import Any
 from common import ROOT, write_csv
 
 sys.path.insert(0, str(ROOT / "tests"))
+import gpu_memory
 import gpu_sass
 from cuda_emulator.compiled import Executed, executed, module_of, space_of
 from gpu_cases import MODELS, PRECISIONS, Evaluation, liquid, process, water
@@ -113,14 +114,10 @@ def count_here(name: str, precision: str, lines: int, real: bool) -> dict[str, A
     by_kernel: dict[str, list[Executed]] = {}
     for one in found:
         by_kernel.setdefault(one.kernel.kernel.name, []).append(one)
-    launches, small = evaluation.native.launches, evaluation.native.bytes
-    if not real:
-        evaluation.step(water(atoms + atoms // 2))
     return {
         "rows": [asdict(row_of(name, precision, atoms, some)) for some in by_kernel.values()],
         "lines": worst_lines(found, lines),
-        "launches": launches,
-        "bytes_per_atom": (evaluation.native.bytes - small) / (atoms // 2),
+        "launches": evaluation.native.launches,
     }
 
 
@@ -131,12 +128,12 @@ class Counts:
     rows: list[Row]  # the sum, "all", and the kernels in order of instructions
     lines: list[tuple[str, str, int, int]]  # the worst: see worst_lines
     launches: int  # as the engine says
-    bytes_per_atom: float  # of the device, for every atom more
+    bytes_per_atom: float  # of the device, in a large system (gpu_memory.py)
 
 
 def count(name: str, precision: str, lines: int = 0, real: bool = False) -> Counts:
     """Counts a model in a process of its own, for as few atoms as are enough. ``real``: for 192 atoms of an
-    equilibrated box, with the kernels in their form for large systems; bytes_per_atom is then 0."""
+    equilibrated box, with the kernels in their form for large systems."""
     words = ("--here", name, precision, str(lines), "real" if real else "")
     found = process(Path(__file__).resolve(), *words, sanitizer="ptx", multiprocessors=1 if real else 132)
     rows = sorted((Row(**row) for row in found["rows"]), key=lambda row: -row.instructions)
@@ -150,7 +147,8 @@ def count(name: str, precision: str, lines: int = 0, real: bool = False) -> Coun
         waves / fma, waves / fewest - 1.0, special, sectors, traffic,
         sum(row.generic for row in rows), max(row.shared for row in rows),
     )  # fmt: skip
-    return Counts([whole, *rows], [tuple(line) for line in found["lines"]], found["launches"], found["bytes_per_atom"])
+    worst = [tuple(line) for line in found["lines"]]
+    return Counts([whole, *rows], worst, found["launches"], gpu_memory.bytes_per_atom(name, precision))
 
 
 def worst_lines(found: list[Executed], number: int) -> list[tuple[str, str, int, int]]:
@@ -246,7 +244,7 @@ def main() -> None:
             found = count(name, precision, lines=args.lines)
             rows = found.rows
             show(rows, found.lines)
-            print(f"{found.launches} launches, {found.bytes_per_atom / 1e3:.1f} kB of the device for every atom")
+            print(f"{found.launches} launches, {found.bytes_per_atom / 1e3:.1f} kB of the device for each of many atoms")
             if args.csv:
                 write_csv(args.csv, [asdict(row) for row in rows])
             if args.update:

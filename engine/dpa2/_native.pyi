@@ -65,6 +65,13 @@ class NativeModel:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, RemarksTuple]: ...
     def memory_estimate(self, natoms: int, neighbors: float, atomic: int, threads: int) -> int: ...
 
+# Of every part of a model: constants, what goes in and comes out, everything between, and what that is where it is most.
+_Memory = list[tuple[int, int, int, int, list[tuple[str, int]]]]
+
+class NativeGpuPlan:  # needs nothing of CUDA
+    def __init__(self, config_json: str, weights: dict[str, NDArray[Any]], precision: str, checked: bool) -> None: ...
+    def memory(self, natoms: int, neighbors: float, atomic: int, gradient: bool = ...) -> _Memory: ...
+
 class NativeGpuModel:
     def __init__(
         self,
@@ -83,6 +90,7 @@ class NativeGpuModel:
     def launches(self) -> int: ...  # of a steady step of the last size
     @property
     def descriptor_dim(self) -> int: ...
+    def memory(self, natoms: int, neighbors: float, atomic: int, gradient: bool = ...) -> _Memory: ...
     # With a stream values of inputs and outputs are addresses of the device, but boxes; without one NumPy arrays.
     def evaluate(
         self,

@@ -8,6 +8,7 @@ from .inputs import Float, Int, Pbc
 from .remarks import RemarksTuple
 
 if TYPE_CHECKING:
+    from ._native import NativeGpuPlan
     from .cuda.gpu import GpuModel
     from .files import ModelData
 
@@ -64,3 +65,12 @@ def make_gpu(data: ModelData, precision: str, device: str) -> GpuModel:
     from .cuda.gpu import GpuModel
 
     return GpuModel(data, precision, device)
+
+
+def make_gpu_plan(data: ModelData, precision: str) -> NativeGpuPlan:
+    """What knows the memory of a model on a GPU, where there is none."""
+    import json
+
+    from ._native import NativeGpuPlan
+
+    return NativeGpuPlan(json.dumps(data.config), data.weights, precision, data.checked)

@@ -11,15 +11,15 @@ using namespace dpa2::neighbors;
 namespace dpa2 {
 namespace neighbors {
 
-__device__ __forceinline__ void clear_starts(const cuda::ListOut& list, int i, int centres) {
-  if (list.start == nullptr) return;
-  list.start[i] = 0;
-  if (i == centres - 1) list.start[centres] = 0;
+__device__ __forceinline__ void clear_starts(int* start, int i, int centres) {
+  if (start == nullptr) return;
+  start[i] = 0;
+  if (i == centres - 1) start[centres] = 0;
 }
 
 __device__ __forceinline__ void store_edge(const cuda::ListOut& list, int e, int i, int j) {
   list.j[e] = j;
-  list.centre[e] = i;
+  if (list.centre != nullptr) list.centre[e] = i;
   if (list.incoming != nullptr) atomicAdd(list.incoming + j, 1);
 }
 
@@ -103,16 +103,14 @@ extern "C" __global__ void __launch_bounds__(128) store_lists(const cuda::StoreA
   if (i >= a.centres) return;
   if (a.notes->failed != 0) {
     if (lane == 0) {
-      clear_starts(a.master, i, a.centres);
-      clear_starts(a.repformer, i, a.centres);
-      clear_starts(a.three, i, a.centres);
+      clear_starts(a.master.start, i, a.centres);
+      clear_starts(a.repformer.start, i, a.centres);
+      clear_starts(a.three_start, i, a.centres);
     }
     return;
   }
   const int f = i / a.per_system, first = a.master.start[i], n = a.master.start[i + 1] - first;
   const int rep = a.repformer.start[i], nrep = a.repformer.start[i + 1] - rep;
-  const int three = a.three.start != nullptr ? a.three.start[i] : 0;
-  const int nthree = a.three.start != nullptr ? a.three.start[i + 1] - three : 0;
   if (lane == 0 && n > 0 && bits_of(a.nearest[i]) == ~a.systems[f].closest_r) {
     const unsigned long long code = cuda::first_code(number_of(a.ids, i, f * a.per_system));
     atomicMax(&a.systems[f].closest, code << 32 | static_cast<unsigned>(i));
@@ -130,7 +128,6 @@ extern "C" __global__ void __launch_bounds__(128) store_lists(const cuda::StoreA
     for (int c = 0; c < 3; ++c) a.d[3LL * e + c] = d[c];
     store_edge(a.master, e, i, to.j);
     if (k < nrep) store_edge(a.repformer, rep + k, i, to.j);
-    if (k < nthree) store_edge(a.three, three + k, i, to.j);
   }
 }
 

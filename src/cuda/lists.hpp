@@ -10,7 +10,7 @@ namespace cuda {
 struct ListOut {
   int* start;     // (centres + 1) made before; zero where the search has failed
   int* j;         // (capacity) =
-  int* centre;    // (capacity) =
+  int* centre;    // (capacity) =, or null
   int* incoming;  // (atoms) += edges that end at each atom, or null
 };
 static_assert(sizeof(ListOut) == 32, "host and kernel agree");
@@ -18,7 +18,7 @@ static_assert(sizeof(ListOut) == 32, "host and kernel agree");
 struct StoreArgs {
   ListOut master;
   ListOut repformer;
-  ListOut three;         // start null: the model has no three-body block
+  int* three_start;      // (centres + 1) made before, or null: the model has no three-body block
   double* d;             // (capacity of master, 3) =
   double* r;             // (capacity of master) =
   SystemNotes* systems;  // (frames) the atom of the closest pair is noted
@@ -35,7 +35,7 @@ struct StoreArgs {
   int centres;
   int per_system;  // centres of one system
 };
-static_assert(sizeof(StoreArgs) == 200, "host and kernel agree");
+static_assert(sizeof(StoreArgs) == 176, "host and kernel agree");
 
 /// One list by neighbour.
 struct IncomingOut {

@@ -33,13 +33,12 @@ static_assert(sizeof(SearchLayout) == 72, "an array of them lies on the device")
 struct SearchStatus {
   long long needed_master;     // edges of all centres
   long long needed_repformer;  //
-  long long needed_three;      //
   int needed_candidates;       // of the centre that has most, where they did not fit, else 0
   int wanted_bins;             // of the system that would like most; fewer cost time only
   int failed;                  // not 0: there are no lists
   int unused;
 };
-static_assert(sizeof(SearchStatus) == 40, "the host reads it as bytes");
+static_assert(sizeof(SearchStatus) == 32, "the host reads it as bytes");
 
 /// What the host learns of one system. Rows are counted in the system; numbers of atoms are `ids` where there are any, else rows.
 struct SystemStatus {

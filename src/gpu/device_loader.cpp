@@ -9,8 +9,6 @@ namespace dpa2::gpu {
 
 namespace {
 
-constexpr std::size_t slab_bytes = std::size_t{4} << 20;
-constexpr std::size_t alignment = 256;
 constexpr int shared_without_asking = 48 * 1024;
 constexpr int tiles_that_matter = 8 * 1024;
 
@@ -46,18 +44,11 @@ Function DeviceLoader::function(const char* source, const char* name, const Defi
 }
 
 const void* DeviceLoader::upload_bytes(const void* data, std::size_t bytes) {
-  const bool separate = separate_buffers();
-  if (separate || slabs_.empty() || room_ - used_ < bytes) {
-    const std::size_t room = separate ? bytes : std::max(bytes, slab_bytes);
-    slabs_.push_back(allocate(device_, hooks_, room));
-    room_ = room;
-    used_ = 0;
-    bytes_ += static_cast<std::int64_t>(room);
-  }
-  void* at = static_cast<unsigned char*>(slabs_.back().at) + used_;
+  const ConstantsRoom::Place place = room_.take(bytes, separate_buffers());
+  if (place.new_slab > 0) slabs_.push_back(allocate(device_, hooks_, place.new_slab));
+  void* at = static_cast<unsigned char*>(slabs_.back().at) + place.offset;
   check(driver().copy_in(address(at), data, bytes, stream_.handle()), "copying constants to the device");
   stream_.wait();  // what reads them is queued on other streams
-  used_ = std::min(room_, (used_ + bytes + alignment - 1) / alignment * alignment);
   return at;
 }
 

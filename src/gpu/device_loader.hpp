@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "gpu/constants_room.hpp"
 #include "gpu/device.hpp"
 #include "gpu/loader.hpp"
 
@@ -23,7 +24,7 @@ class DeviceLoader : public Loader {
   [[nodiscard]] int multiprocessors() const override { return device_->multiprocessors(); }
 
   /// Bytes of the device that constants take.
-  [[nodiscard]] std::int64_t bytes() const { return bytes_; }
+  [[nodiscard]] std::int64_t bytes() const { return static_cast<std::int64_t>(room_.bytes()); }
   [[nodiscard]] const Hooks& hooks() const { return hooks_; }
 
  protected:
@@ -36,8 +37,7 @@ class DeviceLoader : public Loader {
   Stream stream_;
   std::list<std::string> names_;
   std::vector<Memory> slabs_;
-  std::size_t used_ = 0, room_ = 0;  // of the last slab
-  std::int64_t bytes_ = 0;
+  ConstantsRoom room_;
 };
 
 }  // namespace dpa2::gpu

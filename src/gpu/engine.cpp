@@ -4,10 +4,7 @@
 #include <cstring>
 
 #include "error.hpp"
-#include "gpu/network.hpp"
 #include "gpu/stream_queue.hpp"
-#include "gpu/table_model.hpp"
-#include "neighbors/settings.hpp"
 
 namespace dpa2::gpu {
 
@@ -16,39 +13,25 @@ namespace {
 constexpr std::size_t most_programs = 8;  // sizes that an engine remembers
 constexpr int most_attempts = 20;         // capacities grow each time
 
-template <class A>
-A* piece(void* block, std::int64_t offset) {
-  return offset < 0 ? nullptr : reinterpret_cast<A*>(static_cast<unsigned char*>(block) + offset);
-}
-
 }  // namespace
 
 template <class T>
 EngineOf<T>::EngineOf(const Config& config, const Folded& folded, int device, Hooks hooks)
-    : config_(config),
-      table_begins_(folded.table ? folded.table->grid.rmin : 0.0),
-      device_(Device::open(device)),
-      hooks_(std::move(hooks)) {
+    : table_begins_(folded.table ? folded.table->grid.rmin : 0.0), device_(Device::open(device)), hooks_(std::move(hooks)) {
   const Device::Use use(*device_);
   const auto loader = std::make_shared<DeviceLoader>(device_, hooks_, sizeof(T) == 4 ? "float" : "double");
-  search_ = std::make_shared<Search>(neighbor_settings(config), *loader);
-  if (folded.network)
-    stages_ = std::make_shared<Network<T>>(config.base(), folded, *loader);
-  else
-    stages_ = std::make_shared<TableModel<T>>(*folded.table, *loader);
+  evaluation_ = std::make_shared<Evaluation<T>>(config, folded, *loader);
   loader_ = loader;
   prepare();
 }
 
 template <class T>
 EngineOf<T>::EngineOf(const EngineOf& model)
-    : config_(model.config_),
-      table_begins_(model.table_begins_),
+    : table_begins_(model.table_begins_),
       device_(model.device_),
       hooks_(model.hooks_),
       loader_(model.loader_),
-      search_(model.search_),
-      stages_(model.stages_) {
+      evaluation_(model.evaluation_) {
   const Device::Use use(*device_);
   prepare();
 }
@@ -73,13 +56,9 @@ EngineOf<T>::~EngineOf() {
 template <class T>
 void EngineOf<T>::check_input(const Input& input, const Request& request) const {
   if (input.frames < 0 || input.atoms < 0) throw invalid_input("the numbers of systems and atoms must not be negative");
-  const std::int64_t rows = std::int64_t{input.frames} * input.atoms;
-  const std::int64_t most = std::int64_t{1} << 31;
-  const std::int64_t sel = config_.nsel();
-  if (rows * std::max<std::int64_t>(sel, 1) >= most)
-    throw invalid_input(rows, " atoms with up to ", sel, " neighbours are more than one device can number: evaluate fewer at once");
+  evaluation_->check_size(input.frames, input.atoms);
   if ((request.atom_virial || request.deepmd_virial) && !request.forces) throw internal_error("atomic virials come with forces");
-  if (request.forces && !request.vjp && stages_->shape().components == 0) throw internal_error("the model has no forces");
+  if (request.forces && !request.vjp && evaluation_->shape().components == 0) throw internal_error("the model has no forces");
 }
 
 template <class T>
@@ -93,8 +72,8 @@ void EngineOf<T>::empty(const Input& input, const Request& request, const Output
       std::memset(at, byte, n * sizeof(double));
   };
   const std::size_t frames = static_cast<std::size_t>(input.frames);
-  fill(out.value, frames * width(), stages_->shape().mean ? 0xff : 0);  // the mean of nothing is not a number
-  fill(out.virial, 9 * frames * components(request), 0);
+  fill(out.value, frames * evaluation_->width(), evaluation_->shape().mean ? 0xff : 0);  // the mean of nothing is not a number
+  fill(out.virial, 9 * frames * evaluation_->components(request), 0);
 }
 
 template <class T>
@@ -105,7 +84,8 @@ void EngineOf<T>::evaluate(const Input& input, const Request& request, const Out
   if (input.ghosts == nullptr && (input.frames == 0 || input.atoms == 0)) return empty(input, request, out);
   std::vector<cuda::SearchInput> cells;
   for (int f = 0; f < input.frames; ++f)
-    cells.push_back(search_->input(input.boxes != nullptr ? input.boxes + 9 * std::size_t(f) : nullptr, input.pbc, input.atoms));
+    cells.push_back(
+        evaluation_->search().input(input.boxes != nullptr ? input.boxes + 9 * std::size_t(f) : nullptr, input.pbc, input.atoms));
   const Device::Use use(*device_);
   int failures = 0;
   while (!attempt({input, request, out, cells, remarks}, failures))
@@ -127,7 +107,7 @@ bool EngineOf<T>::attempt(const Call& call, int& failures) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!capturing) settle(false);
     Program& p = program(call);
-    if (!p.planned) plan(p, call);
+    if (!p.planned) evaluation_->plan(p, call.input, call.request, p.proven || input.ghosts != nullptr);
     wanted = Workspace::sizes(p.in.layout.bytes(), p.out.layout.bytes(), p.plan);
     const bool fits = workspace_.fits(wanted);
     if (capturing && !(fits && p.proven))
@@ -162,7 +142,7 @@ bool EngineOf<T>::attempt(const Call& call, int& failures) {
   } catch (const Error& error) {
     if (error.status() != Status::out_of_memory) throw;
     const std::lock_guard<std::mutex> lock(mutex_);
-    report_shortage(program(call), error);
+    report_shortage(call, error);
   }
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -198,7 +178,12 @@ bool EngineOf<T>::step(Program& p, const Call& call, Handle stream, bool capturi
 }
 
 template <class T>
-void EngineOf<T>::report_shortage(const Program& p, const Error& error) const {
+void EngineOf<T>::report_shortage(const Call& call, const Error& error) {
+  const Program& tried = program(call);
+  Program p;  // everything, even where the lists alone did not fit
+  p.key = tried.key;
+  p.capacity = tried.capacity;
+  evaluation_->plan(p, call.input, call.request, true);
   const double atoms = std::max(1.0, static_cast<double>(p.key.frames) * p.key.atoms);
   const double each = static_cast<double>(p.plan.bytes() + p.in.layout.bytes() + p.out.layout.bytes()) / atoms;
   const double free = static_cast<double>(device_->free_bytes()) + static_cast<double>(workspace_.bytes());
@@ -221,99 +206,11 @@ Program& EngineOf<T>::program(const Call& call) {
     programs_.emplace_back();
     found = std::prev(programs_.end());
     found->key = key;
-    found->capacity = key.ghosts < 0 || parts_.master == 0 ? search_->first_guess(extent_of(key), call.cells.data()) : part_guess(key);
+    found->capacity =
+        key.ghosts < 0 || parts_.master == 0 ? evaluation_->search().first_guess(extent_of(key), call.cells.data()) : part_guess(key);
   }
   found->used = ++clock_;
   return *found;
-}
-
-template <class T>
-void EngineOf<T>::plan(Program& p, const Call& call) {
-  const Input& input = call.input;
-  const Request& request = call.request;
-  const std::size_t frames = static_cast<std::size_t>(input.frames), dim = static_cast<std::size_t>(config_.descriptor_dim());
-  const std::size_t n2 = static_cast<std::size_t>(config_.g2_dim());
-  // A part without atoms has places, too: null is what nobody asked for.
-  const auto doubles = [](bool wanted, std::size_t n) { return wanted ? std::max(n, std::size_t{1}) * sizeof(double) : 0; };
-  InputLayout in;
-  in.cells = in.layout.add(frames * sizeof(cuda::SearchInput));
-  in.boxes = in.layout.add(request.deepmd_virial ? frames * sizeof(cuda::GivenBox) : 0);
-  in.host_bytes = in.layout.bytes();
-  in.coords = in.layout.add(doubles(true, count_all(input, 3)));
-  in.types = in.layout.add(count_all(input, sizeof(int)));
-  if (input.ghosts != nullptr) {
-    in.ids = in.layout.add(input.ghosts->ids != nullptr ? count_all(input, sizeof(int)) : 0);
-    in.pad_type = in.layout.add(sizeof(int));
-  }
-  in.fparam = in.layout.add(doubles(input.fparam != nullptr, frames * static_cast<std::size_t>(config_.base().fitting.numb_fparam)));
-  in.aparam = in.layout.add(doubles(input.aparam != nullptr, count(input, static_cast<std::size_t>(config_.base().fitting.numb_aparam))));
-  in.weights = in.layout.add(doubles(input.weights != nullptr, count(input, 1)));
-  in.seed_head = in.layout.add(doubles(input.seed_head != nullptr, count(input, width())));
-  in.seed_descriptor = in.layout.add(doubles(input.seed_descriptor != nullptr, count(input, dim)));
-  in.seed_rot_mat = in.layout.add(doubles(input.seed_rot_mat != nullptr, count(input, 3 * n2)));
-  OutputLayout out;
-  out.status = out.layout.add(sizeof(cuda::SearchStatus) + frames * sizeof(cuda::SystemStatus));
-  out.status_bytes = out.layout.bytes();
-  const bool forces = request.forces || request.vjp;
-  const std::size_t each = components(request);
-  out.value = out.layout.add(doubles(request.values && stages_->shape().total, frames * width()));
-  out.atom_value = out.layout.add(doubles(request.values, count(input, width())));
-  out.force = out.layout.add(doubles(forces, count_all(input, 3 * each)));
-  out.virial = out.layout.add(doubles(forces, 9 * frames * each));
-  out.atom_virial = out.layout.add(doubles(request.atom_virial || request.deepmd_virial, count_all(input, 9 * each)));
-  out.descriptor = out.layout.add(doubles(request.descriptor, count(input, dim)));
-  out.rot_mat = out.layout.add(doubles(request.rot_mat, count(input, 3 * n2)));
-  p.in = in;
-  p.out = out;
-  p.plan = Plan();
-  p.graph.reset();
-  p.runs = 0;
-  PlanningQueue queue(p.plan);
-  // Places to point to, for null is absent; nothing reads them.
-  const Frame frame = enqueue_search(queue, p, pointer(Plan::alignment), pointer(Plan::alignment));
-  if (p.proven || call.input.ghosts != nullptr)
-    enqueue_network(queue, p, frame, request, pointer(Plan::alignment), pointer(Plan::alignment), nullptr);
-  p.launches = queue.launches();
-  p.planned = true;
-}
-
-template <class T>
-Frame EngineOf<T>::enqueue_search(Queue& queue, const Program& p, void* in, void* out) const {
-  Frame frame;
-  SearchBuffers buffers;
-  buffers.extent = extent_of(p.key);
-  buffers.open = p.key.pbc != 7;
-  buffers.coords = piece<const double>(in, p.in.coords);
-  buffers.types = piece<const int>(in, p.in.types);
-  buffers.ids = piece<const int>(in, p.in.ids);
-  buffers.input = piece<const cuda::SearchInput>(in, p.in.cells);
-  auto* const status = piece<cuda::SearchStatus>(out, p.out.status);
-  search_->enqueue(queue, buffers, p.capacity, frame, status, reinterpret_cast<cuda::SystemStatus*>(status + 1));
-  if (p.in.pad_type >= 0) frame.pad_types = piece<const int>(in, p.in.pad_type);
-  return frame;
-}
-
-template <class T>
-void EngineOf<T>::enqueue_network(Queue& queue, const Program& p, const Frame& frame, const Request& request, void* in, void* out,
-                                  GhostRows<T>* ghosts) const {
-  Parameters given;
-  given.coords = piece<const double>(in, p.in.coords);
-  given.boxes = piece<const cuda::GivenBox>(in, p.in.boxes);
-  given.fparam = piece<const double>(in, p.in.fparam);
-  given.aparam = piece<const double>(in, p.in.aparam);
-  given.weights = piece<const double>(in, p.in.weights);
-  given.seed_head = piece<const double>(in, p.in.seed_head);
-  given.seed_descriptor = piece<const double>(in, p.in.seed_descriptor);
-  given.seed_rot_mat = piece<const double>(in, p.in.seed_rot_mat);
-  Output results;
-  results.value = piece<double>(out, p.out.value);
-  results.atom_value = piece<double>(out, p.out.atom_value);
-  results.force = piece<double>(out, p.out.force);
-  results.virial = piece<double>(out, p.out.virial);
-  results.atom_virial = piece<double>(out, p.out.atom_virial);
-  results.descriptor = piece<double>(out, p.out.descriptor);
-  results.rot_mat = piece<double>(out, p.out.rot_mat);
-  stages_->enqueue(queue, frame, request, given, results, ghosts);
 }
 
 // ------------------------------------------------------------------------------------------------ a step
@@ -323,8 +220,8 @@ void EngineOf<T>::run(Program& p, const Request& request, Handle stream, bool ca
   const auto launch_all = [&](Handle on) {
     StreamQueue queue(p.plan, workspace_.places(p.plan), on);
     void *const in = workspace_.at(Workspace::input), *const out = workspace_.at(Workspace::output);
-    const Frame frame = enqueue_search(queue, p, in, out);
-    enqueue_network(queue, p, frame, request, in, out, nullptr);
+    const Frame frame = evaluation_->enqueue_search(queue, p, in, out);
+    evaluation_->enqueue_network(queue, p, frame, request, in, out, nullptr);
   };
   launches_ = p.launches;
   if (capturing) {
@@ -356,7 +253,7 @@ void EngineOf<T>::run(Program& p, const Request& request, Handle stream, bool ca
 template <class T>
 bool EngineOf<T>::prove(Program& p, const Call& call, Handle stream) {
   StreamQueue queue(p.plan, workspace_.places(p.plan), stream);
-  static_cast<void>(enqueue_search(queue, p, workspace_.at(Workspace::input), workspace_.at(Workspace::output)));
+  static_cast<void>(evaluation_->enqueue_search(queue, p, workspace_.at(Workspace::input), workspace_.at(Workspace::output)));
   last_->record(stream);
   last_stream_ = stream;
   judge(&p, p.key, p.capacity, call.cells, read_status(p, stream), nullptr);
@@ -406,7 +303,8 @@ void EngineOf<T>::bring_in(const Program& p, const Call& call, Handle stream, bo
       gpu::check(driver().copy_within(address(to + offset), address(from), bytes, stream), "copying what is given on the device");
   };
   const auto all = [&](unsigned char* host) {
-    const std::size_t frames = static_cast<std::size_t>(input.frames), dim = static_cast<std::size_t>(config_.descriptor_dim());
+    const std::size_t frames = static_cast<std::size_t>(input.frames),
+                      dim = static_cast<std::size_t>(evaluation_->config().descriptor_dim());
     const std::size_t d = sizeof(double);
     copy(p.in.coords, input.coords, count_all(input, 3 * d), host);
     copy(p.in.types, input.types, count_all(input, sizeof(int)), host);
@@ -414,12 +312,12 @@ void EngineOf<T>::bring_in(const Program& p, const Call& call, Handle stream, bo
       copy(p.in.ids, input.ghosts->ids, count_all(input, sizeof(int)), host);
       copy(p.in.pad_type, &input.ghosts->pad_type, sizeof(int), host);
     }
-    copy(p.in.fparam, input.fparam, frames * static_cast<std::size_t>(config_.base().fitting.numb_fparam) * d, host);
-    copy(p.in.aparam, input.aparam, count(input, static_cast<std::size_t>(config_.base().fitting.numb_aparam) * d), host);
+    copy(p.in.fparam, input.fparam, frames * static_cast<std::size_t>(evaluation_->config().base().fitting.numb_fparam) * d, host);
+    copy(p.in.aparam, input.aparam, count(input, static_cast<std::size_t>(evaluation_->config().base().fitting.numb_aparam) * d), host);
     copy(p.in.weights, input.weights, count(input, d), host);
-    copy(p.in.seed_head, input.seed_head, count(input, width() * d), host);
+    copy(p.in.seed_head, input.seed_head, count(input, evaluation_->width() * d), host);
     copy(p.in.seed_descriptor, input.seed_descriptor, count(input, dim * d), host);
-    copy(p.in.seed_rot_mat, input.seed_rot_mat, count(input, 3 * static_cast<std::size_t>(config_.g2_dim()) * d), host);
+    copy(p.in.seed_rot_mat, input.seed_rot_mat, count(input, 3 * static_cast<std::size_t>(evaluation_->config().g2_dim()) * d), host);
   };
   if (capturing) {
     // A graph of the caller must not read memory of the host that is filled again: the words themselves are part of it.
@@ -445,6 +343,13 @@ template <class T>
 std::int64_t EngineOf<T>::bytes() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return static_cast<std::int64_t>(workspace_.bytes() + loader_->bytes());
+}
+
+template <class T>
+MemoryUse EngineOf<T>::memory(const Expected& expected) const {
+  MemoryUse use = evaluation_->memory(expected);
+  use.constants = loader_->bytes();
+  return use;
 }
 
 template <class T>

@@ -29,6 +29,8 @@ struct Hooks {
   std::function<void*(const std::string& source, const std::string& name, const Defines& defines)> function;
   /// Throws out_of_memory.
   std::function<Memory(std::size_t bytes)> memory;
+  /// Nothing is to run: a model is made that knows its memory and nothing else. No device is looked for, and the others are not called.
+  bool plan_only = false;
 };
 
 /// What is wanted of an evaluation.
@@ -79,10 +81,38 @@ struct Output {
   double* rot_mat = nullptr;      ///< (frames, atoms, n2, 3)
 };
 
-/// One evaluation at a time (a lock of its own); any thread may call. Throws Error.
-class Engine {
+/// What memory is asked for: one system of the host in a periodic box.
+struct Expected {
+  std::int64_t atoms = 0;
+  double neighbors = 0.0;  ///< on average others within repinit's cutoff of an atom
+  bool weighted = false;   ///< Input::weights are given
+  Request request;
+};
+
+/// Bytes of the device that an evaluation takes, of an engine that has done nothing larger before.
+struct MemoryUse {
+  struct Piece {
+    std::string name;
+    std::int64_t bytes = 0;
+  };
+  std::int64_t constants = 0;    ///< of the model
+  std::int64_t in = 0, out = 0;  ///< what is given, and results
+  std::int64_t slab = 0;         ///< everything between
+  std::vector<Piece> pieces;     ///< of the slab, those that are in use together where these take most; buffers of one name as one
+  [[nodiscard]] std::int64_t bytes() const noexcept { return constants + in + out + slab; }
+};
+
+/// What evaluations take on a GPU. Nothing of CUDA is needed to know it.
+class Planner {
  public:
-  virtual ~Engine() = default;
+  virtual ~Planner() = default;
+  /// Throws invalid_input where these are more atoms, or neighbours, than one device can number.
+  [[nodiscard]] virtual MemoryUse memory(const Expected& expected) const = 0;
+};
+
+/// One evaluation at a time (a lock of its own); any thread may call. Throws Error.
+class Engine : public Planner {
+ public:
   /// Host results: complete and correct on return, with remarks of frame f in remarks[f]. Device results: queued; see `check`.
   virtual void evaluate(const Input& input, const Request& request, const Output& out, std::vector<Remarks>* remarks) = 0;
   /// Waits for what has been queued since the last check and throws what was wrong with it. False: a result was void because lists had
@@ -102,5 +132,8 @@ class Engine {
 /// Of anything but a linear combination. `device`: its number among those that CUDA shows. Throws Error where there is no driver or no
 /// such device.
 std::unique_ptr<Engine> make_engine(const Config& config, const Folded& folded, const std::string& precision, int device, Hooks hooks);
+
+/// Of the same models; no device.
+std::unique_ptr<Planner> make_planner(const Config& config, const Folded& folded, const std::string& precision);
 
 }  // namespace dpa2::gpu

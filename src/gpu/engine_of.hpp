@@ -11,9 +11,8 @@
 #include "gpu/device.hpp"
 #include "gpu/device_loader.hpp"
 #include "gpu/engine.hpp"
+#include "gpu/evaluation.hpp"
 #include "gpu/program.hpp"
-#include "gpu/search.hpp"
-#include "gpu/stages.hpp"
 #include "gpu/staging.hpp"
 #include "gpu/workspace.hpp"
 
@@ -30,6 +29,7 @@ class EngineOf final : public Engine {
   [[nodiscard]] int device() const override { return device_->number(); }
   [[nodiscard]] std::int64_t bytes() const override;
   [[nodiscard]] int launches() const override;
+  [[nodiscard]] MemoryUse memory(const Expected& expected) const override;
   [[nodiscard]] std::unique_ptr<Engine> another() const override { return std::unique_ptr<Engine>(new EngineOf(*this)); }
 
  private:
@@ -53,11 +53,6 @@ class EngineOf final : public Engine {
     std::vector<Remarks>* remarks;
   };
 
-  /// Numbers of an atom's value, and of what has forces.
-  [[nodiscard]] std::size_t width() const { return static_cast<std::size_t>(stages_->shape().width); }
-  [[nodiscard]] std::size_t components(const Request& request) const {
-    return request.vjp ? 1 : static_cast<std::size_t>(stages_->shape().components);
-  }
   void check_input(const Input& input, const Request& request) const;
   void empty(const Input& input, const Request& request, const Output& out) const;
   /// `failures`: how often lists did not fit.
@@ -66,10 +61,6 @@ class EngineOf final : public Engine {
   bool give_up_memory();
   bool step(Program& p, const Call& call, Handle stream, bool capturing);
   Program& program(const Call& call);
-  void plan(Program& p, const Call& call);
-  Frame enqueue_search(Queue& queue, const Program& p, void* in, void* out) const;
-  void enqueue_network(Queue& queue, const Program& p, const Frame& frame, const Request& request, void* in, void* out,
-                       GhostRows<T>* ghosts) const;
   void run(Program& p, const Request& request, Handle stream, bool capturing);
   bool prove(Program& p, const Call& call, Handle stream);
   /// What the search of the step says, in memory of the host that stays until others are read.
@@ -88,15 +79,13 @@ class EngineOf final : public Engine {
   bool judge(Program* p, const ProgramKey& key, const Capacity& tried, const std::vector<cuda::SearchInput>& cells, const unsigned char* at,
              std::vector<Remarks>* remarks);
   void settle(bool wait);
-  [[noreturn]] void report_shortage(const Program& p, const Error& error) const;
+  [[noreturn]] void report_shortage(const Call& call, const Error& error);
 
-  Config config_;
   double table_begins_ = 0;  // angstrom: pairs must not be closer, where there is a table
   std::shared_ptr<const Device> device_;
   Hooks hooks_;
   std::shared_ptr<const DeviceLoader> loader_;
-  std::shared_ptr<const Search> search_;
-  std::shared_ptr<const Stages<T>> stages_;
+  std::shared_ptr<const Evaluation<T>> evaluation_;
 
   mutable std::mutex mutex_;
   std::unique_ptr<Stream> stream_, capture_stream_;

@@ -10,7 +10,7 @@ namespace dpa2::gpu {
 struct List {
   const int* start = nullptr;   ///< (centres + 1)
   const int* j = nullptr;       ///< (capacity) row of the neighbour
-  const int* centre = nullptr;  ///< (capacity)
+  const int* centre = nullptr;  ///< (capacity) or null
   int capacity = 0;             ///< of all centres together
   int most = 0;                 ///< no centre has more: sel of the block
 };
@@ -32,8 +32,9 @@ struct Frame {
   const double* d = nullptr;         ///< (master capacity, 3) x_j + image - x_i, angstrom
   const double* r = nullptr;         ///< (master capacity)
   const double* wrapped = nullptr;   ///< (atoms, 3) coordinates in the cell
-  List master;                       ///< repinit's
-  List repformer, three;             ///< the first edges of every centre of the master list; three only where the model has it
+  List master;                       ///< repinit's; it has centres where SearchBuffers asks for them
+  List repformer;                    ///< the first edges of every centre of the master list
+  List three;                        ///< likewise, its start alone; only where the model has it
   Incoming incoming;                 ///< of the master list
   Incoming repformer_incoming;
   const int* pad_repinit = nullptr;       ///< (centres) padded slots

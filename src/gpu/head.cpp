@@ -95,6 +95,12 @@ void Head<T>::backward(Queue& queue, const Frame& frame, T* dg1, T* dC, const He
 }
 
 template <class T>
+void Head<T>::release(Queue& queue, const Kept& kept) {
+  for (T* const slope : kept.fitting.slopes) queue.release(slope);
+  queue.release(kept.net);
+}
+
+template <class T>
 void Head<T>::edges_backward(Queue& queue, const Frame& frame, T* gamma, const HeadSeed& seed, const Kept& kept) const {
   if (zbl_) zbl_->gradient(queue, frame, seed.seed, kept.zbl, gamma);
 }

@@ -56,6 +56,8 @@ class Head {
                bool gradient) const;
   /// dg1 (centres, n1) and, where it looks at it, dC (centres, 3, n2) = the gradient of a weighted sum. May be called again.
   void backward(Queue& queue, const Frame& frame, T* dg1, T* dC, const HeadSeed& seed, const Kept& kept) const;
+  /// What `forward` has left, as far as edges_backward does not need it.
+  static void release(Queue& queue, const Kept& kept);
   /// gamma (master edges, 3) += what does not flow through the descriptor, of energies that are mixed with those of a table.
   void edges_backward(Queue& queue, const Frame& frame, T* gamma, const HeadSeed& seed, const Kept& kept) const;
   /// The values (frames, width) of frames that have any, from those of the centres; energies are added up with the virials.

@@ -71,7 +71,7 @@ LayerOutput<T> Layer<T>::forward(Queue& queue, const Frame& frame, LayerState<T>
 }
 
 template <class T>
-T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& state, T* dout, EdgeGradient<T>& edges) const {
+T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& state, T* dout, EdgeGradient<T>& edges, bool last) const {
   const std::int64_t centres = frame.centres, capacity = frame.repformer.capacity;
   const LayerInput<T>& in = state.in;
   const std::int64_t heads = update_.heads();
@@ -80,9 +80,11 @@ T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& sta
   T* dcat = update_.cat().width > 0 ? queue.take<T>("gradient of linear1's input", centres * update_.cat().width) : nullptr;
   T* d_o = attention_ ? queue.take<T>("gradient of the attention to neighbours", centres * heads * n1_) : nullptr;
   update_.backward(queue, frame.centres, dg1, dcat, d_o, dout, state.g1);
+  if (last) queue.release(state.g1.self_slope, state.g1.linear_slope);
 
   T* dU = g1g1_ ? queue.take<T>("gradient of g1g1", capacity * n2_) : nullptr;
   if (pairs_) pairs_->backward(queue, frame, in, state.pairs, edges, dU);
+  if (last) queue.release(state.pairs.z, state.pairs.top, state.pairs.inv_sum);
 
   NeighbourGradient<T> neighbours;
   neighbours.rows = queue.take<T>("gradients for the neighbours", capacity * n1_);
@@ -90,6 +92,7 @@ T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& sta
   T* dnode = node_.w != nullptr ? queue.take<T>("gradient of g1 projected", std::int64_t{frame.atoms} * node_.out) : nullptr;
   messages_.backward(queue, frame, in, node, state.messages, dout, dcat, nullptr, edges, neighbours, dnode);
   queue.release(node, dcat, dout);
+  if (last) queue.release(state.messages.grrg, state.messages.drrd);
   // Ghosts have no rows of dg1 yet: what the edges bring them is all.
   bool ghosts_set = frame.atoms == frame.centres;
   if (attention_) {
@@ -98,6 +101,7 @@ T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& sta
     attention_->backward(queue, frame, in, tq, state.attention, d_o, dtq, edges, neighbours);
     product_.backward(queue, frame.centres, dg1, dtq, queries_, true);
     queue.release(tq, dtq, d_o);
+    if (last) queue.release(state.attention.largest, state.attention.inverse);
   }
   if (g1g1_) g1g1_->backward(queue, frame, in, dU, dg1, edges, neighbours);
   queue.release(dU);

@@ -42,8 +42,8 @@ class Layer {
   /// state.in is given. Without a gradient nothing is kept, and `state` is of no use afterwards.
   LayerOutput<T> forward(Queue& queue, const Frame& frame, LayerState<T>& state, bool gradient) const;
   /// (atoms, n1): the gradient of the layer's input g1, given `dout` of its output, which is released; rows of ghosts hold what is to go
-  /// to their owners. `edges` becomes that of the input g2 and h2, and of w.
-  T* backward(Queue& queue, const Frame& frame, const LayerState<T>& state, T* dout, EdgeGradient<T>& edges) const;
+  /// to their owners. `edges` becomes that of the input g2 and h2, and of w. `last`: what the forward has left is released on the way.
+  T* backward(Queue& queue, const Frame& frame, const LayerState<T>& state, T* dout, EdgeGradient<T>& edges, bool last) const;
 
  private:
   /// g1 times a matrix; null where the layer has none.

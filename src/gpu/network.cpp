@@ -10,6 +10,7 @@ struct Network<T>::Forward {
   T* slope = nullptr;  // of the first g1
   std::vector<LayerState<T>> layers;
   T *g1 = nullptr, *g2 = nullptr, *h2 = nullptr;  // after the last layer
+  T* C = nullptr;                                 // the rotation matrix, where somebody wants it
   typename Head<T>::Kept head;
 };
 
@@ -54,9 +55,18 @@ void Network<T>::forward(Queue& queue, const Frame& frame, Forward& f, bool grad
   }
 }
 
+// What layer l has read; g2 and h2 may be those of the layer before.
 template <class T>
-void Network<T>::backward(Queue& queue, const Frame& frame, const Forward& f, const HeadSeed& seed, const Parameters* more, T* gamma,
-                          GhostRows<T>* ghosts) const {
+void Network<T>::release_input(Queue& queue, const Forward& f, std::size_t l) const {
+  const LayerInput<T>& in = f.layers[l].in;
+  queue.release(in.g1);
+  if (l == 0 || f.layers[l - 1].in.g2 != in.g2) queue.release(in.g2);
+  if (l == 0 || f.layers[l - 1].in.h2 != in.h2) queue.release(in.h2);
+}
+
+template <class T>
+void Network<T>::backward(Queue& queue, const Frame& frame, const Forward& f, const HeadSeed& seed, const Parameters* more, T*& gamma,
+                          bool last, GhostRows<T>* ghosts) const {
   const double* const of_descriptor = more != nullptr ? more->seed_descriptor : nullptr;
   const double* const of_rotation = more != nullptr ? more->seed_rot_mat : nullptr;
   const bool of_head = more == nullptr || more->seed_head != nullptr, head_rotates = of_head && head_.rotation();
@@ -69,21 +79,29 @@ void Network<T>::backward(Queue& queue, const Frame& frame, const Forward& f, co
     queue.clear(dg1, static_cast<std::size_t>(frame.centres) * static_cast<std::size_t>(n1_) * sizeof(T));
   if (of_descriptor != nullptr) outputs_.descriptor_seeds(queue, frame, dg1, of_descriptor, of_head);
   if (of_rotation != nullptr) outputs_.rotation_seeds(queue, frame, dC, of_rotation, head_rotates);
+  if (last) {
+    head_.release(queue, f.head);
+    queue.release(f.C);
+  }
 
   const std::int64_t capacity = frame.repformer.capacity;
   EdgeGradient<T> edges;
   edges.dg2 = queue.take<T>("gradient of g2", capacity * n2_);
   edges.dh2 = queue.take<T>("gradient of h2", capacity * 3);
   edges.dw = queue.take<T>("gradient of edge weights", capacity);
-  if (dC != nullptr) rotation_.backward(queue, frame, {f.g1, f.g2, f.h2, f.entry.w}, dC, edges);
+  if (dC != nullptr) rotation_.backward(queue, frame, {nullptr, f.g2, f.h2, f.entry.w}, dC, edges);
   queue.release(dC);
   for (std::size_t l = layers_.size(); l-- > 0;) {
-    dg1 = layers_[l]->backward(queue, frame, f.layers[l], dg1, edges);
+    dg1 = layers_[l]->backward(queue, frame, f.layers[l], dg1, edges, last);
     if (ghosts != nullptr) ghosts->reverse(queue, dg1, n1_);
+    if (last) release_input(queue, f, l);
   }
+  if (last) queue.release(f.entry.w);
   T* dD = queue.take<T>("gradient of the first descriptors", std::int64_t{frame.centres} * entry_nodes_.width());
   entry_nodes_.backward(queue, frame, dD, dg1, f.slope);
   queue.release(dg1);
+  if (last) queue.release(f.slope);
+  if (gamma == nullptr) gamma = this->take_edges(queue, frame);
   entry_.backward(queue, frame, f.entry, dD, edges.dg2, edges.dh2, edges.dw, gamma);
   queue.release(dD, edges.dg2, edges.dh2, edges.dw);
   if (of_head) head_.edges_backward(queue, frame, gamma, seed, f.head);
@@ -98,14 +116,14 @@ void Network<T>::enqueue(Queue& queue, const Frame& frame, const Request& reques
 
   if (request.descriptor) outputs_.descriptor(queue, frame, out.descriptor, f.g1);
   const bool of_head = request.values || (request.vjp && given.seed_head != nullptr);
-  T* C = nullptr;
   if (request.rot_mat || (of_head && head_.rotation())) {
-    C = queue.take<T>("rotation matrix", std::int64_t{frame.centres} * 3 * n2_);
-    rotation_.forward(queue, frame, {f.g1, f.g2, f.h2, f.entry.w}, C);
-    if (request.rot_mat) outputs_.rotation(queue, frame, out.rot_mat, C);
+    f.C = queue.take<T>("rotation matrix", std::int64_t{frame.centres} * 3 * n2_);
+    rotation_.forward(queue, frame, {f.g1, f.g2, f.h2, f.entry.w}, f.C);
+    if (request.rot_mat) outputs_.rotation(queue, frame, out.rot_mat, f.C);
   }
   if (of_head)
-    f.head = head_.forward(queue, frame, request.values ? out.atom_value : nullptr, f.g1, C, given.fparam, given.aparam, gradient);
+    f.head = head_.forward(queue, frame, request.values ? out.atom_value : nullptr, f.g1, f.C, given.fparam, given.aparam, gradient);
+  queue.release(std::exchange(f.g1, nullptr));
   Results results;
   if (request.values && shape().energy) {
     results.energy = out.value;
@@ -114,8 +132,8 @@ void Network<T>::enqueue(Queue& queue, const Frame& frame, const Request& reques
     head_.totals(queue, frame, out.value, out.atom_value);
   }
   if (gradient)
-    this->derivatives(queue, frame, request, given, out, results, [&](const HeadSeed& seed, T* gamma) {
-      backward(queue, frame, f, seed, request.vjp ? &given : nullptr, gamma, ghosts);
+    this->derivatives(queue, frame, request, given, out, results, [&](const HeadSeed& seed, T*& gamma, bool last) {
+      backward(queue, frame, f, seed, request.vjp ? &given : nullptr, gamma, last, ghosts);
     });
   else if (results.atom_energy != nullptr)
     this->assemble_.run(queue, frame, nullptr, results);

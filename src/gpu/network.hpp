@@ -1,6 +1,7 @@
 // The model from neighbour lists to results, and back: which stage follows which.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <vector>
 
@@ -32,8 +33,10 @@ class Network final : public Stages<T> {
  private:
   struct Forward;
   void forward(Queue& queue, const Frame& frame, Forward& f, bool gradient, GhostRows<T>* ghosts) const;
-  /// gamma (master edges, 3) = the gradient of a weighted sum of what the head gives, and with `more` of its other seeds.
-  void backward(Queue& queue, const Frame& frame, const Forward& f, const HeadSeed& seed, const Parameters* more, T* gamma,
+  void release_input(Queue& queue, const Forward& f, std::size_t l) const;
+  /// gamma (master edges, 3) = the gradient of a weighted sum of what the head gives, and with `more` of its other seeds; taken late where
+  /// it is null. `last`: what the forward has left is released as soon as it is of no more use.
+  void backward(Queue& queue, const Frame& frame, const Forward& f, const HeadSeed& seed, const Parameters* more, T*& gamma, bool last,
                 GhostRows<T>* ghosts) const;
 
   int n1_ = 0, n2_ = 0;

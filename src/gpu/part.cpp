@@ -63,7 +63,7 @@ bool EngineOf<T>::run_part(Program& p, const Call& call, Handle stream) {
   const Ghosts& ghosts = *call.input.ghosts;
   void *const in = workspace_.at(Workspace::input), *const out = workspace_.at(Workspace::output);
   StreamQueue queue(p.plan, workspace_.places(p.plan), stream);
-  const Frame frame = enqueue_search(queue, p, in, out);
+  const Frame frame = evaluation_->enqueue_search(queue, p, in, out);
   const Capacity tried = p.capacity;
   if (!judge(&p, p.key, tried, call.cells, read_status(p, stream), nullptr)) return false;
   parts_ = p.capacity;  // before it is set back: guesses that follow from guesses would grow without end
@@ -74,10 +74,10 @@ bool EngineOf<T>::run_part(Program& p, const Call& call, Handle stream) {
   launches_ = p.launches;
   if (ghosts.exchange != nullptr) {
     HostExchange<T> rows(*ghosts.exchange, *in_, stream, frame.centres, frame.atoms);
-    enqueue_network(queue, p, frame, call.request, in, out, &rows);
+    evaluation_->enqueue_network(queue, p, frame, call.request, in, out, &rows);
   } else {
     require_no_ghosts(p, frame, stream);
-    enqueue_network(queue, p, frame, call.request, in, out, nullptr);
+    evaluation_->enqueue_network(queue, p, frame, call.request, in, out, nullptr);
   }
   return host_results(p, call, stream);
 }
@@ -104,10 +104,9 @@ Capacity EngineOf<T>::part_guess(const ProgramKey& key) const {
     const double most = std::min(static_cast<double>(key.atoms) * sel, 2147483647.0);
     return static_cast<int>(std::min(most, 1000.0 + ratio * edges));
   };
-  const Config& network = config_.base();
-  guess.master = scaled(parts_.master, config_.nsel());
+  const Config& network = evaluation_->config().base();
+  guess.master = scaled(parts_.master, evaluation_->config().nsel());
   guess.repformer = scaled(parts_.repformer, network.repformer.nsel);
-  guess.three = network.repinit.use_three_body ? scaled(parts_.three, network.repinit.three_body_sel) : 0;
   return guess;
 }
 

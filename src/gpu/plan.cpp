@@ -1,29 +1,68 @@
 #include "gpu/plan.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "error.hpp"
 
 namespace dpa2::gpu {
 
 std::size_t Plan::take(const char* name, std::size_t bytes) {
-  std::size_t offset = 0;
-  auto before = live_.begin();
-  for (; before != live_.end(); ++before) {
-    const Piece& other = pieces_[*before];
-    if (other.offset - offset >= padded(bytes)) break;
-    offset = other.offset + padded(other.bytes);
-  }
-  live_.insert(before, pieces_.size());
-  pieces_.push_back({name, bytes, offset});
-  bytes_ = std::max(bytes_, offset + padded(bytes));
+  Piece piece;
+  piece.name = name;
+  piece.bytes = bytes;
+  piece.taken = calls_++;
+  pieces_.push_back(std::move(piece));
   return pieces_.size() - 1;
 }
 
 void Plan::release(std::size_t piece) {
-  const auto at = std::find(live_.begin(), live_.end(), piece);
-  if (at == live_.end()) throw internal_error("the buffer ", pieces_.at(piece).name, " is released twice");
-  live_.erase(at);
+  Piece& of = pieces_.at(piece);
+  if (of.released <= calls_) throw internal_error("the buffer ", of.name, " is released twice");
+  of.released = calls_++;
+}
+
+void Plan::place() {
+  std::vector<std::size_t> order(pieces_.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return padded(pieces_[a].bytes) > padded(pieces_[b].bytes); });
+  std::vector<std::size_t> placed;  // in the order of their places
+  placed.reserve(order.size());
+  bytes_ = 0;
+  for (const std::size_t next : order) {
+    Piece& piece = pieces_[next];
+    const std::size_t size = padded(piece.bytes);
+    piece.offset = 0;
+    for (const std::size_t before : placed) {
+      const Piece& other = pieces_[before];
+      if (!piece.lives_with(other)) continue;
+      if (other.offset >= piece.offset + size) break;
+      piece.offset = std::max(piece.offset, other.offset + padded(other.bytes));
+    }
+    const auto behind = [&](std::size_t offset, std::size_t other) { return offset < pieces_[other].offset; };
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), piece.offset, behind), next);
+    bytes_ = std::max(bytes_, piece.offset + size);
+  }
+}
+
+std::vector<std::size_t> Plan::peak() const {
+  std::vector<std::size_t> most, live;
+  std::size_t most_bytes = 0;
+  for (const Piece& newest : pieces_) {  // there is more only where a piece is taken
+    std::size_t bytes = 0;
+    live.clear();
+    for (std::size_t k = 0; k < pieces_.size(); ++k) {
+      const Piece& piece = pieces_[k];
+      if (piece.taken > newest.taken || piece.released < newest.taken) continue;
+      bytes += padded(piece.bytes);
+      live.push_back(k);
+    }
+    if (bytes <= most_bytes) continue;
+    most_bytes = bytes;
+    most.swap(live);
+  }
+  return most;
 }
 
 }  // namespace dpa2::gpu

@@ -16,6 +16,7 @@ namespace dpa2::gpu {
 
 /// What the sequence of launches depends on.
 struct ProgramKey {
+  static constexpr int deepmd_virial = 8;  ///< bit of `request`
   int frames = 0, atoms = 0;
   int ghosts = -1;  ///< -1: not a part of a system
   int request = 0;  ///< bits of Request

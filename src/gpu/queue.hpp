@@ -7,9 +7,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
+#include "error.hpp"
 #include "gpu/kernel.hpp"
 
 namespace dpa2::gpu {
@@ -24,6 +26,7 @@ class Queue {
   template <class Args>
   void launch(const Function& kernel, std::int64_t blocks, int threads, std::size_t shared, const Args& args) {
     static_assert(std::is_trivially_copyable_v<Args> && std::is_standard_layout_v<Args>, "arguments are passed as bytes");
+    if (blocks > std::numeric_limits<int>::max()) throw internal_error("the kernel ", kernel.name, " has ", blocks, " blocks");
     if (blocks > 0) launch_bytes(kernel, blocks, threads, shared, &args, sizeof(Args));
   }
   /// Sets bytes of the device to zero.

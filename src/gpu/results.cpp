@@ -24,14 +24,14 @@ bool EngineOf<T>::host_results(Program& p, const Call& call, Handle stream) {
   const auto take = [&](double* to, std::int64_t offset, std::size_t n) {
     if (to != nullptr && offset >= 0 && n > 0) std::memcpy(to, host + offset, n * sizeof(double));
   };
-  const std::size_t frames = static_cast<std::size_t>(input.frames), each = components(call.request);
-  take(out.value, p.out.value, frames * width());
-  take(out.atom_value, p.out.atom_value, count(input, width()));
+  const std::size_t frames = static_cast<std::size_t>(input.frames), each = evaluation_->components(call.request);
+  take(out.value, p.out.value, frames * evaluation_->width());
+  take(out.atom_value, p.out.atom_value, count(input, evaluation_->width()));
   take(out.force, p.out.force, count_all(input, 3 * each));
   take(out.virial, p.out.virial, 9 * frames * each);
   take(out.atom_virial, p.out.atom_virial, count_all(input, 9 * each));
-  take(out.descriptor, p.out.descriptor, count(input, static_cast<std::size_t>(config_.descriptor_dim())));
-  take(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(config_.g2_dim())));
+  take(out.descriptor, p.out.descriptor, count(input, static_cast<std::size_t>(evaluation_->config().descriptor_dim())));
+  take(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(evaluation_->config().g2_dim())));
   return true;
 }
 
@@ -58,14 +58,14 @@ bool EngineOf<T>::device_results(Program& p, const Call& call, Handle stream, bo
                                       n * sizeof(double), stream),
                  "handing over results on the device");
   };
-  const std::size_t frames = static_cast<std::size_t>(input.frames), each = components(call.request);
-  give(out.value, p.out.value, frames * width());
-  give(out.atom_value, p.out.atom_value, count(input, width()));
+  const std::size_t frames = static_cast<std::size_t>(input.frames), each = evaluation_->components(call.request);
+  give(out.value, p.out.value, frames * evaluation_->width());
+  give(out.atom_value, p.out.atom_value, count(input, evaluation_->width()));
   give(out.force, p.out.force, count(input, 3 * each));
   give(out.virial, p.out.virial, 9 * frames * each);
   give(out.atom_virial, p.out.atom_virial, count(input, 9 * each));
-  give(out.descriptor, p.out.descriptor, count(input, static_cast<std::size_t>(config_.descriptor_dim())));
-  give(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(config_.g2_dim())));
+  give(out.descriptor, p.out.descriptor, count(input, static_cast<std::size_t>(evaluation_->config().descriptor_dim())));
+  give(out.rot_mat, p.out.rot_mat, count(input, 3 * static_cast<std::size_t>(evaluation_->config().g2_dim())));
   if (capturing) return true;  // what went wrong shows as NaN
   Pending step = take_pending(p.out.status_bytes);
   step.key = p.key;
@@ -91,10 +91,10 @@ bool EngineOf<T>::judge(Program* p, const ProgramKey& key, const Capacity& tried
   std::vector<cuda::SystemStatus> systems(frames);
   std::memcpy(&status, at, sizeof status);
   std::memcpy(systems.data(), at + sizeof status, frames * sizeof(cuda::SystemStatus));
-  search_->check(key.frames, cells.data(), systems.data());
+  evaluation_->search().check(key.frames, cells.data(), systems.data());
   if (status.failed != 0) {
     if (p != nullptr) {
-      p->capacity = search_->grown(extent_of(key), p->capacity, status);
+      p->capacity = evaluation_->search().grown(extent_of(key), p->capacity, status);
       p->planned = p->proven = false;
     }
     return false;
@@ -102,9 +102,7 @@ bool EngineOf<T>::judge(Program* p, const ProgramKey& key, const Capacity& tried
   // One that was queued before the lists grew proves nothing of the buffers that come.
   if (p != nullptr && !p->proven && p->planned && p->capacity == tried) {
     // Now the numbers are known, and everything is planned for them.
-    Capacity least = p->capacity;
-    least.master = least.repformer = least.three = 0;
-    p->capacity = search_->grown(extent_of(key), least, status);
+    p->capacity = evaluation_->search().fitted(extent_of(key), p->capacity, status);
     p->planned = false;
     p->proven = true;
   }
@@ -112,7 +110,7 @@ bool EngineOf<T>::judge(Program* p, const ProgramKey& key, const Capacity& tried
     if (system.closest[0] >= 0 && system.closest_r < table_begins_)
       throw before_table(system.closest[0], system.closest[1], system.closest_r, table_begins_);
   if (remarks != nullptr) remarks->resize(frames);
-  for (std::size_t f = 0; remarks != nullptr && f < frames; ++f) (*remarks)[f] = search_->remarks(systems[f]);
+  for (std::size_t f = 0; remarks != nullptr && f < frames; ++f) (*remarks)[f] = evaluation_->search().remarks(systems[f]);
   return true;
 }
 

@@ -73,13 +73,18 @@ Zeroed carve(Carver& from, const SearchExtent& n, int bins, int lists) {
 constexpr cuda::SumJob no_job{nullptr, nullptr, nullptr, -1, 0};
 constexpr int most_edges = 2147480000;  // of a list: a little less than a number has room for, since grids are rounded up
 
-List take_list(Queue& queue, int centres, int capacity, int most) {
+List take_starts(Queue& queue, int centres, int most) {
   List list;
   list.start = queue.take<int>("start of a list", centres + 1LL);
-  list.j = queue.take<int>("neighbours", capacity);
-  list.centre = queue.take<int>("centres of edges", capacity);
-  list.capacity = capacity;
   list.most = most;
+  return list;
+}
+
+List take_list(Queue& queue, int centres, int capacity, int most, bool centres_of_edges) {
+  List list = take_starts(queue, centres, most);
+  list.j = queue.take<int>("neighbours", capacity);
+  if (centres_of_edges) list.centre = queue.take<int>("centres of edges", capacity);
+  list.capacity = capacity;
   return list;
 }
 
@@ -234,9 +239,9 @@ void Search::enqueue(Queue& queue, const SearchBuffers& in, const Capacity& capa
   queue.launch(find_, blocks_of(n.centres, block_warps), 32 * block_warps, shared, find);
   queue.release(keys, bin, first, sorted, shift, layout);
 
-  out.master = take_list(queue, n.centres, capacity.master, settings_.repinit.nsel);
-  out.repformer = take_list(queue, n.centres, capacity.repformer, std::min(settings_.repformer.nsel, settings_.repinit.nsel));
-  if (settings_.use_three) out.three = take_list(queue, n.centres, capacity.three, std::min(three_sel(), settings_.repinit.nsel));
+  out.master = take_list(queue, n.centres, capacity.master, settings_.repinit.nsel, in.centres_of_edges);
+  out.repformer = take_list(queue, n.centres, capacity.repformer, std::min(settings_.repformer.nsel, settings_.repinit.nsel), true);
+  if (settings_.use_three) out.three = take_starts(queue, n.centres, std::min(three_sel(), settings_.repinit.nsel));
   out.d = queue.take<double>("displacements", 3LL * capacity.master);
   out.r = queue.take<double>("distances", capacity.master);
   cuda::SumArgs sums{{writable(out.master.start), nullptr, stored, n.centres, capacity.master},
@@ -245,11 +250,10 @@ void Search::enqueue(Queue& queue, const SearchBuffers& in, const Capacity& capa
                      z.list_sums,
                      z.tickets + 1,
                      nullptr};
-  if (settings_.use_three) sums.third = {writable(out.three.start), nullptr, n_three, n.centres, capacity.three};
+  if (settings_.use_three) sums.third = {writable(out.three.start), nullptr, n_three, n.centres, most_edges};
   if (z.notes != nullptr) {
     sums.first.total = &z.notes->needed_master;
     sums.second.total = &z.notes->needed_repformer;
-    if (settings_.use_three) sums.third.total = &z.notes->needed_three;
     sums.failed = &z.notes->failed;
   }
   queue.launch(sums_, static_cast<std::int64_t>(lists) * cuda::sum_blocks(n.centres), cuda::sum_threads, 0, sums);
@@ -257,7 +261,7 @@ void Search::enqueue(Queue& queue, const SearchBuffers& in, const Capacity& capa
   cuda::StoreArgs store{};
   store.master = out_of(out.master, z.to_master);
   store.repformer = out_of(out.repformer, z.to_repformer);
-  if (settings_.use_three) store.three = out_of(out.three, nullptr);
+  store.three_start = writable(out.three.start);
   store.d = writable(out.d);
   store.r = writable(out.r);
   store.systems = z.systems;

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 
 #include "cuda/search.hpp"
 #include "gpu/frame.hpp"
@@ -17,13 +18,13 @@ namespace dpa2::gpu {
 
 /// Room of a search.
 struct Capacity {
-  int candidates_per_centre = 0;             ///< atoms and images within the cutoff
-  int bins_per_frame = 0;                    ///< fewer than there could be cost time only
-  int master = 0, repformer = 0, three = 0;  ///< edges of all centres
+  int candidates_per_centre = 0;  ///< atoms and images within the cutoff
+  int bins_per_frame = 0;         ///< fewer than there could be cost time only
+  int master = 0, repformer = 0;  ///< edges of all centres
 
   bool operator==(const Capacity& o) const noexcept {
     return candidates_per_centre == o.candidates_per_centre && bins_per_frame == o.bins_per_frame && master == o.master &&
-           repformer == o.repformer && three == o.three;
+           repformer == o.repformer;
   }
 };
 
@@ -41,7 +42,8 @@ struct SearchBuffers {
   const double* coords = nullptr;            ///< (atoms, 3) angstrom
   const int* types = nullptr;                ///< (atoms) < 0: virtual
   const cuda::SearchInput* input = nullptr;  ///< (frames) of Search::input
-  const int* ids = nullptr;  ///< (atoms) >= 0, numbers that decide between equal distances and that messages name; null: rows
+  const int* ids = nullptr;       ///< (atoms) >= 0, numbers that decide between equal distances and that messages name; null: rows
+  bool centres_of_edges = false;  ///< of the master list
 };
 
 class Search {
@@ -49,7 +51,7 @@ class Search {
   Search(const NeighborSettings& settings, Loader& loader);
 
   /// Makes everything of `out`; its buffers stay until the end of the evaluation. status, systems (frames): on the device. The order of
-  /// calls depends on the extent, `open`, whether there are ids, and the capacity.
+  /// calls depends on the extent, `open`, whether there are ids, `centres_of_edges` and the capacity.
   void enqueue(Queue& queue, const SearchBuffers& in, const Capacity& capacity, Frame& out, cuda::SearchStatus* status,
                cuda::SystemStatus* systems) const;
 
@@ -60,6 +62,12 @@ class Search {
   [[nodiscard]] Capacity first_guess(const SearchExtent& extent, const cuda::SearchInput* inputs) const;
   /// Room for what that search has needed, and a little more. Throws invalid_input where one device cannot number the edges.
   [[nodiscard]] Capacity grown(const SearchExtent& extent, const Capacity& capacity, const cuda::SearchStatus& status) const;
+
+  /// The same, but of the lists no more than that.
+  [[nodiscard]] Capacity fitted(const SearchExtent& extent, const Capacity& capacity, const cuda::SearchStatus& status) const;
+  /// Of a system in a periodic box with on average `neighbors` others within repinit's cutoff: the first guess, and what comes of it when
+  /// the lists are known. Throws as `grown`.
+  [[nodiscard]] std::pair<Capacity, Capacity> expected(const SearchExtent& extent, double neighbors) const;
 
   /// Throws what the CPU says of the first frame with something that cannot be used. inputs, systems: (frames) of the host.
   void check(int frames, const cuda::SearchInput* inputs, const cuda::SystemStatus* systems) const;

@@ -11,6 +11,9 @@
 namespace dpa2::gpu {
 namespace {
 
+using cuda::SearchInput;
+using cuda::SearchStatus;
+
 constexpr double liquid = 0.1;  // atoms per cubic angstrom, that of water
 constexpr int most_edges = 2147480000;
 constexpr int most_bins = 1 << 30;
@@ -30,8 +33,10 @@ int grown_list(const char* name, double rcut, int centres, int most, int capacit
   if (needed > most_edges)
     throw invalid_input(needed, " neighbours within ", rcut, " angstrom (", name,
                         ") are more than one device can number: evaluate fewer atoms at once");
+  // Numbers of edges of large systems hardly fluctuate.
+  const double count = static_cast<double>(needed), room = std::max(0.02 * count, std::min(0.05 * count, 5000.0));
   const double bound = std::min(static_cast<double>(centres) * most, static_cast<double>(most_edges));
-  return static_cast<int>(std::min(bound, std::ceil(1.05 * static_cast<double>(needed))));
+  return static_cast<int>(std::min(bound, std::ceil(count + room)));
 }
 
 }  // namespace
@@ -88,7 +93,6 @@ Capacity Search::first_guess(const SearchExtent& extent, const cuda::SearchInput
   to.bins_per_frame = static_cast<int>(std::max(1.0, std::min(bins, most)));
   to.master = edges(centres, std::min(far, mean), settings_.repinit.nsel);
   to.repformer = edges(centres, std::min(far, density * sphere(settings_.repformer.rcut)), settings_.repformer.nsel);
-  if (settings_.use_three) to.three = edges(centres, std::min(far, density * sphere(settings_.three.rcut)), settings_.three.nsel);
   return to;
 }
 
@@ -98,11 +102,33 @@ Capacity Search::grown(const SearchExtent& extent, const Capacity& capacity, con
   to.master = grown_list("repinit", settings_.repinit.rcut, extent.centres, settings_.repinit.nsel, capacity.master, status.needed_master);
   to.repformer = grown_list("repformer", settings_.repformer.rcut, extent.centres, settings_.repformer.nsel, capacity.repformer,
                             status.needed_repformer);
-  if (settings_.use_three)
-    to.three = grown_list("three_body", settings_.three.rcut, extent.centres, settings_.three.nsel, capacity.three, status.needed_three);
   const double most = std::min(4.0 * extent.atoms / extent.frames + 1000.0, std::floor(static_cast<double>(most_bins) / extent.frames));
   to.bins_per_frame = std::max(capacity.bins_per_frame, static_cast<int>(std::min(most, static_cast<double>(status.wanted_bins))));
   return to;
+}
+
+Capacity Search::fitted(const SearchExtent& extent, const Capacity& capacity, const cuda::SearchStatus& status) const {
+  Capacity least = capacity;
+  least.master = least.repformer = 0;
+  return grown(extent, least, status);
+}
+
+std::pair<Capacity, Capacity> Search::expected(const SearchExtent& extent, double neighbors) const {
+  const double n = extent.centres, rcut = settings_.repinit.rcut;
+  SearchInput cell{};
+  cell.volume = n * sphere(rcut) / neighbors;
+  for (std::size_t a = 0; a < 3; ++a) {
+    cell.heights[a] = std::cbrt(cell.volume);
+    cell.periodic[a] = 1;
+  }
+  const Capacity guess = first_guess(extent, &cell);
+  SearchStatus status{};
+  const auto needed = [&](const ListSpec& list, int sel) {
+    return static_cast<long long>(std::ceil(n * std::min(static_cast<double>(sel), neighbors * std::pow(list.rcut / rcut, 3))));
+  };
+  status.needed_master = needed(settings_.repinit, most());
+  status.needed_repformer = needed(settings_.repformer, std::min(most(), settings_.repformer.nsel));
+  return {guess, fitted(extent, guess, status)};
 }
 
 void Search::check(int frames, const cuda::SearchInput* inputs, const cuda::SystemStatus* systems) const {

@@ -42,18 +42,18 @@ class Stages {
   [[nodiscard]] virtual const HeadShape& shape() const = 0;
 
  protected:
-  /// Forces and virials of each component. backward(seed, gamma): gamma (master edges, 3) = that of the sum with the weights `seed`.
-  /// `results` says where energies go, if there are any.
+  /// Forces and virials of each component. backward(seed, gamma, last): gamma (master edges, 3) = that of the sum with the weights `seed`,
+  /// of take_edges where it is null; `last`: no other pass follows. `results` says where energies go, if there are any.
   template <class F>
   void derivatives(Queue& queue, const Frame& frame, const Request& request, const Parameters& given, const Output& out, Results results,
                    const F& backward) const {
-    T* gamma = take_edges(queue, frame, "gradients of edges");
     const int components = request.vjp ? 1 : shape().components;
+    int passes = components * (request.deepmd_virial ? 4 : 1);
     double *seed = nullptr, *wrapped = nullptr;
-    T* seeded = nullptr;
+    T *gamma = nullptr, *seeded = nullptr;
     results.components = components;
     for (int component = 0; component < components; ++component) {
-      backward(request.vjp ? HeadSeed{given.seed_head, -1} : HeadSeed{given.weights, component}, gamma);
+      backward(request.vjp ? HeadSeed{given.seed_head, -1} : HeadSeed{given.weights, component}, gamma, --passes == 0);
       results.force = out.force + 3 * component;
       results.virial = out.virial + 9 * component;
       double* const atom_virial = out.atom_virial != nullptr ? out.atom_virial + 9 * component : nullptr;
@@ -61,7 +61,6 @@ class Stages {
       assemble_.run(queue, frame, gamma, results);
       if (!request.deepmd_virial) continue;
       if (component == 0) {
-        seeded = take_edges(queue, frame, "gradients of edges, seeded");
         seed = queue.take<double>("positions as seeds", frame.centres);
         wrapped = queue.take<double>("positions in the boxes", std::int64_t{frame.centres} * 3);
         assemble_.in_box(queue, frame, given.coords, given.boxes, wrapped);
@@ -69,18 +68,17 @@ class Stages {
       results.atom_virial = atom_virial;
       for (int axis = 0; axis < 3; ++axis) {
         assemble_.coordinate(queue, frame, axis, wrapped, given.weights, seed);
-        backward(HeadSeed{seed, component}, seeded);
+        backward(HeadSeed{seed, component}, seeded, --passes == 0);
         assemble_.deepmd(queue, frame, axis, wrapped, seeded, gamma, results);
       }
     }
   }
 
-  Assemble<T> assemble_;
-
- private:
-  static T* take_edges(Queue& queue, const Frame& frame, const char* name) {
-    return queue.take<T>(name, std::int64_t{frame.master.capacity} * 3);
+  static T* take_edges(Queue& queue, const Frame& frame) {
+    return queue.take<T>("gradients of edges", std::int64_t{frame.master.capacity} * 3);
   }
+
+  Assemble<T> assemble_;
 };
 
 }  // namespace dpa2::gpu

@@ -1,7 +1,6 @@
 #include "gpu/stream_queue.hpp"
 
-#include <cstring>
-#include <limits>
+#include "error.hpp"
 
 namespace dpa2::gpu {
 
@@ -32,7 +31,6 @@ void StreamQueue::clear(void* at, std::size_t bytes) {
 
 void StreamQueue::launch_bytes(const Function& kernel, std::int64_t blocks, int threads, std::size_t shared, const void* args,
                                std::size_t) {
-  if (blocks > std::numeric_limits<int>::max()) throw internal_error("the kernel ", kernel.name, " has ", blocks, " blocks");
   // The driver copies the struct before it returns, and writes nothing through this pointer.
   void* values[] = {const_cast<void*>(args)};
   const int status = driver().launch(kernel.handle, static_cast<unsigned>(blocks), 1, 1, static_cast<unsigned>(threads), 1, 1,

@@ -16,8 +16,10 @@ void TableModel<T>::enqueue(Queue& queue, const Frame& frame, const Request& req
     table_.energies(queue, frame, out.atom_value);
   }
   if (request.forces || request.vjp)
-    this->derivatives(queue, frame, request, given, out, results,
-                      [&](const HeadSeed& seed, T* gamma) { table_.gradient(queue, frame, seed.seed, gamma); });
+    this->derivatives(queue, frame, request, given, out, results, [&](const HeadSeed& seed, T*& gamma, bool) {
+      if (gamma == nullptr) gamma = this->take_edges(queue, frame);
+      table_.gradient(queue, frame, seed.seed, gamma);
+    });
   else if (request.values)
     this->assemble_.run(queue, frame, nullptr, results);
 }

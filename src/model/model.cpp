@@ -163,7 +163,9 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
   const Config& network = config_.base();
   if (number >= 0 && pair_settings_)
     throw unsupported("a zbl model whose descriptor excludes pairs of types (descriptor.exclude_types) is evaluated on the CPU only");
-  if (number >= 0)
+  if (number >= 0 && hooks.plan_only)
+    planner_ = gpu::make_planner(config_, folded, precision_);
+  else if (number >= 0)
     gpu_ = gpu::make_engine(config_, folded, precision_, number, std::move(hooks));
   else if (folded.network && precision_ == "float64")
     f64_ = std::make_unique<Prepared<double>>(network, std::move(folded));
@@ -381,14 +383,52 @@ void Model::hessian_product(const Structure& structure, int threads, double* pro
       [&](auto& evaluator, const Frame& frame, const Seeds&, int n) { evaluator.hessian_product(frame, n, product); });
 }
 
-std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const {
-  if (gpu_) throw unsupported("memory is estimated for the CPU only, and the model is on ", device_);
+namespace {
+
+void check_question(std::int64_t natoms, double neighbors) {
   if (natoms < 0) throw invalid_input("the number of atoms is negative: ", natoms);
   if (!(neighbors >= 0.0) || !std::isfinite(neighbors)) throw invalid_input("the number of neighbours is ", neighbors);
+}
+
+}  // namespace
+
+/// How many of the neighbours a part sees.
+double Model::neighbors_of(const Model& part, double neighbors) const {
+  return neighbors * std::pow(part.config_.rcut() / config_.rcut(), 3);
+}
+
+std::vector<gpu::MemoryUse> Model::gpu_memory(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial) const {
+  check_question(natoms, neighbors);
+  std::vector<gpu::MemoryUse> all;
+  if (linear_) {  // parts keep their memory while others are evaluated
+    for (const LinearCombination::Part& part : linear_->parts())
+      for (gpu::MemoryUse& use : part.model->gpu_memory(natoms, neighbors_of(*part.model, neighbors), gradient, atom_virial))
+        all.push_back(std::move(use));
+    return all;
+  }
+  const gpu::Planner* const planner = gpu_ ? gpu_.get() : planner_.get();
+  if (planner == nullptr) throw internal_error("the memory of a GPU of a model on ", device_);
+  gpu::Expected expected;
+  expected.atoms = natoms;
+  expected.neighbors = neighbors;
+  expected.request.forces = gradient && quantities_with_forces(outputs_) > 0;
+  expected.request.atom_virial = expected.request.forces && atom_virial == AtomVirial::edge;
+  expected.request.deepmd_virial = expected.request.forces && atom_virial == AtomVirial::deepmd;
+  all.push_back(planner->memory(expected));
+  return all;
+}
+
+std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const {
+  check_question(natoms, neighbors);
+  if (device_number(device_) >= 0) {
+    std::int64_t bytes = 0;
+    for (const gpu::MemoryUse& use : gpu_memory(natoms, neighbors, gradient, atom_virial)) bytes += use.bytes();
+    return bytes;
+  }
   if (linear_) {  // parts keep their memory while others are evaluated
     Count sum = 0;
     for (const LinearCombination::Part& part : linear_->parts()) {
-      const double reached = neighbors * std::pow(part.model->config().rcut() / config_.rcut(), 3);
+      const double reached = neighbors_of(*part.model, neighbors);
       sum = sum + part.model->memory_estimate(natoms, reached, gradient, atom_virial, threads);
     }
     return sum.value();

@@ -64,7 +64,7 @@ class Model {
   /// `precision` "float64" or "float32"; empty: the configuration's own. With a `skin` (angstrom) neighbours within the cutoff
   /// + skin are looked for once and reused until an atom has moved by half the skin; results are the same bits.
   /// `values_checked`: somebody has seen to it that the weights are finite; names and shapes are checked here. `device`: "cpu", "cuda" or
-  /// "cuda:N"; `hooks` are for a GPU. Throws Error.
+  /// "cuda:N"; `hooks` are for a GPU; where nothing is to run, it can be asked for its memory alone. Throws Error.
   Model(Config config, Weights weights, const std::string& precision, double skin = 0.0, bool values_checked = false,
         const std::string& device = "cpu", gpu::Hooks hooks = {});
   ~Model();
@@ -111,9 +111,11 @@ class Model {
   void evaluate_frames(const gpu::Input& input, const gpu::Request& request, const gpu::Output& out, std::vector<Remarks>* remarks,
                        gpu::Engine* engine = nullptr) const;
 
-  /// Bytes that a first evaluation on the CPU takes, of `natoms` atoms with on average `neighbors` others within repinit's cutoff. With
-  /// `gradient` forces as well.
+  /// Bytes that a first evaluation takes, of `natoms` atoms with on average `neighbors` others within repinit's cutoff; on a GPU those of
+  /// the device. With `gradient` forces as well.
   std::int64_t memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const;
+  /// The same of a model on a GPU in more detail, that of a linear combination for every part.
+  std::vector<gpu::MemoryUse> gpu_memory(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial) const;
 
  private:
   friend class AnyEvaluator;
@@ -128,6 +130,7 @@ class Model {
   template <class F>
   void run(const Structure& structure, const Seeds& seeds, int threads, bool gradient, AtomVirial atom_virial, Remarks& remarks,
            const Results& results, F f) const;
+  double neighbors_of(const Model& part, double neighbors) const;
   void frames_of_parts(const gpu::Input& input, const gpu::Request& request, const gpu::Output& out, std::vector<Remarks>& remarks) const;
   void on_gpu(const Structure& structure, const Seeds& seeds, const gpu::Request& request, const Outputs& asked, Remarks& remarks) const;
 
@@ -142,6 +145,7 @@ class Model {
   std::optional<FoldedPairTable> table_;  ///< on the CPU, of zbl and of tables
   std::optional<FoldedShare> share_;
   std::unique_ptr<gpu::Engine> gpu_;
+  std::unique_ptr<gpu::Planner> planner_;  ///< in its place where nothing is to run
   std::unique_ptr<LinearCombination> linear_;
   std::unique_ptr<Pool> pool_;
 };

@@ -88,6 +88,38 @@ class Arrays {
   bool on_device_;
 };
 
+/// Of every part of a model: (constants, in, out, slab, [(name, bytes), ...]), as MemoryUse has them.
+std::vector<py::tuple> memory_of(const Model& model, std::int64_t natoms, double neighbors, int atomic, bool gradient) {
+  if (atomic < 0 || atomic > 2) throw invalid_input("atomic must be 0, 1 or 2");
+  std::vector<gpu::MemoryUse> found;
+  without_lock([&] { found = model.gpu_memory(natoms, neighbors, gradient, static_cast<AtomVirial>(atomic)); });
+  std::vector<py::tuple> all;
+  for (const gpu::MemoryUse& use : found) {
+    py::list pieces;
+    for (const gpu::MemoryUse::Piece& piece : use.pieces) pieces.append(py::make_tuple(piece.name, piece.bytes));
+    all.push_back(py::make_tuple(use.constants, use.in, use.out, use.slab, std::move(pieces)));
+  }
+  return all;
+}
+
+/// What a model takes on a GPU, where there may be none.
+class NativeGpuPlan {
+ public:
+  NativeGpuPlan(const std::string& config_json, const py::dict& weights, const std::string& precision, bool checked) {
+    Config config = parse_config(config_json);
+    Weights given = make_weights(weights);
+    gpu::Hooks hooks;
+    hooks.plan_only = true;
+    without_lock([&] { model_ = std::make_unique<Model>(std::move(config), std::move(given), precision, 0.0, checked, "cuda", hooks); });
+  }
+  std::vector<py::tuple> memory(std::int64_t natoms, double neighbors, int atomic, bool gradient) const {
+    return memory_of(*model_, natoms, neighbors, atomic, gradient);
+  }
+
+ private:
+  std::unique_ptr<Model> model_;
+};
+
 class NativeGpuModel {
  public:
   NativeGpuModel(const std::string& config_json, const py::dict& weights, const std::string& precision, bool checked,
@@ -105,6 +137,9 @@ class NativeGpuModel {
   std::int64_t bytes() const { return sum<std::int64_t>(&gpu::Engine::bytes); }
   int launches() const { return sum<int>(&gpu::Engine::launches); }
   int descriptor_dim() const { return model_->config().descriptor_dim(); }
+  std::vector<py::tuple> memory(std::int64_t natoms, double neighbors, int atomic, bool gradient) const {
+    return memory_of(*model_, natoms, neighbors, atomic, gradient);
+  }
 
   /// Fills `outputs`, by the names of the model's outputs; `inputs` has weights of some under the same names. With a stream all arrays but
   /// the boxes are addresses of the device, and results are queued on it; without one they are NumPy arrays, and the remarks of every frame
@@ -184,7 +219,16 @@ class NativeGpuModel {
 }  // namespace
 
 void register_gpu(py::module_& m) {
-  py::class_<NativeGpuModel>(m, "NativeGpuModel")
+  const auto memory_of_model = [](auto& type, auto method) {
+    type.def("memory", method, py::arg("natoms"), py::arg("neighbors"), py::arg("atomic"), py::arg("gradient") = true);
+  };
+  py::class_<NativeGpuPlan> plan(m, "NativeGpuPlan");
+  plan.def(py::init<const std::string&, const py::dict&, const std::string&, bool>(), py::arg("config_json"), py::arg("weights"),
+           py::arg("precision"), py::arg("checked"));
+  memory_of_model(plan, &NativeGpuPlan::memory);
+  py::class_<NativeGpuModel> model(m, "NativeGpuModel");
+  memory_of_model(model, &NativeGpuModel::memory);
+  model
       .def(py::init<const std::string&, const py::dict&, const std::string&, bool, const std::string&, const py::object&>(),
            py::arg("config_json"), py::arg("weights"), py::arg("precision"), py::arg("checked"), py::arg("device"),
            py::arg("hooks").none(true))

@@ -209,7 +209,7 @@ def water_like() -> tuple[Any, Any, Any, Any]:
     return config, rng.uniform(size=(31, 3)) @ box, rng.integers(-1, 3, 31).astype(np.int32), box
 
 
-@pytest.mark.parametrize("what", ["candidates_per_centre", "master", "repformer", "three"])
+@pytest.mark.parametrize("what", ["candidates_per_centre", "master", "repformer"])
 @pytest.mark.parametrize("short_by", [1, 10**9])
 def test_what_does_not_fit(what: str, short_by: int) -> None:
     """No list, nothing written beyond a buffer, and how much is needed; with that much everything fits."""
@@ -217,7 +217,7 @@ def test_what_does_not_fit(what: str, short_by: int) -> None:
     search = DeviceSearch(EmulatedDevice(seed=11), config)
     given = search.given(coords, types, search.inputs([box], PERIODIC, 31))
     right, enough = search.search(given)
-    needed = {"master": len(right.j), "repformer": len(right.repformer_j), "three": len(right.three_j)}
+    needed = {"master": len(right.j), "repformer": len(right.repformer_j)}
     want = _native.neighbors(coords, types, box, PERIODIC, json.dumps(wide(config)))
     needed["candidates_per_centre"] = int(np.diff(want["start"]).max())
     for name, number in needed.items():
@@ -229,7 +229,7 @@ def test_what_does_not_fit(what: str, short_by: int) -> None:
     for name in ("start", "repformer_start", "three_start", "begin", "repformer_begin"):
         assert not found.lists[name].any(), name
     assert found.status[f"needed_{'candidates' if what == 'candidates_per_centre' else what}"][0] == needed[what]
-    for name in ("master", "repformer", "three"):
+    for name in ("master", "repformer"):
         assert found.status[f"needed_{name}"][0] >= needed[name]
         assert what == "candidates_per_centre" or found.status[f"needed_{name}"][0] == needed[name]
     search.check(given, found)  # that there was no room is nobody's mistake

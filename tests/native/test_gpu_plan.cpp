@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
@@ -18,17 +19,12 @@ void check_random_orders(unsigned seed) {
   std::mt19937 random(seed);
   Plan plan;
   std::vector<std::size_t> live;
+  std::vector<std::pair<std::size_t, std::size_t>> together;
   std::size_t most = 0;
   for (int step = 0; step < 400; ++step) {
     if (live.empty() || random() % 5 < 3) {
       const std::size_t piece = plan.take("piece", random() % 3 == 0 ? random() % 3 : random() % 5000);
-      const Plan::Piece& mine = plan.pieces()[piece];
-      CHECK(mine.offset % Plan::alignment == 0);
-      CHECK(mine.offset + mine.bytes <= plan.bytes());
-      for (const std::size_t other : live) {
-        const Plan::Piece& theirs = plan.pieces()[other];
-        CHECK(mine.offset + Plan::padded(mine.bytes) <= theirs.offset || theirs.offset + Plan::padded(theirs.bytes) <= mine.offset);
-      }
+      for (const std::size_t other : live) together.emplace_back(piece, other);
       live.push_back(piece);
     } else {
       const std::size_t k = random() % live.size();
@@ -39,8 +35,32 @@ void check_random_orders(unsigned seed) {
     for (const std::size_t piece : live) sum += Plan::padded(plan.pieces()[piece].bytes);
     most = std::max(most, sum);
   }
-  CHECK(plan.bytes() >= most);
-  CHECK(plan.bytes() < 2 * most);
+  plan.place();
+  for (const Plan::Piece& piece : plan.pieces()) CHECK(piece.offset % Plan::alignment == 0 && piece.offset + piece.bytes <= plan.bytes());
+  for (const auto& [a, b] : together) {
+    const Plan::Piece &mine = plan.pieces()[a], &theirs = plan.pieces()[b];
+    CHECK(mine.offset + Plan::padded(mine.bytes) <= theirs.offset || theirs.offset + Plan::padded(theirs.bytes) <= mine.offset);
+  }
+  std::size_t sum = 0;
+  for (const std::size_t piece : plan.peak()) sum += Plan::padded(plan.pieces()[piece].bytes);
+  CHECK(sum == most);
+  CHECK(plan.bytes() >= most && static_cast<double>(plan.bytes()) < 1.1 * static_cast<double>(most));
+}
+
+/// Small pieces that stay leave no gaps that a large one cannot use.
+void check_pieces_that_stay() {
+  Plan plan;
+  const std::size_t unit = Plan::alignment;
+  std::vector<std::size_t> gone;
+  for (int k = 0; k < 8; ++k) {
+    gone.push_back(plan.take("first", unit));
+    plan.take("stays", unit);
+  }
+  for (const std::size_t piece : gone) plan.release(piece);
+  plan.take("large", 8 * unit);
+  plan.place();
+  CHECK(plan.bytes() == 16 * unit);
+  CHECK(plan.peak().size() == 16);
 }
 
 template <class F>
@@ -55,6 +75,7 @@ std::string message(F f) {
 
 int main() {
   for (unsigned seed = 0; seed < 20; ++seed) check_random_orders(seed);
+  check_pieces_that_stay();
 
   Plan plan;
   gpu::PlanningQueue planning(plan);
@@ -69,6 +90,7 @@ int main() {
     return c;
   };
   calls(planning, 100);
+  plan.place();
   CHECK(plan.pieces().size() == 3);
   CHECK(plan.pieces()[2].offset == plan.pieces()[0].offset);  // of what has been released
 

@@ -1,0 +1,31 @@
+// The Loader of nothing: for plans of evaluations where there is no device.
+#pragma once
+
+#include <cstdint>
+
+#include "gpu/constants_room.hpp"
+#include "gpu/driver.hpp"
+#include "gpu/loader.hpp"
+
+namespace dpa2::gpu {
+
+/// Compiles and uploads nothing; what it gives is not null, and not to be used.
+class PlanningLoader final : public Loader {
+ public:
+  Function function(const char*, const char* name, const Defines&) override { return {pointer(ConstantsRoom::alignment), name}; }
+  [[nodiscard]] int max_shared() const override { return 48 * 1024; }
+
+  /// Bytes of the device that constants would take.
+  [[nodiscard]] std::int64_t bytes() const { return static_cast<std::int64_t>(room_.bytes()); }
+
+ protected:
+  const void* upload_bytes(const void*, std::size_t bytes) override {
+    static_cast<void>(room_.take(bytes));
+    return pointer(ConstantsRoom::alignment);
+  }
+
+ private:
+  ConstantsRoom room_;
+};
+
+}  // namespace dpa2::gpu
