@@ -35,11 +35,12 @@ def activation_defines(activation: Array) -> dict[str, str | int]:
 
 @dataclass
 class Nodes:
-    """Launches in one precision. ``each``: rows of a thread, None as in large systems."""
+    """Launches in one precision. ``each``: rows of a thread, None as in large systems; ``tensor``: by tensor cores."""
 
     device: Any
     precision: str
     each: int | None = None
+    tensor: bool = False
 
     @property
     def real(self) -> Any:
@@ -59,7 +60,9 @@ class Nodes:
     ) -> None:
         each = self.each or (8 if self.precision == "float32" else 4)
         grid = -(-rows // (8 * each)) * sum(-(-width // COLUMNS) for width in widths)
-        defines = {"real": "float" if self.precision == "float32" else "double", "ROWS": each, **act}
+        defines = {"real": "float" if self.precision == "float32" else "double", **act}
+        defines |= {"TENSOR": 1} if self.tensor else {}
+        defines |= {"ROWS": each}
         self.device.start(source, kernel, grid, THREADS, struct, values, 0, defines)
 
     def product(

@@ -13,20 +13,24 @@ namespace {
 struct GivenRows {
   struct Row {
     const real* at;
-    __device__ __forceinline__ real operator()(int k) const { return at != nullptr ? at[k] : real(0); }
+    bool given;
+    __device__ __forceinline__ real operator()(int k) const { return given ? at[k] : real(0); }
+    __device__ __forceinline__ void skip(int columns) { at += columns; }
   };
   const real* a;
   int width, given;
-  __device__ __forceinline__ Row row(int i) const { return {i < given ? row_of(a, i, width) : nullptr}; }
+  __device__ __forceinline__ Row row(int i) const { return {row_of(a, i, width), i < given}; }
 };
 
 /// What the network sees besides g1.
 struct ExtraRows {
   struct Row {
     const cuda::FittingExtra<real>* given;
-    int atom, frame;
+    int atom, frame, first = 0;
+    __device__ __forceinline__ void skip(int columns) { first += columns; }
     __device__ __forceinline__ real operator()(int k) const {
       const cuda::FittingExtra<real>& e = *given;
+      k += first;
       if (k < e.ntebd) return atom < e.centres ? e.tebd[e.types[atom] * e.ntebd + k] : real(0);
       k -= e.ntebd;
       if (k < e.nfparam) return real((e.fparam[frame * e.fparam_row + k] - e.fparam_avg[k]) * e.fparam_inv_std[k]);
@@ -51,6 +55,7 @@ struct SeedRows {
     real seed;
     const real *w, *slope;
     __device__ __forceinline__ real operator()(int k) const { return seed * w[k] * slope[k]; }
+    __device__ __forceinline__ void skip(int columns) { w += columns, slope += columns; }
   };
   const cuda::FittingBackwardArgs<real>& p;
   __device__ __forceinline__ real seed(int i) const {

@@ -3,7 +3,7 @@
 //
 // A source is compiled once per precision, with -Dreal=float or -Dreal=double, and with src/ on the include path. What makes
 // the emulation possible holds for every source: no standard headers, only the `_sync` primitives with explicit masks, no
-// __activemask, no inline PTX, no cp.async, no tensor cores; and for results that are the same in every run: one block owns
+// __activemask, no inline PTX but in mma.cuh, no cp.async; and for results that are the same in every run: one block owns
 // each output row, no atomics on floating-point numbers.
 #pragma once
 

@@ -1,6 +1,6 @@
-// Products of rows with constant matrices, C (m, n) = A (m, k) B (k, n): a block makes one tile of C, each thread ROWS by four of its
-// results in registers. Rows of A come from an object that may do something to them first, and the results stay in registers for
-// what is done to them next: neither costs a pass of its own. The sum over k has the order of k, whatever the tile.
+// Products of rows with constant matrices, C (m, n) = A (m, k) B (k, n): a block makes one tile of C, each thread 4 ROWS of its results in
+// registers, with -DTENSOR=1 by tensor cores. Rows of A come from an object that may do something to them first, and the results stay in
+// registers for what is done to them next: neither costs a pass of its own. The sum over k has the order of k, whatever the tile.
 #pragma once
 
 #include "cuda/block.cuh"
@@ -10,38 +10,30 @@
 #ifndef ROWS
 #define ROWS (sizeof(real) == 4 ? 8 : 4)
 #endif
+#ifdef TENSOR
+#include "cuda/product_mma.cuh"
+#endif
 
 namespace dpa2 {
 
 static_assert(ROWS == 2 || ROWS == 4 || ROWS == 8, "the tiles are read two or four numbers at a time");
 
 /// Blocks that a multiprocessor is to hold: what registers a kernel may take.
+#ifdef TENSOR
+constexpr int RESIDENT = ROWS == 2 ? 4 : 3;
+#else
 constexpr int RESIDENT = sizeof(real) == 4 ? (ROWS == 2 ? 8 : 4) : (ROWS == 2 ? 5 : 3);
+#endif
 
-/// N numbers, 2 or a multiple of 4, from where they are aligned for that many.
-template <int N>
-__device__ __forceinline__ void read_vector(const real* from, real* to) {
-  if constexpr (N == 2) {
-    load2(to, from);
-  } else {
-#pragma unroll
-    for (int x = 0; x < N; x += 4) load4(to + x, from + x);
-  }
-}
+// Rows of A: row(i)(k) is its element, after skip(n) the one of n columns farther on. Pointers that move are cheaper than addresses that are
+// made of row and column for every load.
 
-/// Sixteen bytes.
-__device__ __forceinline__ void copy_vector(real* to, const real* from) {
-  if constexpr (sizeof(real) == 8)
-    *reinterpret_cast<double2*>(to) = *reinterpret_cast<const double2*>(from);
-  else
-    *reinterpret_cast<float4*>(to) = *reinterpret_cast<const float4*>(from);
-}
-
-/// Rows of A as they are stored, `width` apart.
+/// As they are stored, `width` apart.
 struct PlainRows {
   struct Row {
     const real* at;
     __device__ __forceinline__ real operator()(int k) const { return at[k]; }
+    __device__ __forceinline__ void skip(int columns) { at += columns; }
   };
   const real* a;
   int width;
@@ -53,19 +45,64 @@ struct ScaledRows {
   struct Row {
     const real *at, *factor;
     __device__ __forceinline__ real operator()(int k) const { return at[k] * factor[k]; }
+    __device__ __forceinline__ void skip(int columns) { at += columns, factor += columns; }
   };
   const real *a, *factor;
   int width;
   __device__ __forceinline__ Row row(int i) const { return {row_of(a, i, width), row_of(factor, i, width)}; }
 };
 
+/// A thread brings OWN_COLUMNS columns of A, LANES_OF_A apart, of OWN_ROWS rows, ROWS_AT_ONCE apart.
+constexpr int LANES_OF_A = ROWS == 2 ? 8 : 4, ROWS_AT_ONCE = cuda::product_threads / LANES_OF_A;
+constexpr int OWN_COLUMNS = cuda::product_depth / LANES_OF_A, OWN_ROWS = cuda::product_rows(ROWS) / ROWS_AT_ONCE;
+
+#ifdef TENSOR
+using ProductTiles = WarpTiles;
+using ProductSums = WarpSums;
+#else
 /// The pieces of A, by columns, and of B that are multiplied at a time.
 struct __align__(16) ProductTiles {
-  // Lanes write eight columns by four rows of A: with sixteen bytes more than the rows need, each to a bank of its own.
-  static constexpr int row = cuda::product_rows(ROWS) + VECTOR;
+  // So far apart that each lane that brings A writes to a bank of its own.
+  static constexpr int row = cuda::product_rows(ROWS) + 128 / LANES_OF_A / int(sizeof(real)), row_of_b = cuda::product_columns;
   real a[cuda::product_depth * row];
-  real b[cuda::product_depth * cuda::product_columns];
+  real b[cuda::product_depth * row_of_b];
 };
+
+/// What a thread has of a tile: ROWS rows, and a vector of columns of each 16 vectors, in double twice. Lanes next to each other have the
+/// same columns, and lanes two apart the same rows: then a warp reads 16 bytes for each lane in half the time.
+struct ProductSums {
+  static constexpr int rows = ROWS, columns = 4;
+  real sum[ROWS][4];
+
+  /// Of the first result, and from there to the others.
+  static __device__ __forceinline__ int first_row() {
+    const int t = threadIdx.x;
+    return (t % 2 + t / 16 % 2 * 2 + t / 64 * 4) * ROWS;
+  }
+  static __device__ __forceinline__ int first_column() {
+    const int t = threadIdx.x;
+    return (t / 2 % 8 + t / 32 % 2 * 8) * VECTOR;
+  }
+  static __device__ __forceinline__ constexpr int down(int x) { return x; }
+  static __device__ __forceinline__ constexpr int across(int y) { return y / VECTOR * 16 * VECTOR + y % VECTOR; }
+  __device__ __forceinline__ real& at(int x, int y) { return sum[x][y]; }
+
+  __device__ __forceinline__ void add(const ProductTiles& tiles) {
+    const real *const a = tiles.a + first_row(), *const b = tiles.b + first_column();
+#pragma unroll
+    for (int k = 0; k < cuda::product_depth; ++k) {
+      real u[ROWS], v[4];
+      read_vector<ROWS>(a + k * ProductTiles::row, u);
+#pragma unroll
+      for (int y = 0; y < 4; y += VECTOR) read_vector<VECTOR>(b + k * ProductTiles::row_of_b + 16 * y, v + y);
+#pragma unroll
+      for (int x = 0; x < ROWS; ++x)
+#pragma unroll
+        for (int y = 0; y < 4; ++y) sum[x][y] += u[x] * v[y];
+    }
+  }
+};
+#endif
 
 /// One tile of C: rows from i0, columns from product_columns times `column`. All product_threads of the block take part in `add`.
 class ProductTile {
@@ -77,39 +114,45 @@ class ProductTile {
 
   __device__ __forceinline__ void clear() {
 #pragma unroll
-    for (int x = 0; x < ROWS; ++x)
+    for (int x = 0; x < ProductSums::rows; ++x)
 #pragma unroll
-      for (int y = 0; y < 4; ++y) sum_[x][y] = real(0);
+      for (int y = 0; y < ProductSums::columns; ++y) sums_.at(x, y) = real(0);
   }
 
-  /// C += A B; a.row(i)(k) is asked for rows and columns that exist; b (depth, n) packed.
+  /// C += A B; `a` is asked for rows and columns that exist; b (depth, n) packed.
   template <class Rows>
   __device__ __forceinline__ void add(int depth, const Rows& a, const real* b) {
     if (depth <= 0) return;
     constexpr int DEPTH = cuda::product_depth, PIECE = DEPTH * cuda::product_columns;
     constexpr int STEP = cuda::product_threads * VECTOR, PER = PIECE / STEP;
-    const int t = threadIdx.x, ka = t % 8;  // of A: eight columns of sixteen rows at a time
-    typename Rows::Row rows[ROWS / 2];
+    const int t = threadIdx.x, ka = t % LANES_OF_A;
+    typename Rows::Row rows[OWN_ROWS];
 #pragma unroll
-    for (int s = 0; s < ROWS / 2; ++s)
-      rows[s] = a.row(min(i0_ + t / 8 + 16 * s, rows_ - 1));  // beyond the edge the last one: nobody takes it
+    for (int s = 0; s < OWN_ROWS; ++s) {
+      rows[s] = a.row(min(i0_ + t / LANES_OF_A + ROWS_AT_ONCE * s, rows_ - 1));  // beyond the edge the last one: nobody takes it
+      rows[s].skip(ka);
+    }
     const real* from = b + column_ * cuda::product_columns * cuda::product_padded(depth) + t * VECTOR;
-    real* const to_a = tiles_.a + ka * ProductTiles::row + t / 8;
-    real* const to_b = tiles_.b + t * VECTOR;
-    const real* const own_a = tiles_.a + t / 16 * ROWS;
-    const real* const own_b = tiles_.b + t % 16 * VECTOR;
-    real na[ROWS];
+    real* const to_a = tiles_.a + ka * ProductTiles::row + t / LANES_OF_A;
+    constexpr int ACROSS = cuda::product_columns;
+    real* const to_b = tiles_.b + t * VECTOR / ACROSS * ProductTiles::row_of_b + t * VECTOR % ACROSS;
+    real na[OWN_ROWS][OWN_COLUMNS];
     real __align__(16) nb[PER * VECTOR];
     const auto fetch = [&](int k0) {
-      const int k = k0 + ka;
-      if (k0 + DEPTH <= depth) {
+      const int left = depth - k0;
+      if (left >= DEPTH) {
 #pragma unroll
-        for (int s = 0; s < ROWS; ++s) na[s] = rows[s / 2](k + 8 * (s % 2));
+        for (int s = 0; s < OWN_ROWS; ++s)
+#pragma unroll
+          for (int j = 0; j < OWN_COLUMNS; ++j) na[s][j] = rows[s](LANES_OF_A * j);
       } else {
-        // Beyond the edge the last one, which meets zeros of B.
 #pragma unroll
-        for (int s = 0; s < ROWS; ++s) na[s] = rows[s / 2](min(k + 8 * (s % 2), depth - 1));
+        for (int s = 0; s < OWN_ROWS; ++s)
+#pragma unroll
+          for (int j = 0; j < OWN_COLUMNS; ++j) na[s][j] = ka + LANES_OF_A * j < left ? rows[s](LANES_OF_A * j) : real(0);
       }
+#pragma unroll
+      for (int s = 0; s < OWN_ROWS; ++s) rows[s].skip(DEPTH);
 #pragma unroll
       for (int s = 0; s < PER; ++s) copy_vector(nb + s * VECTOR, from + s * STEP);
       from += PIECE;
@@ -118,68 +161,59 @@ class ProductTile {
     for (int k0 = 0; k0 < depth; k0 += DEPTH) {
       __syncthreads();  // the piece before has been used
 #pragma unroll
-      for (int s = 0; s < ROWS; ++s) to_a[8 * (s % 2) * ProductTiles::row + 16 * (s / 2)] = na[s];
+      for (int s = 0; s < OWN_ROWS; ++s)
 #pragma unroll
-      for (int s = 0; s < PER; ++s) copy_vector(to_b + s * STEP, nb + s * VECTOR);
+        for (int j = 0; j < OWN_COLUMNS; ++j) to_a[LANES_OF_A * j * ProductTiles::row + ROWS_AT_ONCE * s] = na[s][j];
+#pragma unroll
+      for (int s = 0; s < PER; ++s) copy_vector(to_b + s * (STEP / ACROSS) * ProductTiles::row_of_b, nb + s * VECTOR);
       __syncthreads();
       if (k0 + DEPTH < depth) fetch(k0 + DEPTH);  // on its way while this piece is multiplied
-#pragma unroll
-      for (int k = 0; k < DEPTH; ++k) {
-        real u[ROWS], v[4];
-        read_vector<ROWS>(own_a + k * ProductTiles::row, u);
-#pragma unroll
-        for (int y = 0; y < 4; y += VECTOR) read_vector<VECTOR>(own_b + k * cuda::product_columns + 16 * y, v + y);
-#pragma unroll
-        for (int x = 0; x < ROWS; ++x)
-#pragma unroll
-          for (int y = 0; y < 4; ++y) sum_[x][y] += u[x] * v[y];
-      }
+      sums_.add(tiles_);
     }
   }
 
   /// out(i, c, sum) for the results of this thread that exist.
   template <class Out>
   __device__ __forceinline__ void each(Out out) {
-    const int i0 = own_row(), c0 = own_column();
+    const int i0 = own_row(), c0 = own_column(), rows = rows_ - i0, columns = n_ - c0;
 #pragma unroll
-    for (int x = 0; x < ROWS; ++x)
+    for (int x = 0; x < ProductSums::rows; ++x)
 #pragma unroll
-      for (int y = 0; y < 4; ++y)
-        if (i0 + x < rows_ && c0 + across(y) < n_) out(i0 + x, c0 + across(y), sum_[x][y]);
+      for (int y = 0; y < ProductSums::columns; ++y)
+        if (ProductSums::down(x) < rows && ProductSums::across(y) < columns)
+          out(i0 + ProductSums::down(x), c0 + ProductSums::across(y), sums_.at(x, y));
   }
   /// out(i, c, column(c), sum) likewise: what depends on the column alone is asked for once.
   template <class Column, class Out>
   __device__ __forceinline__ void each(Column column, Out out) {
-    const int i0 = own_row(), c0 = own_column();
-    decltype(column(0)) of[4];
+    const int i0 = own_row(), c0 = own_column(), rows = rows_ - i0, columns = n_ - c0;
 #pragma unroll
-    for (int y = 0; y < 4; ++y) of[y] = column(min(c0 + across(y), n_ - 1));
+    for (int y = 0; y < ProductSums::columns; ++y) {
+      const int c = c0 + ProductSums::across(y);
+      const auto of = column(min(c, n_ - 1));
 #pragma unroll
-    for (int x = 0; x < ROWS; ++x)
-#pragma unroll
-      for (int y = 0; y < 4; ++y)
-        if (i0 + x < rows_ && c0 + across(y) < n_) out(i0 + x, c0 + across(y), of[y], sum_[x][y]);
+      for (int x = 0; x < ProductSums::rows; ++x)
+        if (ProductSums::down(x) < rows && ProductSums::across(y) < columns) out(i0 + ProductSums::down(x), c, of, sums_.at(x, y));
+    }
   }
   /// out(i, c) for the same results: for code that is long and seldom runs.
   template <class Out>
   __device__ __forceinline__ void again(Out out) {
 #pragma unroll 1
-    for (int t = 0; t < 4 * ROWS; ++t) {
-      const int i = own_row() + t / 4, c = own_column() + across(t % 4);
+    for (int t = 0; t < ProductSums::rows * ProductSums::columns; ++t) {
+      const int i = own_row() + ProductSums::down(t / ProductSums::columns);
+      const int c = own_column() + ProductSums::across(t % ProductSums::columns);
       if (i < rows_ && c < n_) out(i, c);
     }
   }
 
  private:
-  /// Of the first result of the thread.
-  __device__ __forceinline__ int own_row() const { return i0_ + threadIdx.x / 16 * ROWS; }
-  __device__ __forceinline__ int own_column() const { return column_ * cuda::product_columns + threadIdx.x % 16 * VECTOR; }
-  /// From there to its column y: sixteen threads next to each other own sixteen times a vector of columns, in double twice.
-  static __device__ __forceinline__ int across(int y) { return y / VECTOR * 16 * VECTOR + y % VECTOR; }
+  __device__ __forceinline__ int own_row() const { return i0_ + ProductSums::first_row(); }
+  __device__ __forceinline__ int own_column() const { return column_ * cuda::product_columns + ProductSums::first_column(); }
 
   ProductTiles& tiles_;
   const int i0_, column_, rows_, n_;
-  real sum_[ROWS][4];
+  ProductSums sums_;
 };
 
 }  // namespace dpa2

@@ -34,6 +34,25 @@ __device__ __forceinline__ void store4(double* to, const double* v) {
   reinterpret_cast<double2*>(to)[1] = make_double2(v[2], v[3]);
 }
 
+/// N numbers, 2 or a multiple of 4, from where they are aligned for that many.
+template <int N>
+__device__ __forceinline__ void read_vector(const real* from, real* to) {
+  if constexpr (N == 2) {
+    load2(to, from);
+  } else {
+#pragma unroll
+    for (int x = 0; x < N; x += 4) load4(to + x, from + x);
+  }
+}
+
+/// Sixteen bytes.
+__device__ __forceinline__ void copy_vector(real* to, const real* from) {
+  if constexpr (sizeof(real) == 8)
+    *reinterpret_cast<double2*>(to) = *reinterpret_cast<const double2*>(from);
+  else
+    *reinterpret_cast<float4*>(to) = *reinterpret_cast<const float4*>(from);
+}
+
 /// Four numbers as a value.
 struct Quad {
   real at[4];

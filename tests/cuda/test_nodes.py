@@ -26,22 +26,26 @@ from random_model import random_model
 
 Array = np.ndarray
 PRECISION = pytest.mark.parametrize("precision", ["float64", "float32"])
-#: large tiles and small ones in both precisions: most of the time goes into compiling them
+#: large tiles and small ones in both precisions, with tensor cores as well: most of the time goes into compiling them
 VARIANT = pytest.mark.parametrize(
-    ("precision", "each"),
+    ("precision", "each", "tensor"),
     [
-        ("float64", None),
-        ("float32", 2),
-        pytest.param("float64", 2, marks=pytest.mark.slow),
-        pytest.param("float32", None, marks=pytest.mark.slow),
+        ("float64", None, False),
+        ("float32", 2, False),
+        pytest.param("float64", 2, False, marks=pytest.mark.slow),
+        pytest.param("float32", None, False, marks=pytest.mark.slow),
+        pytest.param("float64", None, True, marks=pytest.mark.slow),
+        pytest.param("float64", 2, True, marks=pytest.mark.slow),
+        pytest.param("float32", None, True, marks=pytest.mark.slow),
+        pytest.param("float32", 2, True, marks=pytest.mark.slow),
     ],
 )
 BOUND = {"float64": 1e-13, "float32": 2e-5}
 ROWS, WIDTHS = (1, 3, 31, 32, 33, 64, 65, 130), (1, 6, 24, 128, 240, 600)
 
 
-def nodes(precision: str = "float64", each: int | None = None, seed: int | None = 11) -> Nodes:
-    return Nodes(EmulatedDevice(seed=seed), precision, each)
+def nodes(precision: str = "float64", each: int | None = None, tensor: bool = False, seed: int | None = 11) -> Nodes:
+    return Nodes(EmulatedDevice(seed=seed), precision, each, tensor)
 
 
 def rounded(run: Nodes, *arrays: Array) -> list[Array]:
@@ -60,8 +64,8 @@ def sampled() -> list[tuple[int, int, int]]:
 
 
 @VARIANT
-def test_product_of_every_size(precision: str, each: int | None) -> None:
-    run, rng = nodes(precision, each), np.random.default_rng(1)
+def test_product_of_every_size(precision: str, each: int | None, tensor: bool) -> None:
+    run, rng = nodes(precision, each, tensor), np.random.default_rng(1)
     for rows, k, n in sampled():
         a, b = rounded(run, rng.normal(size=(rows, k)), rng.normal(size=(k, n)) / np.sqrt(k))
         out, slope = run.product(a, b)
@@ -71,8 +75,8 @@ def test_product_of_every_size(precision: str, each: int | None) -> None:
 
 @VARIANT
 @pytest.mark.parametrize("identity", [False, True])
-def test_every_prologue_and_epilogue(precision: str, each: int | None, identity: bool) -> None:
-    run, rng = nodes(precision, each), np.random.default_rng(2)
+def test_every_prologue_and_epilogue(precision: str, each: int | None, tensor: bool, identity: bool) -> None:
+    run, rng = nodes(precision, each, tensor), np.random.default_rng(2)
     rows, k, n = 37, 21, 21 if identity else 70
     a, factor, onto = rounded(run, *(rng.normal(size=(rows, w)) for w in (k, k, n)))
     b, term = rounded(run, rng.normal(size=(k, n)) / 4, rng.normal(size=(3, n)))
@@ -207,9 +211,9 @@ def update_of(layer: Layer, run: Nodes) -> tuple[G1Update, Array, Any, Any]:
 
 @VARIANT
 @pytest.mark.parametrize("name", LAYERS)
-def test_update_of_g1(name: str, precision: str, each: int | None) -> None:
+def test_update_of_g1(name: str, precision: str, each: int | None, tensor: bool) -> None:
     for n in (1, 35):
-        layer, run = Layer(name, n), nodes(precision, each)
+        layer, run = Layer(name, n), nodes(precision, each, tensor)
         want = layer.reference(**layer.inputs)
         update, found, *kept = update_of(layer, run)
         assert relative(found, want) <= BOUND[precision]
@@ -320,9 +324,9 @@ class Energies:
 
 @VARIANT
 @pytest.mark.parametrize("name", NETWORKS)
-def test_fitting(name: str, precision: str, each: int | None) -> None:
+def test_fitting(name: str, precision: str, each: int | None, tensor: bool) -> None:
     for frames, atoms in ((1, 2), (3, 13)):
-        case, run = Energies(name, frames, atoms), nodes(precision, each)
+        case, run = Energies(name, frames, atoms), nodes(precision, each, tensor)
         net = case.network(run)
         energy, slopes = case.forward(net)
         hidden = len(net.hidden)

@@ -32,7 +32,9 @@ enum class Operation : int {
   shuffle_xor,
   ballot,
   any,
-  all
+  all,
+  product_tf32,
+  product_f64
 };
 
 extern "C" {
@@ -86,6 +88,28 @@ struct Site {
     return static_cast<int>(emulation_meet(operation, mask, predicate != 0 ? 1 : 0, 0, 32, file, line));
   }
 };
+
+// What a lane brings to a product of its warp by tensor cores, and what it takes back: see runtime.cpp for the meaning.
+struct ProductTf32 {
+  float d[4];
+  unsigned a[4], b[2];
+};
+struct ProductF64 {
+  double d[2], a, b;
+};
+
+// m16n8k8, all lanes: d (4 numbers) += a b of rounded numbers (4 and 2), in the order of PTX's fragments.
+inline void multiply_tf32(float* d, const unsigned* a, const unsigned* b, const char* file, int line) {
+  ProductTf32 own{{d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  emulation_meet(Operation::product_tf32, 0xffffffffu, reinterpret_cast<std::uintptr_t>(&own), 0, 32, file, line);
+  for (int k = 0; k < 4; ++k) d[k] = own.d[k];
+}
+// m8n8k4, likewise.
+inline void multiply_f64(double* d, double a, double b, const char* file, int line) {
+  ProductF64 own{{d[0], d[1]}, a, b};
+  emulation_meet(Operation::product_f64, 0xffffffffu, reinterpret_cast<std::uintptr_t>(&own), 0, 32, file, line);
+  d[0] = own.d[0], d[1] = own.d[1];
+}
 
 template <class T>
 struct Atomic {
@@ -226,6 +250,11 @@ static inline unsigned __float_as_uint(float x) {
   unsigned bits = 0;
   __builtin_memcpy(&bits, &x, sizeof bits);
   return bits;
+}
+static inline float __uint_as_float(unsigned bits) {
+  float x = 0;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
 }
 static inline long long __double_as_longlong(double x) {
   long long bits = 0;

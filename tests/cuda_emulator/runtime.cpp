@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -90,6 +91,7 @@ std::size_t ready_at = 0;
 bool random_order = false;
 std::mt19937_64 random_numbers;
 bool warps_race = false;
+bool wrong_products = false;  // $DPA2_EMULATED_PRODUCTS=wrong: tensor cores that take another column of b
 int warp_rank[max_threads / lanes];
 Context main_context;
 void* main_tsan = nullptr;
@@ -101,9 +103,9 @@ std::string failure;
 unsigned char* dynamic_shared = nullptr;
 
 const char* name_of(Operation operation) {
-  static const char* const names[] = {"__syncthreads",   "__syncthreads_count", "__syncthreads_and", "__syncthreads_or",
-                                      "__syncwarp",      "__shfl_sync",         "__shfl_up_sync",    "__shfl_down_sync",
-                                      "__shfl_xor_sync", "__ballot_sync",       "__any_sync",        "__all_sync"};
+  static const char* const names[] = {"__syncthreads", "__syncthreads_count", "__syncthreads_and", "__syncthreads_or", "__syncwarp",
+                                      "__shfl_sync",   "__shfl_up_sync",      "__shfl_down_sync",  "__shfl_xor_sync",  "__ballot_sync",
+                                      "__any_sync",    "__all_sync",          "mma.m16n8k8",       "mma.m8n8k4"};
   return names[static_cast<int>(operation)];
 }
 
@@ -215,6 +217,57 @@ std::uint64_t shuffled(const Thread& t, const Thread* const (&present)[lanes], i
                                                 : present[from & (lanes - 1)]->value;  // of a lane that does not take part: NaN
 }
 
+// A float between the number and zero.
+float toward_zero(double v) {
+  const float near = static_cast<float>(v);
+  return std::fabs(static_cast<double>(near)) > std::fabs(v) ? std::nextafterf(near, 0.0f) : near;
+}
+
+// What each lane's fragments are, lane = 4 group + member. float: a0 to a3 are rows group, group + 8, group, group + 8 of columns member,
+// member, member + 4, member + 4; b0 and b1 rows member and member + 4 of column group; d0 to d3 columns 2 member, 2 member + 1 of row
+// group and then of row group + 8. double: the same without the second halves.
+//
+// The manual leaves open how a card rounds sums of tf32. Cards have been found to drop bits, toward zero: here products and their sum are
+// exact, and what is dropped is what does not fit into the result. Sums of double are fused multiply-adds in the order of the columns of a.
+void multiply_tf32(ProductTf32* const (&all)[lanes]) {
+  const auto number = [](unsigned bits) {
+    float x = 0;
+    std::memcpy(&x, &bits, sizeof x);
+    if ((bits & 0x1fffu) != 0 && !std::isnan(x)) failure = "a factor of mma.m16n8k8 is not rounded to tf32 in " + block_name();
+    return static_cast<double>(x);
+  };
+  double a[16][8], b[8][8];
+  for (int lane = 0; lane < lanes; ++lane) {
+    const int group = lane / 4, member = lane % 4;
+    for (int k = 0; k < 4; ++k) a[group + 8 * (k % 2)][member + 4 * (k / 2)] = number(all[lane]->a[k]);
+    for (int k = 0; k < 2; ++k) b[member + 4 * k][group] = number(all[lane]->b[k]);
+  }
+  for (int lane = 0; lane < lanes; ++lane)
+    for (int k = 0; k < 4; ++k) {
+      const int row = lane / 4 + 8 * (k / 2), column = 2 * (lane % 4) + k % 2;
+      double sum = static_cast<double>(all[lane]->d[k]);
+      for (int j = 0; j < 8; ++j) sum += a[row][j] * b[j][wrong_products ? (column + 1) % 8 : column];
+      all[lane]->d[k] = toward_zero(sum);
+    }
+}
+
+void multiply_f64(ProductF64* const (&all)[lanes]) {
+  for (int lane = 0; lane < lanes; ++lane)
+    for (int k = 0; k < 2; ++k) {
+      const int row = lane / 4, column = (2 * (lane % 4) + k + (wrong_products ? 1 : 0)) % 8;
+      double sum = all[lane]->d[k];
+      for (int j = 0; j < 4; ++j) sum = std::fma(all[4 * row + j]->a, all[4 * column + j]->b, sum);
+      all[lane]->d[k] = sum;
+    }
+}
+
+template <class Product>
+void multiply(const Thread* const (&present)[lanes], void (*of_warp)(Product* const (&)[lanes])) {
+  Product* all[lanes];
+  for (int lane = 0; lane < lanes; ++lane) all[lane] = reinterpret_cast<Product*>(static_cast<std::uintptr_t>(present[lane]->value));
+  of_warp(all);
+}
+
 void complete(Meeting& meeting) {
   std::uint64_t count = 0, ballot = 0;
   const Thread* present[lanes] = {};
@@ -230,11 +283,15 @@ void complete(Meeting& meeting) {
     ballot |= (t.value & 1) << (i % lanes);
   }
   const bool all = count == meeting.threads.size();
+  if (first.operation == Operation::product_tf32) multiply(present, multiply_tf32);
+  if (first.operation == Operation::product_f64) multiply(present, multiply_f64);
   for (const int i : meeting.threads) {
     Thread& t = threads[static_cast<std::size_t>(i)];
     switch (t.operation) {
       case Operation::barrier:
       case Operation::warp:
+      case Operation::product_tf32:
+      case Operation::product_f64:
         break;
       case Operation::barrier_count:
         t.result = count;
@@ -406,6 +463,8 @@ int emulation_launch(void (*call)(void**), void** values, unsigned char* shared_
   launch = {call, values, shared_begin, shared_end};
   emulation_grid_size = {grid[0], grid[1], grid[2]};
   emulation_block_size = {block[0], block[1], block[2]};
+  const char* const products = std::getenv("DPA2_EMULATED_PRODUCTS");
+  wrong_products = products != nullptr && std::strcmp(products, "wrong") == 0;
   random_order = seed >= 0;
   random_numbers.seed(static_cast<std::uint64_t>(seed));
   if (__tsan_get_current_fiber != nullptr) main_tsan = __tsan_get_current_fiber();

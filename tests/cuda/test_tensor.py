@@ -1,0 +1,179 @@
+"""Tensor cores, emulated: fragments and rounding as PTX's manual has them, and products of constant matrices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_emulator import EmulatedDevice, EmulationError
+from node_products import Nodes
+
+Array = Any
+PRECISIONS = ("float32", "float64")
+SHAPE = {"float32": (16, 8, 8), "float64": (8, 4, 8)}  # rows, depth, columns of one product
+
+#: a, b and what is added to in rows; every lane finds its numbers by the manual's words for groups and members
+ONE_PRODUCT = """
+#include "cuda/portable.cuh"
+#include "cuda/mma.cuh"
+using namespace dpa2;
+extern "C" __global__ void __launch_bounds__(32) one(real* d, const real* a, const real* b) {
+  const int group = threadIdx.x / 4, member = threadIdx.x % 4;
+#ifdef SINGLE
+  float own[2][2];
+  Factor<float> fa[2][2], fb[2];
+  for (int h = 0; h < 2; ++h)
+    for (int s = 0; s < 2; ++s) own[h][s] = d[(group + 8 * h) * 8 + 2 * member + s];
+  for (int q = 0; q < 2; ++q) {
+    for (int h = 0; h < 2; ++h) fa[q][h] = factor_of(a[(group + 8 * h) * 8 + member + 4 * q]);
+    fb[q] = factor_of(b[(member + 4 * q) * 8 + group]);
+  }
+  BEFORE
+  multiply_add(own, fa, fb);
+  for (int h = 0; h < 2; ++h)
+    for (int s = 0; s < 2; ++s) d[(group + 8 * h) * 8 + 2 * member + s] = own[h][s];
+#else
+  double own[2] = {d[group * 8 + 2 * member], d[group * 8 + 2 * member + 1]};
+  const Factor<double> fa = factor_of(a[group * 4 + member]), fb = factor_of(b[member * 8 + group]);
+  BEFORE
+  multiply_add(own, fa, fb);
+  d[group * 8 + 2 * member] = own[0];
+  d[group * 8 + 2 * member + 1] = own[1];
+#endif
+}
+"""
+
+
+class OneProduct:
+    """One product of a warp, in a folder of its own."""
+
+    def __init__(self, folder: Path, precision: str, seed: int | None = None) -> None:
+        (folder / "one.cu").write_text(ONE_PRODUCT, encoding="utf-8")
+        self.device, self.real = EmulatedDevice(seed, sources=folder), np.dtype(precision).type
+        self.precision = precision
+
+    def run(self, d: Array, a: Array, b: Array, before: str = ";") -> Array:
+        """d + a b"""
+        out = np.ascontiguousarray(d, self.real)
+        defines: dict[str, str | int] = {"real": "float" if self.precision == "float32" else "double", "BEFORE": before}
+        defines |= {"SINGLE": 1} if self.precision == "float32" else {}
+        arrays = [out, *(np.ascontiguousarray(x, self.real) for x in (a, b))]
+        self.device.launch("one.cu", "one", 1, 32, tuple(arrays), 0, defines)
+        return out
+
+
+@pytest.fixture(params=PRECISIONS)
+def product(request: pytest.FixtureRequest, tmp_path: Path) -> OneProduct:
+    return OneProduct(tmp_path, request.param, 5)
+
+
+def test_every_number_of_a_fragment_has_its_place(product: OneProduct) -> None:
+    """Whole numbers, so that nothing is rounded: one wrong lane would show."""
+    rows, depth, columns = SHAPE[product.precision]
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(-99, 99, (rows, depth)), rng.integers(-99, 99, (depth, columns))
+    d = rng.integers(-99, 99, (rows, columns))
+    np.testing.assert_array_equal(product.run(d, a, b), d + a @ b)
+
+
+def test_a_product_is_for_whole_warps(product: OneProduct) -> None:
+    a, b = np.ones(SHAPE[product.precision][:2]), np.ones(SHAPE[product.precision][1:])
+    with pytest.raises(EmulationError, match=r"deadlock.*(\n.*)*mma.*has ended|deadlock.*(\n.*)*has ended.*(\n.*)*mma"):
+        product.run(np.zeros((len(a), 8)), a, b, before="if (threadIdx.x == 3) return;")
+    with pytest.raises(EmulationError, match="meet in different places"):
+        product.run(np.zeros((len(a), 8)), a, b, before="if (threadIdx.x == 3) __syncwarp();")
+
+
+def test_factors_must_be_rounded(tmp_path: Path) -> None:
+    one = OneProduct(tmp_path, "float32")
+    with pytest.raises(EmulationError, match="not rounded to tf32"):
+        one.run(np.zeros((16, 8)), np.ones((16, 8)), np.ones((8, 8)), before="fb[0].large |= 1u;")
+
+
+def test_both_parts_are_the_number(tmp_path: Path) -> None:
+    """Times one, which has no small part: within the last bit, ties of the rounding included, at every exponent."""
+    one, rng = OneProduct(tmp_path, "float32"), np.random.default_rng(2)
+    numbers = np.concatenate([rng.normal(size=120), [1 + 2.0**-11, -1 - 2.0**-11, 1 + 2.0**-11 - 2.0**-23, 2 - 2.0**-23,
+                                                     3e37, -3e-30, 0.0, 1.0]]).astype(np.float32)  # fmt: skip
+    found = one.run(np.zeros((16, 8)), numbers.reshape(16, 8), np.eye(8))
+    assert (np.abs(found.ravel() - numbers) <= np.spacing(np.abs(numbers))).all()
+    exact = found.ravel() == numbers
+    assert 0.6 < exact[:120].mean() < 0.9  # three in four: what is left has 12 bits, of which 11 are kept
+    assert exact[120:].sum() >= 6
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_what_is_not_finite_stays_so(tmp_path: Path, value: float, side: str) -> None:
+    """Also numbers that are not numbers in any of their ways to be written."""
+    one = OneProduct(tmp_path, "float32")
+    for bits in (None, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001):
+        given = np.float32(value) if bits is None else np.array([bits], np.uint32).view(np.float32)[0]
+        a, b = np.ones((16, 8), np.float32), np.ones((8, 8), np.float32)
+        (a if side == "a" else b)[2, 5] = given
+        found = one.run(np.zeros((16, 8)), a, b)
+        bad = np.zeros((16, 8), bool)
+        bad[(2, slice(None)) if side == "a" else (slice(None), 5)] = True
+        assert not np.isfinite(found[bad]).any()
+        assert (found[~bad] == 8).all()
+
+
+def test_sums_drop_bits_toward_zero(tmp_path: Path) -> None:
+    """As cards were found to do: what the accuracy of kernels is judged by."""
+    one = OneProduct(tmp_path, "float32")
+    a, b = np.zeros((16, 8)), np.zeros((8, 8))
+    a[0, 0] = b[0, 0] = 1.0
+    for d, wanted in ((2.0**24 + 2, 2.0**24 + 2), (-(2.0**25), -(2.0**25) + 2), (2.0**26, 2.0**26)):
+        found = one.run(np.full((16, 8), d), a, b)
+        assert found[0, 0] == wanted
+        assert (found.ravel()[1:] == np.float32(d)).all()
+
+
+def test_wrong_tensor_cores_can_be_had(product: OneProduct, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, depth, columns = SHAPE[product.precision]
+    a, b = np.ones((rows, depth)), np.arange(depth * columns).reshape(depth, columns)
+    monkeypatch.setenv("DPA2_EMULATED_PRODUCTS", "wrong")
+    np.testing.assert_array_equal(product.run(np.zeros((rows, columns)), a, b), np.roll(a @ b, -1, axis=1))
+
+
+# ------------------------------------------------------------------------------------------- products of matrices
+
+FORMS = [("float32", 8), ("float32", 4), ("float32", 2), ("float64", 4), ("float64", 2)]
+SIZES = [(1, 6, 1), (33, 240, 6), (64, 16, 64), (65, 21, 70), (130, 128, 130)]
+
+
+def nodes(precision: str, each: int, tensor: bool = True, seed: int | None = 11) -> Nodes:
+    return Nodes(EmulatedDevice(seed=seed), precision, each, tensor)
+
+
+@pytest.mark.parametrize(("precision", "each"), FORMS)
+def test_products_are_as_good_as_without(precision: str, each: int) -> None:
+    """The mean error over the sum of magnitudes: no larger than that of multiply-adds, but for short sums."""
+    rng, real = np.random.default_rng(3), np.dtype(precision).type
+    for rows, k, n in SIZES:
+        a, b = (rng.normal(size=shape).astype(real).astype(np.float64) for shape in ((rows, k), (k, n)))
+        exact, magnitude = (np.asarray(x, np.longdouble) for x in (a, np.abs(a)))
+        exact, magnitude = exact @ b.astype(np.longdouble), magnitude @ np.abs(b)
+        errors = [
+            float(np.sqrt((((nodes(precision, each, tensor).product(a, b)[0] - exact) / magnitude) ** 2).mean()))
+            for tensor in (False, True)
+        ]
+        assert errors[1] <= max(errors[0], 1.5 * np.finfo(real).eps / 2), (rows, k, n)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_rows_do_not_know_each_other(precision: str) -> None:
+    """The same bits in any tile and in any order of threads, and numbers that are not finite stay in their row."""
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(size=(130, 50)), rng.normal(size=(50, 70))
+    want, _ = nodes(precision, 2, seed=None).product(a, b)
+    a[[7, 64]] = np.nan
+    a[90, 49] = np.inf
+    others = np.setdiff1d(np.arange(130), [7, 64, 90])
+    for each, seed in ((2, 3), (4, 4), (4, None)):
+        found, _ = nodes(precision, each, seed=seed).product(a, b)
+        assert found[others].tobytes() == want[others].tobytes()
+        assert np.isnan(found[[7, 64]]).all()
+        assert not np.isfinite(found[90]).any()
