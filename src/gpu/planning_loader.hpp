@@ -14,6 +14,7 @@ class PlanningLoader final : public Loader {
  public:
   Function function(const char*, const char* name, const Defines&) override { return {pointer(ConstantsRoom::alignment), name}; }
   [[nodiscard]] int max_shared() const override { return 48 * 1024; }
+  [[nodiscard]] int multiprocessors() const override { return 132; }
 
   /// Bytes of the device that constants would take.
   [[nodiscard]] std::int64_t bytes() const { return static_cast<std::int64_t>(room_.bytes()); }
