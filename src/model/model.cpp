@@ -397,12 +397,13 @@ double Model::neighbors_of(const Model& part, double neighbors) const {
   return neighbors * std::pow(part.config_.rcut() / config_.rcut(), 3);
 }
 
-std::vector<gpu::MemoryUse> Model::gpu_memory(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial) const {
+std::vector<gpu::MemoryUse> Model::gpu_memory(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial,
+                                              bool weighted) const {
   check_question(natoms, neighbors);
   std::vector<gpu::MemoryUse> all;
   if (linear_) {  // parts keep their memory while others are evaluated
     for (const LinearCombination::Part& part : linear_->parts())
-      for (gpu::MemoryUse& use : part.model->gpu_memory(natoms, neighbors_of(*part.model, neighbors), gradient, atom_virial))
+      for (gpu::MemoryUse& use : part.model->gpu_memory(natoms, neighbors_of(*part.model, neighbors), gradient, atom_virial, true))
         all.push_back(std::move(use));
     return all;
   }
@@ -411,6 +412,7 @@ std::vector<gpu::MemoryUse> Model::gpu_memory(std::int64_t natoms, double neighb
   gpu::Expected expected;
   expected.atoms = natoms;
   expected.neighbors = neighbors;
+  expected.weighted = weighted;
   expected.request.forces = gradient && quantities_with_forces(outputs_) > 0;
   expected.request.atom_virial = expected.request.forces && atom_virial == AtomVirial::edge;
   expected.request.deepmd_virial = expected.request.forces && atom_virial == AtomVirial::deepmd;

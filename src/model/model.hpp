@@ -114,8 +114,9 @@ class Model {
   /// Bytes that a first evaluation takes, of `natoms` atoms with on average `neighbors` others within repinit's cutoff; on a GPU those of
   /// the device. With `gradient` forces as well.
   std::int64_t memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const;
-  /// The same of a model on a GPU in more detail, that of a linear combination for every part.
-  std::vector<gpu::MemoryUse> gpu_memory(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial) const;
+  /// The same of a model on a GPU in more detail, that of a linear combination for every part. `weighted`: it is such a part.
+  std::vector<gpu::MemoryUse> gpu_memory(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial,
+                                         bool weighted = false) const;
 
  private:
   friend class AnyEvaluator;

@@ -141,8 +141,8 @@ const char* search_grown(const Tested* t, const Given* in, const dpa2::cuda::Sea
 void search_enqueue(const Tested* t, const Calls* calls, const Given* in, const Capacity* c, dpa2::gpu::Frame* out,
                     dpa2::cuda::SearchStatus* status, dpa2::cuda::SystemStatus* systems) {
   TestQueue queue(*calls);
-  t->search->enqueue(queue, {{in->frames, in->atoms, in->centres}, in->open != 0, in->coords, in->types, in->input, in->ids, true}, *c, *out,
-                     status, systems);
+  t->search->enqueue(queue, {{in->frames, in->atoms, in->centres}, in->open != 0, in->coords, in->types, in->input, in->ids, true}, *c,
+                     *out, status, systems);
 }
 const char* search_check(const Tested* t, const Given* in, const dpa2::cuda::SystemStatus* systems) {
   return guarded([&] { t->search->check(in->frames, in->input, systems); });

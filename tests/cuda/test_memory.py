@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from cuda_emulator.driver import environment
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -47,14 +49,82 @@ for _ in range(2):
 """
 
 
-def run(script: str, memory: int | None = None) -> str:
-    env = {**os.environ, **environment(memory=memory), "DPA2_GPU_SEPARATE_BUFFERS": ""}
+#: what models say that an evaluation takes, and what their engines hold after one: lists that are full, and others
+ESTIMATES = """
+from gpu_models import full_model
+from kind_models import kind_model
+
+rng = np.random.default_rng(3)
+grid = np.stack(np.meshgrid(*[np.arange(3.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+
+def check(make, spacing, tolerance, copies=1, modes=(False, True, "deepmd")):
+    model = make(device="cuda", on_overflow="ignore")
+    spacing = spacing * model.rcut / 4.0
+    coords = np.concatenate([grid + 3 * k * np.eye(3)[0] for k in range(copies)]) * spacing
+    coords += rng.uniform(-0.1, 0.1, size=coords.shape) * spacing
+    n, box = len(coords), 3 * spacing * np.diag([copies, 1, 1])
+    given = {name: np.full((n, size) if name == "aparam" else size, 0.5) for name, size in sizes(model).items()}
+    for mode in modes:
+        model.evaluate(coords, rng.integers(0, len(model.type_map), n), box, atomic=mode, **given)
+        held, said = model._gpu.native.bytes, model.memory_estimate(n, n / abs(np.linalg.det(box)), atomic=mode)
+        assert abs(held - said) <= tolerance * held, (mode, held, said)
+        assert said == make(device="cpu").memory_estimate(n, n / abs(np.linalg.det(box)), atomic=mode, device="cuda:7")
+
+def sizes(model):
+    fitting = model.config.get("fitting_net") or {}
+    names = {"fparam": "numb_fparam", "aparam": "numb_aparam"}
+    return {name: fitting[key] for name, key in names.items() if fitting.get(key)}
+
+def of(name, **options):
+    return lambda **more: model_of(golden(name), **options, **more)
+
+check(of("base"), 1.15, 0.0)
+check(of("base", precision="float32"), 1.15, 0.0)
+check(of("fparam_aparam"), 1.15, 0.0, modes=(False,))
+check(lambda **more: kind_model("dipole", **more), 1.15, 0.0)
+check(lambda **more: kind_model("zbl", **more), 1.15, 0.0, modes=(False,))
+check(lambda **more: kind_model("linear", **more), 1.15, 0.0, modes=(False,))
+check(lambda **more: dpa2.Model(full_model(), **more), 0.6, 0.0, modes=(False,))
+check(of("base"), 2.1, 0.05, 5, modes=(False,))
+"""
+
+#: buffers that share memory change no bit
+SHARED = """
+import pickle
+from gpu_models import everything
+from kind_models import kind, kind_model
+
+found = everything(device="cuda")
+system = kind("dipole").systems[0]
+for mode in (False, "deepmd"):
+    result = kind_model("dipole", device="cuda").evaluate(
+        system.coord, system.atype, system.box, None, system.fparam, system.aparam, atomic=mode
+    )
+    found |= {f"dipole {name} {mode}": value for name, value in result.outputs.items()}
+sys.stdout.buffer.write(pickle.dumps(found))
+"""
+
+
+def run(script: str, memory: int | None = None, separate: str = "") -> bytes:
+    env = {**os.environ, **environment(memory=memory), "DPA2_GPU_SEPARATE_BUFFERS": separate}
     env |= {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", COMMON + script], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMMON + script], env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
     return done.stdout
 
 
 def test_memory_that_runs_out() -> None:
     """Old buffers make room for new ones; where that is not enough the error says so, and smaller systems go on."""
     run(GROW, int(run(MEASURE)) + 100_000)
+
+
+def test_estimates_are_what_engines_hold() -> None:
+    """To the byte where the lists are as long as they can be; else as far as the density says how long they are."""
+    run(ESTIMATES)
+
+
+def test_buffers_that_share_memory_change_nothing() -> None:
+    apart, together = (pickle.loads(run(SHARED, separate=separate)) for separate in ("1", ""))
+    assert apart.keys() == together.keys()
+    for name, value in apart.items():
+        np.testing.assert_array_equal(together[name], value, err_msg=name)

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,50 @@ def test_estimates_beyond_all_numbers(options: dict[str, Any], threads: int) -> 
 def test_reference_has_no_estimate() -> None:
     with pytest.raises(dpa2.InputError, match='device="cpu"'):
         Model(model_data(), device="reference").memory_estimate(10)
+
+
+@pytest.fixture
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any look for a driver or a compiler fails."""
+    for name in ("DPA2_CUDA_DRIVER", "DPA2_NVRTC"):
+        monkeypatch.setenv(name, "/nowhere/lib.so")
+
+
+def test_estimate_of_a_gpu(no_cuda: None) -> None:
+    """Whatever the model is loaded on: it grows with everything, and is in proportion to the atoms of large systems."""
+    model = Model(model_data(), threads=1)
+    estimate = partial(model.memory_estimate, device="cuda")
+    base, constants = estimate(10**5), estimate(0)
+    assert constants < 10**7
+    assert base == estimate(10**5, density=0.1) == model.memory_estimate(10**5, device="cuda:3")
+    assert base == Model(model_data(), device="reference").memory_estimate(10**5, device="cuda")
+    assert estimate(5 * 10**6) - constants == pytest.approx(5 * (estimate(10**6) - constants), rel=1e-5)
+    assert estimate(10**5, density=0.2) > base
+    assert estimate(10**5, neighbors=0.0) < base
+    assert estimate(10**5, atomic=True) > base
+    assert estimate(10**5, atomic="deepmd") > estimate(10**5, atomic=True)
+    single = Model(model_data(), precision="float32").memory_estimate(10**5, device="cuda")
+    assert 0.4 * base < single < 0.7 * base
+    sizes = [estimate(n) for n in (1, 2, 3, 10, 100, 1000, 10**4)]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"natoms": 10**9}, "1000000000 atoms with up to [0-9]+ neighbours are more than one device can number"),
+        ({"natoms": 2**63 - 1}, "more than one device can number"),
+        ({"natoms": -1}, "natoms"),
+        ({"natoms": 10, "density": -1.0}, "density"),
+        ({"natoms": 10, "atomic": "both"}, "atomic"),
+        ({"natoms": 10, "device": "gpu"}, "device must be one of"),
+        ({"natoms": 10, "device": "reference"}, 'load it with device="cpu"'),
+        ({"natoms": 10, "device": None, "density": 1e300, "neighbors": 1.0}, "not both"),
+    ],
+)
+def test_estimate_of_a_gpu_checks_its_arguments(no_cuda: None, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(dpa2.InputError, match=words):
+        Model(model_data()).memory_estimate(**{"device": "cuda", **arguments})
 
 
 MEASURE = """
