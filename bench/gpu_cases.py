@@ -154,7 +154,7 @@ def shapes_here(precision: str) -> dict[str, tuple[int, int]]:
 
 def process(script: Path, *words: str, sanitizer: str = "", multiprocessors: int = 132) -> Any:
     """What a script of this folder prints as JSON when it runs on an emulated device."""
-    device = driver.environment(sanitizer=sanitizer, shared=48 * 1024, multiprocessors=multiprocessors)
+    device = driver.environment(sanitizer=sanitizer, shared=48 * 1024, multiprocessors=multiprocessors, architecture=90)
     variables = {**os.environ, **device}
     variables["DPA2_GPU_SEPARATE_BUFFERS"] = ""  # memory as it is planned for a GPU
     command = [sys.executable, str(script), *words]

@@ -14,6 +14,8 @@ What the columns are:
 fma       fused multiply-adds among all instructions that warps execute. The rest is loads, addresses, loops, waiting.
 waves/fma wavefronts of shared memory for each multiply-add of a warp. A wavefront is 32 words of 4 bytes from different
           banks; a multiprocessor makes one per clock and four warp multiply-adds (float), so more than 0.25 slows down.
+tensor    products of fragments by tensor cores (DPA2_CUDA_TENSOR=1), each as many multiply-adds as 32 (float) or 8
+          (double) instructions of a warp.
 conflicts wavefronts beyond the fewest that could bring the same words, as a share of these.
 generic   loads and stores whose kind of memory is found out when they run.
 
@@ -59,6 +61,7 @@ class Row:
     wavefronts: float  # of shared memory
     waves_per_fma: float
     conflicts: float  # beyond the fewest, as a share of these
+    tensor: float  # products by tensor cores: instructions of warps
     special: float  # instructions for exponentials, roots and reciprocals
     sectors: float  # of 32 bytes that warps ask the device's memory for
     traffic: float  # bytes of these that differ within a launch, read or written
@@ -93,6 +96,7 @@ def row_of(model: str, precision: str, atoms: int, found: list[Executed]) -> Row
         waves / atoms,
         waves / fma if fma else 0.0,
         (waves - ideal) / ideal if ideal else 0.0,
+        float(sum(instructions[name] for name in gpu_sass.TENSOR)) / atoms,
         instructions["MUFU"] / atoms,
         sectors / atoms,
         32.0 * sum(one.read + one.written for one in found) / atoms,
@@ -137,14 +141,14 @@ def count(name: str, precision: str, lines: int = 0, real: bool = False) -> Coun
     words = ("--here", name, precision, str(lines), "real" if real else "")
     found = process(Path(__file__).resolve(), *words, sanitizer="ptx", multiprocessors=1 if real else 132)
     rows = sorted((Row(**row) for row in found["rows"]), key=lambda row: -row.instructions)
-    instructions, fma, waves, special, sectors, traffic = (
+    instructions, fma, waves, tensor, special, sectors, traffic = (
         sum(getattr(row, key) for row in rows)
-        for key in ("instructions", "fma", "wavefronts", "special", "sectors", "traffic")
+        for key in ("instructions", "fma", "wavefronts", "tensor", "special", "sectors", "traffic")
     )
     fewest = sum(row.wavefronts / (1.0 + row.conflicts) for row in rows)
     whole = Row(
         name, precision, "all", sum(row.launches for row in rows), instructions, fma, fma / instructions, waves,
-        waves / fma, waves / fewest - 1.0, special, sectors, traffic,
+        waves / fma, waves / fewest - 1.0, tensor, special, sectors, traffic,
         sum(row.generic for row in rows), max(row.shared for row in rows),
     )  # fmt: skip
     worst = [tuple(line) for line in found["lines"]]
@@ -211,13 +215,13 @@ def show(rows: list[Row], lines: list[tuple[str, str, int, int]]) -> None:
     """Print the tables."""
     print(f"\n{rows[0].model}, {rows[0].precision}; instructions, multiply-adds and wavefronts of warps per atom")
     print(
-        f"{'kernel':<28}{'launches':>9}{'instr.':>11}{'fma':>10}{'share':>7}{'waves/fma':>11}{'conflicts':>10}"
+        f"{'kernel':<28}{'launches':>9}{'instr.':>11}{'fma':>10}{'share':>7}{'tensor':>8}{'waves/fma':>11}{'conflicts':>10}"
         f"{'generic':>8}{'shared':>8}"
     )
     for row in rows:
         print(
             f"{row.kernel:<28}{row.launches:>9}{row.instructions:>11.0f}{row.fma:>10.0f}{row.fma_share:>7.1%}"
-            f"{row.waves_per_fma:>11.2f}{row.conflicts:>10.1%}{row.generic:>8}{row.shared:>8}"
+            f"{row.tensor:>8.0f}{row.waves_per_fma:>11.2f}{row.conflicts:>10.1%}{row.generic:>8}{row.shared:>8}"
         )
     for kernel, line, waves, ideal in lines:
         print(f"  {kernel} {line}: {waves} wavefronts, {ideal} would do")

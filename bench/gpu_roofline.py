@@ -9,6 +9,8 @@ busiest of:
 
 issue     all instructions of its warps, four per clock and multiprocessor;
 fma       its multiply-adds, four warps of them per clock (two in double precision);
+tensor    its products by tensor cores (with DPA2_CUDA_TENSOR=1), dense: m16n8k8 of tf32 one per clock, m8n8k4 of
+          double one per two clocks, as on an H100; three of the former stand for one product of floats;
 shared    its wavefronts of shared memory, one per clock;
 special   exponentials, roots and reciprocals, half a warp per clock;
 memory    its bytes of the device's memory, each once per launch, at the bandwidth.
@@ -29,7 +31,7 @@ from gpu_counts import count
 
 MULTIPROCESSORS, CLOCK, BANDWIDTH = 132, 1.98, 3.35  # of an H100 SXM; GHz, TB/s
 GOAL = 1.0  # microseconds per atom
-COUNTED = ("instructions", "fma", "wavefronts", "special", "traffic")
+COUNTED = ("instructions", "fma", "tensor", "wavefronts", "special", "traffic")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Card:
         clocks = {
             "issue": row["instructions"] / 4.0,
             "fma": row["fma"] / (2.0 if double else 4.0),
+            "tensor": row["tensor"] * (2.0 if double else 1.0),
             "shared": row["wavefronts"],
             "special": 2.0 * row["special"],
         }

@@ -29,11 +29,13 @@ _CODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][\w.]*)([
 ANCHORS = (
     (re.compile(r"fma\.rn.*f32"), "FFMA"), (re.compile(r"fma\.rn.*f64"), "DFMA"), (re.compile(r"ld\.shared"), "LDS"),
     (re.compile(r"st\.shared"), "STS"), (re.compile(r"ld\.global"), "LDG"), (re.compile(r"st\.global"), "STG"),
+    (re.compile(r"mma\.sync.*tf32"), "HMMA"), (re.compile(r"mma\.sync.*f64"), "DMMA"),
     (re.compile(r"shfl"), "SHFL"), (re.compile(r"bar\.sync"), "BAR"), (re.compile(r"ex2\.approx"), "MUFU"),
 )  # fmt: skip
 #: functions of the compiler that every call runs through; others are for rare numbers and are not counted
 ALWAYS = re.compile(r"_(div|rem)_[su]64")
 FUSED = ("FFMA", "DFMA")
+TENSOR = ("HMMA", "DMMA")
 
 
 @dataclass(frozen=True)

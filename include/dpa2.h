@@ -66,8 +66,8 @@ typedef enum dpa2_warning {
   DPA2_WARNING_CLAMP = 3       /* zbl: atoms so far from their nearest neighbour that their energy is the pair table's. @since 4 */
 } dpa2_warning;
 
-/* All that the last evaluation of this thread has to say, one on a line; "" where there is nothing. Valid until the next call of
- * this thread. @since 1 */
+/* All that the last evaluation of this thread has to say, or the last loading of a model on a GPU, one on a line; "" where there is
+ * nothing. Valid until the next call of this thread. @since 1 */
 DPA2_API const char *dpa2_last_warning(void);
 
 /* The same of one kind. @since 1 */

@@ -89,6 +89,8 @@ class NativeGpuModel:
     @property
     def launches(self) -> int: ...  # of a steady step of the last size
     @property
+    def warnings(self) -> list[str]: ...  # of loading, once per process
+    @property
     def descriptor_dim(self) -> int: ...
     def memory(self, natoms: int, neighbors: float, atomic: int, gradient: bool = ...) -> _Memory: ...
     # With a stream values of inputs and outputs are addresses of the device, but boxes; without one NumPy arrays.

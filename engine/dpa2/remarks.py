@@ -47,11 +47,16 @@ def least_distance(config: dict[str, Any]) -> tuple[float, bool]:
     return (0.5 * known, True) if known is not None and known > 0.0 else (LEAST_DISTANCE, False)
 
 
-def _warn(message: str, category: type[Warning]) -> None:
+def warn(message: str, category: type[Warning]) -> None:
+    """A warning that names the line which has called dpa2."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("dpa2."):
         level, frame = level + 1, frame.f_back
-    warnings.warn(f"{message}. Warned once per model", category, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _warn(message: str, category: type[Warning]) -> None:
+    warn(f"{message}. Warned once per model", category)
 
 
 class Reporter:

@@ -22,7 +22,7 @@ static_assert(ROWS == 2 || ROWS == 4 || ROWS == 8, "the tiles are read two or fo
 #ifdef TENSOR
 constexpr int RESIDENT = ROWS == 2 ? 4 : 3;
 #else
-constexpr int RESIDENT = sizeof(real) == 4 ? (ROWS == 2 ? 8 : 4) : (ROWS == 2 ? 5 : 3);
+constexpr int RESIDENT = sizeof(real) == 4 ? (ROWS == 2 ? 7 : 4) : (ROWS == 2 ? 4 : 3);
 #endif
 
 // Rows of A: row(i)(k) is its element, after skip(n) the one of n columns farther on. Pointers that move are cheaper than addresses that are

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "gpu/nvrtc.hpp"
+#include "gpu/tensor.hpp"
 
 namespace dpa2::gpu {
 
@@ -41,6 +42,16 @@ Function DeviceLoader::function(const char* source, const char* name, const Defi
   if (fixed > tiles_that_matter) check(driver().function_set(handle, cu::carveout, 100), "preferring shared memory for a kernel");
   names_.emplace_back(name);
   return {handle, names_.back().c_str()};
+}
+
+bool DeviceLoader::tensor_cores() {
+  if (!tensor_cores_) {
+    const TensorCores found =
+        real_ == "float" ? gpu::tensor_cores<float>(device_, hooks_, *this) : gpu::tensor_cores<double>(device_, hooks_, *this);
+    tensor_cores_ = found.used;
+    warning_ = found.warning;
+  }
+  return *tensor_cores_;
 }
 
 const void* DeviceLoader::upload_bytes(const void* data, std::size_t bytes) {

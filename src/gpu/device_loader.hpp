@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,9 +21,12 @@ class DeviceLoader : public Loader {
   DeviceLoader(std::shared_ptr<const Device> device, Hooks hooks, std::string real);
 
   Function function(const char* source, const char* name, const Defines& defines = {}) override;
+  [[nodiscard]] bool tensor_cores() override;
   [[nodiscard]] int max_shared() const override { return device_->max_shared(); }
   [[nodiscard]] int multiprocessors() const override { return device_->multiprocessors(); }
 
+  /// What there is to say about the device, or "".
+  [[nodiscard]] const std::string& warning() const { return warning_; }
   /// Bytes of the device that constants take.
   [[nodiscard]] std::int64_t bytes() const { return static_cast<std::int64_t>(room_.bytes()); }
   [[nodiscard]] const Hooks& hooks() const { return hooks_; }
@@ -33,7 +37,8 @@ class DeviceLoader : public Loader {
  private:
   std::shared_ptr<const Device> device_;
   Hooks hooks_;
-  std::string real_;
+  std::string real_, warning_;
+  std::optional<bool> tensor_cores_;  // known when somebody has asked
   Stream stream_;
   std::list<std::string> names_;
   std::vector<Memory> slabs_;

@@ -120,6 +120,8 @@ class Engine : public Planner {
   /// those of the frames of the last evaluation.
   virtual bool check(std::vector<Remarks>* remarks = nullptr) = 0;
   [[nodiscard]] virtual int device() const = 0;
+  /// What there was to say when the model was loaded, once per process; "" where there is nothing.
+  [[nodiscard]] virtual std::string warning() const = 0;
   /// Bytes of the device that this engine holds.
   [[nodiscard]] virtual std::int64_t bytes() const = 0;
   /// Kernels launched by a steady step of the last size; 0 before the first.

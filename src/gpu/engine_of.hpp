@@ -27,6 +27,7 @@ class EngineOf final : public Engine {
   void evaluate(const Input& input, const Request& request, const Output& out, std::vector<Remarks>* remarks) override;
   bool check(std::vector<Remarks>* remarks) override;
   [[nodiscard]] int device() const override { return device_->number(); }
+  [[nodiscard]] std::string warning() const override { return loader_->warning(); }
   [[nodiscard]] std::int64_t bytes() const override;
   [[nodiscard]] int launches() const override;
   [[nodiscard]] MemoryUse memory(const Expected& expected) const override;

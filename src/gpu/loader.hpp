@@ -40,6 +40,8 @@ class Loader {
 
   /// Bytes of shared memory that a block may have on this device, static and dynamic together; 48 KiB need nothing special.
   [[nodiscard]] virtual int max_shared() const = 0;
+  /// Whether products are compiled with -DTENSOR=1.
+  [[nodiscard]] virtual bool tensor_cores() { return false; }
   /// How many run blocks at the same time.
   [[nodiscard]] virtual int multiprocessors() const = 0;
 

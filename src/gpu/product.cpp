@@ -21,6 +21,7 @@ TiledKernel::TiledKernel(Loader& loader, const char* source, const char* name, c
     : each_(cuda::product_each(bytes_of_scalar)), enough_blocks_(2 * std::int64_t{loader.multiprocessors()}) {
   const auto with_rows = [&](int each) {
     Defines all = defines;
+    if (loader.tensor_cores()) all.emplace_back("TENSOR", "1");
     all.emplace_back("ROWS", std::to_string(each));
     return loader.function(source, name, all);
   };

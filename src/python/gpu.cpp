@@ -136,6 +136,13 @@ class NativeGpuModel {
   int device() const { return model_->engines().front()->device(); }
   std::int64_t bytes() const { return sum<std::int64_t>(&gpu::Engine::bytes); }
   int launches() const { return sum<int>(&gpu::Engine::launches); }
+  /// What there was to say when the model was loaded, once per process.
+  std::vector<std::string> warnings() const {
+    std::vector<std::string> all;
+    for (const gpu::Engine* const engine : model_->engines())
+      if (std::string one = engine->warning(); !one.empty()) all.push_back(std::move(one));
+    return all;
+  }
   int descriptor_dim() const { return model_->config().descriptor_dim(); }
   std::vector<py::tuple> memory(std::int64_t natoms, double neighbors, int atomic, bool gradient) const {
     return memory_of(*model_, natoms, neighbors, atomic, gradient);
@@ -235,6 +242,7 @@ void register_gpu(py::module_& m) {
       .def_property_readonly("device", &NativeGpuModel::device)
       .def_property_readonly("bytes", &NativeGpuModel::bytes)
       .def_property_readonly("launches", &NativeGpuModel::launches)
+      .def_property_readonly("warnings", &NativeGpuModel::warnings)
       .def_property_readonly("descriptor_dim", &NativeGpuModel::descriptor_dim)
       .def("evaluate", &NativeGpuModel::evaluate, py::arg("frames"), py::arg("natoms"), py::arg("pbc"), py::arg("inputs"),
            py::arg("outputs"), py::arg("atomic") = 0, py::arg("vjp") = false, py::arg("stream") = py::none())

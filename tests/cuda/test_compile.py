@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -37,6 +38,26 @@ def test_kernels_compile_within_their_limits(resources: Any, architecture: str) 
         assert [line for row in rows for line in resources.exceeded(row, limits)] == []
         seen |= {row.kernel for row in rows}
     assert seen == set(limits["kernels"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("source", ["product.cu", "g1_update.cu", "fitting.cu"])
+def test_every_form_of_products_stays_in_registers(resources: Any, source: str, architecture: str) -> None:
+    """Large tiles and small ones, by multiply-adds and by tensor cores where there are any."""
+    needs.nvidia_compilers()
+    compiler = resources.nvidia.Nvrtc()
+    for precision, each in (("float", 8), ("float", 2), ("double", 4), ("double", 2)):
+        for tensor in [{}, *([{"TENSOR": "1"}] if architecture != "sm_75" else [])]:
+            options = resources.nvidia.options({"real": precision, "ROWS": str(each), **tensor})
+            given = [*options, f"-arch={architecture}", "--ptxas-options=-v"]
+            log, code = compiler.compile(resources.SOURCES / source, given, "CUBIN")
+            machines = resources.gpu_sass.parse(resources.nvidia.disassemble(code))
+            for kernel, used in resources.parse(log).items():
+                found = (used["spilled"], used["stack"], resources.gpu_sass.generic(machines[kernel].code))
+                assert found == (0, 0, 0), (kernel, precision, each, tensor)
+            names = {one.name.split(".")[0] for machine in machines.values() for one in machine.code}
+            assert bool(names & {"HMMA", "DMMA"}) == bool(tensor)
 
 
 def test_limits_allow_no_spills(resources: Any) -> None:

@@ -214,8 +214,8 @@ def test_the_code_of_a_kernel_is_read(counts: Any) -> None:
 def counted(counts: Any, more: tuple[str, ...] = (), size: float = 100.0, **values: Any) -> Any:
     known = {
         "model": "m", "precision": "float", "kernel": "k", "launches": 1, "instructions": 100.0, "fma": 40.0,
-        "fma_share": 0.4, "wavefronts": 10.0, "waves_per_fma": 0.25, "conflicts": 0.1, "special": 1.0, "sectors": 9.0,
-        "traffic": 99.0, "generic": 0, "shared": 1024,
+        "fma_share": 0.4, "wavefronts": 10.0, "waves_per_fma": 0.25, "conflicts": 0.1, "tensor": 0.0, "special": 1.0,
+        "sectors": 9.0, "traffic": 99.0, "generic": 0, "shared": 1024,
     }  # fmt: skip
     rows = [counts.Row(**(known | values)), *(counts.Row(**(known | {"kernel": name})) for name in more)]
     return counts.Counts(rows, [], 1, size)
@@ -283,7 +283,7 @@ def test_memory_of_the_device_goes_by_sectors(device: EmulatedDevice) -> None:
 
 def test_a_bound_is_the_busiest_part(counts: Any) -> None:
     card = importlib.import_module("gpu_roofline").Card(multiprocessors=10, clock=1.0, bandwidth=1.0)
-    row = {"instructions": 400.0, "fma": 400.0, "wavefronts": 30.0, "special": 10.0, "traffic": 5000.0}
-    single = {"issue": 10.0, "fma": 10.0, "shared": 3.0, "special": 2.0, "memory": 5.0}
+    row = {"instructions": 400.0, "fma": 400.0, "tensor": 80.0, "wavefronts": 30.0, "special": 10.0, "traffic": 5000.0}
+    single = {"issue": 10.0, "fma": 10.0, "tensor": 8.0, "shared": 3.0, "special": 2.0, "memory": 5.0}
     assert card.nanoseconds(row, False) == single
-    assert card.nanoseconds(row, True) == single | {"fma": 20.0}
+    assert card.nanoseconds(row, True) == single | {"fma": 20.0, "tensor": 16.0}

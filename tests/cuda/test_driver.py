@@ -22,6 +22,7 @@ UNITS = [
     "src/gpu/device.cpp",
     "src/gpu/nvrtc.cpp",
     "src/gpu/device_loader.cpp",
+    "src/gpu/tensor.cpp",
     "tests/cuda/device_program.cpp",
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from cuda_emulator import EmulatedDevice, EmulationError
@@ -49,9 +50,9 @@ extern "C" __global__ void __launch_bounds__(32) one(real* d, const real* a, con
 class OneProduct:
     """One product of a warp, in a folder of its own."""
 
-    def __init__(self, folder: Path, precision: str, seed: int | None = None) -> None:
+    def __init__(self, folder: Path, precision: str, seed: int | None = None, sanitizer: str = "") -> None:
         (folder / "one.cu").write_text(ONE_PRODUCT, encoding="utf-8")
-        self.device, self.real = EmulatedDevice(seed, sources=folder), np.dtype(precision).type
+        self.device, self.real = EmulatedDevice(seed, sanitizer, sources=folder), np.dtype(precision).type
         self.precision = precision
 
     def run(self, d: Array, a: Array, b: Array, before: str = ";") -> Array:
@@ -76,6 +77,18 @@ def test_every_number_of_a_fragment_has_its_place(product: OneProduct) -> None:
     a, b = rng.integers(-99, 99, (rows, depth)), rng.integers(-99, 99, (depth, columns))
     d = rng.integers(-99, 99, (rows, columns))
     np.testing.assert_array_equal(product.run(d, a, b), d + a @ b)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_compiler_s_instructions_are_the_same(tmp_path: Path, precision: str) -> None:
+    """What NVIDIA's compiler makes of the products, bit by bit."""
+    needs.nvidia_compilers()
+    rows, depth, columns = SHAPE[precision]
+    rng, found = np.random.default_rng(6), []
+    d, a, b = rng.normal(size=(rows, columns)), rng.normal(size=(rows, depth)), rng.normal(size=(depth, columns))
+    for sanitizer in ("", "ptx"):
+        found.append(OneProduct(tmp_path, precision, sanitizer=sanitizer).run(d, a, b))
+    np.testing.assert_array_equal(*found)
 
 
 def test_a_product_is_for_whole_warps(product: OneProduct) -> None:

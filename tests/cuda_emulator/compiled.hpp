@@ -386,6 +386,14 @@ struct Thread {
     if (operation <= emulation::Operation::barrier_or || mask == 0xffffffffu) ++epoch;
     return result;
   }
+  void multiply_tf32(f32* d, const u32* a, const u32* b, int line) {
+    emulation::multiply_tf32(d, a, b, "PTX", line);
+    ++epoch;
+  }
+  void multiply_f64(f64* d, const f64* a, const f64* b, int line) {
+    emulation::multiply_f64(d, *a, *b, "PTX", line);
+    ++epoch;
+  }
   u32 shuffle(emulation::Operation operation, u32 mask, u32 value, u32 argument, u32 clamp, int line) {
     return static_cast<u32>(meet(operation, mask, value, static_cast<int>(argument), lanes - static_cast<int>(clamp >> 8 & 31), line));
   }

@@ -427,6 +427,23 @@ class Translator:
         found = f"t.meet(emulation::Operation::{name}, {lanes}, {truth}, 0, 32, {one.number})"
         return self.put(d, f"static_cast<{kind}>({found})")
 
+    def op_mma(self, one: Instruction, words: list[str], d: str, a: str, b: str, c: str) -> str:
+        """The two shapes that src/cuda/mma.cuh has; see emulation.hpp."""
+        parts = [[self.register(part) for part in operand.strip("{}").replace(" ", "").split(",")]
+                 for operand in (d, a, b, c)]  # fmt: skip
+        shape = tuple(word for word in words if word not in ("sync", "aligned", "row", "col"))
+        if shape == ("m16n8k8", "f32", "tf32", "tf32", "f32"):
+            kind, name, factor = "f32", "multiply_tf32", "u32"
+        elif shape == ("m8n8k4", "f64", "f64", "f64", "f64"):
+            kind, name, factor = "f64", "multiply_f64", "f64"
+        else:
+            raise PtxError(f"{one.text} is not known")
+        arrays = [f"{kind} d[] = {{{', '.join(f'as<{kind}>({part})' for part in parts[3])}}};"]
+        for letter, own in zip("ab", parts[1:3], strict=True):
+            arrays.append(f"const {factor} {letter}[] = {{{', '.join(f'as<{factor}>({part})' for part in own)}}};")
+        results = " ".join(f"set({part}, d[{k}]);" for k, part in enumerate(parts[0]))
+        return f"{{ {' '.join(arrays)} t.{name}(d, a, b, {one.number}); {results} }}"
+
     # memory
 
     def place(self, one: Instruction, words: list[str], address: str, kind: str, count: int, load: bool) -> str:

@@ -15,7 +15,7 @@ from dpa2.errors import Error, InputError
 from dpa2.files import schema
 from dpa2.gradients import Weights, check_weights
 from dpa2.inputs import Batch, Float, check_aparam, check_box, check_fparam, check_types
-from dpa2.remarks import Remarks
+from dpa2.remarks import Remarks, warn
 
 from .arrays import Array, arrays_of, on_device
 from .hooks import cupy_hooks
@@ -44,6 +44,8 @@ class GpuModel:
         number = int(device.partition(":")[2] or 0)
         hooks = cupy_hooks(number)
         self.native = NativeGpuModel(json.dumps(data.config), data.weights, precision, data.checked, device, hooks)
+        for message in self.native.warnings:
+            warn(message, RuntimeWarning)
         self.arrays = arrays_of(hooks, number)
         self.queue = Queue(self.native)
 
