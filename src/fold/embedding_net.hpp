@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "fold/dense.hpp"
+#include "fold/series.hpp"
 
 namespace dpa2 {
 
@@ -19,12 +20,13 @@ struct FoldedTable {
 /// * ntypes + centre, or the neighbour alone where the embedding is one-sided. In strip mode the network sees s alone (one row).
 struct FoldedEmbeddingNet {
   FoldedActivation act;
-  std::vector<FoldedHidden> layers;  ///< of the first, `w` is the row of s (1, out) and `b` is empty
-  bool typed = false;                ///< one row, or one curve, per combination of types
-  Matrix type_term;                  ///< (combinations or 1, out of the first): bias plus the types' share of the first layer
-  Matrix type_skip;                  ///< (combinations or 1, in of the first): its input without s, where it has a skip
-  Matrix gate;                       ///< (combinations, width): the types' network of strip mode, else empty
-  std::optional<FoldedTable> table;  ///< replaces the network
+  std::vector<FoldedHidden> layers;    ///< of the first, `w` is the row of s (1, out) and `b` is empty
+  bool typed = false;                  ///< one row, or one curve, per combination of types
+  Matrix type_term;                    ///< (combinations or 1, out of the first): bias plus the types' share of the first layer
+  Matrix type_skip;                    ///< (combinations or 1, in of the first): its input without s, where it has a skip
+  Matrix gate;                         ///< (combinations, width): the types' network of strip mode, else empty
+  std::optional<FoldedTable> table;    ///< replaces the network
+  std::optional<FoldedSeries> series;  ///< of the network, where one has been made
 
   template <class F>
   void for_each(const std::string& at, F& f) const {

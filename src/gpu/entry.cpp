@@ -1,6 +1,7 @@
 #include "gpu/entry.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "fold/repinit.hpp"
 
@@ -12,6 +13,15 @@ template <class T>
 cuda::StatisticsArgs<T> statistics(const FoldedStatistics& s, Loader& loader) {
   return {loader.upload<T>(s.mean), loader.upload<T>(s.inv_std), static_cast<T>(s.rcut_smth), static_cast<T>(s.inv_width),
           static_cast<T>(s.protection)};
+}
+
+/// Pairs are evaluated once for both orders.
+Matrix mean_of_orders(const Matrix& gate, int ntypes) {
+  Matrix out(gate.rows, gate.cols);
+  for (int a = 0; a < ntypes && !gate.empty(); ++a)
+    for (int b = 0; b < ntypes; ++b)
+      for (int c = 0; c < gate.cols; ++c) out(a * ntypes + b, c) = 0.5 * (gate(a * ntypes + b, c) + gate(b * ntypes + a, c));
+  return out;
 }
 
 cuda::RepformerEdgesArgs repformer_edges(const Frame& frame, bool smooth) {
@@ -50,6 +60,13 @@ Entry<T>::Entry(const FoldedDescriptor& folded, const Config& config, Loader& lo
         net_, [this, backward](int lanes) { return cuda::repinit_tile(backward, net_.gated(), lanes, size); },
         [this, backward](int lanes) { return cuda::repinit_work(ng_, net_.args.even, net_.args.odd, backward, lanes, size); });
   };
+  if (std::optional<cuda::SeriesArgs<T>> series = upload_series<T>(folded.repinit.net, folded.repinit.net.gate, config.smooth, loader)) {
+    const bool gated = series->gate != nullptr;
+    const auto bytes = [&](bool backward) { return cuda::repinit_series_bytes(series->nc, backward, gated, size); };
+    if (SeriesKernel::fits(bytes(false)) && SeriesKernel::fits(bytes(true)))
+      series_ = Series{*series, SeriesKernel::make("repinit_series.cu", "repinit_series", bytes(false), gated, loader),
+                       SeriesKernel::make("repinit_series.cu", "repinit_series_backward", bytes(true), gated, loader)};
+  }
   repinit_ = kernel("repinit.cu", "repinit", net_, repinit_form(false));
   repinit_backward_ = kernel("repinit.cu", "repinit_backward", net_, repinit_form(true));
   if (folded.three_body) {
@@ -67,6 +84,15 @@ Entry<T>::Entry(const FoldedDescriptor& folded, const Config& config, Loader& lo
           three.net, [&three, backward](int lanes) { return cuda::three_body_small(backward, three.net.gated(), lanes, size); },
           [&three, &net, backward](int lanes) { return cuda::three_body_work(three.n3, net.even, net.odd, backward, lanes, size); });
     };
+    if (std::optional<cuda::SeriesArgs<T>> series = upload_series<T>(f.net, mean_of_orders(f.net.gate, ntypes_), config.smooth, loader)) {
+      const bool gated = series->gate != nullptr;
+      const int room = config.repinit.three_body_sel + 1, words = cuda::three_body_words(series->intervals, ntypes_, gated);
+      const auto bytes = [&](bool backward) { return cuda::three_body_series_bytes(room, series->nc, words, backward, gated, size); };
+      if (words <= cuda::three_body_most_words && SeriesKernel::fits(bytes(false)) && SeriesKernel::fits(bytes(true)))
+        three.series =
+            Series{*series, SeriesKernel::make("three_body_series.cu", "three_body_series", bytes(false), gated, loader),
+                   SeriesKernel::make("three_body_series.cu", "three_body_series_backward", bytes(true), gated, loader), room, words};
+    }
     three.forward = kernel("three_body.cu", "three_body", three.net, form(false));
     three.backward = kernel("three_body.cu", "three_body_backward", three.net, form(true));
   }
@@ -84,7 +110,6 @@ void Entry<T>::set_repinit(Args& args, const Frame& frame) const {
   args.j = frame.master.j;
   args.types = frame.types;
   args.statistics = repinit_statistics_;
-  args.net = net_.args;
   args.inv_nsel = inv_nsel_;
   args.centres = frame.centres;
   args.ng = ng_;
@@ -92,6 +117,19 @@ void Entry<T>::set_repinit(Args& args, const Frame& frame) const {
   args.ntypes = ntypes_;
   args.one_side = one_side_ ? 1 : 0;
   args.d_width = width_;
+}
+
+template <class T>
+template <class Args>
+void Entry<T>::set_repinit_forward(Args& args, const Frame& frame, const EntryState<T>& state) const {
+  set_repinit(args, frame);
+  args.D = state.D;
+  args.M = state.M;
+  args.pad = frame.pad_repinit;
+  args.pad_types = frame.pad_types;
+  args.pad_R = pad_R_;
+  args.pad_G = pad_G_;
+  args.per_frame = frame.centres / frame.frames;
 }
 
 template <class T>
@@ -107,7 +145,6 @@ void Entry<T>::set_three_body(Args& args, const Frame& frame) const {
   args.pad_types = frame.pad_types;
   args.pad_v = three_->pad_v;
   args.statistics = three_->statistics;
-  args.net = three_->net.args;
   args.inv_nsel_squared = three_->inv_nsel_squared;
   args.centres = frame.centres;
   args.per_frame = frame.centres / frame.frames;
@@ -115,6 +152,15 @@ void Entry<T>::set_three_body(Args& args, const Frame& frame) const {
   args.ntypes = ntypes_;
   args.d_width = width_;
   args.offset = width_ - three_->n3;
+}
+
+template <class T>
+template <class Args>
+void Entry<T>::set_three_body_series(Args& args, const Frame& frame) const {
+  set_three_body(args, frame);
+  args.series = three_->series->args;
+  args.room = three_->series->room;
+  args.words = three_->series->words;
 }
 
 template <class T>
@@ -133,24 +179,38 @@ void Entry<T>::forward(Queue& queue, const Frame& frame, EntryState<T>& state, b
   const std::int64_t n = frame.centres, edges = frame.repformer.capacity;
   state.D = queue.take<T>("descriptors of the first blocks", n * width_);
   state.M = gradient ? queue.take<T>("moments", n * ng_ * 4) : nullptr;
+  if (series_) {
+    state.outside = queue.take<int>("centres outside of the series", n);
+    cuda::RepinitSeriesArgs<T> args{};
+    set_repinit_forward(args, frame, state);
+    args.series = series_->args;
+    args.outside = state.outside;
+    series_->forward.launch(queue, n, args);
+  }
   {
     cuda::RepinitArgs<T> args{};
-    set_repinit(args, frame);
+    set_repinit_forward(args, frame, state);
+    args.net = net_.args;
+    args.only = state.outside;
+    repinit_.form.template launch<T>(queue, repinit_.function, n, args, series_.has_value());
+  }
+  if (three_ && three_->series) {
+    state.three_outside = queue.take<int>("centres outside of the three-body series", n);
+    cuda::ThreeBodySeriesArgs<T> args{};
+    set_three_body_series(args, frame);
     args.D = state.D;
-    args.M = state.M;
-    args.pad = frame.pad_repinit;
-    args.pad_types = frame.pad_types;
-    args.pad_R = pad_R_;
-    args.pad_G = pad_G_;
-    args.per_frame = frame.centres / frame.frames;
-    repinit_.form.template launch<T>(queue, repinit_.function, n, args);
+    args.outside = state.three_outside;
+    three_->series->forward.launch(queue, n, args);
   }
   if (three_) {
     cuda::ThreeBodyArgs<T> args{};
     set_three_body(args, frame);
+    args.net = three_->net.args;
     args.D = state.D;
-    three_->forward.form.template launch<T>(queue, three_->forward.function, n, args);
+    args.only = state.three_outside;
+    three_->forward.form.template launch<T>(queue, three_->forward.function, n, args, three_->series.has_value());
   }
+  if (!gradient) queue.release(std::exchange(state.outside, nullptr), std::exchange(state.three_outside, nullptr));
   state.g2 = queue.take<T>("g2", edges * n2_);
   state.h2 = queue.take<T>("h2", edges * 3);
   state.w = queue.take<T>("weights of edges", edges);
@@ -167,20 +227,42 @@ void Entry<T>::backward(Queue& queue, const Frame& frame, const EntryState<T>& s
                         T* gamma) const {
   // The first kernel writes the rows of all edges, the others add to those of their own: an edge belongs to one thread each time.
   const std::int64_t n = frame.centres;
-  {
-    cuda::RepinitBackwardArgs<T> args{};
+  if (series_) {
+    cuda::RepinitSeriesBackwardArgs<T> args{};
     set_repinit(args, frame);
+    args.series = series_->args;
+    args.outside = state.outside;
     args.gamma = gamma;
     args.dD = dD;
     args.M = state.M;
-    repinit_backward_.form.template launch<T>(queue, repinit_backward_.function, n, args);
+    series_->backward.launch(queue, n, args);
+  }
+  {
+    cuda::RepinitBackwardArgs<T> args{};
+    set_repinit(args, frame);
+    args.net = net_.args;
+    args.only = state.outside;
+    args.gamma = gamma;
+    args.dD = dD;
+    args.M = state.M;
+    repinit_backward_.form.template launch<T>(queue, repinit_backward_.function, n, args, series_.has_value());
+  }
+  if (three_ && three_->series) {
+    cuda::ThreeBodySeriesBackwardArgs<T> args{};
+    set_three_body_series(args, frame);
+    args.outside = state.three_outside;
+    args.gamma = gamma;
+    args.dD = dD;
+    three_->series->backward.launch(queue, n, args);
   }
   if (three_) {
     cuda::ThreeBodyBackwardArgs<T> args{};
     set_three_body(args, frame);
+    args.net = three_->net.args;
+    args.only = state.three_outside;
     args.gamma = gamma;
     args.dD = dD;
-    three_->backward.form.template launch<T>(queue, three_->backward.function, n, args);
+    three_->backward.form.template launch<T>(queue, three_->backward.function, n, args, three_->series.has_value());
   }
   cuda::G2EmbedBackwardArgs<T> args{};
   set_g2_embed(args, frame);

@@ -6,12 +6,15 @@
 
 #include "cuda/g2_embed.hpp"
 #include "cuda/repinit.hpp"
+#include "cuda/repinit_series.hpp"
 #include "cuda/three_body.hpp"
+#include "cuda/three_body_series.hpp"
 #include "fold/folded.hpp"
 #include "gpu/embedding.hpp"
 #include "gpu/frame.hpp"
 #include "gpu/loader.hpp"
 #include "gpu/queue.hpp"
+#include "gpu/series.hpp"
 #include "schema/config.hpp"
 
 namespace dpa2::gpu {
@@ -19,8 +22,10 @@ namespace dpa2::gpu {
 /// What the first blocks leave; whoever uses it last releases it.
 template <class T>
 struct EntryState {
-  T* D = nullptr;   ///< (centres, width) descriptors
-  T* M = nullptr;   ///< (centres, ng, 4) moments for the backward, or null
+  T* D = nullptr;  ///< (centres, width) descriptors
+  T* M = nullptr;  ///< (centres, ng, 4) moments for the backward, or null
+  /// (centres) whether the networks had to be evaluated in place of their series, for the backward; or null
+  int *outside = nullptr, *three_outside = nullptr;
   T* g2 = nullptr;  ///< (edges of the repformer, n2)
   T* h2 = nullptr;  ///< (edges, 3)
   T* w = nullptr;   ///< (edges) weights in sums
@@ -46,6 +51,12 @@ class Entry {
     EmbeddingForm form;
     Function function;
   };
+  /// Series take the place of a network, but for centres outside of their range.
+  struct Series {
+    cuda::SeriesArgs<T> args;
+    SeriesKernel forward, backward;
+    int room = 0, words = 0;  // of the three-body block
+  };
   struct ThreeBody {
     DeviceNetwork<T> net;
     cuda::StatisticsArgs<T> statistics;
@@ -53,12 +64,18 @@ class Entry {
     T inv_nsel_squared = 0;
     int n3 = 0;
     Kernel forward, backward;
+    std::optional<Series> series;
   };
 
   template <class Args>
   void set_repinit(Args& args, const Frame& frame) const;
   template <class Args>
   void set_three_body(Args& args, const Frame& frame) const;
+  /// What the kernels of the network and of the series have in common.
+  template <class Args>
+  void set_repinit_forward(Args& args, const Frame& frame, const EntryState<T>& state) const;
+  template <class Args>
+  void set_three_body_series(Args& args, const Frame& frame) const;
   template <class Args>
   void set_g2_embed(Args& args, const Frame& frame) const;
 
@@ -69,6 +86,7 @@ class Entry {
   int ng_ = 0, axis_ = 0, ntypes_ = 0, width_ = 0, n2_ = 0;
   bool one_side_ = false, smooth_ = false;
   Kernel repinit_, repinit_backward_;
+  std::optional<Series> series_;
   std::optional<ThreeBody> three_;
   const T *weight_ = nullptr, *bias_ = nullptr;  // of g2
   T direct_ = 0;

@@ -13,6 +13,9 @@ namespace dpa2 {
 
 namespace {
 
+constexpr const char* repinit_name = "descriptor.repinit";
+constexpr const char* three_body_name = "descriptor.repinit_three_body";
+
 template <class T>
 BlockParams<T> statistics(Storage& storage, const FoldedStatistics& f) {
   BlockParams<T> p;
@@ -88,11 +91,10 @@ double vector_range(const FoldedStatistics& f) {
 
 template <class T>
 void Prepared<T>::prepare_repinit(const Config& c, const FoldedRepinit& f) {
-  const char* const name = "descriptor.repinit";
   const RepinitConfig& r = c.repinit;
   stats_repinit = statistics<T>(storage, f.statistics);
   one_side = r.type_one_side;
-  repinit.net = embedding_net<T>(storage, repinit_layers_, f.net, name);
+  repinit.net = embedding_net<T>(storage, repinit_layers_, f.net, repinit_name);
   repinit.ng = r.neuron.back();
   repinit.axis = r.axis_neuron;
   repinit.ncombinations = one_side ? ntypes : ntypes * ntypes;
@@ -109,23 +111,22 @@ void Prepared<T>::prepare_repinit(const Config& c, const FoldedRepinit& f) {
   double lo = 0, hi = 0;
   scalar_range(f.statistics, lo, hi);
   if (training_ > 0) {
-    const EmbeddingNet<double> net = embedding_net<double>(storage, repinit_layers64_, f.net, name);
+    const EmbeddingNet<double> net = embedding_net<double>(storage, repinit_layers64_, f.net, repinit_name);
     repinit_series = TrainedSeries::build(storage, repinit_table_, net, f.net.type_term.rows, lo, hi, 0, training_);
     if (repinit_series) repinit.table = &repinit_table_;
     return;
   }
   Storage local;
   std::vector<EmbeddingLayer<double>> layers64;
-  const EmbeddingNet<double> net64 = embedding_net<double>(local, layers64, f.net, name);
+  const EmbeddingNet<double> net64 = embedding_net<double>(local, layers64, f.net, repinit_name);
   if (build_series(storage, repinit_table_, net64, f.net.type_term.rows, lo, hi)) repinit.table = &repinit_table_;
 }
 
 template <class T>
 void Prepared<T>::prepare_three_body(const Config& c, const FoldedThreeBody& f) {
-  const char* const name = "descriptor.repinit_three_body";
   const RepinitConfig& r = c.repinit;
   stats_three = statistics<T>(storage, f.statistics);
-  three.net = embedding_net<T>(storage, three_layers_, f.net, name);
+  three.net = embedding_net<T>(storage, three_layers_, f.net, three_body_name);
   three.n3 = r.three_body_neuron.back();
   three.ntypes = ntypes;
   three.inv_nsel_squared = static_cast<T>(f.inv_nsel_squared);
@@ -147,14 +148,14 @@ void Prepared<T>::prepare_three_body(const Config& c, const FoldedThreeBody& f) 
   const double longest = vector_range(f.statistics), most = longest * longest;
   const int pair_types = r.strip ? 0 : ntypes;
   if (training_ > 0) {
-    const EmbeddingNet<double> net = embedding_net<double>(storage, three_layers64_, f.net, name);
+    const EmbeddingNet<double> net = embedding_net<double>(storage, three_layers64_, f.net, three_body_name);
     three_series = TrainedSeries::build(storage, three_table_, net, f.net.type_term.rows, -most, most, pair_types, training_);
     if (three_series) three.table = &three_table_;
     return;
   }
   Storage local;
   std::vector<EmbeddingLayer<double>> layers64;
-  const EmbeddingNet<double> net64 = embedding_net<double>(local, layers64, f.net, name);
+  const EmbeddingNet<double> net64 = embedding_net<double>(local, layers64, f.net, three_body_name);
   if (build_series(storage, three_table_, net64, f.net.type_term.rows, -most, most, pair_types)) three.table = &three_table_;
 }
 
@@ -237,7 +238,27 @@ Prepared<T>::Prepared(const Config& c, Folded folded, int training) : kernels(dp
   prepare_head(std::move(folded.head));
 }
 
+template <class T>
+void add_series(const Config& c, FoldedDescriptor& f) {
+  if (!series_wanted()) return;
+  const auto fit = [](FoldedEmbeddingNet& folded, const char* name, double lo, double hi, int pair_types) {
+    if (folded.table || folded.layers.size() > max_embedding_layers) return;
+    Storage storage;
+    std::vector<EmbeddingLayer<double>> layers;
+    const EmbeddingNet<double> net = embedding_net<double>(storage, layers, folded, name);
+    folded.series = fit_series<T>(net, folded.type_term.rows, lo, hi, pair_types);
+  };
+  double lo = 0, hi = 0;
+  scalar_range(f.repinit.statistics, lo, hi);
+  fit(f.repinit.net, repinit_name, lo, hi, 0);
+  if (!f.three_body) return;
+  const double longest = vector_range(f.three_body->statistics), most = longest * longest;
+  fit(f.three_body->net, three_body_name, -most, most, c.repinit.strip ? 0 : c.ntypes());
+}
+
 template struct Prepared<double>;
 template struct Prepared<float>;
+template void add_series<double>(const Config&, FoldedDescriptor&);
+template void add_series<float>(const Config&, FoldedDescriptor&);
 
 }  // namespace dpa2

@@ -88,15 +88,17 @@ bool series_wanted() {
   return text == "on";
 }
 
+namespace {
+
+/// The intervals of build_series; false where there are none.
 template <class T>
-bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves, double lo, double hi,
-                  int pair_types) {
+bool fit_intervals(std::vector<SeriesInterval>& intervals, const EmbeddingNet<double>& net, int ncurves, double lo, double hi,
+                   int pair_types) {
   constexpr int K = series_terms<T>;
   if (!(hi > lo) || !std::isfinite(lo) || !std::isfinite(hi) || ncurves > series_max_curves) return false;
   Fitter fitter(net, K);
   const int channels = fitter.channels();
   const std::size_t bytes = series_bytes<T>(channels);
-  std::vector<SeriesInterval> intervals;
   for (int curve = 0; curve < ncurves; ++curve) {
     const int other = other_order(curve, pair_types);
     if (other < curve) continue;
@@ -117,8 +119,59 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
       open.push_back({{level + 1, 2 * index, of, order}, i.centre - half, half, {}});
     }
   }
+  return true;
+}
+
+int deepest_level(const std::vector<SeriesInterval>& intervals) {
+  int deepest = 0;
+  for (const SeriesInterval& i : intervals) deepest = std::max(deepest, i.place.level);
+  return deepest;
+}
+
+/// (curves, cells of the deepest level) = the interval that covers a cell
+void write_cells(const std::vector<SeriesInterval>& intervals, int deepest, int* cells) {
+  const std::ptrdiff_t all = std::ptrdiff_t{1} << deepest;
+  for (std::size_t m = 0; m < intervals.size(); ++m) {
+    const SeriesPlace& place = intervals[m].place;
+    const int count = 1 << (deepest - place.level);
+    for (const int curve : {place.curve, place.other})
+      std::fill_n(cells + curve * all + static_cast<std::ptrdiff_t>(place.index) * count, count, static_cast<int>(m));
+  }
+}
+
+}  // namespace
+
+template <class T>
+bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves, double lo, double hi,
+                  int pair_types) {
+  std::vector<SeriesInterval> intervals;
+  if (!fit_intervals<T>(intervals, net, ncurves, lo, hi, pair_types)) return false;
+  const int channels = net.layers[net.nlayers - 1].out;
   write_series(storage, table, intervals, channels, channels, ncurves, lo, hi);
   return true;
+}
+
+template <class T>
+std::optional<FoldedSeries> fit_series(const EmbeddingNet<double>& net, int ncurves, double lo, double hi, int pair_types) {
+  std::vector<SeriesInterval> intervals;
+  if (!fit_intervals<T>(intervals, net, ncurves, lo, hi, pair_types)) return std::nullopt;
+  FoldedSeries out;
+  out.terms = series_terms<T>;
+  out.channels = net.layers[net.nlayers - 1].out;
+  out.curves = ncurves;
+  const int deepest = deepest_level(intervals);
+  out.cells = 1 << deepest;
+  out.intervals = static_cast<int>(intervals.size());
+  out.lo = lo;
+  out.hi = hi;
+  out.interval.resize(static_cast<std::size_t>(ncurves) * static_cast<std::size_t>(out.cells));
+  write_cells(intervals, deepest, out.interval.data());
+  for (const SeriesInterval& i : intervals) {
+    out.centre.push_back(i.centre);
+    out.half.push_back(i.half);
+    out.coefficients.insert(out.coefficients.end(), i.a.begin(), i.a.end());
+  }
+  return out;
 }
 
 template <class T>
@@ -127,8 +180,7 @@ void write_series(Storage& storage, SeriesTable<T>& table, const std::vector<Ser
   constexpr int K = series_terms<T>;
   const int nc = padded<T>(channels);
   const std::size_t n = intervals.size(), per_interval = static_cast<std::size_t>(K) * static_cast<std::size_t>(nc);
-  int deepest = 0;
-  for (const SeriesInterval& i : intervals) deepest = std::max(deepest, i.place.level);
+  const int deepest = deepest_level(intervals);
   table.nc = nc;
   table.nintervals = static_cast<int>(n);
   table.ncells = 1 << deepest;
@@ -136,16 +188,13 @@ void write_series(Storage& storage, SeriesTable<T>& table, const std::vector<Ser
   table.hi = hi;
   table.inv_cell = table.ncells / (hi - lo);
   int* cells = storage.take<int>(static_cast<std::size_t>(ncurves) * static_cast<std::size_t>(table.ncells));
+  write_cells(intervals, deepest, cells);
   double* centre = storage.take<double>(n);
   double* inv_half = storage.take<double>(n);
   T* a = storage.take<T>(n * per_interval);
   T* at = storage.take<T>(n * per_interval);
   for (std::size_t m = 0; m < n; ++m) {
     const SeriesInterval& i = intervals[m];
-    const int count = 1 << (deepest - i.place.level);
-    for (const int curve : {i.place.curve, i.place.other})
-      std::fill_n(cells + static_cast<std::ptrdiff_t>(curve) * table.ncells + static_cast<std::ptrdiff_t>(i.place.index) * count, count,
-                  static_cast<int>(m));
     centre[m] = i.centre;
     inv_half[m] = 1.0 / i.half;
     for (int k = 0; k < K; ++k)
@@ -164,6 +213,7 @@ void write_series(Storage& storage, SeriesTable<T>& table, const std::vector<Ser
 
 #define DPA2_INSTANTIATE_FOR(T)                                                                                 \
   template bool build_series(Storage&, SeriesTable<T>&, const EmbeddingNet<double>&, int, double, double, int); \
+  template std::optional<FoldedSeries> fit_series<T>(const EmbeddingNet<double>&, int, double, double, int);    \
   template void write_series(Storage&, SeriesTable<T>&, const std::vector<SeriesInterval>&, int, int, int, double, double);
 DPA2_INSTANTIATE_FOR(double)
 DPA2_INSTANTIATE_FOR(float)

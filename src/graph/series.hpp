@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <vector>
 
 #include "cpu/embedding_net.hpp"
 #include "cpu/tabulate.hpp"
+#include "fold/folded.hpp"
 #include "graph/packing.hpp"
+#include "schema/config.hpp"
 
 namespace dpa2 {
 
@@ -51,7 +54,16 @@ template <class T>
 void write_series(Storage& storage, SeriesTable<T>& table, const std::vector<SeriesInterval>& intervals, int channels, int ld, int ncurves,
                   double lo, double hi);
 
+/// The same as plain numbers, for kernels that are not the CPU's; none where that is false.
+template <class T>
+std::optional<FoldedSeries> fit_series(const EmbeddingNet<double>& net, int ncurves, double lo, double hi, int pair_types = 0);
+
 /// The environment variable DPA2_SERIES=off keeps the networks, to compare the two.
 bool series_wanted();
+
+/// The networks of the first blocks with their series, as the kernels of this precision on the CPU have them; without, where those use
+/// the networks themselves.
+template <class T>
+void add_series(const Config& config, FoldedDescriptor& folded);
 
 }  // namespace dpa2

@@ -163,6 +163,10 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
   const Config& network = config_.base();
   if (number >= 0 && pair_settings_)
     throw unsupported("a zbl model whose descriptor excludes pairs of types (descriptor.exclude_types) is evaluated on the CPU only");
+  if (number >= 0) {
+    if (folded.network && precision_ == "float64") add_series<double>(network, folded.descriptor);
+    if (folded.network && precision_ == "float32") add_series<float>(network, folded.descriptor);
+  }
   if (number >= 0 && hooks.plan_only)
     planner_ = gpu::make_planner(config_, folded, precision_);
   else if (number >= 0)

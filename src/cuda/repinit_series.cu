@@ -1,0 +1,433 @@
+// Repinit with its network as series (theory 5, S6): moments of the edges of an interval from sums over few terms. A warp has a centre.
+//
+// Edges are put in order by types, nearest first within a type. Those of one interval are then neighbours, a run, and the sums of a run
+// meet the coefficients once.
+#include "cuda/env_mat.cuh"
+#include "cuda/repinit_series.hpp"
+#include "cuda/series.cuh"
+
+using namespace dpa2;
+
+namespace {
+
+constexpr int TILE = cuda::repinit_series_tile(sizeof(real)), EACH = TILE / 32;  // edges of a tile, and of a lane
+constexpr int PART = cuda::repinit_series_part(sizeof(real)), ROW = cuda::repinit_series_row(sizeof(real));
+constexpr int SUMS = cuda::repinit_series_run(false, gated, sizeof(real)), TOGETHER = cuda::repinit_series_runs(false, sizeof(real));
+static_assert(PART <= 32 && K <= 32, "a lane has an edge, or a term");
+
+/// Where the four moments of a channel are: lanes with four channels each, and lanes with one, fall on different banks.
+__device__ __forceinline__ int place_of(int c) { return 4 * (c ^ (c >> 3 & 3)); }
+
+/// A tile of edges of one centre in shared memory, in order.
+struct Tile {
+  real *R, *x, *weight;                              // (TILE, 4), (TILE) on the scale of the interval, (TILE) what goes with the gate
+  int *interval, *combination, *run, *edge, *first;  // (TILE) each, and the first edge of every run and of the one behind the last
+  int count = 0, runs = 0;
+
+  __device__ __forceinline__ Tile(real* numbers, int* integers)
+      : R(numbers),
+        x(numbers + 4 * TILE),
+        weight(numbers + 5 * TILE),
+        interval(integers),
+        combination(integers + TILE),
+        run(integers + 2 * TILE),
+        edge(integers + 3 * TILE),
+        first(integers + 4 * TILE) {}
+
+  /// The edges `begin`... of a centre. False where one is outside of the range.
+  template <class Args>
+  __device__ __forceinline__ bool load(const Args& a, int begin, int end, int centre_type) {
+    const int lane = threadIdx.x % 32;
+    count = min(TILE, end - begin);
+    real rows[EACH][4], sw[EACH];
+    int types[EACH], where[EACH], at[EACH];
+    bool inside = true;
+#pragma unroll
+    for (int q = 0; q < EACH; ++q) {
+      const int e = lane + 32 * q;
+      types[q] = where[q] = 0;
+      at[q] = e < count ? -1 : 0;  // no place yet
+      if (e >= count) continue;
+      environment(a.statistics, Edge(a.d, a.r, begin + e), centre_type, rows[q], sw[q]);
+      if (gated || a.series.typed != 0) {
+        const int type = a.types[a.j[begin + e]];
+        types[q] = a.one_side != 0 ? type : type * a.ntypes + centre_type;
+      }
+      where[q] = interval_of(a.series, rows[q][0], a.series.typed != 0 ? types[q] : 0, inside);
+    }
+    // Types one after the other, in the order in which they appear.
+    const unsigned before = (1u << lane) - 1;
+    int placed = 0;
+#pragma unroll
+    for (int lead = 0; lead < EACH; ++lead)
+      for (;;) {
+        const unsigned waiting = __ballot_sync(FULL_MASK, at[lead] < 0);
+        if (waiting == 0) break;
+        const int chosen = __shfl_sync(FULL_MASK, types[lead], __ffs(static_cast<int>(waiting)) - 1);
+#pragma unroll
+        for (int q = lead; q < EACH; ++q) {
+          const bool mine = at[q] < 0 && types[q] == chosen;
+          const unsigned members = __ballot_sync(FULL_MASK, mine);
+          if (mine) at[q] = placed + __popc(members & before);
+          placed += __popc(members);
+        }
+      }
+    __syncwarp(FULL_MASK);  // the tile before has been used
+#pragma unroll
+    for (int q = 0; q < EACH; ++q) {
+      if (lane + 32 * q >= count) continue;
+      real slope;
+      write_quad(R + 4 * at[q], {{rows[q][0], rows[q][1], rows[q][2], rows[q][3]}});
+      x[at[q]] = argument(a.series, where[q], rows[q][0], slope);
+      if (gated) weight[at[q]] = a.series.gate_switch != 0 ? sw[q] : real(1);
+      interval[at[q]] = where[q];
+      combination[at[q]] = types[q];
+      edge[at[q]] = lane + 32 * q;
+    }
+    __syncwarp(FULL_MASK);
+    runs = 0;
+#pragma unroll
+    for (int q = 0; q < EACH; ++q) {
+      const int p = lane + 32 * q;
+      bool begins = false;
+      if (p < count) begins = p == 0 || interval[p] != interval[p - 1] || (gated && combination[p] != combination[p - 1]);
+      const unsigned beginnings = __ballot_sync(FULL_MASK, begins);
+      const int own = runs + __popc(beginnings & before) + (begins ? 1 : 0) - 1;
+      if (p < count) run[p] = own;
+      if (begins) first[own] = p;
+      runs += __popc(beginnings);
+    }
+    if (lane == 0) first[runs] = count;
+    __syncwarp(FULL_MASK);
+    return __all_sync(FULL_MASK, inside);
+  }
+};
+
+/// Chebyshev polynomials of the edges `begin`... of a tile, ROW numbers from an edge to the next.
+__device__ __forceinline__ void write_terms(const Tile& tile, int begin, real* terms) {
+  const int lane = threadIdx.x % 32, p = begin + lane;
+  __syncwarp(FULL_MASK);  // those before have been used
+  if (lane < PART && p < tile.count) {
+    const real x = tile.x[p], twice = x + x;
+    real t0 = 1, t1 = x;
+#pragma unroll
+    for (int k = 0; k < K; k += 4) {
+      Quad four;
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        four.at[n] = t0;
+        const real t2 = twice * t1 - t0;
+        t0 = t1;
+        t1 = t2;
+      }
+      write_quad(terms + lane * ROW + k, four);
+    }
+  }
+  __syncwarp(FULL_MASK);
+}
+
+/// moments += the sums of some runs times the coefficients of their intervals. A lane has four channels.
+__device__ __forceinline__ void add_product(const cuda::SeriesArgs<real>& series, const Tile& tile, int first_run, int runs,
+                                            const real* sums, real* moments) {
+  for (int c = 4 * (threadIdx.x % 32); c < series.nc; c += 128) {
+    real total[4][4];
+#pragma unroll
+    for (int y = 0; y < 4; ++y) load4(total[y], moments + place_of(c + y));
+    for (int n = 0; n < runs; ++n) {
+      const int p = tile.first[first_run + n];
+      const real* a = row_of(series.a, tile.interval[p], K * series.nc) + c;
+      const real* b = sums + n * SUMS;
+      real with_gate[4][4] = {};
+#pragma unroll 4
+      for (int k = 0; k < K; ++k) {
+        const Quad factor = read_quad(a), sum = read_quad(b + 4 * KINDS * k);
+#pragma unroll
+        for (int y = 0; y < 4; ++y)
+#pragma unroll
+          for (int x = 0; x < 4; ++x) total[y][x] += factor.at[y] * sum.at[x];
+        if constexpr (gated) {
+          const Quad other = read_quad(b + 4 * KINDS * k + 4);
+#pragma unroll
+          for (int y = 0; y < 4; ++y)
+#pragma unroll
+            for (int x = 0; x < 4; ++x) with_gate[y][x] += factor.at[y] * other.at[x];
+        }
+        a += series.nc;
+      }
+      if constexpr (gated) {
+        const Quad gate = read_quad(row_of(series.gate, tile.combination[p], series.nc) + c);
+#pragma unroll
+        for (int y = 0; y < 4; ++y)
+#pragma unroll
+          for (int x = 0; x < 4; ++x) total[y][x] += gate.at[y] * with_gate[y][x];
+      }
+    }
+#pragma unroll
+    for (int y = 0; y < 4; ++y) store4(moments + place_of(c + y), total[y]);
+  }
+}
+
+/// moments += those of a tile.
+__device__ __forceinline__ void add_moments(const cuda::SeriesArgs<real>& series, const Tile& tile, real* terms, real* sums,
+                                            real* moments) {
+  constexpr int SHARES = 32 / K;  // lanes of a term: each has every so many edges
+  const int lane = threadIdx.x % 32, k = lane % K, share = lane / K;
+  real sum[KINDS][4] = {};
+  int p = 0, run = 0, full = 0;
+  for (int begin = 0; begin < tile.count; begin += PART) {
+    write_terms(tile, begin, terms);
+    const int end = min(begin + PART, tile.count);
+    while (p < end) {
+      const int behind = tile.first[run + 1], stop = min(behind, end);
+      if (share < SHARES)
+        for (int e = p + share; e < stop; e += SHARES) {
+          const real term = terms[(e - begin) * ROW + k];
+          const Quad R = read_quad(tile.R + 4 * e);
+#pragma unroll
+          for (int x = 0; x < 4; ++x) sum[0][x] += R.at[x] * term;
+          if constexpr (gated) {
+            const real weighted = term * tile.weight[e];
+#pragma unroll
+            for (int x = 0; x < 4; ++x) sum[KINDS - 1][x] += R.at[x] * weighted;
+          }
+        }
+      p = stop;
+      if (stop < behind) continue;
+#pragma unroll
+      for (int kind = 0; kind < KINDS; ++kind) {
+        if constexpr (SHARES == 2)
+#pragma unroll
+          for (int x = 0; x < 4; ++x) sum[kind][x] += __shfl_xor_sync(FULL_MASK, sum[kind][x], 16);
+        if (lane < K) store4(sums + full * SUMS + 4 * (KINDS * k + kind), sum[kind]);
+#pragma unroll
+        for (int x = 0; x < 4; ++x) sum[kind][x] = real(0);
+      }
+      ++run;
+      if (++full == TOGETHER || run == tile.runs) {
+        __syncwarp(FULL_MASK);
+        add_product(series, tile, run - full, full, sums, moments);
+        __syncwarp(FULL_MASK);
+        full = 0;
+      }
+    }
+  }
+}
+
+/// The Gram matrix of the moments, a row of ng * axis numbers.
+__device__ __forceinline__ void write_gram(int ng, int axis, bool vectors, const real* moments, real* D) {
+  const int each = vectors ? 4 : 1, columns = axis / each, total = ng * columns;
+  int c = threadIdx.x % 32 / columns, k = threadIdx.x % 32 % columns;
+  for (int t = threadIdx.x % 32; t < total; t += 32) {
+    const Quad own = read_quad(moments + place_of(c));
+    Quad sums = {};
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      if (n >= each) break;
+      const Quad other = read_quad(moments + place_of(each * k + n));
+#pragma unroll
+      for (int x = 0; x < 4; ++x) sums.at[n] += own.at[x] * other.at[x];
+    }
+    if (vectors)
+      write_quad(D + 4 * t, sums);
+    else
+      D[t] = sums.at[0];
+    c += 32 / columns;
+    k += 32 % columns;
+    if (k >= columns) {
+      k -= columns;
+      ++c;
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) repinit_series(const cuda::RepinitSeriesArgs<real> a) {
+  DYNAMIC_SHARED(real, shared);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, nc = a.series.nc;
+  const int numbers = static_cast<int>(cuda::repinit_series_numbers(nc, false, gated, sizeof(real)));
+  real* const moments = shared + warp * numbers;
+  real* const sums = moments + 4 * nc;
+  real* const terms = sums + TOGETHER * SUMS;
+  Tile tile(terms + PART * ROW, reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::repinit_series_integers(sizeof(real)));
+  for (int i = blockIdx.x * WARPS + warp; i < a.centres; i += gridDim.x * WARPS) {
+    const int type = a.types[i], end = a.start[i + 1];
+    __syncwarp(FULL_MASK);  // the moments of the centre before have been used
+    for (int c = lane; c < nc; c += 32) write_quad(moments + place_of(c), {});
+    bool inside = true;
+    for (int first = a.start[i]; inside && first < end; first += TILE) {
+      inside = tile.load(a, first, end, type);
+      if (inside) add_moments(a.series, tile, terms, sums, moments);
+    }
+    if (lane == 0) a.outside[i] = inside ? 0 : 1;
+    if (!inside) continue;
+    __syncwarp(FULL_MASK);
+    for (int c = lane; c < a.ng; c += 32) {
+      Quad m = read_quad(moments + place_of(c));
+      for (int x = 0; x < 4; ++x) m.at[x] *= a.inv_nsel;
+      if (a.pad_G != nullptr) {
+        const int slot = a.pad_types[i / a.per_frame] * a.ntypes + type;
+        const real factor = real(a.pad[i]) * a.inv_nsel * row_of(a.pad_G, slot, a.ng)[c];
+        for (int x = 0; x < 4; ++x) m.at[x] += factor * a.pad_R[4 * type + x];
+      }
+      write_quad(moments + place_of(c), m);
+      if (a.M != nullptr) write_quad(row_of(a.M, i, 4 * a.ng) + 4 * c, m);
+    }
+    __syncwarp(FULL_MASK);
+    write_gram(a.ng, a.axis, a.axis % 4 == 0 && a.d_width % 4 == 0, moments, row_of(a.D, i, a.d_width));
+  }
+}
+
+namespace {
+
+/// dM (nc, 4) = the gradient of the sums over the edges, from that of the Gram matrix: dM_c = sum_k dD_ck M_k, and for c < axis
+/// + sum_k dD_kc M_k. Zero beyond ng.
+__device__ __forceinline__ void moments_gradient(const cuda::RepinitSeriesBackwardArgs<real>& a, int i, real* dM) {
+  const int lane = threadIdx.x % 32, ng = a.ng, axis = a.axis;
+  const real* const dD = row_of(a.dD, i, a.d_width);
+  const real* const M = row_of(a.M, i, 4 * ng);
+  const bool vectors = axis % 4 == 0 && a.d_width % 4 == 0;
+  for (int c = lane; c < a.series.nc; c += 32) {
+    Quad sum = {};
+    if (c < ng && vectors)
+      for (int k = 0; k < axis; k += 4) {
+        const Quad d = read_quad(dD + c * axis + k);
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+          const Quad m = read_quad(M + 4 * (k + n));
+#pragma unroll
+          for (int x = 0; x < 4; ++x) sum.at[x] += d.at[n] * m.at[x];
+        }
+      }
+    else if (c < ng)
+      for (int k = 0; k < axis; ++k) {
+        const Quad m = read_quad(M + 4 * k);
+        for (int x = 0; x < 4; ++x) sum.at[x] += dD[c * axis + k] * m.at[x];
+      }
+    for (int x = 0; x < 4; ++x) sum.at[x] *= a.inv_nsel;
+    write_quad(dM + place_of(c), sum);
+  }
+  __syncwarp(FULL_MASK);
+  int lanes = 1;  // of neighbouring columns; the others share the rows
+  while (lanes < axis && lanes < 32) lanes *= 2;
+  for (int c0 = 0; c0 < axis; c0 += lanes) {
+    const int c = c0 + lane % lanes;
+    Quad sum = {};
+    if (c < axis)
+      for (int k = lane / lanes; k < ng; k += 32 / lanes) {
+        const Quad m = read_quad(M + 4 * k);
+        const real d = dD[k * axis + c];
+#pragma unroll
+        for (int x = 0; x < 4; ++x) sum.at[x] += d * m.at[x];
+      }
+    for (int step = lanes; step < 32; step *= 2)
+      for (int x = 0; x < 4; ++x) sum.at[x] += __shfl_xor_sync(FULL_MASK, sum.at[x], step);
+    if (c < axis && lane < lanes) {
+      Quad first = read_quad(dM + place_of(c));
+      for (int x = 0; x < 4; ++x) first.at[x] += sum.at[x] * a.inv_nsel;
+      write_quad(dM + place_of(c), first);
+    }
+  }
+  __syncwarp(FULL_MASK);
+}
+
+/// The gradients of a run's sums: dB (terms, 4) = sum_c dM_c a_c, with `gate` that of a run's combination of types also over dM_c gate_c.
+/// A lane has a fourth of the terms and every eighth channel.
+__device__ __forceinline__ void write_gradients(int nc, const real* at, const real* gate, const real* dM, real* dB) {
+  constexpr int TERMS = K / 4;
+  const int lane = threadIdx.x % 32, quarter = lane % 4, share = lane / 4;
+  real sum[4 * TERMS] = {};
+  const real* from = at + share * K + quarter * TERMS;
+#pragma unroll 2
+  for (int c = share; c < nc; c += 8) {
+    real factor[TERMS];
+#pragma unroll
+    for (int k = 0; k < TERMS; k += TERMS % 4 == 0 ? 4 : 2) {
+      if constexpr (TERMS % 4 == 0)
+        load4(factor + k, from + k);
+      else
+        load2(factor + k, from + k);
+    }
+    Quad m = read_quad(dM + place_of(c));
+    if (gate != nullptr)
+      for (int x = 0; x < 4; ++x) m.at[x] *= gate[c];
+#pragma unroll
+    for (int k = 0; k < TERMS; ++k)
+#pragma unroll
+      for (int x = 0; x < 4; ++x) sum[4 * k + x] += factor[k] * m.at[x];
+    from += 8 * K;
+  }
+  scatter_sums<4 * TERMS>(sum);
+#pragma unroll
+  for (int n = 0; n < TERMS / 2; ++n) dB[4 * TERMS * quarter + share * (TERMS / 2) + n] = sum[n];
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) repinit_series_backward(const cuda::RepinitSeriesBackwardArgs<real> a) {
+  DYNAMIC_SHARED(real, shared);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, nc = a.series.nc;
+  constexpr int RUN = cuda::repinit_series_run(true, gated, sizeof(real)), RUNS = cuda::repinit_series_runs(true, sizeof(real));
+  const int numbers = static_cast<int>(cuda::repinit_series_numbers(nc, true, gated, sizeof(real)));
+  real* const dM = shared + warp * numbers;
+  real* const dB = dM + 4 * nc;
+  Tile tile(dB + RUNS * RUN, reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::repinit_series_integers(sizeof(real)));
+  for (int i = blockIdx.x * WARPS + warp; i < a.centres; i += gridDim.x * WARPS) {
+    if (a.outside[i] != 0) continue;
+    const int type = a.types[i], end = a.start[i + 1];
+    __syncwarp(FULL_MASK);  // dM of the centre before has been used
+    moments_gradient(a, i, dM);
+    for (int begin = a.start[i]; begin < end; begin += TILE) {
+      tile.load(a, begin, end, type);
+      for (int first_run = 0; first_run < tile.runs; first_run += RUNS) {
+        const int runs = min(RUNS, tile.runs - first_run);
+        __syncwarp(FULL_MASK);  // the runs before have been used
+        for (int n = 0; n < runs; ++n) {
+          const int p = tile.first[first_run + n];
+          const real* const at = row_of(a.series.at, tile.interval[p], K * nc);
+          write_gradients(nc, at, nullptr, dM, dB + n * RUN);
+          if constexpr (gated) write_gradients(nc, at, row_of(a.series.gate, tile.combination[p], nc), dM, dB + n * RUN + 4 * K);
+        }
+        __syncwarp(FULL_MASK);
+        for (int p = tile.first[first_run] + lane; p < tile.first[first_run + runs]; p += 32) {
+          const real* const b = dB + (tile.run[p] - first_run) * RUN;
+          const Quad R = read_quad(tile.R + 4 * p);
+          const real x = tile.x[p], twice = x + x, weight = gated ? tile.weight[p] : real(0);
+          real dR[4] = {}, along = 0, dweight = 0;
+          real t0 = 1, t1 = x, slope0 = 0, slope1 = 1;  // of a term and the next, and their derivatives
+#pragma unroll 4
+          for (int k = 0; k < K; ++k) {
+            Quad d = read_quad(b + 4 * k);
+            if constexpr (gated) {
+              const Quad other = read_quad(b + 4 * K + 4 * k);
+              real through = 0;
+#pragma unroll
+              for (int y = 0; y < 4; ++y) {
+                through += R.at[y] * other.at[y];
+                d.at[y] += weight * other.at[y];
+              }
+              dweight += through * t0;
+            }
+            real sum = 0;
+#pragma unroll
+            for (int y = 0; y < 4; ++y) {
+              dR[y] += d.at[y] * t0;
+              sum += d.at[y] * R.at[y];
+            }
+            along += sum * slope0;
+            const real t2 = twice * t1 - t0, slope2 = twice * slope1 + (real(2) * t1 - slope0);
+            t0 = t1;
+            t1 = t2;
+            slope0 = slope1;
+            slope1 = slope2;
+          }
+          dR[0] += along * a.series.place[cuda::series_place * tile.interval[p] + 2];
+          const int e = begin + tile.edge[p];
+          real g[3] = {};
+          environment_backward(a.statistics, Edge(a.d, a.r, e), type, dR, gated && a.series.gate_switch != 0 ? dweight : real(0), g);
+          for (int y = 0; y < 3; ++y) a.gamma[3LL * e + y] = g[y];
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,429 @@
+// The three-body block with its network as series (theory 6, S5, S6). A warp has a centre, over the unordered pairs of its neighbours; the
+// padded slots are one more neighbour, behind the edges, that counts `multiplicity` times.
+//
+// Pairs are numbered by their distance o in the circle of neighbours: pair p is (j, j + o), j = p % m, o = p / m, up to o = m / 2, where
+// half of the circle is enough if m is even. A group is an interval, with a gate and a pair of kinds of neighbours.
+#include "cuda/env_mat.cuh"
+#include "cuda/series.cuh"
+#include "cuda/three_body_series.hpp"
+
+using namespace dpa2;
+
+namespace {
+
+constexpr int SLOTS = cuda::three_body_slots, KINDS_OF_ATOMS = cuda::three_body_kinds;
+constexpr int PART = cuda::three_body_part(sizeof(real)), ROW = cuda::three_body_terms_row(sizeof(real));
+constexpr int SHARES = cuda::three_body_shares(sizeof(real)), GROUP = cuda::three_body_group_row(gated, sizeof(real));
+static_assert(K <= 32 && PART <= 32, "a lane has a term, or a pair");
+
+__device__ __forceinline__ float fused(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ __forceinline__ double fused(double a, double b, double c) { return fma(a, b, c); }
+
+/// The pair of a lane, which moves on by the lanes of a warp.
+struct Pair {
+  int j, o, m, step_j, step_o;
+
+  __device__ __forceinline__ Pair(int first, int neighbours)
+      : j(first % neighbours), o(first / neighbours), m(neighbours), step_j(32 % neighbours), step_o(32 / neighbours) {}
+  __device__ __forceinline__ int k() const { return j + o < m ? j + o : j + o - m; }
+  __device__ __forceinline__ void next() {
+    j += step_j;
+    o += step_o;
+    if (j >= m) {
+      j -= m;
+      ++o;
+    }
+  }
+};
+
+/// The neighbours of a centre, and the groups of their pairs.
+struct Environment {
+  real* v;                                                 // (room, 4) vector and switch
+  real* channels;                                          // (nc)
+  int *type, *kind, *types, *set, *before, *keys, *slots;  // (room) two, types of kinds, (words) two, (SLOTS), (32)
+  int type_of_centre = 0, n = 0, m = 0, at = 0;            // edges; with the padded slots; the first edge in the master list
+  int pairs = 0, kinds = 0, groups = 0;
+  real multiplicity = 0;
+
+  __device__ __forceinline__ Environment(real* numbers, int* integers, int room, int words)
+      : v(numbers),
+        channels(numbers + 4 * room),
+        type(integers),
+        kind(integers + room),
+        types(integers + 2 * room),
+        set(types + KINDS_OF_ATOMS),
+        before(set + words),
+        keys(before + words),
+        slots(keys + SLOTS) {}
+
+  /// False where the network has to be evaluated.
+  template <class Args>
+  __device__ __forceinline__ bool load(const Args& a, int i) {
+    const int lane = threadIdx.x % 32;
+    type_of_centre = a.types[i];
+    n = a.start[i + 1] - a.start[i];
+    at = a.master_start[i];
+    multiplicity = a.pad_v != nullptr ? real(a.pad[i]) : real(0);
+    m = n + (multiplicity != real(0) ? 1 : 0);
+    pairs = m * (m + 1) / 2;
+    kinds = groups = 0;
+    __syncwarp(FULL_MASK);  // the centre before has been used
+    for (int k = lane; k < m; k += 32) {
+      real R[4], sw = 0;
+      if (k < n) {
+        environment(a.statistics, Edge(a.d, a.r, at + k), type_of_centre, R, sw);
+        type[k] = a.types[a.j[at + k]];
+      } else {
+        for (int x = 0; x < 3; ++x) R[1 + x] = a.pad_v[3 * type_of_centre + x];
+        type[k] = a.pad_types[i / a.per_frame];
+      }
+      write_quad(v + 4 * k, {{R[1], R[2], R[3], sw}});
+      kind[k] = gated ? -1 : 0;
+    }
+    for (int w = lane; w < a.words; w += 32) set[w] = 0;
+    __syncwarp(FULL_MASK);
+    return (!gated || find_kinds()) && find_groups(a);
+  }
+
+  __device__ __forceinline__ real times(int k) const { return k < n ? real(1) : multiplicity; }
+  /// Orders of a pair, and how often each counts.
+  __device__ __forceinline__ real weight(int j, int k) const { return (j == k ? real(1) : real(2)) * times(j) * times(k); }
+  /// The same number whenever it is asked for: a pair must find its group again.
+  __device__ __forceinline__ static real product(const Quad& a, const Quad& b) {
+    return fused(a.at[0], b.at[0], fused(a.at[1], b.at[1], a.at[2] * b.at[2]));
+  }
+  template <class Args>
+  __device__ __forceinline__ int interval(const Args& a, real e, int j, int k, bool& inside) const {
+    return interval_of(a.series, e, a.series.typed != 0 ? type[j] * a.ntypes + type[k] : 0, inside);
+  }
+  __device__ __forceinline__ int key(int found, int j, int k) const {
+    if (!gated) return found;
+    const int a = min(kind[j], kind[k]), b = max(kind[j], kind[k]);
+    return (found * kinds + a) * kinds + b;
+  }
+  /// Which of the groups.
+  __device__ __forceinline__ int slot(int key) const {
+    return before[key / 32] + __popc(static_cast<unsigned>(set[key / 32]) & ((1u << key % 32) - 1));
+  }
+  __device__ __forceinline__ int interval_of_slot(int s) const { return gated ? keys[s] / (kinds * kinds) : keys[s]; }
+  template <class Args>
+  __device__ __forceinline__ const real* gate_of_slot(const Args& a, int s) const {
+    const int pair = keys[s] % (kinds * kinds);
+    return row_of(a.series.gate, types[pair / kinds] * a.ntypes + types[pair % kinds], a.series.nc);
+  }
+
+  /// keys (SLOTS) = those of the groups `begin`....
+  template <class Args>
+  __device__ __forceinline__ void list_groups(const Args& a, int begin) const {
+    __syncwarp(FULL_MASK);  // the groups before have been used
+    for (int w = threadIdx.x % 32; w < a.words; w += 32) {
+      int s = before[w] - begin;
+      for (unsigned bits = static_cast<unsigned>(set[w]); bits != 0; bits &= bits - 1) {
+        if (s >= 0 && s < SLOTS) keys[s] = 32 * w + __ffs(static_cast<int>(bits)) - 1;
+        ++s;
+      }
+    }
+    __syncwarp(FULL_MASK);
+  }
+
+ private:
+  /// Numbers the types of the neighbours. False: too many.
+  __device__ __forceinline__ bool find_kinds() {
+    const int lane = threadIdx.x % 32;
+    for (int first = 0; first < m; first += 32)
+      for (;;) {
+        const bool waits = first + lane < m && kind[first + lane] < 0;
+        const unsigned waiting = __ballot_sync(FULL_MASK, waits);
+        if (waiting == 0) break;
+        if (kinds == KINDS_OF_ATOMS) return false;
+        const int chosen = type[first + __ffs(static_cast<int>(waiting)) - 1];
+        for (int k = first + lane; k < m; k += 32)
+          if (type[k] == chosen) kind[k] = kinds;
+        if (lane == 0) types[kinds] = chosen;
+        ++kinds;
+        __syncwarp(FULL_MASK);
+      }
+    return true;
+  }
+
+  /// The set of groups that there are, and how many are before each word of it.
+  template <class Args>
+  __device__ __forceinline__ bool find_groups(const Args& a) {
+    const int lane = threadIdx.x % 32;
+    if (gated && a.series.intervals * kinds * kinds > 32 * a.words) return false;
+    bool inside = true;
+    if (m > 0) {
+      Pair pair(lane, m);
+      for (int p = lane; p < pairs; p += 32) {
+        const int j = pair.j, k = pair.k();
+        const int found = key(interval(a, product(read_quad(v + 4 * j), read_quad(v + 4 * k)), j, k, inside), j, k);
+        atomicOr(&set[found / 32], static_cast<int>(1u << found % 32));
+        pair.next();
+      }
+    }
+    __syncwarp(FULL_MASK);
+    for (int first = 0; first < a.words; first += 32) {
+      const int w = first + lane, own = w < a.words ? __popc(static_cast<unsigned>(set[w])) : 0;
+      int sum = own;
+      for (int step = 1; step < 32; step *= 2) {
+        const int lower = __shfl_up_sync(FULL_MASK, sum, step);
+        if (lane >= step) sum += lower;
+      }
+      if (w < a.words) before[w] = groups + sum - own;
+      groups += __shfl_sync(FULL_MASK, sum, 31);
+    }
+    __syncwarp(FULL_MASK);
+    return __all_sync(FULL_MASK, inside);
+  }
+};
+
+/// channels += the sums of some groups times the coefficients.
+template <class Args>
+__device__ __forceinline__ void add_channels(const Args& a, const Environment& env, int groups, const real* sums) {
+  const int lane = threadIdx.x % 32;
+  for (int c = 0; c < a.series.nc; c += 4) {
+    Quad total = {};
+    for (int t = lane; t < groups * K; t += 32) {
+      const int s = t / K;
+      const Quad factor = read_quad(row_of(a.series.a, env.interval_of_slot(s) * K + t % K, a.series.nc) + c);
+      real sum[KINDS] = {};
+#pragma unroll
+      for (int kind = 0; kind < KINDS; ++kind)
+#pragma unroll
+        for (int share = 0; share < SHARES; ++share) sum[kind] += sums[((s * KINDS + kind) * SHARES + share) * K + t % K];
+#pragma unroll
+      for (int y = 0; y < 4; ++y) total.at[y] += factor.at[y] * sum[0];
+      if constexpr (gated) {
+        const Quad gate = read_quad(env.gate_of_slot(a, s) + c);
+#pragma unroll
+        for (int y = 0; y < 4; ++y) total.at[y] += gate.at[y] * factor.at[y] * sum[KINDS - 1];
+      }
+    }
+    for (int y = 0; y < 4; ++y) {
+      const real sum = warp_sum(total.at[y]);
+      if (lane == y) env.channels[c + y] += sum;
+    }
+  }
+}
+
+/// sums (SLOTS, KINDS, SHARES, K) = those of all pairs in the groups `begin`...: pairs by lanes as their terms are made, terms by lanes as
+/// they are added.
+template <class Args>
+__device__ __forceinline__ void add_pairs(const Args& a, const Environment& env, int begin, real* terms, real* sums) {
+  const int lane = threadIdx.x % 32, k_of_lane = lane % K, share = lane / K;
+  for (int t = lane; t < SLOTS * KINDS * SHARES * K; t += 32) sums[t] = real(0);
+  if (env.m == 0) return;
+  Pair pair(lane, env.m);
+  for (int first = 0; first < env.pairs; first += 32) {
+    real x = 0, f = 0, ss = 0;
+    int slot = -1;
+    if (first + lane < env.pairs) {
+      const int j = pair.j, k = pair.k();
+      const Quad vj = read_quad(env.v + 4 * j), vk = read_quad(env.v + 4 * k);
+      const real e = Environment::product(vj, vk);
+      bool inside = true;
+      real slope;
+      const int interval = env.interval(a, e, j, k, inside), found = env.slot(env.key(interval, j, k)) - begin;
+      x = argument(a.series, interval, e, slope);
+      f = env.weight(j, k) * e;
+      ss = a.series.gate_switch != 0 ? vj.at[3] * vk.at[3] : real(1);
+      if (found >= 0 && found < SLOTS) slot = found;
+    }
+    pair.next();
+    for (int part = 0; part < 32 && first + part < env.pairs; part += PART) {
+      __syncwarp(FULL_MASK);  // the terms before have been used
+      env.slots[lane] = slot;
+      if (lane >= part && lane < part + PART) {
+        const real twice = x + x;
+        real t0 = f, t1 = f * x;
+        real* const to = terms + (lane - part) * ROW;
+#pragma unroll
+        for (int k = 0; k < K; k += 4) {
+          Quad four;
+#pragma unroll
+          for (int y = 0; y < 4; ++y) {
+            four.at[y] = t0;
+            const real t2 = twice * t1 - t0;
+            t0 = t1;
+            t1 = t2;
+          }
+          write_quad(to + k, four);
+        }
+        if (gated) to[K] = ss;
+      }
+      __syncwarp(FULL_MASK);
+      const int count = min(PART, env.pairs - first - part);
+      if (share < SHARES)
+        for (int p = share; p < count; p += SHARES) {
+          const int s = env.slots[part + p];
+          if (s < 0) continue;
+          real* const sum = sums + (s * KINDS * SHARES + share) * K + k_of_lane;
+          const real term = terms[p * ROW + k_of_lane];
+          sum[0] += term;
+          if constexpr (gated) sum[SHARES * K] += term * terms[p * ROW + K];
+        }
+    }
+  }
+  __syncwarp(FULL_MASK);
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) three_body_series(const cuda::ThreeBodySeriesArgs<real> a) {
+  DYNAMIC_SHARED(real, shared);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int numbers = static_cast<int>(cuda::three_body_series_numbers(a.room, a.series.nc, false, gated, sizeof(real)));
+  real* const own = shared + warp * numbers;
+  int* const integers = reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::three_body_series_integers(a.room, a.words);
+  Environment env(own, integers, a.room, a.words);
+  real* const terms = env.channels + a.series.nc;
+  real* const sums = terms + PART * ROW;
+  for (int i = blockIdx.x * WARPS + warp; i < a.centres; i += gridDim.x * WARPS) {
+    const bool inside = env.load(a, i);
+    if (lane == 0) a.outside[i] = inside ? 0 : 1;
+    if (!inside) continue;
+    for (int c = lane; c < a.series.nc; c += 32) env.channels[c] = real(0);
+    for (int begin = 0; begin < env.groups; begin += SLOTS) {
+      env.list_groups(a, begin);
+      add_pairs(a, env, begin, terms, sums);
+      add_channels(a, env, min(SLOTS, env.groups - begin), sums);
+    }
+    __syncwarp(FULL_MASK);
+    for (int c = lane; c < a.n3; c += 32) row_of(a.D, i, a.d_width)[a.offset + c] = env.channels[c] * a.inv_nsel_squared;
+  }
+}
+
+namespace {
+
+/// gradients (SLOTS, GROUP): those of the sums of the groups, given that of the channels; with a gate two rows of terms.
+__device__ __forceinline__ void write_gradients(const cuda::ThreeBodySeriesBackwardArgs<real>& a, const Environment& env, int groups,
+                                                real* gradients) {
+  for (int t = threadIdx.x % 32; t < groups * K; t += 32) {
+    const int s = t / K;
+    const real* const from = row_of(a.series.a, env.interval_of_slot(s) * K + t % K, a.series.nc);
+    const real* const gate = gated ? env.gate_of_slot(a, s) : nullptr;
+    real sum[KINDS] = {};
+    for (int c = 0; c < a.series.nc; c += 4) {
+      const Quad factor = read_quad(from + c), given = read_quad(env.channels + c);
+#pragma unroll
+      for (int y = 0; y < 4; ++y) sum[0] += factor.at[y] * given.at[y];
+      if constexpr (gated) {
+        const Quad g = read_quad(gate + c);
+#pragma unroll
+        for (int y = 0; y < 4; ++y) sum[KINDS - 1] += factor.at[y] * given.at[y] * g.at[y];
+      }
+    }
+#pragma unroll
+    for (int kind = 0; kind < KINDS; ++kind) gradients[s * GROUP + kind * K + t % K] = sum[kind];
+  }
+  __syncwarp(FULL_MASK);
+}
+
+/// The gradients of e, and of the product of the switches, of the pairs `first`..`end` in the groups `begin`...; zero in others.
+__device__ __forceinline__ void write_pairs(const cuda::ThreeBodySeriesBackwardArgs<real>& a, const Environment& env, int begin, int first,
+                                            int end, const real* gradients, real* de, real* dss) {
+  const int lane = threadIdx.x % 32;
+  Pair pair(first + lane, env.m);
+  for (int p = first + lane; p < end; p += 32) {
+    const int j = pair.j, k = pair.k();
+    const Quad vj = read_quad(env.v + 4 * j), vk = read_quad(env.v + 4 * k);
+    const real e = Environment::product(vj, vk), ss = a.series.gate_switch != 0 ? vj.at[3] * vk.at[3] : real(1);
+    bool inside = true;
+    const int interval = env.interval(a, e, j, k, inside), slot = env.slot(env.key(interval, j, k)) - begin;
+    real of_e = 0, of_ss = 0;
+    if (slot >= 0 && slot < SLOTS) {
+      real inv_half;
+      const real x = argument(a.series, interval, e, inv_half), twice = x + x;
+      const real* const d = gradients + slot * GROUP;
+      real value = 0, slope = 0, gate_value = 0;
+      real t0 = 1, t1 = x, slope0 = 0, slope1 = 1;  // of a term and the next, and their derivatives
+#pragma unroll
+      for (int n = 0; n < K; ++n) {
+        real factor = d[n];
+        if constexpr (gated) {
+          const real other = d[K + n];
+          gate_value += other * t0;
+          factor += other * ss;
+        }
+        value += factor * t0;
+        slope += factor * slope0;
+        const real t2 = twice * t1 - t0, slope2 = twice * slope1 + (real(2) * t1 - slope0);
+        t0 = t1;
+        t1 = t2;
+        slope0 = slope1;
+        slope1 = slope2;
+      }
+      const real weight = env.weight(j, k);
+      of_e = weight * (value + e * inv_half * slope);
+      if (gated && a.series.gate_switch != 0) of_ss = weight * e * gate_value;
+    }
+    de[p - first] = of_e;
+    if (gated) dss[p - first] = of_ss;
+    pair.next();
+  }
+  __syncwarp(FULL_MASK);
+}
+
+/// sums (m, 4) += what these pairs give to either neighbour: gradients of its vector and its switch.
+__device__ __forceinline__ void add_to_neighbours(const Environment& env, int first, int end, const real* de, const real* dss, real* sums) {
+  const int m = env.m;
+  for (int j = threadIdx.x % 32; j < m; j += 32) {
+    Quad sum = read_quad(sums + 4 * j);
+    for (int row = first; row < end; row += m) {
+      const int o = row / m, ahead = j + o < m ? j + o : j + o - m, behind = j >= o ? j - o : j - o + m;
+#pragma unroll
+      for (int side = 0; side < 2; ++side) {
+        const int at = row + (side == 0 ? j : behind), other = side == 0 ? ahead : behind;
+        if (at >= end) continue;
+        const Quad v = read_quad(env.v + 4 * other);
+        const real given = de[at - first];
+#pragma unroll
+        for (int x = 0; x < 3; ++x) sum.at[x] += given * v.at[x];
+        if (gated) sum.at[3] += dss[at - first] * v.at[3];
+      }
+    }
+    write_quad(sums + 4 * j, sum);
+  }
+  __syncwarp(FULL_MASK);
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) three_body_series_backward(const cuda::ThreeBodySeriesBackwardArgs<real> a) {
+  DYNAMIC_SHARED(real, shared);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int numbers = static_cast<int>(cuda::three_body_series_numbers(a.room, a.series.nc, true, gated, sizeof(real)));
+  const int room = cuda::three_body_band(a.room);
+  real* const own = shared + warp * numbers;
+  int* const integers = reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::three_body_series_integers(a.room, a.words);
+  Environment env(own, integers, a.room, a.words);
+  real* const sums = env.channels + a.series.nc;
+  real* const de = sums + 4 * a.room;
+  real* const dss = de + (gated ? room : 0);
+  real* const gradients = de + KINDS * room;
+  for (int i = blockIdx.x * WARPS + warp; i < a.centres; i += gridDim.x * WARPS) {
+    if (a.outside[i] != 0) continue;
+    env.load(a, i);
+    if (env.m == 0) continue;
+    for (int c = lane; c < a.series.nc; c += 32)
+      env.channels[c] = c < a.n3 ? row_of(a.dD, i, a.d_width)[a.offset + c] * a.inv_nsel_squared : real(0);
+    for (int k = lane; k < env.m; k += 32) write_quad(sums + 4 * k, {});
+    const int band = room / env.m * env.m;
+    for (int begin = 0; begin < env.groups; begin += SLOTS) {
+      env.list_groups(a, begin);
+      write_gradients(a, env, min(SLOTS, env.groups - begin), gradients);
+      for (int first = 0; first < env.pairs; first += band) {
+        const int end = min(first + band, env.pairs);
+        write_pairs(a, env, begin, first, end, gradients, de, dss);
+        add_to_neighbours(env, first, end, de, dss, sums);
+      }
+    }
+    for (int k = lane; k < env.n; k += 32) {
+      const Quad sum = read_quad(sums + 4 * k);
+      const real dR[4] = {real(0), sum.at[0], sum.at[1], sum.at[2]};
+      real g[3] = {};
+      environment_backward(a.statistics, Edge(a.d, a.r, env.at + k), env.type_of_centre, dR, sum.at[3], g);
+      for (int x = 0; x < 3; ++x) a.gamma[3LL * (env.at + k) + x] += g[x];
+    }
+  }
+}
