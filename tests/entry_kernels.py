@@ -14,6 +14,7 @@ from dpa2.reference.g2_embed import g2_embed
 from dpa2.reference.repinit import repinit
 from dpa2.reference.three_body import three_body
 from dpa2.reference.type_embedding import type_embedding
+from entry_series import Series
 
 Arrays = dict[str, np.ndarray]
 THREADS, SHARED = 128, 48 * 1024
@@ -176,12 +177,14 @@ class Network:
 
 class EntryKernels:
     """Launches the kernels for one model. ``lanes``, ``narrow`` and ``scratch`` (blocks that work in global memory) are
-    what the host chooses; without ``lanes`` the largest number that fits, in global memory where none does.
+    what the host chooses; without ``lanes`` the largest number that fits, in global memory where none does. ``warps``:
+    of a block of the kernels of the series, which come first; 0: the networks alone.
     """
 
     def __init__(self, config: Any, weights: Any, device: EmulatedDevice, precision: str = "double", lanes: int = 0,
-                 narrow: bool = False, scratch: int = 0) -> None:  # fmt: skip
-        self.config, self.device, self.lanes, self.scratch = config, device, lanes, scratch
+                 narrow: bool = False, scratch: int = 0, warps: int = 0) -> None:  # fmt: skip
+        self.config, self.device, self.lanes, self.scratch, self.warps = config, device, lanes, scratch, warps
+        self.outside: dict[str, Any] = {"repinit": None, "three": None}  # (centres) which the series have left out
         self.forms: list[tuple[str, int, bool]] = []  # kernel, lanes, in global memory: what was launched
         self.model = folded(json.dumps(config), weights)
         self.real = np.float64 if precision == "double" else np.float32
@@ -200,6 +203,24 @@ class EntryKernels:
         self.nd = self.ng * self.axis + self.n3
         self.n2 = int(options["repformer"]["g2_dim"])
         self.direct = float(self.model["repformer.inv_rcut"]) if options["repformer"]["direct_dist"] else 0.0
+
+        if warps:
+            self.make_series(options["repinit"]["activation_function"])
+
+    def make_series(self, act: str) -> None:
+        """From 0.6 angstrom on."""
+        real, smooth = self.real, self.smooth
+        low, high = [], []
+        for mean, inv_std in zip(self.model["repinit.mean"], self.model["repinit.inv_std"], strict=True):
+            low.append(-mean[0] * inv_std[0] - 1e-3)
+            high.append((1 / 0.6 - mean[0]) * inv_std[0])
+        self.repinit_series = Series(self.model, "repinit", act, real, smooth, min(low), max(high))
+        if self.n3:
+            spread = (1 / 0.6 + np.abs(self.model["three_body.mean"][:, 1:])) * np.abs(
+                self.model["three_body.inv_std"][:, 1:]
+            )
+            most = float((spread**2).sum(axis=1).max())
+            self.three_series = Series(self.model, "three_body", act, real, smooth, -most, most, self.ntypes)
 
     def up(self, name: str) -> Any:
         value = self.model.get(name)
@@ -249,18 +270,39 @@ class EntryKernels:
         shared = small(lanes) + (0 if blocks else work(lanes) * self.size)
         assert shared <= SHARED
         count = min(blocks, self.edges.centres) if blocks else self.edges.centres
-        values |= {"scratch": self.device.empty(count * work(lanes), self.real) if blocks else None}
+        values |= {"scratch": self.device.empty(count * work(lanes), self.real) if blocks else None, "net": net.args}
         self.forms.append((kernel, lanes, blocks > 0))
         self.device.start(source, kernel, count, THREADS, struct, values, shared, defines)
 
+    def _series(
+        self, source: str, backward: bool, struct: str, block: str, values: Any, series: Series, bytes_of_warp: int
+    ) -> None:
+        """The centres that the series can do; the others are left to the network."""
+        if not backward:
+            self.outside[block] = self.device.empty(self.edges.centres, np.int32)
+        warps = min(self.warps, SHARED // bytes_of_warp)
+        values = values | {"outside": self.outside[block], "series": series.args}
+        defines = {"real": self.base["real"], "WARPS": warps} | ({"GATED": 1} if series.gated else {})
+        kernel, blocks = f"{source}_backward" if backward else source, -(-self.edges.centres // warps)
+        self.device.start(f"{source}.cu", kernel, blocks, 32 * warps, struct, values, warps * bytes_of_warp, defines)
+        if not backward:
+            assert np.isin(self.outside[block], (0, 1)).all()
+
     def _repinit(self, backward: bool, values: Any) -> None:
         values = values | self.at | {
-            "statistics": self.statistics("repinit"), "net": self.repinit.args,
+            "statistics": self.statistics("repinit"),
             "inv_nsel": float(self.model["repinit.inv_nsel"]), "centres": self.edges.centres,
             "ng": self.ng, "axis": self.axis, "ntypes": self.ntypes,
             "one_side": int(self.config["descriptor"]["repinit"]["type_one_side"]), "d_width": self.nd,
         }  # fmt: skip
 
+        if self.warps:
+            struct = "RepinitSeriesBackwardArgs" if backward else "RepinitSeriesArgs"
+            series = self.repinit_series
+            self._series(
+                "repinit_series", backward, struct, "repinit", values, series, series.repinit_bytes(backward, self.size)
+            )
+        values["only"] = self.outside["repinit"]
         gated = "GATED" in self.repinit.defines
 
         def small(lanes: int) -> int:
@@ -277,7 +319,7 @@ class EntryKernels:
     def _three(self, backward: bool, values: Any) -> None:
         vectors = np.ascontiguousarray(self.model["three_body.pad"][:, 1:], self.real)
         values = values | self.at | {
-            "statistics": self.statistics("three_body"), "net": self.three.args,
+            "statistics": self.statistics("three_body"),
             "inv_nsel_squared": float(self.model["three_body.inv_nsel_squared"]), "centres": self.edges.centres,
             "per_frame": self.edges.centres // self.edges.frames, "n3": self.n3, "ntypes": self.ntypes,
             "d_width": self.nd, "offset": self.nd - self.n3, "start": self.three_start,
@@ -285,6 +327,13 @@ class EntryKernels:
             "pad": self.pads["three"], "pad_types": self.pad_types, "pad_v": vectors if vectors.any() else None,
         }  # fmt: skip
 
+        if self.warps:
+            struct = "ThreeBodySeriesBackwardArgs" if backward else "ThreeBodySeriesArgs"
+            series, room = self.three_series, int(self.edges.three.max()) + 1
+            more = {"room": room, "words": series.words(self.ntypes)}
+            needed = series.three_body_bytes(room, self.ntypes, backward, self.size)
+            self._series("three_body_series", backward, struct, "three", values | more, series, needed)
+        values["only"] = self.outside["three"]
         gated = "GATED" in self.three.defines
 
         def small(lanes: int) -> int:
