@@ -17,7 +17,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class Graph:
-    """The edges of centres with so many neighbours each, which may be ghosts."""
+    """The edges of centres with so many neighbours each, which may be ghosts; the last ghost is nobody's neighbour."""
 
     def __init__(self, counts: Sequence[int], ghosts: int = 3, seed: int = 5) -> None:
         self.counts, self.centres = np.array(counts), len(counts)
@@ -26,10 +26,11 @@ class Graph:
         self.edges = int(self.start[-1])
         self.capacity = self.edges + ROOM
         rng = np.random.default_rng(seed)
-        self.neighbour = rng.integers(0, self.atoms, self.edges)
+        self.neighbour = rng.integers(0, self.atoms - (ghosts > 0), self.edges)
         self.centre = np.repeat(np.arange(self.centres), counts)
         self.j = np.concatenate([self.neighbour, np.full(ROOM, -1)]).astype(np.int32)
         self.order = np.argsort(self.neighbour, kind="stable").astype(np.int32)
+        self.centres_of_edges = np.concatenate([self.centre, np.full(ROOM, -1)]).astype(np.int32)
         self.begin = np.searchsorted(self.neighbour[self.order], np.arange(self.atoms + 1)).astype(np.int32)
 
     def draw(self, seed: int, precision: str, **shapes: Any) -> Arrays:
@@ -43,11 +44,6 @@ class Graph:
         """Rows of edges added up at their centres."""
         out = np.zeros((self.centres, *rows.shape[1:]), rows.dtype)
         np.add.at(out, self.centre, rows)
-        return out
-
-    def to_neighbours(self, rows: Any) -> Any:
-        out = np.zeros((self.atoms, *rows.shape[1:]), rows.dtype)
-        np.add.at(out, self.neighbour, rows)
         return out
 
     def kappa(self, smooth: bool, root: bool) -> tuple[Any, Any]:
@@ -84,22 +80,30 @@ class Run:
         assert np.isnan(array[self.graph.edges :]).all()
         return array[: self.graph.edges].astype(np.float64)
 
-    def start(self, source: str, kernel: str, struct: str, grid: int, values: Mapping[str, Any]) -> None:
-        self.device.start(source, kernel, grid, 128, struct, values, 0, self.defines)
+    def start(
+        self, source: str, kernel: str, struct: str, grid: int, values: Mapping[str, Any], group: int | None = None
+    ) -> None:
+        """``group``: the kernel is compiled for edges with 4 times as many numbers."""
+        defines = self.defines | ({} if group is None else {"GROUP": str(group)})
+        self.device.start(source, kernel, grid, 128, struct, values, 0, defines)
 
+    def gathered(self, source: str, kernel: str, struct: str, values: Mapping[str, Any], group: int | None = None) -> Any:
+        """What comes to the g1 of every atom, ghosts among them: centres have something already, ghosts nothing."""
+        graph = self.graph
+        dg1 = self.empty(graph.atoms, values["n1"])
+        dg1[: graph.centres] = 1.0
+        lists = {"begin": graph.begin, "edges": graph.order, "centre": graph.centres_of_edges}
+        self.start(source, kernel, struct, graph.atoms, {**values, **lists, "dg1": dg1, "added": graph.centres}, group)
+        found = dg1.astype(np.float64)
+        found[: graph.centres] -= 1.0
+        return found
 
-def incoming(run: Run, rows: Any) -> Any:
-    """Rows of edges at their neighbours, ghosts among them, by the kernel: centres have something already."""
-    graph = run.graph
-    run.taken(rows)
-    out = run.empty(graph.atoms, rows.shape[1])
-    out[: graph.centres] = 1.0
-    values = {"begin": graph.begin, "edges": graph.order, "rows": rows, "out": out, "width": rows.shape[1],
-              "added": graph.centres}  # fmt: skip
-    run.start("sum_incoming.cu", "sum_incoming", "SumIncomingArgs", graph.atoms, values)
-    found = out.astype(np.float64)
-    found[: graph.centres] -= 1.0
-    return found
+    def gather(self, values: Mapping[str, Any], group: int | None = None) -> Any:
+        """The same by the kernel for products; members that are not given are null or 0."""
+        pointers = ("g2", "h2", "w", "P", "r", "rows", "vectors", "node_rows", "dnode")
+        numbers = ("node_stride", "nsel", "smooth", "root")
+        nothing = dict.fromkeys(pointers) | dict.fromkeys(numbers, 0) | {"start": self.graph.start}
+        return self.gathered("gather.cu", "gather", "GatherArgs", nothing | dict(values), group)
 
 
 def padded(matrix: Any) -> Any:

@@ -1,7 +1,7 @@
-// Products of a tile of 32 edges with a matrix, by warps: each lane has 8 edges and 4 columns of the result in registers.
+// Products of a tile of at most 32 edges with a matrix, by warps: each lane has up to 8 edges and 4 columns of the result in registers.
 //
-// The tile lies in shared memory channel by channel, so that a lane reads its edges by vector loads, and all lanes read the same
-// channel: one wavefront. A row of the matrix is read by 8 lanes, 4 columns each, and serves 32 edges.
+// The rows of edges lie in shared memory, 4 of them 16 bytes apart in their banks: the 8 lanes that have one edge read the same four
+// numbers, one wavefront for all. A row of the matrix is read by 8 lanes, 4 columns each, and serves all edges of the tile.
 #pragma once
 
 #include "cuda/block.cuh"
@@ -35,82 +35,95 @@ __device__ __forceinline__ void store_row4(real* row, int c, int width, const re
   }
 }
 
-/// A lane's place in the result: edges edge()..edge() + 7 of the tile, columns column()..column() + 3 of the chunk.
-__device__ __forceinline__ int edge_of_lane() { return threadIdx.x % 32 / 8 * 8; }
+/// A lane's place in the result: edges edge_of_lane() + 4 m of the tile, columns column_of_lane().. + 3 of the chunk.
+__device__ __forceinline__ int edge_of_lane() { return threadIdx.x % 32 / 8; }
 __device__ __forceinline__ int column_of_lane() { return threadIdx.x % 8 * 4; }
 
-/// acc[e][x] += sum_k a[k ROW + e] b[k ldb + x], with scale[k] as a factor where Scaled; a and scale in shared memory, a from the
-/// lane's first edge on, b in global memory from its first column on.
-template <bool Scaled>
-__device__ __forceinline__ void tile_product(real (&acc)[8][4], const real* a, const real* b, int ldb, int depth, const real* scale) {
-#pragma unroll 4
-  for (int k = 0; k < depth; ++k) {
-    real u[8], v[4];
-    load4(u, a + k * ROW);
-    load4(u + 4, a + k * ROW + 4);
-    load4(v, b + k * ldb);
-    if (Scaled) {
-      const real s = scale[k];
-#pragma unroll
-      for (int x = 0; x < 4; ++x) v[x] *= s;
-    }
-#pragma unroll
-    for (int e = 0; e < 8; ++e)
-#pragma unroll
-      for (int x = 0; x < 4; ++x) acc[e][x] += u[e] * v[x];
+/// How many of n edges a tile has: whole groups of four, about as many in every tile.
+__device__ __forceinline__ int edges_of_tile(int n) {
+  const int tiles = (n + TILE - 1) / TILE;
+  return tiles > 0 ? (n + 4 * tiles - 1) / (4 * tiles) * 4 : TILE;
+}
+
+/// work.run<M>() with as many edges a lane as `count` edges need.
+template <class Work>
+__device__ __forceinline__ void with_edges_per_lane(int count, const Work& work) {
+  switch ((count + 3) / 4) {
+    case 8:
+      return work.template run<8>();
+    case 7:
+      return work.template run<7>();
+    case 6:
+      return work.template run<6>();
+    case 5:
+      return work.template run<5>();
+    case 4:
+    case 3:
+      return work.template run<4>();
+    default:
+      return work.template run<2>();
   }
 }
 
-/// A warp's result as rows of edges: to (TILE, ROW).
-__device__ __forceinline__ void store_tile(real* to, const real (&acc)[8][4]) {
+/// acc[m][x] += sum_k a[4 m ROW + k] b[k ldb + x] for depth numbers k, a multiple of 4; a in shared memory from the lane's first edge on,
+/// b in global memory from its first column on.
+template <int M>
+__device__ __forceinline__ void tile_product(real (&acc)[M][4], const real* a, const real* b, int ldb, int depth) {
+#pragma unroll 1
+  for (int k = 0; k < depth; k += 4) {
+    real v[4][4];
 #pragma unroll
-  for (int e = 0; e < 8; ++e) store4(to + (edge_of_lane() + e) * ROW + column_of_lane(), acc[e]);
-}
-
-/// tile (depth, ROW) = columns k0.. of the rows first..first + count of edges, by the whole block; zero where there is nothing.
-__device__ __forceinline__ void stage_edges(real* tile, const real* rows, int first, int count, int width, int k0, int depth) {
-  const real* base = row_of(rows, first, width) + k0;
-  const int left = width - k0;
-  for (int g = threadIdx.x / 32; g < TILE / 4; g += WARPS)
-    for (int k = threadIdx.x % 32; k < depth; k += 32) {
-      real v[4];
+    for (int s = 0; s < 4; ++s) load4(v[s], b + (k + s) * ldb);
 #pragma unroll
-      for (int x = 0; x < 4; ++x) v[x] = 4 * g + x < count && k < left ? base[(4 * g + x) * width + k] : real(0);
-      store4(tile + k * ROW + 4 * g, v);
+    for (int m = 0; m < M; ++m) {
+      real u[4];
+      load4(u, a + 4 * m * ROW + k);
+#pragma unroll
+      for (int s = 0; s < 4; ++s)
+#pragma unroll
+        for (int x = 0; x < 4; ++x) acc[m][x] += u[s] * v[s][x];
     }
+  }
 }
 
-/// slab (32, ROW) = channels c0..c0 + 31 of the rows of a tile's neighbours, by one warp; channels beyond n1 are zero.
-__device__ __forceinline__ void stage_neighbours(real* slab, const real* g1, const int* row, int n1, int c0) {
-  const int lane = threadIdx.x % 32, c = c0 + lane;
-#pragma unroll 2
-  for (int g = 0; g < TILE / 4; ++g) {
-    int j[4];
-    real v[4];
-    load4(j, row + 4 * g);
+/// A warp's result as rows of edges: to (4 M, ROW).
+template <int M>
+__device__ __forceinline__ void store_tile(real* to, const real (&acc)[M][4]) {
 #pragma unroll
-    for (int x = 0; x < 4; ++x) v[x] = c < n1 ? row_of(g1, j[x], n1)[c] : real(0);
-    store4(slab + lane * ROW + 4 * g, v);
+  for (int m = 0; m < M; ++m) store4(to + (edge_of_lane() + 4 * m) * ROW + column_of_lane(), acc[m]);
+}
+
+/// Four columns of a row of the warps' results together: their sum.
+__device__ __forceinline__ void sum_of_slabs(real (&sum)[4], const real* slabs, int edge) {
+  const real* at = slabs + edge * ROW + column_of_lane();
+  load4(sum, at);
+#pragma unroll
+  for (int s = 1; s < WARPS; ++s) {
+    real v[4];
+    load4(v, at + s * TILE * ROW);
+#pragma unroll
+    for (int x = 0; x < 4; ++x) sum[x] += v[x];
+  }
+}
+
+/// slab (4 M, ROW) = channels c0..c0 + 31 of the rows of a tile's neighbours, times `scale` of the lane's columns, by one warp; channels
+/// beyond n1 are zero.
+template <int M>
+__device__ __forceinline__ void stage_neighbours(real* slab, const real* g1, const int* row, int n1, int c0, const real (&scale)[4]) {
+#pragma unroll
+  for (int m = 0; m < M; ++m) {
+    const int e = edge_of_lane() + 4 * m;
+    real v[4];
+    load_row4(v, row_of(g1, row[e], n1), c0 + column_of_lane(), n1);
+#pragma unroll
+    for (int x = 0; x < 4; ++x) v[x] *= scale[x];
+    store4(slab + e * ROW + column_of_lane(), v);
   }
 }
 
 /// row (TILE) at 16 bytes = the neighbours of a tile; behind the last edge, the last one again. By the first warp.
 __device__ __forceinline__ void stage_rows(int* row, const int* j, int first, int count) {
   if (threadIdx.x < TILE) row[threadIdx.x] = j[first + min(static_cast<int>(threadIdx.x), count - 1)];
-}
-
-/// y = rows of edges (., width) times the columns of B that begin at b, as tile_product gives them. All threads of the block come here,
-/// `mine` says whether the warp has columns. tile (DEPTH, ROW).
-template <int DEPTH>
-__device__ __forceinline__ void project(real (&y)[8][4], real* tile, const real* rows, int first, int count, int width, const real* b,
-                                        int ldb, bool mine) {
-  for (int k0 = 0; k0 < width; k0 += DEPTH) {
-    const int depth = min(DEPTH, (width - k0 + 7) / 8 * 8);
-    __syncthreads();  // what was in the tile has been read
-    stage_edges(tile, rows, first, count, width, k0, depth);
-    __syncthreads();
-    if (mine) tile_product<false>(y, tile + edge_of_lane(), b + k0 * ldb, ldb, depth, nullptr);
-  }
 }
 
 /// The sums of N values over LANES neighbouring lanes, N <= LANES: value number (lane % LANES) / (LANES / N) in each lane.
@@ -130,7 +143,7 @@ __device__ __forceinline__ real lane_sums(real (&v)[N]) {
 }
 
 /// The sum over the lanes that have the same columns, in each of them.
-__device__ __forceinline__ real sum_of_edges(real v) {
+__device__ __forceinline__ real sum_of_groups(real v) {
   v += __shfl_xor_sync(FULL_MASK, v, 8);
   return v + __shfl_xor_sync(FULL_MASK, v, 16);
 }

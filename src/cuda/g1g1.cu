@@ -1,101 +1,138 @@
-// The product of the two atoms' features as an update of the pair channel (theory 8.3, 12.7). One block per centre, tiles of 32 edges.
+// The product of the two atoms' features as an update of the pair channel (theory 8.3, 12.7). One block per centre, tiles of at most 32
+// edges; what flows back to the neighbours is in gather.cu.
 #include "cuda/g1g1.hpp"
 
 #include "cuda/edge_tile.cuh"
 
 using namespace dpa2;
 
+namespace {
+
+/// Of the warp's channels of g1: its share of U before w in the columns k0.., to its slab.
+struct Products {
+  const cuda::G1G1Args<real>& a;
+  real* slab;
+  const int* row;
+  int k0;
+
+  template <int M>
+  __device__ __forceinline__ void run() const {
+    const int ldb = cuda::padded_to_edge_tiles(a.n2);
+    real acc[M][4] = {};
+    for (int c0 = threadIdx.x / 32 * 32; c0 < a.n1; c0 += 32 * WARPS) {
+      real own[4];
+      load_row4(own, row_of(a.g1, blockIdx.x, a.n1), c0 + column_of_lane(), a.n1);
+      __syncwarp();
+      stage_neighbours<M>(slab, a.g1, row, a.n1, c0, own);
+      __syncwarp();
+      tile_product<M>(acc, slab + edge_of_lane() * ROW, a.W + c0 * ldb + k0 + column_of_lane(), ldb, 32);
+    }
+    __syncwarp();
+    store_tile<M>(slab, acc);
+  }
+};
+
+}  // namespace
+
 extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) g1g1(const cuda::G1G1Args<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
-  __shared__ real own[WARPS * 32];
   __shared__ real weight[TILE];
   __align__(16) __shared__ int row[TILE];
-  const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
-  const int ldb = cuda::padded_to_edge_tiles(a.n2);
-  const real* centre = row_of(a.g1, i, a.n1);
-  real* slab = slabs + warp * TILE * ROW;
-  real* scale = own + warp * 32;
-  for (int first = begin; first < end; first += TILE) {
-    const int count = min(TILE, end - first);
+  const int warp = threadIdx.x / 32, begin = a.start[blockIdx.x], end = a.start[blockIdx.x + 1];
+  for (int first = begin, each = edges_of_tile(end - begin); first < end; first += each) {
+    const int count = min(each, end - first);
     __syncthreads();
     stage_rows(row, a.j, first, count);
     if (threadIdx.x < count) weight[threadIdx.x] = a.w[first + threadIdx.x];
     for (int k0 = 0; k0 < a.n2; k0 += 32) {
       __syncthreads();
-      real acc[8][4] = {};
-      // A warp has channels of its own; the sum over them is made at the end.
-      for (int c0 = 32 * warp; c0 < a.n1; c0 += 32 * WARPS) {
-        __syncwarp();
-        scale[lane] = c0 + lane < a.n1 ? centre[c0 + lane] : real(0);
-        stage_neighbours(slab, a.g1, row, a.n1, c0);
-        __syncwarp();
-        tile_product<true>(acc, slab + edge_of_lane(), a.W + c0 * ldb + k0 + column_of_lane(), ldb, 32, scale);
-      }
-      __syncwarp();
-      store_tile(slab, acc);
+      with_edges_per_lane(count, Products{a, slabs + warp * TILE * ROW, row, k0});
       __syncthreads();
-      if (k0 + lane < a.n2)
-        for (int e = warp; e < count; e += WARPS) {
-          real sum = 0;
-          for (int s = 0; s < WARPS; ++s) sum += slabs[(s * TILE + e) * ROW + lane];
-          row_of(a.U, first + e, a.n2)[k0 + lane] = weight[e] * sum;
-        }
+      for (int e = 4 * warp + edge_of_lane(); e < count; e += 4 * WARPS) {
+        real sum[4];
+        sum_of_slabs(sum, slabs, e);
+        for (int x = 0; x < 4; ++x) sum[x] *= weight[e];
+        store_row4(row_of(a.U, first + e, a.n2), k0 + column_of_lane(), a.n2, sum);
+      }
     }
   }
 }
 
+namespace {
+
+constexpr int DEPTH = 32;  // channels of g2 in shared memory together
+
+/// Of the warp's columns c..: what the edges of a tile bring to their centre, added to sum; and to share (TILE), the gradients of w.
+struct ToCentre {
+  const cuda::G1G1BackwardArgs<real>& a;
+  real *tile, *share;
+  const real* weight;
+  const int* row;
+  real (&sum)[4];
+  int first, count, c;
+  bool mine;
+
+  template <int M>
+  __device__ __forceinline__ void run() const {
+    const int ldb = cuda::padded_to_edge_tiles(a.n1);
+    real y[M][4] = {};
+    for (int k0 = 0; k0 < a.n2; k0 += DEPTH) {
+      __syncthreads();  // what was in the tile has been read
+      for (int e = threadIdx.x / 8; e < 4 * M; e += cuda::edge_threads / 8) {
+        real v[4] = {};
+        if (e < count) load_row4(v, row_of(a.dU, first + e, a.n2), k0 + column_of_lane(), a.n2);
+        store4(tile + e * ROW + column_of_lane(), v);
+      }
+      __syncthreads();
+      if (mine) tile_product<M>(y, tile + edge_of_lane() * ROW, a.Wt + k0 * ldb + c, ldb, min(DEPTH, (a.n2 - k0 + 3) / 4 * 4));
+    }
+    if (!mine) return;
+    real own[4], part[8] = {};
+    load_row4(own, row_of(a.g1, blockIdx.x, a.n1), c, a.n1);
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+      const int e = edge_of_lane() + 4 * m;
+      real v[4];
+      load_row4(v, row_of(a.g1, row[e], a.n1), c, a.n1);
+#pragma unroll
+      for (int x = 0; x < 4; ++x) {
+        const real along = y[m][x] * v[x];
+        part[m] += along * own[x];
+        sum[x] += weight[e] * along;
+      }
+    }
+    const real all = lane_sums<8, 8>(part);
+    share[threadIdx.x % 8 * 4 + edge_of_lane()] = all;
+  }
+};
+
+}  // namespace
+
 extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) g1g1_backward(const cuda::G1G1BackwardArgs<real> a) {
-  constexpr int DEPTH = 64;  // channels of g2 in shared memory together
-  __align__(16) __shared__ real tile[DEPTH * ROW];
+  __align__(16) __shared__ real tile[TILE * ROW];
   __shared__ real share[WARPS * TILE];  // of the gradient of w
-  __shared__ real weight[TILE];
+  __shared__ real weight[TILE];         // zero behind the last edge
   __align__(16) __shared__ int row[TILE];
-  const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
-  const int e0 = edge_of_lane(), ldb = cuda::padded_to_edge_tiles(a.n1);
+  const int i = blockIdx.x, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
     const int chunk = c0 + 32 * warp, c = chunk + column_of_lane(), busy = min(WARPS, (a.n1 - c0 + 31) / 32);
     const bool mine = warp < busy;
-    real own[4] = {}, sum[4] = {};
-    if (mine) load_row4(own, row_of(a.g1, i, a.n1), c, a.n1);
-    for (int first = begin; first < end; first += TILE) {
-      const int count = min(TILE, end - first);
+    real sum[4] = {};
+    for (int first = begin, each = edges_of_tile(end - begin); first < end; first += each) {
+      const int count = min(each, end - first);
       stage_rows(row, a.j, first, count);
-      if (threadIdx.x < count) weight[threadIdx.x] = a.w[first + threadIdx.x];
-      real y[8][4] = {};
-      project<DEPTH>(y, tile, a.dU, first, count, a.n2, a.Wt + c, ldb, mine);
-      if (mine) {
-        real part[8];
-#pragma unroll
-        for (int e = 0; e < 8; ++e) {
-          part[e] = 0;
-          if (e0 + e >= count) continue;
-          const real w = weight[e0 + e];
-          real* to = row_of(a.dg1_edge, first + e0 + e, a.n1);
-          real v[4], out[4] = {};
-          load_row4(v, row_of(a.g1, row[e0 + e], a.n1), c, a.n1);
-          if (a.fresh == 0) load_row4(out, to, c, a.n1);
-#pragma unroll
-          for (int x = 0; x < 4; ++x) {
-            const real along = y[e][x] * own[x];
-            out[x] += w * along;
-            part[e] += along * v[x];
-            sum[x] += w * y[e][x] * v[x];
-          }
-          store_row4(to, c, a.n1, out);
-        }
-        // Eight lanes have the same edges; this is the sum of edge number `lane`.
-        share[TILE * warp + lane] = lane_sums<8, 8>(part);
-      }
+      if (threadIdx.x < TILE) weight[threadIdx.x] = threadIdx.x < count ? a.w[first + threadIdx.x] : real(0);
+      with_edges_per_lane(count, ToCentre{a, tile, share + TILE * warp, weight, row, sum, first, count, c, mine});
       __syncthreads();
       if (threadIdx.x < count) {
         real acc = 0;
-        for (int s = 0; s < busy; ++s) acc += share[TILE * s + lane];
-        a.dw[first + lane] += acc;
+        for (int s = 0; s < busy; ++s) acc += share[TILE * s + threadIdx.x];
+        a.dw[first + threadIdx.x] += acc;
       }
     }
     if (!mine) continue;
-    for (int x = 0; x < 4; ++x) sum[x] = sum_of_edges(sum[x]);
-    if (e0 != 0) continue;
+    for (int x = 0; x < 4; ++x) sum[x] = sum_of_groups(sum[x]);
+    if (edge_of_lane() != 0) continue;
     real* to = row_of(a.dg1, i, a.n1);
     real out[4];
     load_row4(out, to, c, a.n1);

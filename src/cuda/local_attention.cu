@@ -18,6 +18,7 @@ template <int N>
 __device__ __forceinline__ void row_products(real* slab, real* vectors, const int* row, const real* g1, int n1, int heads, const real* a,
                                              const real* b) {
   const int lane = threadIdx.x % 32;
+  const real ones[4] = {1, 1, 1, 1};
   real acc[N] = {};
   for (int c0 = threadIdx.x / 32 * 32; c0 < n1; c0 += 32 * WARPS) {
     const int c = c0 + lane;
@@ -28,13 +29,12 @@ __device__ __forceinline__ void row_products(real* slab, real* vectors, const in
       vectors[32 * h + lane] = inside ? a[h * n1 + c] : real(0);
       if (N > HEADS) vectors[32 * (HEADS + h) + lane] = inside ? b[h * n1 + c] : real(0);
     }
-    stage_neighbours(slab, g1, row, n1, c0);
+    stage_neighbours<TILE / 4>(slab, g1, row, n1, c0, ones);
     __syncwarp();
 #pragma unroll 2
     for (int m = 0; m < 32; m += 4) {
       real v[4];
-#pragma unroll
-      for (int s = 0; s < 4; ++s) v[s] = slab[(m + s) * ROW + lane];
+      load4(v, slab + lane * ROW + m);
 #pragma unroll
       for (int k = 0; k < N; ++k) {
         real q[4];
@@ -134,12 +134,10 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS)
     local_attention_backward(const cuda::LocalAttentionBackwardArgs<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
   __align__(16) __shared__ real vectors[WARPS * 2 * HEADS * 32];
-  __align__(16) __shared__ real dscore[HEADS * TILE];
-  __align__(16) __shared__ real probability[HEADS * TILE];  // times w; both zero behind the last edge
-  __shared__ real weight[HEADS * TILE];                     // gradient of w
+  __align__(16) __shared__ real dscore[HEADS * TILE];  // zero behind the last edge
+  __shared__ real weight[HEADS * TILE];                // gradient of w
   __align__(16) __shared__ int row[TILE];
-  static_assert(sizeof(slabs) + sizeof(vectors) + sizeof(dscore) + sizeof(probability) + sizeof(weight) + sizeof(row) <= 48 * 1024,
-                "any device has this");
+  static_assert(sizeof(slabs) + sizeof(vectors) + sizeof(dscore) + sizeof(weight) + sizeof(row) <= 48 * 1024, "any device has this");
   const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
   const real* query = row_of(a.tq, i, a.nh * a.n1);
   const real* given = row_of(a.dout, i, a.nh * a.n1);
@@ -168,28 +166,21 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS)
     inner = warp_sum(inner);
     for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
       const int c = c0 + threadIdx.x;
-      real q[HEADS] = {}, g[HEADS] = {}, dq[HEADS] = {};
-      if (c < a.n1)
-#pragma unroll
-        for (int k = 0; k < HEADS; ++k)
-          if (k < heads) {
-            q[k] = query[(h0 + k) * a.n1 + c];
-            g[k] = given[(h0 + k) * a.n1 + c];
-          }
+      real dq[HEADS] = {};
       for (int first = begin; first < end; first += TILE) {
         const int count = min(TILE, end - first);
         __syncthreads();
         stage_rows(row, a.j, first, count);
         real ds = 0, p = 0, dc1 = 0, dc2 = 0;
         if (mine && lane < count) {
-          const real* kept = row_of(a.room, first + lane, 2 * a.nh) + 2 * h;
+          real* kept = row_of(a.room, first + lane, 2 * a.nh) + 2 * h;
           const real w = a.w[first + lane];
           p = DeviceMath::exp(math::logit(kept[0], w, w, a.shift) - top) * inverse;
           math::logit_backward(false, kept[1], p, inner, kept[0], w, w, a.shift, ds, dc1, dc2);
           p *= w;
+          if (c0 + 32 * WARPS >= a.n1) kept[0] = ds, kept[1] = p;  // the last time that this is made
         }
         dscore[TILE * warp + lane] = ds;
-        probability[TILE * warp + lane] = p;
         weight[TILE * warp + lane] = dc1 + dc2;
         __syncthreads();
         if (c0 == 0 && threadIdx.x < count) {
@@ -201,27 +192,16 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS)
 #pragma unroll 2
         for (int e = 0; e < count; e += 4) {
           int j[4];
-          real v[4], out[4] = {};
+          real v[4];
           load4(j, row + e);
 #pragma unroll
           for (int s = 0; s < 4; ++s) v[s] = row_of(a.g1, j[s], a.n1)[c];
 #pragma unroll
           for (int k = 0; k < HEADS; ++k) {
-            real d[4], w[4];
+            real d[4];
             load4(d, dscore + TILE * k + e);
-            load4(w, probability + TILE * k + e);
-#pragma unroll
-            for (int s = 0; s < 4; ++s) {
-              dq[k] += d[s] * v[s];
-              out[s] += d[s] * q[k] + w[s] * g[k];
-            }
+            dq[k] += d[0] * v[0] + d[1] * v[1] + d[2] * v[2] + d[3] * v[3];
           }
-#pragma unroll
-          for (int s = 0; s < 4; ++s)
-            if (e + s < count) {
-              real* to = row_of(a.dg1_edge, first + e + s, a.n1) + c;
-              *to = a.fresh != 0 && h0 == 0 ? out[s] : *to + out[s];
-            }
         }
       }
       if (c < a.n1)
@@ -229,5 +209,49 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS)
         for (int k = 0; k < HEADS; ++k)
           if (k < heads) row_of(a.dtq, i, a.nh * a.n1)[(h0 + k) * a.n1 + c] = dq[k];
     }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads) local_attention_gather(const cuda::LocalAttentionGatherArgs<real> a) {
+  constexpr int ITEMS = cuda::edge_threads;  // heads of edges in shared memory together
+  __shared__ int row[ITEMS];                 // of (centres nh, n1)
+  __align__(16) __shared__ real factor[2 * ITEMS];
+  const int j = blockIdx.x, begin = a.begin[j], items = (a.begin[j + 1] - begin) * a.nh;
+  for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
+    const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
+    real out[4] = {};
+    for (int first = 0; first < items; first += ITEMS) {
+      const int count = min(ITEMS, items - first);
+      __syncthreads();
+      if (threadIdx.x < count) {
+        const int item = first + threadIdx.x, e = a.edges[begin + item / a.nh], h = item % a.nh;
+        const real* kept = row_of(a.room, e, 2 * a.nh) + 2 * h;
+        row[threadIdx.x] = a.centre[e] * a.nh + h;
+        factor[2 * threadIdx.x] = kept[0];
+        factor[2 * threadIdx.x + 1] = kept[1];
+      }
+      __syncthreads();
+      if (chunk >= a.n1) continue;
+      // The lanes that have the same columns share the items.
+#pragma unroll 4
+      for (int t = edge_of_lane(); t < count; t += 4) {
+        real f[2], q[4], g[4];
+        load2(f, factor + 2 * t);
+        load_row4(q, row_of(a.tq, row[t], a.n1), c, a.n1);
+        load_row4(g, row_of(a.dout, row[t], a.n1), c, a.n1);
+#pragma unroll
+        for (int x = 0; x < 4; ++x) out[x] += f[0] * q[x] + f[1] * g[x];
+      }
+    }
+    if (chunk >= a.n1) continue;
+    for (int x = 0; x < 4; ++x) out[x] = sum_of_groups(out[x]);
+    if (edge_of_lane() != 0) continue;
+    real* to = row_of(a.dg1, j, a.n1);
+    if (j < a.added) {
+      real before[4];
+      load_row4(before, to, c, a.n1);
+      for (int x = 0; x < 4; ++x) out[x] += before[x];
+    }
+    store_row4(to, c, a.n1, out);
   }
 }

@@ -1,32 +1,17 @@
 // What passes from the neighbours to a centre in one layer: convolution and symmetrisation (theory 8.4, 8.8, 12.5, 12.6). One
-// block per centre, tiles of 32 edges; a warp has 32 channels of g1 at a time.
+// block per centre; back to the neighbours is in gather.cu.
 //
-// With g1_out_conv the projection P acts on g2, edge by edge, and is done here, tile by tile; the neighbours' rows of g1 are read once
-// for it and for drrd. Else it acts on g1, atom by atom, and comes as rows (node).
+// With g1_out_conv the projection P acts on g2. It is taken out of the sum over the edges, conv_c = sum_k P[k][c] (sum_e w_e g2_e[k]
+// g1_j[c]): the neighbours' rows of g1 are read once for this and for the moments. Else P acts on g1, atom by atom, and comes as rows
+// (node).
 #include "cuda/messages.hpp"
 
-#include "cuda/edge_tile.cuh"
+#include "cuda/edge_sums.cuh"
 #include "math/normalisation.hpp"
 
 using namespace dpa2;
 
 namespace {
-
-constexpr int DEPTH = 64;  // channels of g2 in shared memory together, forward
-
-/// factor (TILE, 4): the weight of an edge in the convolution and, times h2, in the moments; zero behind the last.
-__device__ __forceinline__ void stage_factors(real* factor, const real* w, const real* h2, int first, int count, real kn, real kh) {
-  const int e = threadIdx.x;
-  if (e >= TILE) return;
-  real f[4] = {};
-  if (e < count) {
-    const real* h = h2 + 3LL * (first + e);
-    const real weight = w[first + e];
-    f[0] = kn * weight;
-    for (int x = 0; x < 3; ++x) f[1 + x] = kh * weight * h[x];
-  }
-  store4(factor + 4 * e, f);
-}
 
 /// out (axis, nc) = (1/3) sum_x C[x, a] C[x, c], C (3, nc)
 __device__ __forceinline__ void gram(real* out, const real* C, int nc, int axis) {
@@ -36,21 +21,108 @@ __device__ __forceinline__ void gram(real* out, const real* C, int nc, int axis)
   }
 }
 
-/// dC (3, nc) = what flows into C from the Gram products, and the seed; either may be null. Axis channels have sums over all channels,
-/// which a warp makes.
+/// sums += the edges that have been staged, at the columns c.. of the neighbours' g1.
+template <bool Whole>
+__device__ __forceinline__ void add_neighbours(EdgeSums& sums, const cuda::MessagesArgs<real>& a, const EdgeFactors& factors, int count,
+                                               int c) {
+  const Columns<Whole> g1(a.g1, a.n1, a.n1, c);
+  if (a.P != nullptr)
+    add_edges<true, true, false>(sums, factors, count, g1, g1);
+  else
+    add_edges<false, true, false>(sums, factors, count, g1, g1);
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) messages(const cuda::MessagesArgs<real> a) {
+  __align__(16) __shared__ real number[AT_ONCE * FACTORS];
+  __align__(16) __shared__ real vector[AT_ONCE * 4];
+  __align__(16) __shared__ int row[AT_ONCE];
+  __shared__ int edge[AT_ONCE];
+  __shared__ real parts[4 * cuda::edge_threads];
+  const EdgeFactors factors{number, a.grrg != nullptr ? vector : nullptr, row, edge};
+  const int i = blockIdx.x, n = a.start[i + 1] - a.start[i], ldb = cuda::padded_to_edge_tiles(a.n1);
+  const Outgoing edges{a.j, a.start[i]};
+  const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
+  const real kn = kappa.conv(n), kh = kappa.moment(n);
+  const bool numbers = a.P != nullptr, of_pairs = a.grrg != nullptr || a.node != nullptr;
+  for (int c0 = 0; c0 == 0 || (c0 < a.n1 && (numbers || a.drrd != nullptr)); c0 += 32 * WARPS) {
+    const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
+    const bool mine = chunk < a.n1 && (numbers || a.drrd != nullptr);
+    real conv[4] = {};
+    for (int k0 = 0; k0 == 0 || (k0 < a.n2 && (numbers || (of_pairs && c0 == 0))); k0 += NUMBERS) {
+      EdgeSums sums;
+      PairSums pairs;
+      for (int first = 0; first < n; first += AT_ONCE) {
+        const int count = min(AT_ONCE, n - first);
+        if (n > AT_ONCE || a.n2 > NUMBERS || c0 == 0)
+          stage_factors(factors, edges, a.w, a.h2, numbers || of_pairs ? a.g2 : nullptr, a.n2, k0, first, count);
+        if (of_pairs && c0 == 0) pairs.add(factors, count, a.node != nullptr ? a.node + k0 : nullptr, a.n2, a.n2 - k0);
+        if (!mine || (k0 > 0 && !numbers)) continue;
+        if (a.n1 % 4 == 0)
+          add_neighbours<true>(sums, a, factors, count, c);
+        else
+          add_neighbours<false>(sums, a, factors, count, c);
+      }
+      if (mine) {
+        if (numbers) add_product(conv, sums, a.P + k0 * ldb + c, ldb);
+        if (a.drrd != nullptr && k0 == 0 && group_of_lane() < 3) {
+#pragma unroll
+          for (int x = 0; x < 4; ++x) sums.v[x] *= kh;
+          store_row4(row_of(a.drrd, 3 * i + group_of_lane(), a.n1), c, a.n1, sums.v);
+        }
+      }
+      if (of_pairs && c0 == 0) {
+        const real whole = pairs.whole(parts);
+        const int d = threadIdx.x / NUMBERS, k = k0 + PairSums::number();
+        if (k < a.n2) {
+          if (d == 0 && a.node != nullptr) row_of(a.cat, i, a.cat_width)[a.cat_conv + k] = kn * whole;
+          if (d > 0 && d < 4 && a.grrg != nullptr) row_of(a.grrg, 3 * i + d - 1, a.n2)[k] = kh * whole;
+        }
+      }
+    }
+    if (!mine || !numbers) continue;
+    for (int x = 0; x < 4; ++x) conv[x] = kn * sum_of_groups(conv[x]);
+    if (group_of_lane() == 0) store_row4(row_of(a.conv, i, a.n1), c, a.n1, conv);
+  }
+  if (a.cat == nullptr) return;
+  __syncthreads();
+  real* cat = row_of(a.cat, i, a.cat_width);
+  if (a.grrg != nullptr && a.cat_grrg >= 0) gram(cat + a.cat_grrg, row_of(a.grrg, 3 * i, a.n2), a.n2, a.axis);
+  if (a.drrd != nullptr) gram(cat + a.cat_drrd, row_of(a.drrd, 3 * i, a.n1), a.n1, a.axis);
+}
+
+namespace {
+
+/// factor (TILE, 4): the weight of an edge in the convolution and, times h2, in the moments.
+__device__ __forceinline__ void weigh_edges(real* factor, const real* w, const real* h2, int first, int count, real kn, real kh) {
+  const int e = threadIdx.x;
+  if (e >= count) return;
+  const real* h = h2 + 3LL * (first + e);
+  const real weight = w[first + e], along = kh * weight;
+  const real f[4] = {kn * weight, along * h[0], along * h[1], along * h[2]};
+  store4(factor + 4 * e, f);
+}
+
+/// dC (3, nc) = what flows into C from the Gram products, and the seed; either may be null. Axis channels have sums over all channels
+/// besides, which a warp makes.
 __device__ __forceinline__ void gram_backward(real* dC, const real* dgram, const real* seed, const real* C, int nc, int axis) {
   const int lane = threadIdx.x % 32, sums = dgram != nullptr ? axis : 0;
-  for (int t = threadIdx.x / 32; t < 3 * sums; t += WARPS) {
-    const int a = t / 3, x = t % 3;
-    const real* row = C + x * nc;
-    real acc = 0;
-    for (int k = lane; k < nc; k += 32) acc += dgram[a * nc + k] * row[k];
-    for (int b = lane; b < axis; b += 32) acc += dgram[b * nc + a] * row[b];
-    acc = warp_sum(acc) * real(1.0 / 3.0);
-    if (lane == 0) dC[x * nc + a] = seed != nullptr ? acc + seed[x * nc + a] : acc;
+  for (int a = threadIdx.x / 32; a < sums; a += WARPS) {
+    real acc[4] = {};
+    for (int k = lane; k < nc; k += 32) {
+      const real d = dgram[a * nc + k];
+      for (int x = 0; x < 3; ++x) acc[x] += d * C[x * nc + k];
+    }
+    const real sum = lane_sums<4, 32>(acc);
+    if (lane % 8 == 0 && lane < 24) dC[lane / 8 * nc + a] = sum;
   }
-  for (int c = sums + threadIdx.x; c < nc; c += blockDim.x) {
+  __syncthreads();
+  for (int c = threadIdx.x; c < nc; c += blockDim.x) {
     real acc[3] = {};
+    if (c < sums)
+      for (int x = 0; x < 3; ++x) acc[x] = dC[x * nc + c];
+#pragma unroll 4
     for (int b = 0; b < sums; ++b) {
       const real d = dgram[b * nc + c];
       for (int x = 0; x < 3; ++x) acc[x] += d * C[x * nc + b];
@@ -62,195 +134,91 @@ __device__ __forceinline__ void gram_backward(real* dC, const real* dgram, const
   }
 }
 
-/// conv and the moments of the neighbours' g1.
-__device__ __forceinline__ void of_neighbours(const cuda::MessagesArgs<real>& a, real* tile, real* factor, int* row, int begin, int end,
-                                              real kn, real kh) {
-  const int i = blockIdx.x, e0 = edge_of_lane(), ldb = cuda::padded_to_edge_tiles(a.n1);
-  for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
-    const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
-    const bool mine = chunk < a.n1;
-    real sum[4][4] = {};  // conv, moments
-    for (int first = begin; first < end; first += TILE) {
-      const int count = min(TILE, end - first);
-      __syncthreads();
-      stage_factors(factor, a.w, a.h2, first, count, kn, kh);
-      stage_rows(row, a.j, first, count);
-      real y[8][4] = {};
-      if (a.P != nullptr)
-        project<DEPTH>(y, tile, a.g2, first, count, a.n2, a.P + c, ldb, mine);
-      else
-        __syncthreads();
-      if (mine) {
-        int j[8];
-        load4(j, row + e0);
-        load4(j + 4, row + e0 + 4);
-#pragma unroll
-        for (int e = 0; e < 8; ++e) {
-          real f[4], v[4];
-          load4(f, factor + 4 * (e0 + e));
-          load_row4(v, row_of(a.g1, j[e], a.n1), c, a.n1);
-#pragma unroll
-          for (int x = 0; x < 4; ++x) {
-            sum[0][x] += f[0] * y[e][x] * v[x];
-            for (int d = 1; d < 4; ++d) sum[d][x] += f[d] * v[x];
-          }
-        }
+/// Of the warp's channels of g1: its share of the gradients of g2 before kappa and w, to its slab (TILE, ROW) for the columns k0.. with
+/// Pt; and of the vectors of the edges, to share (3, TILE), with drrd where k0 is 0.
+struct FromNeighbours {
+  const cuda::MessagesBackwardArgs<real>& a;
+  real *slab, *share;
+  const int* row;
+  int k0;
+
+  template <int M>
+  __device__ __forceinline__ void run() const {
+    const int i = blockIdx.x, ldb = cuda::padded_to_edge_tiles(a.n2);
+    const bool vectors = a.ddrrd != nullptr && k0 == 0, numbers = a.Pt != nullptr;
+    real acc[M][4] = {}, df[3] = {};
+    for (int c0 = threadIdx.x / 32 * 32; c0 < a.n1; c0 += 32 * WARPS) {
+      const int c = c0 + column_of_lane();
+      real scale[4] = {}, d[3][4] = {}, along[3][8] = {};
+      if (numbers) {
+        real r[4];
+        load_row4(scale, row_of(a.dout, i, a.n1), c, a.n1);
+        load_row4(r, a.r_conv, c, a.n1);
+        for (int x = 0; x < 4; ++x) scale[x] *= r[x];
       }
-    }
-    if (!mine) continue;
-    for (int d = 0; d < 4; ++d)
-      for (int x = 0; x < 4; ++x) sum[d][x] = sum_of_edges(sum[d][x]);
-    if (e0 != 0) continue;
-    if (a.P != nullptr) store_row4(row_of(a.conv, i, a.n1), c, a.n1, sum[0]);
-    if (a.drrd != nullptr)
-      for (int d = 0; d < 3; ++d) store_row4(row_of(a.drrd, 3 * i + d, a.n1), c, a.n1, sum[1 + d]);
-  }
-}
-
-/// The moments of g2, and conv where P acted on g1. The warps share the edges of a chunk of channels.
-__device__ __forceinline__ void of_pairs(const cuda::MessagesArgs<real>& a, real* parts, int begin, int end, real kn, real kh) {
-  const int i = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int chunks = (a.n2 + 31) / 32, together = min(chunks, WARPS), shares = WARPS / together;
-  for (int chunk = 0; chunk < chunks; chunk += together) {
-    const int k = 32 * (chunk + warp % together) + lane, share = warp / together;
-    real sum[4] = {};
-    if (share < shares && k < a.n2)
-      for (int e = begin + share; e < end; e += shares) {
-        const real v = row_of(a.g2, e, a.n2)[k], weighted = kh * a.w[e] * v;
-        for (int x = 0; x < 3; ++x) sum[1 + x] += weighted * a.h2[3LL * e + x];
-        if (a.node != nullptr) sum[0] += kn * a.w[e] * v * row_of(a.node, a.j[e], a.n2)[k];
-      }
-    __syncthreads();
-    for (int d = 0; d < 4; ++d) parts[(4 * warp + d) * 32 + lane] = sum[d];
-    __syncthreads();
-    if (warp >= together || k >= a.n2) continue;
-    for (int s = 1; s < shares; ++s)
-      for (int d = 0; d < 4; ++d) sum[d] += parts[(4 * (warp + s * together) + d) * 32 + lane];
-    if (a.node != nullptr) row_of(a.cat, i, a.cat_width)[a.cat_conv + k] = sum[0];
-    if (a.grrg != nullptr)
-      for (int d = 0; d < 3; ++d) row_of(a.grrg, 3 * i + d, a.n2)[k] = sum[1 + d];
-  }
-}
-
-}  // namespace
-
-extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) messages(const cuda::MessagesArgs<real> a) {
-  __align__(16) __shared__ real tile[DEPTH * ROW];
-  __align__(16) __shared__ real factor[4 * TILE];
-  __align__(16) __shared__ int row[TILE];
-  const int i = blockIdx.x, begin = a.start[i], end = a.start[i + 1];
-  const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
-  const real kn = kappa.conv(end - begin), kh = kappa.moment(end - begin);
-  if (a.P != nullptr || a.drrd != nullptr) of_neighbours(a, tile, factor, row, begin, end, kn, kh);
-  if (a.grrg != nullptr || a.node != nullptr) of_pairs(a, tile, begin, end, kn, kh);
-  if (a.cat == nullptr) return;
-  __syncthreads();
-  real* cat = row_of(a.cat, i, a.cat_width);
-  if (a.grrg != nullptr && a.cat_grrg >= 0) gram(cat + a.cat_grrg, row_of(a.grrg, 3 * i, a.n2), a.n2, a.axis);
-  if (a.drrd != nullptr) gram(cat + a.cat_drrd, row_of(a.drrd, 3 * i, a.n1), a.n1, a.axis);
-}
-
-namespace {
-
-/// dg1_edge of a tile; tile (32 WARPS, ROW).
-__device__ __forceinline__ void to_neighbours(const cuda::MessagesBackwardArgs<real>& a, real* tile, const real* factor, int first,
-                                              int count) {
-  const int i = blockIdx.x, e0 = edge_of_lane(), ldb = cuda::padded_to_edge_tiles(a.n1);
-  for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
-    const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
-    const bool mine = chunk < a.n1;
-    real y[8][4] = {}, given[4] = {}, d[3][4] = {};
-    if (a.P != nullptr) project<32 * WARPS>(y, tile, a.g2, first, count, a.n2, a.P + c, ldb, mine);
-    if (!mine) continue;
-    if (a.P != nullptr) {
-      real r[4];
-      load_row4(given, row_of(a.dout, i, a.n1), c, a.n1);
-      load_row4(r, a.r_conv, c, a.n1);
-      for (int x = 0; x < 4; ++x) given[x] *= r[x];
-    }
-    if (a.ddrrd != nullptr)
-      for (int x = 0; x < 3; ++x) load_row4(d[x], row_of(a.ddrrd, 3 * i + x, a.n1), c, a.n1);
+      if (vectors)
+        for (int x = 0; x < 3; ++x) load_row4(d[x], row_of(a.ddrrd, 3 * i + x, a.n1), c, a.n1);
+      __syncwarp();
 #pragma unroll
-    for (int e = 0; e < 8; ++e) {
-      if (e0 + e >= count) continue;
-      real f[4], out[4];
-      load4(f, factor + 4 * (e0 + e));
-#pragma unroll
-      for (int x = 0; x < 4; ++x) out[x] = f[0] * given[x] * y[e][x] + f[1] * d[0][x] + f[2] * d[1][x] + f[3] * d[2][x];
-      store_row4(row_of(a.dg1_edge, first + e0 + e, a.n1), c, a.n1, out);
-    }
-  }
-}
-
-/// Of the warp's channels of g1: its share of the gradients of g2 before kappa and w, to slab (TILE edges, ROW) for the columns k0.. with P;
-/// and of the vectors of the edges, to share (3, TILE), with drrd where k0 is 0. channel (4, 32): the gradients of conv and moments.
-__device__ __forceinline__ void from_neighbours(const cuda::MessagesBackwardArgs<real>& a, real* slab, real* channel, real* share,
-                                                const int* row, int k0) {
-  const int i = blockIdx.x, lane = threadIdx.x % 32, ldb = cuda::padded_to_edge_tiles(a.n2);
-  const bool vectors = a.ddrrd != nullptr && k0 == 0;
-  real acc[8][4] = {}, df[3] = {};
-  for (int c0 = threadIdx.x / 32 * 32; c0 < a.n1; c0 += 32 * WARPS) {
-    const int c = c0 + lane;
-    __syncwarp();
-    channel[lane] = a.P != nullptr && c < a.n1 ? row_of(a.dout, i, a.n1)[c] * a.r_conv[c] : real(0);
-    if (vectors)
-      for (int x = 0; x < 3; ++x) channel[32 * (1 + x) + lane] = c < a.n1 ? row_of(a.ddrrd, 3 * i + x, a.n1)[c] : real(0);
-    stage_neighbours(slab, a.g1, row, a.n1, c0);
-    __syncwarp();
-    if (a.P != nullptr) tile_product<true>(acc, slab + edge_of_lane(), a.Pt + c0 * ldb + k0 + column_of_lane(), ldb, 32, channel);
-    if (vectors)
-#pragma unroll 2
-      for (int m = 0; m < 32; m += 4) {
+      for (int m = 0; m < M; ++m) {
+        const int e = edge_of_lane() + 4 * m;
         real v[4];
+        load_row4(v, row_of(a.g1, row[e], a.n1), c, a.n1);
 #pragma unroll
-        for (int s = 0; s < 4; ++s) v[s] = slab[(m + s) * ROW + lane];
+        for (int x = 0; x < 3; ++x) along[x][m] = d[x][0] * v[0] + d[x][1] * v[1] + d[x][2] * v[2] + d[x][3] * v[3];
 #pragma unroll
-        for (int x = 0; x < 3; ++x) {
-          real d[4];
-          load4(d, channel + 32 * (1 + x) + m);
-          df[x] += d[0] * v[0] + d[1] * v[1] + d[2] * v[2] + d[3] * v[3];
-        }
+        for (int x = 0; x < 4; ++x) v[x] *= scale[x];
+        store4(slab + e * ROW + column_of_lane(), v);
       }
+      if (vectors)
+        for (int x = 0; x < 3; ++x) df[x] += lane_sums<8, 8>(along[x]);
+      __syncwarp();
+      if (numbers) tile_product<M>(acc, slab + edge_of_lane() * ROW, a.Pt + c0 * ldb + k0 + column_of_lane(), ldb, 32);
+    }
+    __syncwarp();
+    if (numbers) store_tile<M>(slab, acc);
+    // Eight lanes had the same edges; this one has the sums of edge number threadIdx.x % 8 of theirs.
+    if (vectors)
+      for (int x = 0; x < 3; ++x) share[TILE * x + threadIdx.x % 8 * 4 + edge_of_lane()] = df[x];
   }
-  __syncwarp();
-  if (a.P != nullptr) store_tile(slab, acc);
-  if (vectors)
-    for (int x = 0; x < 3; ++x) share[TILE * x + lane] = df[x];
-}
+};
 
 /// dg2 of a tile in the columns k0..k0 + 31, and the edges' sums (TILE, 4) over them: of conv, of the vector.
 __device__ __forceinline__ void to_pairs(const cuda::MessagesBackwardArgs<real>& a, const real* slabs, const real* factor, real* sums,
                                          const int* row, int first, int count, int k0) {
-  const int i = blockIdx.x, lane = threadIdx.x % 32, k = k0 + lane;
-  const bool inside = k < a.n2;
-  real d[3] = {}, given = 0;
-  if (inside && a.dgrrg != nullptr)
-    for (int x = 0; x < 3; ++x) d[x] = row_of(a.dgrrg, 3 * i + x, a.n2)[k];
-  if (inside && a.node != nullptr) given = row_of(a.dcat, i, a.cat_width)[a.cat_conv + k];
-  for (int g = threadIdx.x / 32; 4 * g < count; g += WARPS) {
-    real part[16] = {};
-#pragma unroll
-    for (int s = 0; s < 4; ++s) {
-      const int e = 4 * g + s;
-      if (e >= count || !inside) continue;
-      real f[4], q = 0;
+  const int i = blockIdx.x, k = k0 + column_of_lane();
+  real d[3][4] = {}, given[4] = {};
+  if (a.dgrrg != nullptr)
+    for (int x = 0; x < 3; ++x) load_row4(d[x], row_of(a.dgrrg, 3 * i + x, a.n2), k, a.n2);
+  if (a.node != nullptr)
+    for (int x = 0; x < 4; ++x) given[x] = k + x < a.n2 ? row_of(a.dcat, i, a.cat_width)[a.cat_conv + k + x] : real(0);
+  for (int group = threadIdx.x / 32; 4 * group < count; group += WARPS) {
+    const int e = 4 * group + edge_of_lane();
+    const bool inside = e < count;
+    real part[4] = {};
+    if (inside) {
+      real f[4], v[4], q[4] = {}, out[4];
       load4(f, factor + 4 * e);
-      const real v = row_of(a.g2, first + e, a.n2)[k];
-      if (a.P != nullptr)
-        for (int warp = 0; warp < WARPS; ++warp) q += slabs[(warp * TILE + e) * ROW + lane];
+      load_row4(v, row_of(a.g2, first + e, a.n2), k, a.n2);
+      if (a.Pt != nullptr) sum_of_slabs(q, slabs, e);
       if (a.node != nullptr) {
-        q = given * row_of(a.node, row[e], a.n2)[k];
-        row_of(a.dnode_edge, first + e, a.n2)[k] = f[0] * given * v;
+        load_row4(q, row_of(a.node, row[e], a.n2), k, a.n2);
+        for (int x = 0; x < 4; ++x) q[x] *= given[x];
       }
-      part[4 * s] = q * v;
+      real* to = row_of(a.dg2, first + e, a.n2);
+      real before[4] = {};
+      if (a.fresh == 0) load_row4(before, to, k, a.n2);
 #pragma unroll
-      for (int x = 0; x < 3; ++x) part[4 * s + 1 + x] = d[x] * v;
-      const real out = f[0] * q + f[1] * d[0] + f[2] * d[1] + f[3] * d[2];
-      real* to = row_of(a.dg2, first + e, a.n2) + k;
-      *to = a.fresh != 0 ? out : *to + out;
+      for (int x = 0; x < 4; ++x) {
+        part[0] += q[x] * v[x];
+#pragma unroll
+        for (int y = 0; y < 3; ++y) part[1 + y] += d[y][x] * v[x];
+        out[x] = before[x] + f[0] * q[x] + f[1] * d[0][x] + f[2] * d[1][x] + f[3] * d[2][x];
+      }
+      store_row4(to, k, a.n2, out);
     }
-    const real sum = lane_sums<16, 32>(part);
-    if (lane % 2 == 0) sums[16 * g + lane / 2] += sum;
+    const real sum = lane_sums<4, 8>(part);
+    if (inside && threadIdx.x % 2 == 0) sums[4 * e + threadIdx.x % 8 / 2] += sum;
   }
 }
 
@@ -258,13 +226,11 @@ __device__ __forceinline__ void to_pairs(const cuda::MessagesBackwardArgs<real>&
 
 extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) messages_backward(const cuda::MessagesBackwardArgs<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
-  __align__(16) __shared__ real channel[WARPS * 4 * 32];
   __align__(16) __shared__ real factor[4 * TILE];
   __align__(16) __shared__ real sums[TILE * 4];
   __shared__ real share[WARPS * 3 * TILE];
   __align__(16) __shared__ int row[TILE];
-  static_assert(sizeof(slabs) + sizeof(channel) + sizeof(factor) + sizeof(sums) + sizeof(share) + sizeof(row) <= 48 * 1024,
-                "any device has this much for a block");
+  static_assert(sizeof(slabs) + sizeof(factor) + sizeof(sums) + sizeof(share) + sizeof(row) <= 48 * 1024, "any device has this for a block");
   const int i = blockIdx.x, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
   if (begin == end) return;
   const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
@@ -276,20 +242,20 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) message
                   a.n2, a.axis);
   if (a.ddrrd != nullptr)
     gram_backward(row_of(a.ddrrd, 3 * i, a.n1), dcat + a.cat_drrd, nullptr, row_of(a.drrd, 3 * i, a.n1), a.n1, a.axis);
-  for (int first = begin; first < end; first += TILE) {
-    const int count = min(TILE, end - first);
+  for (int first = begin, each = edges_of_tile(end - begin); first < end; first += each) {
+    const int count = min(each, end - first);
     __syncthreads();
-    stage_factors(factor, a.w, a.h2, first, count, kn, kh);
+    weigh_edges(factor, a.w, a.h2, first, count, kn, kh);
     stage_rows(row, a.j, first, count);
     for (int t = threadIdx.x; t < 4 * TILE; t += blockDim.x) sums[t] = 0;
     __syncthreads();
-    if (a.P != nullptr || a.ddrrd != nullptr) to_neighbours(a, slabs, factor, first, count);
-    for (int k0 = 0; k0 < a.n2; k0 += 32) {
-      __syncthreads();
-      if (a.P != nullptr || (a.ddrrd != nullptr && k0 == 0))
-        from_neighbours(a, slabs + warp * TILE * ROW, channel + warp * 4 * 32, share + warp * 3 * TILE, row, k0);
-      __syncthreads();
-      if (a.fresh != 0 || a.P != nullptr || a.node != nullptr || a.dgrrg != nullptr)
+    for (int k0 = 0; k0 == 0 || k0 < a.n2; k0 += 32) {
+      if (a.Pt != nullptr || (a.ddrrd != nullptr && k0 == 0)) {
+        if (k0 > 0) __syncthreads();
+        with_edges_per_lane(count, FromNeighbours{a, slabs + warp * TILE * ROW, share + warp * 3 * TILE, row, k0});
+        __syncthreads();
+      }
+      if (a.fresh != 0 || a.Pt != nullptr || a.node != nullptr || a.dgrrg != nullptr)
         to_pairs(a, slabs, factor, sums, row, first, count, k0);
     }
     __syncthreads();

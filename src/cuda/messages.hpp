@@ -33,8 +33,8 @@ struct MessagesArgs {
 };
 static_assert(sizeof(MessagesArgs<float>) == 136 && sizeof(MessagesArgs<double>) == 136, "host and kernel agree");
 
-/// A block of edge_threads per centre. What flows back is set where `fresh`, else added to; dg1_edge and dnode_edge are always set, by
-/// P or ddrrd, and by node.
+/// A block of edge_threads per centre. What flows back is set where `fresh`, else added to. To the neighbours: gather.hpp, from ddrrd,
+/// dout and dcat.
 template <class T>
 struct MessagesBackwardArgs {
   const int* start;  // (centres + 1)
@@ -43,19 +43,16 @@ struct MessagesBackwardArgs {
   const T* g2;       // (capacity, n2)
   const T* h2;       // (capacity, 3)
   const T* w;        // (capacity)
-  const T* P;        // (n2, n1) padded, or null
-  const T* Pt;       // (n1, n2) padded, with P
+  const T* Pt;       // (n1, n2) the transpose of P padded, or null
   const T* node;     // (atoms, n2) or null
-  const T* dout;     // (centres, n1) with P: times r_conv the gradient of conv
+  const T* dout;     // (centres, n1) with Pt: times r_conv the gradient of conv
   const T* r_conv;   // (n1)
   const T* dcat;     // (centres, cat_width), or null: nothing flows into Gram products
   const T* seed;     // (centres, 3, n2) of the moments of g2 themselves, or null
   const T* grrg;     // (centres, 3, n2) of the forward pass; null without Gram products
   const T* drrd;     // (centres, 3, n1)
   T* dgrrg;          // (centres, 3, n2) room for the gradient of the moments; null: no moments of g2
-  T* ddrrd;          // (centres, 3, n1)
-  T* dg1_edge;       // (capacity, n1) what goes to the neighbours
-  T* dnode_edge;     // (capacity, n2)
+  T* ddrrd;          // (centres, 3, n1) = the gradient of the moments of g1; null: none
   T* dg2;            // (capacity, n2)
   T* dh2;            // (capacity, 3)
   T* dw;             // (capacity)
@@ -71,18 +68,6 @@ struct MessagesBackwardArgs {
   int root;
   int fresh;
 };
-static_assert(sizeof(MessagesBackwardArgs<float>) == 224 && sizeof(MessagesBackwardArgs<double>) == 224, "host and kernel agree");
-
-/// A block of edge_threads per atom: out (atoms, width) = or, for rows below `added`, += the sum of the rows of the edges to it.
-template <class T>
-struct SumIncomingArgs {
-  const int* begin;  // (atoms + 1)
-  const int* edges;  // (capacity)
-  const T* rows;     // (capacity, width)
-  T* out;            // (atoms, width)
-  int width;
-  int added;
-};
-static_assert(sizeof(SumIncomingArgs<float>) == 40 && sizeof(SumIncomingArgs<double>) == 40, "host and kernel agree");
+static_assert(sizeof(MessagesBackwardArgs<float>) == 200 && sizeof(MessagesBackwardArgs<double>) == 200, "host and kernel agree");
 
 }  // namespace dpa2::cuda

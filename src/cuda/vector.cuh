@@ -15,6 +15,10 @@ __device__ __forceinline__ void load2(double* v, const double* from) {
   const double2 p = *reinterpret_cast<const double2*>(from);
   v[0] = p.x, v[1] = p.y;
 }
+__device__ __forceinline__ void load2(int* v, const int* from) {
+  const int2 p = *reinterpret_cast<const int2*>(from);
+  v[0] = p.x, v[1] = p.y;
+}
 
 __device__ __forceinline__ void load4(float* v, const float* from) {
   const float4 q = *reinterpret_cast<const float4*>(from);

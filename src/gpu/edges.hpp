@@ -25,12 +25,17 @@ struct EdgeGradient {
   bool fresh = true;  ///< nothing has flowed into them, and they hold nothing: the first stage sets them
 };
 
-/// What flows to the neighbours, in rows of edges, until it is added up.
+/// The gradient of a layer's input g1, to which one stage after the other adds.
 template <class T>
 struct NeighbourGradient {
-  T* rows = nullptr;     ///< (capacity, n1)
-  bool written = false;  ///< the first stage sets the rows
+  T* dg1 = nullptr;  ///< (atoms, n1)
+  int set = 0;       ///< rows that hold something: those of ghosts hold nothing until the first stage that reaches them sets them
 };
+
+/// What kernels that add up over edges are compiled with for n2 numbers of each (cuda/edge_sums.cuh).
+inline Defines numbers_of_edges(int n2) {
+  return {{"GROUP", n2 <= 16 ? "4" : "8"}};
+}
 
 /// A matrix as tiles of edges are multiplied with it: whole tiles of rows and columns.
 template <class T>

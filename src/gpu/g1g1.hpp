@@ -4,6 +4,7 @@
 #include "fold/layer.hpp"
 #include "gpu/edges.hpp"
 #include "gpu/frame.hpp"
+#include "gpu/gather.hpp"
 #include "gpu/queue.hpp"
 
 namespace dpa2::gpu {
@@ -15,12 +16,13 @@ class G1G1 {
 
   /// U (capacity, n2) =. One launch.
   void forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, T* U) const;
-  /// Given dU (capacity, n2): dg1 (atoms, n1) += of the centres, dw +=, so that `edges` must not be fresh. One launch.
-  void backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* dU, T* dg1, const EdgeGradient<T>& edges,
+  /// Given dU (capacity, n2): to both atoms' g1; dw +=, so that `edges` must not be fresh. Two launches.
+  void backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* dU, const EdgeGradient<T>& edges,
                 NeighbourGradient<T>& neighbours) const;
 
  private:
   Function forward_, backward_;
+  Gather<T> gather_;
   int n1_, n2_;
   const T *W_, *Wt_;
 };

@@ -9,7 +9,6 @@ Layer<T>::Layer(const FoldedLayer& layer, const FoldedDescriptor& descriptor, co
     : update_(layer, descriptor.act, loader),
       messages_(layer, config, loader),
       product_(descriptor.act, loader),
-      sum_(loader),
       n1_(config.repformer.g1_dim),
       n2_(config.repformer.g2_dim),
       last_(layer.has.last),
@@ -86,15 +85,12 @@ T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& sta
   if (pairs_) pairs_->backward(queue, frame, in, state.pairs, edges, dU);
   if (last) queue.release(state.pairs.z, state.pairs.top, state.pairs.inv_sum);
 
-  NeighbourGradient<T> neighbours;
-  neighbours.rows = queue.take<T>("gradients for the neighbours", capacity * n1_);
+  NeighbourGradient<T> neighbours{dg1, frame.centres};
   T* node = projected(queue, frame.atoms, in, node_);
   T* dnode = node_.w != nullptr ? queue.take<T>("gradient of g1 projected", std::int64_t{frame.atoms} * node_.out) : nullptr;
   messages_.backward(queue, frame, in, node, state.messages, dout, dcat, nullptr, edges, neighbours, dnode);
   queue.release(node, dcat, dout);
   if (last) queue.release(state.messages.grrg, state.messages.drrd);
-  // Ghosts have no rows of dg1 yet: what the edges bring them is all.
-  bool ghosts_set = frame.atoms == frame.centres;
   if (attention_) {
     T* tq = projected(queue, frame.centres, in, queries_);
     T* dtq = queue.take<T>("gradient of queries", centres * heads * n1_);
@@ -103,14 +99,9 @@ T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& sta
     queue.release(tq, dtq, d_o);
     if (last) queue.release(state.attention.largest, state.attention.inverse);
   }
-  if (g1g1_) g1g1_->backward(queue, frame, in, dU, dg1, edges, neighbours);
+  if (g1g1_) g1g1_->backward(queue, frame, in, dU, edges, neighbours);
   queue.release(dU);
-  if (neighbours.written) {
-    sum_.run(queue, frame, neighbours.rows, n1_, dg1, frame.centres);
-    ghosts_set = true;
-  }
-  queue.release(neighbours.rows);
-  if (!ghosts_set)
+  if (neighbours.set < frame.atoms)
     queue.clear(dg1 + centres * n1_, static_cast<std::size_t>(frame.atoms - frame.centres) * static_cast<std::size_t>(n1_) * sizeof(T));
   if (dnode != nullptr) product_.backward(queue, frame.atoms, dg1, dnode, node_, true);
   queue.release(dnode);

@@ -56,7 +56,6 @@ class Layer {
   std::optional<LocalAttention<T>> attention_;
   std::optional<G1G1<T>> g1g1_;
   std::optional<Pairs<T>> pairs_;
-  SumIncoming<T> sum_;
   int n1_, n2_;
   bool last_, updates_h2_;
 };

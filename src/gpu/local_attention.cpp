@@ -9,6 +9,7 @@ template <class T>
 LocalAttention<T>::LocalAttention(const Config& config, double attention_shift, Loader& loader)
     : forward_(loader.function("local_attention.cu", "local_attention")),
       backward_(loader.function("local_attention.cu", "local_attention_backward")),
+      gather_(loader.function("local_attention.cu", "local_attention_gather")),
       n1_(config.repformer.g1_dim),
       nh_(config.repformer.attn1_nhead),
       nsel_(config.smooth ? config.repformer.nsel : 0),
@@ -47,7 +48,7 @@ void LocalAttention<T>::backward(Queue& queue, const Frame& frame, const LayerIn
                                  const LocalAttentionState<T>& state, const T* d_o, T* dtq, const EdgeGradient<T>& edges,
                                  NeighbourGradient<T>& neighbours) const {
   if (edges.fresh) throw internal_error("the attention to the neighbours adds to gradients of the edges that nothing has set");
-  T* room = queue.take<T>("scores and their gradients", std::int64_t{2} * frame.repformer.capacity * nh_);
+  T* room = queue.take<T>("gradients of scores, and probabilities", std::int64_t{2} * frame.repformer.capacity * nh_);
   cuda::LocalAttentionBackwardArgs<T> args{};
   args.start = frame.repformer.start;
   args.j = frame.repformer.j;
@@ -58,15 +59,26 @@ void LocalAttention<T>::backward(Queue& queue, const Frame& frame, const LayerIn
   args.largest = state.largest;
   args.inverse = state.inverse;
   args.dtq = dtq;
-  args.dg1_edge = neighbours.rows;
   args.dw = edges.dw;
   args.room = room;
   args.n1 = n1_;
   args.nh = nh_;
-  args.fresh = !neighbours.written;
   args.shift = shift_;
   queue.launch(backward_, frame.centres, cuda::edge_threads, 0, args);
-  neighbours.written = true;
+
+  cuda::LocalAttentionGatherArgs<T> terms{};
+  terms.begin = frame.repformer_incoming.begin;
+  terms.edges = frame.repformer_incoming.edges;
+  terms.centre = frame.repformer.centre;
+  terms.room = room;
+  terms.tq = tq;
+  terms.dout = d_o;
+  terms.dg1 = neighbours.dg1;
+  terms.n1 = n1_;
+  terms.nh = nh_;
+  terms.added = neighbours.set;
+  queue.launch(gather_, frame.atoms, cuda::edge_threads, 0, terms);
+  neighbours.set = frame.atoms;
   queue.release(room);
 }
 

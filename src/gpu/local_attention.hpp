@@ -24,12 +24,12 @@ class LocalAttention {
   LocalAttentionState<T> keep(Queue& queue, const Frame& frame) const;
   /// o (centres, heads n1) = given the queries tq (centres, heads n1). One launch.
   void forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* tq, T* o, const LocalAttentionState<T>& state) const;
-  /// dtq (centres, heads n1) =, given d_o (centres, heads n1); dw +=, so that `edges` must not be fresh. One launch.
+  /// dtq (centres, heads n1) =, given d_o (centres, heads n1); dw +=, so that `edges` must not be fresh. Two launches.
   void backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* tq, const LocalAttentionState<T>& state, const T* d_o,
                 T* dtq, const EdgeGradient<T>& edges, NeighbourGradient<T>& neighbours) const;
 
  private:
-  Function forward_, backward_;
+  Function forward_, backward_, gather_;
   int n1_, nh_, nsel_;
   T shift_;
 };

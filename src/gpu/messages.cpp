@@ -30,9 +30,9 @@ Args arguments(const Frame& frame, const LayerInput<T>& in, int n1, int n2, int 
 
 template <class T>
 Messages<T>::Messages(const FoldedLayer& layer, const Config& config, Loader& loader)
-    : forward_(loader.function("messages.cu", "messages")),
-      backward_(loader.function("messages.cu", "messages_backward")),
-      sum_(loader),
+    : forward_(loader.function("messages.cu", "messages", numbers_of_edges(config.repformer.g2_dim))),
+      backward_(loader.function("messages.cu", "messages_backward", numbers_of_edges(config.repformer.g2_dim))),
+      gather_(config.repformer.g1_dim, config.repformer.g2_dim, loader),
       cat_(cat_layout(layer.linear1)),
       conv_(layer.has.conv),
       out_conv_(layer.has.out_conv),
@@ -64,7 +64,6 @@ template <class T>
 template <class Args>
 Args Messages<T>::layer_arguments(const Frame& frame, const LayerInput<T>& in, const T* node, const MessageState<T>& state) const {
   auto args = arguments<Args>(frame, in, n1_, n2_, nsel_, smooth_, root_);
-  args.P = P_;
   args.node = wants_node() ? node : nullptr;
   args.grrg = state.grrg;
   args.drrd = state.drrd;
@@ -81,6 +80,7 @@ void Messages<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>&
                           const MessageState<T>& state) const {
   if (!conv_ && !grrg_ && !drrd_) return;
   auto args = layer_arguments<cuda::MessagesArgs<T>>(frame, in, node, state);
+  args.P = P_;
   args.conv = out_conv_ ? conv : nullptr;
   args.cat = cat;
   queue.launch(forward_, frame.centres, cuda::edge_threads, 0, args);
@@ -91,11 +91,9 @@ void Messages<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>
                            const T* dout, const T* dcat, const T* seed, EdgeGradient<T>& edges, NeighbourGradient<T>& neighbours,
                            T* dnode) const {
   if (!conv_ && !grrg_ && !drrd_ && seed == nullptr && !edges.fresh) return;
-  if ((out_conv_ || drrd_) && neighbours.written) throw internal_error("messages would overwrite what flows to the neighbours");
   const bool moments = grrg_ || seed != nullptr;
   T* dgrrg = moments ? queue.take<T>("gradients of the moments of g2", std::int64_t{3} * frame.centres * n2_) : nullptr;
   T* ddrrd = drrd_ ? queue.take<T>("gradients of the moments of g1", std::int64_t{3} * frame.centres * n1_) : nullptr;
-  T* dnode_edge = wants_node() ? queue.take<T>("gradients of the projected g1", std::int64_t{frame.repformer.capacity} * n2_) : nullptr;
   auto args = layer_arguments<cuda::MessagesBackwardArgs<T>>(frame, in, node, state);
   args.Pt = Pt_;
   args.dout = dout;
@@ -104,23 +102,39 @@ void Messages<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>
   args.seed = seed;
   args.dgrrg = dgrrg;
   args.ddrrd = ddrrd;
-  args.dg1_edge = neighbours.rows;
-  args.dnode_edge = dnode_edge;
   args.dg2 = edges.dg2;
   args.dh2 = edges.dh2;
   args.dw = edges.dw;
   args.fresh = edges.fresh;
   queue.launch(backward_, frame.centres, cuda::edge_threads, 0, args);
   edges.fresh = false;
-  if (out_conv_ || drrd_) neighbours.written = true;
-  if (wants_node()) sum_.run(queue, frame, dnode_edge, n2_, dnode, 0);
-  queue.release(dgrrg, ddrrd, dnode_edge);
+  queue.release(dgrrg);
+  if (conv_ || drrd_) {
+    cuda::GatherArgs<T> terms{};
+    terms.g2 = in.g2;
+    terms.h2 = drrd_ ? in.h2 : nullptr;
+    terms.w = in.w;
+    terms.P = P_;
+    terms.r = r_conv_;
+    terms.rows = dout;
+    terms.vectors = ddrrd;
+    if (wants_node()) {
+      terms.node_rows = dcat + cat_.conv;
+      terms.node_stride = cat_.width;
+      terms.dnode = dnode;
+    }
+    terms.nsel = nsel_;
+    terms.smooth = smooth_;
+    terms.root = root_;
+    gather_.run(queue, frame, terms, neighbours);
+  }
+  queue.release(ddrrd);
 }
 
 template <class T>
 Rotation<T>::Rotation(const Config& config, Loader& loader)
-    : forward_(loader.function("messages.cu", "messages")),
-      backward_(loader.function("messages.cu", "messages_backward")),
+    : forward_(loader.function("messages.cu", "messages", numbers_of_edges(config.repformer.g2_dim))),
+      backward_(loader.function("messages.cu", "messages_backward", numbers_of_edges(config.repformer.g2_dim))),
       n1_(config.repformer.g1_dim),
       n2_(config.repformer.g2_dim),
       nsel_(config.repformer.nsel),

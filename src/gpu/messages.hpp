@@ -5,8 +5,8 @@
 #include "gpu/cat.hpp"
 #include "gpu/edges.hpp"
 #include "gpu/frame.hpp"
+#include "gpu/gather.hpp"
 #include "gpu/queue.hpp"
-#include "gpu/sum_incoming.hpp"
 #include "schema/config.hpp"
 
 namespace dpa2::gpu {
@@ -36,8 +36,8 @@ class Messages {
                const MessageState<T>& state) const;
 
   /// Given dout (centres, n1) of the layer's output g1 and dcat (centres, width): to the edges, to the neighbours, and with wants_node()
-  /// dnode (atoms, n2) =. `seed` (centres, 3, n2): what flows into the moments of the layer's g2 besides, or null. One launch, with
-  /// wants_node() two. Rows for the neighbours are set, never added to: this comes before the other stages' backward.
+  /// dnode (atoms, n2) =. `seed` (centres, 3, n2): what flows into the moments of the layer's g2 besides, or null. Two launches, one
+  /// where nothing flows to the neighbours.
   void backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* node, const MessageState<T>& state, const T* dout,
                 const T* dcat, const T* seed, EdgeGradient<T>& edges, NeighbourGradient<T>& neighbours, T* dnode) const;
 
@@ -46,7 +46,7 @@ class Messages {
   Args layer_arguments(const Frame& frame, const LayerInput<T>& in, const T* node, const MessageState<T>& state) const;
 
   Function forward_, backward_;
-  SumIncoming<T> sum_;
+  Gather<T> gather_;
   CatLayout cat_;
   bool conv_, out_conv_, grrg_, drrd_;
   int n1_, n2_, axis_, nsel_;

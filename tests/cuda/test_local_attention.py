@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edge_graph import COUNTS, NSEL, Arrays, Graph, Run, assert_close, assert_gradient, incoming
+from edge_graph import COUNTS, NSEL, Arrays, Graph, Run, assert_close, assert_gradient
 
 SHIFT = 20.0
 FORWARD = {"float64": 1e-13, "float32": 5e-5}
@@ -56,17 +56,16 @@ class Attention:
         run.taken(logit)
         return {"o": out.astype(np.float64)}
 
-    def backward(self, run: Run, seeds: Arrays, fresh: bool) -> Arrays:
+    def backward(self, run: Run, seeds: Arrays) -> Arrays:
         graph, n = self.graph, self.graph.centres
-        rows = run.edges(np.full((graph.edges, self.n1), np.nan if fresh else 1.0))
-        out = {"dtq": run.empty(n, self.nh * self.n1), "dg1_edge": rows, "dw": run.edges(np.ones(graph.edges)),
+        out = {"dtq": run.empty(n, self.nh * self.n1), "dw": run.edges(np.ones(graph.edges)),
                "room": run.empty(graph.capacity, 2 * self.nh)}  # fmt: skip
-        given = {"dout": run.up(seeds["o"]), "fresh": int(fresh)}
+        given = {"dout": run.up(seeds["o"])}
         values = self.common(run) | self.kept | out | given
         run.start("local_attention.cu", "local_attention_backward", "LocalAttentionBackwardArgs", n, values)
         run.taken(out["room"])
-        self.raw = out
-        g1 = incoming(run, rows if fresh else run.edges(run.taken(rows) - 1.0))
+        terms = {name: values[name] for name in ("room", "tq", "dout", "n1", "nh")}
+        g1 = run.gathered("local_attention.cu", "local_attention_gather", "LocalAttentionGatherArgs", terms)
         gradients = {"g1": g1, "tq": out["dtq"].astype(np.float64)}
         if self.smooth:
             gradients["w"] = run.taken(out["dw"]) - 1.0
@@ -74,34 +73,33 @@ class Attention:
 
 
 def compared(
-    graph: Graph, n1: int, nh: int, smooth: bool, precision: str, fresh: bool, seed: int | None = None, sel: int = NSEL
+    graph: Graph, n1: int, nh: int, smooth: bool, precision: str, seed: int | None = None, sel: int = NSEL
 ) -> set[str]:
     """The outputs and the gradients that were right."""
     op, run = Attention(graph, n1, nh, smooth, precision, sel), Run(graph, precision, seed)
     wanted = op.forward(**op.inputs)
     assert_close(op.launch(run)["o"], wanted["o"], FORWARD[precision], "o")
     seeds = {"o": np.random.default_rng(77).normal(size=wanted["o"].shape)}
-    assert_gradient(op.forward, op.inputs, seeds, op.backward(run, seeds, fresh), BACKWARD[precision])
+    assert_gradient(op.forward, op.inputs, seeds, op.backward(run, seeds), BACKWARD[precision])
     return {*seeds, *op.inputs}
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-@pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize("nh", [1, 3, 6])
-def test_options(nh: int, smooth: bool, fresh: bool, precision: str) -> None:
-    assert compared(Graph((3, 0, 37, 2)), 9, nh, smooth, precision, fresh, seed=11) > {"o"}
+def test_options(nh: int, smooth: bool, precision: str) -> None:
+    assert compared(Graph((3, 0, 37, 2)), 9, nh, smooth, precision, seed=11) > {"o"}
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize(("n1", "nh"), [(1, 2), (128, 4), (133, 5), (300, 1), (2049, 2)])
 def test_widths(n1: int, nh: int, smooth: bool, precision: str) -> None:
-    assert compared(Graph(COUNTS), n1, nh, smooth, precision, fresh=False) > {"o"}
+    assert compared(Graph(COUNTS), n1, nh, smooth, precision) > {"o"}
 
 
 def test_a_full_list_has_no_padded_slots() -> None:
-    assert compared(Graph((40, 3)), 9, 2, True, "float64", fresh=True, sel=40) > {"o"}
+    assert compared(Graph((40, 3)), 9, 2, True, "float64", sel=40) > {"o"}
 
 
 def test_large_scores_do_not_overflow() -> None:
@@ -122,6 +120,6 @@ def test_same_bits_whatever_the_schedule() -> None:
     seeds = {"o": np.random.default_rng(77).normal(size=(2, 6 * 133))}
     for seed in (None, 1, 2, 3):
         run = Run(op.graph, op.precision, seed)
-        found = [*op.launch(run).values(), *op.kept.values(), *op.backward(run, seeds, True).values()]
-        bits.add(b"".join(value.tobytes() for value in [*found, op.raw["dg1_edge"]]))
+        found = [*op.launch(run).values(), *op.kept.values(), *op.backward(run, seeds).values()]
+        bits.add(b"".join(value.tobytes() for value in found))
     assert len(bits) == 1

@@ -14,7 +14,7 @@ from dpa2.reference.local_attention import local_attention
 from dpa2.reference.pair_attention import SHIFT, attention_map, equivariant_apply
 from ops.backends import Arrays, Cpu, Cuda
 from ops.declared import Bounds, Operation
-from ops.graph import EDGES, NSEL, OWN, START, N, draw, edges_of, geometry, incoming_sum, neighbours, switches
+from ops.graph import EDGES, NSEL, OWN, START, N, draw, edges_of, geometry, incoming, neighbours, switches
 from pair_formulas import Attention
 from pair_kernels import PairKernels
 
@@ -79,11 +79,13 @@ class LocalAttention(Operation):
                   nsel=NSEL if self.smooth else 0)  # fmt: skip
         if seeds is None:
             return [self.out(run.down(o))]
-        dtq, rows, dw = run.empty(N, width), run.empty(EDGES, self.n1), run.filled(EDGES)
+        dtq, dg1, dw = run.empty(N, width), run.filled(N, self.n1), run.filled(EDGES)
+        given = {"dout": run.up(seeds[0] @ self.B.T), "room": run.empty(EDGES, 2 * self.nh)}
         run.start("local_attention.cu", "local_attention_backward", "LocalAttentionBackwardArgs", N, **common, **kept,
-                  dout=run.up(seeds[0] @ self.B.T), dtq=dtq, dg1_edge=rows, dw=dw, fresh=1,
-                  room=run.empty(EDGES, 2 * self.nh))  # fmt: skip
-        dg1 = run.down(dtq) @ self.A.T + incoming_sum(run, rows)
+                  **given, dtq=dtq, dw=dw)  # fmt: skip
+        run.start("local_attention.cu", "local_attention_gather", "LocalAttentionGatherArgs", N, **incoming(run),
+                  **given, tq=common["tq"], dg1=dg1, n1=self.n1, nh=self.nh, added=N)  # fmt: skip
+        dg1 = run.down(dtq) @ self.A.T + run.added(dg1)
         return [dg1, run.added(dw)][: len(x)]
 
 

@@ -56,11 +56,15 @@ def neighbours(i: int) -> list[int]:
     return [N, *J[OWN[i]]]
 
 
-def incoming_sum(run: Cuda, rows: Any) -> np.ndarray:
-    """Rows of edges added up at the atoms where the edges end."""
+def incoming(run: Cuda) -> dict[str, Any]:
+    """The edges by the atoms where they end, as members of arguments."""
     order = np.argsort(J, kind="stable")
-    begin = run.integers(np.searchsorted(J[order], np.arange(N + 1)))
-    out = run.filled(N, rows.shape[1])
-    given = {"begin": begin, "edges": run.integers(order), "rows": rows, "width": rows.shape[1], "added": N}
-    run.start("sum_incoming.cu", "sum_incoming", "SumIncomingArgs", N, **given, out=out)
-    return run.added(out)
+    return {"begin": run.integers(np.searchsorted(J[order], np.arange(N + 1))), "edges": run.integers(order),
+            "centre": run.integers(CENTRE)}  # fmt: skip
+
+
+def gathered(run: Cuda, n1: int, n2: int, **terms: Any) -> np.ndarray:
+    """What products over edges bring to the g1 of the atoms where they end."""
+    dg1, lists = run.filled(N, n1), incoming(run) | {"start": run.integers(START)}
+    run.start("gather.cu", "gather", "GatherArgs", N, **lists, **NORMALISED | terms, n1=n1, n2=n2, dg1=dg1, added=N)
+    return run.added(dg1)

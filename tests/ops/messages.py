@@ -21,8 +21,8 @@ from ops.graph import (
     N,
     draw,
     edges_of,
+    gathered,
     geometry,
-    incoming_sum,
     neighbours,
     padded,
 )
@@ -74,10 +74,14 @@ class Symmetrization(Operation):
         dcat = np.full((N, width), np.nan)
         dcat[:, 4:-5] = seeds[0]
         dX, dh2, dw = run.filled(EDGES, self.nc), run.filled(EDGES, 3), run.filled(EDGES)
-        to, room = "dg1_edge" if self.indexed else "dg2", {f"d{own}": run.empty(N, 3, self.nc)}
-        run.start("messages.cu", "messages_backward", "MessagesBackwardArgs", N, **common, **{to: dX}, **room, dh2=dh2,
-                  dw=dw, dcat=run.up(dcat))  # fmt: skip
-        return [incoming_sum(run, dX) if self.indexed else run.added(dX), run.added(dh2), run.added(dw)]
+        to, room = {} if self.indexed else {"dg2": dX}, run.empty(N, 3, self.nc)
+        run.start("messages.cu", "messages_backward", "MessagesBackwardArgs", N, **common, **to, **{f"d{own}": room},
+                  dh2=dh2, dw=dw, dcat=run.up(dcat))  # fmt: skip
+        if self.indexed:
+            dX = gathered(run, self.nc, 1, h2=common["h2"], w=common["w"], vectors=room)
+        else:
+            dX = run.added(dX)
+        return [dX, run.added(dh2), run.added(dw)]
 
 
 class Conv(Operation):
@@ -119,25 +123,26 @@ class Conv(Operation):
         empty = run.up(np.zeros((EDGES, 3)))
         common = edges_of(run) | NORMALISED | {"g2": run.up(x["g2"]), "h2": empty, "w": run.up(x["w"]), "n2": self.n2}
         common |= {"cat_width": self.n2, "cat_grrg": -1, "cat_drrd": -1}
-        if self.out_conv:
-            common |= {"g1": run.up(x["g1"]), "P": padded(run, self.P), "n1": self.n1}
-        else:
-            common |= {"node": run.up(x["g1"] @ self.P)}
+        P = {"P": padded(run, self.P)} if self.out_conv else {}
+        common |= {"g1": run.up(x["g1"]), "n1": self.n1} if self.out_conv else {"node": run.up(x["g1"] @ self.P)}
         if seeds is None:
             out = run.empty(N, self.P.shape[1])
             name = "conv" if self.out_conv else "cat"
-            run.start("messages.cu", "messages", "MessagesArgs", N, **common, **{name: out})
+            run.start("messages.cu", "messages", "MessagesArgs", N, **common, **P, **{name: out})
             return [run.down(out)]
         dg2, dh2, dw = run.filled(EDGES, self.n2), run.filled(EDGES, 3), run.filled(EDGES)
-        rows, ones = run.empty(EDGES, self.P.shape[1]), run.up(np.ones(self.n1))
-        given = run.up(seeds[0])
+        given, dnode = run.up(seeds[0]), run.empty(N, self.n2)
+        ones = run.up(np.ones(self.n1))
+        own = {"Pt": padded(run, self.P.T), "dout": given, "r_conv": ones} if self.out_conv else {"dcat": given}
+        run.start("messages.cu", "messages_backward", "MessagesBackwardArgs", N, **common, **own, dg2=dg2, dh2=dh2,
+                  dw=dw)  # fmt: skip
+        terms = {"g2": common["g2"], "w": common["w"]}
         if self.out_conv:
-            common |= {"Pt": padded(run, self.P.T), "dout": given, "r_conv": ones, "dg1_edge": rows}
+            dg1 = gathered(run, self.n1, self.n2, **terms, **P, rows=given)
         else:
-            common |= {"dcat": given, "dnode_edge": rows}
-        run.start("messages.cu", "messages_backward", "MessagesBackwardArgs", N, **common, dg2=dg2, dh2=dh2, dw=dw)
-        dg1 = incoming_sum(run, rows)
-        return [dg1 if self.out_conv else dg1 @ self.P.T, run.added(dg2), run.added(dw)]
+            gathered(run, self.n1, self.n2, **terms, node_rows=given, node_stride=self.n2, dnode=dnode)
+            dg1 = run.down(dnode) @ self.P.T
+        return [dg1, run.added(dg2), run.added(dw)]
 
 
 class G1G1(Operation):
@@ -171,10 +176,10 @@ class G1G1(Operation):
             U = run.empty(EDGES, self.n2)
             run.start("g1g1.cu", "g1g1", "G1G1Args", N, **common, W=padded(run, self.W), U=U)
             return [run.down(U)]
-        dg1, rows, dw = run.filled(N, self.n1), run.empty(EDGES, self.n1), run.filled(EDGES)
-        run.start("g1g1.cu", "g1g1_backward", "G1G1BackwardArgs", N, **common, Wt=padded(run, self.W.T),
-                  dU=run.up(seeds[0]), dg1=dg1, dg1_edge=rows, dw=dw, fresh=1)  # fmt: skip
-        return [run.added(dg1) + incoming_sum(run, rows), run.added(dw)]
+        dg1, dw, dU, Wt = run.filled(N, self.n1), run.filled(EDGES), run.up(seeds[0]), padded(run, self.W.T)
+        run.start("g1g1.cu", "g1g1_backward", "G1G1BackwardArgs", N, **common, Wt=Wt, dU=dU, dg1=dg1, dw=dw)
+        terms = {"g2": dU, "w": common["w"], "P": Wt, "rows": common["g1"], "nsel": 1, "smooth": 1}
+        return [run.added(dg1) + gathered(run, self.n1, self.n2, **terms), run.added(dw)]
 
 
 OPERATIONS: list[Operation] = [
