@@ -106,12 +106,12 @@ class Run:
         return self.gathered("gather.cu", "gather", "GatherArgs", nothing | dict(values), group)
 
 
-def padded(matrix: Any) -> Any:
-    """A matrix with whole tiles of rows and columns."""
+def strips(matrix: Any) -> Any:
+    """A matrix as tiles of edges are multiplied with it: strips of 32 columns, each with whole tiles of rows."""
     rows, columns = (-(-n // 32) * 32 for n in matrix.shape)
     out = np.zeros((rows, columns))
     out[: matrix.shape[0], : matrix.shape[1]] = matrix
-    return out
+    return np.ascontiguousarray(out.reshape(rows, -1, 32).swapaxes(0, 1))
 
 
 def assert_close(found: Any, wanted: Any, bound: float, what: str) -> None:

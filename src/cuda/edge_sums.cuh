@@ -22,7 +22,9 @@ struct EdgeFactors {
   real* number;  // (AT_ONCE, FACTORS) weight times g2, weight times h2, the weight
   real* vector;  // (AT_ONCE, 4) h2 alone, or null
   int* row;      // (AT_ONCE) of the atom at the other end
+  int* place;    // (AT_ONCE) where rows of `width` numbers of it begin, in fours where these are whole, else as `row`
   int* edge;     // (AT_ONCE)
+  int width;
 };
 
 /// The edges of a centre.
@@ -55,6 +57,7 @@ __device__ __forceinline__ void stage_factors(const EdgeFactors& factors, const 
     store4(factors.number + e * FACTORS + NUMBERS, f);
     if (factors.vector != nullptr) store4(factors.vector + 4 * e, h);
     factors.row[e] = row;
+    factors.place[e] = factors.width % 4 == 0 ? row * (factors.width / 4) : row;
     factors.edge[e] = edge;
   }
   __syncthreads();
@@ -72,23 +75,23 @@ __device__ __forceinline__ void stage_factors(const EdgeFactors& factors, const 
   __syncthreads();
 }
 
-/// Four columns of rows in global memory; behind the last one the last one again, so that whatever is read is there. Whole: rows begin
-/// at 16 bytes and have a multiple of four columns.
-template <bool Whole>
+/// Four columns of rows of `width` numbers in global memory, or of every TIMESth of these rows; behind the last column the last one
+/// again, so that whatever is read is there. Whole: rows begin at 16 bytes and have a multiple of four columns.
+template <bool Whole, int TIMES>
 struct Columns {
-  const char* first;
-  int bytes;  // from row to row
+  const real* first;
+  int width;
   int at[4];
 
-  __device__ __forceinline__ Columns(const real* rows, int width, int stride, int c)
-      : first(reinterpret_cast<const char*>(rows + min(c, Whole ? width - 4 : 0))), bytes(stride * static_cast<int>(sizeof(real))) {
+  __device__ __forceinline__ Columns(const real* rows, int width, int c) : first(Whole ? rows + min(c, width - 4) : rows), width(width) {
     for (int x = 0; x < 4; ++x) at[x] = min(c + x, width - 1);
   }
-  __device__ __forceinline__ void load(real (&v)[4], int row) const {
-    const real* from = reinterpret_cast<const real*>(first + static_cast<long long>(row) * bytes);
+  /// place: EdgeFactors::place
+  __device__ __forceinline__ void load(real (&v)[4], int place) const {
     if (Whole) {
-      load4(v, from);
+      load4(v, first + static_cast<unsigned long long>(static_cast<unsigned>(place)) * (4 * TIMES));
     } else {
+      const real* from = row_of(first, place, TIMES * width);
 #pragma unroll
       for (int x = 0; x < 4; ++x) v[x] = from[at[x]];
     }
@@ -122,46 +125,49 @@ __device__ __forceinline__ void add_edge(EdgeSums& sums, const real* number, con
 }
 
 /// sums += `count` edges that have been staged, with the rows `of` for their numbers and, where these are others, `apart` for vectors.
-template <bool Numbers, bool Vectors, bool Apart, bool Whole>
-__device__ __forceinline__ void add_edges(EdgeSums& sums, const EdgeFactors& factors, int count, const Columns<Whole>& of,
-                                          const Columns<Whole>& apart) {
+template <bool Numbers, bool Vectors, bool Apart, bool Whole, int TIMES>
+__device__ __forceinline__ void add_edges(EdgeSums& sums, const EdgeFactors& factors, int count, const Columns<Whole, 1>& of,
+                                          const Columns<Whole, TIMES>& apart) {
   constexpr int FLIGHT = Apart ? 2 : 4;  // edges whose rows are asked for together
+  constexpr bool own = Numbers || !Apart;
   const real* number = factors.number + GROUP * group_of_lane();
   const real* vector = factors.number + NUMBERS + group_of_lane();
-  const bool own = Numbers || !Apart;
-  int e = 0;
-  for (; Whole && e + FLIGHT <= count; e += FLIGHT) {
-    int row[FLIGHT];
-    real b[FLIGHT][4] = {}, d[FLIGHT][4] = {};
-    if (FLIGHT == 4)
-      load4(row, factors.row + e);
-    else
-      load2(row, factors.row + e);
-#pragma unroll
-    for (int s = 0; s < FLIGHT; ++s) {
-      if (own) of.load(b[s], row[s]);
-      if (Apart) apart.load(d[s], row[s]);
-    }
-#pragma unroll
-    for (int s = 0; s < FLIGHT; ++s)
-      add_edge<Numbers, Vectors>(sums, number + (e + s) * FACTORS, vector + (e + s) * FACTORS, b[s], Apart ? d[s] : b[s]);
-  }
+  const int* place = factors.place;
+  int left = count;
+  if (Whole)
 #pragma unroll 1
-  for (; e < count; ++e) {
+    for (; left >= FLIGHT; left -= FLIGHT, number += FLIGHT * FACTORS, vector += FLIGHT * FACTORS, place += FLIGHT) {
+      int at[FLIGHT];
+      real b[FLIGHT][4] = {}, d[FLIGHT][4] = {};
+      if (FLIGHT == 4)
+        load4(at, place);
+      else
+        load2(at, place);
+#pragma unroll
+      for (int s = 0; s < FLIGHT; ++s) {
+        if (own) of.load(b[s], at[s]);
+        if (Apart) apart.load(d[s], at[s]);
+      }
+#pragma unroll
+      for (int s = 0; s < FLIGHT; ++s)
+        add_edge<Numbers, Vectors>(sums, number + s * FACTORS, vector + s * FACTORS, b[s], Apart ? d[s] : b[s]);
+    }
+#pragma unroll 1
+  for (; left > 0; --left, number += FACTORS, vector += FACTORS, ++place) {
     real b[4] = {}, d[4] = {};
-    if (own) of.load(b, factors.row[e]);
-    if (Apart) apart.load(d, factors.row[e]);
-    add_edge<Numbers, Vectors>(sums, number + e * FACTORS, vector + e * FACTORS, b, Apart ? d : b);
+    if (own) of.load(b, *place);
+    if (Apart) apart.load(d, *place);
+    add_edge<Numbers, Vectors>(sums, number, vector, b, Apart ? d : b);
   }
 }
 
-/// out[x] += sum over the lane's numbers k of m[k ld + x] t[k][x]; m from the chunk's first number and the lane's first column on.
-__device__ __forceinline__ void add_product(real (&out)[4], const EdgeSums& sums, const real* m, int ld) {
-  m += GROUP * group_of_lane() * ld;
+/// out[x] += sum over the lane's numbers k of m[k TILE + x] t[k][x]; m from the chunk's first number and the lane's first column on.
+__device__ __forceinline__ void add_product(real (&out)[4], const EdgeSums& sums, const real* m) {
+  m += GROUP * TILE * group_of_lane();
 #pragma unroll
   for (int r = 0; r < GROUP; ++r) {
     real p[4];
-    load4(p, m + r * ld);
+    load4(p, m + r * TILE);
 #pragma unroll
     for (int x = 0; x < 4; ++x) out[x] += p[x] * sums.t[r][x];
   }
@@ -173,18 +179,22 @@ struct PairSums {
 
   __device__ __forceinline__ static int number() { return threadIdx.x % NUMBERS; }
 
-  /// rows, or null: from number k0 on, `left` numbers wide.
-  __device__ __forceinline__ void add(const EdgeFactors& factors, int count, const real* rows, int stride, int left) {
-    const int k = number();
+  __device__ __forceinline__ void add_vectors(const EdgeFactors& factors, int count) {
+    const real* number = factors.number + PairSums::number();
+#pragma unroll 2
     for (int e = threadIdx.x / NUMBERS; e < count; e += cuda::edge_threads / NUMBERS) {
-      const real value = factors.number[e * FACTORS + k];
-      if (factors.vector != nullptr) {
-        real h[4];
-        load4(h, factors.vector + 4 * e);
-        for (int x = 0; x < 3; ++x) sum[1 + x] += h[x] * value;
-      }
-      if (rows != nullptr && k < left) sum[0] += value * row_of(rows, factors.row[e], stride)[k];
+      const real value = number[e * FACTORS];
+      real h[4];
+      load4(h, factors.vector + 4 * e);
+      for (int x = 0; x < 3; ++x) sum[1 + x] += h[x] * value;
     }
+  }
+  /// rows from number k0 on, `left` numbers wide.
+  __device__ __forceinline__ void add_rows(const EdgeFactors& factors, int count, const real* rows, int stride, int left) {
+    const int k = number();
+    if (k < left)
+      for (int e = threadIdx.x / NUMBERS; e < count; e += cuda::edge_threads / NUMBERS)
+        sum[0] += factors.number[e * FACTORS + k] * row_of(rows, factors.row[e], stride)[k];
   }
   /// The whole sums, number() of them number `threadIdx.x / NUMBERS` for threads below 4 NUMBERS. parts (4 edge_threads).
   __device__ __forceinline__ real whole(real* parts) const {

@@ -65,19 +65,19 @@ __device__ __forceinline__ void with_edges_per_lane(int count, const Work& work)
   }
 }
 
-/// acc[m][x] += sum_k a[4 m ROW + k] b[k ldb + x] for depth numbers k, a multiple of 4; a in shared memory from the lane's first edge on,
-/// b in global memory from its first column on.
+/// acc[m][x] += sum_k a[4 m ROW + k] b[k TILE + x] for depth numbers k, a multiple of 4; a in shared memory from the lane's first edge
+/// on, b in global memory from its first column on.
 template <int M>
-__device__ __forceinline__ void tile_product(real (&acc)[M][4], const real* a, const real* b, int ldb, int depth) {
+__device__ __forceinline__ void tile_product(real (&acc)[M][4], const real* a, const real* b, int depth) {
 #pragma unroll 1
-  for (int k = 0; k < depth; k += 4) {
+  for (int k = 0; k < depth; k += 4, a += 4, b += 4 * TILE) {
     real v[4][4];
 #pragma unroll
-    for (int s = 0; s < 4; ++s) load4(v[s], b + (k + s) * ldb);
+    for (int s = 0; s < 4; ++s) load4(v[s], b + s * TILE);
 #pragma unroll
     for (int m = 0; m < M; ++m) {
       real u[4];
-      load4(u, a + 4 * m * ROW + k);
+      load4(u, a + 4 * m * ROW);
 #pragma unroll
       for (int s = 0; s < 4; ++s)
 #pragma unroll
@@ -106,18 +106,32 @@ __device__ __forceinline__ void sum_of_slabs(real (&sum)[4], const real* slabs, 
   }
 }
 
-/// slab (4 M, ROW) = channels c0..c0 + 31 of the rows of a tile's neighbours, times `scale` of the lane's columns, by one warp; channels
-/// beyond n1 are zero.
+/// Columns c..c + 3 of the rows of a lane's edges; beyond n1, zero.
 template <int M>
-__device__ __forceinline__ void stage_neighbours(real* slab, const real* g1, const int* row, int n1, int c0, const real (&scale)[4]) {
+__device__ __forceinline__ void load_neighbours(real (&v)[M][4], const real* g1, const int* row, int n1, int c) {
+  const int* own = row + edge_of_lane();
+  if (n1 % 4 == 0) {
+    const real* at = g1 + min(c, n1 - 4);
+#pragma unroll
+    for (int m = 0; m < M; ++m) load4(v[m], row_of(at, own[4 * m], n1));
+    if (c >= n1)
+#pragma unroll
+      for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int x = 0; x < 4; ++x) v[m][x] = 0;
+  } else {
+#pragma unroll
+    for (int m = 0; m < M; ++m) load_row4(v[m], row_of(g1, own[4 * m], n1), c, n1);
+  }
+}
+
+/// slab (4 M, ROW) = a warp's edges, times `scale` of the lane's columns.
+template <int M>
+__device__ __forceinline__ void store_scaled(real* slab, const real (&v)[M][4], const real (&scale)[4]) {
 #pragma unroll
   for (int m = 0; m < M; ++m) {
-    const int e = edge_of_lane() + 4 * m;
-    real v[4];
-    load_row4(v, row_of(g1, row[e], n1), c0 + column_of_lane(), n1);
-#pragma unroll
-    for (int x = 0; x < 4; ++x) v[x] *= scale[x];
-    store4(slab + e * ROW + column_of_lane(), v);
+    const real u[4] = {v[m][0] * scale[0], v[m][1] * scale[1], v[m][2] * scale[2], v[m][3] * scale[3]};
+    store4(slab + (edge_of_lane() + 4 * m) * ROW + column_of_lane(), u);
   }
 }
 

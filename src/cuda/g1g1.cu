@@ -17,15 +17,17 @@ struct Products {
 
   template <int M>
   __device__ __forceinline__ void run() const {
-    const int ldb = cuda::padded_to_edge_tiles(a.n2);
+    const real* W = a.W + cuda::strip_of(k0, a.n1) + column_of_lane();
     real acc[M][4] = {};
     for (int c0 = threadIdx.x / 32 * 32; c0 < a.n1; c0 += 32 * WARPS) {
-      real own[4];
-      load_row4(own, row_of(a.g1, blockIdx.x, a.n1), c0 + column_of_lane(), a.n1);
+      const int c = c0 + column_of_lane();
+      real own[4], v[M][4];
+      load_row4(own, row_of(a.g1, blockIdx.x, a.n1), c, a.n1);
+      load_neighbours<M>(v, a.g1, row, a.n1, c);
       __syncwarp();
-      stage_neighbours<M>(slab, a.g1, row, a.n1, c0, own);
+      store_scaled<M>(slab, v, own);
       __syncwarp();
-      tile_product<M>(acc, slab + edge_of_lane() * ROW, a.W + c0 * ldb + k0 + column_of_lane(), ldb, 32);
+      tile_product<M>(acc, slab + edge_of_lane() * ROW, W + c0 * TILE, TILE);
     }
     __syncwarp();
     store_tile<M>(slab, acc);
@@ -74,7 +76,7 @@ struct ToCentre {
 
   template <int M>
   __device__ __forceinline__ void run() const {
-    const int ldb = cuda::padded_to_edge_tiles(a.n1);
+    const real* Wt = a.Wt + cuda::strip_of(c / TILE * TILE, a.n2) + column_of_lane();
     real y[M][4] = {};
     for (int k0 = 0; k0 < a.n2; k0 += DEPTH) {
       __syncthreads();  // what was in the tile has been read
@@ -84,21 +86,19 @@ struct ToCentre {
         store4(tile + e * ROW + column_of_lane(), v);
       }
       __syncthreads();
-      if (mine) tile_product<M>(y, tile + edge_of_lane() * ROW, a.Wt + k0 * ldb + c, ldb, min(DEPTH, (a.n2 - k0 + 3) / 4 * 4));
+      if (mine) tile_product<M>(y, tile + edge_of_lane() * ROW, Wt + k0 * TILE, min(DEPTH, (a.n2 - k0 + 3) / 4 * 4));
     }
-    if (!mine) return;
-    real own[4], part[8] = {};
+    real own[4], v[M][4], part[8] = {};  // zero where the warp has no columns
     load_row4(own, row_of(a.g1, blockIdx.x, a.n1), c, a.n1);
+    load_neighbours<M>(v, a.g1, row, a.n1, c);
 #pragma unroll
     for (int m = 0; m < M; ++m) {
-      const int e = edge_of_lane() + 4 * m;
-      real v[4];
-      load_row4(v, row_of(a.g1, row[e], a.n1), c, a.n1);
+      const real w = weight[edge_of_lane() + 4 * m];
 #pragma unroll
       for (int x = 0; x < 4; ++x) {
-        const real along = y[m][x] * v[x];
+        const real along = y[m][x] * v[m][x];
         part[m] += along * own[x];
-        sum[x] += weight[e] * along;
+        sum[x] += w * along;
       }
     }
     const real all = lane_sums<8, 8>(part);
@@ -115,8 +115,8 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) g1g1_ba
   __align__(16) __shared__ int row[TILE];
   const int i = blockIdx.x, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
-    const int chunk = c0 + 32 * warp, c = chunk + column_of_lane(), busy = min(WARPS, (a.n1 - c0 + 31) / 32);
-    const bool mine = warp < busy;
+    const int chunk = c0 + 32 * warp, c = chunk + column_of_lane();
+    const bool mine = chunk < a.n1;
     real sum[4] = {};
     for (int first = begin, each = edges_of_tile(end - begin); first < end; first += each) {
       const int count = min(each, end - first);
@@ -126,13 +126,12 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) g1g1_ba
       __syncthreads();
       if (threadIdx.x < count) {
         real acc = 0;
-        for (int s = 0; s < busy; ++s) acc += share[TILE * s + threadIdx.x];
+        for (int s = 0; s < WARPS; ++s) acc += share[TILE * s + threadIdx.x];
         a.dw[first + threadIdx.x] += acc;
       }
     }
-    if (!mine) continue;
     for (int x = 0; x < 4; ++x) sum[x] = sum_of_groups(sum[x]);
-    if (edge_of_lane() != 0) continue;
+    if (!mine || edge_of_lane() != 0) continue;
     real* to = row_of(a.dg1, i, a.n1);
     real out[4];
     load_row4(out, to, c, a.n1);

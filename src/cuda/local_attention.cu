@@ -29,7 +29,9 @@ __device__ __forceinline__ void row_products(real* slab, real* vectors, const in
       vectors[32 * h + lane] = inside ? a[h * n1 + c] : real(0);
       if (N > HEADS) vectors[32 * (HEADS + h) + lane] = inside ? b[h * n1 + c] : real(0);
     }
-    stage_neighbours<TILE / 4>(slab, g1, row, n1, c0, ones);
+    real rows[TILE / 4][4];
+    load_neighbours<TILE / 4>(rows, g1, row, n1, c0 + column_of_lane());
+    store_scaled<TILE / 4>(slab, rows, ones);
     __syncwarp();
 #pragma unroll 2
     for (int m = 0; m < 32; m += 4) {

@@ -21,15 +21,79 @@ __device__ __forceinline__ void gram(real* out, const real* C, int nc, int axis)
   }
 }
 
-/// sums += the edges that have been staged, at the columns c.. of the neighbours' g1.
-template <bool Whole>
-__device__ __forceinline__ void add_neighbours(EdgeSums& sums, const cuda::MessagesArgs<real>& a, const EdgeFactors& factors, int count,
-                                               int c) {
-  const Columns<Whole> g1(a.g1, a.n1, a.n1, c);
-  if (a.P != nullptr)
-    add_edges<true, true, false>(sums, factors, count, g1, g1);
-  else
-    add_edges<false, true, false>(sums, factors, count, g1, g1);
+/// What the parts of the kernel share: the edges of a centre, in shared memory.
+struct Centre {
+  const cuda::MessagesArgs<real>& a;
+  EdgeFactors factors;
+  Outgoing edges;
+  int n;
+  bool at_once;  // all edges and numbers have been staged
+
+  __device__ __forceinline__ void stage(int k0, int first, int count) const {
+    const bool numbers = a.P != nullptr || a.grrg != nullptr || a.node != nullptr;
+    stage_factors(factors, edges, a.w, a.h2, numbers ? a.g2 : nullptr, a.n2, k0, first, count);
+  }
+  template <bool Whole>
+  __device__ __forceinline__ void add_neighbours(EdgeSums& sums, int count, int c) const {
+    const Columns<Whole, 1> g1(a.g1, a.n1, c);
+    if (a.P != nullptr)
+      add_edges<true, true, false>(sums, factors, count, g1, g1);
+    else
+      add_edges<false, true, false>(sums, factors, count, g1, g1);
+  }
+};
+
+/// conv, and the moments of the neighbours' g1.
+__device__ __forceinline__ void of_neighbours(const Centre& centre, real kn, real kh) {
+  const cuda::MessagesArgs<real>& a = centre.a;
+  const int i = blockIdx.x, k_end = a.P != nullptr ? a.n2 : 1;
+  for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
+    const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
+    const bool mine = chunk < a.n1;
+    real conv[4] = {};
+    for (int k0 = 0; k0 < k_end; k0 += NUMBERS) {
+      EdgeSums sums;
+      for (int first = 0; first < centre.n; first += AT_ONCE) {
+        const int count = min(AT_ONCE, centre.n - first);
+        if (!centre.at_once) centre.stage(k0, first, count);
+        if (!mine) continue;
+        if (a.n1 % 4 == 0)
+          centre.add_neighbours<true>(sums, count, c);
+        else
+          centre.add_neighbours<false>(sums, count, c);
+      }
+      if (!mine) continue;
+      if (a.P != nullptr) add_product(conv, sums, a.P + cuda::strip_of(chunk, a.n2) + k0 * TILE + column_of_lane());
+      if (a.drrd != nullptr && k0 == 0 && group_of_lane() < 3) {
+#pragma unroll
+        for (int x = 0; x < 4; ++x) sums.v[x] *= kh;
+        store_row4(row_of(a.drrd, 3 * i + group_of_lane(), a.n1), c, a.n1, sums.v);
+      }
+    }
+    if (a.P == nullptr) continue;
+    for (int x = 0; x < 4; ++x) conv[x] = kn * sum_of_groups(conv[x]);
+    if (mine && group_of_lane() == 0) store_row4(row_of(a.conv, i, a.n1), c, a.n1, conv);
+  }
+}
+
+/// The moments of g2, and conv where P acted on g1.
+__device__ __forceinline__ void of_pairs(const Centre& centre, real* parts, real kn, real kh) {
+  const cuda::MessagesArgs<real>& a = centre.a;
+  const int i = blockIdx.x, d = threadIdx.x / NUMBERS;
+  for (int k0 = 0; k0 < a.n2; k0 += NUMBERS) {
+    PairSums pairs;
+    for (int first = 0; first < centre.n; first += AT_ONCE) {
+      const int count = min(AT_ONCE, centre.n - first);
+      if (!centre.at_once) centre.stage(k0, first, count);
+      if (a.grrg != nullptr) pairs.add_vectors(centre.factors, count);
+      if (a.node != nullptr) pairs.add_rows(centre.factors, count, a.node + k0, a.n2, a.n2 - k0);
+    }
+    const real whole = pairs.whole(parts);
+    const int k = k0 + PairSums::number();
+    if (k >= a.n2) continue;
+    if (d == 0 && a.node != nullptr) row_of(a.cat, i, a.cat_width)[a.cat_conv + k] = kn * whole;
+    if (d > 0 && d < 4 && a.grrg != nullptr) row_of(a.grrg, 3 * i + d - 1, a.n2)[k] = kh * whole;
+  }
 }
 
 }  // namespace
@@ -37,54 +101,16 @@ __device__ __forceinline__ void add_neighbours(EdgeSums& sums, const cuda::Messa
 extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) messages(const cuda::MessagesArgs<real> a) {
   __align__(16) __shared__ real number[AT_ONCE * FACTORS];
   __align__(16) __shared__ real vector[AT_ONCE * 4];
-  __align__(16) __shared__ int row[AT_ONCE];
-  __shared__ int edge[AT_ONCE];
+  __align__(16) __shared__ int place[AT_ONCE];
+  __shared__ int row[AT_ONCE], edge[AT_ONCE];
   __shared__ real parts[4 * cuda::edge_threads];
-  const EdgeFactors factors{number, a.grrg != nullptr ? vector : nullptr, row, edge};
-  const int i = blockIdx.x, n = a.start[i + 1] - a.start[i], ldb = cuda::padded_to_edge_tiles(a.n1);
-  const Outgoing edges{a.j, a.start[i]};
+  const int i = blockIdx.x, begin = a.start[i], n = a.start[i + 1] - begin;
+  const Centre centre{a, {number, vector, row, place, edge, a.n1}, {a.j, begin}, n, n <= AT_ONCE && a.n2 <= NUMBERS};
+  if (centre.at_once) centre.stage(0, 0, n);
   const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
   const real kn = kappa.conv(n), kh = kappa.moment(n);
-  const bool numbers = a.P != nullptr, of_pairs = a.grrg != nullptr || a.node != nullptr;
-  for (int c0 = 0; c0 == 0 || (c0 < a.n1 && (numbers || a.drrd != nullptr)); c0 += 32 * WARPS) {
-    const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
-    const bool mine = chunk < a.n1 && (numbers || a.drrd != nullptr);
-    real conv[4] = {};
-    for (int k0 = 0; k0 == 0 || (k0 < a.n2 && (numbers || (of_pairs && c0 == 0))); k0 += NUMBERS) {
-      EdgeSums sums;
-      PairSums pairs;
-      for (int first = 0; first < n; first += AT_ONCE) {
-        const int count = min(AT_ONCE, n - first);
-        if (n > AT_ONCE || a.n2 > NUMBERS || c0 == 0)
-          stage_factors(factors, edges, a.w, a.h2, numbers || of_pairs ? a.g2 : nullptr, a.n2, k0, first, count);
-        if (of_pairs && c0 == 0) pairs.add(factors, count, a.node != nullptr ? a.node + k0 : nullptr, a.n2, a.n2 - k0);
-        if (!mine || (k0 > 0 && !numbers)) continue;
-        if (a.n1 % 4 == 0)
-          add_neighbours<true>(sums, a, factors, count, c);
-        else
-          add_neighbours<false>(sums, a, factors, count, c);
-      }
-      if (mine) {
-        if (numbers) add_product(conv, sums, a.P + k0 * ldb + c, ldb);
-        if (a.drrd != nullptr && k0 == 0 && group_of_lane() < 3) {
-#pragma unroll
-          for (int x = 0; x < 4; ++x) sums.v[x] *= kh;
-          store_row4(row_of(a.drrd, 3 * i + group_of_lane(), a.n1), c, a.n1, sums.v);
-        }
-      }
-      if (of_pairs && c0 == 0) {
-        const real whole = pairs.whole(parts);
-        const int d = threadIdx.x / NUMBERS, k = k0 + PairSums::number();
-        if (k < a.n2) {
-          if (d == 0 && a.node != nullptr) row_of(a.cat, i, a.cat_width)[a.cat_conv + k] = kn * whole;
-          if (d > 0 && d < 4 && a.grrg != nullptr) row_of(a.grrg, 3 * i + d - 1, a.n2)[k] = kh * whole;
-        }
-      }
-    }
-    if (!mine || !numbers) continue;
-    for (int x = 0; x < 4; ++x) conv[x] = kn * sum_of_groups(conv[x]);
-    if (group_of_lane() == 0) store_row4(row_of(a.conv, i, a.n1), c, a.n1, conv);
-  }
+  if (a.P != nullptr || a.drrd != nullptr) of_neighbours(centre, kn, kh);
+  if (a.grrg != nullptr || a.node != nullptr) of_pairs(centre, parts, kn, kh);
   if (a.cat == nullptr) return;
   __syncthreads();
   real* cat = row_of(a.cat, i, a.cat_width);
@@ -108,14 +134,17 @@ __device__ __forceinline__ void weigh_edges(real* factor, const real* w, const r
 /// besides, which a warp makes.
 __device__ __forceinline__ void gram_backward(real* dC, const real* dgram, const real* seed, const real* C, int nc, int axis) {
   const int lane = threadIdx.x % 32, sums = dgram != nullptr ? axis : 0;
-  for (int a = threadIdx.x / 32; a < sums; a += WARPS) {
+  for (int first = 0; first < sums; first += WARPS) {
+    const int a = first + threadIdx.x / 32;
     real acc[4] = {};
-    for (int k = lane; k < nc; k += 32) {
-      const real d = dgram[a * nc + k];
-      for (int x = 0; x < 3; ++x) acc[x] += d * C[x * nc + k];
-    }
+    if (a < sums)
+#pragma unroll 4
+      for (int k = lane; k < nc; k += 32) {
+        const real d = dgram[a * nc + k];
+        for (int x = 0; x < 3; ++x) acc[x] += d * C[x * nc + k];
+      }
     const real sum = lane_sums<4, 32>(acc);
-    if (lane % 8 == 0 && lane < 24) dC[lane / 8 * nc + a] = sum;
+    if (a < sums && lane % 8 == 0 && lane < 24) dC[lane / 8 * nc + a] = sum;
   }
   __syncthreads();
   for (int c = threadIdx.x; c < nc; c += blockDim.x) {
@@ -144,36 +173,32 @@ struct FromNeighbours {
 
   template <int M>
   __device__ __forceinline__ void run() const {
-    const int i = blockIdx.x, ldb = cuda::padded_to_edge_tiles(a.n2);
+    const int i = blockIdx.x;
     const bool vectors = a.ddrrd != nullptr && k0 == 0, numbers = a.Pt != nullptr;
+    const real* Pt = a.Pt + cuda::strip_of(k0, a.n1) + column_of_lane();
     real acc[M][4] = {}, df[3] = {};
-    for (int c0 = threadIdx.x / 32 * 32; c0 < a.n1; c0 += 32 * WARPS) {
-      const int c = c0 + column_of_lane();
-      real scale[4] = {}, d[3][4] = {}, along[3][8] = {};
-      if (numbers) {
-        real r[4];
-        load_row4(scale, row_of(a.dout, i, a.n1), c, a.n1);
-        load_row4(r, a.r_conv, c, a.n1);
-        for (int x = 0; x < 4; ++x) scale[x] *= r[x];
-      }
+    for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
+      const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
+      real v[M][4];
+      load_neighbours<M>(v, a.g1, row, a.n1, c);
       if (vectors)
-        for (int x = 0; x < 3; ++x) load_row4(d[x], row_of(a.ddrrd, 3 * i + x, a.n1), c, a.n1);
+#pragma unroll
+        for (int x = 0; x < 3; ++x) {
+          real d[4], along[8] = {};
+          load_row4(d, row_of(a.ddrrd, 3 * i + x, a.n1), c, a.n1);
+#pragma unroll
+          for (int m = 0; m < M; ++m) along[m] = d[0] * v[m][0] + d[1] * v[m][1] + d[2] * v[m][2] + d[3] * v[m][3];
+          df[x] += lane_sums<8, 8>(along);
+        }
+      if (!numbers) continue;
+      real scale[4], r[4];
+      load_row4(scale, row_of(a.dout, i, a.n1), c, a.n1);
+      load_row4(r, a.r_conv, c, a.n1);
+      for (int x = 0; x < 4; ++x) scale[x] *= r[x];
       __syncwarp();
-#pragma unroll
-      for (int m = 0; m < M; ++m) {
-        const int e = edge_of_lane() + 4 * m;
-        real v[4];
-        load_row4(v, row_of(a.g1, row[e], a.n1), c, a.n1);
-#pragma unroll
-        for (int x = 0; x < 3; ++x) along[x][m] = d[x][0] * v[0] + d[x][1] * v[1] + d[x][2] * v[2] + d[x][3] * v[3];
-#pragma unroll
-        for (int x = 0; x < 4; ++x) v[x] *= scale[x];
-        store4(slab + e * ROW + column_of_lane(), v);
-      }
-      if (vectors)
-        for (int x = 0; x < 3; ++x) df[x] += lane_sums<8, 8>(along[x]);
+      store_scaled<M>(slab, v, scale);
       __syncwarp();
-      if (numbers) tile_product<M>(acc, slab + edge_of_lane() * ROW, a.Pt + c0 * ldb + k0 + column_of_lane(), ldb, 32);
+      if (chunk < a.n1) tile_product<M>(acc, slab + edge_of_lane() * ROW, Pt + chunk * TILE, TILE);
     }
     __syncwarp();
     if (numbers) store_tile<M>(slab, acc);
@@ -192,8 +217,8 @@ __device__ __forceinline__ void to_pairs(const cuda::MessagesBackwardArgs<real>&
     for (int x = 0; x < 3; ++x) load_row4(d[x], row_of(a.dgrrg, 3 * i + x, a.n2), k, a.n2);
   if (a.node != nullptr)
     for (int x = 0; x < 4; ++x) given[x] = k + x < a.n2 ? row_of(a.dcat, i, a.cat_width)[a.cat_conv + k + x] : real(0);
-  for (int group = threadIdx.x / 32; 4 * group < count; group += WARPS) {
-    const int e = 4 * group + edge_of_lane();
+  for (int e0 = 0; e0 < count; e0 += 4 * WARPS) {
+    const int e = e0 + threadIdx.x / 8;
     const bool inside = e < count;
     real part[4] = {};
     if (inside) {

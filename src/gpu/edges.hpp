@@ -1,6 +1,9 @@
 // What the stages over the repformer's edges read, and what they hand back.
 #pragma once
 
+#include <cstddef>
+#include <vector>
+
 #include "cuda/edge_tile.hpp"
 #include "fold/matrix.hpp"
 #include "gpu/loader.hpp"
@@ -37,10 +40,14 @@ inline Defines numbers_of_edges(int n2) {
   return {{"GROUP", n2 <= 16 ? "4" : "8"}};
 }
 
-/// A matrix as tiles of edges are multiplied with it: whole tiles of rows and columns.
+/// A matrix as tiles of edges are multiplied with it (cuda/edge_tile.hpp).
 template <class T>
 const T* upload_for_tiles(const Matrix& m, Loader& loader) {
-  return loader.upload<T>(padded_to(m, cuda::padded_to_edge_tiles(m.rows), cuda::padded_to_edge_tiles(m.cols)));
+  std::vector<double> strips(static_cast<std::size_t>(cuda::strip_of(cuda::padded_to_edge_tiles(m.cols), m.rows)));
+  for (int k = 0; k < m.rows; ++k)
+    for (int c = 0; c < m.cols; ++c)
+      strips[static_cast<std::size_t>(cuda::strip_of(c / cuda::tile * cuda::tile, m.rows) + k * cuda::tile + c % cuda::tile)] = m(k, c);
+  return loader.upload<T>(strips);
 }
 
 }  // namespace dpa2::gpu

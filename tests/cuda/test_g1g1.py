@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edge_graph import COUNTS, Arrays, Graph, Run, assert_close, assert_gradient, padded
+from edge_graph import COUNTS, Arrays, Graph, Run, assert_close, assert_gradient, strips
 
 FORWARD = {"float64": 1e-14, "float32": 5e-6}
 BACKWARD = {"float64": 1e-13, "float32": 2e-5}
@@ -27,14 +27,14 @@ class G1G1:
 
     def launch(self, run: Run) -> Arrays:
         U = run.empty(self.graph.capacity, self.n2)
-        values = self.common(run) | {"W": run.up(padded(self.W)), "U": U}
+        values = self.common(run) | {"W": run.up(strips(self.W)), "U": U}
         run.start("g1g1.cu", "g1g1", "G1G1Args", self.graph.centres, values)
         return {"U": run.taken(U)}
 
     def backward(self, run: Run, seeds: Arrays) -> Arrays:
         graph, common = self.graph, self.common(run)
         out = {"dg1": run.up(np.ones((graph.atoms, self.n1))), "dw": run.edges(np.ones(graph.edges))}
-        given = {"dU": run.edges(seeds["U"]), "Wt": run.up(padded(self.W.T))}
+        given = {"dU": run.edges(seeds["U"]), "Wt": run.up(strips(self.W.T))}
         run.start("g1g1.cu", "g1g1_backward", "G1G1BackwardArgs", graph.centres, common | out | given)
         assert (out["dg1"][graph.centres :] == 1.0).all()
         terms = {"g2": given["dU"], "w": common["w"], "P": given["Wt"], "rows": common["g1"], "n1": self.n1, "n2": self.n2}

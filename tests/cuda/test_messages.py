@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edge_graph import COUNTS, NSEL, Arrays, Graph, Run, assert_close, assert_gradient, padded
+from edge_graph import COUNTS, NSEL, Arrays, Graph, Run, assert_close, assert_gradient, strips
 
 FORWARD = {"float64": 1e-14, "float32": 2e-6}
 BACKWARD = {"float64": 1e-13, "float32": 2e-5}
@@ -88,7 +88,7 @@ class Messages:
         out = {"conv": run.empty(n, self.n1) if t.conv == "out" else None, "cat": run.empty(n, self.width),
                "grrg": run.empty(n, 3, self.n2) if t.grrg or t.seed else None,
                "drrd": run.empty(n, 3, self.n1) if t.drrd else None}  # fmt: skip
-        P = run.up(padded(self.P)) if t.conv == "out" else None
+        P = run.up(strips(self.P)) if t.conv == "out" else None
         run.start("messages.cu", "messages", "MessagesArgs", n, self.common(run) | out | {"P": P}, self.group)
         self.kept = out
         found = {"conv": out["conv"]} if t.conv == "out" else {}
@@ -114,7 +114,7 @@ class Messages:
         before = {name: np.full(x[name].shape, np.nan if t.fresh else 1.0) for name in ("g2", "h2", "w")}
         out = {f"d{name}": run.edges(value) for name, value in before.items()}
         given = {
-            "Pt": run.up(padded(self.P.T)) if t.conv == "out" else None, "r_conv": run.up(self.r_conv),
+            "Pt": run.up(strips(self.P.T)) if t.conv == "out" else None, "r_conv": run.up(self.r_conv),
             "dout": run.up(seeds["conv"] / self.r_conv) if t.conv == "out" else None, "dcat": run.up(dcat),
             "seed": run.up(seeds["moments"]) if t.seed else None, "grrg": self.kept["grrg"] if t.grrg else None,
             "drrd": self.kept["drrd"], "dgrrg": run.empty(graph.centres, 3, self.n2) if t.grrg or t.seed else None,
@@ -128,7 +128,7 @@ class Messages:
             return gradients
         terms = {name: common[name] for name in ("g2", "w", "n1", "n2", "nsel", "smooth", "root")}
         if t.conv == "out":
-            terms |= {"P": run.up(padded(self.P)), "r": given["r_conv"], "rows": given["dout"]}
+            terms |= {"P": run.up(strips(self.P)), "r": given["r_conv"], "rows": given["dout"]}
         if t.drrd:
             terms |= {"h2": common["h2"], "vectors": given["ddrrd"]}
         if t.conv == "node":

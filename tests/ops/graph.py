@@ -44,13 +44,6 @@ def edges_of(run: Cuda) -> dict[str, Any]:
     return {"start": run.integers(START), "j": run.integers(J)}
 
 
-def padded(run: Cuda, matrix: Any) -> Any:
-    """A matrix as tiles of edges are multiplied with it."""
-    out = np.zeros([-(-n // 32) * 32 for n in matrix.shape])
-    out[: matrix.shape[0], : matrix.shape[1]] = matrix
-    return run.up(out)
-
-
 def neighbours(i: int) -> list[int]:
     """Rows of the neighbours of a centre, behind the number of all rows."""
     return [N, *J[OWN[i]]]

@@ -9,6 +9,7 @@ from dpa2.reference.common import Weights
 from dpa2.reference.conv import conv
 from dpa2.reference.linear import linear
 from dpa2.reference.symmetrization import symmetrization
+from edge_graph import strips
 from ops.backends import Arrays, Cpu, Cuda
 from ops.declared import Operation
 from ops.graph import (
@@ -24,7 +25,6 @@ from ops.graph import (
     gathered,
     geometry,
     neighbours,
-    padded,
 )
 
 Seeds = tuple[np.ndarray, ...] | None
@@ -123,7 +123,7 @@ class Conv(Operation):
         empty = run.up(np.zeros((EDGES, 3)))
         common = edges_of(run) | NORMALISED | {"g2": run.up(x["g2"]), "h2": empty, "w": run.up(x["w"]), "n2": self.n2}
         common |= {"cat_width": self.n2, "cat_grrg": -1, "cat_drrd": -1}
-        P = {"P": padded(run, self.P)} if self.out_conv else {}
+        P = {"P": run.up(strips(self.P))} if self.out_conv else {}
         common |= {"g1": run.up(x["g1"]), "n1": self.n1} if self.out_conv else {"node": run.up(x["g1"] @ self.P)}
         if seeds is None:
             out = run.empty(N, self.P.shape[1])
@@ -133,7 +133,7 @@ class Conv(Operation):
         dg2, dh2, dw = run.filled(EDGES, self.n2), run.filled(EDGES, 3), run.filled(EDGES)
         given, dnode = run.up(seeds[0]), run.empty(N, self.n2)
         ones = run.up(np.ones(self.n1))
-        own = {"Pt": padded(run, self.P.T), "dout": given, "r_conv": ones} if self.out_conv else {"dcat": given}
+        own = {"Pt": run.up(strips(self.P.T)), "dout": given, "r_conv": ones} if self.out_conv else {"dcat": given}
         run.start("messages.cu", "messages_backward", "MessagesBackwardArgs", N, **common, **own, dg2=dg2, dh2=dh2,
                   dw=dw)  # fmt: skip
         terms = {"g2": common["g2"], "w": common["w"]}
@@ -174,9 +174,9 @@ class G1G1(Operation):
         common = edges_of(run) | {"g1": run.up(x["g1"]), "w": run.up(x["w"]), "n1": self.n1, "n2": self.n2}
         if seeds is None:
             U = run.empty(EDGES, self.n2)
-            run.start("g1g1.cu", "g1g1", "G1G1Args", N, **common, W=padded(run, self.W), U=U)
+            run.start("g1g1.cu", "g1g1", "G1G1Args", N, **common, W=run.up(strips(self.W)), U=U)
             return [run.down(U)]
-        dg1, dw, dU, Wt = run.filled(N, self.n1), run.filled(EDGES), run.up(seeds[0]), padded(run, self.W.T)
+        dg1, dw, dU, Wt = run.filled(N, self.n1), run.filled(EDGES), run.up(seeds[0]), run.up(strips(self.W.T))
         run.start("g1g1.cu", "g1g1_backward", "G1G1BackwardArgs", N, **common, Wt=Wt, dU=dU, dg1=dg1, dw=dw)
         terms = {"g2": dU, "w": common["w"], "P": Wt, "rows": common["g1"], "nsel": 1, "smooth": 1}
         return [run.added(dg1) + gathered(run, self.n1, self.n2, **terms), run.added(dw)]
