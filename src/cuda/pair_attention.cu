@@ -7,7 +7,8 @@
 // with R = P c1, c1 = HH c2, c2 = w_j w_k, HH = h2_j . h2_k. Keys are rows of the tiles and queries columns. Where all is one tile of
 // edges and channels, a centre passes through shared memory and registers; else q, V and y are in scratch, and the backward
 // computes S and D twice: first the inner sums of the softmax, then the gradients.
-#include "cuda/pair_attention.cuh"
+#include "cuda/pair_attention.hpp"
+#include "cuda/pair_tiles.cuh"
 
 using namespace dpa2;
 

@@ -1,7 +1,6 @@
 // What the attention among edges and its gradient share: rows and edges of a centre in shared memory, sums over its warps.
 #pragma once
 
-#include "cuda/pair_attention.hpp"
 #include "cuda/tiles.cuh"
 #include "math/attention.hpp"
 

@@ -1,0 +1,47 @@
+// The pair channel of a layer, forward and backward: attention among the edges of a centre, linear2, LayerNorm, residual (theory 8.2,
+// 8.5-8.7, 8.11, 12.3, 12.4, 12.8-12.10, S1-S3).
+//
+// A block takes centres in turns, and each by the path that suits its number of edges: one tile in registers, or any number of tiles.
+// Nothing is kept for the backward, which computes the attention again.
+#include "cuda/pair_fast.cuh"
+#include "cuda/pair_fast_backward.cuh"
+#include "cuda/pair_general.cuh"
+#include "cuda/pair_general_backward.cuh"
+
+#ifndef PAIR_FAST
+#define PAIR_FAST 1
+#endif
+
+using namespace dpa2;
+
+namespace {
+
+constexpr int THREADS = 32 * cuda::pair_layer_most_warps(sizeof(real));
+// Blocks per multiprocessor that registers have to allow: 128 and 168 of them per thread; all there are for double.
+constexpr int BLOCKS = sizeof(real) == 4 ? 4 : 1, BLOCKS_BACKWARD = sizeof(real) == 4 ? 3 : 1;
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pair_layer(const cuda::PairLayerArgs<real> a) {
+  DYNAMIC_SHARED(real, shared);
+#pragma unroll 1
+  for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
+    const int first = a.start[i], n = a.start[i + 1] - first;
+    if (PAIR_FAST && fast::fits(a.with, n))
+      fast::forward(a, first, n, shared);
+    else
+      general::forward(a, first, n, shared);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD) pair_layer_backward(const cuda::PairLayerBackwardArgs<real> a) {
+  DYNAMIC_SHARED(real, shared);
+#pragma unroll 1
+  for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
+    const int first = a.start[i], n = a.start[i + 1] - first;
+    if (PAIR_FAST && fast::fits_backward(a.with, n))
+      fast::backward(a, first, n, shared);
+    else
+      general::backward(a, first, n, shared);
+  }
+}

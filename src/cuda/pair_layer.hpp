@@ -1,0 +1,99 @@
+// Arguments of the pair channel of a layer (pair_layer.cu): attention among the edges of a centre, linear2, LayerNorm, residual. Shared by
+// host and kernels.
+//
+// Matrices are in tiles: (n2 / 32, n2 / 32, 32, 32), one such set per head for the attention's; the first tile index and the first of 32
+// are the one that is summed over; zero beyond n2. `query` is A, `value` B of theory S1 and S3. LayerNorm's gain and shift are times the
+// attention's weight in the update.
+#pragma once
+
+#include "cuda/tiles.hpp"
+
+namespace dpa2 {
+namespace cuda {
+
+/// Of a layer that has pair attention, updates h2, or both.
+template <class T>
+struct PairConstants {
+  const T* query;       // tiles of A
+  const T* query_t;     // tiles of A^T
+  const T* value;       // tiles of B, or null: no attention of g2
+  const T* value_t;     // tiles of B^T, or null
+  const T* bias;        // (n2) of z, or null
+  const T* h2_weight;   // (heads), or null: h2 stays
+  const T* linear_w;    // tiles
+  const T* linear_wt;   // tiles of the transposed matrix
+  const T* linear_b;    // (n2)
+  const T* linear_r;    // (n2)
+  const T* g1g1_r;      // (n2), or null: no update by g1g1
+  const T* gain;        // (n2), or null
+  const T* norm_shift;  // (n2), or null
+  int n2;
+  int heads;
+  int gate;
+  int nsel;  // slots of a centre where smooth, else 0
+  T shift;   // of the logits where smooth, else 0
+  T a;       // of g2 in its update
+  T h2_a;
+  T h2_r;
+  T eps;  // of LayerNorm
+};
+static_assert(sizeof(PairConstants<float>) == 144 && sizeof(PairConstants<double>) == 160, "fixed-width");
+
+/// out = a g2 + linear_r phi(g2 linear_w + linear_b) + g1g1_r U + gain z / sigma + norm_shift, h2_out = h2_a h2 + h2_r dh, with z and dh of
+/// the attention.
+template <class T>
+struct PairLayerArgs {
+  T* out;            // (capacity, n2), not g2
+  T* h2_out;         // (capacity, 3), or null where h2 stays
+  T* scratch;        // pair_layer_blocks pair_layer_scratch numbers, or null where that is 0
+  const T* g2;       // (capacity, n2)
+  const T* h2;       // (capacity, 3)
+  const T* w;        // (capacity) switches, 1 where not smooth
+  const T* U;        // (capacity, n2) the update by g1g1, or null
+  const int* start;  // (centres + 1)
+  int centres;
+  int most;  // edges of a centre: scratch is made for it
+  PairConstants<T> with;
+};
+static_assert(sizeof(PairLayerArgs<float>) == 72 + 144 && sizeof(PairLayerArgs<double>) == 72 + 160, "fixed-width");
+
+/// dg2 and dh2, in place: from the gradients of out and h2_out to those of g2 and h2; dw +=, dU =.
+template <class T>
+struct PairLayerBackwardArgs {
+  T* dg2;            // (capacity, n2)
+  T* dh2;            // (capacity, 3)
+  T* dw;             // (capacity)
+  T* dU;             // (capacity, n2), or null
+  T* scratch;        // pair_layer_blocks pair_layer_scratch_backward numbers
+  const T* g2;       // (capacity, n2)
+  const T* h2;       // (capacity, 3)
+  const T* w;        // (capacity)
+  const int* start;  // (centres + 1)
+  int centres;
+  int most;
+  PairConstants<T> with;
+};
+static_assert(sizeof(PairLayerBackwardArgs<float>) == 80 + 144 && sizeof(PairLayerBackwardArgs<double>) == 80 + 160, "fixed-width");
+
+/// One warp per head at a time; as many at once as 48 KiB have room for, evenly.
+DPA2_MATH constexpr int pair_layer_most_warps(int size) { return size == 4 ? 4 : 2; }
+DPA2_MATH constexpr int pair_layer_rounds(int heads, int size) {
+  return (heads + pair_layer_most_warps(size) - 1) / pair_layer_most_warps(size);
+}
+DPA2_MATH constexpr int pair_layer_warps(int heads, int size) {
+  return (heads + pair_layer_rounds(heads, size) - 1) / pair_layer_rounds(heads, size);
+}
+DPA2_MATH constexpr int pair_layer_threads(int heads, int size) { return 32 * pair_layer_warps(heads, size); }
+
+/// Bytes of dynamic shared memory for numbers of `size` bytes: tiles, edges as four numbers, and what warps have to add.
+DPA2_MATH constexpr int pair_layer_shared(int heads, int size) {
+  return size * (padded_tile(size) * (1 + pair_layer_warps(heads, size)) + 2 * 4 * tile + pair_layer_warps(heads, size) * 5 * tile);
+}
+DPA2_MATH constexpr int pair_layer_shared_backward(int heads, int size) {
+  return size * (padded_tile(size) * (1 + 2 * pair_layer_warps(heads, size)) + 3 * 4 * tile + pair_layer_warps(heads, size) * 5 * tile);
+}
+static_assert(pair_layer_shared(4, 4) <= 49152 && pair_layer_shared(2, 8) <= 49152, "any device has 48 KiB");
+static_assert(pair_layer_shared_backward(4, 4) <= 49152 && pair_layer_shared_backward(2, 8) <= 49152, "any device has 48 KiB");
+
+}  // namespace cuda
+}  // namespace dpa2
