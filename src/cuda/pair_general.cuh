@@ -1,14 +1,259 @@
-// The pair channel of a centre with any number of edges, channels and heads, in tiles.
+// The pair channel of a centre with any number of edges, channels and heads (theory 8.2, 8.5-8.7, 8.11, S1-S3).
+//
+// Tiles of 32 queries and 32 keys, and 32 channels at a time: shared memory does not grow with anything. A warp takes one head. What
+// depends on a query alone is mapped once per query (q = A g2_j, V = B dz_j), so that keys are never mapped:
+//   forward    S[k][j] = g2_k . q_j,  y_j = sum_k R[k][j] g2_k,  z_j += y_j B
+//   backward   D[k][j] = g2_k . V_j,  y_j = sum_k dS[k][j] g2_k,  dg2_j += y_j A,  dg2_k += sum_j R[k][j] V_j + dS[k][j] q_j
+// with R = P c1, c1 = HH c2, c2 = w_j w_k, HH = h2_j . h2_k. Keys are rows of the tiles and queries columns. Where all is one tile of
+// edges and channels, q, V and y pass through shared memory and registers; else they are in scratch, and the backward computes S and D
+// twice: first the inner sums of the softmax, then the gradients.
 #pragma once
 
-#include "cuda/activation.cuh"
 #include "cuda/pair_layer.hpp"
+#include "cuda/pair_rows.cuh"
 #include "cuda/pair_tiles.cuh"
 
 namespace dpa2 {
 namespace general {
 
-__device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>&, int, int, real*) {}
+/// Shared memory of a block, for a tile per warp or two.
+struct Room {
+  real* rows;       // a tile that all warps read
+  real* first_own;  // tiles of the first warp, which are `apart` numbers from those of the next one
+  int apart;
+  real* own;  // tiles of this warp
+  Edge *queries, *keys;
+  real* all_sums;   // of all warps
+  real* sums;       // of this one: four numbers per edge of a tile
+  real* per_query;  // of this warp: one per query of a tile
+  Edge* up;         // gradients of what the attention adds to h2; the backward alone has them
+
+  __device__ __forceinline__ Room(real* shared, int tiles) : rows(shared), first_own(shared + PADDED_TILE), apart(tiles * PADDED_TILE) {
+    const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
+    own = first_own + warp * apart;
+    queries = reinterpret_cast<Edge*>(first_own + warps * apart);
+    keys = queries + TILE;
+    all_sums = reinterpret_cast<real*>(keys + TILE);
+    sums = all_sums + warp * 4 * TILE;
+    per_query = all_sums + warps * 4 * TILE + warp * TILE;
+    up = reinterpret_cast<Edge*>(all_sums + warps * 5 * TILE);
+  }
+};
+
+/// What the attention of a centre reads.
+struct Inputs {
+  const real *g2, *h2, *w;
+};
+
+/// What it leaves; null where that is not wanted. Of h2_out, all.
+struct Outputs {
+  real* z;        // (n, n2) before LayerNorm
+  real* top;      // (n, heads) the largest logit of a query
+  real* inv_sum;  // (n, heads) 1 / sum of exponentials relative to it
+  real* h2_out;   // (capacity, 3)
+};
+
+/// The softmax of the queries of a lane over its keys, tile by tile: the largest logit so far; sums relative to it are in shared memory,
+/// four numbers per query: R h2_k, of use where h2 is updated, and the denominator.
+struct Softmax {
+  real top[4];
+  real* sums;
+
+  __device__ __forceinline__ void begin(real* at, real npad, real shift) {
+    sums = at;
+#pragma unroll
+    for (int y = 0; y < 4; ++y) {
+      top[y] = math::least_logit(npad, shift);
+      sums[4 * (lane_column() + 8 * y) + lane_row()] = lane_row() == 3 ? npad : real(0);
+    }
+  }
+
+  /// Scores become exp(logit - top) c1; into `falling`, per query: what earlier sums are to be multiplied by.
+  __device__ __forceinline__ void add(Results& S, const Edge* keys, const Edge* queries, int count, bool gate, bool with_h2, real shift,
+                                      real* falling) {
+#pragma unroll
+    for (int y = 0; y < 4; ++y) {
+      const int j = lane_column() + 8 * y;
+      const Edge query = queries[j];
+      real most = top[y];
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const int k = lane_row() + 4 * x;
+        const Edge key = keys[k];
+        const real c2 = query.w * key.w, b = math::logit(S.at[x][y], gate ? key.times(query) * c2 : c2, c2, shift);
+        S.at[x][y] = k < count ? b : real(-1e30);
+        most = S.at[x][y] > most ? S.at[x][y] : most;
+      }
+      most = most_over_rows(most);
+      const real fall = DeviceMath::exp(top[y] - most);
+      top[y] = most;
+      real sum[4] = {};
+      __syncwarp();  // the keys are read again, not kept: there are no registers for them
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const Edge key = keys[lane_row() + 4 * x];
+        const real p = DeviceMath::exp(S.at[x][y] - most);
+        S.at[x][y] = p * key.times(query) * (query.w * key.w);
+        sum[3] += p;
+      }
+      if (with_h2)
+#pragma unroll
+        for (int x = 0; x < 8; ++x)
+#pragma unroll
+          for (int i = 0; i < 3; ++i) sum[i] += S.at[x][y] * keys[lane_row() + 4 * x].h[i];
+      const real own = own_sum_over_rows(sum);
+      sums[4 * j + lane_row()] = sums[4 * j + lane_row()] * fall + own;
+      if (lane_row() == 0) falling[j] = fall;
+    }
+  }
+};
+
+/// The attention of one centre. `scratch`: of this warp, 2 tiles_of(n2) tiles where everything is more than one tile. Ends with a
+/// barrier; begins without one, but nobody may read the room any more.
+__device__ __forceinline__ void attention(const cuda::PairConstants<real>& with, const Inputs& in, const Centre& at, const Room& room,
+                                          real* scratch, const Outputs& out) {
+  const int warps = blockDim.x / 32, warp = threadIdx.x / 32, chunks = cuda::tiles_of(with.n2);
+  const bool many = at.n > TILE || chunks > 1;
+  const real npad = with.nsel > at.n ? real(with.nsel - at.n) : real(0);
+  real* const own = room.own;  // q, then R, then y, then z of this warp's head
+  real *const q = scratch, *const y = scratch + chunks * cuda::tile_numbers;
+  SharedRows rows{room.rows, nullptr, 0, 0};
+  int loaded = -1;  // tile of keys
+#pragma unroll 1
+  for (int jt = 0; jt < at.tiles(); ++jt) {
+    const int j0 = at.first + jt * TILE, in_query = at.count(jt);
+    // Nobody reads the queries before: what came before ends with a barrier, and the keys, which come first, begin with one.
+    load_edges(room.queries, in.h2, in.w, j0, in_query);
+#pragma unroll 1
+    for (int head0 = 0; head0 < with.heads; head0 += warps) {
+      // A warp too many does the last head again, and nobody takes what it finds.
+      const int active = with.heads - head0 < warps ? with.heads - head0 : warps;
+      const int head = head0 + (warp < active ? warp : active - 1), matrix = head * chunks * chunks;
+      Results r, S;
+#pragma unroll 1
+      for (int c = 0; c < chunks; ++c) {
+        r.clear();
+#pragma unroll 1
+        for (int b = 0; b < chunks; ++b) {
+          rows.load(in.g2, j0, in_query, with.n2, b);
+          r.add_rows_times_matrix(depth_of(with.n2, b), rows.tile, with.query_t + (matrix + b * chunks + c) * cuda::tile_numbers, TILE);
+        }
+        if (many)
+          r.save(q + c * cuda::tile_numbers);
+        else
+          r.write_channels(own);
+      }
+      Softmax softmax;
+      softmax.begin(room.sums, npad, with.shift);
+#pragma unroll 1
+      for (int kt = 0; kt < at.tiles(); ++kt) {
+        const int k0 = at.first + kt * TILE, in_key = at.count(kt);
+        if (loaded != kt) {
+          loaded = kt;
+          __syncthreads();
+          load_edges(room.keys, in.h2, in.w, k0, in_key);
+          __syncthreads();
+        }
+        S.clear();
+#pragma unroll 1
+        for (int c = 0; c < chunks; ++c) {
+          rows.load(in.g2, k0, in_key, with.n2, c);
+          if (many) {
+            __syncwarp();
+            r.restore(q + c * cuda::tile_numbers);
+            r.write_channels(own);
+          }
+          __syncwarp();
+          S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, own);
+        }
+        softmax.add(S, room.keys, room.queries, in_key, with.gate != 0, out.h2_out != nullptr, with.shift, room.per_query);
+        if (out.z == nullptr) continue;
+        __syncwarp();
+        S.write_pairs(own);
+        __syncwarp();
+#pragma unroll 1
+        for (int c = 0; c < chunks; ++c) {
+          rows.load(in.g2, k0, in_key, with.n2, c);
+          r.clear();
+          if (kt > 0) {
+            r.restore(y + c * cuda::tile_numbers);
+#pragma unroll
+            for (int x = 0; x < 8; ++x) r.scale(x, room.per_query[vector_row(x)]);
+          }
+          r.add_sum_over_rows(in_key, own, rows.tile);
+          if (many) {
+            r.save(y + c * cuda::tile_numbers);
+          } else {
+            __syncwarp();
+            r.write_sums(own);
+          }
+        }
+      }
+      __syncwarp();
+      if (out.top != nullptr && warp < active && lane_row() == 0)
+#pragma unroll
+        for (int s = 0; s < 4; ++s) {
+          const int j = lane_column() + 8 * s, to = (jt * TILE + j) * with.heads + head;
+          if (j >= in_query) continue;
+          out.top[to] = softmax.top[s];
+          out.inv_sum[to] = real(1) / room.sums[4 * j + 3];
+        }
+#pragma unroll 1
+      for (int c = 0; out.z != nullptr && c < chunks; ++c) {
+        S.clear();
+#pragma unroll 1
+        for (int b = 0; b < chunks; ++b) {
+          if (many) {
+            __syncwarp();
+            r.restore(y + b * cuda::tile_numbers);
+            r.write_sums(own);
+            __syncwarp();
+          }
+          S.add_rows_times_matrix(depth_of(with.n2, b), own, with.value + (matrix + b * chunks + c) * cuda::tile_numbers, TILE);
+        }
+#pragma unroll
+        for (int x = 0; x < 8; ++x) S.scale(x, real(1) / room.sums[4 * (lane_row() + 4 * x) + 3]);
+        __syncwarp();
+        S.write_channels(own);
+        __syncthreads();
+        add_tiles(room.first_own, room.apart, active, in_query, with.n2, c, [&](int row, int channel, real sum) {
+          real* const z = out.z + (jt * TILE + row) * with.n2 + channel;
+          *z = (head0 == 0 ? with.bias[channel] : *z) + sum;
+        });
+        __syncthreads();
+      }
+      if (out.h2_out != nullptr) {
+        const real weight = with.h2_weight[head];
+#pragma unroll
+        for (int s = 0; s < 4; ++s) {
+          real* const sum = room.sums + 4 * (lane_column() + 8 * s);
+          if (lane_row() < 3) sum[lane_row()] *= weight / sum[3];
+        }
+        __syncthreads();
+        add_edges(room.all_sums, 4 * TILE, active, in_query, [&](int row, int x, real sum) {
+          if (x == 3) return;
+          real* const to = row_of(out.h2_out, j0 + row, 3) + x;
+          *to = (head0 == 0 ? with.h2_a * row_of(in.h2, j0 + row, 3)[x] : *to) + with.h2_r * sum;
+        });
+      }
+      __syncthreads();
+    }
+  }
+}
+
+__device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>& a, int first, int n, real* shared) {
+  const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
+  const Centre at{first, n};
+  const Room room(shared, 1);
+  const int of_warp = cuda::pair_warp_scratch(a.with.n2, a.most);
+  real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch(a.with.n2, a.with.heads, a.most, sizeof(real)));
+  real* const z = a.with.value != nullptr ? scratch + warps * of_warp : nullptr;
+  attention(a.with, {a.g2, a.h2, a.w}, at, room, scratch + warp * of_warp, {z, nullptr, nullptr, a.h2_out});
+#pragma unroll 1
+  for (int t = warp; t < at.tiles(); t += warps)
+    update_rows({first + t * TILE, at.count(t), a.with.n2}, room.own, a, z != nullptr ? z + t * TILE * a.with.n2 : nullptr);
+  __syncthreads();
+}
 
 }  // namespace general
 }  // namespace dpa2

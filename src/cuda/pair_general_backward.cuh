@@ -1,4 +1,6 @@
-// The gradient of the pair channel of a centre with any number of edges, channels and heads, in tiles.
+// The gradient of the pair channel of a centre with any number of edges, channels and heads (theory 12.3, 12.4, 12.8-12.10).
+//
+// Nothing comes from the forward: z and the softmax of the queries are computed again, into scratch of the block.
 #pragma once
 
 #include "cuda/pair_general.cuh"
@@ -6,7 +8,314 @@
 namespace dpa2 {
 namespace general {
 
-__device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>&, int, int, real*) {}
+/// A query of a lane as the backward sees it.
+struct Query {
+  real top, inv_sum;
+};
+
+/// The probability of a pair, and its factors.
+struct Pair {
+  real product, c1, c2, probability;
+
+  __device__ __forceinline__ Pair(const Edge& key, const Edge& edge, const Query& query, real score, bool there, bool gate, real shift) {
+    product = key.times(edge);
+    c2 = edge.w * key.w;
+    c1 = product * c2;
+    const real e = DeviceMath::exp(math::logit(score, gate ? c1 : c2, c2, shift) - query.top);
+    probability = there ? e * query.inv_sum : real(0);
+  }
+};
+
+struct PairTile {
+  const Edge *keys, *queries, *up;
+  real* inner;  // of the softmax, per query: sum_k R D
+  int count;    // keys
+  bool gate;
+  real shift, h2_weight;
+  const real *top, *inv_sum;  // of the first query and this head; of the next one `heads` further
+  int heads, query_count;
+
+  __device__ __forceinline__ Query of(int j) const {
+    return {j < query_count ? top[j * heads] : real(0), j < query_count ? inv_sum[j * heads] : real(0)};
+  }
+
+  /// D += what the update of h2 gives, and to the inner sums, if they are counted. No branches: the code would be there twice,
+  /// and find no registers.
+  __device__ __forceinline__ void add_inner(const Results& S, Results& D, bool counted) const {
+#pragma unroll
+    for (int y = 0; y < 4; ++y) {
+      const int j = lane_column() + 8 * y;
+      const Edge edge = queries[j], given = up[j];
+      const Query query = of(j);
+      real sum = 0;
+      __syncwarp();  // for each query the keys are read again, not kept: there are no registers for them
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const int k = lane_row() + 4 * x;
+        const Edge key = keys[k];
+        D.at[x][y] += h2_weight * key.times(given);
+        const Pair pair(key, edge, query, S.at[x][y], k < count, gate, shift);
+        sum += pair.probability * pair.c1 * D.at[x][y];
+      }
+      sum = sum_over_rows(sum);
+      if (lane_row() == 0) inner[j] += counted ? sum : real(0);
+    }
+  }
+
+  /// S becomes R and D becomes dS. Into key_sums (32, 4): the gradients of h2 and w of the keys; own += lane_row()'s of the queries.
+  __device__ __forceinline__ void gradients(Results& S, Results& D, real* key_sums, real (&own)[4]) const {
+#pragma unroll
+    for (int y = 0; y < 4; ++y) {
+      const int j = lane_column() + 8 * y;
+      const Edge edge = queries[j], given = up[j];
+      const Query query = of(j);
+      const real inner_sum = inner[j];
+      real of_query[4] = {};
+      if constexpr (sizeof(real) == 8) __syncwarp();  // else sm_100 spills; with it float would
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const int k = lane_row() + 4 * x;
+        const Edge key = keys[k];
+        const Pair pair(key, edge, query, S.at[x][y], k < count, gate, shift);
+        real ds, dc1, dc2;
+        math::logit_backward(gate, D.at[x][y], pair.probability, inner_sum, S.at[x][y], pair.c1, pair.c2, shift, ds, dc1, dc2);
+        const real dproduct = dc1 * pair.c2, dweights = dc1 * pair.product + dc2;
+        S.at[x][y] = pair.probability * pair.c1;
+        D.at[x][y] = ds;
+        real of_key[4];
+#pragma unroll
+        for (int i = 0; i < 3; ++i) {
+          of_query[i] += dproduct * key.h[i];
+          of_key[i] = dproduct * edge.h[i] + h2_weight * S.at[x][y] * given.h[i];
+        }
+        of_query[3] += dweights * key.w;
+        of_key[3] = dweights * edge.w;
+        const real sum = own_sum_over_columns(of_key);
+        real* const to = key_sums + 4 * k + lane_column() / 2;
+        if (lane_column() % 2 == 0) *to = y == 0 ? sum : *to + sum;
+      }
+      own[y] += own_sum_over_rows(of_query);
+    }
+  }
+};
+
+/// The gradients of the attention of one centre, added to dg2, dh2 and dw; dz and ddh: those of z and of what the attention adds to h2.
+struct Gradients {
+  const real* dz;   // (n, n2) or null
+  const real* ddh;  // (n, 3) or null
+  real *dg2, *dh2, *dw;
+};
+
+__device__ __forceinline__ void attention_backward(const cuda::PairConstants<real>& with, const Inputs& in, const Centre& at,
+                                                   const Room& room, real* scratch, const real* top, const real* inv_sum,
+                                                   const Gradients& d) {
+  const int warps = blockDim.x / 32, warp = threadIdx.x / 32, chunks = cuda::tiles_of(with.n2), tiles = at.tiles();
+  const bool many = tiles > 1 || chunks > 1;
+  real* const T1 = room.own;          // q, then R, then dS, then this warp's share of dg2
+  real* const T2 = T1 + PADDED_TILE;  // V, then q, then y
+  real *const sums = room.sums, *const inner = room.per_query;
+  // Beyond q, of use where a centre is many tiles; the host has made room for the largest.
+  real *const q = scratch, *const V = q + chunks * cuda::tile_numbers;
+  real *const y = V + chunks * cuda::tile_numbers, *const key_side = y + chunks * cuda::tile_numbers;
+  const auto add_to_edges = [&](int first, int warps_with, int count) {
+    add_edges(room.all_sums, 4 * TILE, warps_with, count, [&](int row, int x, real sum) {
+      if (x == 3)
+        d.dw[first + row] += sum;
+      else
+        row_of(d.dh2, first + row, 3)[x] += sum;
+    });
+  };
+  SharedRows rows{room.rows, nullptr, 0, 0};
+  int loaded = -1;  // tile of keys
+#pragma unroll 1
+  for (int jt = 0; jt < tiles; ++jt) {
+    const int j0 = at.first + jt * TILE, in_query = at.count(jt);
+    // Nobody reads the queries before: what came before ends with a barrier, and the keys, which come first, begin with one.
+    load_edges(room.queries, in.h2, in.w, j0, in_query);
+    load_edges(room.up, d.ddh, nullptr, jt * TILE, d.ddh != nullptr ? in_query : 0);
+#pragma unroll 1
+    for (int head0 = 0; head0 < with.heads; head0 += warps) {
+      const int active = with.heads - head0 < warps ? with.heads - head0 : warps;
+      const int head = head0 + (warp < active ? warp : active - 1), matrix = head * chunks * chunks;
+      const real h2_weight = with.h2_weight != nullptr ? with.h2_weight[head] : real(0);
+      Results r, S, D;
+      real own[4] = {};
+#pragma unroll
+      for (int s = 0; s < 4; ++s)
+        if (lane_row() == 0) inner[lane_column() + 8 * s] = real(0);
+      const auto map = [&](const real* from, int first, const real* matrices, int c) {
+        r.clear();
+#pragma unroll 1
+        for (int b = 0; b < chunks; ++b) {
+          rows.load(from, first, in_query, with.n2, b);
+          r.add_rows_times_matrix(depth_of(with.n2, b), rows.tile, matrices + (matrix + b * chunks + c) * cuda::tile_numbers, TILE);
+        }
+      };
+#pragma unroll 1
+      for (int c = 0; with.value_t != nullptr && c < chunks; ++c) {
+        map(d.dz, jt * TILE, with.value_t, c);
+        if (many)
+          r.save(V + c * cuda::tile_numbers);
+        else
+          r.write_channels(T2);
+      }
+#pragma unroll 1
+      for (int c = 0; c < chunks; ++c) {
+        map(in.g2, j0, with.query_t, c);
+        r.save(q + c * cuda::tile_numbers);
+        if (!many) r.write_channels(T1);
+      }
+      // Twice over the keys, but where one tile has them all: the first time for the inner sums alone.
+#pragma unroll 1
+      for (int turn = tiles > 1 ? 0 : 1; turn < 2; ++turn)
+#pragma unroll 1
+        for (int kt = 0; kt < tiles; ++kt) {
+          const int k0 = at.first + kt * TILE, in_key = at.count(kt);
+          if (loaded != kt) {
+            loaded = kt;
+            __syncthreads();
+            load_edges(room.keys, in.h2, in.w, k0, in_key);
+            __syncthreads();
+          }
+          S.clear();
+          D.clear();
+#pragma unroll 1
+          for (int c = 0; c < chunks; ++c) {
+            rows.load(in.g2, k0, in_key, with.n2, c);
+            if (many) {
+              __syncwarp();
+              r.restore(q + c * cuda::tile_numbers);
+              r.write_channels(T1);
+              if (with.value_t != nullptr) {
+                r.restore(V + c * cuda::tile_numbers);
+                r.write_channels(T2);
+              }
+            }
+            __syncwarp();
+            S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T1);
+            if (with.value_t != nullptr) D.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T2);
+          }
+          const PairTile pairs{room.keys,
+                               room.queries,
+                               room.up,
+                               inner,
+                               in_key,
+                               with.gate != 0,
+                               with.shift,
+                               h2_weight,
+                               top + jt * TILE * with.heads + head,
+                               inv_sum + jt * TILE * with.heads + head,
+                               with.heads,
+                               in_query};
+          pairs.add_inner(S, D, turn == 0 || tiles == 1);
+          if (turn == 0) continue;
+          __syncwarp();
+          pairs.gradients(S, D, sums, own);
+          // Gradients of the keys: of their values, then of their scores.
+          const int depth = depth_of(in_query, 0);
+          __syncwarp();
+          S.write_pairs(T1);
+          r.clear();
+#pragma unroll 1
+          for (int c = 0; with.value_t != nullptr && c < chunks; ++c) {
+            __syncwarp();
+            if (many) {
+              r.restore(V + c * cuda::tile_numbers);
+              r.write_channels(T2);
+              __syncwarp();
+            }
+            r.clear();
+            r.add_rows_times_matrix(depth, T1, T2, TILE_ROW);
+            if (chunks > 1) r.save(key_side + c * cuda::tile_numbers);
+          }
+          __syncwarp();
+          D.write_pairs(T1);
+#pragma unroll 1
+          for (int c = 0; c < chunks; ++c) {
+            __syncwarp();
+            S.restore(q + c * cuda::tile_numbers);
+            S.write_channels(T2);
+            __syncwarp();
+            if (chunks > 1 && with.value_t != nullptr) r.restore(key_side + c * cuda::tile_numbers);
+            if (chunks > 1 && with.value_t == nullptr) r.clear();
+            r.add_rows_times_matrix(depth, T1, T2, TILE_ROW);
+            __syncwarp();
+            r.write_channels(T2);
+            __syncthreads();
+            add_tiles(room.first_own + PADDED_TILE, room.apart, active, in_key, with.n2, c,
+                      [&](int row, int channel, real sum) { row_of(d.dg2, k0 + row, with.n2)[channel] += sum; });
+            if (c == 0) add_to_edges(k0, active, in_key);
+            __syncthreads();
+          }
+#pragma unroll 1
+          for (int c = 0; c < chunks; ++c) {
+            rows.load(in.g2, k0, in_key, with.n2, c);
+            r.clear();
+            if (kt > 0) r.restore(y + c * cuda::tile_numbers);
+            r.add_sum_over_rows(in_key, T1, rows.tile);
+            if (many)
+              r.save(y + c * cuda::tile_numbers);
+            else
+              r.write_sums(T2);
+          }
+        }
+      // Gradients of the queries.
+#pragma unroll
+      for (int s = 0; s < 4; ++s) sums[4 * (lane_column() + 8 * s) + lane_row()] = own[s];
+#pragma unroll 1
+      for (int c = 0; c < chunks; ++c) {
+        S.clear();
+#pragma unroll 1
+        for (int b = 0; b < chunks; ++b) {
+          __syncwarp();
+          if (many) {
+            r.restore(y + b * cuda::tile_numbers);
+            r.write_sums(T2);
+            __syncwarp();
+          }
+          S.add_rows_times_matrix(depth_of(with.n2, b), T2, with.query + (matrix + b * chunks + c) * cuda::tile_numbers, TILE);
+        }
+        __syncwarp();
+        S.write_channels(T1);
+        __syncthreads();
+        add_tiles(room.first_own, room.apart, active, in_query, with.n2, c,
+                  [&](int row, int channel, real sum) { row_of(d.dg2, j0 + row, with.n2)[channel] += sum; });
+        if (c == 0) add_to_edges(j0, active, in_query);
+        __syncthreads();
+      }
+    }
+  }
+}
+
+__device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>& a, int first, int n, real* shared) {
+  const int warps = blockDim.x / 32, warp = threadIdx.x / 32, n2 = a.with.n2, heads = a.with.heads;
+  const Centre at{first, n};
+  const Inputs in{a.g2, a.h2, a.w};
+  const Room room(shared, 2);
+  const int of_warp = cuda::pair_warp_scratch_backward(n2, a.most);
+  real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch_backward(n2, heads, a.most, sizeof(real)));
+  real* const own = scratch + warp * of_warp;
+  real* const room_of_z = scratch + warps * of_warp;
+  real* const z = a.with.value != nullptr ? room_of_z : nullptr;  // becomes its gradient
+  real* const top = room_of_z + cuda::pair_whole_vectors(a.most * n2);
+  real* const inv_sum = top + n * heads;
+  real* const ddh = a.with.h2_weight != nullptr ? inv_sum + n * heads : nullptr;
+  if (ddh != nullptr)
+    for (int t = threadIdx.x; t < 3 * n; t += blockDim.x) {
+      real* const dh2 = row_of(a.dh2, first, 3) + t;
+      ddh[t] = a.with.h2_r * *dh2;
+      *dh2 *= a.with.h2_a;
+    }
+  attention(a.with, in, at, room, own, {z, top, inv_sum, nullptr});
+#pragma unroll 1
+  for (int t = warp; t < at.tiles(); t += warps) {
+    const EdgeRows rows{first + t * TILE, at.count(t), n2};
+    terms_backward(rows, a, z != nullptr ? z + t * TILE * n2 : nullptr);
+    update_rows_backward(rows, room.own, a, own);
+  }
+  __syncthreads();
+  attention_backward(a.with, in, at, room, own, top, inv_sum, {z, ddh, a.dg2, a.dh2, a.dw});
+}
 
 }  // namespace general
 }  // namespace dpa2

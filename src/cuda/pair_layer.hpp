@@ -1,5 +1,5 @@
-// Arguments of the pair channel of a layer (pair_layer.cu): attention among the edges of a centre, linear2, LayerNorm, residual. Shared by
-// host and kernels.
+// Arguments of the pair channel of a layer (pair_layer.cu; without attention pair_update.cu), shared by host and kernels: attention among
+// the edges of a centre, linear2, LayerNorm, residual.
 //
 // Matrices are in tiles: (n2 / 32, n2 / 32, 32, 32), one such set per head for the attention's; the first tile index and the first of 32
 // are the one that is summed over; zero beyond n2. `query` is A, `value` B of theory S1 and S3. LayerNorm's gain and shift are times the
@@ -11,10 +11,10 @@
 namespace dpa2 {
 namespace cuda {
 
-/// Of a layer that has pair attention, updates h2, or both.
+/// Of one layer.
 template <class T>
 struct PairConstants {
-  const T* query;       // tiles of A
+  const T* query;       // tiles of A; null where neither g2 nor h2 has attention
   const T* query_t;     // tiles of A^T
   const T* value;       // tiles of B, or null: no attention of g2
   const T* value_t;     // tiles of B^T, or null
@@ -85,6 +85,33 @@ DPA2_MATH constexpr int pair_layer_warps(int heads, int size) {
 }
 DPA2_MATH constexpr int pair_layer_threads(int heads, int size) { return 32 * pair_layer_warps(heads, size); }
 
+/// Numbers of scratch of one warp for a centre of `most` edges: maps and sums of the queries of a tile. Where everything is one tile, the
+/// forward needs none.
+DPA2_MATH constexpr int pair_warp_scratch(int n2, int most) { return n2 <= tile && most <= tile ? 0 : 2 * tiles_of(n2) * tile_numbers; }
+DPA2_MATH constexpr int pair_warp_scratch_backward(int n2, int most) {
+  return (n2 <= tile && most <= tile ? 1 : 4) * tiles_of(n2) * tile_numbers;
+}
+
+/// Numbers that begin at 16 bytes.
+DPA2_MATH constexpr int pair_whole_vectors(int numbers) { return (numbers + 3) / 4 * 4; }
+
+/// Numbers of scratch of a block: of its warps; z of a centre; in the backward the softmax of its queries and gradients of h2.
+DPA2_MATH constexpr int pair_layer_scratch(int n2, int heads, int most, int size) {
+  return pair_layer_warps(heads, size) * pair_warp_scratch(n2, most) + pair_whole_vectors(most * n2);
+}
+DPA2_MATH constexpr int pair_layer_scratch_backward(int n2, int heads, int most, int size) {
+  return pair_layer_warps(heads, size) * pair_warp_scratch_backward(n2, most) + pair_whole_vectors(most * n2) +
+         pair_whole_vectors(most * (2 * heads + 3));
+}
+
+/// Blocks take centres in turns, so that scratch does not grow with the system: some more than any device runs at once, and no more than
+/// 256 MiB have room for. `scratch`: numbers of one block.
+DPA2_MATH constexpr int pair_layer_blocks(int centres, int scratch, int size) {
+  const int room = scratch > 0 ? (256 << 20) / size / scratch : 1536;
+  const int most = room < 1 ? 1 : room < 1536 ? room : 1536;
+  return centres < most ? centres : most;
+}
+
 /// Bytes of dynamic shared memory for numbers of `size` bytes: tiles, edges as four numbers, and what warps have to add.
 DPA2_MATH constexpr int pair_layer_shared(int heads, int size) {
   return size * (padded_tile(size) * (1 + pair_layer_warps(heads, size)) + 2 * 4 * tile + pair_layer_warps(heads, size) * 5 * tile);
@@ -94,6 +121,16 @@ DPA2_MATH constexpr int pair_layer_shared_backward(int heads, int size) {
 }
 static_assert(pair_layer_shared(4, 4) <= 49152 && pair_layer_shared(2, 8) <= 49152, "any device has 48 KiB");
 static_assert(pair_layer_shared_backward(4, 4) <= 49152 && pair_layer_shared_backward(2, 8) <= 49152, "any device has 48 KiB");
+
+/// Without attention a warp takes 32 edges of any centres (pair_update.cu), in a grid for all of them.
+constexpr int pair_update_warps = 4;
+constexpr int pair_update_threads = 32 * pair_update_warps;
+constexpr int pair_update_edges = tile * pair_update_warps;
+DPA2_MATH constexpr int pair_update_shared(int size) { return size * padded_tile(size) * pair_update_warps; }
+static_assert(pair_update_shared(8) <= 49152, "any device has 48 KiB");
+
+/// Numbers of scratch of its backward for 32 edges: the gradient of linear2 before its activation, where that is more than a tile.
+DPA2_MATH constexpr int pair_update_scratch(int n2) { return n2 <= tile ? 0 : tiles_of(n2) * tile_numbers; }
 
 }  // namespace cuda
 }  // namespace dpa2
