@@ -119,6 +119,10 @@ class Update:
     h2_r: float
     eps: float
 
+    def cast(self, kind: Any) -> Update:
+        arrays = (x.astype(kind) for x in (self.w, self.b, self.r, self.gain, self.shift))
+        return Update(*arrays, self.a, self.h2_a, self.h2_r, self.eps)
+
     def forward(self, g2: Any, h2: Any, U: Any, z: Any, dh: Any) -> tuple[Any, Any]:
         """g2 and h2 of the next layer; U, z, dh None where there is no such term. Rows of z have no mean."""
         out = self.a * g2 + self.r[0] * np.tanh(g2 @ self.w + self.b)
@@ -143,3 +147,48 @@ class Update:
             given = dout * self.r[2] * self.gain
             found["z"] = (given - z * inv * (given * z * inv).mean(axis=1, keepdims=True)) * inv
         return found
+
+
+def attention_alone(n2: int, large: float = 2.0**24) -> Update:
+    """An update that leaves what the attention gives: LayerNorm's eps hides the size of a row, and its gain makes up for it."""
+    nothing = np.zeros(n2)
+    residual = np.repeat([[0.0], [0.0], [1.0]], n2, axis=1)
+    return Update(np.zeros((n2, n2)), nothing, residual, np.full(n2, large), nothing, 0.0, 0.0, 1.0, large**2)
+
+
+@dataclass
+class PairLayer:
+    """The new g2 and h2 of the edges of one centre; ``attention`` None where the layer has none."""
+
+    attention: Attention | None
+    update: Update
+
+    def cast(self, kind: Any) -> PairLayer:
+        return PairLayer(None if self.attention is None else self.attention.cast(kind), self.update.cast(kind))
+
+    def parts(self, g2: Any, h2: Any, w: Any) -> tuple[Any, Any]:
+        """z and dh, None where there is no such part."""
+        of = self.attention
+        found = [] if of is None else of.forward(g2, h2, w)
+        return (
+            found[0] if of is not None and of.B is not None else None,
+            found[-1] if of is not None and of.h2 is not None else None,
+        )
+
+    def forward(self, g2: Any, h2: Any, w: Any, U: Any) -> dict[str, Any]:
+        z, dh = self.parts(g2, h2, w)
+        out, moved = self.update.forward(g2, h2, U, z, dh)
+        return {"out": out, "h2": moved}
+
+    def backward(self, g2: Any, h2: Any, w: Any, seeds: dict[str, Any]) -> dict[str, Any]:
+        """Gradients of all inputs, given those of the outputs."""
+        z, dh = self.parts(g2, h2, w)
+        found = self.update.backward(g2, z, seeds["out"], seeds["h2"])
+        if dh is None:
+            found["h2"] = seeds["h2"]
+        found["w"] = np.zeros_like(w)
+        if self.attention is not None:
+            given = [found[name] for name, part in (("z", z), ("dh", dh)) if part is not None]
+            for name, part in zip(("g2", "h2", "w"), self.attention.backward(g2, h2, w, given), strict=True):
+                found[name] = found[name] + part
+        return {name: found[name] for name in ("g2", "h2", "w", "U")}

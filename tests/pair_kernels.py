@@ -2,106 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from cuda_emulator.arguments import structs
 from gpu_device import KernelDevice
-from pair_formulas import SHIFT, Attention, tiles
+from pair_formulas import SHIFT, PairLayer, tiles
 
 KINDS = {"float": np.float32, "double": np.float64}
 UPDATE_WARPS = 4
+#: -D... of the path that takes any number of edges, for all centres
+GENERAL = {"PAIR_FAST": 0}
 
 
 def tile_bytes(size: int) -> int:
     return 32 * (32 + 16 // size) * size
 
 
-class PairKernels:
-    """Attention among the edges of centres whose edges begin at ``start``.
+def whole_vectors(numbers: int) -> int:
+    return -(-numbers // 4) * 4
 
-    ``inputs``: g2, h2, w; ``blocks``: 0 is one per centre.
+
+class PairKernels:
+    """The pair channel of a layer, of centres whose edges begin at ``start``.
+
+    ``inputs``: g2, h2, w; ``U``: the update by g1g1, or None; ``blocks``: 0 is one per centre; ``room``: rows behind
+    the edges, which nobody may read or write.
     """
 
     def __init__(
-        self, device: KernelDevice, real: str, start: Any, attention: Attention, inputs: list[Any], blocks: int = 0
-    ) -> None:
-        self.device, self.real, self.attention, self.inputs = device, real, attention, inputs
+        self, device: KernelDevice, real: str, start: Any, layer: PairLayer, inputs: list[Any], U: Any = None,
+        blocks: int = 0, room: int = 0, defines: Mapping[str, str | int] | None = None,
+    ) -> None:  # fmt: skip
+        self.device, self.real, self.layer, self.inputs, self.U = device, real, layer, inputs, U
         self.start = np.asarray(start, dtype=np.int32)
         self.edges, self.centres = int(self.start[-1]), len(self.start) - 1
         self.most = int(np.diff(self.start).max())
-        self.heads, self.n2, _ = attention.A.shape
-        self.blocks = blocks or self.centres
-        self.top: Any = None
-        self.inv_sum: Any = None
+        self.n2 = len(layer.update.b)
+        self.heads = 0 if layer.attention is None else len(layer.attention.A)
+        self.blocks, self.room = blocks or self.centres, room
+        self.defines = {"real": real, **(defines or {})}
 
-    def up(self, value: Any) -> Any:
-        return None if value is None else np.ascontiguousarray(value, KINDS[self.real])
+    def constant(self, value: Any) -> Any:
+        return np.ascontiguousarray(value, KINDS[self.real])
+
+    def up(self, rows: Any) -> Any:
+        """With the rows that are nobody's."""
+        rows = np.asarray(rows)
+        return self.constant(np.concatenate([rows, np.full((self.room, *rows.shape[1:]), np.nan)]))
+
+    def down(self, rows: Any) -> Any:
+        assert np.isnan(rows[self.edges :]).all(), "the kernel wrote behind the edges"
+        return rows[: self.edges]
 
     def empty(self, *shape: int) -> Any:
         return self.device.empty(shape, KINDS[self.real])
 
-    def _run(self, kernel: str, struct: str, roles: int, tiles_of_warp: int, values: dict[str, Any]) -> None:
-        """``roles``: arrays of scratch, of which one has the size of a tile of edges and all channels."""
-        most, size = (4, 4) if self.real == "float" else (2, 8)
-        rounds = -(-self.heads // most)
-        warps = -(-self.heads // rounds)
-        g2, h2, w = (self.up(x) for x in self.inputs)
-        common = {
-            "g2": g2, "h2": h2, "w": w, "start": self.start, "heads": self.heads,
-            "h2_weight": self.up(self.attention.h2), "centres": self.centres, "n2": self.n2,
-            "gate": int(self.attention.gate),
-            "shift": SHIFT if self.attention.smooth else 0,
-            "scratch": self.empty(self.blocks * warps * roles * -(-self.n2 // 32) * 1024) if roles else None,
-            "query_t": self.up(tiles(self.attention.A.transpose(0, 2, 1))),
+    def constants(self) -> dict[str, Any]:
+        of, f = self.layer.attention, self.layer.update
+        found: dict[str, Any] = dict.fromkeys(
+            ("query", "query_t", "value", "value_t", "bias", "h2_weight", "g1g1_r", "gain", "norm_shift")
+        )
+        found |= {
+            "linear_w": tiles(f.w[None]), "linear_wt": tiles(f.w.T[None]), "linear_b": f.b, "linear_r": f.r[0],
         }  # fmt: skip
-        shared = tile_bytes(size) * (1 + tiles_of_warp * warps) + size * ((1 + tiles_of_warp) * 128 + warps * 160)
+        if self.U is not None:
+            found["g1g1_r"] = f.r[1]
+        if of is not None:
+            found |= {"query": tiles(of.A), "query_t": tiles(of.A.transpose(0, 2, 1)), "h2_weight": of.h2}
+            if of.B is not None:
+                found |= {"value": tiles(of.B), "value_t": tiles(of.B.transpose(0, 2, 1)), "bias": of.bias}
+                found |= {"gain": f.gain * f.r[2], "norm_shift": f.shift * f.r[2]}
+        found = {name: None if value is None else self.constant(value) for name, value in found.items()}
+        smooth = of is not None and of.smooth
+        return found | {
+            "n2": self.n2, "heads": self.heads, "gate": int(of is not None and of.gate),
+            "nsel": of.nsel if of is not None and smooth else 0, "shift": SHIFT if smooth else 0,
+            "a": f.a, "h2_a": f.h2_a, "h2_r": f.h2_r, "eps": f.eps,
+        }  # fmt: skip
+
+    def _run(self, kernel: str, struct: str, backward: bool, values: dict[str, Any]) -> None:
+        chunks, size = -(-self.n2 // 32), np.dtype(KINDS[self.real]).itemsize
+        g2, h2, w = (self.up(x) for x in self.inputs)
+        common = {"g2": g2, "h2": h2, "w": w, "start": self.start, "centres": self.centres, "most": self.most}
+        common |= {"with": self.constants()}
+        if self.heads == 0:
+            grid = -(-(self.edges + self.room) // (32 * UPDATE_WARPS))
+            numbers = grid * UPDATE_WARPS * chunks * 1024 if backward and chunks > 1 else 0
+            common["scratch"] = self.empty(numbers) if numbers else None
+            shared = UPDATE_WARPS * tile_bytes(size)
+            self.device.start(
+                *("pair_update.cu", kernel.replace("layer", "update"), grid, 32 * UPDATE_WARPS, struct),
+                *(common | values, shared, self.defines),
+            )
+            return
+        rounds = -(-self.heads // (4 if self.real == "float" else 2))
+        warps = -(-self.heads // rounds)
+        one_tile = self.n2 <= 32 and self.most <= 32
+        if backward:
+            arrays = (1 if one_tile else 4) * chunks
+            numbers = whole_vectors(self.most * (2 * self.heads + 3))
+        else:
+            arrays, numbers = 0 if one_tile else 2 * chunks, 0
+        numbers += warps * arrays * 1024 + whole_vectors(self.most * self.n2)
+        common["scratch"] = self.empty(self.blocks * numbers)
+        kinds = 2 if backward else 1  # tiles of a warp
+        shared = tile_bytes(size) * (1 + kinds * warps) + size * ((1 + kinds) * 128 + warps * 160)
         self.device.start(
-            "pair_attention.cu", kernel, self.blocks, 32 * warps, struct, common | values, shared, {"real": self.real}
+            *("pair_layer.cu", kernel, self.blocks, 32 * warps, struct, common | values, shared, self.defines)
         )
 
-    @property
-    def one_tile(self) -> bool:
-        return self.n2 <= 32 and self.most <= 32
-
-    def forward(self, keep: bool = True) -> list[np.ndarray]:
-        """What there is of z and dh."""
-        of = self.attention
-        z = None if of.B is None else self.empty(self.edges, self.n2)
-        dh = None if of.h2 is None else self.empty(self.edges, 3)
-        self.top, self.inv_sum = (self.empty(self.edges, self.heads) if keep else None for _ in range(2))
+    def forward(self) -> dict[str, np.ndarray]:
+        """out, and h2 where that is updated."""
+        of, rows = self.layer.attention, self.edges + self.room
+        found = {"out": self.empty(rows, self.n2)}
+        if of is not None and of.h2 is not None:
+            found["h2"] = self.empty(rows, 3)
         values = {
-            "z": z, "dh": dh, "top": self.top, "inv_sum": self.inv_sum, "nsel": of.nsel if of.smooth else 0,
-            "value": None if of.B is None else self.up(tiles(of.B)), "bias": self.up(of.bias),
+            "out": found["out"], "h2_out": found.get("h2"), "U": None if self.U is None else self.up(self.U),
         }  # fmt: skip
-        self._run("pair_attention", "PairAttentionArgs", 0 if self.one_tile else 2, 1, values)
-        return [x for x in (z, dh) if x is not None]
+        self._run("pair_layer", "PairLayerArgs", False, values)
+        return {name: self.down(x) for name, x in found.items()}
 
-    def backward(self, seeds: list[Any], begin: Sequence[float] = (1, 1, 1)) -> list[np.ndarray]:
-        """Gradients of g2, h2 and w, added to arrays of the numbers ``begin``; after :meth:`forward`."""
-        of, given = self.attention, [self.up(x) for x in seeds]
-        found: list[np.ndarray] = [
-            np.full_like(self.up(x), number) for x, number in zip(self.inputs, begin, strict=True)
-        ]
-        values = {
-            "dg2": found[0], "dh2": found[1], "dw": found[2], "top": self.top, "inv_sum": self.inv_sum,
-            "most": self.most, "dz": None if of.B is None else given[0], "ddh": None if of.h2 is None else given[-1],
-            "query": self.up(tiles(of.A)),
-            "value_t": None if of.B is None else self.up(tiles(of.B.transpose(0, 2, 1))),
-        }  # fmt: skip
-        self._run("pair_attention_backward", "PairAttentionBackwardArgs", 1 if self.one_tile else 4, 2, values)
-        return found
-
-
-def start_update(
-    device: KernelDevice, real: str, kernel: str, capacity: int, values: dict[str, Any], defines: Any = None
-) -> None:
-    """`pair_update` or `pair_update_backward`, in a grid for ``capacity`` edges; what is not given is null or 0."""
-    struct = {"pair_update": "PairUpdateArgs", "pair_update_backward": "PairUpdateBackwardArgs"}[kernel]
-    missing = {name: None if pointer else 0 for name, _, pointer, _ in structs()[struct] if name not in values}
-    shared = UPDATE_WARPS * tile_bytes(np.dtype(KINDS[real]).itemsize)
-    device.start(
-        *("pair_update.cu", kernel, -(-capacity // (32 * UPDATE_WARPS)), 32 * UPDATE_WARPS, struct, values | missing),
-        *(shared, {"real": real, **(defines or {})}),
-    )
+    def backward(self, seeds: Mapping[str, Any], begin: float = 1) -> dict[str, np.ndarray]:
+        """Gradients of g2, h2, w and U, given those of out and h2; that of w added to an array of the number ``begin``."""
+        found = {
+            "g2": self.up(seeds["out"]),
+            "h2": self.up(seeds["h2"]),
+            "w": self.up(np.full(self.edges, begin)),
+        }
+        if self.U is not None:
+            found["U"] = self.empty(self.edges + self.room, self.n2)
+        values = {"dg2": found["g2"], "dh2": found["h2"], "dw": found["w"], "dU": found.get("U")}
+        self._run("pair_layer_backward", "PairLayerBackwardArgs", True, values)
+        return {name: self.down(x) for name, x in found.items()}

@@ -15,7 +15,7 @@ from dpa2.reference.pair_attention import SHIFT, attention_map, equivariant_appl
 from ops.backends import Arrays, Cpu, Cuda
 from ops.declared import Bounds, Operation
 from ops.graph import EDGES, NSEL, OWN, START, N, draw, edges_of, geometry, incoming, neighbours, switches
-from pair_formulas import Attention
+from pair_formulas import Attention, PairLayer, attention_alone
 from pair_kernels import PairKernels
 
 Seeds = tuple[np.ndarray, ...] | None
@@ -158,12 +158,16 @@ class PairAttention(Operation):
         )
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
+        """The pair channel of a layer that does nothing else."""
         given = [x["g2"], x["h2"], x.get("w", np.ones(EDGES))]
-        kernels = PairKernels(run.device, run.defines["real"], START, self.folded(), given)
-        found = kernels.forward()
+        layer = PairLayer(self.folded(), attention_alone(self.n2))
+        kernels = PairKernels(run.device, run.defines["real"], START, layer, given)
         if seeds is None:
-            return [run.down(part) for part in found]
-        return [run.added(part) for part in kernels.backward(list(seeds))][: len(x)]
+            found = kernels.forward()
+            return [run.down(found[name]) for name, wanted in (("out", self.has_g2), ("h2", self.has_h2)) if wanted]
+        nothing = {"out": np.zeros((EDGES, self.n2)), "h2": np.zeros((EDGES, 3))}
+        back = kernels.backward(nothing | dict(zip((["out"] * self.has_g2) + ["h2"] * self.has_h2, seeds, strict=True)))
+        return [run.down(back["g2"]), run.down(back["h2"]), run.added(back["w"])][: len(x)]
 
 
 OPERATIONS: list[Operation] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -17,7 +18,8 @@ from node_products import Nodes, activation_defines
 from ops.backends import Arrays, Cpu, Cuda
 from ops.declared import Bounds, Operation
 from ops.graph import CENTRE, EDGES, OWN, TYPES, N, draw
-from pair_kernels import start_update
+from pair_formulas import Attention, PairLayer, attention_alone
+from pair_kernels import PairKernels
 
 Seeds = tuple[np.ndarray, ...] | None
 #: numbers of src/math/activation.hpp
@@ -134,26 +136,17 @@ class LayerNorm(Operation):
         return [found if seeds is None else self.centred(found)]
 
     def cuda(self, run: Cuda, x: Arrays, seeds: Seeds) -> list[np.ndarray]:
-        """The update of g2, of which nothing is left but the attention's term."""
-        real, (rows, width) = run.defines["real"], self.shape
-        nothing, room = run.up(np.zeros(width)), run.up(np.zeros(self.shape))
-        values = {
-            "start": run.integers([0, rows]), "centres": 1, "n2": width, "eps": 1e-3, "g2": room, "b": nothing,
-            "w": run.up(np.zeros((4, 32, 32))), "linear_r": nothing, "gain": run.up(self.gain["gain"]),
-            "z": run.up(self.centred(x["z"])),
-        }  # fmt: skip
+        """The pair channel of centres with one edge each, whose attention gives what comes in."""
+        rows, width = self.shape
+        identity = Attention(np.zeros((1, width, width)), np.eye(width)[None], np.zeros(width), None, False, False, 0)
+        update = dataclasses.replace(attention_alone(width), **self.gain, eps=1e-3)
+        inputs = [self.centred(x["z"]), np.tile([1.0, 0.0, 0.0], (rows, 1)), np.ones(rows)]
+        layer = PairLayer(identity, update)
+        kernels = PairKernels(run.device, run.defines["real"], np.arange(rows + 1), layer, inputs)
         if seeds is None:
-            values |= {"out": run.empty(rows, width), "shift": run.up(self.gain["shift"])}
-            start_update(run.device, real, "pair_update", rows, values)
-            return [run.down(values["out"])]
-        values |= {
-            "dg2": run.up(seeds[0].copy()),
-            "dz": run.empty(rows, width),
-            "dlinear": room,
-            "w_t": values["w"],
-        }
-        start_update(run.device, real, "pair_update_backward", rows, values)
-        return [self.centred(run.down(values["dz"]))]
+            return [run.down(kernels.forward()["out"])]
+        found = kernels.backward({"out": seeds[0], "h2": np.zeros((rows, 3))})
+        return [self.centred(run.down(found["g2"]))]
 
 
 class ResidualUpdate(Operation):
