@@ -25,7 +25,6 @@ struct LayerState {
   G1Kept<T> g1;
   MessageState<T> messages;
   LocalAttentionState<T> attention;
-  PairState<T> pairs;
 };
 
 /// What a layer makes of its input; the last one leaves g2 and h2 as they are.
