@@ -1,5 +1,5 @@
 // The embedding networks of repinit and of the three-body block: functions of one scalar per edge (or pair) and of types,
-// evaluated by one block for LANES scalars at a time (theory 4.1).
+// evaluated by one block for LANES scalars at a time (theory 4.1): where there are no series, and for centres outside of their range.
 //
 // A backward pass needs no transposed weights and keeps nothing: the derivative with respect to the scalar travels with the value.
 //

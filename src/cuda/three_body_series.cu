@@ -254,8 +254,9 @@ __device__ __forceinline__ void add_pairs(const Args& a, const Environment& env,
       __syncwarp(FULL_MASK);
       const int count = min(PART, env.pairs - first - part);
       if (share < SHARES)
-        for (int p = share; p < count; p += SHARES) {
-          const int s = env.slots[part + p];
+        for (int t = 0; t < PART / SHARES; ++t) {
+          const int p = SHARES == 2 ? t / 4 * 8 + share * 4 + t % 4 : t;  // rows that fall on different banks
+          const int s = p < count ? env.slots[part + p] : -1;
           if (s < 0) continue;
           real* const sum = sums + (s * KINDS * SHARES + share) * K + k_of_lane;
           const real term = terms[p * ROW + k_of_lane];
@@ -389,7 +390,8 @@ __device__ __forceinline__ void add_to_neighbours(const Environment& env, int fi
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) three_body_series_backward(const cuda::ThreeBodySeriesBackwardArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
+    three_body_series_backward(const cuda::ThreeBodySeriesBackwardArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int numbers = static_cast<int>(cuda::three_body_series_numbers(a.room, a.series.nc, true, gated, sizeof(real)));

@@ -1,4 +1,4 @@
-// Embedding networks as series: built when a model is prepared, exact to rounding or not at all (theory S6).
+// Embedding networks as series: built when a model is prepared, for the CPU or a GPU, exact to rounding or not at all (theory S6).
 #pragma once
 
 #include <cstddef>

@@ -62,9 +62,10 @@ def test_no_edges() -> None:
 
 @pytest.mark.parametrize(
     ("lanes", "precision"),
-    [(4, "double"), pytest.param(8, "double", marks=slow), pytest.param(32, "double", marks=slow), (64, "double"),
+    [(4, "double"), pytest.param(8, "double", marks=slow), pytest.param(32, "double", marks=slow),
+     pytest.param(64, "double", marks=slow),
      pytest.param(4, "float", marks=slow), pytest.param(8, "float", marks=slow), pytest.param(16, "float", marks=slow),
-     (32, "float"), pytest.param(64, "float", marks=slow), (128, "float")],
+     pytest.param(32, "float", marks=slow), pytest.param(64, "float", marks=slow), (128, "float")],
 )  # fmt: skip
 def test_lanes(lanes: int, precision: str) -> None:
     """However many scalars a block takes at a time."""

@@ -90,6 +90,25 @@ def test_frames_are_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same(answers[0], model_of(golden("base"), device="cpu").evaluate(coords, system.atype, box))
 
 
+@pytest.mark.filterwarnings("ignore:atoms 0 .* and 1 .* are 0.3 angstrom")
+def test_series_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Series take the place of the first blocks' networks, but where atoms are too near; a variable turns them off."""
+    from cuda_emulator.driver import driver
+
+    coords, types, box = frame_of(golden("base").systems[0])
+    coords = coords.copy()
+    coords[1] = coords[0] + [0.1, 0.2, 0.2]
+    wanted = model_of(golden("base"), device="cpu").evaluate(coords, types, box, atomic=True)
+    for value in ("on", "off"):
+        monkeypatch.setenv("DPA2_SERIES", value)
+        model = gpu_model("base")
+        driver().reset()
+        assert_same(model.evaluate(coords, types, box, atomic=True), wanted)
+        kernels = {one.kernel for one in driver().launches()}
+        series = {f"{block}_series{way}" for block in ("repinit", "three_body") for way in ("", "_backward")}
+        assert kernels & series == (series if value == "on" else set())
+
+
 def test_a_bad_frame_of_a_batch_is_named() -> None:
     coords, types, box = frame_of(golden("base").systems[0])
     frames = np.repeat(coords[None], 4, axis=0)
