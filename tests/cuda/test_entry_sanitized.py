@@ -75,22 +75,29 @@ def mutate(folder: Path, source: str, old: str, new: str, occurrence: int = 0) -
     return target
 
 
+def of_mistake(source: str) -> str:
+    """The evaluation that comes to a kernel."""
+    return "evaluate({}, {}, warps=2)" if "series" in source else "evaluate({}, {}, scratch=1)"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("source", "occurrence"),
+    ("source", "barrier", "occurrence"),
     [
-        ("repinit.cu", 0),
-        ("repinit.cu", 4),
-        ("three_body.cu", 1),
-        ("three_body.cu", 4),
-        ("embedding_net.cuh", 3),
-        ("embedding_net.cuh", 5),
+        ("repinit.cu", "__syncthreads();", 0),
+        ("repinit.cu", "__syncthreads();", 4),
+        ("three_body.cu", "__syncthreads();", 1),
+        ("three_body.cu", "__syncthreads();", 4),
+        ("embedding_net.cuh", "__syncthreads();", 3),
+        ("embedding_net.cuh", "__syncthreads();", 5),
+        ("repinit_series.cu", "__syncwarp(FULL_MASK);", 1),
+        ("repinit_series.cu", "__syncwarp(FULL_MASK);", 5),
+        ("three_body_series.cu", "__syncwarp(FULL_MASK);", 2),
+        ("three_body_series.cu", "__syncwarp(FULL_MASK);", 5),
     ],
 )
-def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, occurrence: int) -> None:
-    done = sanitized(
-        "thread", mutate(tmp_path, source, "__syncthreads();", "", occurrence), "evaluate({}, {}, scratch=1)"
-    )
+def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, barrier: str, occurrence: int) -> None:
+    done = sanitized("thread", mutate(tmp_path, source, barrier, "", occurrence), of_mistake(source))
     assert "WARNING: ThreadSanitizer: data race" in done.stderr, done.stderr[-3000:]
 
 
@@ -100,9 +107,11 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, occurrence: in
     [
         ("repinit.cu", "sw[e] = weight;", "sw[e + 9000] = weight;"),
         ("three_body.cu", "const int place = j * PAIR_ROW + k;", "const int place = j * PAIR_ROW + k + 9000;"),
+        ("repinit_series.cu", "edge[at[q]] = lane", "edge[at[q] + 9000] = lane"),
+        ("three_body_series.cu", "de[p - first] = of_e;", "de[p - first + 9000] = of_e;"),
     ],
 )
 def test_a_write_out_of_bounds_is_found(tmp_path: Path, source: str, old: str, new: str) -> None:
-    done = sanitized("address", mutate(tmp_path, source, old, new), "evaluate({}, {}, scratch=1)")
+    done = sanitized("address", mutate(tmp_path, source, old, new), of_mistake(source))
     assert "AddressSanitizer" in done.stderr, done.stderr[-3000:]
     assert f"{source}:" in done.stderr
