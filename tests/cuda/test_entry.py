@@ -73,7 +73,7 @@ def test_lanes(lanes: int, precision: str) -> None:
     assert_right(*small(**options), draw_edges(7, COUNTS), precision, lanes=lanes, narrow=lanes in (8, 64, 128))
 
 
-@pytest.mark.parametrize("precision", ["double", "float"])
+@pytest.mark.parametrize("precision", ["double", pytest.param("float", marks=slow)])
 def test_work_in_global_memory(precision: str) -> None:
     """Fewer blocks than centres."""
     assert_right(
@@ -91,7 +91,7 @@ def test_tiles_of_neighbours(n: int, padded: bool) -> None:
 
 @pytest.mark.parametrize(
     ("width", "precision", "lanes"),
-    [(100, "double", {8, 16}), pytest.param(120, "float", {16, 32}, marks=slow),
+    [pytest.param(100, "double", {8, 16}, marks=slow), pytest.param(120, "float", {16, 32}, marks=slow),
      pytest.param(240, "double", {4, 8}, marks=slow),
      pytest.param(800, "float", {4, 32}, marks=slow), pytest.param(900, "double", {16}, marks=slow)],
 )  # fmt: skip
@@ -139,6 +139,7 @@ def test_compressed_models(name: str) -> None:
     assert relative(reference(data.config, data.weights, edges, edges.d)["D"], exact) > 1e-9, "the tables were not read"
 
 
+@slow
 def test_one_answer_whatever_the_schedule() -> None:
     """Blocks and threads in any order, bit by bit the same."""
     config, weights = small(davg=0.3, davg_vector=True, repinit={"tebd_input_mode": "strip"})
