@@ -89,7 +89,9 @@ struct Columns {
   /// place: EdgeFactors::place
   __device__ __forceinline__ void load(real (&v)[4], int place) const {
     if (Whole) {
-      load4(v, first + static_cast<unsigned long long>(static_cast<unsigned>(place)) * (4 * TIMES));
+      // In bytes: one instruction.
+      const char* from = reinterpret_cast<const char*>(first) + static_cast<long long>(place) * static_cast<int>(4 * TIMES * sizeof(real));
+      load4(v, reinterpret_cast<const real*>(from));
     } else {
       const real* from = row_of(first, place, TIMES * width);
 #pragma unroll

@@ -39,10 +39,9 @@ __device__ __forceinline__ void store_row4(real* row, int c, int width, const re
 __device__ __forceinline__ int edge_of_lane() { return threadIdx.x % 32 / 8; }
 __device__ __forceinline__ int column_of_lane() { return threadIdx.x % 8 * 4; }
 
-/// How many of n edges a tile has: whole groups of four, about as many in every tile.
+/// How many of n edges a tile has: whole groups of four; of two tiles, each about half.
 __device__ __forceinline__ int edges_of_tile(int n) {
-  const int tiles = (n + TILE - 1) / TILE;
-  return tiles > 0 ? (n + 4 * tiles - 1) / (4 * tiles) * 4 : TILE;
+  return n <= TILE ? (n + 3) / 4 * 4 : n <= 2 * TILE ? (n + 7) / 8 * 4 : TILE;
 }
 
 /// work.run<M>() with as many edges a lane as `count` edges need.
@@ -106,7 +105,7 @@ __device__ __forceinline__ void sum_of_slabs(real (&sum)[4], const real* slabs, 
   }
 }
 
-/// Columns c..c + 3 of the rows of a lane's edges; beyond n1, zero.
+/// Columns c..c + 3 of the rows of a lane's edges; beyond n1, numbers that factors of zero leave out.
 template <int M>
 __device__ __forceinline__ void load_neighbours(real (&v)[M][4], const real* g1, const int* row, int n1, int c) {
   const int* own = row + edge_of_lane();
@@ -114,11 +113,6 @@ __device__ __forceinline__ void load_neighbours(real (&v)[M][4], const real* g1,
     const real* at = g1 + min(c, n1 - 4);
 #pragma unroll
     for (int m = 0; m < M; ++m) load4(v[m], row_of(at, own[4 * m], n1));
-    if (c >= n1)
-#pragma unroll
-      for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int x = 0; x < 4; ++x) v[m][x] = 0;
   } else {
 #pragma unroll
     for (int m = 0; m < M; ++m) load_row4(v[m], row_of(g1, own[4 * m], n1), c, n1);

@@ -25,7 +25,6 @@ struct Atom {
   EdgeFactors factors;
   Ending edges;
   int n;
-  bool at_once;  // all edges and numbers have been staged
 
   __device__ __forceinline__ void stage(int k0, int first, int count) const {
     stage_factors(factors, edges, a.w, a.h2, a.P != nullptr || a.dnode != nullptr ? a.g2 : nullptr, a.n2, k0, first, count);
@@ -44,9 +43,11 @@ struct Atom {
   }
 };
 
+/// AtOnce: all edges and numbers have been staged.
+template <bool AtOnce>
 __device__ __forceinline__ void to_g1(const Atom& atom) {
   const cuda::GatherArgs<real>& a = atom.a;
-  const int j = blockIdx.x, k_end = a.P != nullptr ? a.n2 : 1;
+  const int j = blockIdx.x, k_end = !AtOnce && a.P != nullptr ? a.n2 : 1;
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
     const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
     const bool mine = chunk < a.n1;
@@ -54,9 +55,9 @@ __device__ __forceinline__ void to_g1(const Atom& atom) {
     for (int k0 = 0; k0 < k_end; k0 += NUMBERS) {
       const bool vectors = a.vectors != nullptr && k0 == 0;
       EdgeSums sums;
-      for (int first = 0; first < atom.n; first += AT_ONCE) {
-        const int count = min(AT_ONCE, atom.n - first);
-        if (!atom.at_once) atom.stage(k0, first, count);
+      for (int first = 0; AtOnce ? first == 0 : first < atom.n; first += AT_ONCE) {
+        const int count = AtOnce ? atom.n : min(AT_ONCE, atom.n - first);
+        if (!AtOnce) atom.stage(k0, first, count);
         if (!mine) continue;
         if (a.n1 % 4 == 0)
           atom.add_centres<true>(sums, count, c, vectors);
@@ -84,13 +85,14 @@ __device__ __forceinline__ void to_g1(const Atom& atom) {
   }
 }
 
+template <bool AtOnce>
 __device__ __forceinline__ void to_node(const Atom& atom, real* parts) {
   const cuda::GatherArgs<real>& a = atom.a;
-  for (int k0 = 0; k0 < a.n2; k0 += NUMBERS) {
+  for (int k0 = 0; AtOnce ? k0 == 0 : k0 < a.n2; k0 += NUMBERS) {
     PairSums pairs;
-    for (int first = 0; first < atom.n; first += AT_ONCE) {
-      const int count = min(AT_ONCE, atom.n - first);
-      if (!atom.at_once) atom.stage(k0, first, count);
+    for (int first = 0; AtOnce ? first == 0 : first < atom.n; first += AT_ONCE) {
+      const int count = AtOnce ? atom.n : min(AT_ONCE, atom.n - first);
+      if (!AtOnce) atom.stage(k0, first, count);
       pairs.add_rows(atom.factors, count, a.node_rows + k0, a.node_stride, a.n2 - k0);
     }
     const real whole = pairs.whole(parts);
@@ -108,9 +110,14 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) gather(
   __shared__ real parts[4 * cuda::edge_threads];
   const int j = blockIdx.x, begin = a.begin[j], n = a.begin[j + 1] - begin;
   const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
-  const Atom atom{
-      a, {number, nullptr, row, place, edge, a.n1}, {a.edges + begin, a.centre, a.start, kappa}, n, n <= AT_ONCE && a.n2 <= NUMBERS};
-  if (atom.at_once) atom.stage(0, 0, n);
-  if (a.P != nullptr || a.vectors != nullptr) to_g1(atom);
-  if (a.dnode != nullptr) to_node(atom, parts);
+  const Atom atom{a, {number, nullptr, row, place, edge, a.n1}, {a.edges + begin, a.centre, a.start, kappa}, n};
+  const bool neighbour = a.P != nullptr || a.vectors != nullptr, node = a.dnode != nullptr;
+  if (n <= AT_ONCE && a.n2 <= NUMBERS) {
+    atom.stage(0, 0, n);
+    if (neighbour) to_g1<true>(atom);
+    if (node) to_node<true>(atom, parts);
+  } else {
+    if (neighbour) to_g1<false>(atom);
+    if (node) to_node<false>(atom, parts);
+  }
 }

@@ -13,11 +13,30 @@ using namespace dpa2;
 
 namespace {
 
-/// out (axis, nc) = (1/3) sum_x C[x, a] C[x, c], C (3, nc)
-__device__ __forceinline__ void gram(real* out, const real* C, int nc, int axis) {
-  for (int c = threadIdx.x; c < nc; c += blockDim.x) {
-    const real m[3] = {C[c], C[nc + c], C[2 * nc + c]};
-    for (int a = 0; a < axis; ++a) out[a * nc + c] = (C[a] * m[0] + C[nc + a] * m[1] + C[2 * nc + a] * m[2]) * real(1.0 / 3.0);
+/// Where a matrix (., nc) that begins at column `at` of rows of `width` numbers may be read by fours.
+__device__ __forceinline__ bool by_fours(int at, int width, int nc) { return (at | width | nc) % 4 == 0; }
+
+/// out (axis, nc) = (1/3) sum_x C[x, a] C[x, c], C (3, nc); four columns for each of the threads from `begin` on.
+__device__ __forceinline__ void gram(real* out, bool fours, const real* C, int nc, int axis, int begin) {
+  const int thread = (threadIdx.x + cuda::edge_threads - begin) % cuda::edge_threads;
+  for (int c = 4 * thread; c < nc; c += 4 * cuda::edge_threads) {
+    real m[3][4];
+    for (int x = 0; x < 3; ++x) {
+      load_row4(m[x], C + x * nc, c, nc);
+      for (int s = 0; s < 4; ++s) m[x][s] *= real(1.0 / 3.0);
+    }
+#pragma unroll 2
+    for (int a = 0; a < axis; ++a) {
+      const real u = C[a], v = C[nc + a], w = C[2 * nc + a];
+      real row[4];
+      for (int s = 0; s < 4; ++s) row[s] = u * m[0][s] + v * m[1][s] + w * m[2][s];
+      if (fours) {
+        store4(out + a * nc + c, row);
+      } else {
+        for (int s = 0; s < 4; ++s)
+          if (c + s < nc) out[a * nc + c + s] = row[s];
+      }
+    }
   }
 }
 
@@ -27,7 +46,6 @@ struct Centre {
   EdgeFactors factors;
   Outgoing edges;
   int n;
-  bool at_once;  // all edges and numbers have been staged
 
   __device__ __forceinline__ void stage(int k0, int first, int count) const {
     const bool numbers = a.P != nullptr || a.grrg != nullptr || a.node != nullptr;
@@ -43,19 +61,20 @@ struct Centre {
   }
 };
 
-/// conv, and the moments of the neighbours' g1.
+/// conv, and the moments of the neighbours' g1. AtOnce: all edges and numbers have been staged.
+template <bool AtOnce>
 __device__ __forceinline__ void of_neighbours(const Centre& centre, real kn, real kh) {
   const cuda::MessagesArgs<real>& a = centre.a;
-  const int i = blockIdx.x, k_end = a.P != nullptr ? a.n2 : 1;
+  const int i = blockIdx.x, k_end = !AtOnce && a.P != nullptr ? a.n2 : 1;
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
     const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
     const bool mine = chunk < a.n1;
     real conv[4] = {};
     for (int k0 = 0; k0 < k_end; k0 += NUMBERS) {
       EdgeSums sums;
-      for (int first = 0; first < centre.n; first += AT_ONCE) {
-        const int count = min(AT_ONCE, centre.n - first);
-        if (!centre.at_once) centre.stage(k0, first, count);
+      for (int first = 0; AtOnce ? first == 0 : first < centre.n; first += AT_ONCE) {
+        const int count = AtOnce ? centre.n : min(AT_ONCE, centre.n - first);
+        if (!AtOnce) centre.stage(k0, first, count);
         if (!mine) continue;
         if (a.n1 % 4 == 0)
           centre.add_neighbours<true>(sums, count, c);
@@ -77,14 +96,15 @@ __device__ __forceinline__ void of_neighbours(const Centre& centre, real kn, rea
 }
 
 /// The moments of g2, and conv where P acted on g1.
+template <bool AtOnce>
 __device__ __forceinline__ void of_pairs(const Centre& centre, real* parts, real kn, real kh) {
   const cuda::MessagesArgs<real>& a = centre.a;
   const int i = blockIdx.x, d = threadIdx.x / NUMBERS;
-  for (int k0 = 0; k0 < a.n2; k0 += NUMBERS) {
+  for (int k0 = 0; AtOnce ? k0 == 0 : k0 < a.n2; k0 += NUMBERS) {
     PairSums pairs;
-    for (int first = 0; first < centre.n; first += AT_ONCE) {
-      const int count = min(AT_ONCE, centre.n - first);
-      if (!centre.at_once) centre.stage(k0, first, count);
+    for (int first = 0; AtOnce ? first == 0 : first < centre.n; first += AT_ONCE) {
+      const int count = AtOnce ? centre.n : min(AT_ONCE, centre.n - first);
+      if (!AtOnce) centre.stage(k0, first, count);
       if (a.grrg != nullptr) pairs.add_vectors(centre.factors, count);
       if (a.node != nullptr) pairs.add_rows(centre.factors, count, a.node + k0, a.n2, a.n2 - k0);
     }
@@ -105,17 +125,24 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) message
   __shared__ int row[AT_ONCE], edge[AT_ONCE];
   __shared__ real parts[4 * cuda::edge_threads];
   const int i = blockIdx.x, begin = a.start[i], n = a.start[i + 1] - begin;
-  const Centre centre{a, {number, vector, row, place, edge, a.n1}, {a.j, begin}, n, n <= AT_ONCE && a.n2 <= NUMBERS};
-  if (centre.at_once) centre.stage(0, 0, n);
+  const Centre centre{a, {number, vector, row, place, edge, a.n1}, {a.j, begin}, n};
   const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
   const real kn = kappa.conv(n), kh = kappa.moment(n);
-  if (a.P != nullptr || a.drrd != nullptr) of_neighbours(centre, kn, kh);
-  if (a.grrg != nullptr || a.node != nullptr) of_pairs(centre, parts, kn, kh);
+  const bool neighbours = a.P != nullptr || a.drrd != nullptr, pairs = a.grrg != nullptr || a.node != nullptr;
+  if (n <= AT_ONCE && a.n2 <= NUMBERS) {
+    centre.stage(0, 0, n);
+    if (neighbours) of_neighbours<true>(centre, kn, kh);
+    if (pairs) of_pairs<true>(centre, parts, kn, kh);
+  } else {
+    if (neighbours) of_neighbours<false>(centre, kn, kh);
+    if (pairs) of_pairs<false>(centre, parts, kn, kh);
+  }
   if (a.cat == nullptr) return;
   __syncthreads();
   real* cat = row_of(a.cat, i, a.cat_width);
-  if (a.grrg != nullptr && a.cat_grrg >= 0) gram(cat + a.cat_grrg, row_of(a.grrg, 3 * i, a.n2), a.n2, a.axis);
-  if (a.drrd != nullptr) gram(cat + a.cat_drrd, row_of(a.drrd, 3 * i, a.n1), a.n1, a.axis);
+  if (a.grrg != nullptr && a.cat_grrg >= 0)
+    gram(cat + a.cat_grrg, by_fours(a.cat_grrg, a.cat_width, a.n2), row_of(a.grrg, 3 * i, a.n2), a.n2, a.axis, 32);
+  if (a.drrd != nullptr) gram(cat + a.cat_drrd, by_fours(a.cat_drrd, a.cat_width, a.n1), row_of(a.drrd, 3 * i, a.n1), a.n1, a.axis, 0);
 }
 
 namespace {
@@ -130,38 +157,69 @@ __device__ __forceinline__ void weigh_edges(real* factor, const real* w, const r
   store4(factor + 4 * e, f);
 }
 
-/// dC (3, nc) = what flows into C from the Gram products, and the seed; either may be null. Axis channels have sums over all channels
-/// besides, which a warp makes.
-__device__ __forceinline__ void gram_backward(real* dC, const real* dgram, const real* seed, const real* C, int nc, int axis) {
-  const int lane = threadIdx.x % 32, sums = dgram != nullptr ? axis : 0;
-  for (int first = 0; first < sums; first += WARPS) {
-    const int a = first + threadIdx.x / 32;
+/// One centre's moments C (3, nc) and the gradients of their Gram product.
+struct Moments {
+  real* dC;           // (3, nc), or null: there are none
+  const real* dgram;  // (axis, nc), or null: nothing flows into the product
+  const real* seed;   // (3, nc) what flows into the moments besides, or null
+  const real* C;
+  int nc, axis;
+  bool fours;  // of dgram
+
+  __device__ __forceinline__ void load(real (&d)[4], int a, int c) const {
+    const real* row = dgram + a * nc;
+    if (fours) {
+      load4(d, row + c);
+    } else {
+      for (int s = 0; s < 4; ++s) d[s] = c + s < nc ? row[c + s] : real(0);
+    }
+  }
+  /// dC[x][a] = sum_c dgram[a][c] C[x][c], by one warp.
+  __device__ __forceinline__ void add_axis(int a) const {
+    const int lane = threadIdx.x % 32;
+    const bool there = dC != nullptr && dgram != nullptr && a < axis;
     real acc[4] = {};
-    if (a < sums)
-#pragma unroll 4
-      for (int k = lane; k < nc; k += 32) {
-        const real d = dgram[a * nc + k];
-        for (int x = 0; x < 3; ++x) acc[x] += d * C[x * nc + k];
+    if (there)
+      for (int c = 4 * lane; c < nc; c += 128) {
+        real d[4];
+        load(d, a, c);
+        for (int x = 0; x < 3; ++x) {
+          real v[4];
+          load_row4(v, C + x * nc, c, nc);
+          for (int s = 0; s < 4; ++s) acc[x] += d[s] * v[s];
+        }
       }
     const real sum = lane_sums<4, 32>(acc);
-    if (a < sums && lane % 8 == 0 && lane < 24) dC[lane / 8 * nc + a] = sum;
+    if (there && lane % 8 == 0 && lane < 24) dC[lane / 8 * nc + a] = sum;
   }
-  __syncthreads();
-  for (int c = threadIdx.x; c < nc; c += blockDim.x) {
-    real acc[3] = {};
-    if (c < sums)
-      for (int x = 0; x < 3; ++x) acc[x] = dC[x * nc + c];
-#pragma unroll 4
-    for (int b = 0; b < sums; ++b) {
-      const real d = dgram[b * nc + c];
-      for (int x = 0; x < 3; ++x) acc[x] += d * C[x * nc + b];
-    }
-    for (int x = 0; x < 3; ++x) {
-      const real v = acc[x] * real(1.0 / 3.0);
-      dC[x * nc + c] = seed != nullptr ? v + seed[x * nc + c] : v;
+  /// dC[x][c] = (1/3) (sum_a dgram[a][c] C[x][a], and for axis channels what add_axis has put there) + the seed; four columns for each
+  /// of the threads from `begin` on.
+  __device__ __forceinline__ void finish(int begin) const {
+    const int thread = (threadIdx.x + cuda::edge_threads - begin) % cuda::edge_threads, sums = dgram != nullptr ? axis : 0;
+    if (dC == nullptr) return;
+    for (int c = 4 * thread; c < nc; c += 4 * cuda::edge_threads) {
+      real acc[3][4] = {};
+      if (c < sums)
+        for (int x = 0; x < 3; ++x)
+          for (int s = 0; s < 4; ++s) acc[x][s] = c + s < sums ? dC[x * nc + c + s] : real(0);
+#pragma unroll 2
+      for (int a = 0; a < sums; ++a) {
+        real d[4];
+        load(d, a, c);
+        for (int x = 0; x < 3; ++x) {
+          const real v = C[x * nc + a];
+          for (int s = 0; s < 4; ++s) acc[x][s] += d[s] * v;
+        }
+      }
+      for (int x = 0; x < 3; ++x) {
+        real out[4] = {};
+        if (seed != nullptr) load_row4(out, seed + x * nc, c, nc);
+        for (int s = 0; s < 4; ++s) out[s] += acc[x][s] * real(1.0 / 3.0);
+        store_row4(dC + x * nc, c, nc, out);
+      }
     }
   }
-}
+};
 
 /// Of the warp's channels of g1: its share of the gradients of g2 before kappa and w, to its slab (TILE, ROW) for the columns k0.. with
 /// Pt; and of the vectors of the edges, to share (3, TILE), with drrd where k0 is 0.
@@ -261,12 +319,22 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) message
   const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
   const real kn = kappa.conv(end - begin), kh = kappa.moment(end - begin);
   const real* dcat = a.dcat != nullptr ? row_of(a.dcat, i, a.cat_width) : nullptr;
-  if (a.dgrrg != nullptr)
-    gram_backward(row_of(a.dgrrg, 3 * i, a.n2), a.grrg != nullptr ? dcat + a.cat_grrg : nullptr,
-                  a.seed != nullptr ? row_of(a.seed, 3 * i, a.n2) : nullptr, a.grrg != nullptr ? row_of(a.grrg, 3 * i, a.n2) : nullptr,
-                  a.n2, a.axis);
-  if (a.ddrrd != nullptr)
-    gram_backward(row_of(a.ddrrd, 3 * i, a.n1), dcat + a.cat_drrd, nullptr, row_of(a.drrd, 3 * i, a.n1), a.n1, a.axis);
+  const bool product = a.grrg != nullptr;
+  const Moments of_g2{a.dgrrg != nullptr ? row_of(a.dgrrg, 3 * i, a.n2) : nullptr, product ? dcat + a.cat_grrg : nullptr,
+                      a.seed != nullptr ? row_of(a.seed, 3 * i, a.n2) : nullptr, product ? row_of(a.grrg, 3 * i, a.n2) : nullptr, a.n2,
+                      a.axis, by_fours(a.cat_grrg, a.cat_width, a.n2)};
+  const bool indexed = a.ddrrd != nullptr;
+  const Moments of_g1{indexed ? row_of(a.ddrrd, 3 * i, a.n1) : nullptr, indexed ? dcat + a.cat_drrd : nullptr, nullptr,
+                      indexed ? row_of(a.drrd, 3 * i, a.n1) : nullptr, a.n1, a.axis, by_fours(a.cat_drrd, a.cat_width, a.n1)};
+  if (of_g1.dC != nullptr || of_g2.dC != nullptr) {
+    for (int axis = 0; axis < a.axis; axis += WARPS) {
+      of_g1.add_axis(axis + warp);
+      of_g2.add_axis(axis + warp);
+    }
+    __syncthreads();
+    of_g1.finish(0);
+    of_g2.finish(32);
+  }
   for (int first = begin, each = edges_of_tile(end - begin); first < end; first += each) {
     const int count = min(each, end - first);
     __syncthreads();
