@@ -19,9 +19,12 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> None:
     """The emulated driver and compiler for the rest of the test, in this process, with two devices.
 
     They look at their options once in a process: other options are for processes of their own. With
-    DPA2_TEST_KERNELS=ptx the kernels are what NVIDIA's compiler makes of them (cuda_emulator/compiled.py).
+    DPA2_TEST_KERNELS=ptx the kernels are what NVIDIA's compiler makes of them (cuda_emulator/compiled.py), and
+    DPA2_TEST_ARCHITECTURE=80 is a device with tensor cores.
     """
-    for name, value in environment(devices=2, sanitizer=os.environ.get("DPA2_TEST_KERNELS", "")).items():
+    architecture = int(os.environ.get("DPA2_TEST_ARCHITECTURE", "75"))
+    options = {"devices": 2, "sanitizer": os.environ.get("DPA2_TEST_KERNELS", ""), "architecture": architecture}
+    for name, value in environment(**options).items():
         monkeypatch.setenv(name, value)
 
 

@@ -76,19 +76,36 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) fitting_hidden(const
   const ExtraRows extra{p.extra};
   tile.add(p.in, x, p.w);
   if (p.extra.width > 0) tile.add(p.extra.width, extra, p.extra_w);
-  struct Column {
-    real b, idt;
-    int from;  // of the input that the skip adds
-  };
+  constexpr int N = ProductTile::N;
   const int width = p.in + p.extra.width;
-  const auto column = [&](int c) -> Column { return {p.b[c], p.idt != nullptr ? p.idt[c] : real(1), c < width ? c : c - width}; };
-  tile.each(column, [&](int i, int c, const Column& of, real sum) {
-    real value, slope;
-    activate(sum + of.b, value, slope);
-    value *= of.idt;
-    if (p.skip != 0 && of.from < p.in) value += x.row(i)(of.from);
-    row_of(p.y, i, p.out)[c] = value;
-    if (p.slope != nullptr) row_of(p.slope, i, p.out)[c] = slope * of.idt;
+  tile.each([&](int i, const Cells<N>& cells, const real(&sums)[N]) {
+    real value[N], slope[N], more[N];
+    cells.read(p.b, value);
+#pragma unroll
+    for (int y = 0; y < N; ++y) activate(value[y] + sums[y], value[y], slope[y]);
+    if (p.idt != nullptr) {
+      cells.read(p.idt, more);
+#pragma unroll
+      for (int y = 0; y < N; ++y) value[y] *= more[y], slope[y] *= more[y];
+    }
+    if (p.skip != 0 && i < p.given) {  // what is added is the input, once or twice
+      const int back = cells.first < width ? 0 : width;
+      if (width % N == 0 && p.in % N == 0) {
+        if (cells.first - back < p.in) {
+          cells.read(row_of(p.x, i, p.in) - back, more);
+#pragma unroll
+          for (int y = 0; y < N; ++y) value[y] += more[y];
+        }
+      } else {
+#pragma unroll
+        for (int y = 0; y < N; ++y) {
+          const int c = cells.first + y, from = c < width ? c : c - width;
+          if (y < cells.count && from < p.in) value[y] += row_of(p.x, i, p.in)[from];
+        }
+      }
+    }
+    cells.write(row_of(p.y, i, p.out), value);
+    if (p.slope != nullptr) cells.write(row_of(p.slope, i, p.out), slope);
   });
   if (p.skip == 0 || p.extra.width == 0) return;
   tile.again([&](int i, int c) {
@@ -109,13 +126,26 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) fitting_hidden_backw
     else
       tile.add(p.out, seeds, p.wt);
   }
-  tile.each([&](int i, int c, real sum) {
+  constexpr int N = ProductTile::N;
+  const bool aligned = p.out % N == 0 && p.in % N == 0;
+  tile.each([&](int i, const Cells<N>& cells, const real(&sums)[N]) {
+    real value[N], passed[N], more[N];
+#pragma unroll
+    for (int y = 0; y < N; ++y) value[y] = sums[y];
     if (p.skip > 0) {
-      const real* dy = p.dy != nullptr ? row_of(p.dy, i, p.out) : p.w_out;
-      const real passed = p.skip > 1 ? dy[c] + dy[p.in + c] : dy[c];
-      sum += p.dy != nullptr ? passed : seeds.seed(i) * passed;
+      const Cells<N> of_dy{cells.first, cells.count, cells.whole && aligned};
+      const real* const dy = p.dy != nullptr ? row_of(p.dy, i, p.out) : p.w_out;
+      of_dy.read(dy, passed);
+      if (p.skip > 1) {
+        of_dy.read(dy + p.in, more);
+#pragma unroll
+        for (int y = 0; y < N; ++y) passed[y] += more[y];
+      }
+      const real seed = p.dy != nullptr ? real(1) : seeds.seed(i);
+#pragma unroll
+      for (int y = 0; y < N; ++y) value[y] += seed * passed[y];
     }
-    row_of(p.dx, i, p.wanted)[c] = sum;
+    cells.write(row_of(p.dx, i, p.wanted), value);
   });
 }
 

@@ -24,22 +24,41 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) g1_update(const cuda
     const real* b = piece == 2 ? p.linear_b : piece == 0 ? p.self_b : p.attention_b;
     const real* r = piece == 0 ? p.self_r : p.linear_r;
     real* kept = piece == 0 ? p.self_slope : p.linear_slope;
-    tile.each([&](int i, int c, real sum) {
+    constexpr int N = ProductTile::N;
+    tile.each([&](int i, const Cells<N>& cells, const real(&sums)[N]) {
       // The sum so far lies in `out`: in registers it would take as many as the product.
-      real* out = row_of(p.out, i, p.n1) + c;
-      real total = piece == 0 ? p.a * row_of(p.g1, i, p.n1)[c] : *out;
-      if (has) {
-        real value = sum + b[c];
-        if (active) {
-          real slope;
-          activate(value, value, slope);
-          value *= r[c];
-          if (kept != nullptr) row_of(kept, i, p.n1)[c] = slope * r[c];
-        }
-        total += value;
+      real* const out = row_of(p.out, i, p.n1);
+      real total[N], factor[N], value[N];
+      cells.read(piece == 0 ? row_of(p.g1, i, p.n1) : out, total);
+      if (piece == 0) {
+#pragma unroll
+        for (int y = 0; y < N; ++y) total[y] *= p.a;
       }
-      if (piece == 0 && p.conv != nullptr) total += p.conv_r[c] * row_of(p.conv, i, p.n1)[c];
-      *out = total;
+      if (has) {
+        cells.read(b, value);
+#pragma unroll
+        for (int y = 0; y < N; ++y) value[y] += sums[y];
+        if (active) {
+          real slope[N];
+          cells.read(r, factor);
+#pragma unroll
+          for (int y = 0; y < N; ++y) {
+            activate(value[y], value[y], slope[y]);
+            value[y] *= factor[y];
+            slope[y] *= factor[y];
+          }
+          if (kept != nullptr) cells.write(row_of(kept, i, p.n1), slope);
+        }
+#pragma unroll
+        for (int y = 0; y < N; ++y) total[y] += value[y];
+      }
+      if (piece == 0 && p.conv != nullptr) {
+        cells.read(p.conv_r, factor);
+        cells.read(row_of(p.conv, i, p.n1), value);
+#pragma unroll
+        for (int y = 0; y < N; ++y) total[y] += factor[y] * value[y];
+      }
+      cells.write(out, total);
     });
     tile.clear();
   }
@@ -47,6 +66,7 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) g1_update(const cuda
 
 extern "C" __global__ void __launch_bounds__(128, RESIDENT) g1_update_backward(const cuda::G1UpdateBackwardArgs<real> p) {
   __shared__ ProductTiles tiles;
+  constexpr int N = ProductTile::N;
   const int wide = p.heads * p.n1;
   const int of_g1 = cuda::product_tiles(p.n1), of_cat = cuda::product_tiles(p.width), across = of_g1 + of_cat + cuda::product_tiles(wide);
   const int i0 = blockIdx.x / across * cuda::product_rows(ROWS), column = blockIdx.x % across;
@@ -60,10 +80,16 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) g1_update_backward(c
       if (w != nullptr) tile.add(p.n1, ScaledRows{p.dout, piece == 0 ? p.self_slope : p.linear_slope, p.n1}, w);
     }
     real* out = is_g1 ? p.dg1 : p.dcat;
-    tile.each([&](int i, int c, real sum) { row_of(out, i, width)[c] = is_g1 ? p.a * row_of(p.dout, i, p.n1)[c] + sum : sum; });
+    tile.each([&](int i, const Cells<N>& cells, const real(&sums)[N]) {
+      real value[N] = {};
+      if (is_g1) cells.read(row_of(p.dout, i, p.n1), value);
+#pragma unroll
+      for (int y = 0; y < N; ++y) value[y] = is_g1 ? p.a * value[y] + sums[y] : sums[y];
+      cells.write(row_of(out, i, width), value);
+    });
   } else {
     ProductTile tile(tiles, i0, column - of_g1 - of_cat, p.n, wide);
     tile.add(p.n1, PlainRows{p.dout, p.n1}, p.attention_wt);
-    tile.each([&](int i, int c, real sum) { row_of(p.d_o, i, wide)[c] = sum; });
+    tile.each([&](int i, const Cells<N>& cells, const real(&sums)[N]) { cells.write(row_of(p.d_o, i, wide), sums); });
   }
 }

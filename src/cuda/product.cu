@@ -16,13 +16,35 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) product(const cuda::
     else
       tile.add(p.k, PlainRows{p.a, p.k}, p.b);
   }
-  tile.each([&](int i, int c, real sum) {
-    real value = sum, slope = real(1);
-    if (p.b == nullptr) value = p.factor != nullptr ? row_of(p.a, i, p.k)[c] * row_of(p.factor, i, p.k)[c] : row_of(p.a, i, p.k)[c];
-    if (p.type_term != nullptr) value += p.type_term[p.types[i] * p.n + c];
-    if (p.active != 0) activate(value, value, slope);
-    real* out = row_of(p.out, i, p.n) + c;
-    *out = p.accumulate != 0 ? *out + value : value;
-    if (p.slope != nullptr) row_of(p.slope, i, p.n)[c] = slope;
+  constexpr int N = ProductTile::N;
+  tile.each([&](int i, const Cells<N>& cells, const real(&sums)[N]) {
+    real value[N], slope[N], more[N];
+#pragma unroll
+    for (int y = 0; y < N; ++y) value[y] = sums[y], slope[y] = real(1);
+    if (p.b == nullptr) {  // n == k
+      cells.read(row_of(p.a, i, p.n), value);
+      if (p.factor != nullptr) {
+        cells.read(row_of(p.factor, i, p.n), more);
+#pragma unroll
+        for (int y = 0; y < N; ++y) value[y] *= more[y];
+      }
+    }
+    if (p.type_term != nullptr) {
+      cells.read(row_of(p.type_term, p.types[i], p.n), more);
+#pragma unroll
+      for (int y = 0; y < N; ++y) value[y] += more[y];
+    }
+    if (p.active != 0) {
+#pragma unroll
+      for (int y = 0; y < N; ++y) activate(value[y], value[y], slope[y]);
+    }
+    real* const out = row_of(p.out, i, p.n);
+    if (p.accumulate != 0) {
+      cells.read(out, more);
+#pragma unroll
+      for (int y = 0; y < N; ++y) value[y] += more[y];
+    }
+    cells.write(out, value);
+    if (p.slope != nullptr) cells.write(row_of(p.slope, i, p.n), slope);
   });
 }

@@ -52,6 +52,31 @@ struct ScaledRows {
   __device__ __forceinline__ Row row(int i) const { return {row_of(a, i, width), row_of(factor, i, width)}; }
 };
 
+/// Columns next to each other of one row of a result, N where all of them exist. What lies beyond the edge is not read and not written.
+template <int N>
+struct Cells {
+  int first, count;
+  bool whole;  // rows begin where vectors may
+
+  __device__ __forceinline__ void read(const real* row, real (&v)[N]) const {
+    if (whole) {
+      read_vector<N>(row + first, v);
+    } else {
+#pragma unroll
+      for (int y = 0; y < N; ++y) v[y] = y < count ? row[first + y] : real(0);
+    }
+  }
+  __device__ __forceinline__ void write(real* row, const real (&v)[N]) const {
+    if (whole) {
+      write_vector<N>(row + first, v);
+    } else {
+#pragma unroll
+      for (int y = 0; y < N; ++y)
+        if (y < count) row[first + y] = v[y];
+    }
+  }
+};
+
 /// A thread brings OWN_COLUMNS columns of A, LANES_OF_A apart, of OWN_ROWS rows, ROWS_AT_ONCE apart.
 constexpr int LANES_OF_A = ROWS == 2 ? 8 : 4, ROWS_AT_ONCE = cuda::product_threads / LANES_OF_A;
 constexpr int OWN_COLUMNS = cuda::product_depth / LANES_OF_A, OWN_ROWS = cuda::product_rows(ROWS) / ROWS_AT_ONCE;
@@ -71,7 +96,7 @@ struct __align__(16) ProductTiles {
 /// What a thread has of a tile: ROWS rows, and a vector of columns of each 16 vectors, in double twice. Lanes next to each other have the
 /// same columns, and lanes two apart the same rows: then a warp reads 16 bytes for each lane in half the time.
 struct ProductSums {
-  static constexpr int rows = ROWS, columns = 4;
+  static constexpr int rows = ROWS, columns = 4, together = VECTOR;  // columns next to each other
   real sum[ROWS][4];
 
   /// Of the first result, and from there to the others.
@@ -172,29 +197,23 @@ class ProductTile {
     }
   }
 
-  /// out(i, c, sum) for the results of this thread that exist.
+  /// out(i, cells, sums) for the results of this thread that exist: N of them, those of row i in these columns.
+  static constexpr int N = ProductSums::together;
   template <class Out>
   __device__ __forceinline__ void each(Out out) {
     const int i0 = own_row(), c0 = own_column(), rows = rows_ - i0, columns = n_ - c0;
+    const bool whole = n_ % N == 0;
 #pragma unroll
     for (int x = 0; x < ProductSums::rows; ++x)
 #pragma unroll
-      for (int y = 0; y < ProductSums::columns; ++y)
-        if (ProductSums::down(x) < rows && ProductSums::across(y) < columns)
-          out(i0 + ProductSums::down(x), c0 + ProductSums::across(y), sums_.at(x, y));
-  }
-  /// out(i, c, column(c), sum) likewise: what depends on the column alone is asked for once.
-  template <class Column, class Out>
-  __device__ __forceinline__ void each(Column column, Out out) {
-    const int i0 = own_row(), c0 = own_column(), rows = rows_ - i0, columns = n_ - c0;
+      for (int y = 0; y < ProductSums::columns; y += N) {
+        const int offset = ProductSums::across(y);
+        if (ProductSums::down(x) >= rows || offset >= columns) continue;
+        real sums[N];
 #pragma unroll
-    for (int y = 0; y < ProductSums::columns; ++y) {
-      const int c = c0 + ProductSums::across(y);
-      const auto of = column(min(c, n_ - 1));
-#pragma unroll
-      for (int x = 0; x < ProductSums::rows; ++x)
-        if (ProductSums::down(x) < rows && ProductSums::across(y) < columns) out(i0 + ProductSums::down(x), c, of, sums_.at(x, y));
-    }
+        for (int z = 0; z < N; ++z) sums[z] = sums_.at(x, y + z);
+        out(i0 + ProductSums::down(x), Cells<N>{c0 + offset, columns - offset, whole}, sums);
+      }
   }
   /// out(i, c) for the same results: for code that is long and seldom runs.
   template <class Out>

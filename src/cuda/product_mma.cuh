@@ -33,7 +33,7 @@ struct __align__(16) WarpTiles {
 };
 
 struct WarpSums {
-  static constexpr int rows = OF_A, columns = 2 * OF_B;
+  static constexpr int rows = OF_A, columns = 2 * OF_B, together = VECTOR_OF_B;
   static constexpr int HALVES = sizeof(real) == 4 ? 2 : 1;  // of eight rows in a fragment
   static constexpr int STEP = 4 * HALVES;                   // columns of A in it
   real sum[OF_A / HALVES][OF_B][HALVES][2];

@@ -32,6 +32,8 @@ __device__ __forceinline__ void load4(int* v, const int* from) {
   const int4 q = *reinterpret_cast<const int4*>(from);
   v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
 }
+__device__ __forceinline__ void store2(float* to, const float* v) { *reinterpret_cast<float2*>(to) = make_float2(v[0], v[1]); }
+__device__ __forceinline__ void store2(double* to, const double* v) { *reinterpret_cast<double2*>(to) = make_double2(v[0], v[1]); }
 __device__ __forceinline__ void store4(float* to, const float* v) { *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]); }
 __device__ __forceinline__ void store4(double* to, const double* v) {
   reinterpret_cast<double2*>(to)[0] = make_double2(v[0], v[1]);
@@ -46,6 +48,16 @@ __device__ __forceinline__ void read_vector(const real* from, real* to) {
   } else {
 #pragma unroll
     for (int x = 0; x < N; x += 4) load4(to + x, from + x);
+  }
+}
+
+template <int N>
+__device__ __forceinline__ void write_vector(real* to, const real* v) {
+  if constexpr (N == 2) {
+    store2(to, v);
+  } else {
+#pragma unroll
+    for (int x = 0; x < N; x += 4) store4(to + x, v + x);
   }
 }
 

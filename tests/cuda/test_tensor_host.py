@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -94,6 +95,23 @@ def test_old_devices_have_none() -> None:
     assert "has 7.5" in message
     assert found["float32"]["tried"] == 0
     assert found["float32"]["forces"] == usual["float32"]["forces"]
+
+
+WHOLE = "float32 or (order and published_medium) or (parity_with and (base or published_medium or g1g1 or fparam))"
+
+
+@pytest.mark.slow
+def test_whole_models_are_as_good_as_without() -> None:
+    """Tests of test_parity.py once more: deepmd-kit's numbers, its own error in single precision, and the same bits."""
+    file = Path(__file__).parent / "test_parity.py"
+    words = ["-W", "error::RuntimeWarning", "-q", "-p", "no:cacheprovider", "-m", "slow or not slow"]
+    variables = {**os.environ, "DPA2_TEST_ARCHITECTURE": "80", "DPA2_CUDA_TENSOR": "1"}
+    command = [sys.executable, "-m", "pytest", *words, str(file), "-k", WHOLE]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) >= 10
 
 
 def test_other_values_are_refused() -> None:
