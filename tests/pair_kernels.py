@@ -101,7 +101,7 @@ class PairKernels:
         one_tile = self.n2 <= 32 and self.most <= 32
         if backward:
             arrays = (1 if one_tile else 4) * chunks
-            numbers = whole_vectors(self.most * (2 * self.heads + 3))
+            numbers = whole_vectors(-(-self.most // 32) * 64 * self.heads + self.most * 3)
         else:
             arrays, numbers = 0 if one_tile else 2 * chunks, 0
         numbers += warps * arrays * 1024 + whole_vectors(self.most * self.n2)

@@ -48,8 +48,7 @@ struct Inputs {
 /// What it leaves; null where that is not wanted. Of h2_out, all.
 struct Outputs {
   real* z;        // (n, n2) before LayerNorm
-  real* top;      // (n, heads) the largest logit of a query
-  real* inv_sum;  // (n, heads) 1 / sum of exponentials relative to it
+  real* softmax;  // (heads, tiles, 2, 32): the largest logit of a query, and 1 / sum of exponentials relative to it
   real* h2_out;   // (capacity, 3)
 };
 
@@ -190,14 +189,15 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
         }
       }
       __syncwarp();
-      if (out.top != nullptr && warp < active && lane_row() == 0)
+      if (out.softmax != nullptr && warp < active && lane_row() == 0) {
+        real* const to = out.softmax + (head * at.tiles() + jt) * 2 * TILE;
 #pragma unroll
         for (int s = 0; s < 4; ++s) {
-          const int j = lane_column() + 8 * s, to = (jt * TILE + j) * with.heads + head;
-          if (j >= in_query) continue;
-          out.top[to] = softmax.top[s];
-          out.inv_sum[to] = real(1) / room.sums[4 * j + 3];
+          const int j = lane_column() + 8 * s;
+          to[j] = softmax.top[s];
+          to[TILE + j] = real(1) / room.sums[4 * j + 3];
         }
+      }
 #pragma unroll 1
       for (int c = 0; out.z != nullptr && c < chunks; ++c) {
         S.clear();
@@ -248,7 +248,7 @@ __device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>& a, int 
   const int of_warp = cuda::pair_warp_scratch(a.with.n2, a.most);
   real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch(a.with.n2, a.with.heads, a.most, sizeof(real)));
   real* const z = a.with.value != nullptr ? scratch + warps * of_warp : nullptr;
-  attention(a.with, {a.g2, a.h2, a.w}, at, room, scratch + warp * of_warp, {z, nullptr, nullptr, a.h2_out});
+  attention(a.with, {a.g2, a.h2, a.w}, at, room, scratch + warp * of_warp, {z, nullptr, a.h2_out});
 #pragma unroll 1
   for (int t = warp; t < at.tiles(); t += warps)
     update_rows({first + t * TILE, at.count(t), a.with.n2}, room.own, a, z != nullptr ? z + t * TILE * a.with.n2 : nullptr);

@@ -32,12 +32,9 @@ struct PairTile {
   int count;    // keys
   bool gate;
   real shift, h2_weight;
-  const real *top, *inv_sum;  // of the first query and this head; of the next one `heads` further
-  int heads, query_count;
+  const real* softmax;  // of the queries and this head, see Outputs
 
-  __device__ __forceinline__ Query of(int j) const {
-    return {j < query_count ? top[j * heads] : real(0), j < query_count ? inv_sum[j * heads] : real(0)};
-  }
+  __device__ __forceinline__ Query of(int j) const { return {softmax[j], softmax[TILE + j]}; }
 
   /// D += what the update of h2 gives, and to the inner sums, if they are counted. No branches: the code would be there twice,
   /// and find no registers.
@@ -107,8 +104,7 @@ struct Gradients {
 };
 
 __device__ __forceinline__ void attention_backward(const cuda::PairConstants<real>& with, const Inputs& in, const Centre& at,
-                                                   const Room& room, real* scratch, const real* top, const real* inv_sum,
-                                                   const Gradients& d) {
+                                                   const Room& room, real* scratch, const real* softmax, const Gradients& d) {
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, chunks = cuda::tiles_of(with.n2), tiles = at.tiles();
   const bool many = tiles > 1 || chunks > 1;
   real* const T1 = room.own;          // q, then R, then dS, then this warp's share of dg2
@@ -195,18 +191,9 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
             S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T1);
             if (with.value_t != nullptr) D.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T2);
           }
-          const PairTile pairs{room.keys,
-                               room.queries,
-                               room.up,
-                               inner,
-                               in_key,
-                               with.gate != 0,
-                               with.shift,
-                               h2_weight,
-                               top + jt * TILE * with.heads + head,
-                               inv_sum + jt * TILE * with.heads + head,
-                               with.heads,
-                               in_query};
+          const PairTile pairs{room.keys,  room.queries, room.up,
+                               inner,      in_key,       with.gate != 0,
+                               with.shift, h2_weight,    softmax + (head * tiles + jt) * 2 * TILE};
           pairs.add_inner(S, D, turn == 0 || tiles == 1);
           if (turn == 0) continue;
           __syncwarp();
@@ -297,16 +284,15 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
   real* const own = scratch + warp * of_warp;
   real* const room_of_z = scratch + warps * of_warp;
   real* const z = a.with.value != nullptr ? room_of_z : nullptr;  // becomes its gradient
-  real* const top = room_of_z + cuda::pair_whole_vectors(a.most * n2);
-  real* const inv_sum = top + n * heads;
-  real* const ddh = a.with.h2_weight != nullptr ? inv_sum + n * heads : nullptr;
+  real* const softmax = room_of_z + cuda::pair_whole_vectors(a.most * n2);
+  real* const ddh = a.with.h2_weight != nullptr ? softmax + cuda::tiles_of(a.most) * 2 * TILE * heads : nullptr;
   if (ddh != nullptr)
     for (int t = threadIdx.x; t < 3 * n; t += blockDim.x) {
       real* const dh2 = row_of(a.dh2, first, 3) + t;
       ddh[t] = a.with.h2_r * *dh2;
       *dh2 *= a.with.h2_a;
     }
-  attention(a.with, in, at, room, own, {z, top, inv_sum, nullptr});
+  attention(a.with, in, at, room, own, {z, softmax, nullptr});
 #pragma unroll 1
   for (int t = warp; t < at.tiles(); t += warps) {
     const EdgeRows rows{first + t * TILE, at.count(t), n2};
@@ -314,7 +300,7 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
     update_rows_backward(rows, room.own, a, own);
   }
   __syncthreads();
-  attention_backward(a.with, in, at, room, own, top, inv_sum, {z, ddh, a.dg2, a.dh2, a.dw});
+  attention_backward(a.with, in, at, room, own, softmax, {z, ddh, a.dg2, a.dh2, a.dw});
 }
 
 }  // namespace general

@@ -101,7 +101,7 @@ DPA2_MATH constexpr int pair_layer_scratch(int n2, int heads, int most, int size
 }
 DPA2_MATH constexpr int pair_layer_scratch_backward(int n2, int heads, int most, int size) {
   return pair_layer_warps(heads, size) * pair_warp_scratch_backward(n2, most) + pair_whole_vectors(most * n2) +
-         pair_whole_vectors(most * (2 * heads + 3));
+         pair_whole_vectors(tiles_of(most) * 2 * tile * heads + most * 3);
 }
 
 /// Blocks take centres in turns, so that scratch does not grow with the system: some more than any device runs at once, and no more than

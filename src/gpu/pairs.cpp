@@ -31,6 +31,8 @@ const Matrix& factor(const FoldedResidual& residual, Member member) {
   return residual.terms[static_cast<std::size_t>(at)].r;
 }
 
+constexpr std::size_t bytes(int count) { return static_cast<std::size_t>(count); }
+
 Matrix times(Matrix m, const Matrix& r) {
   for (std::size_t k = 0; k < m.a.size(); ++k) m.a[k] *= r.a[k];
   return m;
@@ -96,13 +98,14 @@ void Pairs<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in
   a.most = list.most;
   a.with = with_;
   if (!attention()) {
-    queue.launch(forward_, blocks_of(list.capacity, cuda::pair_update_edges), cuda::pair_update_threads, cuda::pair_update_shared(size), a);
+    queue.launch(forward_, blocks_of(list.capacity, cuda::pair_update_edges), cuda::pair_update_threads,
+                 bytes(cuda::pair_update_shared(size)), a);
     return;
   }
   const int numbers = cuda::pair_layer_scratch(with_.n2, with_.heads, list.most, size);
   const int blocks = cuda::pair_layer_blocks(frame.centres, numbers, size);
   a.scratch = queue.take<T>("scratch of the pair attention", std::int64_t{numbers} * blocks);
-  queue.launch(forward_, blocks, cuda::pair_layer_threads(with_.heads, size), cuda::pair_layer_shared(with_.heads, size), a);
+  queue.launch(forward_, blocks, cuda::pair_layer_threads(with_.heads, size), bytes(cuda::pair_layer_shared(with_.heads, size)), a);
   queue.release(a.scratch);
 }
 
@@ -133,12 +136,13 @@ void Pairs<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& i
     const std::int64_t blocks = blocks_of(count, cuda::pair_update_edges);
     const std::int64_t numbers = blocks * cuda::pair_update_warps * cuda::pair_update_scratch(with_.n2);
     if (numbers > 0) a.scratch = queue.take<T>("gradient of linear2", numbers);
-    queue.launch(backward_, blocks, cuda::pair_update_threads, cuda::pair_update_shared(size), a);
+    queue.launch(backward_, blocks, cuda::pair_update_threads, bytes(cuda::pair_update_shared(size)), a);
   } else {
     const int numbers = cuda::pair_layer_scratch_backward(with_.n2, with_.heads, list.most, size);
     const int blocks = cuda::pair_layer_blocks(frame.centres, numbers, size);
     a.scratch = queue.take<T>("scratch of the pair attention", std::int64_t{numbers} * blocks);
-    queue.launch(backward_, blocks, cuda::pair_layer_threads(with_.heads, size), cuda::pair_layer_shared_backward(with_.heads, size), a);
+    queue.launch(backward_, blocks, cuda::pair_layer_threads(with_.heads, size), bytes(cuda::pair_layer_shared_backward(with_.heads, size)),
+                 a);
   }
   queue.release(a.scratch);
 }
