@@ -100,14 +100,14 @@ class PairKernels:
         warps = -(-self.heads // rounds)
         one_tile = self.n2 <= 32 and self.most <= 32
         if backward:
-            arrays = (1 if one_tile else 4) * chunks
+            arrays = (2 if one_tile else 4) * chunks
             numbers = whole_vectors(-(-self.most // 32) * 64 * self.heads + self.most * 3)
         else:
             arrays, numbers = 0 if one_tile else 2 * chunks, 0
         numbers += warps * arrays * 1024 + whole_vectors(self.most * self.n2)
         common["scratch"] = self.empty(self.blocks * numbers)
         kinds = 2 if backward else 1  # tiles of a warp
-        shared = tile_bytes(size) * (1 + kinds * warps) + size * ((1 + kinds) * 128 + warps * 160)
+        shared = tile_bytes(size) * (1 + kinds * warps) + size * ((1 + kinds) * 128 + warps * (160 if backward else 192))
         self.device.start(
             *("pair_layer.cu", kernel, self.blocks, 32 * warps, struct, common | values, shared, self.defines)
         )

@@ -26,6 +26,7 @@ struct Room {
   real* all_sums;   // of all warps
   real* sums;       // of this one: four numbers per edge of a tile
   real* per_query;  // of this warp: one per query of a tile
+  real* top;        // another one, in the forward
   Edge* up;         // gradients of what the attention adds to h2; the backward alone has them
 
   __device__ __forceinline__ Room(real* shared, int tiles) : rows(shared), first_own(shared + PADDED_TILE), apart(tiles * PADDED_TILE) {
@@ -36,7 +37,9 @@ struct Room {
     all_sums = reinterpret_cast<real*>(keys + TILE);
     sums = all_sums + warp * 4 * TILE;
     per_query = all_sums + warps * 4 * TILE + warp * TILE;
-    up = reinterpret_cast<Edge*>(all_sums + warps * 5 * TILE);
+    real* const behind = all_sums + warps * 5 * TILE;
+    top = tiles > 1 ? own + PADDED_TILE : behind + warp * TILE;  // with two tiles, the forward has no use for the second
+    up = reinterpret_cast<Edge*>(behind);
   }
 };
 
@@ -52,57 +55,62 @@ struct Outputs {
   real* h2_out;   // (capacity, 3)
 };
 
-/// The softmax of the queries of a lane over its keys, tile by tile: the largest logit so far; sums relative to it are in shared memory,
-/// four numbers per query: R h2_k, of use where h2 is updated, and the denominator.
+/// The softmax of the queries of a tile over the keys, tile by tile. A lane has four queries; what it keeps of them is in shared memory,
+/// because a loop over queries finds no registers by number.
 struct Softmax {
-  real top[4];
-  real* sums;
+  real* sums;     // four numbers per query: R h2_k relative to the largest logit, of use where h2 is updated, and the denominator
+  real* top;      // per query: the largest logit so far
+  real* falling;  // per query: what earlier sums are to be multiplied by
 
-  __device__ __forceinline__ void begin(real* at, real npad, real shift) {
-    sums = at;
-#pragma unroll
-    for (int y = 0; y < 4; ++y) {
-      top[y] = math::least_logit(npad, shift);
-      sums[4 * (lane_column() + 8 * y) + lane_row()] = lane_row() == 3 ? npad : real(0);
-    }
-  }
-
-  /// Scores become exp(logit - top) c1; into `falling`, per query: what earlier sums are to be multiplied by.
-  __device__ __forceinline__ void add(Results& S, const Edge* keys, const Edge* queries, int count, bool gate, bool with_h2, real shift,
-                                      real* falling) {
+  __device__ __forceinline__ void begin(real npad, real shift) const {
 #pragma unroll
     for (int y = 0; y < 4; ++y) {
       const int j = lane_column() + 8 * y;
+      if (lane_row() == 0) top[j] = math::least_logit(npad, shift);
+      sums[4 * j + lane_row()] = lane_row() == 3 ? npad : real(0);
+    }
+    __syncwarp();
+  }
+
+  /// Scores become exp(logit - top) c1, a column of keys at a time; S: this lane's own numbers (write_own).
+  __device__ __forceinline__ void add(real* S, const Edge* keys, const Edge* queries, int count, bool gate, bool with_h2,
+                                      real shift) const {
+#pragma unroll 1
+    for (int y = 0; y < 4; ++y) {
+      const int j = lane_column() + 8 * y;
       const Edge query = queries[j];
-      real most = top[y];
+      const real before = top[j];
+      real s[8], c1[8], most = before;
+      read_own_column(S, y, s);
 #pragma unroll
       for (int x = 0; x < 8; ++x) {
         const int k = lane_row() + 4 * x;
         const Edge key = keys[k];
-        const real c2 = query.w * key.w, b = math::logit(S.at[x][y], gate ? key.times(query) * c2 : c2, c2, shift);
-        S.at[x][y] = k < count ? b : real(-1e30);
-        most = S.at[x][y] > most ? S.at[x][y] : most;
+        const real c2 = query.w * key.w;
+        c1[x] = key.times(query) * c2;
+        s[x] = k < count ? math::logit(s[x], gate ? c1[x] : c2, c2, shift) : real(-1e30);
+        most = s[x] > most ? s[x] : most;
       }
       most = most_over_rows(most);
-      const real fall = DeviceMath::exp(top[y] - most);
-      top[y] = most;
       real sum[4] = {};
-      __syncwarp();  // the keys are read again, not kept: there are no registers for them
 #pragma unroll
       for (int x = 0; x < 8; ++x) {
-        const Edge key = keys[lane_row() + 4 * x];
-        const real p = DeviceMath::exp(S.at[x][y] - most);
-        S.at[x][y] = p * key.times(query) * (query.w * key.w);
+        const real p = DeviceMath::exp(s[x] - most);
+        s[x] = p * c1[x];
         sum[3] += p;
       }
       if (with_h2)
 #pragma unroll
         for (int x = 0; x < 8; ++x)
 #pragma unroll
-          for (int i = 0; i < 3; ++i) sum[i] += S.at[x][y] * keys[lane_row() + 4 * x].h[i];
-      const real own = own_sum_over_rows(sum);
+          for (int i = 0; i < 3; ++i) sum[i] += s[x] * keys[lane_row() + 4 * x].h[i];
+      write_own_column(S, y, s);
+      const real fall = DeviceMath::exp(before - most), own = own_sum_over_rows(sum);
       sums[4 * j + lane_row()] = sums[4 * j + lane_row()] * fall + own;
-      if (lane_row() == 0) falling[j] = fall;
+      if (lane_row() == 0) {
+        top[j] = most;
+        falling[j] = fall;
+      }
     }
   }
 };
@@ -142,8 +150,8 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
         else
           r.write_channels(own);
       }
-      Softmax softmax;
-      softmax.begin(room.sums, npad, with.shift);
+      const Softmax softmax{room.sums, room.top, room.per_query};
+      softmax.begin(npad, with.shift);
 #pragma unroll 1
       for (int kt = 0; kt < at.tiles(); ++kt) {
         const int k0 = at.first + kt * TILE, in_key = at.count(kt);
@@ -165,8 +173,11 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
           __syncwarp();
           S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, own);
         }
-        softmax.add(S, room.keys, room.queries, in_key, with.gate != 0, out.h2_out != nullptr, with.shift, room.per_query);
+        __syncwarp();
+        S.write_own(own);
+        softmax.add(own, room.keys, room.queries, in_key, with.gate != 0, out.h2_out != nullptr, with.shift);
         if (out.z == nullptr) continue;
+        S.read_own(own);
         __syncwarp();
         S.write_pairs(own);
         __syncwarp();
@@ -194,7 +205,7 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
 #pragma unroll
         for (int s = 0; s < 4; ++s) {
           const int j = lane_column() + 8 * s;
-          to[j] = softmax.top[s];
+          to[j] = room.top[j];
           to[TILE + j] = real(1) / room.sums[4 * j + 3];
         }
       }

@@ -8,90 +8,87 @@
 namespace dpa2 {
 namespace general {
 
-/// A query of a lane as the backward sees it.
-struct Query {
-  real top, inv_sum;
-};
-
-/// The probability of a pair, and its factors.
-struct Pair {
-  real product, c1, c2, probability;
-
-  __device__ __forceinline__ Pair(const Edge& key, const Edge& edge, const Query& query, real score, bool there, bool gate, real shift) {
-    product = key.times(edge);
-    c2 = edge.w * key.w;
-    c1 = product * c2;
-    const real e = DeviceMath::exp(math::logit(score, gate ? c1 : c2, c2, shift) - query.top);
-    probability = there ? e * query.inv_sum : real(0);
-  }
-};
-
+/// The pairs of a tile of keys and one of queries in the backward. S and D: a lane's own numbers in shared memory (write_own), of which a
+/// loop over its four queries takes a column at a time.
 struct PairTile {
   const Edge *keys, *queries, *up;
-  real* inner;  // of the softmax, per query: sum_k R D
-  int count;    // keys
-  bool gate;
-  real shift, h2_weight;
+  real* inner;          // of the softmax, per query: sum_k R D
   const real* softmax;  // of the queries and this head, see Outputs
+  int count;            // keys
+  bool gate, with_h2;
+  real shift, h2_weight;
 
-  __device__ __forceinline__ Query of(int j) const { return {softmax[j], softmax[TILE + j]}; }
-
-  /// D += what the update of h2 gives, and to the inner sums, if they are counted. No branches: the code would be there twice,
-  /// and find no registers.
-  __device__ __forceinline__ void add_inner(const Results& S, Results& D, bool counted) const {
-#pragma unroll
+  /// S becomes R and D, to which comes what the update of h2 gives, dS. of_keys (32, 4) = the gradients of h2 and w of the keys;
+  /// of_queries[y] += lane_row()'s of query y of this lane. `counts`: the inner sums are added up here; `ends`: nothing else is done.
+  __device__ __forceinline__ void run(real* S, real* D, bool counts, bool ends, real* of_keys, real (&of_queries)[4]) const {
+    real of_key[8][4] = {};
+#pragma unroll 1
     for (int y = 0; y < 4; ++y) {
       const int j = lane_column() + 8 * y;
-      const Edge edge = queries[j], given = up[j];
-      const Query query = of(j);
-      real sum = 0;
-      __syncwarp();  // for each query the keys are read again, not kept: there are no registers for them
+      const Edge edge = queries[j];
+      const real top = softmax[j], inv_sum = softmax[TILE + j];
+      real s[8], d[8], probability[8], inner_sum = 0;
+      read_own_column(S, y, s);
+      read_own_column(D, y, d);
+      if (with_h2) {
+        const Edge given = up[j];
 #pragma unroll
-      for (int x = 0; x < 8; ++x) {
-        const int k = lane_row() + 4 * x;
-        const Edge key = keys[k];
-        D.at[x][y] += h2_weight * key.times(given);
-        const Pair pair(key, edge, query, S.at[x][y], k < count, gate, shift);
-        sum += pair.probability * pair.c1 * D.at[x][y];
+        for (int x = 0; x < 8; ++x) d[x] += h2_weight * keys[lane_row() + 4 * x].times(given);
       }
-      sum = sum_over_rows(sum);
-      if (lane_row() == 0) inner[j] += counted ? sum : real(0);
-    }
-  }
-
-  /// S becomes R and D becomes dS. Into key_sums (32, 4): the gradients of h2 and w of the keys; own += lane_row()'s of the queries.
-  __device__ __forceinline__ void gradients(Results& S, Results& D, real* key_sums, real (&own)[4]) const {
-#pragma unroll
-    for (int y = 0; y < 4; ++y) {
-      const int j = lane_column() + 8 * y;
-      const Edge edge = queries[j], given = up[j];
-      const Query query = of(j);
-      const real inner_sum = inner[j];
-      real of_query[4] = {};
-      if constexpr (sizeof(real) == 8) __syncwarp();  // else sm_100 spills; with it float would
 #pragma unroll
       for (int x = 0; x < 8; ++x) {
         const int k = lane_row() + 4 * x;
         const Edge key = keys[k];
-        const Pair pair(key, edge, query, S.at[x][y], k < count, gate, shift);
+        const real c2 = edge.w * key.w, c1 = key.times(edge) * c2;
+        const real e = DeviceMath::exp(math::logit(s[x], gate ? c1 : c2, c2, shift) - top);
+        probability[x] = k < count ? e * inv_sum : real(0);
+        inner_sum += probability[x] * c1 * d[x];
+      }
+      if (counts) {
+        inner_sum = sum_over_rows(inner_sum);
+        __syncwarp();
+        if (lane_row() == 0) inner[j] += inner_sum;
+        __syncwarp();
+      }
+      if (ends) continue;
+      inner_sum = inner[j];
+      if constexpr (sizeof(real) == 8) __syncwarp();  // the keys are read again, not kept: there are no registers for them
+      real of_query[4] = {};
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const Edge key = keys[lane_row() + 4 * x];
+        const real product = key.times(edge), c2 = edge.w * key.w, c1 = product * c2;
         real ds, dc1, dc2;
-        math::logit_backward(gate, D.at[x][y], pair.probability, inner_sum, S.at[x][y], pair.c1, pair.c2, shift, ds, dc1, dc2);
-        const real dproduct = dc1 * pair.c2, dweights = dc1 * pair.product + dc2;
-        S.at[x][y] = pair.probability * pair.c1;
-        D.at[x][y] = ds;
-        real of_key[4];
+        math::logit_backward(gate, d[x], probability[x], inner_sum, s[x], c1, c2, shift, ds, dc1, dc2);
+        const real dproduct = dc1 * c2, dweights = dc1 * product + dc2;
+        s[x] = probability[x] * c1;
+        d[x] = ds;
 #pragma unroll
         for (int i = 0; i < 3; ++i) {
           of_query[i] += dproduct * key.h[i];
-          of_key[i] = dproduct * edge.h[i] + h2_weight * S.at[x][y] * given.h[i];
+          of_key[x][i] += dproduct * edge.h[i];
         }
         of_query[3] += dweights * key.w;
-        of_key[3] = dweights * edge.w;
-        const real sum = own_sum_over_columns(of_key);
-        real* const to = key_sums + 4 * k + lane_column() / 2;
-        if (lane_column() % 2 == 0) *to = y == 0 ? sum : *to + sum;
+        of_key[x][3] += dweights * edge.w;
       }
-      own[y] += own_sum_over_rows(of_query);
+      if (with_h2) {
+        const Edge given = up[j];
+#pragma unroll
+        for (int x = 0; x < 8; ++x)
+#pragma unroll
+          for (int i = 0; i < 3; ++i) of_key[x][i] += h2_weight * s[x] * given.h[i];
+      }
+      write_own_column(S, y, s);
+      write_own_column(D, y, d);
+      const real sum = own_sum_over_rows(of_query);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) of_queries[i] += i == y ? sum : real(0);
+    }
+    if (ends) return;
+#pragma unroll
+    for (int x = 0; x < 8; ++x) {
+      const real sum = own_sum_over_columns(of_key[x]);
+      if (lane_column() % 2 == 0) of_keys[4 * (lane_row() + 4 * x) + lane_column() / 2] = sum;
     }
   }
 };
@@ -150,10 +147,8 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
 #pragma unroll 1
       for (int c = 0; with.value_t != nullptr && c < chunks; ++c) {
         map(d.dz, jt * TILE, with.value_t, c);
-        if (many)
-          r.save(V + c * cuda::tile_numbers);
-        else
-          r.write_channels(T2);
+        r.save(V + c * cuda::tile_numbers);
+        if (!many) r.write_channels(T2);
       }
 #pragma unroll 1
       for (int c = 0; c < chunks; ++c) {
@@ -191,13 +186,15 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
             S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T1);
             if (with.value_t != nullptr) D.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T2);
           }
-          const PairTile pairs{room.keys,  room.queries, room.up,
-                               inner,      in_key,       with.gate != 0,
-                               with.shift, h2_weight,    softmax + (head * tiles + jt) * 2 * TILE};
-          pairs.add_inner(S, D, turn == 0 || tiles == 1);
-          if (turn == 0) continue;
+          const PairTile pairs{room.keys, room.queries,   room.up,          inner,      softmax + (head * tiles + jt) * 2 * TILE,
+                               in_key,    with.gate != 0, d.ddh != nullptr, with.shift, h2_weight};
           __syncwarp();
-          pairs.gradients(S, D, sums, own);
+          S.write_own(T1);
+          D.write_own(T2);
+          pairs.run(T1, T2, turn == 0 || tiles == 1, turn == 0, sums, own);
+          if (turn == 0) continue;
+          S.read_own(T1);
+          D.read_own(T2);
           // Gradients of the keys: of their values, then of their scores.
           const int depth = depth_of(in_query, 0);
           __syncwarp();
@@ -206,11 +203,9 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
 #pragma unroll 1
           for (int c = 0; with.value_t != nullptr && c < chunks; ++c) {
             __syncwarp();
-            if (many) {
-              r.restore(V + c * cuda::tile_numbers);
-              r.write_channels(T2);
-              __syncwarp();
-            }
+            r.restore(V + c * cuda::tile_numbers);
+            r.write_channels(T2);
+            __syncwarp();
             r.clear();
             r.add_rows_times_matrix(depth, T1, T2, TILE_ROW);
             if (chunks > 1) r.save(key_side + c * cuda::tile_numbers);

@@ -89,7 +89,7 @@ DPA2_MATH constexpr int pair_layer_threads(int heads, int size) { return 32 * pa
 /// forward needs none.
 DPA2_MATH constexpr int pair_warp_scratch(int n2, int most) { return n2 <= tile && most <= tile ? 0 : 2 * tiles_of(n2) * tile_numbers; }
 DPA2_MATH constexpr int pair_warp_scratch_backward(int n2, int most) {
-  return (n2 <= tile && most <= tile ? 1 : 4) * tiles_of(n2) * tile_numbers;
+  return (n2 <= tile && most <= tile ? 2 : 4) * tiles_of(n2) * tile_numbers;
 }
 
 /// Numbers that begin at 16 bytes.
@@ -114,7 +114,7 @@ DPA2_MATH constexpr int pair_layer_blocks(int centres, int scratch, int size) {
 
 /// Bytes of dynamic shared memory for numbers of `size` bytes: tiles, edges as four numbers, and what warps have to add.
 DPA2_MATH constexpr int pair_layer_shared(int heads, int size) {
-  return size * (padded_tile(size) * (1 + pair_layer_warps(heads, size)) + 2 * 4 * tile + pair_layer_warps(heads, size) * 5 * tile);
+  return size * (padded_tile(size) * (1 + pair_layer_warps(heads, size)) + 2 * 4 * tile + pair_layer_warps(heads, size) * 6 * tile);
 }
 DPA2_MATH constexpr int pair_layer_shared_backward(int heads, int size) {
   return size * (padded_tile(size) * (1 + 2 * pair_layer_warps(heads, size)) + 3 * 4 * tile + pair_layer_warps(heads, size) * 5 * tile);

@@ -34,6 +34,27 @@ __device__ __forceinline__ int lane_column() { return threadIdx.x % 8; }
 __device__ __forceinline__ int vector_column(int group) { return (group * 8 + lane_column()) * VECTOR; }
 __device__ __forceinline__ int vector_row(int x) { return (x / VECTOR * 4 + lane_row()) * VECTOR + x % VECTOR; }
 
+/// Column y of a lane's results, eight numbers of its own in shared memory.
+__device__ __forceinline__ void write_own_column(real* to, int y, const real (&v)[8]) {
+  to += (y * 8 * 32) + threadIdx.x % 32 * VECTOR;
+#pragma unroll
+  for (int g = 0; g < 8 / VECTOR; ++g) {
+    Vector part;
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) part.v[i] = v[g * VECTOR + i];
+    write_vector(to + g * 32 * VECTOR, part);
+  }
+}
+__device__ __forceinline__ void read_own_column(const real* from, int y, real (&v)[8]) {
+  from += (y * 8 * 32) + threadIdx.x % 32 * VECTOR;
+#pragma unroll
+  for (int g = 0; g < 8 / VECTOR; ++g) {
+    const Vector part = read_vector(from + g * 32 * VECTOR);
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) v[g * VECTOR + i] = part.v[i];
+  }
+}
+
 /// The 8 by 4 results of a lane.
 struct Results {
   real at[8][4];
@@ -136,6 +157,26 @@ struct Results {
     for (int x = 0; x < 8; ++x)
 #pragma unroll
       for (int g = 0; g < GROUPS; ++g) write_vector(tile + vector_row(x) * TILE_ROW + vector_column(g), columns(x, g));
+  }
+
+  /// Into tile_numbers of shared memory and back, column by column of pairs: every lane reads what it has written itself.
+  __device__ __forceinline__ void write_own(real* to) const {
+#pragma unroll
+    for (int y = 0; y < 4; ++y) {
+      real v[8];
+#pragma unroll
+      for (int x = 0; x < 8; ++x) v[x] = at[x][y];
+      write_own_column(to, y, v);
+    }
+  }
+  __device__ __forceinline__ void read_own(const real* from) {
+#pragma unroll
+    for (int y = 0; y < 4; ++y) {
+      real v[8];
+      read_own_column(from, y, v);
+#pragma unroll
+      for (int x = 0; x < 8; ++x) at[x][y] = v[x];
+    }
   }
 
   /// To global memory and back, tile_numbers of them: every lane reads what it has written itself.
