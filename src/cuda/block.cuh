@@ -11,6 +11,9 @@ __device__ __forceinline__ T* row_of(T* array, int row, int width) {
   return array + static_cast<long long>(row) * width;
 }
 
+/// A number that is the same in all lanes of the warp, such that the compiler knows it: branches on it then need no care for lanes apart.
+__device__ __forceinline__ int uniform(int v) { return __shfl_sync(FULL_MASK, v, 0); }
+
 /// The sum over a warp, in every lane; all lanes of the warp take part.
 __device__ __forceinline__ real warp_sum(real v) {
   for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(FULL_MASK, v, step);

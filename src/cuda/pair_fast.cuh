@@ -1,19 +1,349 @@
 // The pair channel of a centre whose edges are one tile, in registers.
 //
-// The whole block calls; what one centre has left in shared memory may be in use until a path's first barrier, and a path ends with one.
+// A warp takes one of the heads. With rows of g2 as keys and columns as queries, per head
+//   q_j = A g2_j,  S[k][j] = g2_k . q_j,  R = P c1,  y_j = sum_k R[k][j] g2_k,  z_j += y_j B
+// and c1 = (w_k h2_k) . (w_j h2_j) once for all heads. Each warp then finishes some rows: LayerNorm, linear2, residual.
+// The whole block calls; a path ends with a barrier.
 #pragma once
 
 #include "cuda/activation.cuh"
 #include "cuda/pair_layer.hpp"
-#include "cuda/pair_tiles.cuh"
+#include "cuda/quartered.cuh"
+#include "math/attention.hpp"
+#include "math/layer_norm.hpp"
 
 namespace dpa2 {
 namespace fast {
 
 /// Whether a centre with n edges takes this path.
-__device__ __forceinline__ bool fits(const cuda::PairConstants<real>&, int) { return false; }
+__device__ __forceinline__ bool fits(const cuda::PairConstants<real>& with, int n) { return n <= TILE && with.n2 <= TILE; }
 
-__device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>&, int, int, real*) {}
+/// A key's switch, and its logit where nothing else is: -shift, or where there is no such edge so little that its probability is zero.
+struct __align__(2 * sizeof(real)) Key {
+  real w, floor;
+};
+
+/// What all warps of a block know of the centre.
+struct Edges {
+  int first, n, n2, groups, warp;
+  real* g2;
+  Edge* h2;      // as it is; its fourth number is not used
+  Edge* scaled;  // w h2, w
+  Key* keys;
+
+  /// A vector of channels from c on; zero beyond n2.
+  __device__ __forceinline__ Vector read(const real* from, int c) const {
+    if (n2 % VECTOR == 0) return c < n2 ? read_vector(from + c) : Vector{};
+    Vector v;
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) v.v[i] = c + i < n2 ? from[c + i] : real(0);
+    return v;
+  }
+  __device__ __forceinline__ void write(real* to, int c, const Vector& v) const {
+    if (n2 % VECTOR == 0) {
+      if (c < n2) write_vector(to + c, v);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i)
+      if (c + i < n2) to[c + i] = v.v[i];
+  }
+  __device__ __forceinline__ int channels() const { return (n2 + 3) / 4 * 4; }
+  __device__ __forceinline__ int edges() const { return (n + 3) / 4 * 4; }
+
+  /// Rows of the centre into the tile, zero beyond it; edges beside it. The whole block takes part; no barrier inside.
+  __device__ __forceinline__ void load(const real* from_g2, const real* from_h2, const real* w, real shift) const {
+    for (int t = threadIdx.x; t < 8 * TILE; t += blockDim.x) {
+      const int row = t / 8;
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g) {
+        const int c = (g * 8 + t % 8) * VECTOR;
+        write_vector(g2 + place(row) + c, row < n ? read(row_of(from_g2, first + row, n2), c) : Vector{});
+      }
+    }
+    for (int t = threadIdx.x; t < TILE; t += blockDim.x) {
+      const bool there = t < n;
+      const real switched = there ? w[first + t] : real(0);
+#pragma unroll
+      for (int x = 0; x < 3; ++x) {
+        const real h = there ? row_of(from_h2, first + t, 3)[x] : real(0);
+        h2[t].h[x] = h;
+        scaled[t].h[x] = switched * h;
+      }
+      scaled[t].w = switched;
+      keys[t] = {switched, there ? -shift : real(-1e30)};
+    }
+  }
+
+  /// c1 of all pairs into a tile; after a barrier. The whole block takes part.
+  __device__ __forceinline__ void write_c1(real* tile) const {
+    const Edge* const queries = scaled + Grid::column();
+    Edge query[Grid::COLUMNS];
+#pragma unroll
+    for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = queries[Grid::across(y)];
+    const Edge* const rows = scaled + Grid::row();
+    tile += Grid::corner();
+#pragma unroll 2
+    for (int x = warp; x < TILE / 4; x += blockDim.x / 32) {
+      const Edge key = rows[Grid::down(x)];
+      real c1[Grid::COLUMNS];
+#pragma unroll
+      for (int y = 0; y < Grid::COLUMNS; ++y) c1[y] = key.times(query[y]);
+      Grid::write(tile, x, c1);
+    }
+  }
+};
+
+/// Scores s become exponentials p, relative to the largest logit of each query; 1 / their sum into `inverse`, per query. s and p may be
+/// the same.
+__device__ __forceinline__ void softmax(const Edges& e, const Grid& s, Grid& p, const real* c1, bool gate, real shift, real npad,
+                                        real* inverse) {
+  constexpr real log2e = real(1.4426950408889634074);
+  const int column = Grid::column();
+  const Key* const keys = e.keys + Grid::row();
+  real w[Grid::COLUMNS], most[Grid::COLUMNS];
+  c1 += Grid::corner();
+#pragma unroll
+  for (int y = 0; y < Grid::COLUMNS; ++y) {
+    w[y] = e.keys[column + Grid::across(y)].w;
+    most[y] = math::least_logit(npad, shift);
+  }
+  const auto logits = [&](auto factor) {
+#pragma unroll
+    for (int x = 0; x < Grid::ROWS; ++x) {
+      if (!Grid::used(x, e.groups)) break;
+      const Key key = keys[Grid::down(x)];
+      real of_pair[Grid::COLUMNS];
+      factor(x, key, of_pair);
+#pragma unroll
+      for (int y = 0; y < Grid::COLUMNS; ++y) {
+        p.at[x][y] = s.at[x][y] * of_pair[y] + (shift * w[y] * key.w + key.floor);
+        most[y] = max(most[y], p.at[x][y]);
+      }
+    }
+  };
+  if (gate)
+    logits([&](int x, const Key&, real(&of_pair)[Grid::COLUMNS]) { Grid::read(c1, x, of_pair); });
+  else
+    logits([&](int, const Key& key, real(&of_pair)[Grid::COLUMNS]) {
+#pragma unroll
+      for (int y = 0; y < Grid::COLUMNS; ++y) of_pair[y] = w[y] * key.w;
+    });
+  real sum[Grid::COLUMNS];
+#pragma unroll
+  for (int y = 0; y < Grid::COLUMNS; ++y) {
+    most[y] = -log2e * Grid::most_over_rows(most[y]);
+    sum[y] = real(0);
+  }
+#pragma unroll
+  for (int x = 0; x < Grid::ROWS; ++x)
+#pragma unroll
+    for (int y = 0; y < Grid::COLUMNS; ++y) {
+      p.at[x][y] = Grid::used(x, e.groups) ? DeviceMath::exp2(p.at[x][y] * log2e + most[y]) : real(0);
+      sum[y] += p.at[x][y];
+    }
+  real own = Grid::own_sum_over_rows(sum), largest = most[0];
+#pragma unroll
+  for (int y = 1; y < Grid::COLUMNS; ++y) largest = Grid::own_row() == y ? most[y] : largest;
+  if (npad > real(0)) own += npad * DeviceMath::exp2(largest - log2e * shift);
+#pragma unroll
+  for (int y = 0; y < Grid::COLUMNS; ++y)
+    if (Grid::own_row() == y) inverse[column + Grid::across(y)] = real(1) / own;
+}
+
+/// The sum of row `lane` of a tile times vectors of the edges, over the edges there are.
+__device__ __forceinline__ void row_times(const real* tile, int count, const Edge* edges, real (&sum)[3]) {
+  tile += place(threadIdx.x % 32);
+#pragma unroll
+  for (int i = 0; i < 3; ++i) sum[i] = real(0);
+#pragma unroll 4
+  for (int k = 0; k < count; ++k) {
+    const real by = tile[k];
+#pragma unroll
+    for (int i = 0; i < 3; ++i) sum[i] += by * edges[k].h[i];
+  }
+}
+
+/// The sum over a row of the products of its numbers; a row is in eight lanes.
+__device__ __forceinline__ real product(const real (&a)[4], const real (&b)[4]) {
+  real sum = 0;
+#pragma unroll
+  for (int y = 0; y < 4; ++y) sum += a[y] * b[y];
+  return sum_over_columns(sum);
+}
+
+/// Two rows that a warp finishes, for each of the four lanes' rows; the second is of the warp's second group of four rows.
+struct OwnRows {
+  int number[2];  // among the edges of the centre
+  int at[2];      // the lane's place in a tile
+  int row[2];     // of the edge; where it has none, the last one, so that all lanes take part
+  bool own[2];    // whether the group is there
+  bool has[2];    // whether the edge is
+  int column;     // the lane's first
+
+  __device__ __forceinline__ OwnRows(const Edges& e, int first_group, int warps) {
+    const int thread = opaque(threadIdx.x);
+    column = grid_column(thread) * VECTOR;
+#pragma unroll
+    for (int x = 0; x < 2; ++x) {
+      const int wanted = first_group + e.warp + x * warps;
+      own[x] = wanted < TILE / 4;
+      const int group = own[x] ? wanted : TILE / 4 - 1;
+      number[x] = grid_row(thread) + 4 * group;
+      at[x] = grid_place(thread) + column + group * TILE_ROW;
+      has[x] = own[x] && number[x] < e.n;
+      row[x] = e.first + (number[x] < e.n ? number[x] : e.n - 1);
+    }
+  }
+  /// The first column of vector `group`.
+  __device__ __forceinline__ int channel(int group) const { return column + group * 8 * VECTOR; }
+  /// Rows of a tile times a matrix of the host's layout.
+  __device__ __forceinline__ void times(real (&sum)[2][4], int depth, const real* tile, const real* matrix) const {
+    add_times<2, 4 * TILE, TILE, 2 * TILE>(sum, depth, tile + at[0] - column, at[1] - at[0], matrix + column);
+  }
+  /// += the same rows of one tile per head, `apart` numbers from each other, times the head's number of the row if there are such.
+  __device__ __forceinline__ void add_heads(real (&sum)[2][4], const real* tiles, int apart, int heads, const real* factors) const {
+#pragma unroll 1
+    for (int head = 0; head < heads; ++head)
+#pragma unroll
+      for (int x = 0; x < 2; ++x) {
+        const real factor = factors != nullptr ? factors[head * TILE + number[x]] : real(1);
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g) {
+          const Vector v = read_vector(tiles + head * apart + at[x] + g * 8 * VECTOR);
+#pragma unroll
+          for (int i = 0; i < VECTOR; ++i) sum[x][g * VECTOR + i] += factor * v.v[i];
+        }
+      }
+  }
+};
+
+__device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>& a, int first, int n, real* shared) {
+  if (n == 0) return;
+  const auto& with = a.with;
+  const int warps = blockDim.x / 32, warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32;
+  real* const tiles = shared + 2 * QUARTERED;
+  real* const own = tiles + warp * QUARTERED;  // q, then R, then y, then z of this warp's head
+  real* const c1 = shared + QUARTERED;
+  Edge* const edges = reinterpret_cast<Edge*>(tiles + warps * QUARTERED);
+  const Edges e{first, n, with.n2, groups_of(n), warp, shared, edges, edges + TILE, reinterpret_cast<Key*>(edges + 2 * TILE)};
+  real* const inverse = reinterpret_cast<real*>(e.keys + TILE);
+  real* const moved = inverse + warps * TILE;  // h2 by each head
+  const real npad = with.nsel > n ? real(with.nsel - n) : real(0);
+  e.load(a.g2, a.h2, a.w, with.shift);
+  __syncthreads();
+  e.write_c1(c1);
+  __syncthreads();
+#pragma unroll 1
+  for (int head0 = 0; head0 < with.heads; head0 += warps) {
+    // A warp too many does the last head again, and nobody takes what it finds.
+    const int active = with.heads - head0 < warps ? with.heads - head0 : warps;
+    const int head = head0 + (warp < active ? warp : active - 1);
+    const bool last = head0 + warps >= with.heads;
+    Grid r;
+    r.rows_times_matrix(e.groups, e.channels(), e.g2, with.query_t + head * cuda::tile_numbers);
+    r.write(own);
+    __syncwarp();
+    r.rows_times_rows(e.groups, e.channels(), e.g2, own);
+    const real* const corner = c1 + Grid::corner();
+    softmax(e, r, r, c1, with.gate != 0, with.shift, npad, inverse + warp * TILE);
+#pragma unroll
+    for (int x = 0; x < Grid::ROWS; ++x) {
+      if (!Grid::used(x, e.groups)) break;
+      real by[Grid::COLUMNS];
+      Grid::read(corner, x, by);
+#pragma unroll
+      for (int y = 0; y < Grid::COLUMNS; ++y) r.at[x][y] *= by[y];
+    }
+    __syncwarp();
+    r.write_turned(own);
+    __syncwarp();
+    if (with.h2_weight != nullptr) {
+      real sum[3];
+      row_times(own, n, e.h2, sum);
+#pragma unroll
+      for (int i = 0; i < 3; ++i) moved[(warp * TILE + lane) * 4 + i] = with.h2_weight[head] * inverse[warp * TILE + lane] * sum[i];
+    }
+    if (with.value != nullptr) {
+      r.rows_times_tile(e.groups, e.edges(), own, e.g2);
+      __syncwarp();
+      r.write(own);
+      __syncwarp();
+      r.rows_times_matrix(e.groups, e.channels(), own, with.value + head * cuda::tile_numbers);
+      __syncwarp();
+      r.write(own);
+    }
+    __syncthreads();
+    if (with.h2_weight != nullptr)
+      add_edges(moved, 4 * TILE, active, n, [&](int row, int x, real sum) {
+        if (x == 3) return;
+        real* const to = row_of(a.h2_out, first + row, 3) + x;
+        *to = (head0 == 0 ? with.h2_a * e.h2[row].h[x] : *to) + with.h2_r * sum;
+      });
+    if (with.value == nullptr && !last) {
+      __syncthreads();
+      continue;
+    }
+#pragma unroll 1
+    for (int group = 0; 4 * group < n; group += 2 * warps) {
+      const OwnRows rows(e, group, warps);
+      real z[2][4], inv[2], linear[2][4] = {};
+      if (with.value != nullptr) {
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g) {
+          const Vector bias = e.read(with.bias, rows.channel(g));
+#pragma unroll
+          for (int x = 0; x < 2; ++x) {
+            // Between the rounds z is where the result will be.
+            const Vector begin = head0 == 0 ? bias : e.read(row_of(a.out, rows.row[x], e.n2), rows.channel(g));
+#pragma unroll
+            for (int i = 0; i < VECTOR; ++i) z[x][g * VECTOR + i] = begin.v[i];
+          }
+        }
+        rows.add_heads(z, tiles, QUARTERED, active, inverse);
+      }
+      if (last) {
+        rows.times(linear, e.channels(), e.g2, with.linear_w);
+        if (with.value != nullptr)
+#pragma unroll
+          for (int x = 0; x < 2; ++x) inv[x] = math::inverse_sigma<DeviceMath>(product(z[x], z[x]), real(e.n2), with.eps);
+      }
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g) {
+        const int c = rows.channel(g);
+        Vector b, by, of_U, gain, shift;
+        if (last) {
+          b = e.read(with.linear_b, c), by = e.read(with.linear_r, c);
+          if (a.U != nullptr) of_U = e.read(with.g1g1_r, c);
+          if (with.value != nullptr) gain = e.read(with.gain, c), shift = e.read(with.norm_shift, c);
+        }
+#pragma unroll
+        for (int x = 0; x < 2; ++x) {
+          Vector out, U;
+          if (last) {
+            out = read_vector(e.g2 + rows.at[x] + g * 8 * VECTOR);
+            if (a.U != nullptr) U = e.read(row_of(a.U, rows.row[x], e.n2), c);
+          }
+#pragma unroll
+          for (int i = 0; i < VECTOR; ++i) {
+            const int y = g * VECTOR + i;
+            if (!last) {
+              out.v[i] = z[x][y];
+              continue;
+            }
+            real value, slope;
+            activate(linear[x][y] + b.v[i], value, slope);
+            out.v[i] = with.a * out.v[i] + by.v[i] * value;
+            if (a.U != nullptr) out.v[i] += of_U.v[i] * U.v[i];
+            if (with.value != nullptr) out.v[i] += z[x][y] * inv[x] * gain.v[i] + shift.v[i];
+          }
+          if (rows.has[x]) e.write(row_of(a.out, rows.row[x], e.n2), c, out);
+        }
+      }
+    }
+    __syncthreads();
+  }
+}
 
 }  // namespace fast
 }  // namespace dpa2

@@ -1,4 +1,9 @@
 // The gradient of the pair channel of a centre whose edges are one tile, in registers.
+//
+// The attention is computed again, and z summed over the heads; from the gradient of the result LayerNorm and linear2 give dz. Per head
+//   V = dz B^T,  D[k][j] = g2_k . V_j,  y_j = sum_k dS[k][j] g2_k,  dg2_k += sum_j R[k][j] V_j + dS[k][j] q_j + y_k A
+// where q, V and y belong to queries. Scores and probabilities stay in registers from the first half to the second, but where heads come
+// in rounds. Gradients of h2 and w are those of c1 and c2: sums over the keys and over the queries.
 #pragma once
 
 #include "cuda/pair_fast.cuh"
@@ -6,9 +11,392 @@
 namespace dpa2 {
 namespace fast {
 
-__device__ __forceinline__ bool fits_backward(const cuda::PairConstants<real>&, int) { return false; }
+__device__ __forceinline__ bool fits_backward(const cuda::PairConstants<real>& with, int n) { return fits(with, n); }
 
-__device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>&, int, int, real*) {}
+// Columns whose sums a lane has at once: there are no registers for more.
+constexpr int AT_ONCE = sizeof(real) == 4 ? Grid::COLUMNS : 1;
+
+/// Probabilities p become R, the gradients d of R become those of the scores s, and s is used up. For every pair, with dc1 and dc2:
+/// dc1 (w h2 of the other edge), dc2 w of the other edge; the sums of these four numbers, number own_column() of row x into of_key and number
+/// own_row() of column y into of_query.
+__device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& p, Grid& d, const real* c1, bool gate, real shift,
+                                                real (&of_key)[Grid::ROWS], real (&of_query)[Grid::COLUMNS]) {
+  const Edge *const keys = e.scaled + Grid::row(), *const queries = e.scaled + Grid::column();
+  real inner[Grid::COLUMNS] = {};
+  c1 += Grid::corner();
+#pragma unroll
+  for (int x = 0; x < Grid::ROWS; ++x) {
+    if (!Grid::used(x, e.groups)) break;
+    real by[Grid::COLUMNS];
+    Grid::read(c1, x, by);
+#pragma unroll
+    for (int y = 0; y < Grid::COLUMNS; ++y) inner[y] += p.at[x][y] * d.at[x][y] * by[y];
+  }
+#pragma unroll
+  for (int y = 0; y < Grid::COLUMNS; ++y) inner[y] = Grid::sum_over_rows(inner[y]);
+  const auto over_pairs = [&](auto f) {
+#pragma unroll
+    for (int x = 0; x < Grid::ROWS; ++x) {
+      if (!Grid::used(x, e.groups)) break;
+      real by[Grid::COLUMNS];
+      Grid::read(c1, x, by);
+#pragma unroll
+      for (int y = 0; y < Grid::COLUMNS; ++y) f(x, y, s.at[x][y], p.at[x][y], d.at[x][y], by[y]);
+    }
+  };
+  // s becomes dc1 and d becomes dc2; with the gate dc2 is shift times that.
+  if (gate)
+    over_pairs([&](int, int y, real& score, real& probability, real& given, real by) {
+      const real db = probability * (given * by - inner[y]);
+      score = given * probability + db * score;
+      given = db;
+    });
+  else
+    over_pairs([&](int, int y, real& score, real& probability, real& given, real by) {
+      const real db = probability * (given * by - inner[y]), dc1 = given * probability;
+      given = db * (score + shift);
+      score = dc1;
+    });
+  const real factor = gate ? shift : real(1);
+#pragma unroll
+  for (int y0 = 0; y0 < Grid::COLUMNS; y0 += AT_ONCE) {
+    real sums[AT_ONCE][4] = {};
+    if (AT_ONCE < Grid::COLUMNS) __syncwarp();  // keys are read again, not kept
+#pragma unroll
+    for (int x = 0; x < Grid::ROWS; ++x) {
+      if (!Grid::used(x, e.groups)) break;
+      const Edge key = keys[Grid::down(x)];
+#pragma unroll
+      for (int y = 0; y < AT_ONCE; ++y) {
+#pragma unroll
+        for (int i = 0; i < 3; ++i) sums[y][i] += s.at[x][y0 + y] * key.h[i];
+        sums[y][3] += d.at[x][y0 + y] * key.w;
+      }
+    }
+#pragma unroll
+    for (int y = 0; y < AT_ONCE; ++y) {
+      sums[y][3] *= factor;
+      of_query[y0 + y] = Grid::own_sum_over_rows(sums[y]);
+    }
+  }
+  __syncwarp();
+  Edge query[Grid::COLUMNS];
+#pragma unroll
+  for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = queries[Grid::across(y)];
+#pragma unroll
+  for (int x = 0; x < Grid::ROWS; ++x) {
+    if (!Grid::used(x, e.groups)) break;
+    if (AT_ONCE < Grid::COLUMNS) __syncwarp();
+    real sums[4] = {};
+#pragma unroll
+    for (int y = 0; y < Grid::COLUMNS; ++y) {
+      if (AT_ONCE < Grid::COLUMNS) query[y] = queries[Grid::across(y)];
+#pragma unroll
+      for (int i = 0; i < 3; ++i) sums[i] += s.at[x][y] * query[y].h[i];
+      sums[3] += d.at[x][y] * query[y].w;
+    }
+    sums[3] *= factor;
+    of_key[x] = Grid::own_sum_over_columns(sums);
+  }
+  __syncwarp();
+  if (gate)
+    over_pairs([&](int, int, real&, real& probability, real& given, real by) {
+      given *= by;
+      probability *= by;
+    });
+  else
+    over_pairs([&](int x, int y, real& dc1, real& probability, real& given, real by) {
+      given = (dc1 * by - probability * inner[y]) * (queries[Grid::across(y)].w * keys[Grid::down(x)].w);
+      probability *= by;
+    });
+}
+
+/// The gradients of one warp's rows: into dg2 what does not pass through the attention, dU, and dz into rows of `to`, `apart` numbers from
+/// each other (place(), if 0).
+__device__ __forceinline__ void rows_backward(const cuda::PairLayerBackwardArgs<real>& a, const Edges& e, const OwnRows& rows,
+                                              const real (&z)[2][4], real* tile, real* kept) {
+  const auto& with = a.with;
+  real dout[2][4], linear[2][4] = {}, dz[2][4];
+#pragma unroll
+  for (int x = 0; x < 2; ++x)
+#pragma unroll
+    for (int g = 0; g < GROUPS; ++g) {
+      const int c = rows.channel(g);
+      const Vector given = e.read(row_of(a.dg2, rows.row[x], e.n2), c);
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i) dout[x][g * VECTOR + i] = given.v[i];
+      if (a.dU == nullptr) continue;
+      Vector dU = e.read(with.g1g1_r, c);
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i) dU.v[i] *= given.v[i];
+      if (rows.has[x]) e.write(row_of(a.dU, rows.row[x], e.n2), c, dU);
+    }
+  if (with.value != nullptr)
+#pragma unroll
+    for (int x = 0; x < 2; ++x) {
+      const real inv = math::inverse_sigma<DeviceMath>(product(z[x], z[x]), real(e.n2), with.eps);
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g) {
+        const Vector gain = e.read(with.gain, rows.channel(g));
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) dz[x][g * VECTOR + i] = gain.v[i] * dout[x][g * VECTOR + i];
+      }
+      const real along = product(dz[x], z[x]) * inv * inv / real(e.n2);
+#pragma unroll
+      for (int y = 0; y < 4; ++y) dz[x][y] = math::layer_norm_backward(dz[x][y], z[x][y], along, inv);
+    }
+  rows.times(linear, e.channels(), e.g2, with.linear_w);
+#pragma unroll
+  for (int g = 0; g < GROUPS; ++g) {
+    const int c = rows.channel(g);
+    const Vector b = e.read(with.linear_b, c), by = e.read(with.linear_r, c);
+#pragma unroll
+    for (int x = 0; x < 2; ++x) {
+      Vector given;
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i) {
+        const int y = g * VECTOR + i;
+        real value, slope;
+        activate(linear[x][y] + b.v[i], value, slope);
+        given.v[i] = dout[x][y] * by.v[i] * slope;
+        linear[x][y] = with.a * dout[x][y];
+      }
+      if (rows.own[x]) write_vector(tile + rows.at[x] + g * 8 * VECTOR, given);
+    }
+  }
+  __syncwarp();
+  rows.times(linear, e.channels(), tile, with.linear_wt);
+  __syncwarp();
+#pragma unroll
+  for (int x = 0; x < 2; ++x)
+#pragma unroll
+    for (int g = 0; g < GROUPS; ++g) {
+      Vector base, of_z;
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i) {
+        base.v[i] = linear[x][g * VECTOR + i];
+        of_z.v[i] = rows.has[x] ? dz[x][g * VECTOR + i] : real(0);
+      }
+      if (rows.has[x]) e.write(row_of(a.dg2, rows.row[x], e.n2), rows.channel(g), base);
+      if (with.value == nullptr || !rows.own[x]) continue;
+      real* const to = kept != nullptr ? kept + rows.number[x] * TILE + rows.column : tile + rows.at[x];
+      write_vector(to + g * 8 * VECTOR, of_z);
+    }
+}
+
+__device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>& a, int first, int n, real* shared) {
+  if (n == 0) return;
+  const auto& with = a.with;
+  constexpr bool ROOM = sizeof(real) == 4;  // for c1 in shared memory
+  const int warps = blockDim.x / 32, warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32, heads = with.heads;
+  const int rounds = (heads + warps - 1) / warps;
+  real* const tiles = shared + (ROOM ? 2 : 1) * QUARTERED;
+  real* const T1 = tiles + 2 * warp * QUARTERED;  // q, then R, then dS, then y
+  real* const T2 = T1 + QUARTERED;                // R, y and z of the forward; V, then q, then this warp's share of dg2
+  Edge* const edges = reinterpret_cast<Edge*>(tiles + 2 * warps * QUARTERED);
+  const Edges e{first, n, with.n2, groups_of(n), warp, shared, edges, edges + TILE, reinterpret_cast<Key*>(edges + 3 * TILE)};
+  Edge* const up = edges + 2 * TILE;  // gradients of the update of h2
+  real* const scratch =
+      a.scratch + static_cast<long long>(blockIdx.x) * cuda::pair_fast_scratch_backward(heads, static_cast<int>(sizeof(real)));
+  real* c1;
+  if constexpr (ROOM)
+    c1 = shared + QUARTERED;
+  else
+    c1 = scratch;
+  real* const kept = rounds > 1 ? scratch + (ROOM ? 0 : QUARTERED) : nullptr;  // z, then dz, where heads come in rounds
+  const real npad = with.nsel > n ? real(with.nsel - n) : real(0);
+  const bool has_h2 = with.h2_weight != nullptr, has_z = with.value != nullptr;
+  e.load(a.g2, a.h2, a.w, with.shift);
+  for (int t = threadIdx.x; has_h2 && t < TILE; t += blockDim.x)
+#pragma unroll
+    for (int i = 0; i < 3; ++i) up[t].h[i] = t < n ? with.h2_r * row_of(a.dh2, first + t, 3)[i] : real(0);
+  __syncthreads();
+  e.write_c1(c1);
+  __syncthreads();
+  Grid s, p;
+#pragma unroll 1
+  for (int step = 0; step < 2 * rounds; ++step) {
+    // First z of all heads, then their gradients.
+    const bool second = step >= rounds, last = step == rounds - 1;
+    const int head0 = (second ? step - rounds : step) * warps;
+    // A warp too many does the last head again, and nobody takes what it finds.
+    const int active = heads - head0 < warps ? heads - head0 : warps;
+    const int head = head0 + (warp < active ? warp : active - 1), matrix = head * cuda::tile_numbers;
+    if (!second || rounds > 1) {
+      Grid q;
+      q.rows_times_matrix(e.groups, e.channels(), e.g2, with.query_t + matrix);
+      q.write(T1);
+      __syncwarp();
+      s.rows_times_rows(e.groups, e.channels(), e.g2, T1);
+      softmax(e, s, p, c1, with.gate != 0, with.shift, npad, T2);
+      __syncwarp();
+      const int column = Grid::column();
+      real by[Grid::COLUMNS];
+#pragma unroll
+      for (int y = 0; y < Grid::COLUMNS; ++y) by[y] = T2[column + Grid::across(y)];
+#pragma unroll
+      for (int x = 0; x < Grid::ROWS; ++x)
+#pragma unroll
+        for (int y = 0; y < Grid::COLUMNS; ++y) p.at[x][y] *= by[y];
+    }
+    if (!second) {
+      if (has_z) {
+        const real* const corner = c1 + Grid::corner();
+        Grid r, y, z;
+#pragma unroll
+        for (int x = 0; x < Grid::ROWS; ++x) {
+          real by[Grid::COLUMNS];
+          Grid::read(corner, x, by);
+#pragma unroll
+          for (int y = 0; y < Grid::COLUMNS; ++y) r.at[x][y] = p.at[x][y] * by[y];
+        }
+        __syncwarp();
+        r.write_turned(T2);
+        __syncwarp();
+        y.rows_times_tile(e.groups, e.edges(), T2, e.g2);
+        __syncwarp();
+        y.write(T2);
+        __syncwarp();
+        z.rows_times_matrix(e.groups, e.channels(), T2, with.value + matrix);
+        __syncwarp();
+        z.write(T2);
+      }
+      __syncthreads();
+#pragma unroll 1
+      for (int group = 0; 4 * group < n; group += 2 * warps) {
+        const OwnRows rows(e, group, warps);
+        real z[2][4];
+        if (has_z) {
+#pragma unroll
+          for (int x = 0; x < 2; ++x)
+#pragma unroll
+            for (int g = 0; g < GROUPS; ++g) {
+              const int c = rows.channel(g);
+              const Vector begin = step == 0 ? e.read(with.bias, c) : read_vector(kept + rows.number[x] * TILE + c);
+#pragma unroll
+              for (int i = 0; i < VECTOR; ++i) z[x][g * VECTOR + i] = begin.v[i];
+            }
+          rows.add_heads(z, tiles + QUARTERED, 2 * QUARTERED, active, nullptr);
+          if (!last)
+#pragma unroll
+            for (int x = 0; x < 2; ++x)
+#pragma unroll
+              for (int g = 0; g < GROUPS; ++g) {
+                Vector v;
+#pragma unroll
+                for (int i = 0; i < VECTOR; ++i) v.v[i] = z[x][g * VECTOR + i];
+                write_vector(kept + rows.number[x] * TILE + rows.channel(g), v);
+              }
+        }
+        if (last) rows_backward(a, e, rows, z, tiles + QUARTERED, kept);
+      }
+      __syncthreads();
+      continue;
+    }
+    if (has_z && kept != nullptr) {
+      __syncthreads();
+      for (int t = threadIdx.x; t < 8 * TILE; t += blockDim.x)
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g) {
+          const int row = t / 8, c = (g * 8 + t % 8) * VECTOR;
+          write_vector(tiles + QUARTERED + place(row) + c, row < n ? read_vector(kept + row * TILE + c) : Vector{});
+        }
+      __syncthreads();
+    }
+    Grid V, d;
+    if (has_z)
+      V.rows_times_matrix(e.groups, e.channels(), tiles + QUARTERED, with.value_t + matrix);
+    else
+      V.clear();
+    __syncthreads();
+    V.write(T2);
+    __syncwarp();
+    d.rows_times_rows(e.groups, e.channels(), e.g2, T2);
+    if (has_h2) {
+      const real weight = with.h2_weight[head];
+      const Edge *const keys = e.h2 + Grid::row(), *const queries = up + Grid::column();
+      Edge given[Grid::COLUMNS];
+#pragma unroll
+      for (int y = 0; y < Grid::COLUMNS; ++y) given[y] = queries[Grid::across(y)];
+#pragma unroll
+      for (int x = 0; x < Grid::ROWS; ++x) {
+        const Edge key = keys[Grid::down(x)];
+#pragma unroll
+        for (int y = 0; y < Grid::COLUMNS; ++y) d.at[x][y] += weight * key.times(given[y]);
+      }
+    }
+    real of_key[Grid::ROWS] = {}, of_query[Grid::COLUMNS], of_moved[3] = {};
+    scores_backward(e, s, p, d, c1, with.gate != 0, with.shift, of_key, of_query);
+    // q waits in the registers of the scores while its tile has R.
+    s.read(T1);
+    __syncwarp();
+    p.write(T1);
+    __syncwarp();
+    p.rows_times_tile(e.groups, e.edges(), T1, T2);
+    if (has_h2) row_times(T1, n, up, of_moved);
+    __syncwarp();
+    d.write(T1);
+    s.write(T2);
+    __syncwarp();
+    p.rows_times_tile<true>(e.groups, e.edges(), T1, T2);
+    __syncwarp();
+    d.write_turned(T1);
+    __syncwarp();
+    Grid y;
+    y.rows_times_tile(e.groups, e.edges(), T1, e.g2);
+    __syncwarp();
+    y.write(T1);
+    __syncwarp();
+    p.rows_times_matrix<true>(e.groups, e.channels(), T1, with.query + matrix);
+    p.write(T2);
+    __syncwarp();
+    // Gradients of the edges: four numbers per edge as keys and as queries, then three of the update of h2.
+    real *const of_row = T1 + 4 * Grid::row() + Grid::own_column(), *const of_column = T1 + 4 * Grid::column() + Grid::own_row();
+    if (Grid::owns_column())
+#pragma unroll
+      for (int x = 0; x < Grid::ROWS; ++x) of_row[4 * Grid::down(x)] = of_key[x];
+    __syncwarp();
+#pragma unroll
+    for (int y = 0; y < Grid::COLUMNS; ++y) of_column[4 * Grid::across(y)] += of_query[y];
+    if (has_h2)
+#pragma unroll
+      for (int i = 0; i < 3; ++i) T1[4 * TILE + 4 * lane + i] = with.h2_weight[head] * of_moved[i];
+    __syncthreads();
+    for (int group = 0; 4 * group < n; group += 2 * warps) {
+      const OwnRows rows(e, group, warps);
+      real sum[2][4] = {};
+      rows.add_heads(sum, tiles + QUARTERED, 2 * QUARTERED, active, nullptr);
+#pragma unroll
+      for (int x = 0; x < 2; ++x)
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g) {
+          if (!rows.has[x]) continue;
+          real* const to = row_of(a.dg2, rows.row[x], e.n2);
+          Vector v = e.read(to, rows.channel(g));
+#pragma unroll
+          for (int i = 0; i < VECTOR; ++i) v.v[i] += sum[x][g * VECTOR + i];
+          e.write(to, rows.channel(g), v);
+        }
+    }
+    for (int t = threadIdx.x; t < 4 * TILE; t += blockDim.x) {
+      const int row = t / 4, i = t % 4;
+      real sum = 0, moved = 0;
+      for (int other = 0; other < active; ++other) {
+        sum += tiles[2 * other * QUARTERED + t];
+        if (has_h2 && i < 3) moved += tiles[2 * other * QUARTERED + 4 * TILE + t];
+      }
+      const real of_w = part_sum(i < 3 ? sum * e.h2[row].h[i] : sum, 4);
+      if (row >= n) continue;
+      if (i == 3) {
+        a.dw[first + row] += of_w;
+      } else {
+        real* const to = row_of(a.dh2, first + row, 3) + i;
+        *to = (head0 == 0 && has_h2 ? with.h2_a : real(1)) * *to + (sum * e.scaled[row].w + moved);
+      }
+    }
+    __syncthreads();
+  }
+}
 
 }  // namespace fast
 }  // namespace dpa2

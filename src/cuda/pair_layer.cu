@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pair_layer(const c
   DYNAMIC_SHARED(real, shared);
 #pragma unroll 1
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
-    const int first = a.start[i], n = a.start[i + 1] - first;
+    const int first = a.start[i], n = uniform(a.start[i + 1] - first);
     if (PAIR_FAST && fast::fits(a.with, n))
       fast::forward(a, first, n, shared);
     else
@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD) pair_laye
   DYNAMIC_SHARED(real, shared);
 #pragma unroll 1
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
-    const int first = a.start[i], n = a.start[i + 1] - first;
+    const int first = a.start[i], n = uniform(a.start[i + 1] - first);
     if (PAIR_FAST && fast::fits_backward(a.with, n))
       fast::backward(a, first, n, shared);
     else

@@ -22,6 +22,19 @@
 // All lanes of a warp.
 #define FULL_MASK 0xffffffffu
 
+namespace dpa2 {
+
+/// The number itself, of which the compiler knows nothing: what is computed from it is computed here, not before the loop around, and not
+/// kept in registers that other things need.
+static __device__ __forceinline__ int opaque(int v) {
+#ifndef DPA2_EMULATION
+  asm volatile("" : "+r"(v));
+#endif
+  return v;
+}
+
+}  // namespace dpa2
+
 // T* name: the shared memory whose size the launch gives. One array of bytes for the whole source, since the language wants
 // one type for all declarations of it.
 #ifndef DPA2_EMULATION
@@ -36,6 +49,8 @@ namespace dpa2 {
 struct DeviceMath {
   static __device__ __forceinline__ float exp(float x) { return expf(x); }
   static __device__ __forceinline__ double exp(double x) { return ::exp(x); }
+  static __device__ __forceinline__ float exp2(float x) { return exp2f(x); }
+  static __device__ __forceinline__ double exp2(double x) { return ::exp2(x); }
   static __device__ __forceinline__ float tanh(float x) { return tanhf(x); }
   static __device__ __forceinline__ double tanh(double x) { return ::tanh(x); }
   static __device__ __forceinline__ float log1p(float x) { return log1pf(x); }
