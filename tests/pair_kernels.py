@@ -99,15 +99,21 @@ class PairKernels:
         rounds = -(-self.heads // (4 if self.real == "float" else 2))
         warps = -(-self.heads // rounds)
         one_tile = self.n2 <= 32 and self.most <= 32
+        fast = 1176 if size == 4 else 1104  # numbers of a tile of the path for one tile
         if backward:
             arrays = (2 if one_tile else 4) * chunks
             numbers = whole_vectors(-(-self.most // 32) * 64 * self.heads + self.most * 3)
+            of_fast = ((2 if size == 4 else 1) + 2 * warps) * fast + 448
         else:
             arrays, numbers = 0 if one_tile else 2 * chunks, 0
+            of_fast = (2 + warps) * fast + 320 + 160 * warps
         numbers += warps * arrays * 1024 + whole_vectors(self.most * self.n2)
+        if backward:
+            numbers = max(numbers, (warps + (rounds > 1)) * 1024 + (0 if size == 4 else fast))
         common["scratch"] = self.empty(self.blocks * numbers)
         kinds = 2 if backward else 1  # tiles of a warp
-        shared = tile_bytes(size) * (1 + kinds * warps) + size * ((1 + kinds) * 128 + warps * (160 if backward else 192))
+        of_any = tile_bytes(size) * (1 + kinds * warps) + size * ((1 + kinds) * 128 + warps * (160 if backward else 192))
+        shared = max(of_any, size * of_fast)
         self.device.start(
             *("pair_layer.cu", kernel, self.blocks, 32 * warps, struct, common | values, shared, self.defines)
         )

@@ -16,47 +16,46 @@ __device__ __forceinline__ bool fits_backward(const cuda::PairConstants<real>& w
 // Columns whose sums a lane has at once: there are no registers for more.
 constexpr int AT_ONCE = sizeof(real) == 4 ? Grid::COLUMNS : 1;
 
-/// Probabilities p become R, the gradients d of R become those of the scores s, and s is used up. For every pair, with dc1 and dc2:
-/// dc1 (w h2 of the other edge), dc2 w of the other edge; the sums of these four numbers, number own_column() of row x into of_key and number
-/// own_row() of column y into of_query.
-__device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& p, Grid& d, const real* c1, bool gate, real shift,
+/// The probabilities in a tile become R, the gradients d of R become those of the scores s, and s is used up. For every pair, with dc1 and
+/// dc2: dc1 (w h2 of the other edge), dc2 w of the other edge; the sums of these four numbers, number own_column() of row x into of_key and
+/// number own_row() of column y into of_query. Every lane reads and writes what is its own in the tile.
+__device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d, real* tile, const real* c1, bool gate, real shift,
                                                 real (&of_key)[Grid::ROWS], real (&of_query)[Grid::COLUMNS]) {
   const Edge *const keys = e.scaled + Grid::row(), *const queries = e.scaled + Grid::column();
   real inner[Grid::COLUMNS] = {};
-  c1 += Grid::corner();
-#pragma unroll
-  for (int x = 0; x < Grid::ROWS; ++x) {
-    if (!Grid::used(x, e.groups)) break;
-    real by[Grid::COLUMNS];
-    Grid::read(c1, x, by);
-#pragma unroll
-    for (int y = 0; y < Grid::COLUMNS; ++y) inner[y] += p.at[x][y] * d.at[x][y] * by[y];
-  }
-#pragma unroll
-  for (int y = 0; y < Grid::COLUMNS; ++y) inner[y] = Grid::sum_over_rows(inner[y]);
-  const auto over_pairs = [&](auto f) {
+  const int corner = Grid::corner();
+  c1 += corner;
+  tile += corner;
+  // f(x, the row's probabilities, its c1) for all rows in which there can be edges
+  const auto over_rows = [&](auto f) {
 #pragma unroll
     for (int x = 0; x < Grid::ROWS; ++x) {
       if (!Grid::used(x, e.groups)) break;
-      real by[Grid::COLUMNS];
+      real p[Grid::COLUMNS], by[Grid::COLUMNS];
+      Grid::read(tile, x, p);
       Grid::read(c1, x, by);
-#pragma unroll
-      for (int y = 0; y < Grid::COLUMNS; ++y) f(x, y, s.at[x][y], p.at[x][y], d.at[x][y], by[y]);
+      f(x, p, by);
     }
   };
+  over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
+#pragma unroll
+    for (int y = 0; y < Grid::COLUMNS; ++y) inner[y] += p[y] * d.at[x][y] * by[y];
+  });
+#pragma unroll
+  for (int y = 0; y < Grid::COLUMNS; ++y) inner[y] = Grid::sum_over_rows(inner[y]);
   // s becomes dc1 and d becomes dc2; with the gate dc2 is shift times that.
-  if (gate)
-    over_pairs([&](int, int y, real& score, real& probability, real& given, real by) {
-      const real db = probability * (given * by - inner[y]);
-      score = given * probability + db * score;
-      given = db;
-    });
-  else
-    over_pairs([&](int, int y, real& score, real& probability, real& given, real by) {
-      const real db = probability * (given * by - inner[y]), dc1 = given * probability;
-      given = db * (score + shift);
-      score = dc1;
-    });
+  over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
+#pragma unroll
+    for (int y = 0; y < Grid::COLUMNS; ++y) {
+      const real score = s.at[x][y], given = d.at[x][y];
+      d.at[x][y] = p[y] * (given * by[y] - inner[y]);
+      s.at[x][y] = given * p[y];
+      if (gate)
+        s.at[x][y] += d.at[x][y] * score;
+      else
+        d.at[x][y] *= score + shift;
+    }
+  });
   const real factor = gate ? shift : real(1);
 #pragma unroll
   for (int y0 = 0; y0 < Grid::COLUMNS; y0 += AT_ONCE) {
@@ -99,16 +98,17 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& p
     of_key[x] = Grid::own_sum_over_columns(sums);
   }
   __syncwarp();
-  if (gate)
-    over_pairs([&](int, int, real&, real& probability, real& given, real by) {
-      given *= by;
-      probability *= by;
-    });
-  else
-    over_pairs([&](int x, int y, real& dc1, real& probability, real& given, real by) {
-      given = (dc1 * by - probability * inner[y]) * (queries[Grid::across(y)].w * keys[Grid::down(x)].w);
-      probability *= by;
-    });
+  over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
+#pragma unroll
+    for (int y = 0; y < Grid::COLUMNS; ++y) {
+      if (gate)
+        d.at[x][y] *= by[y];
+      else
+        d.at[x][y] = (s.at[x][y] * by[y] - p[y] * inner[y]) * (queries[Grid::across(y)].w * keys[Grid::down(x)].w);
+      p[y] *= by[y];
+    }
+    Grid::write(tile, x, p);
+  });
 }
 
 /// The gradients of one warp's rows: into dg2 what does not pass through the attention, dU, and dz into rows of `to`, `apart` numbers from
@@ -179,8 +179,10 @@ __device__ __forceinline__ void rows_backward(const cuda::PairLayerBackwardArgs<
       }
       if (rows.has[x]) e.write(row_of(a.dg2, rows.row[x], e.n2), rows.channel(g), base);
       if (with.value == nullptr || !rows.own[x]) continue;
-      real* const to = kept != nullptr ? kept + rows.number[x] * TILE + rows.column : tile + rows.at[x];
-      write_vector(to + g * 8 * VECTOR, of_z);
+      if (kept != nullptr)
+        write_vector(kept + rows.number[x] * TILE + rows.channel(g), of_z);
+      else
+        write_vector(tile + rows.at[x] + g * 8 * VECTOR, of_z);
     }
 }
 
@@ -191,19 +193,19 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
   const int warps = blockDim.x / 32, warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32, heads = with.heads;
   const int rounds = (heads + warps - 1) / warps;
   real* const tiles = shared + (ROOM ? 2 : 1) * QUARTERED;
-  real* const T1 = tiles + 2 * warp * QUARTERED;  // q, then R, then dS, then y
+  real* const T1 = tiles + 2 * warp * QUARTERED;  // q, then P, R, dS, y
   real* const T2 = T1 + QUARTERED;                // R, y and z of the forward; V, then q, then this warp's share of dg2
   Edge* const edges = reinterpret_cast<Edge*>(tiles + 2 * warps * QUARTERED);
   const Edges e{first, n, with.n2, groups_of(n), warp, shared, edges, edges + TILE, reinterpret_cast<Key*>(edges + 3 * TILE)};
   Edge* const up = edges + 2 * TILE;  // gradients of the update of h2
-  real* const scratch =
-      a.scratch + static_cast<long long>(blockIdx.x) * cuda::pair_fast_scratch_backward(heads, static_cast<int>(sizeof(real)));
+  real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch_backward(with.n2, heads, a.most, sizeof(real)));
+  real* const kept_q = scratch + warp * cuda::tile_numbers;
+  real* const kept = rounds > 1 ? scratch + warps * cuda::tile_numbers : nullptr;  // z, then dz, where heads come in rounds
   real* c1;
   if constexpr (ROOM)
     c1 = shared + QUARTERED;
   else
-    c1 = scratch;
-  real* const kept = rounds > 1 ? scratch + (ROOM ? 0 : QUARTERED) : nullptr;  // z, then dz, where heads come in rounds
+    c1 = scratch + (warps + (rounds > 1 ? 1 : 0)) * cuda::tile_numbers;
   const real npad = with.nsel > n ? real(with.nsel - n) : real(0);
   const bool has_h2 = with.h2_weight != nullptr, has_z = with.value != nullptr;
   e.load(a.g2, a.h2, a.w, with.shift);
@@ -213,7 +215,7 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
   __syncthreads();
   e.write_c1(c1);
   __syncthreads();
-  Grid s, p;
+  Grid s;
 #pragma unroll 1
   for (int step = 0; step < 2 * rounds; ++step) {
     // First z of all heads, then their gradients.
@@ -226,8 +228,10 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
       Grid q;
       q.rows_times_matrix(e.groups, e.channels(), e.g2, with.query_t + matrix);
       q.write(T1);
+      q.save(kept_q);
       __syncwarp();
       s.rows_times_rows(e.groups, e.channels(), e.g2, T1);
+      Grid p;
       softmax(e, s, p, c1, with.gate != 0, with.shift, npad, T2);
       __syncwarp();
       const int column = Grid::column();
@@ -238,17 +242,19 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
       for (int x = 0; x < Grid::ROWS; ++x)
 #pragma unroll
         for (int y = 0; y < Grid::COLUMNS; ++y) p.at[x][y] *= by[y];
+      p.write(T1);
     }
     if (!second) {
       if (has_z) {
-        const real* const corner = c1 + Grid::corner();
         Grid r, y, z;
+        const int corner = Grid::corner();
 #pragma unroll
         for (int x = 0; x < Grid::ROWS; ++x) {
           real by[Grid::COLUMNS];
-          Grid::read(corner, x, by);
+          Grid::read(T1 + corner, x, r.at[x]);
+          Grid::read(c1 + corner, x, by);
 #pragma unroll
-          for (int y = 0; y < Grid::COLUMNS; ++y) r.at[x][y] = p.at[x][y] * by[y];
+          for (int y = 0; y < Grid::COLUMNS; ++y) r.at[x][y] *= by[y];
         }
         __syncwarp();
         r.write_turned(T2);
@@ -326,29 +332,26 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
       }
     }
     real of_key[Grid::ROWS] = {}, of_query[Grid::COLUMNS], of_moved[3] = {};
-    scores_backward(e, s, p, d, c1, with.gate != 0, with.shift, of_key, of_query);
-    // q waits in the registers of the scores while its tile has R.
-    s.read(T1);
+    scores_backward(e, s, d, T1, c1, with.gate != 0, with.shift, of_key, of_query);
     __syncwarp();
-    p.write(T1);
-    __syncwarp();
-    p.rows_times_tile(e.groups, e.edges(), T1, T2);
+    Grid sum, q, y;
+    sum.rows_times_tile(e.groups, e.edges(), T1, T2);
     if (has_h2) row_times(T1, n, up, of_moved);
     __syncwarp();
     d.write(T1);
-    s.write(T2);
+    q.restore(kept_q);
+    q.write(T2);
     __syncwarp();
-    p.rows_times_tile<true>(e.groups, e.edges(), T1, T2);
+    sum.rows_times_tile<true>(e.groups, e.edges(), T1, T2);
     __syncwarp();
     d.write_turned(T1);
     __syncwarp();
-    Grid y;
     y.rows_times_tile(e.groups, e.edges(), T1, e.g2);
     __syncwarp();
     y.write(T1);
     __syncwarp();
-    p.rows_times_matrix<true>(e.groups, e.channels(), T1, with.query + matrix);
-    p.write(T2);
+    sum.rows_times_matrix<true>(e.groups, e.channels(), T1, with.query + matrix);
+    sum.write(T2);
     __syncwarp();
     // Gradients of the edges: four numbers per edge as keys and as queries, then three of the update of h2.
     real *const of_row = T1 + 4 * Grid::row() + Grid::own_column(), *const of_column = T1 + 4 * Grid::column() + Grid::own_row();

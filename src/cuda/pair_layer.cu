@@ -24,24 +24,30 @@ constexpr int BLOCKS = sizeof(real) == 4 ? 4 : 1, BLOCKS_BACKWARD = sizeof(real)
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pair_layer(const cuda::PairLayerArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
+  if (PAIR_FAST)
+#pragma unroll 1
+    for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
+      const int first = a.start[i], n = uniform(a.start[i + 1] - first);
+      if (fast::fits(a.with, n)) fast::forward(a, first, n, shared);
+    }
 #pragma unroll 1
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
     const int first = a.start[i], n = uniform(a.start[i + 1] - first);
-    if (PAIR_FAST && fast::fits(a.with, n))
-      fast::forward(a, first, n, shared);
-    else
-      general::forward(a, first, n, shared);
+    if (!PAIR_FAST || !fast::fits(a.with, n)) general::forward(a, first, n, shared);
   }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD) pair_layer_backward(const cuda::PairLayerBackwardArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
+  if (PAIR_FAST)
+#pragma unroll 1
+    for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
+      const int first = a.start[i], n = uniform(a.start[i + 1] - first);
+      if (fast::fits_backward(a.with, n)) fast::backward(a, first, n, shared);
+    }
 #pragma unroll 1
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
     const int first = a.start[i], n = uniform(a.start[i + 1] - first);
-    if (PAIR_FAST && fast::fits_backward(a.with, n))
-      fast::backward(a, first, n, shared);
-    else
-      general::backward(a, first, n, shared);
+    if (!PAIR_FAST || !fast::fits_backward(a.with, n)) general::backward(a, first, n, shared);
   }
 }

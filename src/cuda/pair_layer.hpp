@@ -6,6 +6,7 @@
 // attention's weight in the update.
 #pragma once
 
+#include "cuda/pair_fast.hpp"
 #include "cuda/tiles.hpp"
 
 namespace dpa2 {
@@ -100,8 +101,10 @@ DPA2_MATH constexpr int pair_layer_scratch(int n2, int heads, int most, int size
   return pair_layer_warps(heads, size) * pair_warp_scratch(n2, most) + pair_whole_vectors(most * n2);
 }
 DPA2_MATH constexpr int pair_layer_scratch_backward(int n2, int heads, int most, int size) {
-  return pair_layer_warps(heads, size) * pair_warp_scratch_backward(n2, most) + pair_whole_vectors(most * n2) +
-         pair_whole_vectors(tiles_of(most) * 2 * tile * heads + most * 3);
+  const int warps = pair_layer_warps(heads, size), fast = pair_fast_scratch_backward(warps, pair_layer_rounds(heads, size), size);
+  const int any = warps * pair_warp_scratch_backward(n2, most) + pair_whole_vectors(most * n2) +
+                  pair_whole_vectors(tiles_of(most) * 2 * tile * heads + most * 3);
+  return any > fast ? any : fast;
 }
 
 /// Blocks take centres in turns, so that scratch does not grow with the system: some more than any device runs at once, and no more than
@@ -112,12 +115,17 @@ DPA2_MATH constexpr int pair_layer_blocks(int centres, int scratch, int size) {
   return centres < most ? centres : most;
 }
 
-/// Bytes of dynamic shared memory for numbers of `size` bytes: tiles, edges as four numbers, and what warps have to add.
+/// Bytes of dynamic shared memory for numbers of `size` bytes: tiles, edges as four numbers, and what warps have to add; or what centres of
+/// one tile need.
 DPA2_MATH constexpr int pair_layer_shared(int heads, int size) {
-  return size * (padded_tile(size) * (1 + pair_layer_warps(heads, size)) + 2 * 4 * tile + pair_layer_warps(heads, size) * 6 * tile);
+  const int warps = pair_layer_warps(heads, size), fast = pair_fast_shared(warps, size);
+  const int any = size * (padded_tile(size) * (1 + warps) + 2 * 4 * tile + warps * 6 * tile);
+  return any > fast ? any : fast;
 }
 DPA2_MATH constexpr int pair_layer_shared_backward(int heads, int size) {
-  return size * (padded_tile(size) * (1 + 2 * pair_layer_warps(heads, size)) + 3 * 4 * tile + pair_layer_warps(heads, size) * 5 * tile);
+  const int warps = pair_layer_warps(heads, size), fast = pair_fast_shared_backward(warps, size);
+  const int any = size * (padded_tile(size) * (1 + 2 * warps) + 3 * 4 * tile + warps * 5 * tile);
+  return any > fast ? any : fast;
 }
 static_assert(pair_layer_shared(4, 4) <= 49152 && pair_layer_shared(2, 8) <= 49152, "any device has 48 KiB");
 static_assert(pair_layer_shared_backward(4, 4) <= 49152 && pair_layer_shared_backward(2, 8) <= 49152, "any device has 48 KiB");

@@ -198,6 +198,30 @@ struct Grid {
 #pragma unroll
     for (int x = 0; x < ROWS; ++x) write(tile, x, at[x]);
   }
+  /// To global memory and back, tile_numbers of them: every lane reads what it has written itself.
+  __device__ __forceinline__ void save(real* to) const {
+    to += threadIdx.x % 32 * VECTOR;
+#pragma unroll
+    for (int x = 0; x < ROWS; ++x)
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g) {
+        Vector one;
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) one.v[i] = at[x][g * VECTOR + i];
+        write_vector(to + (x * GROUPS + g) * 32 * VECTOR, one);
+      }
+  }
+  __device__ __forceinline__ void restore(const real* from) {
+    from += threadIdx.x % 32 * VECTOR;
+#pragma unroll
+    for (int x = 0; x < ROWS; ++x)
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g) {
+        const Vector one = read_vector(from + (x * GROUPS + g) * 32 * VECTOR);
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) at[x][g * VECTOR + i] = one.v[i];
+      }
+  }
   /// Rows of the results become columns of the tile.
   __device__ __forceinline__ void write_turned(real* tile) const {
     tile += turned_corner();
