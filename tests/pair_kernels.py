@@ -112,7 +112,9 @@ class PairKernels:
             numbers = max(numbers, (warps + (rounds > 1)) * 1024 + (0 if size == 4 else fast))
         common["scratch"] = self.empty(self.blocks * numbers)
         kinds = 2 if backward else 1  # tiles of a warp
-        of_any = tile_bytes(size) * (1 + kinds * warps) + size * ((1 + kinds) * 128 + warps * (160 if backward else 192))
+        of_any = tile_bytes(size) * (1 + kinds * warps) + size * (
+            (1 + kinds) * 128 + warps * (160 if backward else 192)
+        )
         shared = max(of_any, size * of_fast)
         self.device.start(
             *("pair_layer.cu", kernel, self.blocks, 32 * warps, struct, common | values, shared, self.defines)

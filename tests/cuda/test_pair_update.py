@@ -67,5 +67,7 @@ def test_same_bits_whatever_the_schedule(n2: int) -> None:
     seen = set()
     for seed in (None, 1, 2):
         rows = Rows(140, n2, True, "float", seed)
-        seen.add(b"".join(x.tobytes() for x in itertools.chain(rows.forward().values(), rows.backward(rows.seeds).values())))
+        seen.add(
+            b"".join(x.tobytes() for x in itertools.chain(rows.forward().values(), rows.backward(rows.seeds).values()))
+        )
     assert len(seen) == 1
