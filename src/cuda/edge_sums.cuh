@@ -12,7 +12,7 @@
 
 namespace dpa2 {
 
-constexpr int NUMBERS = 4 * GROUP;   // of an edge together
+constexpr int NUMBERS = 4 * GROUP;    // of an edge together
 constexpr int FACTORS = NUMBERS + 4;  // and of its vector, with the weight behind it: a row of shared memory
 constexpr int WEIGHT = NUMBERS + 3;
 constexpr int AT_ONCE = 48;  // edges in shared memory: sel of the published models
@@ -22,9 +22,7 @@ struct EdgeFactors {
   real* number;  // (AT_ONCE, FACTORS) weight times g2, weight times h2, the weight
   real* vector;  // (AT_ONCE, 4) h2 alone, or null
   int* row;      // (AT_ONCE) of the atom at the other end
-  int* place;    // (AT_ONCE) where rows of `width` numbers of it begin, in fours where these are whole, else as `row`
   int* edge;     // (AT_ONCE)
-  int width;
 };
 
 /// The edges of a centre.
@@ -41,8 +39,8 @@ struct Outgoing {
 /// factors = edges first..first + count of `edges`, their numbers k0..k0 + NUMBERS of n2; by the whole block, with barriers before and
 /// after. h2 and g2 may be null.
 template <class Edges>
-__device__ __forceinline__ void stage_factors(const EdgeFactors& factors, const Edges& edges, const real* w, const real* h2,
-                                              const real* g2, int n2, int k0, int first, int count) {
+__device__ __forceinline__ void stage_factors(const EdgeFactors& factors, const Edges& edges, const real* w, const real* h2, const real* g2,
+                                              int n2, int k0, int first, int count) {
   __syncthreads();  // what was there has been read
   if (threadIdx.x < count) {
     const int e = threadIdx.x, edge = edges.edge(first + e), row = edges.row(edge);
@@ -57,7 +55,6 @@ __device__ __forceinline__ void stage_factors(const EdgeFactors& factors, const 
     store4(factors.number + e * FACTORS + NUMBERS, f);
     if (factors.vector != nullptr) store4(factors.vector + 4 * e, h);
     factors.row[e] = row;
-    factors.place[e] = factors.width % 4 == 0 ? row * (factors.width / 4) : row;
     factors.edge[e] = edge;
   }
   __syncthreads();
@@ -75,25 +72,23 @@ __device__ __forceinline__ void stage_factors(const EdgeFactors& factors, const 
   __syncthreads();
 }
 
-/// Four columns of rows of `width` numbers in global memory, or of every TIMESth of these rows; behind the last column the last one
-/// again, so that whatever is read is there. Whole: rows begin at 16 bytes and have a multiple of four columns.
-template <bool Whole, int TIMES>
+/// Four columns of rows in global memory that are `stride` numbers apart; behind the last column the last one again, so that whatever is
+/// read is there. Whole: rows begin at 16 bytes and have a multiple of four columns.
+template <bool Whole>
 struct Columns {
   const real* first;
-  int width;
+  int stride;
   int at[4];
 
-  __device__ __forceinline__ Columns(const real* rows, int width, int c) : first(Whole ? rows + min(c, width - 4) : rows), width(width) {
+  __device__ __forceinline__ Columns(const real* rows, int width, int stride, int c)
+      : first(Whole ? rows + min(c, width - 4) : rows), stride(stride) {
     for (int x = 0; x < 4; ++x) at[x] = min(c + x, width - 1);
   }
-  /// place: EdgeFactors::place
-  __device__ __forceinline__ void load(real (&v)[4], int place) const {
+  __device__ __forceinline__ void load(real (&v)[4], int row) const {
     if (Whole) {
-      // In bytes: one instruction.
-      const char* from = reinterpret_cast<const char*>(first) + static_cast<long long>(place) * static_cast<int>(4 * TIMES * sizeof(real));
-      load4(v, reinterpret_cast<const real*>(from));
+      load4(v, row_of_fours(first, row, stride / 4));
     } else {
-      const real* from = row_of(first, place, TIMES * width);
+      const real* from = row_of(first, row, stride);
 #pragma unroll
       for (int x = 0; x < 4; ++x) v[x] = from[at[x]];
     }
@@ -127,24 +122,24 @@ __device__ __forceinline__ void add_edge(EdgeSums& sums, const real* number, con
 }
 
 /// sums += `count` edges that have been staged, with the rows `of` for their numbers and, where these are others, `apart` for vectors.
-template <bool Numbers, bool Vectors, bool Apart, bool Whole, int TIMES>
-__device__ __forceinline__ void add_edges(EdgeSums& sums, const EdgeFactors& factors, int count, const Columns<Whole, 1>& of,
-                                          const Columns<Whole, TIMES>& apart) {
+template <bool Numbers, bool Vectors, bool Apart, bool Whole>
+__device__ __forceinline__ void add_edges(EdgeSums& sums, const EdgeFactors& factors, int count, const Columns<Whole>& of,
+                                          const Columns<Whole>& apart) {
   constexpr int FLIGHT = Apart ? 2 : 4;  // edges whose rows are asked for together
   constexpr bool own = Numbers || !Apart;
   const real* number = factors.number + GROUP * group_of_lane();
   const real* vector = factors.number + NUMBERS + group_of_lane();
-  const int* place = factors.place;
+  const int* row = factors.row;
   int left = count;
   if (Whole)
 #pragma unroll 1
-    for (; left >= FLIGHT; left -= FLIGHT, number += FLIGHT * FACTORS, vector += FLIGHT * FACTORS, place += FLIGHT) {
+    for (; left >= FLIGHT; left -= FLIGHT, number += FLIGHT * FACTORS, vector += FLIGHT * FACTORS, row += FLIGHT) {
       int at[FLIGHT];
       real b[FLIGHT][4] = {}, d[FLIGHT][4] = {};
       if (FLIGHT == 4)
-        load4(at, place);
+        load4(at, row);
       else
-        load2(at, place);
+        load2(at, row);
 #pragma unroll
       for (int s = 0; s < FLIGHT; ++s) {
         if (own) of.load(b[s], at[s]);
@@ -155,10 +150,10 @@ __device__ __forceinline__ void add_edges(EdgeSums& sums, const EdgeFactors& fac
         add_edge<Numbers, Vectors>(sums, number + s * FACTORS, vector + s * FACTORS, b[s], Apart ? d[s] : b[s]);
     }
 #pragma unroll 1
-  for (; left > 0; --left, number += FACTORS, vector += FACTORS, ++place) {
+  for (; left > 0; --left, number += FACTORS, vector += FACTORS, ++row) {
     real b[4] = {}, d[4] = {};
-    if (own) of.load(b, *place);
-    if (Apart) apart.load(d, *place);
+    if (own) of.load(b, *row);
+    if (Apart) apart.load(d, *row);
     add_edge<Numbers, Vectors>(sums, number, vector, b, Apart ? d : b);
   }
 }

@@ -40,9 +40,7 @@ __device__ __forceinline__ int edge_of_lane() { return threadIdx.x % 32 / 8; }
 __device__ __forceinline__ int column_of_lane() { return threadIdx.x % 8 * 4; }
 
 /// How many of n edges a tile has: whole groups of four; of two tiles, each about half.
-__device__ __forceinline__ int edges_of_tile(int n) {
-  return n <= TILE ? (n + 3) / 4 * 4 : n <= 2 * TILE ? (n + 7) / 8 * 4 : TILE;
-}
+__device__ __forceinline__ int edges_of_tile(int n) { return n <= TILE ? (n + 3) / 4 * 4 : n <= 2 * TILE ? (n + 7) / 8 * 4 : TILE; }
 
 /// work.run<M>() with as many edges a lane as `count` edges need.
 template <class Work>
@@ -112,7 +110,7 @@ __device__ __forceinline__ void load_neighbours(real (&v)[M][4], const real* g1,
   if (n1 % 4 == 0) {
     const real* at = g1 + min(c, n1 - 4);
 #pragma unroll
-    for (int m = 0; m < M; ++m) load4(v[m], row_of(at, own[4 * m], n1));
+    for (int m = 0; m < M; ++m) load4(v[m], row_of_fours(at, own[4 * m], n1 / 4));
   } else {
 #pragma unroll
     for (int m = 0; m < M; ++m) load_row4(v[m], row_of(g1, own[4 * m], n1), c, n1);

@@ -8,12 +8,12 @@ namespace dpa2::cuda {
 /// A block of edge_threads per centre: U = (w_e g1_i * g1_j) W.
 template <class T>
 struct G1G1Args {
-  const int* start; // (centres + 1)
-  const int* j; // (capacity)
-  const T* g1; // (atoms, n1)
-  const T* W; // (n1, n2) padded to whole tiles
-  const T* w; // (capacity)
-  T* U; // (capacity, n2)
+  const int* start;  // (centres + 1)
+  const int* j;      // (capacity)
+  const T* g1;       // (atoms, n1)
+  const T* W;        // (n1, n2) padded to whole tiles
+  const T* w;        // (capacity)
+  T* U;              // (capacity, n2)
   int n1;
   int n2;
 };
@@ -25,11 +25,11 @@ struct G1G1BackwardArgs {
   const int* start;
   const int* j;
   const T* g1;
-  const T* Wt; // (n2, n1) padded
+  const T* Wt;  // (n2, n1) padded
   const T* w;
-  const T* dU; // (capacity, n2)
-  T* dg1; // (atoms, n1) += of the centre
-  T* dw; // (capacity) +=
+  const T* dU;  // (capacity, n2)
+  T* dg1;       // (atoms, n1) += of the centre
+  T* dw;        // (capacity) +=
   int n1;
   int n2;
 };

@@ -32,8 +32,8 @@ struct Atom {
   template <bool Whole>
   __device__ __forceinline__ void add_centres(EdgeSums& sums, int count, int c, bool vectors) const {
     // The fourth group has no number of a vector: what it reads is left out in the end.
-    const Columns<Whole, 1> rows(a.rows, a.n1, c);
-    const Columns<Whole, 3> apart(a.vectors + min(group_of_lane(), 2) * a.n1, a.n1, c);
+    const Columns<Whole> rows(a.rows, a.n1, a.n1, c);
+    const Columns<Whole> apart(a.vectors + min(group_of_lane(), 2) * a.n1, a.n1, 3 * a.n1, c);
     if (!vectors)
       add_edges<true, false, false>(sums, factors, count, rows, apart);
     else if (a.P != nullptr)
@@ -41,32 +41,47 @@ struct Atom {
     else
       add_edges<false, true, true>(sums, factors, count, rows, apart);
   }
+  /// sums += the edges that have been staged, at the columns c.. of the rows of their centres.
+  __device__ __forceinline__ void add(EdgeSums& sums, int count, int c, int k0) const {
+    const bool vectors = a.vectors != nullptr && k0 == 0;
+    if (a.n1 % 4 == 0)
+      add_centres<true>(sums, count, c, vectors);
+    else
+      add_centres<false>(sums, count, c, vectors);
+  }
+  /// The lane's share of the sums that are complete: out += before r, along =.
+  __device__ __forceinline__ void finish(real (&out)[4], real (&along)[4], const EdgeSums& sums, int chunk, int k0) const {
+    if (a.P != nullptr) add_product(out, sums, a.P + cuda::strip_of(chunk, a.n2) + k0 * TILE + column_of_lane());
+    if (a.vectors != nullptr && k0 == 0 && group_of_lane() < 3)
+      for (int x = 0; x < 4; ++x) along[x] = sums.v[x];
+  }
 };
 
 /// AtOnce: all edges and numbers have been staged.
 template <bool AtOnce>
 __device__ __forceinline__ void to_g1(const Atom& atom) {
   const cuda::GatherArgs<real>& a = atom.a;
-  const int j = blockIdx.x, k_end = !AtOnce && a.P != nullptr ? a.n2 : 1;
+  const int j = blockIdx.x, k_end = a.P != nullptr ? a.n2 : 1;
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
     const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
     const bool mine = chunk < a.n1;
     real out[4] = {}, along[4] = {};
-    for (int k0 = 0; k0 < k_end; k0 += NUMBERS) {
-      const bool vectors = a.vectors != nullptr && k0 == 0;
-      EdgeSums sums;
-      for (int first = 0; AtOnce ? first == 0 : first < atom.n; first += AT_ONCE) {
-        const int count = AtOnce ? atom.n : min(AT_ONCE, atom.n - first);
-        if (!AtOnce) atom.stage(k0, first, count);
-        if (!mine) continue;
-        if (a.n1 % 4 == 0)
-          atom.add_centres<true>(sums, count, c, vectors);
-        else
-          atom.add_centres<false>(sums, count, c, vectors);
+    if (AtOnce) {
+      if (mine) {
+        EdgeSums sums;
+        atom.add(sums, atom.n, c, 0);
+        atom.finish(out, along, sums, chunk, 0);
       }
-      if (mine && a.P != nullptr) add_product(out, sums, a.P + cuda::strip_of(chunk, a.n2) + k0 * TILE + column_of_lane());
-      if (vectors && group_of_lane() < 3)
-        for (int x = 0; x < 4; ++x) along[x] = sums.v[x];
+    } else {
+      for (int k0 = 0; k0 < k_end; k0 += NUMBERS) {
+        EdgeSums sums;
+        for (int first = 0; first < atom.n; first += AT_ONCE) {
+          const int count = min(AT_ONCE, atom.n - first);
+          atom.stage(k0, first, count);
+          if (mine) atom.add(sums, count, c, k0);
+        }
+        if (mine) atom.finish(out, along, sums, chunk, k0);
+      }
     }
     if (a.r != nullptr) {
       real r[4];
@@ -105,12 +120,12 @@ __device__ __forceinline__ void to_node(const Atom& atom, real* parts) {
 
 extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) gather(const cuda::GatherArgs<real> a) {
   __align__(16) __shared__ real number[AT_ONCE * FACTORS];
-  __align__(16) __shared__ int place[AT_ONCE];
-  __shared__ int row[AT_ONCE], edge[AT_ONCE];
+  __align__(16) __shared__ int row[AT_ONCE];
+  __shared__ int edge[AT_ONCE];
   __shared__ real parts[4 * cuda::edge_threads];
   const int j = blockIdx.x, begin = a.begin[j], n = a.begin[j + 1] - begin;
   const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
-  const Atom atom{a, {number, nullptr, row, place, edge, a.n1}, {a.edges + begin, a.centre, a.start, kappa}, n};
+  const Atom atom{a, {number, nullptr, row, edge}, {a.edges + begin, a.centre, a.start, kappa}, n};
   const bool neighbour = a.P != nullptr || a.vectors != nullptr, node = a.dnode != nullptr;
   if (n <= AT_ONCE && a.n2 <= NUMBERS) {
     atom.stage(0, 0, n);

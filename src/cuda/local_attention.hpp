@@ -35,9 +35,9 @@ struct LocalAttentionBackwardArgs {
   const T* dout;     // (centres, nh * n1) the gradient of o
   const T* largest;  // of the forward pass
   const T* inverse;
-  T* dtq;       // (centres, nh * n1) =
-  T* dw;        // (capacity) +=
-  T* room;      // (capacity, nh, 2) = what comes from each edge for its neighbour: gradient of the score, probability times w
+  T* dtq;   // (centres, nh * n1) =
+  T* dw;    // (capacity) +=
+  T* room;  // (capacity, nh, 2) = what comes from each edge for its neighbour: gradient of the score, probability times w
   int n1;
   int nh;
   T shift;

@@ -53,11 +53,26 @@ struct Centre {
   }
   template <bool Whole>
   __device__ __forceinline__ void add_neighbours(EdgeSums& sums, int count, int c) const {
-    const Columns<Whole, 1> g1(a.g1, a.n1, c);
+    const Columns<Whole> g1(a.g1, a.n1, a.n1, c);
     if (a.P != nullptr)
       add_edges<true, true, false>(sums, factors, count, g1, g1);
     else
       add_edges<false, true, false>(sums, factors, count, g1, g1);
+  }
+  /// sums += the edges that have been staged, at the columns c.. of the neighbours' g1.
+  __device__ __forceinline__ void add(EdgeSums& sums, int count, int c) const {
+    if (a.n1 % 4 == 0)
+      add_neighbours<true>(sums, count, c);
+    else
+      add_neighbours<false>(sums, count, c);
+  }
+  /// conv += the lane's share of the sums that are complete, and the moments =.
+  __device__ __forceinline__ void finish(real (&conv)[4], EdgeSums& sums, int chunk, int k0, real kh) const {
+    if (a.P != nullptr) add_product(conv, sums, a.P + cuda::strip_of(chunk, a.n2) + k0 * TILE + column_of_lane());
+    if (a.drrd == nullptr || k0 > 0 || group_of_lane() == 3) return;
+#pragma unroll
+    for (int x = 0; x < 4; ++x) sums.v[x] *= kh;
+    store_row4(row_of(a.drrd, 3 * static_cast<int>(blockIdx.x) + group_of_lane(), a.n1), chunk + column_of_lane(), a.n1, sums.v);
   }
 };
 
@@ -65,28 +80,26 @@ struct Centre {
 template <bool AtOnce>
 __device__ __forceinline__ void of_neighbours(const Centre& centre, real kn, real kh) {
   const cuda::MessagesArgs<real>& a = centre.a;
-  const int i = blockIdx.x, k_end = !AtOnce && a.P != nullptr ? a.n2 : 1;
+  const int i = blockIdx.x, k_end = a.P != nullptr ? a.n2 : 1;
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
     const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
     const bool mine = chunk < a.n1;
     real conv[4] = {};
-    for (int k0 = 0; k0 < k_end; k0 += NUMBERS) {
-      EdgeSums sums;
-      for (int first = 0; AtOnce ? first == 0 : first < centre.n; first += AT_ONCE) {
-        const int count = AtOnce ? centre.n : min(AT_ONCE, centre.n - first);
-        if (!AtOnce) centre.stage(k0, first, count);
-        if (!mine) continue;
-        if (a.n1 % 4 == 0)
-          centre.add_neighbours<true>(sums, count, c);
-        else
-          centre.add_neighbours<false>(sums, count, c);
+    if (AtOnce) {
+      if (mine) {
+        EdgeSums sums;
+        centre.add(sums, centre.n, c);
+        centre.finish(conv, sums, chunk, 0, kh);
       }
-      if (!mine) continue;
-      if (a.P != nullptr) add_product(conv, sums, a.P + cuda::strip_of(chunk, a.n2) + k0 * TILE + column_of_lane());
-      if (a.drrd != nullptr && k0 == 0 && group_of_lane() < 3) {
-#pragma unroll
-        for (int x = 0; x < 4; ++x) sums.v[x] *= kh;
-        store_row4(row_of(a.drrd, 3 * i + group_of_lane(), a.n1), c, a.n1, sums.v);
+    } else {
+      for (int k0 = 0; k0 < k_end; k0 += NUMBERS) {
+        EdgeSums sums;
+        for (int first = 0; first < centre.n; first += AT_ONCE) {
+          const int count = min(AT_ONCE, centre.n - first);
+          centre.stage(k0, first, count);
+          if (mine) centre.add(sums, count, c);
+        }
+        if (mine) centre.finish(conv, sums, chunk, k0, kh);
       }
     }
     if (a.P == nullptr) continue;
@@ -121,11 +134,11 @@ __device__ __forceinline__ void of_pairs(const Centre& centre, real* parts, real
 extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) messages(const cuda::MessagesArgs<real> a) {
   __align__(16) __shared__ real number[AT_ONCE * FACTORS];
   __align__(16) __shared__ real vector[AT_ONCE * 4];
-  __align__(16) __shared__ int place[AT_ONCE];
-  __shared__ int row[AT_ONCE], edge[AT_ONCE];
+  __align__(16) __shared__ int row[AT_ONCE];
+  __shared__ int edge[AT_ONCE];
   __shared__ real parts[4 * cuda::edge_threads];
   const int i = blockIdx.x, begin = a.start[i], n = a.start[i + 1] - begin;
-  const Centre centre{a, {number, vector, row, place, edge, a.n1}, {a.j, begin}, n};
+  const Centre centre{a, {number, vector, row, edge}, {a.j, begin}, n};
   const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
   const real kn = kappa.conv(n), kh = kappa.moment(n);
   const bool neighbours = a.P != nullptr || a.drrd != nullptr, pairs = a.grrg != nullptr || a.node != nullptr;
@@ -174,25 +187,24 @@ struct Moments {
       for (int s = 0; s < 4; ++s) d[s] = c + s < nc ? row[c + s] : real(0);
     }
   }
-  /// dC[x][a] = sum_c dgram[a][c] C[x][c], by one warp.
-  __device__ __forceinline__ void add_axis(int a) const {
-    const int lane = threadIdx.x % 32;
-    const bool there = dC != nullptr && dgram != nullptr && a < axis;
-    real acc[4] = {};
-    if (there)
-      for (int c = 4 * lane; c < nc; c += 128) {
-        real d[4];
-        load(d, a, c);
-        for (int x = 0; x < 3; ++x) {
-          real v[4];
-          load_row4(v, C + x * nc, c, nc);
-          for (int s = 0; s < 4; ++s) acc[x] += d[s] * v[s];
-        }
+  /// Whether channel `a` has sums over all channels.
+  __device__ __forceinline__ bool has(int a) const { return dC != nullptr && dgram != nullptr && a < axis; }
+  /// acc[x] += a lane's share of sum_c dgram[a][c] C[x][c].
+  __device__ __forceinline__ void add_axis(real* acc, int a) const {
+    if (!has(a)) return;
+    for (int c = threadIdx.x % 32 * 4; c < nc; c += 128) {
+      real d[4];
+      load(d, a, c);
+#pragma unroll
+      for (int x = 0; x < 3; ++x) {
+        real v[4];
+        load_row4(v, C + x * nc, c, nc);
+#pragma unroll
+        for (int s = 0; s < 4; ++s) acc[x] += d[s] * v[s];
       }
-    const real sum = lane_sums<4, 32>(acc);
-    if (there && lane % 8 == 0 && lane < 24) dC[lane / 8 * nc + a] = sum;
+    }
   }
-  /// dC[x][c] = (1/3) (sum_a dgram[a][c] C[x][a], and for axis channels what add_axis has put there) + the seed; four columns for each
+  /// dC[x][c] = (1/3) (sum_a dgram[a][c] C[x][a], and for axis channels what dC holds of add_axis) + the seed; four columns for each
   /// of the threads from `begin` on.
   __device__ __forceinline__ void finish(int begin) const {
     const int thread = (threadIdx.x + cuda::edge_threads - begin) % cuda::edge_threads, sums = dgram != nullptr ? axis : 0;
@@ -313,23 +325,38 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) message
   __align__(16) __shared__ real sums[TILE * 4];
   __shared__ real share[WARPS * 3 * TILE];
   __align__(16) __shared__ int row[TILE];
-  static_assert(sizeof(slabs) + sizeof(factor) + sizeof(sums) + sizeof(share) + sizeof(row) <= 48 * 1024, "any device has this for a block");
+  static_assert(sizeof(slabs) + sizeof(factor) + sizeof(sums) + sizeof(share) + sizeof(row) <= 48 * 1024,
+                "any device has this for a block");
   const int i = blockIdx.x, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
   if (begin == end) return;
   const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
   const real kn = kappa.conv(end - begin), kh = kappa.moment(end - begin);
   const real* dcat = a.dcat != nullptr ? row_of(a.dcat, i, a.cat_width) : nullptr;
   const bool product = a.grrg != nullptr;
-  const Moments of_g2{a.dgrrg != nullptr ? row_of(a.dgrrg, 3 * i, a.n2) : nullptr, product ? dcat + a.cat_grrg : nullptr,
-                      a.seed != nullptr ? row_of(a.seed, 3 * i, a.n2) : nullptr, product ? row_of(a.grrg, 3 * i, a.n2) : nullptr, a.n2,
-                      a.axis, by_fours(a.cat_grrg, a.cat_width, a.n2)};
+  const Moments of_g2{a.dgrrg != nullptr ? row_of(a.dgrrg, 3 * i, a.n2) : nullptr,
+                      product ? dcat + a.cat_grrg : nullptr,
+                      a.seed != nullptr ? row_of(a.seed, 3 * i, a.n2) : nullptr,
+                      product ? row_of(a.grrg, 3 * i, a.n2) : nullptr,
+                      a.n2,
+                      a.axis,
+                      by_fours(a.cat_grrg, a.cat_width, a.n2)};
   const bool indexed = a.ddrrd != nullptr;
-  const Moments of_g1{indexed ? row_of(a.ddrrd, 3 * i, a.n1) : nullptr, indexed ? dcat + a.cat_drrd : nullptr, nullptr,
-                      indexed ? row_of(a.drrd, 3 * i, a.n1) : nullptr, a.n1, a.axis, by_fours(a.cat_drrd, a.cat_width, a.n1)};
+  const Moments of_g1{indexed ? row_of(a.ddrrd, 3 * i, a.n1) : nullptr,
+                      indexed ? dcat + a.cat_drrd : nullptr,
+                      nullptr,
+                      indexed ? row_of(a.drrd, 3 * i, a.n1) : nullptr,
+                      a.n1,
+                      a.axis,
+                      by_fours(a.cat_drrd, a.cat_width, a.n1)};
   if (of_g1.dC != nullptr || of_g2.dC != nullptr) {
-    for (int axis = 0; axis < a.axis; axis += WARPS) {
-      of_g1.add_axis(axis + warp);
-      of_g2.add_axis(axis + warp);
+    for (int first = 0; first < a.axis; first += WARPS) {
+      const int axis = first + warp, x = threadIdx.x % 32 / 4;
+      real acc[8] = {};
+      of_g1.add_axis(acc, axis);
+      of_g2.add_axis(acc + 4, axis);
+      const real sum = lane_sums<8, 32>(acc);
+      if (threadIdx.x % 4 == 0 && x < 3 && of_g1.has(axis)) of_g1.dC[x * a.n1 + axis] = sum;
+      if (threadIdx.x % 4 == 0 && x >= 4 && x < 7 && of_g2.has(axis)) of_g2.dC[(x - 4) * a.n2 + axis] = sum;
     }
     __syncthreads();
     of_g1.finish(0);

@@ -74,6 +74,12 @@ struct Quad {
   real at[4];
 };
 
+/// Where row `row` begins of an array with `fours` vectors of four numbers in a row, counted in these: 32 bits are enough for 32 GiB of
+/// them, and the address is one instruction.
+__device__ __forceinline__ const real* row_of_fours(const real* array, int row, int fours) {
+  return reinterpret_cast<const Quad*>(array)[row * fours].at;
+}
+
 __device__ __forceinline__ Quad read_quad(const real* from) {
   Quad q;
   load4(q.at, from);

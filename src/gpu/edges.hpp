@@ -36,9 +36,7 @@ struct NeighbourGradient {
 };
 
 /// What kernels that add up over edges are compiled with for n2 numbers of each (cuda/edge_sums.cuh).
-inline Defines numbers_of_edges(int n2) {
-  return {{"GROUP", n2 <= 16 ? "4" : "8"}};
-}
+inline Defines numbers_of_edges(int n2) { return {{"GROUP", n2 <= 16 ? "4" : "8"}}; }
 
 /// A matrix as tiles of edges are multiplied with it (cuda/edge_tile.hpp).
 template <class T>

@@ -64,7 +64,7 @@ BLOCK, WARP = "__syncthreads();", "__syncwarp();"
     ("source", "barrier", "occurrence"),
     [
         ("messages.cu", BLOCK, 0),
-        ("g1g1.cu", BLOCK, 3),
+        ("g1g1.cu", BLOCK, 5),
         ("local_attention.cu", BLOCK, 3),
         ("pair_attention.cu", BLOCK, 2),
         ("repinit.cu", BLOCK, 0),
