@@ -248,7 +248,9 @@ def main() -> None:
             found = count(name, precision, lines=args.lines)
             rows = found.rows
             show(rows, found.lines)
-            print(f"{found.launches} launches, {found.bytes_per_atom / 1e3:.1f} kB of the device for each of many atoms")
+            print(
+                f"{found.launches} launches, {found.bytes_per_atom / 1e3:.1f} kB of the device for each of many atoms"
+            )
             if args.csv:
                 write_csv(args.csv, [asdict(row) for row in rows])
             if args.update:

@@ -69,7 +69,9 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float"])
     parser.add_argument("--atoms", type=int, default=ATOMS, help=f"of the box (default: {ATOMS})")
-    parser.add_argument("--atomic", type=int, choices=(0, 1, 2), default=0, help="atomic virials: of edges, deepmd-kit's")
+    parser.add_argument(
+        "--atomic", type=int, choices=(0, 1, 2), default=0, help="atomic virials: of edges, deepmd-kit's"
+    )
     args = parser.parse_args()
     for name in args.model:
         for precision in args.precision:

@@ -65,7 +65,7 @@ class NativeModel:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, RemarksTuple]: ...
     def memory_estimate(self, natoms: int, neighbors: float, atomic: int, threads: int) -> int: ...
 
-# Of every part of a model: constants, what goes in and comes out, everything between, and what that is where it is most.
+# Of every part of a model: constants, what goes in and comes out, everything between, and that in detail at its most.
 _Memory = list[tuple[int, int, int, int, list[tuple[str, int]]]]
 
 class NativeGpuPlan:  # needs nothing of CUDA

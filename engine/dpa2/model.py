@@ -185,8 +185,8 @@ class Model(SecondDerivatives):
             return min(sum(sum(numbers) for *numbers, _ in parts), 2**63 - 1)
         if device != "cpu" or self._device != "cpu":
             raise InputError(
-                f'a model on {self._device} does not know the memory of {device}: load it with device="cpu", or ask for '
-                'that of a GPU with device="cuda"'
+                f'a model on {self._device} does not know the memory of {device}: load it with device="cpu", or ask '
+                'for that of a GPU with device="cuda"'
             )
         return int(self._engine.memory_estimate(int(natoms), neighbors, mode, self._threads))
 

@@ -255,12 +255,12 @@ def test_launches_of_a_step() -> None:
     assert limits["kernels"]["all"]["launches"] <= 80
 
 
-@pytest.mark.parametrize(("atoms", "most"), [(10**5, 94.0), (10**6, 94.0)])
+@pytest.mark.parametrize(("atoms", "most"), [(10**5, 60.0), (10**6, 60.0)])
 def test_memory_of_large_systems(counts: Any, atoms: int, most: float) -> None:
     """kB per atom of the medium model in single precision: what is planned, launches included."""
     found = counts.gpu_memory.use("medium", "float", atoms)
     assert found.total < 1e3 * most * atoms
-    assert found.slab < 1.01 * sum(size for _, size in found.pieces)
+    assert found.slab < 1.03 * sum(size for _, size in found.pieces)
 
 
 def test_memory_of_the_device_goes_by_sectors(device: EmulatedDevice) -> None:

@@ -59,7 +59,9 @@ def test_what_a_model_says_of_itself() -> None:
     assert (model.device, model.precision, model.check()) == ("cuda:1", "float64", True)
     assert "cuda:1" in repr(model)
     assert model.memory_estimate(1000) > model.memory_estimate(10) > 0
-    with pytest.raises(dpa2.InputError, match='a model on cuda:1 does not know the memory of cpu: load it with device="cpu"'):
+    with pytest.raises(
+        dpa2.InputError, match='a model on cuda:1 does not know the memory of cpu: load it with device="cpu"'
+    ):
         model.memory_estimate(10, device="cpu")
     coords, types, box = frame_of(golden("base").systems[0])
     wanted = model.evaluate(coords, types, box)

@@ -135,7 +135,7 @@ def test_estimate_of_a_gpu(no_cuda: None) -> None:
     assert constants < 10**7
     assert base == estimate(10**5, density=0.1) == model.memory_estimate(10**5, device="cuda:3")
     assert base == Model(model_data(), device="reference").memory_estimate(10**5, device="cuda")
-    assert estimate(5 * 10**6) - constants == pytest.approx(5 * (estimate(10**6) - constants), rel=1e-5)
+    assert estimate(5 * 10**6) - constants == pytest.approx(5 * (estimate(10**6) - constants), rel=3e-3)
     assert estimate(10**5, density=0.2) > base
     assert estimate(10**5, neighbors=0.0) < base
     assert estimate(10**5, atomic=True) > base
