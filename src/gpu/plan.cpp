@@ -23,10 +23,22 @@ void Plan::release(std::size_t piece) {
 }
 
 void Plan::place() {
-  std::vector<std::size_t> order(pieces_.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(),
+  std::vector<std::size_t> by_size(pieces_.size());
+  std::iota(by_size.begin(), by_size.end(), std::size_t{0});
+  std::stable_sort(by_size.begin(), by_size.end(),
                    [&](std::size_t a, std::size_t b) { return padded(pieces_[a].bytes) > padded(pieces_[b].bytes); });
+  // Those of the fullest moment side by side; the others find room between them.
+  std::vector<char> full(pieces_.size());
+  for (const std::size_t piece : peak()) full[piece] = 1;
+  std::vector<std::size_t> full_first = by_size;
+  std::stable_partition(full_first.begin(), full_first.end(), [&](std::size_t piece) { return full[piece] != 0; });
+  place_in(full_first);
+  const std::size_t bytes = bytes_;
+  place_in(by_size);
+  if (bytes < bytes_) place_in(full_first);
+}
+
+void Plan::place_in(const std::vector<std::size_t>& order) {
   std::vector<std::size_t> placed;  // in the order of their places
   placed.reserve(order.size());
   bytes_ = 0;

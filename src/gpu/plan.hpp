@@ -25,7 +25,7 @@ class Plan {
   /// The number of the new piece.
   std::size_t take(const char* name, std::size_t bytes);
   void release(std::size_t piece);
-  /// Gives every piece its place, now that it is known how long each lives: the largest first, each in the lowest gap that is wide enough.
+  /// Gives every piece its place, now that it is known how long each lives: the better of two orders.
   void place();
 
   [[nodiscard]] const std::vector<Piece>& pieces() const noexcept { return pieces_; }
@@ -37,6 +37,9 @@ class Plan {
   static std::size_t padded(std::size_t bytes) { return bytes == 0 ? alignment : (bytes + alignment - 1) / alignment * alignment; }
 
  private:
+  /// Each in the lowest gap that is wide enough.
+  void place_in(const std::vector<std::size_t>& order);
+
   std::vector<Piece> pieces_;
   int calls_ = 0;
   std::size_t bytes_ = 0;
