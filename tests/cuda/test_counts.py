@@ -260,7 +260,7 @@ def test_memory_of_large_systems(counts: Any, atoms: int, most: float) -> None:
     """kB per atom of the medium model in single precision: what is planned, launches included."""
     found = counts.gpu_memory.use("medium", "float", atoms)
     assert found.total < 1e3 * most * atoms
-    assert found.slab < 1.03 * sum(size for _, size in found.pieces)
+    assert found.slab < 1.01 * sum(size for _, size in found.pieces)
 
 
 def test_memory_of_the_device_goes_by_sectors(device: EmulatedDevice) -> None:
