@@ -50,6 +50,10 @@ __device__ __forceinline__ void multiply_add(double (&d)[2], const Factor<double
 }
 #endif
 
+/// Of eight rows in a fragment of A, and of four columns.
+template <class T>
+constexpr int HALVES = sizeof(T) == 4 ? 2 : 1;
+
 /// The large part is rounded as cvt.rna.tf32 does, in half its instructions: nearest, ties away. What it leaves has 12 bits of mantissa
 /// at most, so that to drop the last one is as good as to round it. What is not finite becomes a small part that is not a number.
 __device__ __forceinline__ Factor<float> factor_of(float x) {
@@ -68,6 +72,9 @@ __device__ __forceinline__ void multiply_add(float (&d)[2][2], const Factor<floa
   multiply_tf32(d, small_a, large_b);
   multiply_tf32(d, large_a, small_b);
   multiply_tf32(d, large_a, large_b);
+}
+__device__ __forceinline__ void multiply_add(double (&d)[1][2], const Factor<double> (&a)[1][1], const Factor<double> (&b)[1]) {
+  multiply_add(d[0], a[0][0], b[0]);
 }
 
 }  // namespace dpa2

@@ -34,9 +34,8 @@ struct __align__(16) WarpTiles {
 
 struct WarpSums {
   static constexpr int rows = OF_A, columns = 2 * OF_B, together = VECTOR_OF_B;
-  static constexpr int HALVES = sizeof(real) == 4 ? 2 : 1;  // of eight rows in a fragment
-  static constexpr int STEP = 4 * HALVES;                   // columns of A in it
-  real sum[OF_A / HALVES][OF_B][HALVES][2];
+  static constexpr int H = HALVES<real>, STEP = 4 * H;
+  real sum[OF_A / H][OF_B][H][2];
 
   __device__ __forceinline__ void clear() {
 #pragma unroll
@@ -60,7 +59,7 @@ struct WarpSums {
   }
   __device__ __forceinline__ real& at(int x, int y) {
     const int vector = y / VECTOR_OF_B, side = vector % 2;
-    return sum[x / HALVES][vector / 2 * VECTOR_OF_B + y % VECTOR_OF_B][x % HALVES][side];
+    return sum[x / H][vector / 2 * VECTOR_OF_B + y % VECTOR_OF_B][x % H][side];
   }
 
   __device__ __forceinline__ void add(const WarpTiles& tiles) {
@@ -73,21 +72,21 @@ struct WarpSums {
     WarpSums& into = apart ? piece : *this;
 #pragma unroll
     for (int k = 0; k < cuda::product_depth; k += STEP) {
-      Factor<real> u[OF_A / HALVES][HALVES][HALVES], v[OF_B][HALVES];
+      Factor<real> u[OF_A / H][H][H], v[OF_B][H];
 #pragma unroll
-      for (int q = 0; q < HALVES; ++q) {
+      for (int q = 0; q < H; ++q) {
         real of_a[OF_A], of_b[OF_B];
         read_numbers<OF_A>(a + (k + 4 * q) * WarpTiles::row, of_a);
         read_numbers<OF_B>(b + (k + 4 * q) * WarpTiles::row_of_b, of_b);
 #pragma unroll
-        for (int x = 0; x < OF_A; ++x) u[x / HALVES][q][x % HALVES] = factor_of(of_a[x]);
+        for (int x = 0; x < OF_A; ++x) u[x / H][q][x % H] = factor_of(of_a[x]);
 #pragma unroll
         for (int y = 0; y < OF_B; ++y) v[y][q] = factor_of(of_b[y]);
       }
 #pragma unroll
-      for (int x = 0; x < OF_A / HALVES; ++x)
+      for (int x = 0; x < OF_A / H; ++x)
 #pragma unroll
-        for (int y = 0; y < OF_B; ++y) multiply(into.sum[x][y], u[x], v[y]);
+        for (int y = 0; y < OF_B; ++y) multiply_add(into.sum[x][y], u[x], v[y]);
     }
     if constexpr (apart) {
 #pragma unroll
@@ -103,12 +102,6 @@ struct WarpSums {
     constexpr int size = NUMBERS < VECTOR ? NUMBERS : VECTOR;
 #pragma unroll
     for (int x = 0; x < NUMBERS; x += size) read_vector<size>(from + 8 * x, to + x);
-  }
-  static __device__ __forceinline__ void multiply(float (&d)[2][2], const Factor<float> (&a)[2][2], const Factor<float> (&b)[2]) {
-    multiply_add(d, a, b);
-  }
-  static __device__ __forceinline__ void multiply(double (&d)[1][2], const Factor<double> (&a)[1][1], const Factor<double> (&b)[1]) {
-    multiply_add(d[0], a[0][0], b[0]);
   }
 };
 

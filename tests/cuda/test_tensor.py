@@ -1,4 +1,4 @@
-"""Tensor cores, emulated: fragments and rounding as PTX's manual has them, and products of constant matrices."""
+"""Tensor cores, emulated: fragments and rounding as PTX's manual has them, and products."""
 
 from __future__ import annotations
 
@@ -190,3 +190,77 @@ def test_rows_do_not_know_each_other(precision: str) -> None:
         assert found[others].tobytes() == want[others].tobytes()
         assert np.isnan(found[[7, 64]]).all()
         assert not np.isfinite(found[90]).any()
+
+
+# ------------------------------------------------------------------------------------------- products of tiles
+
+TILES = """
+#include "cuda/tiles_mma.cuh"
+using namespace dpa2;
+extern "C" __global__ void __launch_bounds__(32) tiles(real* out, const real* a, const real* b, int depth) {
+  __shared__ Vector va[PADDED_TILE / VECTOR], vb[PADDED_TILE / VECTOR], vo[PADDED_TILE / VECTOR];
+  real *const sa = va[0].v, *const sb = vb[0].v, *const so = vo[0].v;
+  for (int k = threadIdx.x; k < TILE * TILE; k += 32) {
+    sa[k / TILE * TILE_ROW + k % TILE] = a[k];
+    sb[k / TILE * TILE_ROW + k % TILE] = b[k];
+  }
+  __syncwarp();
+  FragmentResults results;
+  results.clear();
+  if constexpr (KIND == 0) results.add_rows_times_rows(depth, sa, sb);
+  if constexpr (KIND == 1) results.add_rows_times_matrix(depth, sa, sb, TILE_ROW);
+  if constexpr (KIND == 2) results.add_sum_over_rows(depth, sa, sb);
+  if constexpr (KIND == 0) results.write_pairs(so);
+  if constexpr (KIND == 1) results.write_channels(so);
+  if constexpr (KIND == 2) results.write_sums(so);
+  __syncwarp();
+  for (int k = threadIdx.x; k < TILE * TILE; k += 32) out[k] = so[k / TILE * TILE_ROW + k % TILE];
+}
+"""
+KINDS = {"pairs": lambda a, b: a @ b.T, "channels": lambda a, b: a @ b, "sums": lambda a, b: a.T @ b}
+
+
+class Tiles:
+    """One product of two tiles by one warp."""
+
+    def __init__(self, folder: Path, precision: str, sanitizer: str = "") -> None:
+        (folder / "tiles.cu").write_text(TILES, encoding="utf-8")
+        self.device, self.real = EmulatedDevice(7, sanitizer, sources=folder), np.dtype(precision).type
+        self.defines: dict[str, str | int] = {"real": "float" if precision == "float32" else "double"}
+
+    def run(self, kind: str, a: Array, b: Array, depth: int) -> Array:
+        out = self.device.empty((32, 32), self.real)
+        given = [np.ascontiguousarray(x, self.real) for x in (a, b)]
+        defines = self.defines | {"KIND": list(KINDS).index(kind)}
+        self.device.launch("tiles.cu", "tiles", 1, 32, (out, *given, np.int32(depth)), 0, defines)
+        return out
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_of_tiles(tmp_path: Path, kind: str, precision: str) -> None:
+    """As deep as asked for, zeros beyond."""
+    tiles, rng = Tiles(tmp_path, precision), np.random.default_rng(8)
+    real, along = tiles.real, {"pairs": (1, 1), "channels": (1, 0), "sums": (0, 0)}[kind]
+    for depth in (32, 20, 4, 0):
+        a, b = (rng.normal(size=(32, 32)).astype(real).astype(np.float64) for _ in range(2))
+        for x, axis in zip((a, b), along, strict=True):
+            x[(slice(None),) * axis + (slice(depth, None),)] = 0.0
+        error = np.abs(tiles.run(kind, a, b, depth) - KINDS[kind](a, b))
+        assert (error <= 4 * np.finfo(real).eps * KINDS[kind](np.abs(a), np.abs(b))).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiles_are_read_without_conflicts(tmp_path: Path, kind: str, precision: str) -> None:
+    """Wavefronts of what NVIDIA's compiler makes of it: the fewest that could bring the same words."""
+    needs.nvidia_compilers()
+    from cuda_emulator.compiled import executed
+
+    executed()
+    Tiles(tmp_path, precision, "ptx").run(kind, np.ones((32, 32)), np.ones((32, 32)), 32)
+    (found,) = executed()
+    for one, row in zip(found.kernel.accesses, found.accesses, strict=True):
+        if one.operation.startswith("ld.shared"):
+            assert row[1] == row[2], (one.text, one.source)

@@ -114,11 +114,9 @@ def _own_text() -> str:
 @functools.cache
 def _shared_text(folder: Path) -> str:
     """Everything that any source may include, for the key of the cache."""
-    files = [
-        *sorted(folder.glob("cuda/*.cuh")),
-        *sorted(folder.glob("cuda/*.hpp")),
-        *sorted((SOURCES / "math").iterdir()),
-    ]
+    roots = dict.fromkeys((folder, SOURCES))
+    files = [path for root in roots for kind in ("cuh", "hpp") for path in sorted(root.glob(f"cuda/*.{kind}"))]
+    files += sorted((SOURCES / "math").iterdir())
     return "\0".join(path.read_text(encoding="utf-8") for path in files) + _own_text()
 
 
