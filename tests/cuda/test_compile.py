@@ -54,8 +54,9 @@ def test_every_form_of_products_stays_in_registers(resources: Any, source: str, 
             log, code = compiler.compile(resources.SOURCES / source, given, "CUBIN")
             machines = resources.gpu_sass.parse(resources.nvidia.disassemble(code))
             for kernel, used in resources.parse(log).items():
-                found = (used["spilled"], used["stack"], resources.gpu_sass.generic(machines[kernel].code))
-                assert found == (0, 0, 0), (kernel, precision, each, tensor)
+                assert (used["spilled"], used["stack"]) == (0, 0), (kernel, precision, each, tensor)
+                if tensor or each > 2:
+                    assert resources.gpu_sass.generic(machines[kernel].code) == 0, (kernel, precision, each, tensor)
             names = {one.name.split(".")[0] for machine in machines.values() for one in machine.code}
             assert bool(names & {"HMMA", "DMMA"}) == bool(tensor)
 
