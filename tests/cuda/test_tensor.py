@@ -9,6 +9,7 @@ import needs
 import numpy as np
 import pytest
 from cuda_emulator import EmulatedDevice, EmulationError
+from cuda_emulator.sanitize import run as run_sanitized
 from node_products import Nodes
 
 Array = Any
@@ -190,6 +191,26 @@ def test_rows_do_not_know_each_other(precision: str) -> None:
         assert found[others].tobytes() == want[others].tobytes()
         assert np.isnan(found[[7, 64]]).all()
         assert not np.isfinite(found[90]).any()
+
+
+SANITIZED = """
+import numpy as np
+from cuda_emulator import EmulatedDevice
+from node_products import Nodes
+rng = np.random.default_rng(0)
+a, b = rng.normal(size=(33, 21)), rng.normal(size=(21, 70))
+for precision in ("float32", "float64"):
+    out, _ = Nodes(EmulatedDevice(5, {sanitizer!r}), precision, None, True).product(a, b)
+    assert abs(out - a @ b).max() < 1e-4
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizer", ["address", "thread"])
+def test_products_are_free_of_races_and_overruns(sanitizer: str) -> None:
+    needs.sanitizer(sanitizer)
+    done = run_sanitized(SANITIZED.format(sanitizer=sanitizer), sanitizer)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 # ------------------------------------------------------------------------------------------- products of tiles
