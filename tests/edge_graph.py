@@ -87,7 +87,9 @@ class Run:
         defines = self.defines | ({} if group is None else {"GROUP": str(group)})
         self.device.start(source, kernel, grid, 128, struct, values, 0, defines)
 
-    def gathered(self, source: str, kernel: str, struct: str, values: Mapping[str, Any], group: int | None = None) -> Any:
+    def gathered(
+        self, source: str, kernel: str, struct: str, values: Mapping[str, Any], group: int | None = None
+    ) -> Any:
         """What comes to the g1 of every atom, ghosts among them: centres have something already, ghosts nothing."""
         graph = self.graph
         dg1 = self.empty(graph.atoms, values["n1"])

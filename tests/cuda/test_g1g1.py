@@ -37,7 +37,14 @@ class G1G1:
         given = {"dU": run.edges(seeds["U"]), "Wt": run.up(strips(self.W.T))}
         run.start("g1g1.cu", "g1g1_backward", "G1G1BackwardArgs", graph.centres, common | out | given)
         assert (out["dg1"][graph.centres :] == 1.0).all()
-        terms = {"g2": given["dU"], "w": common["w"], "P": given["Wt"], "rows": common["g1"], "n1": self.n1, "n2": self.n2}
+        terms = {
+            "g2": given["dU"],
+            "w": common["w"],
+            "P": given["Wt"],
+            "rows": common["g1"],
+            "n1": self.n1,
+            "n2": self.n2,
+        }
         g1 = run.gather(terms | {"nsel": 1, "smooth": 1}, 4 if self.n2 <= 16 else 8) + out["dg1"] - 1.0
         return {"g1": g1, "w": run.taken(out["dw"]) - 1.0}
 

@@ -191,7 +191,8 @@ def test_lists_of_all_lengths(n1: int, n2: int, axis: int) -> None:
     "terms", [Terms(), Terms("node", fresh=True), Terms(smooth=False, seed=True, fresh=True)], ids=str
 )
 @pytest.mark.parametrize(
-    ("n1", "n2", "axis"), [(1, 1, 1), (6, 4, 2), (33, 31, 4), (128, 48, 4), (160, 64, 6), (20, 6, 3), (260, 256, 16), (2049, 17, 3)]
+    ("n1", "n2", "axis"),
+    [(1, 1, 1), (6, 4, 2), (33, 31, 4), (128, 48, 4), (160, 64, 6), (20, 6, 3), (260, 256, 16), (2049, 17, 3)],
 )
 def test_widths(n1: int, n2: int, axis: int, terms: Terms, precision: str) -> None:
     assert len(compared(Graph(COUNTS), n1, n2, axis, terms, precision)) > 1
