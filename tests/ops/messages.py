@@ -77,10 +77,8 @@ class Symmetrization(Operation):
         to, room = {} if self.indexed else {"dg2": dX}, run.empty(N, 3, self.nc)
         run.start("messages.cu", "messages_backward", "MessagesBackwardArgs", N, **common, **to, **{f"d{own}": room},
                   dh2=dh2, dw=dw, dcat=run.up(dcat))  # fmt: skip
-        if self.indexed:
-            dX = gathered(run, self.nc, 1, h2=common["h2"], w=common["w"], vectors=room)
-        else:
-            dX = run.added(dX)
+        terms = {"h2": common["h2"], "w": common["w"], "vectors": room}
+        dX = gathered(run, self.nc, 1, **terms) if self.indexed else run.added(dX)
         return [dX, run.added(dh2), run.added(dw)]
 
 
