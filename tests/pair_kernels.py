@@ -102,7 +102,7 @@ class PairKernels:
         fast = 1176 if size == 4 else 1104  # numbers of a tile of the path for one tile
         if backward:
             arrays = (2 if one_tile else 4) * chunks
-            numbers = whole_vectors(-(-self.most // 32) * 64 * self.heads + self.most * 3)
+            numbers = warps * 128 + whole_vectors(-(-self.most // 32) * 64 * self.heads + self.most * 3)
             of_fast = ((2 if size == 4 else 1) + 2 * warps) * fast + 448
         else:
             arrays, numbers = 0 if one_tile else 2 * chunks, 0

@@ -19,8 +19,9 @@ struct PairTile {
   real shift, h2_weight;
 
   /// S becomes R and D, to which comes what the update of h2 gives, dS. of_keys (32, 4) = the gradients of h2 and w of the keys;
-  /// of_queries[y] += lane_row()'s of query y of this lane. `counts`: the inner sums are added up here; `ends`: nothing else is done.
-  __device__ __forceinline__ void run(real* S, real* D, bool counts, bool ends, real* of_keys, real (&of_queries)[4]) const {
+  /// of_queries (32, 4) =, or += where there is `more`: the
+  /// same of the queries; a lane finds its own again. `counts`: the inner sums are added up here; `ends`: nothing else is done.
+  __device__ __forceinline__ void run(real* S, real* D, bool counts, bool ends, bool more, real* of_keys, real* of_queries) const {
     real of_key[8][4] = {};
 #pragma unroll 1
     for (int y = 0; y < 4; ++y) {
@@ -81,8 +82,8 @@ struct PairTile {
       write_own_column(S, y, s);
       write_own_column(D, y, d);
       const real sum = own_sum_over_rows(of_query);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) of_queries[i] += i == y ? sum : real(0);
+      real* const to = of_queries + 4 * j + lane_row();
+      *to = more ? *to + sum : sum;
     }
     if (ends) return;
 #pragma unroll
@@ -101,7 +102,7 @@ struct Gradients {
 };
 
 __device__ __forceinline__ void attention_backward(const cuda::PairConstants<real>& with, const Inputs& in, const Centre& at,
-                                                   const Room& room, real* scratch, const real* softmax, const Gradients& d) {
+                                                   const Room& room, real* scratch, int of_warp, const real* softmax, const Gradients& d) {
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, chunks = cuda::tiles_of(with.n2), tiles = at.tiles();
   const bool many = tiles > 1 || chunks > 1;
   real* const T1 = room.own;          // q, then R, then dS, then this warp's share of dg2
@@ -110,6 +111,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
   // Beyond q, of use where a centre is many tiles; the host has made room for the largest.
   real *const q = scratch, *const V = q + chunks * cuda::tile_numbers;
   real *const y = V + chunks * cuda::tile_numbers, *const key_side = y + chunks * cuda::tile_numbers;
+  real* const of_queries = scratch + of_warp - 4 * TILE;  // gradients of h2 and w
   const auto add_to_edges = [&](int first, int warps_with, int count) {
     add_edges(room.all_sums, 4 * TILE, warps_with, count, [&](int row, int x, real sum) {
       if (x == 3)
@@ -132,7 +134,6 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
       const int head = head0 + (warp < active ? warp : active - 1), matrix = head * chunks * chunks;
       const real h2_weight = with.h2_weight != nullptr ? with.h2_weight[head] : real(0);
       Results r, S, D;
-      real own[4] = {};
 #pragma unroll
       for (int s = 0; s < 4; ++s)
         if (lane_row() == 0) inner[lane_column() + 8 * s] = real(0);
@@ -191,7 +192,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
           __syncwarp();
           S.write_own(T1);
           D.write_own(T2);
-          pairs.run(T1, T2, turn == 0 || tiles == 1, turn == 0, sums, own);
+          pairs.run(T1, T2, turn == 0 || tiles == 1, turn == 0, kt > 0, sums, of_queries);
           if (turn == 0) continue;
           S.read_own(T1);
           D.read_own(T2);
@@ -243,7 +244,10 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
         }
       // Gradients of the queries.
 #pragma unroll
-      for (int s = 0; s < 4; ++s) sums[4 * (lane_column() + 8 * s) + lane_row()] = own[s];
+      for (int s = 0; s < 4; ++s) {
+        const int to = 4 * (lane_column() + 8 * s) + lane_row();
+        sums[to] = of_queries[to];
+      }
 #pragma unroll 1
       for (int c = 0; c < chunks; ++c) {
         S.clear();
@@ -295,7 +299,7 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
     update_rows_backward(rows, room.own, a, own);
   }
   __syncthreads();
-  attention_backward(a.with, in, at, room, own, softmax, {z, ddh, a.dg2, a.dh2, a.dw});
+  attention_backward(a.with, in, at, room, own, of_warp, softmax, {z, ddh, a.dg2, a.dh2, a.dw});
 }
 
 }  // namespace general

@@ -90,7 +90,7 @@ DPA2_MATH constexpr int pair_layer_threads(int heads, int size) { return 32 * pa
 /// forward needs none.
 DPA2_MATH constexpr int pair_warp_scratch(int n2, int most) { return n2 <= tile && most <= tile ? 0 : 2 * tiles_of(n2) * tile_numbers; }
 DPA2_MATH constexpr int pair_warp_scratch_backward(int n2, int most) {
-  return (n2 <= tile && most <= tile ? 2 : 4) * tiles_of(n2) * tile_numbers;
+  return (n2 <= tile && most <= tile ? 2 : 4) * tiles_of(n2) * tile_numbers + 4 * tile;
 }
 
 /// Numbers that begin at 16 bytes.
