@@ -176,12 +176,8 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
             rows.load(in.g2, k0, in_key, with.n2, c);
             if (many) {
               __syncwarp();
-              r.restore(q + c * cuda::tile_numbers);
-              r.write_channels(T1);
-              if (with.value_t != nullptr) {
-                r.restore(V + c * cuda::tile_numbers);
-                r.write_channels(T2);
-              }
+              restore_channels(q + c * cuda::tile_numbers, T1);
+              if (with.value_t != nullptr) restore_channels(V + c * cuda::tile_numbers, T2);
             }
             __syncwarp();
             S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T1);
@@ -204,8 +200,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
 #pragma unroll 1
           for (int c = 0; with.value_t != nullptr && c < chunks; ++c) {
             __syncwarp();
-            r.restore(V + c * cuda::tile_numbers);
-            r.write_channels(T2);
+            restore_channels(V + c * cuda::tile_numbers, T2);
             __syncwarp();
             r.clear();
             r.add_rows_times_matrix(depth, T1, T2, TILE_ROW);
@@ -216,8 +211,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
 #pragma unroll 1
           for (int c = 0; c < chunks; ++c) {
             __syncwarp();
-            S.restore(q + c * cuda::tile_numbers);
-            S.write_channels(T2);
+            restore_channels(q + c * cuda::tile_numbers, T2);
             __syncwarp();
             if (chunks > 1 && with.value_t != nullptr) r.restore(key_side + c * cuda::tile_numbers);
             if (chunks > 1 && with.value_t == nullptr) r.clear();

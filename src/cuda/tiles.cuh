@@ -200,6 +200,16 @@ struct Results {
   }
 };
 
+/// What a lane has saved of channels, into a tile of shared memory, by way of few registers.
+__device__ __forceinline__ void restore_channels(const real* from, real* tile) {
+  from += threadIdx.x % 32 * VECTOR;
+#pragma unroll 2
+  for (int x = 0; x < 8; ++x)
+#pragma unroll
+    for (int g = 0; g < GROUPS; ++g)
+      write_vector(tile + (lane_row() + 4 * x) * TILE_ROW + vector_column(g), read_vector(from + (x * GROUPS + g) * 32 * VECTOR));
+}
+
 /// How far a product over the channels of tile `chunk` goes: a multiple of VECTOR.
 __device__ __forceinline__ int depth_of(int channels, int chunk) {
   const int left = channels - chunk * TILE;
