@@ -66,7 +66,7 @@ BLOCK, WARP = "__syncthreads();", "__syncwarp();"
         ("messages.cu", BLOCK, 0),
         ("g1g1.cu", BLOCK, 5),
         ("local_attention.cu", BLOCK, 3),
-        ("pair_attention.cu", BLOCK, 2),
+        ("pair_general.cuh", BLOCK, 2),
         ("repinit.cu", BLOCK, 0),
         ("three_body.cu", BLOCK, 1),
         ("prefix_sums.cu", BLOCK, 0),
