@@ -133,7 +133,7 @@ class PairKernels:
         return {name: self.down(x) for name, x in found.items()}
 
     def backward(self, seeds: Mapping[str, Any], begin: float = 1) -> dict[str, np.ndarray]:
-        """Gradients of g2, h2, w and U, given those of out and h2; that of w added to an array of the number ``begin``."""
+        """Gradients of g2, h2, w and U, given those of out and h2; that of w is added to ``begin``."""
         found = {
             "g2": self.up(seeds["out"]),
             "h2": self.up(seeds["h2"]),
