@@ -150,7 +150,7 @@ class Update:
 
 
 def attention_alone(n2: int, large: float = 2.0**24) -> Update:
-    """An update that leaves what the attention gives: LayerNorm's eps hides the size of a row, and its gain makes up for it."""
+    """An update that leaves what the attention gives: eps hides the size of a row, and the gain makes up for it."""
     nothing = np.zeros(n2)
     residual = np.repeat([[0.0], [0.0], [1.0]], n2, axis=1)
     return Update(np.zeros((n2, n2)), nothing, residual, np.full(n2, large), nothing, 0.0, 0.0, 1.0, large**2)
