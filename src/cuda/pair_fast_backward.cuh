@@ -44,18 +44,24 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
 #pragma unroll
   for (int y = 0; y < Grid::COLUMNS; ++y) inner[y] = Grid::sum_over_rows(inner[y]);
   // s becomes dc1 and d becomes dc2; with the gate dc2 is shift times that.
-  over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
+  if (gate)
+    over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
 #pragma unroll
-    for (int y = 0; y < Grid::COLUMNS; ++y) {
-      const real score = s.at[x][y], given = d.at[x][y];
-      d.at[x][y] = p[y] * (given * by[y] - inner[y]);
-      s.at[x][y] = given * p[y];
-      if (gate)
-        s.at[x][y] += d.at[x][y] * score;
-      else
-        d.at[x][y] *= score + shift;
-    }
-  });
+      for (int y = 0; y < Grid::COLUMNS; ++y) {
+        const real given = d.at[x][y];
+        d.at[x][y] = p[y] * (given * by[y] - inner[y]);
+        s.at[x][y] = given * p[y] + d.at[x][y] * s.at[x][y];
+      }
+    });
+  else
+    over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
+#pragma unroll
+      for (int y = 0; y < Grid::COLUMNS; ++y) {
+        const real given = d.at[x][y];
+        d.at[x][y] = p[y] * (given * by[y] - inner[y]) * (s.at[x][y] + shift);
+        s.at[x][y] = given * p[y];
+      }
+    });
   const real factor = gate ? shift : real(1);
 #pragma unroll
   for (int y0 = 0; y0 < Grid::COLUMNS; y0 += AT_ONCE) {
@@ -98,21 +104,28 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
     of_key[x] = Grid::own_sum_over_columns(sums);
   }
   __syncwarp();
-  over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
+  if (gate)
+    over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
 #pragma unroll
-    for (int y = 0; y < Grid::COLUMNS; ++y) {
-      if (gate)
+      for (int y = 0; y < Grid::COLUMNS; ++y) {
         d.at[x][y] *= by[y];
-      else
+        p[y] *= by[y];
+      }
+      Grid::write(tile, x, p);
+    });
+  else
+    over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
+#pragma unroll
+      for (int y = 0; y < Grid::COLUMNS; ++y) {
         d.at[x][y] = (s.at[x][y] * by[y] - p[y] * inner[y]) * (queries[Grid::across(y)].w * keys[Grid::down(x)].w);
-      p[y] *= by[y];
-    }
-    Grid::write(tile, x, p);
-  });
+        p[y] *= by[y];
+      }
+      Grid::write(tile, x, p);
+    });
 }
 
-/// The gradients of one warp's rows: into dg2 what does not pass through the attention, dU, and dz into rows of `to`, `apart` numbers from
-/// each other (place(), if 0).
+/// The gradients of one warp's rows: into dg2 what does not pass through the attention, dU, and dz into `kept`, or where that is null into
+/// the tile.
 __device__ __forceinline__ void rows_backward(const cuda::PairLayerBackwardArgs<real>& a, const Edges& e, const OwnRows& rows,
                                               const real (&z)[2][4], real* tile, real* kept) {
   const auto& with = a.with;
