@@ -188,7 +188,7 @@ struct OwnRows {
     for (int x = 0; x < 2; ++x) {
       const int wanted = first_group + e.warp + x * warps;
       own[x] = wanted < TILE / 4;
-      const int group = own[x] ? wanted : TILE / 4 - 1;
+      const int group = own[x] ? wanted : e.warp;  // else rows of this warp, which no other one touches
       number[x] = grid_row(thread) + 4 * group;
       at[x] = grid_place(thread) + column + group * TILE_ROW;
       has[x] = own[x] && number[x] < e.n;
@@ -295,7 +295,7 @@ __device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>& a, int 
 #pragma unroll
           for (int x = 0; x < 2; ++x) {
             // Between the rounds z is where the result will be.
-            const Vector begin = head0 == 0 ? bias : e.read(row_of(a.out, rows.row[x], e.n2), rows.channel(g));
+            const Vector begin = head0 == 0 || !rows.has[x] ? bias : e.read(row_of(a.out, rows.row[x], e.n2), rows.channel(g));
 #pragma unroll
             for (int i = 0; i < VECTOR; ++i) z[x][g * VECTOR + i] = begin.v[i];
           }

@@ -135,7 +135,7 @@ __device__ __forceinline__ void rows_backward(const cuda::PairLayerBackwardArgs<
 #pragma unroll
     for (int g = 0; g < GROUPS; ++g) {
       const int c = rows.channel(g);
-      const Vector given = e.read(row_of(a.dg2, rows.row[x], e.n2), c);
+      const Vector given = rows.has[x] ? e.read(row_of(a.dg2, rows.row[x], e.n2), c) : Vector{};
 #pragma unroll
       for (int i = 0; i < VECTOR; ++i) dout[x][g * VECTOR + i] = given.v[i];
       if (a.dU == nullptr) continue;
@@ -291,7 +291,7 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
 #pragma unroll
             for (int g = 0; g < GROUPS; ++g) {
               const int c = rows.channel(g);
-              const Vector begin = step == 0 ? e.read(with.bias, c) : read_vector(kept + rows.number[x] * TILE + c);
+              const Vector begin = step == 0 || !rows.own[x] ? e.read(with.bias, c) : read_vector(kept + rows.number[x] * TILE + c);
 #pragma unroll
               for (int i = 0; i < VECTOR; ++i) z[x][g * VECTOR + i] = begin.v[i];
             }
@@ -304,7 +304,7 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
                 Vector v;
 #pragma unroll
                 for (int i = 0; i < VECTOR; ++i) v.v[i] = z[x][g * VECTOR + i];
-                write_vector(kept + rows.number[x] * TILE + rows.channel(g), v);
+                if (rows.own[x]) write_vector(kept + rows.number[x] * TILE + rows.channel(g), v);
               }
         }
         if (last) rows_backward(a, e, rows, z, tiles + QUARTERED, kept);
