@@ -17,13 +17,11 @@ DPA2_MATH constexpr int pair_fast_shared(int warps, int size) {
   return size * ((2 + warps) * quartered_tile(size) + (2 * 4 + 2) * tile + warps * 5 * tile);
 }
 DPA2_MATH constexpr int pair_fast_shared_backward(int warps, int size) {
-  return size * (((size == 4 ? 2 : 1) + 2 * warps) * quartered_tile(size) + (3 * 4 + 2) * tile);
+  return size * ((2 + 2 * warps) * quartered_tile(size) + (3 * 4 + 2) * tile);
 }
 
-/// Numbers of scratch of a block in the backward: q of each warp, z where heads come in rounds, and c1 where shared memory has no room for it.
-DPA2_MATH constexpr int pair_fast_scratch_backward(int warps, int rounds, int size) {
-  return (warps + (rounds > 1 ? 1 : 0)) * tile_numbers + (size == 4 ? 0 : quartered_tile(size));
-}
+/// Numbers of scratch of a block in the backward: q of each warp, and z where heads come in rounds.
+DPA2_MATH constexpr int pair_fast_scratch_backward(int warps, int rounds) { return (warps + (rounds > 1 ? 1 : 0)) * tile_numbers; }
 
 }  // namespace cuda
 }  // namespace dpa2

@@ -11,10 +11,8 @@
 namespace dpa2 {
 namespace fast {
 
-__device__ __forceinline__ bool fits_backward(const cuda::PairConstants<real>& with, int n) { return fits(with, n); }
-
-// Columns whose sums a lane has at once: there are no registers for more.
-constexpr int AT_ONCE = sizeof(real) == 4 ? Grid::COLUMNS : 1;
+/// In double there are not enough registers.
+__device__ __forceinline__ bool fits_backward(const cuda::PairConstants<real>& with, int n) { return sizeof(real) == 4 && fits(with, n); }
 
 /// The probabilities in a tile become R, the gradients d of R become those of the scores s, and s is used up. For every pair, with dc1 and
 /// dc2: dc1 (w h2 of the other edge), dc2 w of the other edge; the sums of these four numbers, number own_column() of row x into of_key and
@@ -63,26 +61,22 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
       }
     });
   const real factor = gate ? shift : real(1);
+  real of_column[Grid::COLUMNS][4] = {};
 #pragma unroll
-  for (int y0 = 0; y0 < Grid::COLUMNS; y0 += AT_ONCE) {
-    real sums[AT_ONCE][4] = {};
-    if (AT_ONCE < Grid::COLUMNS) __syncwarp();  // keys are read again, not kept
+  for (int x = 0; x < Grid::ROWS; ++x) {
+    if (!Grid::used(x, e.groups)) break;
+    const Edge key = keys[Grid::down(x)];
 #pragma unroll
-    for (int x = 0; x < Grid::ROWS; ++x) {
-      if (!Grid::used(x, e.groups)) break;
-      const Edge key = keys[Grid::down(x)];
+    for (int y = 0; y < Grid::COLUMNS; ++y) {
 #pragma unroll
-      for (int y = 0; y < AT_ONCE; ++y) {
-#pragma unroll
-        for (int i = 0; i < 3; ++i) sums[y][i] += s.at[x][y0 + y] * key.h[i];
-        sums[y][3] += d.at[x][y0 + y] * key.w;
-      }
+      for (int i = 0; i < 3; ++i) of_column[y][i] += s.at[x][y] * key.h[i];
+      of_column[y][3] += d.at[x][y] * key.w;
     }
+  }
 #pragma unroll
-    for (int y = 0; y < AT_ONCE; ++y) {
-      sums[y][3] *= factor;
-      of_query[y0 + y] = Grid::own_sum_over_rows(sums[y]);
-    }
+  for (int y = 0; y < Grid::COLUMNS; ++y) {
+    of_column[y][3] *= factor;
+    of_query[y] = Grid::own_sum_over_rows(of_column[y]);
   }
   __syncwarp();
   Edge query[Grid::COLUMNS];
@@ -91,11 +85,9 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
 #pragma unroll
   for (int x = 0; x < Grid::ROWS; ++x) {
     if (!Grid::used(x, e.groups)) break;
-    if (AT_ONCE < Grid::COLUMNS) __syncwarp();
     real sums[4] = {};
 #pragma unroll
     for (int y = 0; y < Grid::COLUMNS; ++y) {
-      if (AT_ONCE < Grid::COLUMNS) query[y] = queries[Grid::across(y)];
 #pragma unroll
       for (int i = 0; i < 3; ++i) sums[i] += s.at[x][y] * query[y].h[i];
       sums[3] += d.at[x][y] * query[y].w;
@@ -202,10 +194,9 @@ __device__ __forceinline__ void rows_backward(const cuda::PairLayerBackwardArgs<
 __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>& a, int first, int n, real* shared) {
   if (n == 0) return;
   const auto& with = a.with;
-  constexpr bool ROOM = sizeof(real) == 4;  // for c1 in shared memory
   const int warps = blockDim.x / 32, warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32, heads = with.heads;
   const int rounds = (heads + warps - 1) / warps;
-  real* const tiles = shared + (ROOM ? 2 : 1) * QUARTERED;
+  real *const c1 = shared + QUARTERED, *const tiles = c1 + QUARTERED;
   real* const T1 = tiles + 2 * warp * QUARTERED;  // q, then P, R, dS, y
   real* const T2 = T1 + QUARTERED;                // R, y and z of the forward; V, then q, then this warp's share of dg2
   Edge* const edges = reinterpret_cast<Edge*>(tiles + 2 * warps * QUARTERED);
@@ -214,11 +205,6 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
   real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch_backward(with.n2, heads, a.most, sizeof(real)));
   real* const kept_q = scratch + warp * cuda::tile_numbers;
   real* const kept = rounds > 1 ? scratch + warps * cuda::tile_numbers : nullptr;  // z, then dz, where heads come in rounds
-  real* c1;
-  if constexpr (ROOM)
-    c1 = shared + QUARTERED;
-  else
-    c1 = scratch + (warps + (rounds > 1 ? 1 : 0)) * cuda::tile_numbers;
   const real npad = with.nsel > n ? real(with.nsel - n) : real(0);
   const bool has_h2 = with.h2_weight != nullptr, has_z = with.value != nullptr;
   e.load(a.g2, a.h2, a.w, with.shift);

@@ -17,8 +17,8 @@ using namespace dpa2;
 namespace {
 
 constexpr int THREADS = 32 * cuda::pair_layer_most_warps(sizeof(real));
-// Blocks per multiprocessor that registers have to allow: 128 and 168 of them per thread; all there are for double.
-constexpr int BLOCKS = sizeof(real) == 4 ? 4 : 1, BLOCKS_BACKWARD = sizeof(real) == 4 ? 3 : 1;
+// Blocks per multiprocessor that registers have to allow: 168 and 255 of them per thread; all there are for double.
+constexpr int BLOCKS = sizeof(real) == 4 ? 3 : 1, BLOCKS_BACKWARD = sizeof(real) == 4 ? 2 : 1;
 
 }  // namespace
 

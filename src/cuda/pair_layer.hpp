@@ -101,7 +101,7 @@ DPA2_MATH constexpr int pair_layer_scratch(int n2, int heads, int most, int size
   return pair_layer_warps(heads, size) * pair_warp_scratch(n2, most) + pair_whole_vectors(most * n2);
 }
 DPA2_MATH constexpr int pair_layer_scratch_backward(int n2, int heads, int most, int size) {
-  const int warps = pair_layer_warps(heads, size), fast = pair_fast_scratch_backward(warps, pair_layer_rounds(heads, size), size);
+  const int warps = pair_layer_warps(heads, size), fast = pair_fast_scratch_backward(warps, pair_layer_rounds(heads, size));
   const int any = warps * pair_warp_scratch_backward(n2, most) + pair_whole_vectors(most * n2) +
                   pair_whole_vectors(tiles_of(most) * 2 * tile * heads + most * 3);
   return any > fast ? any : fast;
@@ -123,7 +123,7 @@ DPA2_MATH constexpr int pair_layer_shared(int heads, int size) {
   return any > fast ? any : fast;
 }
 DPA2_MATH constexpr int pair_layer_shared_backward(int heads, int size) {
-  const int warps = pair_layer_warps(heads, size), fast = pair_fast_shared_backward(warps, size);
+  const int warps = pair_layer_warps(heads, size), fast = size == 4 ? pair_fast_shared_backward(warps, size) : 0;
   const int any = size * (padded_tile(size) * (1 + 2 * warps) + 3 * 4 * tile + warps * 5 * tile);
   return any > fast ? any : fast;
 }
