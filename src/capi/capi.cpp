@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "capi/gate.hpp"
-#include "gpu/engine.hpp"
 #include "schema/safetensors.hpp"
 
 namespace {
@@ -34,8 +33,7 @@ void load(dpa2_model** out, const std::string& name, const char* precision, doub
   *out = new dpa2_model(std::make_shared<const dpa2::Model>(dpa2::parse_config(file.config_json), std::move(file.weights),
                                                             precision == nullptr ? "" : precision, skin, false,
                                                             device == nullptr ? "cpu" : device));
-  for (const dpa2::gpu::Engine* const engine : (*out)->model->engines())
-    if (const std::string one = engine->warning(); !one.empty()) messages().warnings += (messages().warnings.empty() ? "" : "\n") + one;
+  for (const std::string& one : (*out)->model->warnings()) messages().warnings += (messages().warnings.empty() ? "" : "\n") + one;
 } catch (const dpa2::Error& e) {
   const bool of_file = e.status() == dpa2::Status::model_file || e.status() == dpa2::Status::unsupported;
   if (!of_file || std::string(e.what()).find(name) != std::string::npos) throw;

@@ -101,6 +101,13 @@ std::vector<gpu::Engine*> Model::engines() const {
   return found;
 }
 
+std::vector<std::string> Model::warnings() const {
+  std::vector<std::string> all;
+  for (const gpu::Engine* const engine : engines())
+    if (std::string one = engine->warning(); !one.empty()) all.push_back(std::move(one));
+  return all;
+}
+
 /// Of a linear combination, whose parts take the frames one by one.
 void Model::frames_of_parts(const gpu::Input& input, const gpu::Request& request, const gpu::Output& out,
                             std::vector<Remarks>& remarks) const {

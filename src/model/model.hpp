@@ -87,6 +87,8 @@ class Model {
   gpu::Engine* gpu() const noexcept { return gpu_.get(); }
   /// Everything of it that is on a GPU: one engine, or those of the parts of a linear combination.
   std::vector<gpu::Engine*> engines() const;
+  /// What there was to say when it was loaded on a GPU, once per process.
+  std::vector<std::string> warnings() const;
   /// The parts of a linear combination, which has no lists and no evaluator itself; null: it is none.
   const LinearCombination* linear() const noexcept { return linear_.get(); }
   /// Angstrom: a pair closer than this is a mistake. Half of the least distance in the training data, where the model knows it.

@@ -136,13 +136,7 @@ class NativeGpuModel {
   int device() const { return model_->engines().front()->device(); }
   std::int64_t bytes() const { return sum<std::int64_t>(&gpu::Engine::bytes); }
   int launches() const { return sum<int>(&gpu::Engine::launches); }
-  /// What there was to say when the model was loaded, once per process.
-  std::vector<std::string> warnings() const {
-    std::vector<std::string> all;
-    for (const gpu::Engine* const engine : model_->engines())
-      if (std::string one = engine->warning(); !one.empty()) all.push_back(std::move(one));
-    return all;
-  }
+  std::vector<std::string> warnings() const { return model_->warnings(); }
   int descriptor_dim() const { return model_->config().descriptor_dim(); }
   std::vector<py::tuple> memory(std::int64_t natoms, double neighbors, int atomic, bool gradient) const {
     return memory_of(*model_, natoms, neighbors, atomic, gradient);
