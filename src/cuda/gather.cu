@@ -1,4 +1,4 @@
-// What flows from the edges back to their neighbours (theory 12.6, 12.7): an atom gathers over the edges that end at it, from the rows
+// What flows from the edges back to their neighbours (theory 12.6, 12.7, S18): an atom gathers over the edges that end at it, from the rows
 // of their centres. The same sums as in messages.cu, with other rows, so that nothing is kept for each edge. One block per atom.
 #include "cuda/gather.hpp"
 

@@ -1,5 +1,5 @@
-// What passes from the neighbours to a centre in one layer: convolution and symmetrisation (theory 8.4, 8.8, 12.5, 12.6). One
-// block per centre; back to the neighbours is in gather.cu.
+// What passes from the neighbours to a centre in one layer: convolution and symmetrisation (theory 8.4, 8.8, 12.5, 12.6, S18).
+// One block per centre; back to the neighbours is in gather.cu.
 //
 // With g1_out_conv the projection P acts on g2. It is taken out of the sum over the edges, conv_c = sum_k P[k][c] (sum_e w_e g2_e[k]
 // g1_j[c]): the neighbours' rows of g1 are read once for this and for the moments. Else P acts on g1, atom by atom, and comes as rows
