@@ -103,13 +103,13 @@ class PairKernels:
         if backward:
             arrays = (2 if one_tile else 4) * chunks
             numbers = warps * 128 + whole_vectors(-(-self.most // 32) * 64 * self.heads + self.most * 3)
-            of_fast = ((2 if size == 4 else 1) + 2 * warps) * fast + 448
+            of_fast = (2 + 2 * warps) * fast + 448 if size == 4 else 0
         else:
             arrays, numbers = 0 if one_tile else 2 * chunks, 0
             of_fast = (2 + warps) * fast + 320 + 160 * warps
         numbers += warps * arrays * 1024 + whole_vectors(self.most * self.n2)
         if backward:
-            numbers = max(numbers, (warps + (rounds > 1)) * 1024 + (0 if size == 4 else fast))
+            numbers = max(numbers, (warps + (rounds > 1)) * 1024)
         common["scratch"] = self.empty(self.blocks * numbers)
         kinds = 2 if backward else 1  # tiles of a warp
         of_any = tile_bytes(size) * (1 + kinds * warps) + size * (

@@ -73,10 +73,10 @@ struct Softmax {
   }
 
   /// Scores become exp(logit - top) c1, a column of keys at a time; S: this lane's own numbers (write_own).
-  __device__ __forceinline__ void add(real* S, const Edge* keys, const Edge* queries, int count, bool gate, bool with_h2,
+  __device__ __forceinline__ void add(real* S, const Edge* keys, const Edge* queries, int count, int query_count, bool gate, bool with_h2,
                                       real shift) const {
 #pragma unroll 1
-    for (int y = 0; y < 4; ++y) {
+    for (int y = 0; 8 * y < query_count; ++y) {
       const int j = lane_column() + 8 * y;
       const Edge query = queries[j];
       const real before = top[j];
@@ -143,7 +143,8 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
 #pragma unroll 1
         for (int b = 0; b < chunks; ++b) {
           rows.load(in.g2, j0, in_query, with.n2, b);
-          r.add_rows_times_matrix(depth_of(with.n2, b), rows.tile, with.query_t + (matrix + b * chunks + c) * cuda::tile_numbers, TILE);
+          r.add_rows_times_matrix(depth_of(with.n2, b), rows.tile, with.query_t + (matrix + b * chunks + c) * cuda::tile_numbers, TILE,
+                                  in_query);
         }
         if (many)
           r.save(q + c * cuda::tile_numbers);
@@ -171,11 +172,11 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
             r.write_channels(own);
           }
           __syncwarp();
-          S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, own);
+          S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, own, in_key);
         }
         __syncwarp();
         S.write_own(own);
-        softmax.add(own, room.keys, room.queries, in_key, with.gate != 0, out.h2_out != nullptr, with.shift);
+        softmax.add(own, room.keys, room.queries, in_key, in_query, with.gate != 0, out.h2_out != nullptr, with.shift);
         if (out.z == nullptr) continue;
         S.read_own(own);
         __syncwarp();
@@ -220,7 +221,7 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
             r.write_sums(own);
             __syncwarp();
           }
-          S.add_rows_times_matrix(depth_of(with.n2, b), own, with.value + (matrix + b * chunks + c) * cuda::tile_numbers, TILE);
+          S.add_rows_times_matrix(depth_of(with.n2, b), own, with.value + (matrix + b * chunks + c) * cuda::tile_numbers, TILE, in_query);
         }
 #pragma unroll
         for (int x = 0; x < 8; ++x) S.scale(x, real(1) / room.sums[4 * (lane_row() + 4 * x) + 3]);

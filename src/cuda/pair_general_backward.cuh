@@ -14,17 +14,17 @@ struct PairTile {
   const Edge *keys, *queries, *up;
   real* inner;          // of the softmax, per query: sum_k R D
   const real* softmax;  // of the queries and this head, see Outputs
-  int count;            // keys
+  int count, query_count;
   bool gate, with_h2;
   real shift, h2_weight;
 
   /// S becomes R and D, to which comes what the update of h2 gives, dS. of_keys (32, 4) = the gradients of h2 and w of the keys;
-  /// of_queries (32, 4) =, or += where there is `more`: the
-  /// same of the queries; a lane finds its own again. `counts`: the inner sums are added up here; `ends`: nothing else is done.
+  /// of_queries (32, 4) =, or += where there is `more`: the same of the queries; a lane finds its own again. `counts`: the inner sums are
+  /// added up here; `ends`: nothing else is done.
   __device__ __forceinline__ void run(real* S, real* D, bool counts, bool ends, bool more, real* of_keys, real* of_queries) const {
     real of_key[8][4] = {};
 #pragma unroll 1
-    for (int y = 0; y < 4; ++y) {
+    for (int y = 0; 8 * y < query_count; ++y) {
       const int j = lane_column() + 8 * y;
       const Edge edge = queries[j];
       const real top = softmax[j], inv_sum = softmax[TILE + j];
@@ -142,7 +142,8 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
 #pragma unroll 1
         for (int b = 0; b < chunks; ++b) {
           rows.load(from, first, in_query, with.n2, b);
-          r.add_rows_times_matrix(depth_of(with.n2, b), rows.tile, matrices + (matrix + b * chunks + c) * cuda::tile_numbers, TILE);
+          r.add_rows_times_matrix(depth_of(with.n2, b), rows.tile, matrices + (matrix + b * chunks + c) * cuda::tile_numbers, TILE,
+                                  in_query);
         }
       };
 #pragma unroll 1
@@ -180,11 +181,12 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
               if (with.value_t != nullptr) restore_channels(V + c * cuda::tile_numbers, T2);
             }
             __syncwarp();
-            S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T1);
-            if (with.value_t != nullptr) D.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T2);
+            S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T1, in_key);
+            if (with.value_t != nullptr) D.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T2, in_key);
           }
-          const PairTile pairs{room.keys, room.queries,   room.up,          inner,      softmax + (head * tiles + jt) * 2 * TILE,
-                               in_key,    with.gate != 0, d.ddh != nullptr, with.shift, h2_weight};
+          const PairTile pairs{
+              room.keys,      room.queries,     room.up,    inner,    softmax + (head * tiles + jt) * 2 * TILE, in_key, in_query,
+              with.gate != 0, d.ddh != nullptr, with.shift, h2_weight};
           __syncwarp();
           S.write_own(T1);
           D.write_own(T2);
@@ -203,7 +205,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
             restore_channels(V + c * cuda::tile_numbers, T2);
             __syncwarp();
             r.clear();
-            r.add_rows_times_matrix(depth, T1, T2, TILE_ROW);
+            r.add_rows_times_matrix(depth, T1, T2, TILE_ROW, in_key);
             if (chunks > 1) r.save(key_side + c * cuda::tile_numbers);
           }
           __syncwarp();
@@ -215,7 +217,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
             __syncwarp();
             if (chunks > 1 && with.value_t != nullptr) r.restore(key_side + c * cuda::tile_numbers);
             if (chunks > 1 && with.value_t == nullptr) r.clear();
-            r.add_rows_times_matrix(depth, T1, T2, TILE_ROW);
+            r.add_rows_times_matrix(depth, T1, T2, TILE_ROW, in_key);
             __syncwarp();
             r.write_channels(T2);
             __syncthreads();
@@ -253,7 +255,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
             r.write_sums(T2);
             __syncwarp();
           }
-          S.add_rows_times_matrix(depth_of(with.n2, b), T2, with.query + (matrix + b * chunks + c) * cuda::tile_numbers, TILE);
+          S.add_rows_times_matrix(depth_of(with.n2, b), T2, with.query + (matrix + b * chunks + c) * cuda::tile_numbers, TILE, in_query);
         }
         __syncwarp();
         S.write_channels(T1);

@@ -17,6 +17,7 @@ constexpr int TILE = cuda::tile;
 constexpr int TILE_ROW = cuda::tile_row(sizeof(real));
 constexpr int PADDED_TILE = cuda::padded_tile(sizeof(real));
 constexpr int GROUPS = 4 / VECTOR;  // vectors of a lane in a row of four columns
+constexpr int FEW = 8;              // rows for which a shorter product exists: the last tile of a centre often has so few
 
 /// 16 bytes, loaded and stored at once.
 struct __align__(16) Vector {
@@ -66,8 +67,15 @@ struct Results {
       for (int y = 0; y < 4; ++y) at[x][y] = real(0);
   }
 
-  /// pairs += a b^T over `depth` columns, a multiple of VECTOR.
-  __device__ __forceinline__ void add_rows_times_rows(int depth, const real* a, const real* b) {
+  /// pairs += a b^T over `depth` columns, a multiple of VECTOR. Only the first `rows` of a are of use.
+  __device__ __forceinline__ void add_rows_times_rows(int depth, const real* a, const real* b, int rows = TILE) {
+    if (rows <= FEW)
+      add_rows_times_rows_of<FEW / 4>(depth, a, b);
+    else
+      add_rows_times_rows_of<8>(depth, a, b);
+  }
+  template <int ROWS_OF_LANE>
+  __device__ __forceinline__ void add_rows_times_rows_of(int depth, const real* a, const real* b) {
     a += lane_row() * TILE_ROW;
     b += lane_column() * TILE_ROW;
 #pragma unroll 1
@@ -76,7 +84,7 @@ struct Results {
 #pragma unroll
       for (int y = 0; y < 4; ++y) v[y] = read_vector(b + 8 * y * TILE_ROW + c);
 #pragma unroll
-      for (int x = 0; x < 8; ++x) {
+      for (int x = 0; x < ROWS_OF_LANE; ++x) {
         const Vector u = read_vector(a + 4 * x * TILE_ROW + c);
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i)
@@ -86,8 +94,15 @@ struct Results {
     }
   }
 
-  /// channels += a m over `depth` columns of a, a multiple of VECTOR; rows of m are `ld` apart.
-  __device__ __forceinline__ void add_rows_times_matrix(int depth, const real* a, const real* m, int ld) {
+  /// channels += a m over `depth` columns of a, a multiple of VECTOR; rows of m are `ld` apart. Only the first `rows` of a are of use.
+  __device__ __forceinline__ void add_rows_times_matrix(int depth, const real* a, const real* m, int ld, int rows = TILE) {
+    if (rows <= FEW)
+      add_rows_times_matrix_of<FEW / 4>(depth, a, m, ld);
+    else
+      add_rows_times_matrix_of<8>(depth, a, m, ld);
+  }
+  template <int ROWS_OF_LANE>
+  __device__ __forceinline__ void add_rows_times_matrix_of(int depth, const real* a, const real* m, int ld) {
     a += lane_row() * TILE_ROW;
     m += vector_column(0);
 #pragma unroll 1
@@ -98,7 +113,7 @@ struct Results {
 #pragma unroll
         for (int g = 0; g < GROUPS; ++g) v[i][g] = read_vector(m + (k + i) * ld + g * 8 * VECTOR);
 #pragma unroll
-      for (int x = 0; x < 8; ++x) {
+      for (int x = 0; x < ROWS_OF_LANE; ++x) {
         const Vector u = read_vector(a + 4 * x * TILE_ROW + k);
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i)
