@@ -13,7 +13,7 @@ namespace dpa2 {
 namespace fast {
 
 constexpr int QUARTERED = cuda::quartered_tile(sizeof(real));
-constexpr int FEWEST_GROUPS = 6;  // products with fewer rows are not worth code of their own
+constexpr int FEWEST_GROUPS = 7;  // products with fewer rows are not worth code of their own
 
 /// Where a row of a tile begins.
 DPA2_MATH constexpr int place(int row) {
@@ -116,9 +116,7 @@ struct Grid {
   __device__ __forceinline__ void rows_times_rows(int groups, int depth, const real* a, const real* b) {
     a += grid_place();
     b += place(grid_vector(0));
-    if (groups == 7)
-      times_rows<7, ADD>(depth, a, b);
-    else if (groups == 8)
+    if (groups == 8)
       times_rows<8, ADD>(depth, a, b);
     else
       times_rows<FEWEST_GROUPS, ADD>(depth, a, b);
@@ -158,10 +156,7 @@ struct Grid {
   __device__ __forceinline__ void times(int groups, int depth, const real* a, const real* m) {
     a += grid_place();
     m += grid_vector(0);
-    if (groups == 7) {
-      if (!ADD) clear();
-      add_times<7, NEXT, FIRST, SECOND>(at, depth, a, TILE_ROW, m);
-    } else if (groups == 8) {
+    if (groups == 8) {
       if (!ADD) clear();
       add_times<8, NEXT, FIRST, SECOND>(at, depth, a, TILE_ROW, m);
     } else {

@@ -69,6 +69,9 @@ def _unit(path: Path, defines: Mapping[str, str | int], lines: list[str], transl
     return "\n".join([*unit, "}", ""])
 
 
+LARGE = 1_500_000  # characters, for which the compiler would optimise longer than that saves
+
+
 @functools.cache
 def _text(path: Path, defines: tuple[tuple[str, str | int], ...], key: str) -> str:
     """The PTX of a source, kept between runs."""
@@ -105,7 +108,7 @@ def build_compiled(path: Path, defines: Mapping[str, str | int]) -> Path:
     """
     _, lines, translators = _module(path, tuple(sorted((name, str(value)) for name, value in defines.items())))
     unit = _unit(path, defines, lines, translators)
-    flags = [*COMMON, "-O1", "-w", *_fma()]
+    flags = [*COMMON, "-O0" if len(unit) > LARGE else "-O1", "-w", *_fma()]
     target = cache_folder() / f"{path.stem}-{_digest(unit, _shared_text(path.parent.parent), *flags, *compiler())}.so"
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
