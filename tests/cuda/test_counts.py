@@ -239,7 +239,7 @@ def test_a_limit_is_a_limit(counts: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["medium", *(pytest.param(m, marks=pytest.mark.slow) for m in ("small", "defaults", "sel_120", "h2"))]
+    "model", ["small", *(pytest.param(m, marks=pytest.mark.slow) for m in ("medium", "defaults", "sel_120", "h2"))]
 )
 def test_counts_are_within_their_limits(counts: Any, model: str) -> None:
     limits = json.loads(counts.LIMITS.read_text(encoding="utf-8"))
