@@ -361,7 +361,8 @@ struct Thread {
   unsigned char* shared(int number, u64 at, bool load) {
     constexpr int bytes = static_cast<int>(sizeof(T)) * n;
     if (at + bytes > window_bytes || at % bytes != 0) {
-      counts.wrong = at % bytes != 0 ? "an access to shared memory that is not aligned" : "an access beyond the shared memory of the launch";
+      counts.wrong =
+          at % bytes != 0 ? "an access to shared memory that is not aligned" : "an access beyond the shared memory of the launch";
       return lost;
     }
     counts.access(warp, lane, number, of_access[number], epoch, static_cast<u32>(at), bytes, load, true);
