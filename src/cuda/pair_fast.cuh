@@ -15,8 +15,10 @@
 namespace dpa2 {
 namespace fast {
 
-/// Whether a centre with n edges takes this path.
-__device__ __forceinline__ bool fits(const cuda::PairConstants<real>& with, int n) { return n <= TILE && with.n2 <= TILE; }
+/// Whether a centre with n edges takes this path. In double there are not enough registers.
+__device__ __forceinline__ bool fits(const cuda::PairConstants<real>& with, int n) {
+  return sizeof(real) == 4 && n <= TILE && with.n2 <= TILE;
+}
 
 /// A key's switch, and its logit where nothing else is: -shift, or where there is no such edge so little that its probability is zero.
 struct __align__(2 * sizeof(real)) Key {

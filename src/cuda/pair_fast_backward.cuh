@@ -11,9 +11,6 @@
 namespace dpa2 {
 namespace fast {
 
-/// In double there are not enough registers.
-__device__ __forceinline__ bool fits_backward(const cuda::PairConstants<real>& with, int n) { return sizeof(real) == 4 && fits(with, n); }
-
 /// The probabilities in a tile become R, the gradients d of R become those of the scores s, and s is used up. For every pair, with dc1 and
 /// dc2: dc1 (w h2 of the other edge), dc2 w of the other edge; the sums of these four numbers, number own_column() of row x into of_key and
 /// number own_row() of column y into of_query. Every lane reads and writes what is its own in the tile.

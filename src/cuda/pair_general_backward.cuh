@@ -22,7 +22,19 @@ struct PairTile {
   /// of_queries (32, 4) =, or += where there is `more`: the same of the queries; a lane finds its own again. `counts`: the inner sums are
   /// added up here; `ends`: nothing else is done.
   __device__ __forceinline__ void run(real* S, real* D, bool counts, bool ends, bool more, real* of_keys, real* of_queries) const {
+    // Sums of a key over all queries of a lane, in double over one of them: there are no registers for more.
+    constexpr bool by_column = sizeof(real) == 8;
     real of_key[8][4] = {};
+    const auto add_to_keys = [&](bool first) {
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const real sum = own_sum_over_columns(of_key[x]);
+        real* const to = of_keys + 4 * (lane_row() + 4 * x) + lane_column() / 2;
+        if (lane_column() % 2 == 0) *to = first ? sum : *to + sum;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) of_key[x][i] = real(0);
+      }
+    };
 #pragma unroll 1
     for (int y = 0; 8 * y < query_count; ++y) {
       const int j = lane_column() + 8 * y;
@@ -84,13 +96,9 @@ struct PairTile {
       const real sum = own_sum_over_rows(of_query);
       real* const to = of_queries + 4 * j + lane_row();
       *to = more ? *to + sum : sum;
+      if (by_column) add_to_keys(y == 0);
     }
-    if (ends) return;
-#pragma unroll
-    for (int x = 0; x < 8; ++x) {
-      const real sum = own_sum_over_columns(of_key[x]);
-      if (lane_column() % 2 == 0) of_keys[4 * (lane_row() + 4 * x) + lane_column() / 2] = sum;
-    }
+    if (!by_column && !ends) add_to_keys(true);
   }
 };
 
@@ -109,9 +117,13 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
   real* const T2 = T1 + PADDED_TILE;  // V, then q, then y
   real *const sums = room.sums, *const inner = room.per_query;
   // Beyond q, of use where a centre is many tiles; the host has made room for the largest.
-  real *const q = scratch, *const V = q + chunks * cuda::tile_numbers;
-  real *const y = V + chunks * cuda::tile_numbers, *const key_side = y + chunks * cuda::tile_numbers;
-  real* const of_queries = scratch + of_warp - 4 * TILE;  // gradients of h2 and w
+  // Where they are is computed again wherever it is needed: there are no registers to keep it.
+  const auto piece = [&](int number) { return scratch + number * opaque(chunks) * cuda::tile_numbers; };
+  real* const q = scratch;
+  const auto V = [&] { return piece(1); };
+  const auto y = [&] { return piece(2); };
+  const auto key_side = [&] { return piece(3); };
+  const auto of_queries = [&] { return scratch + opaque(of_warp) - 4 * TILE; };  // gradients of h2 and w
   const auto add_to_edges = [&](int first, int warps_with, int count) {
     add_edges(room.all_sums, 4 * TILE, warps_with, count, [&](int row, int x, real sum) {
       if (x == 3)
@@ -149,7 +161,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
 #pragma unroll 1
       for (int c = 0; with.value_t != nullptr && c < chunks; ++c) {
         map(d.dz, jt * TILE, with.value_t, c);
-        r.save(V + c * cuda::tile_numbers);
+        r.save(V() + c * cuda::tile_numbers);
         if (!many) r.write_channels(T2);
       }
 #pragma unroll 1
@@ -178,7 +190,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
             if (many) {
               __syncwarp();
               restore_channels(q + c * cuda::tile_numbers, T1);
-              if (with.value_t != nullptr) restore_channels(V + c * cuda::tile_numbers, T2);
+              if (with.value_t != nullptr) restore_channels(V() + c * cuda::tile_numbers, T2);
             }
             __syncwarp();
             S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T1, in_key);
@@ -190,7 +202,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
           __syncwarp();
           S.write_own(T1);
           D.write_own(T2);
-          pairs.run(T1, T2, turn == 0 || tiles == 1, turn == 0, kt > 0, sums, of_queries);
+          pairs.run(T1, T2, turn == 0 || tiles == 1, turn == 0, kt > 0, sums, of_queries());
           if (turn == 0) continue;
           S.read_own(T1);
           D.read_own(T2);
@@ -202,11 +214,11 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
 #pragma unroll 1
           for (int c = 0; with.value_t != nullptr && c < chunks; ++c) {
             __syncwarp();
-            restore_channels(V + c * cuda::tile_numbers, T2);
+            restore_channels(V() + c * cuda::tile_numbers, T2);
             __syncwarp();
             r.clear();
             r.add_rows_times_matrix(depth, T1, T2, TILE_ROW, in_key);
-            if (chunks > 1) r.save(key_side + c * cuda::tile_numbers);
+            if (chunks > 1) r.save(key_side() + c * cuda::tile_numbers);
           }
           __syncwarp();
           D.write_pairs(T1);
@@ -215,7 +227,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
             __syncwarp();
             restore_channels(q + c * cuda::tile_numbers, T2);
             __syncwarp();
-            if (chunks > 1 && with.value_t != nullptr) r.restore(key_side + c * cuda::tile_numbers);
+            if (chunks > 1 && with.value_t != nullptr) r.restore(key_side() + c * cuda::tile_numbers);
             if (chunks > 1 && with.value_t == nullptr) r.clear();
             r.add_rows_times_matrix(depth, T1, T2, TILE_ROW, in_key);
             __syncwarp();
@@ -230,10 +242,10 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
           for (int c = 0; c < chunks; ++c) {
             rows.load(in.g2, k0, in_key, with.n2, c);
             r.clear();
-            if (kt > 0) r.restore(y + c * cuda::tile_numbers);
+            if (kt > 0) r.restore(y() + c * cuda::tile_numbers);
             r.add_sum_over_rows(in_key, T1, rows.tile);
             if (many)
-              r.save(y + c * cuda::tile_numbers);
+              r.save(y() + c * cuda::tile_numbers);
             else
               r.write_sums(T2);
           }
@@ -242,7 +254,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
 #pragma unroll
       for (int s = 0; s < 4; ++s) {
         const int to = 4 * (lane_column() + 8 * s) + lane_row();
-        sums[to] = of_queries[to];
+        sums[to] = of_queries()[to];
       }
 #pragma unroll 1
       for (int c = 0; c < chunks; ++c) {
@@ -251,7 +263,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
         for (int b = 0; b < chunks; ++b) {
           __syncwarp();
           if (many) {
-            r.restore(y + b * cuda::tile_numbers);
+            r.restore(y() + b * cuda::tile_numbers);
             r.write_sums(T2);
             __syncwarp();
           }
