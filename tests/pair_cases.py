@@ -41,7 +41,7 @@ class Pairs(PairKernels):
         device = device or EmulatedDevice(seed=11, max_shared=SHARED)
         super().__init__(
             *(device, real, start, layer, inputs[:3], inputs[3] if g1g1 else None, blocks),
-            defines=GENERAL if general else None,
+            defines=GENERAL if general and real == "float" else None,  # in double there is no other path
         )
 
     def seeds(self) -> dict[str, np.ndarray]:

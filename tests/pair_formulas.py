@@ -149,7 +149,7 @@ class Update:
         return found
 
 
-def attention_alone(n2: int, large: float = 2.0**24) -> Update:
+def attention_alone(n2: int, large: float = 2.0**30) -> Update:
     """An update that leaves what the attention gives: eps hides the size of a row, and the gain makes up for it."""
     nothing = np.zeros(n2)
     residual = np.repeat([[0.0], [0.0], [1.0]], n2, axis=1)

@@ -50,11 +50,11 @@ def test_numbers_of_edges(row: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize(("real", "heads"), [("float", 4), ("double", 3)])
-def test_same_bits_whatever_the_schedule(real: str, heads: int) -> None:
+@pytest.mark.parametrize("heads", [3, 4])
+def test_same_bits_whatever_the_schedule(heads: int) -> None:
     seen = set()
     for seed, blocks in ((None, 0), (1, 0), (2, 2), (3, 1)):
-        one = layer((0, 3, 32, 27), 32, heads, (True, True, "both", True), real, seed, blocks=blocks)
+        one = layer((0, 3, 32, 27), 32, heads, (True, True, "both", True), "float", seed, blocks=blocks)
         seen.add(b"".join(bits(one.forward(), one.gradients())))
     assert len(seen) == 1
 
@@ -75,7 +75,7 @@ for real, heads, updates in {cases!r}:
     pairs.gradients()
 """
 ONCE = [("float", 4, "both")]
-EVERY = [*ONCE, ("float", 6, "both"), ("double", 4, "g2"), ("double", 1, "both"), ("float", 2, "h2")]
+EVERY = [*ONCE, ("float", 6, "both"), ("float", 4, "g2"), ("float", 1, "both"), ("float", 2, "h2")]
 
 
 def sanitized(sanitizer: str, sources: Path, cases: list[tuple[str, int, str]]) -> Any:
