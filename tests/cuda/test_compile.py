@@ -63,10 +63,8 @@ def test_every_form_of_products_stays_in_registers(resources: Any, source: str, 
 
 def test_limits_allow_no_spills(resources: Any) -> None:
     limits = json.loads(resources.LIMITS.read_text(encoding="utf-8"))["kernels"]
-    spilled = {(name, real): limit["spilled"] for name, both in limits.items() for real, limit in both.items()}
-    # The one kernel that has too few registers, outside of its products.
-    assert spilled.pop(("pair_layer_backward", "double")) <= 88
-    assert set(spilled.values()) == {0}
+    spilled = {name for name, both in limits.items() for limit in both.values() if limit["spilled"] > 0}
+    assert spilled == set()
 
 
 def test_options_of_production(resources: Any) -> None:

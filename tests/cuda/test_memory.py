@@ -101,7 +101,7 @@ sys.stdout.buffer.write(pickle.dumps(found))
 """
 
 
-def run(script: str, memory: int | None = None, separate: str = "") -> bytes:
+def check_script(script: str, memory: int | None = None, separate: str = "") -> bytes:
     env = {**os.environ, **environment(memory=memory), "DPA2_GPU_SEPARATE_BUFFERS": separate}
     env |= {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMMON + script], env=env, capture_output=True)
@@ -111,7 +111,7 @@ def run(script: str, memory: int | None = None, separate: str = "") -> bytes:
 
 def test_memory_that_runs_out() -> None:
     """Old buffers make room for new ones; where that is not enough the error says so, and smaller systems go on."""
-    run(GROW, int(run(MEASURE)) + 100_000)
+    check_script(GROW, int(check_script(MEASURE)) + 100_000)
 
 
 FULL, LIQUID = 1.15, 2.1  # spacing of a grid, in quarters of the cutoff: lists as long as they can be, and not
@@ -137,12 +137,12 @@ FULL, LIQUID = 1.15, 2.1  # spacing of a grid, in quarters of the cutoff: lists 
 )  # fmt: skip
 def test_estimates_are_what_engines_hold(checks: list[str]) -> None:
     """To the byte where the lists are as long as they can be; else as far as the density says how long they are."""
-    run(ESTIMATES + "\n".join(checks))
+    check_script(ESTIMATES + "\n".join(checks))
 
 
 @pytest.mark.slow
 def test_buffers_that_share_memory_change_nothing() -> None:
-    apart, together = (pickle.loads(run(SHARED, separate=separate)) for separate in ("1", ""))
+    apart, together = (pickle.loads(check_script(SHARED, separate=separate)) for separate in ("1", ""))
     assert apart.keys() == together.keys()
     for name, value in apart.items():
         np.testing.assert_array_equal(together[name], value, err_msg=name)
