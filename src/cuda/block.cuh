@@ -20,6 +20,20 @@ __device__ __forceinline__ real warp_sum(real v) {
   return v;
 }
 
+/// Of N values per lane, the sums over the lanes that differ in bits 2, 3 and 4: lane l is left with those of the values
+/// l / 4 * (N / 8)..., in v[0], v[1], ....
+template <int N, int STEP = 16, int SIZE>
+__device__ __forceinline__ void scatter_sums(real (&v)[SIZE]) {
+  static_assert(N % 2 == 0 && N <= SIZE, "values are halved three times");
+  const bool upper = (threadIdx.x & STEP) != 0;
+#pragma unroll
+  for (int n = 0; n < N / 2; ++n) {
+    const real kept = upper ? v[n + N / 2] : v[n], given = upper ? v[n] : v[n + N / 2];
+    v[n] = kept + __shfl_xor_sync(FULL_MASK, given, STEP);
+  }
+  if constexpr (STEP > 4) scatter_sums<N / 2, STEP / 2>(v);
+}
+
 /// The same of numbers in double.
 __device__ __forceinline__ double sum_of_warp(double v) {
   for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(FULL_MASK, v, step);

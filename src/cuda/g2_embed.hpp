@@ -7,7 +7,8 @@ namespace dpa2 {
 namespace cuda {
 
 constexpr int g2_embed_threads = 128;
-constexpr int g2_embed_edges = 32;  ///< of a block, in both kernels
+constexpr int g2_embed_edges = 32;  ///< of a block
+constexpr int g2_embed_backward_edges = 64;
 
 /// Where the edges of the repformer are: the first ones of every centre of the master list.
 struct RepformerEdgesArgs {

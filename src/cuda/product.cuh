@@ -22,7 +22,7 @@ static_assert(ROWS == 2 || ROWS == 4 || ROWS == 8, "the tiles are read two or fo
 #ifdef TENSOR
 constexpr int RESIDENT = ROWS == 2 ? 4 : 3;
 #else
-constexpr int RESIDENT = sizeof(real) == 4 ? (ROWS == 2 ? 7 : 4) : (ROWS == 2 ? 4 : 3);
+constexpr int RESIDENT = sizeof(real) == 4 && ROWS == 2 ? 7 : 4;
 #endif
 
 // Rows of A: row(i)(k) is its element, after skip(n) the one of n columns farther on. Pointers that move are cheaper than addresses that are
@@ -87,10 +87,18 @@ using ProductSums = WarpSums;
 #else
 /// The pieces of A, by columns, and of B that are multiplied at a time.
 struct __align__(16) ProductTiles {
-  // So far apart that each lane that brings A writes to a bank of its own.
-  static constexpr int row = cuda::product_rows(ROWS) + 128 / LANES_OF_A / int(sizeof(real)), row_of_b = cuda::product_columns;
+  // Columns of A are 16 bytes more than a multiple of 128 bytes apart.
+  static constexpr int row = cuda::product_rows(ROWS) + VECTOR, row_of_b = cuda::product_columns;
   real a[cuda::product_depth * row];
   real b[cuda::product_depth * row_of_b];
+
+  /// The row that a thread brings of ROWS_AT_ONCE, given its number among the threads of a column. With it, lanes that write at once fall on
+  /// different banks: columns next to each other take 64 bytes of them, and these rows come in two stretches that are 64 bytes apart.
+  static __device__ __forceinline__ constexpr int brought(int number) {
+    if (LANES_OF_A != 4) return number;
+    constexpr int HALF = VECTOR * 4;  // rows in 64 bytes
+    return number % VECTOR + number / VECTOR % 2 * HALF + number / (2 * VECTOR) % 4 * VECTOR + number / (8 * VECTOR) * 2 * HALF;
+  }
 };
 
 /// What a thread has of a tile: ROWS rows, and a vector of columns of each 16 vectors, in double twice. Lanes next to each other have the
@@ -150,15 +158,15 @@ class ProductTile {
     if (depth <= 0) return;
     constexpr int DEPTH = cuda::product_depth, PIECE = DEPTH * cuda::product_columns;
     constexpr int STEP = cuda::product_threads * VECTOR, PER = PIECE / STEP;
-    const int t = threadIdx.x, ka = t % LANES_OF_A;
+    const int t = threadIdx.x, ka = t % LANES_OF_A, own = ProductTiles::brought(t / LANES_OF_A);
     typename Rows::Row rows[OWN_ROWS];
 #pragma unroll
     for (int s = 0; s < OWN_ROWS; ++s) {
-      rows[s] = a.row(min(i0_ + t / LANES_OF_A + ROWS_AT_ONCE * s, rows_ - 1));  // beyond the edge the last one: nobody takes it
+      rows[s] = a.row(min(i0_ + own + ROWS_AT_ONCE * s, rows_ - 1));  // beyond the edge the last one: nobody takes it
       rows[s].skip(ka);
     }
     const real* from = b + column_ * cuda::product_columns * cuda::product_padded(depth) + t * VECTOR;
-    real* const to_a = tiles_.a + ka * ProductTiles::row + t / LANES_OF_A;
+    real* const to_a = tiles_.a + ka * ProductTiles::row + own;
     constexpr int ACROSS = cuda::product_columns;
     real* const to_b = tiles_.b + t * VECTOR / ACROSS * ProductTiles::row_of_b + t * VECTOR % ACROSS;
     real na[OWN_ROWS][OWN_COLUMNS];

@@ -26,6 +26,9 @@ struct __align__(16) WarpTiles {
   real a[cuda::product_depth * row];
   real b[cuda::product_depth * row_of_b];
 
+  /// The row that a thread brings, given its number among the threads of a column.
+  static __device__ __forceinline__ constexpr int brought(int number) { return number; }
+
   /// Where the vectors of a group begin, among eight vectors next to each other. In B those of groups 2 m and 2 m + 1 may be four apart.
   static __device__ __forceinline__ int place_in_a(int group) { return VECTOR_OF_A * group; }
   static __device__ __forceinline__ int place_in_b(int group) { return VECTOR_OF_B * (wide ? 4 * (group % 2) + group / 2 : group); }

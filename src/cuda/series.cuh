@@ -1,4 +1,4 @@
-// Chebyshev series in kernels where a warp has a centre: where a scalar lies, and sums of the warp that end in different lanes.
+// Chebyshev series in kernels where a warp has a centre: where a scalar lies.
 //
 //   -DWARPS=n   warps of a block
 //   -DGATED     there is a types' network of strip mode
@@ -37,20 +37,6 @@ __device__ __forceinline__ real argument(const cuda::SeriesArgs<real>& series, i
   const Quad place = read_quad(series.place + cuda::series_place * interval);
   slope = place.at[2];
   return ((s - place.at[0]) - place.at[1]) * place.at[2];
-}
-
-/// Of N values per lane, the sums over the lanes that differ in bits 2, 3 and 4: lane l is left with those of the values
-/// l / 4 * (N / 8)..., in v[0], v[1], ....
-template <int N, int STEP = 16, int SIZE>
-__device__ __forceinline__ void scatter_sums(real (&v)[SIZE]) {
-  static_assert(N % 2 == 0 && N <= SIZE, "values are halved three times");
-  const bool upper = (threadIdx.x & STEP) != 0;
-#pragma unroll
-  for (int n = 0; n < N / 2; ++n) {
-    const real kept = upper ? v[n + N / 2] : v[n], given = upper ? v[n] : v[n + N / 2];
-    v[n] = kept + __shfl_xor_sync(FULL_MASK, given, STEP);
-  }
-  if constexpr (STEP > 4) scatter_sums<N / 2, STEP / 2>(v);
 }
 
 }  // namespace dpa2

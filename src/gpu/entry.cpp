@@ -270,7 +270,7 @@ void Entry<T>::backward(Queue& queue, const Frame& frame, const EntryState<T>& s
   args.dg2 = dg2;
   args.dh2 = dh2;
   args.dw = dw;
-  queue.launch(g2_embed_backward_, blocks_of(frame.repformer.capacity, cuda::g2_embed_edges), cuda::g2_embed_threads, 0, args);
+  queue.launch(g2_embed_backward_, blocks_of(frame.repformer.capacity, cuda::g2_embed_backward_edges), cuda::g2_embed_threads, 0, args);
 }
 
 template class Entry<float>;
