@@ -13,8 +13,8 @@ namespace neighbors {
 
 __device__ __forceinline__ void clear_starts(int* start, int i, int centres) {
   if (start == nullptr) return;
-  start[i] = 0;
-  if (i == centres - 1) start[centres] = 0;
+  const int last = i == centres - 1 ? centres : i;
+  for (int k = i; k <= last; ++k) start[k] = 0;
 }
 
 __device__ __forceinline__ void store_edge(const cuda::ListOut& list, int e, int i, int j) {
