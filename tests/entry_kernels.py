@@ -171,20 +171,19 @@ class Network:
             "typed": typed, "even": self.even, "odd": self.odd, "gate_switch": int(smooth),
         }  # fmt: skip
 
-    def numbers(self, tangent: bool, lanes: int, size: int) -> int:
-        return (1 + tangent) * (self.even + self.odd) * lane_row(lanes, size)
+    def numbers(self, tangent: bool, row: int) -> int:
+        return (1 + tangent) * (self.even + self.odd) * row
 
 
 class EntryKernels:
     """Launches the kernels for one model. ``lanes``, ``narrow`` and ``scratch`` (blocks that work in global memory) are
     what the host chooses; without ``lanes`` the largest number that fits, in global memory where none does. ``warps``:
-    of a block of the kernels of the series, which come first; 0: the networks alone.
+    of a block of the kernels of the series, which take the place of these; 0: the networks.
     """
 
     def __init__(self, config: Any, weights: Any, device: EmulatedDevice, precision: str = "double", lanes: int = 0,
                  narrow: bool = False, scratch: int = 0, warps: int = 0) -> None:  # fmt: skip
         self.config, self.device, self.lanes, self.scratch, self.warps = config, device, lanes, scratch, warps
-        self.outside: dict[str, Any] = {"repinit": None, "three": None}  # (centres) which the series have left out
         self.forms: list[tuple[str, int, bool]] = []  # kernel, lanes, in global memory: what was launched
         self.model = folded(json.dumps(config), weights)
         self.real = np.float64 if precision == "double" else np.float32
@@ -274,19 +273,13 @@ class EntryKernels:
         self.forms.append((kernel, lanes, blocks > 0))
         self.device.start(source, kernel, count, THREADS, struct, values, shared, defines)
 
-    def _series(
-        self, source: str, backward: bool, struct: str, block: str, values: Any, series: Series, bytes_of_warp: int
-    ) -> None:
-        """The centres that the series can do; the others are left to the network."""
-        if not backward:
-            self.outside[block] = self.device.empty(self.edges.centres, np.int32)
+    def _series(self, source: str, backward: bool, struct: str, values: Any, net: Network, series: Series,
+                bytes_of_warp: int, **more: int) -> None:  # fmt: skip
         warps = min(self.warps, SHARED // bytes_of_warp)
-        values = values | {"outside": self.outside[block], "series": series.args}
-        defines = {"real": self.base["real"], "WARPS": warps} | ({"GATED": 1} if series.gated else {})
+        values = {"block": values | {"net": net.args, "scratch": None}, "series": series.args, **more}
+        defines = self.base | net.defines | {"WARPS": warps}
         kernel, blocks = f"{source}_backward" if backward else source, -(-self.edges.centres // warps)
         self.device.start(f"{source}.cu", kernel, blocks, 32 * warps, struct, values, warps * bytes_of_warp, defines)
-        if not backward:
-            assert np.isin(self.outside[block], (0, 1)).all()
 
     def _repinit(self, backward: bool, values: Any) -> None:
         values = values | self.at | {
@@ -298,18 +291,16 @@ class EntryKernels:
 
         if self.warps:
             struct = "RepinitSeriesBackwardArgs" if backward else "RepinitSeriesArgs"
-            series = self.repinit_series
-            self._series(
-                "repinit_series", backward, struct, "repinit", values, series, series.repinit_bytes(backward, self.size)
-            )
-        values["only"] = self.outside["repinit"]
+            series, net = self.repinit_series, self.repinit
+            needed = series.repinit_bytes(net.numbers(backward, 1), backward, self.size)
+            return self._series("repinit_series", backward, struct, values, net, series, needed)
         gated = "GATED" in self.repinit.defines
 
         def small(lanes: int) -> int:
             return (5 + 3 * (5 + gated) * backward) * lanes * self.size + 4 * lanes
 
         def work(lanes: int) -> int:
-            return 4 * self.ng + self.repinit.numbers(backward, lanes, self.size)
+            return 4 * self.ng + self.repinit.numbers(backward, lane_row(lanes, self.size))
 
         name = "repinit_backward" if backward else "repinit"
         self._launch(
@@ -329,11 +320,10 @@ class EntryKernels:
 
         if self.warps:
             struct = "ThreeBodySeriesBackwardArgs" if backward else "ThreeBodySeriesArgs"
-            series, room = self.three_series, int(self.edges.three.max()) + 1
+            series, net, room = self.three_series, self.three, int(self.edges.three.max()) + 1
+            needed = series.three_body_bytes(room, self.ntypes, net.numbers(backward, 1), backward, self.size)
             more = {"room": room, "words": series.words(self.ntypes)}
-            needed = series.three_body_bytes(room, self.ntypes, backward, self.size)
-            self._series("three_body_series", backward, struct, "three", values | more, series, needed)
-        values["only"] = self.outside["three"]
+            return self._series("three_body_series", backward, struct, values, net, series, needed, **more)
         gated = "GATED" in self.three.defines
 
         def small(lanes: int) -> int:
@@ -341,7 +331,7 @@ class EntryKernels:
             return numbers * self.size + (64 + lanes) * 4
 
         def work(lanes: int) -> int:
-            return -(-self.n3 // 4) * 4 + self.three.numbers(backward, lanes, self.size)
+            return -(-self.n3 // 4) * 4 + self.three.numbers(backward, lane_row(lanes, self.size))
 
         name = "three_body_backward" if backward else "three_body"
         self._launch(

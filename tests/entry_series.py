@@ -125,27 +125,29 @@ class Series:
             "gate_switch": int(smooth),
         }  # fmt: skip
 
-    def repinit_bytes(self, backward: bool, size: int) -> int:
-        """Of a warp, as repinit_series_bytes has it."""
+    def repinit_bytes(self, each: int, backward: bool, size: int) -> int:
+        """Of a warp, as repinit_series_bytes has it; ``each``: what the network takes for a scalar."""
         tile, part, runs = (128, 32, 4) if size == 4 else (96, 16, 2)
-        numbers = 4 * self.nc + 6 * tile
+        work = runs * (8 if self.gated else 4) * self.terms
         if backward:
-            numbers += 2 * runs * ((8 if self.gated else 4) * self.terms + 4)
+            work += work + 2 * runs * 4
         else:
-            numbers += runs * (8 if self.gated else 4) * self.terms + part * (self.terms + 16 // size)
+            work += part * (self.terms + 16 // size)
+        numbers = 4 * self.nc + 6 * tile + max(work, -(-each // 4) * 4)
         return numbers * size + 4 * (5 * tile + 4)
 
     def words(self, ntypes: int) -> int:
         kinds = min(ntypes, KINDS) if self.gated else 1
         return min(-(-self.intervals * kinds * kinds // 32), WORDS)
 
-    def three_body_bytes(self, room: int, ntypes: int, backward: bool, size: int) -> int:
+    def three_body_bytes(self, room: int, ntypes: int, each: int, backward: bool, size: int) -> int:
         """The same of three_body_series_bytes."""
-        kinds = 2 if self.gated else 1
+        kinds, own = 2 if self.gated else 1, 0
         if backward:
-            own = 4 * room + SLOTS * (kinds * self.terms + 1) + kinds * max(512, room)
+            own = 4 * room + kinds * max(512, room)
+            work = SLOTS * (kinds * self.terms + 1)
         else:
-            part = 32 if size == 4 else 16
-            own = 32 // self.terms * kinds * SLOTS * self.terms + part * (self.terms + 16 // size)
-        numbers = -(-(4 * room + self.nc + own) // 4) * 4
+            work = 32 // self.terms * kinds * SLOTS * self.terms
+            work += (32 if size == 4 else 16) * (self.terms + 16 // size)
+        numbers = -(-(4 * room + self.nc + own + max(work, 96 + each)) // 4) * 4
         return numbers * size + 4 * (2 * room + KINDS + 2 * self.words(ntypes) + SLOTS + 32)

@@ -1,18 +1,13 @@
-// The embedding networks of repinit and of the three-body block: functions of one scalar per edge (or pair) and of types,
-// evaluated by one block for LANES scalars at a time (theory 4.1): where there are no series, and for centres outside of their range.
-//
-// A backward pass needs no transposed weights and keeps nothing: the derivative with respect to the scalar travels with the value.
+// The embedding networks of repinit and of the three-body block where there are no series: evaluated by one block for LANES scalars at a
+// time (theory 4.1).
 //
 //   -DLANES=n       scalars at a time: the host takes what fits into shared memory
 //   -DNARROW        a network of few channels: threads share the scalars, each takes one channel at a time
 //   -DGLOBAL_WORK   the values of the channels are in global memory, for widths that fit into no shared memory: slow
 //   -DTABLE         the network is a table
-//   -DGATED         there is a types' network of strip mode, net.gate
 #pragma once
 
-#include "cuda/activation.cuh"
-#include "cuda/block.cuh"
-#include "cuda/embedding_net.hpp"
+#include "cuda/embedding.cuh"
 #include "cuda/vector.cuh"
 #include "math/quintic.hpp"
 
@@ -32,18 +27,6 @@ constexpr int BACKWARD_BLOCKS = 2;
 constexpr int BACKWARD_BLOCKS = sizeof(real) == 4 ? 4 : 3;
 #endif
 static_assert(LANES >= cuda::least_lanes && (LANES & (LANES - 1)) == 0 && LANES <= 128, "a power of two");
-
-#ifdef GATED
-constexpr bool gated = true;
-#else
-constexpr bool gated = false;
-#endif
-
-/// Where embed() left its result: channel c of lane e at value[c * LANE_ROW + e], its derivative likewise.
-struct Embedded {
-  const real* value;
-  const real* tangent;
-};
 
 /// Memory of this block for channels: behind `small` bytes of the shared memory, or its share of the scratch.
 __device__ __forceinline__ real* work_of(real* shared, int small, real* scratch, long long numbers) {
@@ -84,29 +67,6 @@ __device__ __forceinline__ Embedded look_up(const cuda::EmbeddingNetArgs<real>& 
   }
   __syncthreads();
   return {work, work + slopes};
-}
-
-/// The first layer, whose input is the scalar and a row of the types.
-template <bool tangent>
-__device__ __forceinline__ void embed_first(const cuda::EmbeddingNetArgs<real>& net, const real* s, const int* row, real* work) {
-  const int* layer = net.layout;
-  const int in = layer[0], out = layer[1], skip = layer[2], idt_at = layer[5], slopes = net.even * LANE_ROW;
-  const real* w = net.weights + layer[3];
-  for (int t = threadIdx.x; t < out * LANES; t += cuda::embedding_threads) {
-    const int c = t / LANES, e = t % LANES, combination = net.typed != 0 ? row[e] : 0;
-    const real factor = w[c], idt = idt_at >= 0 ? net.weights[idt_at + c] : real(1);
-    real value, slope;
-    activate(s[e] * factor + net.type_term[combination * out + c], value, slope);
-    value *= idt;
-    slope *= idt * factor;
-    if (skip != 0) {
-      const int k = c < in ? c : c - in;
-      value += k == 0 ? s[e] : net.type_skip[combination * in + k];
-      slope += k == 0 ? real(1) : real(0);
-    }
-    work[c * LANE_ROW + e] = value;
-    if (tangent) work[slopes + c * LANE_ROW + e] = slope;
-  }
 }
 
 /// A further layer from `from` to `to`, derivatives `dfrom` and `dto` numbers behind the values. A thread has CHANNELS channels of some
@@ -190,7 +150,7 @@ __device__ __forceinline__ Embedded embed(const cuda::EmbeddingNetArgs<real>& ne
   // Offsets, not pointers: the compiler must see where every load goes.
   int from = 0, to = (tangent ? 2 : 1) * net.even * LANE_ROW, dfrom = net.even * LANE_ROW, dto = net.odd * LANE_ROW;
   __syncthreads();
-  embed_first<tangent>(net, s, row, work);
+  embed_first<tangent>(net, s, row, work, dfrom, LANES, LANE_ROW, threadIdx.x, cuda::embedding_threads);
   __syncthreads();
   for (int l = 1; l < net.layers; ++l) {
     embed_layer<tangent>(net, net.layout + cuda::embedding_layer * l, work + from, dfrom, work + to, dto);

@@ -25,6 +25,9 @@ DPA2_MATH constexpr int lane_row(int lanes, int bytes_of_scalar) {
 DPA2_MATH constexpr long long embedding_numbers(int even, int odd, bool tangent, int lanes, int bytes_of_scalar) {
   return (tangent ? 2LL : 1LL) * (static_cast<long long>(even) + odd) * lane_row(lanes, bytes_of_scalar);
 }
+/// What a warp works in for every scalar, and how many scalars it has at a time in so many numbers.
+DPA2_MATH constexpr int embedding_each(int even, int odd, bool tangent) { return (tangent ? 2 : 1) * (even + odd); }
+DPA2_MATH constexpr int embedding_scalars(int numbers, int each) { return numbers / each < 32 ? numbers / each : 32; }
 
 /// A network of one scalar and of types. layout, for every layer: its input and output width, its skip (0 none, 1 y += x, 2 y += [x, x]) and
 /// where in `weights` its matrix, bias and idt begin (-1: none). Matrices are (in, out rounded up to a multiple of 4), with zeros, and

@@ -50,7 +50,6 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, FORWARD_BL
                                 cuda::repinit_work(ng, a.net.even, a.net.odd, false, LANES, sizeof(real)));  // (ng, 4)
   real* const work = moments + 4 * ng;
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
-    if (a.only != nullptr && a.only[i] == 0) continue;
     const int type = a.types[i], end = a.start[i + 1];
     __syncthreads();  // the moments of the centre before have been used
     for (int c = threadIdx.x; c < ng; c += THREADS) write_quad(moments + 4 * c, {});
@@ -146,7 +145,6 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, BACKWARD_B
   real* const work = dM + 4 * ng;
   const int lane = threadIdx.x % QUADS * 4;
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
-    if (a.only != nullptr && a.only[i] == 0) continue;
     const int type = a.types[i], end = a.start[i + 1];
     __syncthreads();  // dM of the centre before has been used
     moments_gradient(ng, a.axis, a.inv_nsel, row_of(a.dD, i, a.d_width), row_of(a.M, i, 4 * ng), dM);

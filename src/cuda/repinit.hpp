@@ -13,7 +13,6 @@ struct RepinitArgs {
   T* D;                  // (centres, d_width) columns 0..ng * axis =
   T* M;                  // (centres, ng, 4) = the moments, or null
   T* scratch;            // (blocks, repinit_work) with GLOBAL_WORK
-  const int* only;       // (centres) 0 for those that are not to be done, or null: all are
   const double* d;       // (edges, 3)
   const double* r;       // (edges)
   const int* start;      // (centres + 1)
@@ -34,14 +33,13 @@ struct RepinitArgs {
   int one_side;  // 1: the types of an edge are that of the neighbour alone
   int d_width;
 };
-static_assert(sizeof(RepinitArgs<float>) == 232 && sizeof(RepinitArgs<double>) == 248, "fixed-width");
+static_assert(sizeof(RepinitArgs<float>) == 224 && sizeof(RepinitArgs<double>) == 240, "fixed-width");
 
 /// The gradients of the edge vectors from that of D.
 template <class T>
 struct RepinitBackwardArgs {
   T* gamma;          // (edges, 3) =
   T* scratch;        // (blocks, repinit_work) with GLOBAL_WORK
-  const int* only;   // (centres) 0 for those that are not to be done, or null: all are
   const T* dD;       // (centres, d_width)
   const T* M;        // (centres, ng, 4)
   const double* d;   // (edges, 3)
@@ -59,7 +57,7 @@ struct RepinitBackwardArgs {
   int one_side;
   int d_width;
 };
-static_assert(sizeof(RepinitBackwardArgs<float>) == 208 && sizeof(RepinitBackwardArgs<double>) == 216, "fixed-width");
+static_assert(sizeof(RepinitBackwardArgs<float>) == 200 && sizeof(RepinitBackwardArgs<double>) == 208, "fixed-width");
 
 /// Numbers of either kernel for moments and channels.
 DPA2_MATH constexpr long long repinit_work(int ng, int even, int odd, bool backward, int lanes, int bytes_of_scalar) {

@@ -1,7 +1,8 @@
 // Repinit with its network as series (theory 5, S6): moments of the edges of an interval from sums over few terms. A warp has a centre.
 //
 // Edges are put in order by types, nearest first within a type. Those of one interval are then neighbours, a run, and the sums of a run
-// meet the coefficients once.
+// meet the coefficients once. Edges outside of the range of the series are left out of them and go through the network, one tile's at a
+// time.
 #include "cuda/env_mat.cuh"
 #include "cuda/repinit_series.hpp"
 #include "cuda/series.cuh"
@@ -22,7 +23,7 @@ __device__ __forceinline__ int place_of(int c) { return 4 * (c ^ (c >> 3 & 3)); 
 struct Tile {
   real *R, *x, *weight;                              // (TILE, 4), (TILE) on the scale of the interval, (TILE) what goes with the gate
   int *interval, *combination, *run, *edge, *first;  // (TILE) each, and the first edge of every run and of the one behind the last
-  int count = 0, runs = 0;
+  int count = 0, runs = 0;                           // `edge` is -1 - edge where that is outside of the range: it counts as zero
 
   __device__ __forceinline__ Tile(real* numbers, int* integers)
       : R(numbers),
@@ -36,24 +37,27 @@ struct Tile {
 
   /// The edges `begin`... of a centre. False where one is outside of the range.
   template <class Args>
-  __device__ __forceinline__ bool load(const Args& a, int begin, int end, int centre_type) {
+  __device__ __forceinline__ bool load(const Args& args, int begin, int end, int centre_type) {
+    const auto& a = args.block;
+    const cuda::SeriesArgs<real>& series = args.series;
     const int lane = threadIdx.x % 32;
     count = min(TILE, end - begin);
     real rows[EACH][4], sw[EACH];
     int types[EACH], where[EACH], at[EACH];
-    bool inside = true;
+    bool inside[EACH];
 #pragma unroll
     for (int q = 0; q < EACH; ++q) {
       const int e = lane + 32 * q;
       types[q] = where[q] = 0;
+      inside[q] = true;
       at[q] = e < count ? -1 : 0;  // no place yet
       if (e >= count) continue;
       environment(a.statistics, Edge(a.d, a.r, begin + e), centre_type, rows[q], sw[q]);
-      if (gated || a.series.typed != 0) {
+      if (gated || series.typed != 0) {
         const int type = a.types[a.j[begin + e]];
         types[q] = a.one_side != 0 ? type : type * a.ntypes + centre_type;
       }
-      where[q] = interval_of(a.series, rows[q][0], a.series.typed != 0 ? types[q] : 0, inside);
+      where[q] = interval_of(series, rows[q][0], series.typed != 0 ? types[q] : 0, inside[q]);
     }
     // Types one after the other, in the order in which they appear.
     const unsigned before = (1u << lane) - 1;
@@ -77,12 +81,15 @@ struct Tile {
     for (int q = 0; q < EACH; ++q) {
       if (lane + 32 * q >= count) continue;
       real slope;
-      write_quad(R + 4 * at[q], {{rows[q][0], rows[q][1], rows[q][2], rows[q][3]}});
-      x[at[q]] = argument(a.series, where[q], rows[q][0], slope);
-      if (gated) weight[at[q]] = a.series.gate_switch != 0 ? sw[q] : real(1);
+      const real on_interval = argument(series, where[q], rows[q][0], slope);
+      Quad row = {};
+      if (inside[q]) row = {{rows[q][0], rows[q][1], rows[q][2], rows[q][3]}};
+      write_quad(R + 4 * at[q], row);
+      x[at[q]] = inside[q] ? on_interval : real(0);
+      if (gated) weight[at[q]] = series.gate_switch != 0 ? sw[q] : real(1);
       interval[at[q]] = where[q];
       combination[at[q]] = types[q];
-      edge[at[q]] = lane + 32 * q;
+      edge[at[q]] = inside[q] ? lane + 32 * q : -1 - (lane + 32 * q);
     }
     __syncwarp(FULL_MASK);
     runs = 0;
@@ -99,7 +106,36 @@ struct Tile {
     }
     if (lane == 0) first[runs] = count;
     __syncwarp(FULL_MASK);
-    return __all_sync(FULL_MASK, inside);
+    bool all = true;
+#pragma unroll
+    for (int q = 0; q < EACH; ++q) all = all && inside[q];
+    return __all_sync(FULL_MASK, all);
+  }
+
+  /// Of these edges those that are outside of the range remain, with their scalars in `x`.
+  template <class Args>
+  __device__ __forceinline__ void keep_outside(const Args& args, int begin, int centre_type) {
+    const int lane = threadIdx.x % 32, all = count;
+    count = 0;
+    __syncwarp(FULL_MASK);  // the tile has been used
+    for (int p = lane; p - lane < all; p += 32) {
+      const int e = p < all ? -1 - edge[p] : -1, types = p < all ? combination[p] : 0;
+      const real goes_with_gate = gated && p < all ? weight[p] : real(0);
+      const unsigned members = __ballot_sync(FULL_MASK, e >= 0);
+      __syncwarp(FULL_MASK);  // nothing is written but to places that have been read
+      if (e >= 0) {
+        const int at = count + __popc(members & ((1u << lane) - 1));
+        real row[4], sw;
+        environment(args.block.statistics, Edge(args.block.d, args.block.r, begin + e), centre_type, row, sw);
+        write_quad(R + 4 * at, {{row[0], row[1], row[2], row[3]}});
+        x[at] = row[0];
+        if (gated) weight[at] = goes_with_gate;
+        combination[at] = types;
+        edge[at] = e;
+      }
+      count += __popc(members);
+    }
+    __syncwarp(FULL_MASK);
   }
 };
 
@@ -240,27 +276,52 @@ __device__ __forceinline__ void write_gram(int ng, int axis, bool vectors, const
   }
 }
 
+/// moments += those of the edges of a tile that are outside of the range, by the network.
+__device__ __forceinline__ void add_outside(const cuda::RepinitSeriesArgs<real>& args, Tile& tile, int begin, int type, real* work,
+                                            real* moments) {
+  const cuda::RepinitArgs<real>& a = args.block;
+  const int each = cuda::embedding_each(a.net.even, a.net.odd, false);
+  const int scalars = cuda::embedding_scalars(cuda::repinit_series_work(each, false, gated, sizeof(real)), each);
+  tile.keep_outside(args, begin, type);
+  for (int first = 0; first < tile.count; first += scalars) {
+    const int count = min(scalars, tile.count - first);
+    const Embedded G = embed_in_warp<false>(a.net, count, tile.x + first, tile.combination + first, work);
+    for (int c = threadIdx.x % 32; c < a.ng; c += 32) {
+      Quad sum = read_quad(moments + place_of(c));
+      for (int e = 0; e < count; ++e) {
+        real g = G.value[c * count + e];
+        if constexpr (gated)
+          g *= real(1) + row_of(args.series.gate, tile.combination[first + e], args.series.nc)[c] * tile.weight[first + e];
+        const Quad R = read_quad(tile.R + 4 * (first + e));
+        for (int x = 0; x < 4; ++x) sum.at[x] += R.at[x] * g;
+      }
+      write_quad(moments + place_of(c), sum);
+    }
+  }
+}
+
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) repinit_series(const cuda::RepinitSeriesArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) repinit_series(const cuda::RepinitSeriesArgs<real> args) {
   DYNAMIC_SHARED(real, shared);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, nc = a.series.nc;
-  const int numbers = static_cast<int>(cuda::repinit_series_numbers(nc, false, gated, sizeof(real)));
+  const cuda::RepinitArgs<real>& a = args.block;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, nc = args.series.nc;
+  const int each = cuda::embedding_each(a.net.even, a.net.odd, false);
+  const int numbers = static_cast<int>(cuda::repinit_series_numbers(nc, each, false, gated, sizeof(real)));
   real* const moments = shared + warp * numbers;
   real* const sums = moments + 4 * nc;
   real* const terms = sums + TOGETHER * SUMS;
-  Tile tile(terms + PART * ROW, reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::repinit_series_integers(sizeof(real)));
+  Tile tile(sums + cuda::repinit_series_work(each, false, gated, sizeof(real)),
+            reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::repinit_series_integers(sizeof(real)));
   for (int i = blockIdx.x * WARPS + warp; i < a.centres; i += gridDim.x * WARPS) {
     const int type = a.types[i], end = a.start[i + 1];
     __syncwarp(FULL_MASK);  // the moments of the centre before have been used
     for (int c = lane; c < nc; c += 32) write_quad(moments + place_of(c), {});
-    bool inside = true;
-    for (int first = a.start[i]; inside && first < end; first += TILE) {
-      inside = tile.load(a, first, end, type);
-      if (inside) add_moments(a.series, tile, terms, sums, moments);
+    for (int first = a.start[i]; first < end; first += TILE) {
+      const bool inside = tile.load(args, first, end, type);
+      add_moments(args.series, tile, terms, sums, moments);
+      if (!inside) add_outside(args, tile, first, type, sums, moments);
     }
-    if (lane == 0) a.outside[i] = inside ? 0 : 1;
-    if (!inside) continue;
     __syncwarp(FULL_MASK);
     for (int c = lane; c < a.ng; c += 32) {
       Quad m = read_quad(moments + place_of(c));
@@ -282,12 +343,12 @@ namespace {
 
 /// dM (nc, 4) = the gradient of the sums over the edges, from that of the Gram matrix: dM_c = sum_k dD_ck M_k, and for c < axis
 /// + sum_k dD_kc M_k. Zero beyond ng.
-__device__ __forceinline__ void moments_gradient(const cuda::RepinitSeriesBackwardArgs<real>& a, int i, real* dM) {
+__device__ __forceinline__ void moments_gradient(const cuda::RepinitBackwardArgs<real>& a, int nc, int i, real* dM) {
   const int lane = threadIdx.x % 32, ng = a.ng, axis = a.axis;
   const real* const dD = row_of(a.dD, i, a.d_width);
   const real* const M = row_of(a.M, i, 4 * ng);
   const bool vectors = axis % 4 == 0 && a.d_width % 4 == 0;
-  for (int c = lane; c < a.series.nc; c += 32) {
+  for (int c = lane; c < nc; c += 32) {
     Quad sum = {};
     if (c < ng && vectors)
       for (int k = 0; k < axis; k += 4) {
@@ -362,31 +423,71 @@ __device__ __forceinline__ void write_gradients(int nc, const real* at, const re
   for (int n = 0; n < TERMS / 2; ++n) dB[4 * TERMS * quarter + share * (TERMS / 2) + n] = sum[n];
 }
 
+/// The gradients of the edges of a tile that are outside of the range, by the network.
+__device__ __forceinline__ void write_outside(const cuda::RepinitSeriesBackwardArgs<real>& args, Tile& tile, int begin, int type,
+                                              const real* dM, real* work) {
+  const cuda::RepinitBackwardArgs<real>& a = args.block;
+  const int each = cuda::embedding_each(a.net.even, a.net.odd, true);
+  const int scalars = cuda::embedding_scalars(cuda::repinit_series_work(each, true, gated, sizeof(real)), each);
+  tile.keep_outside(args, begin, type);
+  for (int first = 0; first < tile.count; first += scalars) {
+    const int count = min(scalars, tile.count - first);
+    const Embedded G = embed_in_warp<true>(a.net, count, tile.x + first, tile.combination + first, work);
+    for (int n = 0; n < count; ++n) {
+      const Quad R = read_quad(tile.R + 4 * (first + n));
+      real dR[4] = {}, dweight = 0;
+      for (int c = threadIdx.x % 32; c < a.ng; c += 32) {
+        const Quad m = read_quad(dM + place_of(c));
+        real value = G.value[c * count + n], slope = G.tangent[c * count + n], along = 0;
+        for (int x = 0; x < 4; ++x) along += R.at[x] * m.at[x];
+        if constexpr (gated) {
+          const real gate = row_of(args.series.gate, tile.combination[first + n], args.series.nc)[c];
+          const real factor = real(1) + gate * tile.weight[first + n];
+          dweight += along * value * gate;
+          value *= factor;
+          slope *= factor;
+        }
+        for (int x = 0; x < 4; ++x) dR[x] += m.at[x] * value;
+        dR[0] += along * slope;
+      }
+      for (int x = 0; x < 4; ++x) dR[x] = warp_sum(dR[x]);
+      dweight = gated && args.series.gate_switch != 0 ? warp_sum(dweight) : real(0);
+      if (threadIdx.x % 32 != 0) continue;
+      const int e = begin + tile.edge[first + n];
+      real g[3] = {};
+      environment_backward(a.statistics, Edge(a.d, a.r, e), type, dR, dweight, g);
+      for (int x = 0; x < 3; ++x) a.gamma[3LL * e + x] = g[x];
+    }
+  }
+}
+
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) repinit_series_backward(const cuda::RepinitSeriesBackwardArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) repinit_series_backward(const cuda::RepinitSeriesBackwardArgs<real> args) {
   DYNAMIC_SHARED(real, shared);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, nc = a.series.nc;
+  const cuda::RepinitBackwardArgs<real>& a = args.block;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, nc = args.series.nc;
   constexpr int RUN = cuda::repinit_series_run(true, gated, sizeof(real)), RUNS = cuda::repinit_series_runs(true, sizeof(real));
-  const int numbers = static_cast<int>(cuda::repinit_series_numbers(nc, true, gated, sizeof(real)));
+  const int each = cuda::embedding_each(a.net.even, a.net.odd, true);
+  const int numbers = static_cast<int>(cuda::repinit_series_numbers(nc, each, true, gated, sizeof(real)));
   real* const dM = shared + warp * numbers;
   real* const dB = dM + 4 * nc;
-  Tile tile(dB + RUNS * RUN, reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::repinit_series_integers(sizeof(real)));
+  Tile tile(dB + cuda::repinit_series_work(each, true, gated, sizeof(real)),
+            reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::repinit_series_integers(sizeof(real)));
   for (int i = blockIdx.x * WARPS + warp; i < a.centres; i += gridDim.x * WARPS) {
-    if (a.outside[i] != 0) continue;
     const int type = a.types[i], end = a.start[i + 1];
     __syncwarp(FULL_MASK);  // dM of the centre before has been used
-    moments_gradient(a, i, dM);
+    moments_gradient(a, nc, i, dM);
     for (int begin = a.start[i]; begin < end; begin += TILE) {
-      tile.load(a, begin, end, type);
+      const bool inside = tile.load(args, begin, end, type);
       for (int first_run = 0; first_run < tile.runs; first_run += RUNS) {
         const int runs = min(RUNS, tile.runs - first_run);
         __syncwarp(FULL_MASK);  // the runs before have been used
         for (int n = 0; n < runs; ++n) {
           const int p = tile.first[first_run + n];
-          const real* const at = row_of(a.series.at, tile.interval[p], K * nc);
+          const real* const at = row_of(args.series.at, tile.interval[p], K * nc);
           write_gradients(nc, at, nullptr, dM, dB + n * RUN);
-          if constexpr (gated) write_gradients(nc, at, row_of(a.series.gate, tile.combination[p], nc), dM, dB + n * RUN + 4 * K);
+          if constexpr (gated) write_gradients(nc, at, row_of(args.series.gate, tile.combination[p], nc), dM, dB + n * RUN + 4 * K);
         }
         __syncwarp(FULL_MASK);
         for (int p = tile.first[first_run] + lane; p < tile.first[first_run + runs]; p += 32) {
@@ -421,13 +522,15 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) repinit_series_
             slope0 = slope1;
             slope1 = slope2;
           }
-          dR[0] += along * a.series.place[cuda::series_place * tile.interval[p] + 2];
+          if (tile.edge[p] < 0) continue;
+          dR[0] += along * args.series.place[cuda::series_place * tile.interval[p] + 2];
           const int e = begin + tile.edge[p];
           real g[3] = {};
-          environment_backward(a.statistics, Edge(a.d, a.r, e), type, dR, gated && a.series.gate_switch != 0 ? dweight : real(0), g);
+          environment_backward(a.statistics, Edge(a.d, a.r, e), type, dR, gated && args.series.gate_switch != 0 ? dweight : real(0), g);
           for (int y = 0; y < 3; ++y) a.gamma[3LL * e + y] = g[y];
         }
       }
+      if (!inside) write_outside(args, tile, begin, type, dM, dB);
     }
   }
 }

@@ -1,10 +1,9 @@
 // Chebyshev series in kernels where a warp has a centre: where a scalar lies.
 //
 //   -DWARPS=n   warps of a block
-//   -DGATED     there is a types' network of strip mode
 #pragma once
 
-#include "cuda/block.cuh"
+#include "cuda/embedding_warp.cuh"
 #include "cuda/series.hpp"
 #include "cuda/vector.cuh"
 
@@ -14,11 +13,6 @@
 
 namespace dpa2 {
 
-#ifdef GATED
-constexpr bool gated = true;
-#else
-constexpr bool gated = false;
-#endif
 // Blocks of a multiprocessor that registers are to leave room for: without a number the compiler wants more of them, and spills.
 constexpr int BLOCKS = (sizeof(real) == 4 ? 16 : 8) / WARPS;
 constexpr int K = cuda::series_terms(sizeof(real));

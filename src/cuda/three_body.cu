@@ -110,7 +110,6 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, FORWARD_BL
                               cuda::three_body_work(n3, a.net.even, a.net.odd, false, LANES, sizeof(real)));
   real* const work = total + (n3 + 3) / 4 * 4;
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
-    if (a.only != nullptr && a.only[i] == 0) continue;
     const Centre centre(a, i);
     for (int c = threadIdx.x; c < n3; c += THREADS) total[c] = real(0);
     for (int first_a = 0; first_a < centre.m; first_a += TILE)
@@ -187,7 +186,6 @@ extern "C" __global__ void __launch_bounds__(cuda::embedding_threads, BACKWARD_B
                            cuda::three_body_work(n3, a.net.even, a.net.odd, true, LANES, sizeof(real)));
   real* const work = dQ + (n3 + 3) / 4 * 4;
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
-    if (a.only != nullptr && a.only[i] == 0) continue;
     const Centre centre(a, i);
     for (int c = threadIdx.x; c < n3; c += THREADS) dQ[c] = row_of(a.dD, i, a.d_width)[a.offset + c] * a.inv_nsel_squared;
     // Every two tiles once; where they differ, a pair of their neighbours counts in both orders.

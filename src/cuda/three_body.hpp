@@ -15,7 +15,6 @@ template <class T>
 struct ThreeBodyArgs {
   T* D;                     // (centres, d_width) columns offset..offset + n3 =
   T* scratch;               // (blocks, three_body_work) with GLOBAL_WORK
-  const int* only;          // (centres) 0 for those that are not to be done, or null: all are
   const double* d;          // (master edges, 3)
   const double* r;          // (master edges)
   const int* start;         // (centres + 1) of the block: the first edges of every centre of the master list
@@ -35,7 +34,7 @@ struct ThreeBodyArgs {
   int d_width;
   int offset;
 };
-static_assert(sizeof(ThreeBodyArgs<float>) == 224 && sizeof(ThreeBodyArgs<double>) == 232, "fixed-width");
+static_assert(sizeof(ThreeBodyArgs<float>) == 216 && sizeof(ThreeBodyArgs<double>) == 224, "fixed-width");
 
 /// The gradients of the edge vectors from those columns' gradients.
 template <class T>
@@ -43,7 +42,6 @@ struct ThreeBodyBackwardArgs {
   T* gamma;                 // (master edges, 3) +=
   const T* dD;              // (centres, d_width)
   T* scratch;               // (blocks, three_body_work) with GLOBAL_WORK
-  const int* only;          // (centres) 0 for those that are not to be done, or null: all are
   const double* d;          // (master edges, 3)
   const double* r;          // (master edges)
   const int* start;         // (centres + 1) of the block
@@ -63,7 +61,7 @@ struct ThreeBodyBackwardArgs {
   int d_width;
   int offset;
 };
-static_assert(sizeof(ThreeBodyBackwardArgs<float>) == 232 && sizeof(ThreeBodyBackwardArgs<double>) == 240, "fixed-width");
+static_assert(sizeof(ThreeBodyBackwardArgs<float>) == 224 && sizeof(ThreeBodyBackwardArgs<double>) == 232, "fixed-width");
 
 /// Numbers of either kernel for sums and channels.
 DPA2_MATH constexpr long long three_body_work(int n3, int even, int odd, bool backward, int lanes, int bytes_of_scalar) {

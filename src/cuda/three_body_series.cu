@@ -2,7 +2,8 @@
 // padded slots are one more neighbour, behind the edges, that counts `multiplicity` times.
 //
 // Pairs are numbered by their distance o in the circle of neighbours: pair p is (j, j + o), j = p % m, o = p / m, up to o = m / 2, where
-// half of the circle is enough if m is even. A group is an interval, with a gate and a pair of kinds of neighbours.
+// half of the circle is enough if m is even. A group is an interval, with a gate and a pair of kinds of neighbours. Pairs outside of the
+// range of the series, and with a gate of neighbours of more kinds than there is room for, are in no group and go through the network.
 #include "cuda/env_mat.cuh"
 #include "cuda/series.cuh"
 #include "cuda/three_body_series.hpp"
@@ -43,6 +44,7 @@ struct Environment {
   int *type, *kind, *types, *set, *before, *keys, *slots;  // (room) two, types of kinds, (words) two, (SLOTS), (32)
   int type_of_centre = 0, n = 0, m = 0, at = 0;            // edges; with the padded slots; the first edge in the master list
   int pairs = 0, kinds = 0, groups = 0;
+  bool all_in_groups = true;
   real multiplicity = 0;
 
   __device__ __forceinline__ Environment(real* numbers, int* integers, int room, int words)
@@ -56,9 +58,9 @@ struct Environment {
         keys(before + words),
         slots(keys + SLOTS) {}
 
-  /// False where the network has to be evaluated.
   template <class Args>
-  __device__ __forceinline__ bool load(const Args& a, int i) {
+  __device__ __forceinline__ void load(const Args& args, int i) {
+    const auto& a = args.block;
     const int lane = threadIdx.x % 32;
     type_of_centre = a.types[i];
     n = a.start[i + 1] - a.start[i];
@@ -80,9 +82,10 @@ struct Environment {
       write_quad(v + 4 * k, {{R[1], R[2], R[3], sw}});
       kind[k] = gated ? -1 : 0;
     }
-    for (int w = lane; w < a.words; w += 32) set[w] = 0;
+    for (int w = lane; w < args.words; w += 32) set[w] = 0;
     __syncwarp(FULL_MASK);
-    return (!gated || find_kinds()) && find_groups(a);
+    if (gated) find_kinds(cuda::three_body_kinds_of(args.series.intervals, args.words));
+    find_groups(args);
   }
 
   __device__ __forceinline__ real times(int k) const { return k < n ? real(1) : multiplicity; }
@@ -92,9 +95,15 @@ struct Environment {
   __device__ __forceinline__ static real product(const Quad& a, const Quad& b) {
     return fused(a.at[0], b.at[0], fused(a.at[1], b.at[1], a.at[2] * b.at[2]));
   }
+  /// Of a pair, and not `inside` where it is in no group.
   template <class Args>
   __device__ __forceinline__ int interval(const Args& a, real e, int j, int k, bool& inside) const {
-    return interval_of(a.series, e, a.series.typed != 0 ? type[j] * a.ntypes + type[k] : 0, inside);
+    inside = !gated || max(kind[j], kind[k]) < KINDS_OF_ATOMS;
+    return interval_of(a.series, e, a.series.typed != 0 ? combination(a, j, k) : 0, inside);
+  }
+  template <class Args>
+  __device__ __forceinline__ int combination(const Args& a, int j, int k) const {
+    return type[j] * a.block.ntypes + type[k];
   }
   __device__ __forceinline__ int key(int found, int j, int k) const {
     if (!gated) return found;
@@ -109,7 +118,7 @@ struct Environment {
   template <class Args>
   __device__ __forceinline__ const real* gate_of_slot(const Args& a, int s) const {
     const int pair = keys[s] % (kinds * kinds);
-    return row_of(a.series.gate, types[pair / kinds] * a.ntypes + types[pair % kinds], a.series.nc);
+    return row_of(a.series.gate, types[pair / kinds] * a.block.ntypes + types[pair % kinds], a.series.nc);
   }
 
   /// keys (SLOTS) = those of the groups `begin`....
@@ -127,37 +136,39 @@ struct Environment {
   }
 
  private:
-  /// Numbers the types of the neighbours. False: too many.
-  __device__ __forceinline__ bool find_kinds() {
+  /// Numbers the types of the neighbours, up to so many. KINDS_OF_ATOMS: none of them.
+  __device__ __forceinline__ void find_kinds(int most) {
     const int lane = threadIdx.x % 32;
     for (int first = 0; first < m; first += 32)
       for (;;) {
         const bool waits = first + lane < m && kind[first + lane] < 0;
         const unsigned waiting = __ballot_sync(FULL_MASK, waits);
         if (waiting == 0) break;
-        if (kinds == KINDS_OF_ATOMS) return false;
+        const bool full = kinds == most;
         const int chosen = type[first + __ffs(static_cast<int>(waiting)) - 1];
         for (int k = first + lane; k < m; k += 32)
-          if (type[k] == chosen) kind[k] = kinds;
-        if (lane == 0) types[kinds] = chosen;
-        ++kinds;
+          if (type[k] == chosen) kind[k] = full ? KINDS_OF_ATOMS : kinds;
+        if (!full) {
+          if (lane == 0) types[kinds] = chosen;
+          ++kinds;
+        }
         __syncwarp(FULL_MASK);
       }
-    return true;
   }
 
   /// The set of groups that there are, and how many are before each word of it.
   template <class Args>
-  __device__ __forceinline__ bool find_groups(const Args& a) {
+  __device__ __forceinline__ void find_groups(const Args& a) {
     const int lane = threadIdx.x % 32;
-    if (gated && a.series.intervals * kinds * kinds > 32 * a.words) return false;
-    bool inside = true;
+    bool all = true;
     if (m > 0) {
       Pair pair(lane, m);
       for (int p = lane; p < pairs; p += 32) {
         const int j = pair.j, k = pair.k();
+        bool inside;
         const int found = key(interval(a, product(read_quad(v + 4 * j), read_quad(v + 4 * k)), j, k, inside), j, k);
-        atomicOr(&set[found / 32], static_cast<int>(1u << found % 32));
+        if (inside) atomicOr(&set[found / 32], static_cast<int>(1u << found % 32));
+        all = all && inside;
         pair.next();
       }
     }
@@ -173,7 +184,7 @@ struct Environment {
       groups += __shfl_sync(FULL_MASK, sum, 31);
     }
     __syncwarp(FULL_MASK);
-    return __all_sync(FULL_MASK, inside);
+    all_in_groups = __all_sync(FULL_MASK, all);
   }
 };
 
@@ -221,9 +232,9 @@ __device__ __forceinline__ void add_pairs(const Args& a, const Environment& env,
       const int j = pair.j, k = pair.k();
       const Quad vj = read_quad(env.v + 4 * j), vk = read_quad(env.v + 4 * k);
       const real e = Environment::product(vj, vk);
-      bool inside = true;
+      bool inside;
       real slope;
-      const int interval = env.interval(a, e, j, k, inside), found = env.slot(env.key(interval, j, k)) - begin;
+      const int interval = env.interval(a, e, j, k, inside), found = inside ? env.slot(env.key(interval, j, k)) - begin : -1;
       x = argument(a.series, interval, e, slope);
       f = env.weight(j, k) * e;
       ss = a.series.gate_switch != 0 ? vj.at[3] * vk.at[3] : real(1);
@@ -268,21 +279,98 @@ __device__ __forceinline__ void add_pairs(const Args& a, const Environment& env,
   __syncwarp(FULL_MASK);
 }
 
+/// Pairs that are in no group, up to 32 of them in shared memory, and where the network works for some of them at a time.
+struct Others {
+  real *e, *weight, *ss, *work;  // (32) each: v_j . v_k, how often the pair counts, what goes with the gate
+  int *row, *place;              // (32) of the tables of types, the pair
+  int each, scalars, orders, count = 0;
+
+  template <class Args>
+  __device__ __forceinline__ Others(const Args& a, const Environment& env, bool backward, real* numbers)
+      : e(numbers),
+        weight(numbers + 32),
+        ss(numbers + 64),
+        work(numbers + 96),
+        row(env.slots),
+        place(env.keys),
+        each(cuda::embedding_each(a.block.net.even, a.block.net.odd, backward)),
+        scalars(cuda::embedding_scalars(cuda::three_body_series_work(each, backward, gated, sizeof(real)) - 96, each)),
+        orders(a.block.net.typed != 0 ? 2 : 1) {}
+
+  /// Those among the 32 pairs `first`... before `end`.
+  template <class Args>
+  __device__ __forceinline__ void load(const Args& a, const Environment& env, int first, int end) {
+    const int lane = threadIdx.x % 32, p = first + lane, j = p % env.m, o = p / env.m, k = j + o < env.m ? j + o : j + o - env.m;
+    bool inside = true;
+    Quad product = {};
+    real own = 0;
+    if (p < end) {
+      const Quad vj = read_quad(env.v + 4 * j), vk = read_quad(env.v + 4 * k);
+      own = Environment::product(vj, vk);
+      product.at[3] = vj.at[3] * vk.at[3];
+      env.interval(a, own, j, k, inside);
+    }
+    const unsigned members = __ballot_sync(FULL_MASK, !inside);
+    __syncwarp(FULL_MASK);  // those before have been used
+    count = __popc(members);
+    if (!inside) {
+      const int at = __popc(members & ((1u << lane) - 1));
+      e[at] = own;
+      weight[at] = env.weight(j, k) / real(orders);
+      ss[at] = a.series.gate_switch != 0 ? product.at[3] : real(1);
+      row[at] = env.combination(a, j, k);
+      place[at] = p;
+    }
+    __syncwarp(FULL_MASK);
+  }
+
+  /// The pairs in the other order.
+  __device__ __forceinline__ void turn(int ntypes) const {
+    __syncwarp(FULL_MASK);
+    const int lane = threadIdx.x % 32;
+    if (lane < count) row[lane] = row[lane] % ntypes * ntypes + row[lane] / ntypes;
+    __syncwarp(FULL_MASK);
+  }
+};
+
+/// channels += those of the pairs that are in no group, by the network.
+__device__ __forceinline__ void add_others(const cuda::ThreeBodySeriesArgs<real>& a, const Environment& env, real* numbers) {
+  Others others(a, env, false, numbers);
+  for (int first = 0; first < env.pairs; first += 32) {
+    others.load(a, env, first, env.pairs);
+    for (int order = 0; order < others.orders; ++order) {
+      if (order > 0) others.turn(a.block.ntypes);
+      for (int begin = 0; begin < others.count; begin += others.scalars) {
+        const int count = min(others.scalars, others.count - begin);
+        const Embedded H = embed_in_warp<false>(a.block.net, count, others.e + begin, others.row + begin, others.work);
+        for (int c = threadIdx.x % 32; c < a.block.n3; c += 32) {
+          real sum = 0;
+          for (int n = 0; n < count; ++n) {
+            real h = H.value[c * count + n];
+            if constexpr (gated) h *= real(1) + row_of(a.series.gate, others.row[begin + n], a.series.nc)[c] * others.ss[begin + n];
+            sum += others.weight[begin + n] * others.e[begin + n] * h;
+          }
+          env.channels[c] += sum;
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) three_body_series(const cuda::ThreeBodySeriesArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int numbers = static_cast<int>(cuda::three_body_series_numbers(a.room, a.series.nc, false, gated, sizeof(real)));
+  const int each = cuda::embedding_each(a.block.net.even, a.block.net.odd, false);
+  const int numbers = static_cast<int>(cuda::three_body_series_numbers(a.room, a.series.nc, each, false, gated, sizeof(real)));
   real* const own = shared + warp * numbers;
   int* const integers = reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::three_body_series_integers(a.room, a.words);
   Environment env(own, integers, a.room, a.words);
   real* const terms = env.channels + a.series.nc;
   real* const sums = terms + PART * ROW;
-  for (int i = blockIdx.x * WARPS + warp; i < a.centres; i += gridDim.x * WARPS) {
-    const bool inside = env.load(a, i);
-    if (lane == 0) a.outside[i] = inside ? 0 : 1;
-    if (!inside) continue;
+  for (int i = blockIdx.x * WARPS + warp; i < a.block.centres; i += gridDim.x * WARPS) {
+    env.load(a, i);
     for (int c = lane; c < a.series.nc; c += 32) env.channels[c] = real(0);
     for (int begin = 0; begin < env.groups; begin += SLOTS) {
       env.list_groups(a, begin);
@@ -290,7 +378,12 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) three_body_seri
       add_channels(a, env, min(SLOTS, env.groups - begin), sums);
     }
     __syncwarp(FULL_MASK);
-    for (int c = lane; c < a.n3; c += 32) row_of(a.D, i, a.d_width)[a.offset + c] = env.channels[c] * a.inv_nsel_squared;
+    if (!env.all_in_groups) {
+      add_others(a, env, terms);
+      __syncwarp(FULL_MASK);
+    }
+    for (int c = lane; c < a.block.n3; c += 32)
+      row_of(a.block.D, i, a.block.d_width)[a.block.offset + c] = env.channels[c] * a.block.inv_nsel_squared;
   }
 }
 
@@ -329,8 +422,8 @@ __device__ __forceinline__ void write_pairs(const cuda::ThreeBodySeriesBackwardA
     const int j = pair.j, k = pair.k();
     const Quad vj = read_quad(env.v + 4 * j), vk = read_quad(env.v + 4 * k);
     const real e = Environment::product(vj, vk), ss = a.series.gate_switch != 0 ? vj.at[3] * vk.at[3] : real(1);
-    bool inside = true;
-    const int interval = env.interval(a, e, j, k, inside), slot = env.slot(env.key(interval, j, k)) - begin;
+    bool inside;
+    const int interval = env.interval(a, e, j, k, inside), slot = inside ? env.slot(env.key(interval, j, k)) - begin : -1;
     real of_e = 0, of_ss = 0;
     if (slot >= 0 && slot < SLOTS) {
       real inv_half;
@@ -388,13 +481,59 @@ __device__ __forceinline__ void add_to_neighbours(const Environment& env, int fi
   __syncwarp(FULL_MASK);
 }
 
+/// Their gradients of the pairs `first`..`end` that are in no group, by the network; zero in others.
+__device__ __forceinline__ void write_others(const cuda::ThreeBodySeriesBackwardArgs<real>& a, const Environment& env, int first, int end,
+                                             real* numbers, real* de, real* dss) {
+  Others others(a, env, true, numbers);
+  const int lane = threadIdx.x % 32;
+  for (int p = lane; p < end - first; p += 32) {
+    de[p] = real(0);
+    if (gated) dss[p] = real(0);
+  }
+  for (int from = first; from < end; from += 32) {
+    others.load(a, env, from, end);
+    for (int order = 0; order < others.orders; ++order) {
+      if (order > 0) others.turn(a.block.ntypes);
+      for (int begin = 0; begin < others.count; begin += others.scalars) {
+        const int count = min(others.scalars, others.count - begin);
+        const Embedded H = embed_in_warp<true>(a.block.net, count, others.e + begin, others.row + begin, others.work);
+        for (int n = 0; n < count; ++n) {
+          const real ss = others.ss[begin + n];
+          real value = 0, slope = 0, gate_value = 0;
+          for (int c = lane; c < a.block.n3; c += 32) {
+            const real given = env.channels[c], h = H.value[c * count + n];
+            real factor = given;
+            if constexpr (gated) {
+              const real gate = row_of(a.series.gate, others.row[begin + n], a.series.nc)[c];
+              factor *= real(1) + gate * ss;
+              gate_value += given * h * gate;
+            }
+            value += factor * h;
+            slope += factor * H.tangent[c * count + n];
+          }
+          value = warp_sum(value);
+          slope = warp_sum(slope);
+          if (gated) gate_value = warp_sum(gate_value);
+          if (lane != 0) continue;
+          const int at = others.place[begin + n] - first;
+          const real e = others.e[begin + n], weight = others.weight[begin + n];
+          de[at] += weight * (value + e * slope);
+          if (gated && a.series.gate_switch != 0) dss[at] += weight * e * gate_value;
+        }
+      }
+    }
+  }
+  __syncwarp(FULL_MASK);
+}
+
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     three_body_series_backward(const cuda::ThreeBodySeriesBackwardArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int numbers = static_cast<int>(cuda::three_body_series_numbers(a.room, a.series.nc, true, gated, sizeof(real)));
+  const int each = cuda::embedding_each(a.block.net.even, a.block.net.odd, true);
+  const int numbers = static_cast<int>(cuda::three_body_series_numbers(a.room, a.series.nc, each, true, gated, sizeof(real)));
   const int room = cuda::three_body_band(a.room);
   real* const own = shared + warp * numbers;
   int* const integers = reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::three_body_series_integers(a.room, a.words);
@@ -403,12 +542,11 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
   real* const de = sums + 4 * a.room;
   real* const dss = de + (gated ? room : 0);
   real* const gradients = de + KINDS * room;
-  for (int i = blockIdx.x * WARPS + warp; i < a.centres; i += gridDim.x * WARPS) {
-    if (a.outside[i] != 0) continue;
+  for (int i = blockIdx.x * WARPS + warp; i < a.block.centres; i += gridDim.x * WARPS) {
     env.load(a, i);
     if (env.m == 0) continue;
     for (int c = lane; c < a.series.nc; c += 32)
-      env.channels[c] = c < a.n3 ? row_of(a.dD, i, a.d_width)[a.offset + c] * a.inv_nsel_squared : real(0);
+      env.channels[c] = c < a.block.n3 ? row_of(a.block.dD, i, a.block.d_width)[a.block.offset + c] * a.block.inv_nsel_squared : real(0);
     for (int k = lane; k < env.m; k += 32) write_quad(sums + 4 * k, {});
     const int band = room / env.m * env.m;
     for (int begin = 0; begin < env.groups; begin += SLOTS) {
@@ -420,12 +558,18 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
         add_to_neighbours(env, first, end, de, dss, sums);
       }
     }
+    if (!env.all_in_groups)
+      for (int first = 0; first < env.pairs; first += band) {
+        const int end = min(first + band, env.pairs);
+        write_others(a, env, first, end, gradients, de, dss);
+        add_to_neighbours(env, first, end, de, dss, sums);
+      }
     for (int k = lane; k < env.n; k += 32) {
       const Quad sum = read_quad(sums + 4 * k);
       const real dR[4] = {real(0), sum.at[0], sum.at[1], sum.at[2]};
       real g[3] = {};
-      environment_backward(a.statistics, Edge(a.d, a.r, env.at + k), env.type_of_centre, dR, sum.at[3], g);
-      for (int x = 0; x < 3; ++x) a.gamma[3LL * (env.at + k) + x] += g[x];
+      environment_backward(a.block.statistics, Edge(a.block.d, a.block.r, env.at + k), env.type_of_centre, dR, sum.at[3], g);
+      for (int x = 0; x < 3; ++x) a.block.gamma[3LL * (env.at + k) + x] += g[x];
     }
   }
 }

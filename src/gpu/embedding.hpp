@@ -74,11 +74,10 @@ struct EmbeddingForm {
     return std::min(centres, std::clamp(fit, fewest_blocks, most_blocks));
   }
 
-  /// Starts a kernel of this form; args.scratch becomes what it needs. `rare`: most centres are not to be done, and none of them takes a
-  /// block of its own.
+  /// Starts a kernel of this form; args.scratch becomes what it needs.
   template <class T, class Args>
-  void launch(Queue& queue, const Function& kernel, std::int64_t centres, Args args, bool rare = false) const {
-    const std::int64_t count = rare ? std::min(blocks<T>(centres), most_blocks) : blocks<T>(centres);
+  void launch(Queue& queue, const Function& kernel, std::int64_t centres, Args args) const {
+    const std::int64_t count = blocks<T>(centres);
     args.scratch = global ? queue.take<T>("embedding scratch", count * work) : nullptr;
     queue.launch(kernel, count, cuda::embedding_threads, shared, args);
     queue.release(args.scratch);

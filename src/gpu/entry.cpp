@@ -1,7 +1,6 @@
 #include "gpu/entry.hpp"
 
 #include <algorithm>
-#include <utility>
 
 #include "fold/repinit.hpp"
 
@@ -50,25 +49,36 @@ Entry<T>::Entry(const FoldedDescriptor& folded, const Config& config, Loader& lo
   const auto kernel = [&loader](const char* source, const char* name, const DeviceNetwork<T>& net, const EmbeddingForm& form) {
     return Kernel{form, loader.function(source, name, form.defines(net))};
   };
+  /// Null where too much would have to be in shared memory. bytes(each, backward): of a warp, `each` as embedding_each has it.
+  /// None where too much would have to be in shared memory. bytes(each, backward): of a warp, `each` as embedding_each has it.
+  const auto make_series = [&loader](const char* source, const char* forward, const char* backward, const DeviceNetwork<T>& net,
+                                     const cuda::SeriesArgs<T>& args, auto bytes) -> std::optional<Series> {
+    const auto needed = [&](bool back) { return bytes(cuda::embedding_each(net.args.even, net.args.odd, back), back); };
+    if (!SeriesKernel::fits(needed(false)) || !SeriesKernel::fits(needed(true))) return std::nullopt;
+    const auto make = [&](const char* name, bool back) {
+      return SeriesKernel::make(source, name, needed(back), args.gate != nullptr, net.defines, loader);
+    };
+    return Series{args, make(forward, false), make(backward, true)};
+  };
   const Matrix padded = fold_padded_embedding(config, folded.repinit);
   if (!padded.empty()) {
     pad_G_ = loader.upload<T>(padded);
     pad_R_ = loader.upload<T>(folded.repinit.statistics.pad);
   }
-  const auto repinit_form = [this](bool backward) {
-    return EmbeddingForm::choose(
-        net_, [this, backward](int lanes) { return cuda::repinit_tile(backward, net_.gated(), lanes, size); },
-        [this, backward](int lanes) { return cuda::repinit_work(ng_, net_.args.even, net_.args.odd, backward, lanes, size); });
-  };
-  if (std::optional<cuda::SeriesArgs<T>> series = upload_series<T>(folded.repinit.net, folded.repinit.net.gate, config.smooth, loader)) {
-    const bool gated = series->gate != nullptr;
-    const auto bytes = [&](bool backward) { return cuda::repinit_series_bytes(series->nc, backward, gated, size); };
-    if (SeriesKernel::fits(bytes(false)) && SeriesKernel::fits(bytes(true)))
-      series_ = Series{*series, SeriesKernel::make("repinit_series.cu", "repinit_series", bytes(false), gated, loader),
-                       SeriesKernel::make("repinit_series.cu", "repinit_series_backward", bytes(true), gated, loader)};
+  if (const auto series = upload_series<T>(folded.repinit.net, folded.repinit.net.gate, config.smooth, loader))
+    series_ =
+        make_series("repinit_series.cu", "repinit_series", "repinit_series_backward", net_, *series, [&series](int each, bool backward) {
+          return cuda::repinit_series_bytes(series->nc, each, backward, series->gate != nullptr, size);
+        });
+  if (!series_) {
+    const auto form = [this](bool backward) {
+      return EmbeddingForm::choose(
+          net_, [this, backward](int lanes) { return cuda::repinit_tile(backward, net_.gated(), lanes, size); },
+          [this, backward](int lanes) { return cuda::repinit_work(ng_, net_.args.even, net_.args.odd, backward, lanes, size); });
+    };
+    repinit_ = kernel("repinit.cu", "repinit", net_, form(false));
+    repinit_backward_ = kernel("repinit.cu", "repinit_backward", net_, form(true));
   }
-  repinit_ = kernel("repinit.cu", "repinit", net_, repinit_form(false));
-  repinit_backward_ = kernel("repinit.cu", "repinit_backward", net_, repinit_form(true));
   if (folded.three_body) {
     const FoldedThreeBody& f = *folded.three_body;
     ThreeBody& three = three_.emplace();
@@ -78,23 +88,28 @@ Entry<T>::Entry(const FoldedDescriptor& folded, const Config& config, Loader& lo
     three.n3 = config.repinit.three_body_neuron.back();
     const Matrix vectors = columns(f.statistics.pad, 1, 1, 3);
     if (std::any_of(vectors.a.begin(), vectors.a.end(), [](double v) { return v != 0.0; })) three.pad_v = loader.upload<T>(vectors);
-    const auto form = [&three](bool backward) {
-      const cuda::EmbeddingNetArgs<T>& net = three.net.args;
-      return EmbeddingForm::choose(
-          three.net, [&three, backward](int lanes) { return cuda::three_body_small(backward, three.net.gated(), lanes, size); },
-          [&three, &net, backward](int lanes) { return cuda::three_body_work(three.n3, net.even, net.odd, backward, lanes, size); });
-    };
-    if (std::optional<cuda::SeriesArgs<T>> series = upload_series<T>(f.net, mean_of_orders(f.net.gate, ntypes_), config.smooth, loader)) {
+    if (const auto series = upload_series<T>(f.net, mean_of_orders(f.net.gate, ntypes_), config.smooth, loader)) {
       const bool gated = series->gate != nullptr;
       const int room = config.repinit.three_body_sel + 1, words = cuda::three_body_words(series->intervals, ntypes_, gated);
-      const auto bytes = [&](bool backward) { return cuda::three_body_series_bytes(room, series->nc, words, backward, gated, size); };
-      if (words <= cuda::three_body_most_words && SeriesKernel::fits(bytes(false)) && SeriesKernel::fits(bytes(true)))
-        three.series =
-            Series{*series, SeriesKernel::make("three_body_series.cu", "three_body_series", bytes(false), gated, loader),
-                   SeriesKernel::make("three_body_series.cu", "three_body_series_backward", bytes(true), gated, loader), room, words};
+      if (words <= cuda::three_body_most_words)
+        three.series = make_series(
+            "three_body_series.cu", "three_body_series", "three_body_series_backward", three.net, *series,
+            [&](int each, bool backward) { return cuda::three_body_series_bytes(room, series->nc, words, each, backward, gated, size); });
+      if (three.series) {
+        three.series->room = room;
+        three.series->words = words;
+      }
     }
-    three.forward = kernel("three_body.cu", "three_body", three.net, form(false));
-    three.backward = kernel("three_body.cu", "three_body_backward", three.net, form(true));
+    if (!three.series) {
+      const auto form = [&three](bool backward) {
+        const cuda::EmbeddingNetArgs<T>& net = three.net.args;
+        return EmbeddingForm::choose(
+            three.net, [&three, backward](int lanes) { return cuda::three_body_small(backward, three.net.gated(), lanes, size); },
+            [&three, &net, backward](int lanes) { return cuda::three_body_work(three.n3, net.even, net.odd, backward, lanes, size); });
+      };
+      three.forward = kernel("three_body.cu", "three_body", three.net, form(false));
+      three.backward = kernel("three_body.cu", "three_body_backward", three.net, form(true));
+    }
   }
   const Defines act = activation_defines(folded.act);
   g2_embed_ = loader.function("g2_embed.cu", "g2_embed", act);
@@ -110,6 +125,7 @@ void Entry<T>::set_repinit(Args& args, const Frame& frame) const {
   args.j = frame.master.j;
   args.types = frame.types;
   args.statistics = repinit_statistics_;
+  args.net = net_.args;
   args.inv_nsel = inv_nsel_;
   args.centres = frame.centres;
   args.ng = ng_;
@@ -117,19 +133,6 @@ void Entry<T>::set_repinit(Args& args, const Frame& frame) const {
   args.ntypes = ntypes_;
   args.one_side = one_side_ ? 1 : 0;
   args.d_width = width_;
-}
-
-template <class T>
-template <class Args>
-void Entry<T>::set_repinit_forward(Args& args, const Frame& frame, const EntryState<T>& state) const {
-  set_repinit(args, frame);
-  args.D = state.D;
-  args.M = state.M;
-  args.pad = frame.pad_repinit;
-  args.pad_types = frame.pad_types;
-  args.pad_R = pad_R_;
-  args.pad_G = pad_G_;
-  args.per_frame = frame.centres / frame.frames;
 }
 
 template <class T>
@@ -145,6 +148,7 @@ void Entry<T>::set_three_body(Args& args, const Frame& frame) const {
   args.pad_types = frame.pad_types;
   args.pad_v = three_->pad_v;
   args.statistics = three_->statistics;
+  args.net = three_->net.args;
   args.inv_nsel_squared = three_->inv_nsel_squared;
   args.centres = frame.centres;
   args.per_frame = frame.centres / frame.frames;
@@ -157,7 +161,7 @@ void Entry<T>::set_three_body(Args& args, const Frame& frame) const {
 template <class T>
 template <class Args>
 void Entry<T>::set_three_body_series(Args& args, const Frame& frame) const {
-  set_three_body(args, frame);
+  set_three_body(args.block, frame);
   args.series = three_->series->args;
   args.room = three_->series->room;
   args.words = three_->series->words;
@@ -179,38 +183,37 @@ void Entry<T>::forward(Queue& queue, const Frame& frame, EntryState<T>& state, b
   const std::int64_t n = frame.centres, edges = frame.repformer.capacity;
   state.D = queue.take<T>("descriptors of the first blocks", n * width_);
   state.M = gradient ? queue.take<T>("moments", n * ng_ * 4) : nullptr;
+  const auto set_repinit_forward = [&](cuda::RepinitArgs<T>& args) {
+    set_repinit(args, frame);
+    args.D = state.D;
+    args.M = state.M;
+    args.pad = frame.pad_repinit;
+    args.pad_types = frame.pad_types;
+    args.pad_R = pad_R_;
+    args.pad_G = pad_G_;
+    args.per_frame = frame.centres / frame.frames;
+  };
   if (series_) {
-    state.outside = queue.take<int>("centres outside of the series", n);
     cuda::RepinitSeriesArgs<T> args{};
-    set_repinit_forward(args, frame, state);
+    set_repinit_forward(args.block);
     args.series = series_->args;
-    args.outside = state.outside;
     series_->forward.launch(queue, n, args);
-  }
-  {
+  } else {
     cuda::RepinitArgs<T> args{};
-    set_repinit_forward(args, frame, state);
-    args.net = net_.args;
-    args.only = state.outside;
-    repinit_.form.template launch<T>(queue, repinit_.function, n, args, series_.has_value());
+    set_repinit_forward(args);
+    repinit_.form.template launch<T>(queue, repinit_.function, n, args);
   }
   if (three_ && three_->series) {
-    state.three_outside = queue.take<int>("centres outside of the three-body series", n);
     cuda::ThreeBodySeriesArgs<T> args{};
     set_three_body_series(args, frame);
-    args.D = state.D;
-    args.outside = state.three_outside;
+    args.block.D = state.D;
     three_->series->forward.launch(queue, n, args);
-  }
-  if (three_) {
+  } else if (three_) {
     cuda::ThreeBodyArgs<T> args{};
     set_three_body(args, frame);
-    args.net = three_->net.args;
     args.D = state.D;
-    args.only = state.three_outside;
-    three_->forward.form.template launch<T>(queue, three_->forward.function, n, args, three_->series.has_value());
+    three_->forward.form.template launch<T>(queue, three_->forward.function, n, args);
   }
-  if (!gradient) queue.release(std::exchange(state.outside, nullptr), std::exchange(state.three_outside, nullptr));
   state.g2 = queue.take<T>("g2", edges * n2_);
   state.h2 = queue.take<T>("h2", edges * 3);
   state.w = queue.take<T>("weights of edges", edges);
@@ -227,42 +230,34 @@ void Entry<T>::backward(Queue& queue, const Frame& frame, const EntryState<T>& s
                         T* gamma) const {
   // The first kernel writes the rows of all edges, the others add to those of their own: an edge belongs to one thread each time.
   const std::int64_t n = frame.centres;
+  const auto set_repinit_backward = [&](cuda::RepinitBackwardArgs<T>& args) {
+    set_repinit(args, frame);
+    args.gamma = gamma;
+    args.dD = dD;
+    args.M = state.M;
+  };
   if (series_) {
     cuda::RepinitSeriesBackwardArgs<T> args{};
-    set_repinit(args, frame);
+    set_repinit_backward(args.block);
     args.series = series_->args;
-    args.outside = state.outside;
-    args.gamma = gamma;
-    args.dD = dD;
-    args.M = state.M;
     series_->backward.launch(queue, n, args);
-  }
-  {
+  } else {
     cuda::RepinitBackwardArgs<T> args{};
-    set_repinit(args, frame);
-    args.net = net_.args;
-    args.only = state.outside;
-    args.gamma = gamma;
-    args.dD = dD;
-    args.M = state.M;
-    repinit_backward_.form.template launch<T>(queue, repinit_backward_.function, n, args, series_.has_value());
+    set_repinit_backward(args);
+    repinit_backward_.form.template launch<T>(queue, repinit_backward_.function, n, args);
   }
   if (three_ && three_->series) {
     cuda::ThreeBodySeriesBackwardArgs<T> args{};
     set_three_body_series(args, frame);
-    args.outside = state.three_outside;
-    args.gamma = gamma;
-    args.dD = dD;
+    args.block.gamma = gamma;
+    args.block.dD = dD;
     three_->series->backward.launch(queue, n, args);
-  }
-  if (three_) {
+  } else if (three_) {
     cuda::ThreeBodyBackwardArgs<T> args{};
     set_three_body(args, frame);
-    args.net = three_->net.args;
-    args.only = state.three_outside;
     args.gamma = gamma;
     args.dD = dD;
-    three_->backward.form.template launch<T>(queue, three_->backward.function, n, args, three_->series.has_value());
+    three_->backward.form.template launch<T>(queue, three_->backward.function, n, args);
   }
   cuda::G2EmbedBackwardArgs<T> args{};
   set_g2_embed(args, frame);

@@ -5,9 +5,7 @@
 #include <optional>
 
 #include "cuda/g2_embed.hpp"
-#include "cuda/repinit.hpp"
 #include "cuda/repinit_series.hpp"
-#include "cuda/three_body.hpp"
 #include "cuda/three_body_series.hpp"
 #include "fold/folded.hpp"
 #include "gpu/embedding.hpp"
@@ -22,10 +20,8 @@ namespace dpa2::gpu {
 /// What the first blocks leave; whoever uses it last releases it.
 template <class T>
 struct EntryState {
-  T* D = nullptr;  ///< (centres, width) descriptors
-  T* M = nullptr;  ///< (centres, ng, 4) moments for the backward, or null
-  /// (centres) whether the networks had to be evaluated in place of their series, for the backward; or null
-  int *outside = nullptr, *three_outside = nullptr;
+  T* D = nullptr;   ///< (centres, width) descriptors
+  T* M = nullptr;   ///< (centres, ng, 4) moments for the backward, or null
   T* g2 = nullptr;  ///< (edges of the repformer, n2)
   T* h2 = nullptr;  ///< (edges, 3)
   T* w = nullptr;   ///< (edges) weights in sums
@@ -46,12 +42,12 @@ class Entry {
   [[nodiscard]] int width() const noexcept { return width_; }
 
  private:
-  /// A kernel, and how it is launched.
+  /// A kernel of a network, and how it is launched.
   struct Kernel {
     EmbeddingForm form;
     Function function;
   };
-  /// Series take the place of a network, but for centres outside of their range.
+  /// Kernels that take series in place of a network, but for what is outside of their range.
   struct Series {
     cuda::SeriesArgs<T> args;
     SeriesKernel forward, backward;
@@ -63,17 +59,14 @@ class Entry {
     const T* pad_v = nullptr;
     T inv_nsel_squared = 0;
     int n3 = 0;
-    Kernel forward, backward;
     std::optional<Series> series;
+    Kernel forward, backward;  ///< without
   };
 
   template <class Args>
   void set_repinit(Args& args, const Frame& frame) const;
   template <class Args>
   void set_three_body(Args& args, const Frame& frame) const;
-  /// What the kernels of the network and of the series have in common.
-  template <class Args>
-  void set_repinit_forward(Args& args, const Frame& frame, const EntryState<T>& state) const;
   template <class Args>
   void set_three_body_series(Args& args, const Frame& frame) const;
   template <class Args>
@@ -85,8 +78,8 @@ class Entry {
   T inv_nsel_ = 0;
   int ng_ = 0, axis_ = 0, ntypes_ = 0, width_ = 0, n2_ = 0;
   bool one_side_ = false, smooth_ = false;
-  Kernel repinit_, repinit_backward_;
   std::optional<Series> series_;
+  Kernel repinit_, repinit_backward_;  // without
   std::optional<ThreeBody> three_;
   const T *weight_ = nullptr, *bias_ = nullptr;  // of g2
   T direct_ = 0;

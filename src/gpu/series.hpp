@@ -30,11 +30,12 @@ struct SeriesKernel {
   /// `bytes`: of a warp. False: too many.
   static bool fits(std::int64_t bytes) { return bytes <= shared_limit; }
 
-  static SeriesKernel make(const char* source, const char* name, std::int64_t bytes, bool gated, Loader& loader) {
+  /// `defines`: of the network.
+  static SeriesKernel make(const char* source, const char* name, std::int64_t bytes, bool gated, Defines defines, Loader& loader) {
     SeriesKernel kernel;
     kernel.warps = static_cast<int>(std::min<std::int64_t>(cuda::series_most_warps, shared_limit / bytes));
     kernel.shared = static_cast<std::size_t>(kernel.warps * bytes);
-    Defines defines{{"WARPS", std::to_string(kernel.warps)}};
+    defines.emplace_back("WARPS", std::to_string(kernel.warps));
     if (gated) defines.emplace_back("GATED", "1");
     kernel.function = loader.function(source, name, defines);
     return kernel;

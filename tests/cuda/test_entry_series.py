@@ -1,4 +1,4 @@
-"""The first blocks with series in place of their networks, and the networks for centres outside of their range.
+"""The first blocks with series in place of their networks, and the networks for what is outside of their range.
 
 As test_entry.py: forward against the reference, gradients against the reference's exact derivative.
 """
@@ -30,10 +30,33 @@ def draw(seed: int, ntypes: int = 3) -> Edges:
     return with_a_close_pair(draw_edges(seed, COUNTS, ntypes))
 
 
+def of_the_networks(kernels: EntryKernels) -> tuple[list[int], list[int], list[int]]:
+    """Centres whose columns of repinit and of the three-body block need the networks, and edges whose gradients from
+    repinit do: all are broken, and answers show it."""
+    blocks = [kernels.repinit, *([kernels.three] if kernels.n3 else [])]
+    whole = [block.args["weights"] for block in blocks]
+    out = kernels.forward()
+    seeds = {name: np.zeros(value.shape) for name, value in out.items()}
+    seeds["D"][:, : kernels.nd - kernels.n3] = 1
+    try:
+        for block in blocks:
+            block.args["weights"] = np.full_like(block.args["weights"], np.nan)
+        kernels.n3, n3 = 0, kernels.n3
+        gamma = kernels.backward(seeds)
+        kernels.n3 = n3
+        D = kernels.forward()["D"]
+    finally:
+        for block, weights in zip(blocks, whole, strict=True):
+            block.args["weights"] = weights
+    split = kernels.nd - n3
+    broken = (D[:, :split], D[:, split:], gamma)
+    repinit, three, edges = (np.flatnonzero(np.isnan(value).any(axis=1)).tolist() for value in broken)
+    return repinit, three, edges
+
+
 def only_the_close_pair(kernels: EntryKernels) -> None:
-    for block, outside in kernels.outside.items():
-        if outside is not None:
-            assert np.flatnonzero(outside).tolist() == [CLOSE], block
+    first = int(kernels.edges.start[CLOSE])
+    assert of_the_networks(kernels) == ([CLOSE], [CLOSE] if kernels.n3 else [], [first])
 
 
 @pytest.mark.parametrize(
@@ -76,25 +99,40 @@ def test_long_lists(mode: str, precision: str) -> None:
     assert_right(*small(repinit=options, davg=0.3, davg_vector=True), edges, precision, warps=1)
 
 
+@pytest.mark.parametrize("mode", [pytest.param("concat", marks=slow), "strip"])
+@pytest.mark.parametrize("precision", ["double", pytest.param("float", marks=slow)])
+def test_many_neighbours_too_near(mode: str, precision: str) -> None:
+    """More than the network has at a time, among others and alone."""
+    edges = draw_edges(9, [[40, 100, 3]])
+    near = np.concatenate([np.arange(40), 40 + np.arange(0, 100, 3)])
+    edges.d[near] *= 0.2
+    edges.three[:] = [35, 40, 3]
+    model = small(davg=0.3, davg_vector=True, repinit={"tebd_input_mode": mode, "neuron": [4, 9], "axis_neuron": 3})
+    kernels = assert_right(*model, edges, precision, warps=3)
+    repinit, three, outside = of_the_networks(kernels)
+    assert (repinit, three) == ([0, 1], [0, 1])
+    assert set(outside) >= set(near[np.linalg.norm(edges.d[near], axis=1) < 0.59].tolist())
+
+
 @slow
 def test_wide_networks() -> None:
-    """More channels than the lanes of a warp have at a time."""
-    options = {"neuron": [65, 130], "axis_neuron": 12, "three_body_neuron": [33]}
-    assert_right(*small(repinit=options), draw(6), warps=1)
+    """More channels than the lanes of a warp have at a time, and more than series need room for."""
+    for neuron, three in (([65, 130], [33]), ([5, 400, 9], [5, 450, 3])):
+        options = {"neuron": neuron, "axis_neuron": 3, "three_body_neuron": three}
+        only_the_close_pair(assert_right(*small(repinit=options), draw(6), warps=1))
 
 
 @slow
 @pytest.mark.parametrize("ntypes", [8, 9])
 def test_many_kinds_of_neighbours(ntypes: int) -> None:
-    """With a gate, groups of pairs are numbered by kinds of neighbours: with too many, the network is evaluated."""
+    """With a gate, groups of pairs are numbered by kinds of neighbours: pairs of too many go through the network."""
     model = small(ntypes=ntypes, repinit={"tebd_input_mode": "strip", "three_body_neuron": [3]})
     edges = draw_edges(7, [[30] * 12], ntypes)
     edges.types[:] = np.arange(12) % ntypes
     kernels = assert_right(*model, edges, warps=2)
     kinds = [len(set(edges.types[edges.j[a : a + n]])) for a, n in zip(edges.start, edges.three, strict=False)]
     assert max(kinds) == ntypes
-    assert kernels.outside["three"].tolist() == [int(n > 8) for n in kinds]
-    assert not kernels.outside["repinit"].any()
+    assert of_the_networks(kernels) == ([], [i for i, n in enumerate(kinds) if n > 8], [])
 
 
 def test_one_answer_whatever_the_schedule() -> None:
