@@ -87,25 +87,21 @@ class Run:
         defines = self.defines | ({} if group is None else {"GROUP": str(group)})
         self.device.start(source, kernel, grid, 128, struct, values, 0, defines)
 
-    def gathered(
-        self, source: str, kernel: str, struct: str, values: Mapping[str, Any], group: int | None = None
-    ) -> Any:
-        """What comes to the g1 of every atom, ghosts among them: centres have something already, ghosts nothing."""
+    def gather(self, values: Mapping[str, Any], group: int | None = None) -> Any:
+        """What comes to the g1 of every atom, ghosts among them: centres have something already, ghosts nothing.
+        Members that are not given are null or 0."""
         graph = self.graph
+        pointers = ("g2", "h2", "w", "P", "r", "rows", "vectors", "node_rows", "dnode", "room", "queries", "given")
+        numbers = ("node_stride", "nh", "nsel", "smooth", "root")
+        nothing = dict.fromkeys(pointers) | dict.fromkeys(numbers, 0)
         dg1 = self.empty(graph.atoms, values["n1"])
         dg1[: graph.centres] = 1.0
-        lists = {"begin": graph.begin, "edges": graph.order, "centre": graph.centres_of_edges}
-        self.start(source, kernel, struct, graph.atoms, {**values, **lists, "dg1": dg1, "added": graph.centres}, group)
+        lists = {"begin": graph.begin, "edges": graph.order, "centre": graph.centres_of_edges, "start": graph.start}
+        given = {**nothing, **values, **lists, "dg1": dg1, "added": graph.centres}
+        self.start("gather.cu", "gather", "GatherArgs", graph.atoms, given, group)
         found = dg1.astype(np.float64)
         found[: graph.centres] -= 1.0
         return found
-
-    def gather(self, values: Mapping[str, Any], group: int | None = None) -> Any:
-        """The same by the kernel for products; members that are not given are null or 0."""
-        pointers = ("g2", "h2", "w", "P", "r", "rows", "vectors", "node_rows", "dnode")
-        numbers = ("node_stride", "nsel", "smooth", "root")
-        nothing = dict.fromkeys(pointers) | dict.fromkeys(numbers, 0) | {"start": self.graph.start}
-        return self.gathered("gather.cu", "gather", "GatherArgs", nothing | dict(values), group)
 
 
 def strips(matrix: Any) -> Any:

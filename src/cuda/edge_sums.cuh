@@ -1,7 +1,8 @@
 // Sums over edges of what an edge has times a row of the atom at its other end, in registers:
 //   t[k][c] = sum_e a_e[k] row(e)[c],   v[x][c] = sum_e b_e[x] row'(e)[c]:
-// products whose depth are the edges, as many as there are. A warp has 32 columns, a lane 4 of them and GROUP numbers k, and with these
-// one of three numbers x; what the edges have lies in shared memory, rows of atoms come from global memory by whole vectors.
+// products whose depth are the edges, as many as there are. A lane has four columns, or twice four that are 32 apart, and four or eight
+// numbers k, and with these one of three numbers x; what the edges have lies in shared memory, rows of atoms come from global memory by
+// whole vectors. Four numbers of an edge cost a warp two wavefronts, however many columns its lanes have.
 #pragma once
 
 #include "cuda/edge_tile.cuh"
@@ -22,7 +23,6 @@ struct EdgeFactors {
   real* number;  // (AT_ONCE, FACTORS) weight times g2, weight times h2, the weight
   real* vector;  // (AT_ONCE, 4) h2 alone, or null
   int* row;      // (AT_ONCE) of the atom at the other end
-  int* edge;     // (AT_ONCE)
 };
 
 /// The edges of a centre.
@@ -55,7 +55,6 @@ __device__ __forceinline__ void stage_factors(const EdgeFactors& factors, const 
     store4(factors.number + e * FACTORS + NUMBERS, f);
     if (factors.vector != nullptr) store4(factors.vector + 4 * e, h);
     factors.row[e] = row;
-    factors.edge[e] = edge;
   }
   __syncthreads();
   if (g2 == nullptr) return;
@@ -64,7 +63,7 @@ __device__ __forceinline__ void stage_factors(const EdgeFactors& factors, const 
     real* to = factors.number + e * FACTORS;
     const real weight = to[WEIGHT];
     real v[4];
-    load_row4(v, row_of(g2, factors.edge[e], n2), k, n2);
+    load_row4(v, row_of(g2, edges.edge(first + e), n2), k, n2);
 #pragma unroll
     for (int x = 0; x < 4; ++x) v[x] *= weight;
     store4(to + k - k0, v);
@@ -95,113 +94,154 @@ struct Columns {
   }
 };
 
-/// What a lane adds up.
+/// What a lane adds up, of QUADS times four columns.
+template <int QUADS, int PER>
 struct EdgeSums {
-  real t[GROUP][4] = {};  // numbers GROUP group_of_lane().. of the chunk
-  real v[4] = {};         // number group_of_lane() of the vector; the fourth group adds up weights
+  real t[QUADS][PER][4] = {};  // numbers PER group_of_lane().. of those that the warp has
+  real v[QUADS][4] = {};       // number group_of_lane() of the vector; the fourth group adds up weights
 };
 
 __device__ __forceinline__ int group_of_lane() { return threadIdx.x % 32 / 8; }
 
-template <bool Numbers, bool Vectors>
-__device__ __forceinline__ void add_edge(EdgeSums& sums, const real* number, const real* vector, const real (&b)[4], const real (&d)[4]) {
+template <bool Numbers, bool Vectors, int QUADS, int PER>
+__device__ __forceinline__ void add_edge(EdgeSums<QUADS, PER>& sums, const real* number, const real* vector, const real (&b)[QUADS][4],
+                                         const real (&d)[QUADS][4]) {
   if (Numbers) {
-    real a[GROUP];
+    real a[PER];
 #pragma unroll
-    for (int r = 0; r < GROUP; r += 4) load4(a + r, number + r);
+    for (int r = 0; r < PER; r += 4) load4(a + r, number + r);
 #pragma unroll
-    for (int r = 0; r < GROUP; ++r)
+    for (int q = 0; q < QUADS; ++q)
 #pragma unroll
-      for (int x = 0; x < 4; ++x) sums.t[r][x] += a[r] * b[x];
+      for (int r = 0; r < PER; ++r)
+#pragma unroll
+        for (int x = 0; x < 4; ++x) sums.t[q][r][x] += a[r] * b[q][x];
   }
   if (Vectors) {
     const real f = *vector;
 #pragma unroll
-    for (int x = 0; x < 4; ++x) sums.v[x] += f * d[x];
+    for (int q = 0; q < QUADS; ++q)
+#pragma unroll
+      for (int x = 0; x < 4; ++x) sums.v[q][x] += f * d[q][x];
   }
 }
 
-/// sums += `count` edges that have been staged, with the rows `of` for their numbers and, where these are others, `apart` for vectors.
-template <bool Numbers, bool Vectors, bool Apart, bool Whole>
-__device__ __forceinline__ void add_edges(EdgeSums& sums, const EdgeFactors& factors, int count, const Columns<Whole>& of,
-                                          const Columns<Whole>& apart) {
-  constexpr int FLIGHT = Apart ? 2 : 4;  // edges whose rows are asked for together
+/// Edges whose rows a lane asks for together.
+constexpr int flight(int quads, bool apart) { return quads > 1 || apart ? 2 : 4; }
+
+/// sums += edges first..end - 1 of those that have been staged, `first` a multiple of flight(), their numbers from k on, with the rows `of`
+/// for these and, where they are others, `apart` for vectors.
+template <bool Numbers, bool Vectors, bool Apart, bool Whole, int QUADS, int PER>
+__device__ __forceinline__ void add_edges(EdgeSums<QUADS, PER>& sums, const EdgeFactors& factors, int first, int end, int k,
+                                          const Columns<Whole> (&of)[QUADS], const Columns<Whole> (&apart)[QUADS]) {
+  constexpr int FLIGHT = flight(QUADS, Apart);
   constexpr bool own = Numbers || !Apart;
-  const real* number = factors.number + GROUP * group_of_lane();
-  const real* vector = factors.number + NUMBERS + group_of_lane();
-  const int* row = factors.row;
-  int left = count;
+  const real* number = factors.number + first * FACTORS + k + PER * group_of_lane();
+  const real* vector = factors.number + first * FACTORS + NUMBERS + group_of_lane();
+  const int* row = factors.row + first;
+  int left = end - first;
   if (Whole)
 #pragma unroll 1
     for (; left >= FLIGHT; left -= FLIGHT, number += FLIGHT * FACTORS, vector += FLIGHT * FACTORS, row += FLIGHT) {
       int at[FLIGHT];
-      real b[FLIGHT][4] = {}, d[FLIGHT][4] = {};
+      real b[FLIGHT][QUADS][4] = {}, d[FLIGHT][QUADS][4] = {};
       if (FLIGHT == 4)
         load4(at, row);
       else
         load2(at, row);
 #pragma unroll
-      for (int s = 0; s < FLIGHT; ++s) {
-        if (own) of.load(b[s], at[s]);
-        if (Apart) apart.load(d[s], at[s]);
-      }
+      for (int s = 0; s < FLIGHT; ++s)
+#pragma unroll
+        for (int q = 0; q < QUADS; ++q) {
+          if (own) of[q].load(b[s][q], at[s]);
+          if (Apart) apart[q].load(d[s][q], at[s]);
+        }
 #pragma unroll
       for (int s = 0; s < FLIGHT; ++s)
         add_edge<Numbers, Vectors>(sums, number + s * FACTORS, vector + s * FACTORS, b[s], Apart ? d[s] : b[s]);
     }
 #pragma unroll 1
   for (; left > 0; --left, number += FACTORS, vector += FACTORS, ++row) {
-    real b[4] = {}, d[4] = {};
-    if (own) of.load(b, *row);
-    if (Apart) apart.load(d, *row);
+    real b[QUADS][4] = {}, d[QUADS][4] = {};
+#pragma unroll
+    for (int q = 0; q < QUADS; ++q) {
+      if (own) of[q].load(b[q], *row);
+      if (Apart) apart[q].load(d[q], *row);
+    }
     add_edge<Numbers, Vectors>(sums, number, vector, b, Apart ? d : b);
   }
 }
 
-/// out[x] += sum over the lane's numbers k of m[k TILE + x] t[k][x]; m from the chunk's first number and the lane's first column on.
-__device__ __forceinline__ void add_product(real (&out)[4], const EdgeSums& sums, const real* m) {
-  m += GROUP * TILE * group_of_lane();
+/// out[x] += sum over the lane's numbers k of m[k TILE + x] t[k][x]; m from the warp's first number and the lane's first column on.
+template <int PER>
+__device__ __forceinline__ void add_product(real (&out)[4], const real (&t)[PER][4], const real* m) {
+  m += PER * TILE * group_of_lane();
 #pragma unroll
-  for (int r = 0; r < GROUP; ++r) {
+  for (int r = 0; r < PER; ++r) {
     real p[4];
     load4(p, m + r * TILE);
 #pragma unroll
-    for (int x = 0; x < 4; ++x) out[x] += p[x] * sums.t[r][x];
+    for (int x = 0; x < 4; ++x) out[x] += p[x] * t[r][x];
   }
 }
 
 /// Sums over edges number by number, the edges shared among the block: [0] of the numbers times those of a row, [1].. times the vector.
+/// GROUP lanes have an edge together, each four of its numbers.
 struct PairSums {
-  real sum[4] = {};
+  static constexpr int ROOM = WARPS * 4 * NUMBERS;
+  real sum[4][4] = {};
 
-  __device__ __forceinline__ static int number() { return threadIdx.x % NUMBERS; }
+  __device__ __forceinline__ static int number() { return threadIdx.x % GROUP * 4; }
 
   __device__ __forceinline__ void add_vectors(const EdgeFactors& factors, int count) {
-    const real* number = factors.number + PairSums::number();
 #pragma unroll 2
-    for (int e = threadIdx.x / NUMBERS; e < count; e += cuda::edge_threads / NUMBERS) {
-      const real value = number[e * FACTORS];
-      real h[4];
+    for (int e = threadIdx.x / GROUP; e < count; e += cuda::edge_threads / GROUP) {
+      real value[4], h[4];
+      load4(value, factors.number + e * FACTORS + number());
       load4(h, factors.vector + 4 * e);
-      for (int x = 0; x < 3; ++x) sum[1 + x] += h[x] * value;
+#pragma unroll
+      for (int x = 0; x < 3; ++x)
+#pragma unroll
+        for (int s = 0; s < 4; ++s) sum[1 + x][s] += h[x] * value[s];
     }
   }
   /// rows from number k0 on, `left` numbers wide.
   __device__ __forceinline__ void add_rows(const EdgeFactors& factors, int count, const real* rows, int stride, int left) {
     const int k = number();
-    if (k < left)
-      for (int e = threadIdx.x / NUMBERS; e < count; e += cuda::edge_threads / NUMBERS)
-        sum[0] += factors.number[e * FACTORS + k] * row_of(rows, factors.row[e], stride)[k];
+    for (int e = threadIdx.x / GROUP; e < count; e += cuda::edge_threads / GROUP) {
+      const real* row = row_of(rows, factors.row[e], stride);
+      real value[4];
+      load4(value, factors.number + e * FACTORS + k);
+#pragma unroll
+      for (int s = 0; s < 4; ++s)
+        if (k + s < left) sum[0][s] += value[s] * row[k + s];
+    }
   }
-  /// The whole sums, number() of them number `threadIdx.x / NUMBERS` for threads below 4 NUMBERS. parts (4 edge_threads).
-  __device__ __forceinline__ real whole(real* parts) const {
+  /// The warp's sums number group_of_lane(), of four numbers from number() on.
+  __device__ __forceinline__ void of_warp(real (&own)[4]) const {
+    // Half of the lanes goes on with half of the sums.
+    const bool upper = (threadIdx.x & 16) != 0, odd = (threadIdx.x & 8) != 0;
+    real half[2][4];
+#pragma unroll
+    for (int d = 0; d < 2; ++d)
+#pragma unroll
+      for (int s = 0; s < 4; ++s)
+        half[d][s] = (upper ? sum[2 + d][s] : sum[d][s]) + __shfl_xor_sync(FULL_MASK, upper ? sum[d][s] : sum[2 + d][s], 16);
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+      own[s] = (odd ? half[1][s] : half[0][s]) + __shfl_xor_sync(FULL_MASK, odd ? half[0][s] : half[1][s], 8);
+      if (GROUP < 8) own[s] += __shfl_xor_sync(FULL_MASK, own[s], 4);
+    }
+  }
+  /// Of what of_warp has given, the sum over the warps: number threadIdx.x % NUMBERS of the sums number threadIdx.x / NUMBERS, for threads
+  /// below 4 NUMBERS. parts (ROOM), which others may have read before.
+  __device__ __forceinline__ static real whole(const real (&own)[4], real* parts) {
     __syncthreads();
-    for (int d = 0; d < 4; ++d) parts[d * cuda::edge_threads + threadIdx.x] = sum[d];
+    if (threadIdx.x % 8 < GROUP) store4(sixteen(parts, (threadIdx.x / 8 * NUMBERS + number()) / VECTOR), own);
     __syncthreads();
     real all = 0;
     if (threadIdx.x < 4 * NUMBERS)
-      for (int s = 0; s < cuda::edge_threads / NUMBERS; ++s)
-        all += parts[threadIdx.x / NUMBERS * cuda::edge_threads + s * NUMBERS + number()];
+      for (int s = 0; s < WARPS; ++s) all += parts[4 * NUMBERS * s + threadIdx.x];
     return all;
   }
 };

@@ -83,11 +83,23 @@ __device__ __forceinline__ void tile_product(real (&acc)[M][4], const real* a, c
   }
 }
 
+/// Sixteen bytes number `at` of an array that begins at as many: an address of which the compiler knows that, else it stores numbers one by
+/// one.
+struct __align__(16) Sixteen {
+  real at[VECTOR];
+};
+__device__ __forceinline__ real* sixteen(real* array, int at) { return reinterpret_cast<Sixteen*>(array)[at].at; }
+
+/// A lane's columns of its edge number m in rows of edges.
+__device__ __forceinline__ real* place_of_lane(real* rows, int m) {
+  return sixteen(rows, (edge_of_lane() + 4 * m) * (ROW / VECTOR) + column_of_lane() / VECTOR);
+}
+
 /// A warp's result as rows of edges: to (4 M, ROW).
 template <int M>
 __device__ __forceinline__ void store_tile(real* to, const real (&acc)[M][4]) {
 #pragma unroll
-  for (int m = 0; m < M; ++m) store4(to + (edge_of_lane() + 4 * m) * ROW + column_of_lane(), acc[m]);
+  for (int m = 0; m < M; ++m) store4(place_of_lane(to, m), acc[m]);
 }
 
 /// Four columns of a row of the warps' results together: their sum.
@@ -123,7 +135,7 @@ __device__ __forceinline__ void store_scaled(real* slab, const real (&v)[M][4], 
 #pragma unroll
   for (int m = 0; m < M; ++m) {
     const real u[4] = {v[m][0] * scale[0], v[m][1] * scale[1], v[m][2] * scale[2], v[m][3] * scale[3]};
-    store4(slab + (edge_of_lane() + 4 * m) * ROW + column_of_lane(), u);
+    store4(place_of_lane(slab, m), u);
   }
 }
 

@@ -1,5 +1,6 @@
-// What flows from the edges back to their neighbours (theory 12.6, 12.7, S18): an atom gathers over the edges that end at it, from the rows
-// of their centres. The same sums as in messages.cu, with other rows, so that nothing is kept for each edge. One block per atom.
+// What flows from the edges back to their neighbours (theory 12.6, 12.7, 12.11, S18): an atom gathers over the edges that end at it, from
+// the rows of their centres. The same sums as in messages.cu, with other rows, so that nothing is kept for each edge; of the attention
+// there are two numbers for each edge and head. One block per atom.
 #include "cuda/gather.hpp"
 
 #include "cuda/edge_sums.cuh"
@@ -30,19 +31,19 @@ struct Atom {
     stage_factors(factors, edges, a.w, a.h2, a.P != nullptr || a.dnode != nullptr ? a.g2 : nullptr, a.n2, k0, first, count);
   }
   template <bool Whole>
-  __device__ __forceinline__ void add_centres(EdgeSums& sums, int count, int c, bool vectors) const {
+  __device__ __forceinline__ void add_centres(EdgeSums<1, GROUP>& sums, int count, int c, bool vectors) const {
     // The fourth group has no number of a vector: what it reads is left out in the end.
-    const Columns<Whole> rows(a.rows, a.n1, a.n1, c);
-    const Columns<Whole> apart(a.vectors + min(group_of_lane(), 2) * a.n1, a.n1, 3 * a.n1, c);
+    const Columns<Whole> rows[1] = {{a.rows, a.n1, a.n1, c}};
+    const Columns<Whole> apart[1] = {{a.vectors + min(group_of_lane(), 2) * a.n1, a.n1, 3 * a.n1, c}};
     if (!vectors)
-      add_edges<true, false, false>(sums, factors, count, rows, apart);
+      add_edges<true, false, false>(sums, factors, 0, count, 0, rows, apart);
     else if (a.P != nullptr)
-      add_edges<true, true, true>(sums, factors, count, rows, apart);
+      add_edges<true, true, true>(sums, factors, 0, count, 0, rows, apart);
     else
-      add_edges<false, true, true>(sums, factors, count, rows, apart);
+      add_edges<false, true, true>(sums, factors, 0, count, 0, rows, apart);
   }
   /// sums += the edges that have been staged, at the columns c.. of the rows of their centres.
-  __device__ __forceinline__ void add(EdgeSums& sums, int count, int c, int k0) const {
+  __device__ __forceinline__ void add(EdgeSums<1, GROUP>& sums, int count, int c, int k0) const {
     const bool vectors = a.vectors != nullptr && k0 == 0;
     if (a.n1 % 4 == 0)
       add_centres<true>(sums, count, c, vectors);
@@ -50,31 +51,63 @@ struct Atom {
       add_centres<false>(sums, count, c, vectors);
   }
   /// The lane's share of the sums that are complete: out += before r, along =.
-  __device__ __forceinline__ void finish(real (&out)[4], real (&along)[4], const EdgeSums& sums, int chunk, int k0) const {
-    if (a.P != nullptr) add_product(out, sums, a.P + cuda::strip_of(chunk, a.n2) + k0 * TILE + column_of_lane());
+  __device__ __forceinline__ void finish(real (&out)[4], real (&along)[4], const EdgeSums<1, GROUP>& sums, int chunk, int k0) const {
+    if (a.P != nullptr) add_product(out, sums.t[0], a.P + cuda::strip_of(chunk, a.n2) + k0 * TILE + column_of_lane());
     if (a.vectors != nullptr && k0 == 0 && group_of_lane() < 3)
-      for (int x = 0; x < 4; ++x) along[x] = sums.v[x];
+      for (int x = 0; x < 4; ++x) along[x] = sums.v[0][x];
   }
 };
 
+constexpr int ITEMS = cuda::edge_threads;  // heads of edges in shared memory together
+constexpr int ROOM = 4 * ITEMS;            // two factors of each, and its row
+
+/// out += what the attention brings; the groups of lanes share the heads of the edges. By the whole block, with barriers before.
+__device__ __forceinline__ void add_attention(real (&out)[4], const Atom& atom, real* room, int chunk) {
+  const cuda::GatherArgs<real>& a = atom.a;
+  int* row = reinterpret_cast<int*>(room + 2 * ITEMS);  // of (centres nh, n1)
+  const int items = atom.n * a.nh, c = chunk + column_of_lane();
+  for (int first = 0; first < items; first += ITEMS) {
+    const int count = min(ITEMS, items - first);
+    __syncthreads();
+    if (threadIdx.x < count) {
+      const int item = first + threadIdx.x, e = atom.edges.edge(item / a.nh), h = item % a.nh;
+      real factor[2];
+      load2(factor, row_of(a.room, e, 2 * a.nh) + 2 * h);
+      store2(room + 2 * threadIdx.x, factor);
+      row[threadIdx.x] = atom.edges.row(e) * a.nh + h;
+    }
+    __syncthreads();
+    if (chunk >= a.n1) continue;
+#pragma unroll 4
+    for (int t = group_of_lane(); t < count; t += 4) {
+      real f[2], q[4], g[4];
+      load2(f, room + 2 * t);
+      load_row4(q, row_of(a.queries, row[t], a.n1), c, a.n1);
+      load_row4(g, row_of(a.given, row[t], a.n1), c, a.n1);
+#pragma unroll
+      for (int x = 0; x < 4; ++x) out[x] += f[0] * q[x] + f[1] * g[x];
+    }
+  }
+}
+
 /// AtOnce: all edges and numbers have been staged.
 template <bool AtOnce>
-__device__ __forceinline__ void to_g1(const Atom& atom) {
+__device__ __forceinline__ void to_g1(const Atom& atom, real* room) {
   const cuda::GatherArgs<real>& a = atom.a;
-  const int j = blockIdx.x, k_end = a.P != nullptr ? a.n2 : 1;
+  const int j = blockIdx.x, k_end = a.P != nullptr ? a.n2 : a.vectors != nullptr ? 1 : 0;
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
     const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
     const bool mine = chunk < a.n1;
     real out[4] = {}, along[4] = {};
     if (AtOnce) {
-      if (mine) {
-        EdgeSums sums;
+      if (mine && k_end > 0) {
+        EdgeSums<1, GROUP> sums;
         atom.add(sums, atom.n, c, 0);
         atom.finish(out, along, sums, chunk, 0);
       }
     } else {
       for (int k0 = 0; k0 < k_end; k0 += NUMBERS) {
-        EdgeSums sums;
+        EdgeSums<1, GROUP> sums;
         for (int first = 0; first < atom.n; first += AT_ONCE) {
           const int count = min(AT_ONCE, atom.n - first);
           atom.stage(k0, first, count);
@@ -88,7 +121,9 @@ __device__ __forceinline__ void to_g1(const Atom& atom) {
       load_row4(r, a.r, c, a.n1);
       for (int x = 0; x < 4; ++x) out[x] *= r[x];
     }
-    for (int x = 0; x < 4; ++x) out[x] = sum_of_groups(out[x] + along[x]);
+    for (int x = 0; x < 4; ++x) out[x] += along[x];
+    if (a.room != nullptr) add_attention(out, atom, room, chunk);
+    for (int x = 0; x < 4; ++x) out[x] = sum_of_groups(out[x]);
     if (!mine || group_of_lane() != 0) continue;
     real* to = row_of(a.dg1, j, a.n1);
     if (j < a.added) {
@@ -110,8 +145,10 @@ __device__ __forceinline__ void to_node(const Atom& atom, real* parts) {
       if (!AtOnce) atom.stage(k0, first, count);
       pairs.add_rows(atom.factors, count, a.node_rows + k0, a.node_stride, a.n2 - k0);
     }
-    const real whole = pairs.whole(parts);
-    const int k = k0 + PairSums::number();
+    real own[4];
+    pairs.of_warp(own);
+    const real whole = PairSums::whole(own, parts);
+    const int k = k0 + threadIdx.x;
     if (threadIdx.x < NUMBERS && k < a.n2) row_of(a.dnode, blockIdx.x, a.n2)[k] = whole;
   }
 }
@@ -121,18 +158,18 @@ __device__ __forceinline__ void to_node(const Atom& atom, real* parts) {
 extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) gather(const cuda::GatherArgs<real> a) {
   __align__(16) __shared__ real number[AT_ONCE * FACTORS];
   __align__(16) __shared__ int row[AT_ONCE];
-  __shared__ int edge[AT_ONCE];
-  __shared__ real parts[4 * cuda::edge_threads];
+  __align__(16) __shared__ real parts[ROOM];
+  static_assert(ROOM >= PairSums::ROOM, "it is enough");
   const int j = blockIdx.x, begin = a.begin[j], n = a.begin[j + 1] - begin;
   const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
-  const Atom atom{a, {number, nullptr, row, edge}, {a.edges + begin, a.centre, a.start, kappa}, n};
-  const bool neighbour = a.P != nullptr || a.vectors != nullptr, node = a.dnode != nullptr;
+  const Atom atom{a, {number, nullptr, row}, {a.edges + begin, a.centre, a.start, kappa}, n};
+  const bool products = a.P != nullptr || a.vectors != nullptr, node = a.dnode != nullptr, neighbour = products || a.room != nullptr;
   if (n <= AT_ONCE && a.n2 <= NUMBERS) {
-    atom.stage(0, 0, n);
-    if (neighbour) to_g1<true>(atom);
+    if (products || node) atom.stage(0, 0, n);
+    if (neighbour) to_g1<true>(atom, parts);
     if (node) to_node<true>(atom, parts);
   } else {
-    if (neighbour) to_g1<false>(atom);
+    if (neighbour) to_g1<false>(atom, parts);
     if (node) to_node<false>(atom, parts);
   }
 }

@@ -24,7 +24,7 @@ struct LocalAttentionArgs {
 };
 static_assert(sizeof(LocalAttentionArgs<float>) == 88 && sizeof(LocalAttentionArgs<double>) == 96, "host and kernel agree");
 
-/// A block of edge_threads per centre.
+/// A block of edge_threads per centre. To the neighbours: gather.hpp, from room, tq and dout.
 template <class T>
 struct LocalAttentionBackwardArgs {
   const int* start;
@@ -44,21 +44,5 @@ struct LocalAttentionBackwardArgs {
 };
 static_assert(sizeof(LocalAttentionBackwardArgs<float>) == 104 && sizeof(LocalAttentionBackwardArgs<double>) == 104,
               "host and kernel agree");
-
-/// A block of edge_threads per atom: dg1 (+)= sum over its incoming edges and their heads of room[0] tq_i + room[1] dout_i, i their centre.
-template <class T>
-struct LocalAttentionGatherArgs {
-  const int* begin;   // (atoms + 1) of the edges to each atom
-  const int* edges;   // (capacity)
-  const int* centre;  // (capacity)
-  const T* room;      // (capacity, nh, 2)
-  const T* tq;        // (centres, nh * n1)
-  const T* dout;      // (centres, nh * n1)
-  T* dg1;             // (atoms, n1)
-  int n1;
-  int nh;
-  int added;  // rows below this one are added to, the others set
-};
-static_assert(sizeof(LocalAttentionGatherArgs<float>) == 72 && sizeof(LocalAttentionGatherArgs<double>) == 72, "host and kernel agree");
 
 }  // namespace dpa2::cuda

@@ -8,6 +8,8 @@ Gather<T>::Gather(int n1, int n2, Loader& loader)
 
 template <class T>
 void Gather<T>::run(Queue& queue, const Frame& frame, cuda::GatherArgs<T> terms, NeighbourGradient<T>& neighbours) const {
+  const bool to_g1 = terms.P != nullptr || terms.vectors != nullptr || terms.room != nullptr;
+  if (!to_g1 && terms.dnode == nullptr) return;
   terms.begin = frame.repformer_incoming.begin;
   terms.edges = frame.repformer_incoming.edges;
   terms.centre = frame.repformer.centre;
@@ -17,7 +19,7 @@ void Gather<T>::run(Queue& queue, const Frame& frame, cuda::GatherArgs<T> terms,
   terms.n2 = n2_;
   terms.added = neighbours.set;
   queue.launch(gather_, frame.atoms, cuda::edge_threads, 0, terms);
-  if (terms.P != nullptr || terms.vectors != nullptr) neighbours.set = frame.atoms;
+  if (to_g1) neighbours.set = frame.atoms;
 }
 
 template class Gather<float>;

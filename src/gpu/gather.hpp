@@ -14,7 +14,7 @@ class Gather {
  public:
   Gather(int n1, int n2, Loader& loader);
 
-  /// `terms` without lists, widths and dg1, which are those of `frame` and `neighbours`. One launch.
+  /// `terms` without lists, widths and dg1, which are those of `frame` and `neighbours`. One launch, none without terms.
   void run(Queue& queue, const Frame& frame, cuda::GatherArgs<T> terms, NeighbourGradient<T>& neighbours) const;
 
  private:

@@ -8,6 +8,7 @@ template <class T>
 Layer<T>::Layer(const FoldedLayer& layer, const FoldedDescriptor& descriptor, const Config& config, Loader& loader)
     : update_(layer, descriptor.act, loader),
       messages_(layer, config, loader),
+      gather_(config.repformer.g1_dim, config.repformer.g2_dim, loader),
       product_(descriptor.act, loader),
       n1_(config.repformer.g1_dim),
       n2_(config.repformer.g2_dim),
@@ -87,17 +88,22 @@ T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& sta
   NeighbourGradient<T> neighbours{dg1, frame.centres};
   T* node = projected(queue, frame.atoms, in, node_);
   T* dnode = node_.w != nullptr ? queue.take<T>("gradient of g1 projected", std::int64_t{frame.atoms} * node_.out) : nullptr;
-  messages_.backward(queue, frame, in, node, state.messages, dout, dcat, nullptr, edges, neighbours, dnode);
-  queue.release(node, dcat, dout);
+  auto terms = messages_.backward(queue, frame, in, node, state.messages, dout, dcat, nullptr, edges, dnode);
+  queue.release(node);
+  if (terms.dnode == nullptr) queue.release(dcat);
   if (last) queue.release(state.messages.grrg, state.messages.drrd);
+  T* tq = nullptr;
   if (attention_) {
-    T* tq = projected(queue, frame.centres, in, queries_);
+    tq = projected(queue, frame.centres, in, queries_);
     T* dtq = queue.take<T>("gradient of queries", centres * heads * n1_);
-    attention_->backward(queue, frame, in, tq, state.attention, d_o, dtq, edges, neighbours);
-    product_.backward(queue, frame.centres, dg1, dtq, queries_, true);
-    queue.release(tq, dtq, d_o);
+    attention_->backward(queue, frame, in, tq, state.attention, d_o, dtq, edges, terms);
     if (last) queue.release(state.attention.largest, state.attention.inverse);
+    product_.backward(queue, frame.centres, dg1, dtq, queries_, true);
+    queue.release(dtq);
   }
+  gather_.run(queue, frame, terms, neighbours);
+  if (terms.dnode != nullptr) queue.release(dcat);
+  queue.release(dout, terms.vectors, terms.room, tq, d_o);
   if (g1g1_) g1g1_->backward(queue, frame, in, dU, edges, neighbours);
   queue.release(dU);
   if (neighbours.set < frame.atoms)

@@ -8,6 +8,7 @@
 #include "gpu/frame.hpp"
 #include "gpu/g1_update.hpp"
 #include "gpu/g1g1.hpp"
+#include "gpu/gather.hpp"
 #include "gpu/loader.hpp"
 #include "gpu/local_attention.hpp"
 #include "gpu/messages.hpp"
@@ -50,6 +51,7 @@ class Layer {
 
   G1Update<T> update_;
   Messages<T> messages_;
+  Gather<T> gather_;
   Product<T> product_;
   Weights2<T> node_, queries_;
   std::optional<LocalAttention<T>> attention_;

@@ -9,7 +9,6 @@ template <class T>
 LocalAttention<T>::LocalAttention(const Config& config, double attention_shift, Loader& loader)
     : forward_(loader.function("local_attention.cu", "local_attention")),
       backward_(loader.function("local_attention.cu", "local_attention_backward")),
-      gather_(loader.function("local_attention.cu", "local_attention_gather")),
       n1_(config.repformer.g1_dim),
       nh_(config.repformer.attn1_nhead),
       nsel_(config.smooth ? config.repformer.nsel : 0),
@@ -46,7 +45,7 @@ void LocalAttention<T>::forward(Queue& queue, const Frame& frame, const LayerInp
 template <class T>
 void LocalAttention<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* tq,
                                  const LocalAttentionState<T>& state, const T* d_o, T* dtq, const EdgeGradient<T>& edges,
-                                 NeighbourGradient<T>& neighbours) const {
+                                 cuda::GatherArgs<T>& terms) const {
   if (edges.fresh) throw internal_error("the attention to the neighbours adds to gradients of the edges that nothing has set");
   T* room = queue.take<T>("gradients of scores, and probabilities", std::int64_t{2} * frame.repformer.capacity * nh_);
   cuda::LocalAttentionBackwardArgs<T> args{};
@@ -66,20 +65,10 @@ void LocalAttention<T>::backward(Queue& queue, const Frame& frame, const LayerIn
   args.shift = shift_;
   queue.launch(backward_, frame.centres, cuda::edge_threads, 0, args);
 
-  cuda::LocalAttentionGatherArgs<T> terms{};
-  terms.begin = frame.repformer_incoming.begin;
-  terms.edges = frame.repformer_incoming.edges;
-  terms.centre = frame.repformer.centre;
   terms.room = room;
-  terms.tq = tq;
-  terms.dout = d_o;
-  terms.dg1 = neighbours.dg1;
-  terms.n1 = n1_;
+  terms.queries = tq;
+  terms.given = d_o;
   terms.nh = nh_;
-  terms.added = neighbours.set;
-  queue.launch(gather_, frame.atoms, cuda::edge_threads, 0, terms);
-  neighbours.set = frame.atoms;
-  queue.release(room);
 }
 
 template class LocalAttention<float>;

@@ -1,6 +1,7 @@
 // The attention of a centre to the g1 of its neighbours (theory 8.10), between the products with its matrices.
 #pragma once
 
+#include "cuda/gather.hpp"
 #include "gpu/edges.hpp"
 #include "gpu/frame.hpp"
 #include "gpu/queue.hpp"
@@ -24,12 +25,13 @@ class LocalAttention {
   LocalAttentionState<T> keep(Queue& queue, const Frame& frame) const;
   /// o (centres, heads n1) = given the queries tq (centres, heads n1). One launch.
   void forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* tq, T* o, const LocalAttentionState<T>& state) const;
-  /// dtq (centres, heads n1) =, given d_o (centres, heads n1); dw +=, so that `edges` must not be fresh. Two launches.
+  /// dtq (centres, heads n1) =, given d_o (centres, heads n1); dw +=, so that `edges` must not be fresh. One launch. What flows to the
+  /// neighbours is added to the terms of a gather, which reads tq and d_o, and whose `room` is a buffer to be released after it.
   void backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* tq, const LocalAttentionState<T>& state, const T* d_o,
-                T* dtq, const EdgeGradient<T>& edges, NeighbourGradient<T>& neighbours) const;
+                T* dtq, const EdgeGradient<T>& edges, cuda::GatherArgs<T>& terms) const;
 
  private:
-  Function forward_, backward_, gather_;
+  Function forward_, backward_;
   int n1_, nh_, nsel_;
   T shift_;
 };

@@ -32,7 +32,6 @@ template <class T>
 Messages<T>::Messages(const FoldedLayer& layer, const Config& config, Loader& loader)
     : forward_(loader.function("messages.cu", "messages", numbers_of_edges(config.repformer.g2_dim))),
       backward_(loader.function("messages.cu", "messages_backward", numbers_of_edges(config.repformer.g2_dim))),
-      gather_(config.repformer.g1_dim, config.repformer.g2_dim, loader),
       cat_(cat_layout(layer.linear1)),
       conv_(layer.has.conv),
       out_conv_(layer.has.out_conv),
@@ -87,10 +86,11 @@ void Messages<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>&
 }
 
 template <class T>
-void Messages<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* node, const MessageState<T>& state,
-                           const T* dout, const T* dcat, const T* seed, EdgeGradient<T>& edges, NeighbourGradient<T>& neighbours,
-                           T* dnode) const {
-  if (!conv_ && !grrg_ && !drrd_ && seed == nullptr && !edges.fresh) return;
+cuda::GatherArgs<T> Messages<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* node,
+                                          const MessageState<T>& state, const T* dout, const T* dcat, const T* seed,
+                                          EdgeGradient<T>& edges, T* dnode) const {
+  cuda::GatherArgs<T> terms{};
+  if (!conv_ && !grrg_ && !drrd_ && seed == nullptr && !edges.fresh) return terms;
   const bool moments = grrg_ || seed != nullptr;
   T* dgrrg = moments ? queue.take<T>("gradients of the moments of g2", std::int64_t{3} * frame.centres * n2_) : nullptr;
   T* ddrrd = drrd_ ? queue.take<T>("gradients of the moments of g1", std::int64_t{3} * frame.centres * n1_) : nullptr;
@@ -109,26 +109,22 @@ void Messages<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>
   queue.launch(backward_, frame.centres, cuda::edge_threads, 0, args);
   edges.fresh = false;
   queue.release(dgrrg);
-  if (conv_ || drrd_) {
-    cuda::GatherArgs<T> terms{};
-    terms.g2 = in.g2;
-    terms.h2 = drrd_ ? in.h2 : nullptr;
-    terms.w = in.w;
-    terms.P = P_;
-    terms.r = r_conv_;
-    terms.rows = dout;
-    terms.vectors = ddrrd;
-    if (wants_node()) {
-      terms.node_rows = dcat + cat_.conv;
-      terms.node_stride = cat_.width;
-      terms.dnode = dnode;
-    }
-    terms.nsel = nsel_;
-    terms.smooth = smooth_;
-    terms.root = root_;
-    gather_.run(queue, frame, terms, neighbours);
+  terms.g2 = in.g2;
+  terms.h2 = drrd_ ? in.h2 : nullptr;
+  terms.w = in.w;
+  terms.P = P_;
+  terms.r = r_conv_;
+  terms.rows = dout;
+  terms.vectors = ddrrd;
+  if (wants_node()) {
+    terms.node_rows = dcat + cat_.conv;
+    terms.node_stride = cat_.width;
+    terms.dnode = dnode;
   }
-  queue.release(ddrrd);
+  terms.nsel = nsel_;
+  terms.smooth = smooth_;
+  terms.root = root_;
+  return terms;
 }
 
 template <class T>

@@ -1,11 +1,11 @@
 // What passes from the neighbours to a centre in a layer: convolution and symmetrisation (theory 8.4, 8.8), and the rotation matrix.
 #pragma once
 
+#include "cuda/gather.hpp"
 #include "fold/layer.hpp"
 #include "gpu/cat.hpp"
 #include "gpu/edges.hpp"
 #include "gpu/frame.hpp"
-#include "gpu/gather.hpp"
 #include "gpu/queue.hpp"
 #include "schema/config.hpp"
 
@@ -35,18 +35,17 @@ class Messages {
   void forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* node, T* conv, T* cat,
                const MessageState<T>& state) const;
 
-  /// Given dout (centres, n1) of the layer's output g1 and dcat (centres, width): to the edges, to the neighbours, and with wants_node()
-  /// dnode (atoms, n2) =. `seed` (centres, 3, n2): what flows into the moments of the layer's g2 besides, or null. Two launches, one
-  /// where nothing flows to the neighbours.
-  void backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* node, const MessageState<T>& state, const T* dout,
-                const T* dcat, const T* seed, EdgeGradient<T>& edges, NeighbourGradient<T>& neighbours, T* dnode) const;
+  /// Given dout (centres, n1) of the layer's output g1 and dcat (centres, width): to the edges. `seed` (centres, 3, n2): what flows into
+  /// the moments of the layer's g2 besides, or null. One launch or none. What flows to the neighbours are terms of a gather, of which
+  /// `vectors` is a buffer to be released after it, and with wants_node() dnode (atoms, n2) = is its output.
+  cuda::GatherArgs<T> backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* node, const MessageState<T>& state,
+                               const T* dout, const T* dcat, const T* seed, EdgeGradient<T>& edges, T* dnode) const;
 
  private:
   template <class Args>
   Args layer_arguments(const Frame& frame, const LayerInput<T>& in, const T* node, const MessageState<T>& state) const;
 
   Function forward_, backward_;
-  Gather<T> gather_;
   CatLayout cat_;
   bool conv_, out_conv_, grrg_, drrd_;
   int n1_, n2_, axis_, nsel_;

@@ -64,8 +64,8 @@ class Attention:
         values = self.common(run) | self.kept | out | given
         run.start("local_attention.cu", "local_attention_backward", "LocalAttentionBackwardArgs", n, values)
         run.taken(out["room"])
-        terms = {name: values[name] for name in ("room", "tq", "dout", "n1", "nh")}
-        g1 = run.gathered("local_attention.cu", "local_attention_gather", "LocalAttentionGatherArgs", terms)
+        terms = {name: values[name] for name in ("room", "n1", "nh")}
+        g1 = run.gather(terms | {"queries": values["tq"], "given": values["dout"], "n2": 0})
         gradients = {"g1": g1, "tq": out["dtq"].astype(np.float64)}
         if self.smooth:
             gradients["w"] = run.taken(out["dw"]) - 1.0

@@ -79,13 +79,12 @@ class LocalAttention(Operation):
                   nsel=NSEL if self.smooth else 0)  # fmt: skip
         if seeds is None:
             return [self.out(run.down(o))]
-        dtq, dg1, dw = run.empty(N, width), run.filled(N, self.n1), run.filled(EDGES)
+        dtq, dw = run.empty(N, width), run.filled(EDGES)
         given = {"dout": run.up(seeds[0] @ self.B.T), "room": run.empty(EDGES, 2 * self.nh)}
         run.start("local_attention.cu", "local_attention_backward", "LocalAttentionBackwardArgs", N, **common, **kept,
                   **given, dtq=dtq, dw=dw)  # fmt: skip
-        run.start("local_attention.cu", "local_attention_gather", "LocalAttentionGatherArgs", N, **incoming(run),
-                  **given, tq=common["tq"], dg1=dg1, n1=self.n1, nh=self.nh, added=N)  # fmt: skip
-        dg1 = run.down(dtq) @ self.A.T + run.added(dg1)
+        terms = {"room": given["room"], "queries": common["tq"], "given": given["dout"], "nh": self.nh}
+        dg1 = run.down(dtq) @ self.A.T + gathered(run, self.n1, 0, **terms)
         return [dg1, run.added(dw)][: len(x)]
 
 
