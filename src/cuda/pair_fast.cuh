@@ -304,35 +304,36 @@ __device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>& a, int 
         }
         rows.add_heads(z, tiles, QUARTERED, active, inverse);
       }
-      if (last) {
-        rows.times(linear, e.channels(), e.g2, with.linear_w);
-        if (with.value != nullptr)
+      if (!last) {
 #pragma unroll
-          for (int x = 0; x < 2; ++x) inv[x] = math::inverse_sigma<DeviceMath>(product(z[x], z[x]), real(e.n2), with.eps);
+        for (int g = 0; g < GROUPS; ++g)
+#pragma unroll
+          for (int x = 0; x < 2; ++x) {
+            Vector sum;
+#pragma unroll
+            for (int i = 0; i < VECTOR; ++i) sum.v[i] = z[x][g * VECTOR + i];
+            if (rows.has[x]) e.write(row_of(a.out, rows.row[x], e.n2), rows.channel(g), sum);
+          }
+        continue;
       }
+      rows.times(linear, e.channels(), e.g2, with.linear_w);
+      if (with.value != nullptr)
+#pragma unroll
+        for (int x = 0; x < 2; ++x) inv[x] = math::inverse_sigma<DeviceMath>(product(z[x], z[x]), real(e.n2), with.eps);
 #pragma unroll
       for (int g = 0; g < GROUPS; ++g) {
         const int c = rows.channel(g);
-        Vector b, by, of_U, gain, shift;
-        if (last) {
-          b = e.read(with.linear_b, c), by = e.read(with.linear_r, c);
-          if (a.U != nullptr) of_U = e.read(with.g1g1_r, c);
-          if (with.value != nullptr) gain = e.read(with.gain, c), shift = e.read(with.norm_shift, c);
-        }
+        const Vector b = e.read(with.linear_b, c), by = e.read(with.linear_r, c);
+        Vector of_U, gain, shift;
+        if (a.U != nullptr) of_U = e.read(with.g1g1_r, c);
+        if (with.value != nullptr) gain = e.read(with.gain, c), shift = e.read(with.norm_shift, c);
 #pragma unroll
         for (int x = 0; x < 2; ++x) {
-          Vector out, U;
-          if (last) {
-            out = read_vector(e.g2 + rows.at[x] + g * 8 * VECTOR);
-            if (a.U != nullptr) U = e.read(row_of(a.U, rows.row[x], e.n2), c);
-          }
+          Vector out = read_vector(e.g2 + rows.at[x] + g * 8 * VECTOR), U;
+          if (a.U != nullptr) U = e.read(row_of(a.U, rows.row[x], e.n2), c);
 #pragma unroll
           for (int i = 0; i < VECTOR; ++i) {
             const int y = g * VECTOR + i;
-            if (!last) {
-              out.v[i] = z[x][y];
-              continue;
-            }
             real value, slope;
             activate(linear[x][y] + b.v[i], value, slope);
             out.v[i] = with.a * out.v[i] + by.v[i] * value;

@@ -72,7 +72,7 @@ struct Softmax {
     __syncwarp();
   }
 
-  /// Scores become exp(logit - top) c1, a column of keys at a time; S: this lane's own numbers (write_own).
+  /// Scores become exp(logit - top) c1 in a tile of pairs, of which a lane takes a column of its own at a time.
   __device__ __forceinline__ void add(real* S, const Edge* keys, const Edge* queries, int count, int query_count, bool gate, bool with_h2,
                                       real shift) const {
 #pragma unroll 1
@@ -81,10 +81,10 @@ struct Softmax {
       const Edge query = queries[j];
       const real before = top[j];
       real s[8], c1[8], most = before;
-      read_own_column(S, y, s);
+      read_column(S, 0, y, s);
 #pragma unroll
       for (int x = 0; x < 8; ++x) {
-        const int k = lane_row() + 4 * x;
+        const int k = pair_row(x);
         const Edge key = keys[k];
         const real c2 = query.w * key.w;
         c1[x] = key.times(query) * c2;
@@ -103,8 +103,8 @@ struct Softmax {
 #pragma unroll
         for (int x = 0; x < 8; ++x)
 #pragma unroll
-          for (int i = 0; i < 3; ++i) sum[i] += s[x] * keys[lane_row() + 4 * x].h[i];
-      write_own_column(S, y, s);
+          for (int i = 0; i < 3; ++i) sum[i] += s[x] * keys[pair_row(x)].h[i];
+      write_column(S, 0, y, s);
       const real fall = DeviceMath::exp(before - most), own = own_sum_over_rows(sum);
       sums[4 * j + lane_row()] = sums[4 * j + lane_row()] * fall + own;
       if (lane_row() == 0) {
@@ -175,12 +175,9 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
           S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, own, in_key);
         }
         __syncwarp();
-        S.write_own(own);
+        S.write_pairs(own);
         softmax.add(own, room.keys, room.queries, in_key, in_query, with.gate != 0, out.h2_out != nullptr, with.shift);
         if (out.z == nullptr) continue;
-        S.read_own(own);
-        __syncwarp();
-        S.write_pairs(own);
         __syncwarp();
 #pragma unroll 1
         for (int c = 0; c < chunks; ++c) {
@@ -224,7 +221,7 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
           S.add_rows_times_matrix(depth_of(with.n2, b), own, with.value + (matrix + b * chunks + c) * cuda::tile_numbers, TILE, in_query);
         }
 #pragma unroll
-        for (int x = 0; x < 8; ++x) S.scale(x, real(1) / room.sums[4 * (lane_row() + 4 * x) + 3]);
+        for (int x = 0; x < 8; ++x) S.scale(x, real(1) / room.sums[4 * pair_row(x) + 3]);
         __syncwarp();
         S.write_channels(own);
         __syncthreads();

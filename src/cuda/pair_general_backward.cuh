@@ -8,8 +8,8 @@
 namespace dpa2 {
 namespace general {
 
-/// The pairs of a tile of keys and one of queries in the backward. S and D: a lane's own numbers in shared memory (write_own), of which a
-/// loop over its four queries takes a column at a time.
+/// The pairs of a tile of keys and one of queries in the backward. A loop over a lane's four queries takes a column of S and D at a time,
+/// where they will be read.
 struct PairTile {
   const Edge *keys, *queries, *up;
   real* inner;          // of the softmax, per query: sum_k R D
@@ -22,14 +22,15 @@ struct PairTile {
   /// of_queries (32, 4) =, or += where there is `more`: the same of the queries; a lane finds its own again. `counts`: the inner sums are
   /// added up here; `ends`: nothing else is done.
   __device__ __forceinline__ void run(real* S, real* D, bool counts, bool ends, bool more, real* of_keys, real* of_queries) const {
-    // Sums of a key over all queries of a lane, in double over one of them: there are no registers for more.
+    // Keys of a lane at a time, and whether their sums over queries are those of one column: in double there are no registers for more.
+    constexpr int KEYS = sizeof(real) == 8 ? 4 : 8;
     constexpr bool by_column = sizeof(real) == 8;
-    real of_key[8][4] = {};
-    const auto add_to_keys = [&](bool first) {
+    real of_key[KEYS][4] = {};
+    const auto add_to_keys = [&](int x0, bool first) {
 #pragma unroll
-      for (int x = 0; x < 8; ++x) {
+      for (int x = 0; x < KEYS; ++x) {
         const real sum = own_sum_over_columns(of_key[x]);
-        real* const to = of_keys + 4 * (lane_row() + 4 * x) + lane_column() / 2;
+        real* const to = of_keys + 4 * pair_row(x0 + x) + lane_column() / 2;
         if (lane_column() % 2 == 0) *to = first ? sum : *to + sum;
 #pragma unroll
         for (int i = 0; i < 4; ++i) of_key[x][i] = real(0);
@@ -40,22 +41,30 @@ struct PairTile {
       const int j = lane_column() + 8 * y;
       const Edge edge = queries[j];
       const real top = softmax[j], inv_sum = softmax[TILE + j];
-      real s[8], d[8], probability[8], inner_sum = 0;
-      read_own_column(S, y, s);
-      read_own_column(D, y, d);
-      if (with_h2) {
-        const Edge given = up[j];
+      real s[KEYS], d[KEYS], probability[8] = {}, inner_sum = 0;
+#pragma unroll 1
+      for (int x0 = 0; x0 < 8; x0 += KEYS) {
+        read_column(S, x0, y, s);
+        read_column(D, x0, y, d);
+        const Edge* const rows = keys + pair_row(x0);
+        if (with_h2) {
+          const Edge given = up[j];
 #pragma unroll
-        for (int x = 0; x < 8; ++x) d[x] += h2_weight * keys[lane_row() + 4 * x].times(given);
-      }
+          for (int x = 0; x < KEYS; ++x) d[x] += h2_weight * rows[x / 2 * 8 + x % 2].times(given);
+          if (KEYS < 8) write_column(D, x0, y, d);
+        }
+        // The probabilities move by one turn, since a loop finds no registers by number.
 #pragma unroll
-      for (int x = 0; x < 8; ++x) {
-        const int k = lane_row() + 4 * x;
-        const Edge key = keys[k];
-        const real c2 = edge.w * key.w, c1 = key.times(edge) * c2;
-        const real e = DeviceMath::exp(math::logit(s[x], gate ? c1 : c2, c2, shift) - top);
-        probability[x] = k < count ? e * inv_sum : real(0);
-        inner_sum += probability[x] * c1 * d[x];
+        for (int x = 0; x < 8 - KEYS; ++x) probability[x] = probability[x + KEYS];
+#pragma unroll
+        for (int x = 0; x < KEYS; ++x) {
+          const Edge key = rows[x / 2 * 8 + x % 2];
+          const real c2 = edge.w * key.w, c1 = key.times(edge) * c2;
+          const real e = DeviceMath::exp(math::logit(s[x], gate ? c1 : c2, c2, shift) - top);
+          const real p = pair_row(x0 + x) < count ? e * inv_sum : real(0);
+          inner_sum += p * c1 * d[x];
+          probability[8 - KEYS + x] = p;
+        }
       }
       if (counts) {
         inner_sum = sum_over_rows(inner_sum);
@@ -65,40 +74,49 @@ struct PairTile {
       }
       if (ends) continue;
       inner_sum = inner[j];
-      if constexpr (sizeof(real) == 8) __syncwarp();  // the keys are read again, not kept: there are no registers for them
       real of_query[4] = {};
-#pragma unroll
-      for (int x = 0; x < 8; ++x) {
-        const Edge key = keys[lane_row() + 4 * x];
-        const real product = key.times(edge), c2 = edge.w * key.w, c1 = product * c2;
-        real ds, dc1, dc2;
-        math::logit_backward(gate, d[x], probability[x], inner_sum, s[x], c1, c2, shift, ds, dc1, dc2);
-        const real dproduct = dc1 * c2, dweights = dc1 * product + dc2;
-        s[x] = probability[x] * c1;
-        d[x] = ds;
-#pragma unroll
-        for (int i = 0; i < 3; ++i) {
-          of_query[i] += dproduct * key.h[i];
-          of_key[x][i] += dproduct * edge.h[i];
+#pragma unroll 1
+      for (int x0 = 0; x0 < 8; x0 += KEYS) {
+        if (KEYS < 8) {
+          read_column(S, x0, y, s);
+          read_column(D, x0, y, d);
         }
-        of_query[3] += dweights * key.w;
-        of_key[x][3] += dweights * edge.w;
-      }
-      if (with_h2) {
-        const Edge given = up[j];
+        const Edge* const rows = keys + pair_row(x0);
 #pragma unroll
-        for (int x = 0; x < 8; ++x)
+        for (int x = 0; x < KEYS; ++x) {
+          const Edge key = rows[x / 2 * 8 + x % 2];
+          const real product = key.times(edge), c2 = edge.w * key.w, c1 = product * c2;
+          real ds, dc1, dc2;
+          math::logit_backward(gate, d[x], probability[x], inner_sum, s[x], c1, c2, shift, ds, dc1, dc2);
+          const real dproduct = dc1 * c2, dweights = dc1 * product + dc2;
+          s[x] = probability[x] * c1;
+          d[x] = ds;
 #pragma unroll
-          for (int i = 0; i < 3; ++i) of_key[x][i] += h2_weight * s[x] * given.h[i];
+          for (int i = 0; i < 3; ++i) {
+            of_query[i] += dproduct * key.h[i];
+            of_key[x][i] += dproduct * edge.h[i];
+          }
+          of_query[3] += dweights * key.w;
+          of_key[x][3] += dweights * edge.w;
+        }
+        if (with_h2) {
+          const Edge given = up[j];
+#pragma unroll
+          for (int x = 0; x < KEYS; ++x)
+#pragma unroll
+            for (int i = 0; i < 3; ++i) of_key[x][i] += h2_weight * s[x] * given.h[i];
+        }
+        write_column(S, x0, y, s);
+        write_column(D, x0, y, d);
+#pragma unroll
+        for (int x = 0; x < 8 - KEYS; ++x) probability[x] = probability[x + KEYS];
+        if (by_column) add_to_keys(x0, y == 0);
       }
-      write_own_column(S, y, s);
-      write_own_column(D, y, d);
       const real sum = own_sum_over_rows(of_query);
       real* const to = of_queries + 4 * j + lane_row();
       *to = more ? *to + sum : sum;
-      if (by_column) add_to_keys(y == 0);
     }
-    if (!by_column && !ends) add_to_keys(true);
+    if (!by_column && !ends) add_to_keys(0, true);
   }
 };
 
@@ -113,8 +131,8 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
                                                    const Room& room, real* scratch, int of_warp, const real* softmax, const Gradients& d) {
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, chunks = cuda::tiles_of(with.n2), tiles = at.tiles();
   const bool many = tiles > 1 || chunks > 1;
-  real* const T1 = room.own;          // q, then R, then dS, then this warp's share of dg2
-  real* const T2 = T1 + PADDED_TILE;  // V, then q, then y
+  real* const T1 = room.own;          // q, then R, then this warp's share of dg2, then y
+  real* const T2 = T1 + PADDED_TILE;  // V, then dS, then this warp's share of dg2
   real *const sums = room.sums, *const inner = room.per_query;
   // Beyond q, of use where a centre is many tiles; the host has made room for the largest.
   // Where they are is computed again wherever it is needed: there are no registers to keep it.
@@ -123,7 +141,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
   const auto V = [&] { return piece(1); };
   const auto y = [&] { return piece(2); };
   const auto key_side = [&] { return piece(3); };
-  const auto of_queries = [&] { return scratch + opaque(of_warp) - 4 * TILE; };  // gradients of h2 and w
+  const auto of_queries = [&] { return scratch + opaque(of_warp - 4 * TILE); };  // gradients of h2 and w
   const auto add_to_edges = [&](int first, int warps_with, int count) {
     add_edges(room.all_sums, 4 * TILE, warps_with, count, [&](int row, int x, real sum) {
       if (x == 3)
@@ -145,7 +163,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
       const int active = with.heads - head0 < warps ? with.heads - head0 : warps;
       const int head = head0 + (warp < active ? warp : active - 1), matrix = head * chunks * chunks;
       const real h2_weight = with.h2_weight != nullptr ? with.h2_weight[head] : real(0);
-      Results r, S, D;
+      Results r, S;
 #pragma unroll
       for (int s = 0; s < 4; ++s)
         if (lane_row() == 0) inner[lane_column() + 8 * s] = real(0);
@@ -161,13 +179,13 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
 #pragma unroll 1
       for (int c = 0; with.value_t != nullptr && c < chunks; ++c) {
         map(d.dz, jt * TILE, with.value_t, c);
-        r.save(V() + c * cuda::tile_numbers);
+        r.write_channels(V() + c * cuda::tile_numbers, TILE);
         if (!many) r.write_channels(T2);
       }
 #pragma unroll 1
       for (int c = 0; c < chunks; ++c) {
         map(in.g2, j0, with.query_t, c);
-        r.save(q + c * cuda::tile_numbers);
+        r.write_channels(q + c * cuda::tile_numbers, TILE);
         if (!many) r.write_channels(T1);
       }
       // Twice over the keys, but where one tile has them all: the first time for the inner sums alone.
@@ -182,58 +200,52 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
             load_edges(room.keys, in.h2, in.w, k0, in_key);
             __syncthreads();
           }
-          S.clear();
-          D.clear();
+          // One product after the other: there are no registers for both.
+          const auto score = [&](real* tile, auto of_queries) {
+            r.clear();
 #pragma unroll 1
-          for (int c = 0; c < chunks; ++c) {
-            rows.load(in.g2, k0, in_key, with.n2, c);
-            if (many) {
+            for (int c = 0; c < chunks; ++c) {
+              rows.load(in.g2, k0, in_key, with.n2, c);
+              if (many) {
+                __syncwarp();
+                copy_channels(of_queries() + c * cuda::tile_numbers, tile);
+              }
               __syncwarp();
-              restore_channels(q + c * cuda::tile_numbers, T1);
-              if (with.value_t != nullptr) restore_channels(V() + c * cuda::tile_numbers, T2);
+              r.add_rows_times_rows(depth_of(with.n2, c), rows.tile, tile, in_key);
             }
             __syncwarp();
-            S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T1, in_key);
-            if (with.value_t != nullptr) D.add_rows_times_rows(depth_of(with.n2, c), rows.tile, T2, in_key);
-          }
+            r.write_pairs(tile);
+          };
+          score(T1, [&] { return q; });
+          r.clear();
+          if (with.value_t != nullptr)
+            score(T2, V);
+          else
+            r.write_pairs(T2);
           const PairTile pairs{
               room.keys,      room.queries,     room.up,    inner,    softmax + (head * tiles + jt) * 2 * TILE, in_key, in_query,
               with.gate != 0, d.ddh != nullptr, with.shift, h2_weight};
-          __syncwarp();
-          S.write_own(T1);
-          D.write_own(T2);
           pairs.run(T1, T2, turn == 0 || tiles == 1, turn == 0, kt > 0, sums, of_queries());
           if (turn == 0) continue;
-          S.read_own(T1);
-          D.read_own(T2);
+          __syncwarp();
           // Gradients of the keys: of their values, then of their scores.
           const int depth = depth_of(in_query, 0);
-          __syncwarp();
-          S.write_pairs(T1);
           r.clear();
 #pragma unroll 1
           for (int c = 0; with.value_t != nullptr && c < chunks; ++c) {
-            __syncwarp();
-            restore_channels(V() + c * cuda::tile_numbers, T2);
-            __syncwarp();
             r.clear();
-            r.add_rows_times_matrix(depth, T1, T2, TILE_ROW, in_key);
+            r.add_rows_times_matrix(depth, T1, V() + c * cuda::tile_numbers, TILE, in_key);
             if (chunks > 1) r.save(key_side() + c * cuda::tile_numbers);
           }
           __syncwarp();
-          D.write_pairs(T1);
 #pragma unroll 1
           for (int c = 0; c < chunks; ++c) {
-            __syncwarp();
-            restore_channels(q + c * cuda::tile_numbers, T2);
-            __syncwarp();
             if (chunks > 1 && with.value_t != nullptr) r.restore(key_side() + c * cuda::tile_numbers);
             if (chunks > 1 && with.value_t == nullptr) r.clear();
-            r.add_rows_times_matrix(depth, T1, T2, TILE_ROW, in_key);
-            __syncwarp();
-            r.write_channels(T2);
+            r.add_rows_times_matrix(depth, T2, q + c * cuda::tile_numbers, TILE, in_key);
+            r.write_channels(T1);
             __syncthreads();
-            add_tiles(room.first_own + PADDED_TILE, room.apart, active, in_key, with.n2, c,
+            add_tiles(room.first_own, room.apart, active, in_key, with.n2, c,
                       [&](int row, int channel, real sum) { row_of(d.dg2, k0 + row, with.n2)[channel] += sum; });
             if (c == 0) add_to_edges(k0, active, in_key);
             __syncthreads();
@@ -243,11 +255,11 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
             rows.load(in.g2, k0, in_key, with.n2, c);
             r.clear();
             if (kt > 0) r.restore(y() + c * cuda::tile_numbers);
-            r.add_sum_over_rows(in_key, T1, rows.tile);
+            r.add_sum_over_rows(in_key, T2, rows.tile);
             if (many)
               r.save(y() + c * cuda::tile_numbers);
             else
-              r.write_sums(T2);
+              r.write_sums(T1);
           }
         }
       // Gradients of the queries.
@@ -264,15 +276,14 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
           __syncwarp();
           if (many) {
             r.restore(y() + b * cuda::tile_numbers);
-            r.write_sums(T2);
+            r.write_sums(T1);
             __syncwarp();
           }
-          S.add_rows_times_matrix(depth_of(with.n2, b), T2, with.query + (matrix + b * chunks + c) * cuda::tile_numbers, TILE, in_query);
+          S.add_rows_times_matrix(depth_of(with.n2, b), T1, with.query + (matrix + b * chunks + c) * cuda::tile_numbers, TILE, in_query);
         }
-        __syncwarp();
-        S.write_channels(T1);
+        S.write_channels(T2);
         __syncthreads();
-        add_tiles(room.first_own, room.apart, active, in_query, with.n2, c,
+        add_tiles(room.first_own + PADDED_TILE, room.apart, active, in_query, with.n2, c,
                   [&](int row, int channel, real sum) { row_of(d.dg2, j0 + row, with.n2)[channel] += sum; });
         if (c == 0) add_to_edges(j0, active, in_query);
         __syncthreads();
@@ -285,7 +296,8 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, n2 = a.with.n2, heads = a.with.heads;
   const Centre at{first, n};
   const Inputs in{a.g2, a.h2, a.w};
-  const Room room(shared, 2);
+  // Each half finds its addresses anew, lest they stay in registers from one to the other.
+  const auto room = [&] { return Room(shared + opaque(0), 2); };
   const int of_warp = cuda::pair_warp_scratch_backward(n2, a.most);
   real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch_backward(n2, heads, a.most, sizeof(real)));
   real* const own = scratch + warp * of_warp;
@@ -299,15 +311,15 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
       ddh[t] = a.with.h2_r * *dh2;
       *dh2 *= a.with.h2_a;
     }
-  attention(a.with, in, at, room, own, {z, softmax, nullptr});
+  attention(a.with, in, at, room(), own, {z, softmax, nullptr});
 #pragma unroll 1
   for (int t = warp; t < at.tiles(); t += warps) {
     const EdgeRows rows{first + t * TILE, at.count(t), n2};
     terms_backward(rows, a, z != nullptr ? z + t * TILE * n2 : nullptr);
-    update_rows_backward(rows, room.own, a, own);
+    update_rows_backward(rows, room().own, a, own);
   }
   __syncthreads();
-  attention_backward(a.with, in, at, room, own, of_warp, softmax, {z, ddh, a.dg2, a.dh2, a.dw});
+  attention_backward(a.with, in, at, room(), own, of_warp, softmax, {z, ddh, a.dg2, a.dh2, a.dw});
 }
 
 }  // namespace general

@@ -28,12 +28,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pair_layer(const c
 #pragma unroll 1
     for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
       const int first = a.start[i], n = uniform(a.start[i + 1] - first);
-      if (fast::fits(a.with, n)) fast::forward(a, first, n, shared);
+      if (fast::fits(a.with, n)) fast::forward(a, first, n, shared + opaque(0));
     }
 #pragma unroll 1
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
     const int first = a.start[i], n = uniform(a.start[i + 1] - first);
-    if (!PAIR_FAST || !fast::fits(a.with, n)) general::forward(a, first, n, shared);
+    if (!PAIR_FAST || !fast::fits(a.with, n)) general::forward(a, first, n, shared + opaque(0));
   }
 }
 
@@ -43,11 +43,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD) pair_laye
 #pragma unroll 1
     for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
       const int first = a.start[i], n = uniform(a.start[i + 1] - first);
-      if (fast::fits(a.with, n)) fast::backward(a, first, n, shared);
+      if (fast::fits(a.with, n)) fast::backward(a, first, n, shared + opaque(0));
     }
 #pragma unroll 1
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
     const int first = a.start[i], n = uniform(a.start[i + 1] - first);
-    if (!PAIR_FAST || !fast::fits(a.with, n)) general::backward(a, first, n, shared);
+    if (!PAIR_FAST || !fast::fits(a.with, n)) general::backward(a, first, n, shared + opaque(0));
   }
 }

@@ -28,10 +28,10 @@ struct EdgeRows {
 
   /// Where row x of this lane begins among them; beyond the last edge the last one again, so that all lanes take part.
   __device__ __forceinline__ int row(int x) const {
-    const int r = lane_row() + 4 * x;
+    const int r = pair_row(x);
     return (r < count ? r : count - 1) * n2;
   }
-  __device__ __forceinline__ bool has(int x) const { return lane_row() + 4 * x < count; }
+  __device__ __forceinline__ bool has(int x) const { return pair_row(x) < count; }
 
   /// A vector of channels from c on; zero beyond n2.
   __device__ __forceinline__ Vector read(const real* from, int c) const {
@@ -102,7 +102,7 @@ __device__ __forceinline__ void update_rows(const EdgeRows& e, real* tile, const
 #pragma unroll
       for (int g = 0; g < GROUPS; ++g) {
         const int c = chunk * TILE + vector_column(g);
-        const Vector linear2 = read_vector(tile + (lane_row() + 4 * x) * TILE_ROW + vector_column(g));
+        const Vector linear2 = read_vector(tile + pair_row(x) * TILE_ROW + vector_column(g));
         const Vector b = e.read(a.with.linear_b, c), by = e.read(a.with.linear_r, c);
         Vector sum = e.read(g2 + row, c);
 #pragma unroll
@@ -174,7 +174,7 @@ __device__ __forceinline__ void update_rows_backward(const EdgeRows& e, real* ti
     for (int x = 0; x < 8; ++x)
 #pragma unroll
       for (int g = 0; g < GROUPS; ++g) {
-        real* const at = tile + (lane_row() + 4 * x) * TILE_ROW + vector_column(g);
+        real* const at = tile + pair_row(x) * TILE_ROW + vector_column(g);
         f(x, chunk * TILE + vector_column(g), at);
       }
   };
@@ -194,7 +194,7 @@ __device__ __forceinline__ void update_rows_backward(const EdgeRows& e, real* ti
         given.v[i] *= by.v[i] * slope;
       }
       write_vector(at, given);
-      if (chunks > 1) write_vector(saved + chunk * cuda::tile_numbers + (lane_row() + 4 * x) * TILE + c % TILE, given);
+      if (chunks > 1) write_vector(saved + chunk * cuda::tile_numbers + pair_row(x) * TILE + c % TILE, given);
     });
   }
 #pragma unroll 1
@@ -205,7 +205,7 @@ __device__ __forceinline__ void update_rows_backward(const EdgeRows& e, real* ti
       __syncwarp();
       if (chunks > 1)
         each(b, [&](int x, int c, real* at) {
-          write_vector(at, read_vector(saved + b * cuda::tile_numbers + (lane_row() + 4 * x) * TILE + c % TILE));
+          write_vector(at, read_vector(saved + b * cuda::tile_numbers + pair_row(x) * TILE + c % TILE));
         });
       __syncwarp();
       r.add_rows_times_matrix(depth_of(e.n2, b), tile, a.with.linear_wt + (b * chunks + chunk) * cuda::tile_numbers, TILE);

@@ -1,8 +1,8 @@
 // Products of tiles of 32 by 32 numbers, each by one warp with 8 by 4 results per lane in registers.
 //
 // Lanes are 4 rows of 8. What a lane has of a tile depends on the product, so that vector loads meet no bank twice:
-//   pairs      rows row + 4 x, columns column + 8 y                 of a product of rows with rows
-//   channels   rows row + 4 x, columns in vectors                   of a product with a matrix
+//   pairs      rows in pairs, columns column + 8 y                  of a product of rows with rows
+//   channels   rows in pairs, columns in vectors                    of a product with a matrix
 //   sums       rows in vectors, columns in vectors                  of a sum over rows
 // Tiles in shared memory have rows of TILE_ROW numbers; what lies beyond the edge of the data is zero.
 #pragma once
@@ -24,36 +24,36 @@ struct __align__(16) Vector {
   real v[VECTOR];
 };
 
-__device__ __forceinline__ Vector read_vector(const real* at) { return *reinterpret_cast<const Vector*>(at); }
-__device__ __forceinline__ void write_vector(real* at, const Vector& v) { *reinterpret_cast<Vector*>(at) = v; }
+__device__ __forceinline__ Vector read_vector(const real* at) {
+  Vector v;
+  read_vector<VECTOR>(at, v.v);
+  return v;
+}
+__device__ __forceinline__ void write_vector(real* at, const Vector& v) { write_vector<VECTOR>(at, v.v); }
 
 /// A lane's place in the grid of 4 by 8.
 __device__ __forceinline__ int lane_row() { return threadIdx.x % 32 / 8; }
 __device__ __forceinline__ int lane_column() { return threadIdx.x % 8; }
 
+/// Row x where rows are in pairs: those of x = 0 and 1 are the first eight.
+__device__ __forceinline__ int pair_row(int x) { return x / 2 * 8 + lane_row() * 2 + x % 2; }
+
 /// The first of the columns in vector `group`, and row x where rows are in vectors.
 __device__ __forceinline__ int vector_column(int group) { return (group * 8 + lane_column()) * VECTOR; }
 __device__ __forceinline__ int vector_row(int x) { return (x / VECTOR * 4 + lane_row()) * VECTOR + x % VECTOR; }
 
-/// Column y of a lane's results, eight numbers of its own in shared memory.
-__device__ __forceinline__ void write_own_column(real* to, int y, const real (&v)[8]) {
-  to += (y * 8 * 32) + threadIdx.x % 32 * VECTOR;
+/// N of the lane's eight numbers of column y of pairs in a tile, from x0 on, which is even. Every lane reads what it has written itself.
+template <int N>
+__device__ __forceinline__ void read_column(const real* tile, int x0, int y, real (&v)[N]) {
+  tile += pair_row(x0) * TILE_ROW + lane_column() + 8 * y;
 #pragma unroll
-  for (int g = 0; g < 8 / VECTOR; ++g) {
-    Vector part;
-#pragma unroll
-    for (int i = 0; i < VECTOR; ++i) part.v[i] = v[g * VECTOR + i];
-    write_vector(to + g * 32 * VECTOR, part);
-  }
+  for (int x = 0; x < N; ++x) v[x] = tile[(x / 2 * 8 + x % 2) * TILE_ROW];
 }
-__device__ __forceinline__ void read_own_column(const real* from, int y, real (&v)[8]) {
-  from += (y * 8 * 32) + threadIdx.x % 32 * VECTOR;
+template <int N>
+__device__ __forceinline__ void write_column(real* tile, int x0, int y, const real (&v)[N]) {
+  tile += pair_row(x0) * TILE_ROW + lane_column() + 8 * y;
 #pragma unroll
-  for (int g = 0; g < 8 / VECTOR; ++g) {
-    const Vector part = read_vector(from + g * 32 * VECTOR);
-#pragma unroll
-    for (int i = 0; i < VECTOR; ++i) v[g * VECTOR + i] = part.v[i];
-  }
+  for (int x = 0; x < N; ++x) tile[(x / 2 * 8 + x % 2) * TILE_ROW] = v[x];
 }
 
 /// The 8 by 4 results of a lane.
@@ -76,7 +76,7 @@ struct Results {
   }
   template <int ROWS_OF_LANE>
   __device__ __forceinline__ void add_rows_times_rows_of(int depth, const real* a, const real* b) {
-    a += lane_row() * TILE_ROW;
+    a += pair_row(0) * TILE_ROW;
     b += lane_column() * TILE_ROW;
 #pragma unroll 1
     for (int c = 0; c < depth; c += VECTOR) {
@@ -85,7 +85,7 @@ struct Results {
       for (int y = 0; y < 4; ++y) v[y] = read_vector(b + 8 * y * TILE_ROW + c);
 #pragma unroll
       for (int x = 0; x < ROWS_OF_LANE; ++x) {
-        const Vector u = read_vector(a + 4 * x * TILE_ROW + c);
+        const Vector u = read_vector(a + (x / 2 * 8 + x % 2) * TILE_ROW + c);
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i)
 #pragma unroll
@@ -103,7 +103,7 @@ struct Results {
   }
   template <int ROWS_OF_LANE>
   __device__ __forceinline__ void add_rows_times_matrix_of(int depth, const real* a, const real* m, int ld) {
-    a += lane_row() * TILE_ROW;
+    a += pair_row(0) * TILE_ROW;
     m += vector_column(0);
 #pragma unroll 1
     for (int k = 0; k < depth; k += VECTOR) {
@@ -114,7 +114,7 @@ struct Results {
         for (int g = 0; g < GROUPS; ++g) v[i][g] = read_vector(m + (k + i) * ld + g * 8 * VECTOR);
 #pragma unroll
       for (int x = 0; x < ROWS_OF_LANE; ++x) {
-        const Vector u = read_vector(a + 4 * x * TILE_ROW + k);
+        const Vector u = read_vector(a + (x / 2 * 8 + x % 2) * TILE_ROW + k);
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i)
 #pragma unroll
@@ -154,44 +154,27 @@ struct Results {
     return v;
   }
 
-  /// Into a tile of shared memory, by what the results are.
+  /// Into a tile by what the results are: rows of shared memory, or for channels rows that are `ld` apart.
   __device__ __forceinline__ void write_pairs(real* tile) const {
 #pragma unroll
-    for (int x = 0; x < 8; ++x)
+    for (int y = 0; y < 4; ++y) {
+      real v[8];
 #pragma unroll
-      for (int y = 0; y < 4; ++y) tile[(lane_row() + 4 * x) * TILE_ROW + lane_column() + 8 * y] = at[x][y];
+      for (int x = 0; x < 8; ++x) v[x] = at[x][y];
+      write_column(tile, 0, y, v);
+    }
   }
-  __device__ __forceinline__ void write_channels(real* tile) const {
+  __device__ __forceinline__ void write_channels(real* tile, int ld = TILE_ROW) const {
 #pragma unroll
     for (int x = 0; x < 8; ++x)
 #pragma unroll
-      for (int g = 0; g < GROUPS; ++g) write_vector(tile + (lane_row() + 4 * x) * TILE_ROW + vector_column(g), columns(x, g));
+      for (int g = 0; g < GROUPS; ++g) write_vector(tile + pair_row(x) * ld + vector_column(g), columns(x, g));
   }
   __device__ __forceinline__ void write_sums(real* tile) const {
 #pragma unroll
     for (int x = 0; x < 8; ++x)
 #pragma unroll
       for (int g = 0; g < GROUPS; ++g) write_vector(tile + vector_row(x) * TILE_ROW + vector_column(g), columns(x, g));
-  }
-
-  /// Into tile_numbers of shared memory and back, column by column of pairs: every lane reads what it has written itself.
-  __device__ __forceinline__ void write_own(real* to) const {
-#pragma unroll
-    for (int y = 0; y < 4; ++y) {
-      real v[8];
-#pragma unroll
-      for (int x = 0; x < 8; ++x) v[x] = at[x][y];
-      write_own_column(to, y, v);
-    }
-  }
-  __device__ __forceinline__ void read_own(const real* from) {
-#pragma unroll
-    for (int y = 0; y < 4; ++y) {
-      real v[8];
-      read_own_column(from, y, v);
-#pragma unroll
-      for (int x = 0; x < 8; ++x) at[x][y] = v[x];
-    }
   }
 
   /// To global memory and back, tile_numbers of them: every lane reads what it has written itself.
@@ -215,14 +198,13 @@ struct Results {
   }
 };
 
-/// What a lane has saved of channels, into a tile of shared memory, by way of few registers.
-__device__ __forceinline__ void restore_channels(const real* from, real* tile) {
-  from += threadIdx.x % 32 * VECTOR;
+/// Rows of channels with nothing between them, by way of few registers into a tile of shared memory: of each lane what it has itself.
+__device__ __forceinline__ void copy_channels(const real* from, real* tile) {
 #pragma unroll 2
   for (int x = 0; x < 8; ++x)
 #pragma unroll
     for (int g = 0; g < GROUPS; ++g)
-      write_vector(tile + (lane_row() + 4 * x) * TILE_ROW + vector_column(g), read_vector(from + (x * GROUPS + g) * 32 * VECTOR));
+      write_vector(tile + pair_row(x) * TILE_ROW + vector_column(g), read_vector(from + pair_row(x) * TILE + vector_column(g)));
 }
 
 /// How far a product over the channels of tile `chunk` goes: a multiple of VECTOR.
