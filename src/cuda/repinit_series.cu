@@ -14,6 +14,7 @@ namespace {
 constexpr int TILE = cuda::repinit_series_tile(sizeof(real)), EACH = TILE / 32;  // edges of a tile, and of a lane
 constexpr int PART = cuda::repinit_series_part(sizeof(real)), ROW = cuda::repinit_series_row(sizeof(real));
 constexpr int SUMS = cuda::repinit_series_run(false, gated, sizeof(real)), TOGETHER = cuda::repinit_series_runs(false, sizeof(real));
+constexpr real NOWHERE = 2;  // on the scale of an interval
 static_assert(PART <= 32 && K <= 32, "a lane has an edge, or a term");
 
 /// Where the four moments of a channel are: lanes with four channels each, and lanes with one, fall on different banks.
@@ -23,7 +24,7 @@ __device__ __forceinline__ int place_of(int c) { return 4 * (c ^ (c >> 3 & 3)); 
 struct Tile {
   real *R, *x, *weight;                              // (TILE, 4), (TILE) on the scale of the interval, (TILE) what goes with the gate
   int *interval, *combination, *run, *edge, *first;  // (TILE) each, and the first edge of every run and of the one behind the last
-  int count = 0, runs = 0;                           // `edge` is -1 - edge where that is outside of the range: it counts as zero
+  int count = 0, runs = 0;
 
   __device__ __forceinline__ Tile(real* numbers, int* integers)
       : R(numbers),
@@ -35,7 +36,7 @@ struct Tile {
         edge(integers + 3 * TILE),
         first(integers + 4 * TILE) {}
 
-  /// The edges `begin`... of a centre. False where one is outside of the range.
+  /// The edges `begin`... of a centre. False where one is outside of the range: it counts as zero, NOWHERE on its interval.
   template <class Args>
   __device__ __forceinline__ bool load(const Args& args, int begin, int end, int centre_type) {
     const auto& a = args.block;
@@ -81,16 +82,23 @@ struct Tile {
     for (int q = 0; q < EACH; ++q) {
       if (lane + 32 * q >= count) continue;
       real slope;
-      const real on_interval = argument(series, where[q], rows[q][0], slope);
-      Quad row = {};
-      if (inside[q]) row = {{rows[q][0], rows[q][1], rows[q][2], rows[q][3]}};
-      write_quad(R + 4 * at[q], row);
-      x[at[q]] = inside[q] ? on_interval : real(0);
+      write_quad(R + 4 * at[q], {{rows[q][0], rows[q][1], rows[q][2], rows[q][3]}});
+      x[at[q]] = argument(series, where[q], rows[q][0], slope);
       if (gated) weight[at[q]] = series.gate_switch != 0 ? sw[q] : real(1);
       interval[at[q]] = where[q];
       combination[at[q]] = types[q];
-      edge[at[q]] = inside[q] ? lane + 32 * q : -1 - (lane + 32 * q);
+      edge[at[q]] = lane + 32 * q;
     }
+    bool all = true;
+#pragma unroll
+    for (int q = 0; q < EACH; ++q) all = all && inside[q];
+    all = __all_sync(FULL_MASK, all);
+    if (!all)
+      for (int q = 0; q < EACH; ++q)
+        if (!inside[q]) {
+          write_quad(R + 4 * at[q], {});
+          x[at[q]] = NOWHERE;
+        }
     __syncwarp(FULL_MASK);
     runs = 0;
 #pragma unroll
@@ -106,10 +114,7 @@ struct Tile {
     }
     if (lane == 0) first[runs] = count;
     __syncwarp(FULL_MASK);
-    bool all = true;
-#pragma unroll
-    for (int q = 0; q < EACH; ++q) all = all && inside[q];
-    return __all_sync(FULL_MASK, all);
+    return all;
   }
 
   /// Of these edges those that are outside of the range remain, with their scalars in `x`.
@@ -119,7 +124,7 @@ struct Tile {
     count = 0;
     __syncwarp(FULL_MASK);  // the tile has been used
     for (int p = lane; p - lane < all; p += 32) {
-      const int e = p < all ? -1 - edge[p] : -1, types = p < all ? combination[p] : 0;
+      const int e = p < all && x[p] == NOWHERE ? edge[p] : -1, types = p < all ? combination[p] : 0;
       const real goes_with_gate = gated && p < all ? weight[p] : real(0);
       const unsigned members = __ballot_sync(FULL_MASK, e >= 0);
       __syncwarp(FULL_MASK);  // nothing is written but to places that have been read
@@ -308,10 +313,10 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) repinit_series(
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, nc = args.series.nc;
   const int each = cuda::embedding_each(a.net.even, a.net.odd, false);
   const int numbers = static_cast<int>(cuda::repinit_series_numbers(nc, each, false, gated, sizeof(real)));
-  real* const moments = shared + warp * numbers;
+  real* const moments = behind(shared, warp * numbers);
   real* const sums = moments + 4 * nc;
   real* const terms = sums + TOGETHER * SUMS;
-  Tile tile(sums + cuda::repinit_series_work(each, false, gated, sizeof(real)),
+  Tile tile(behind(sums, cuda::repinit_series_work(each, false, gated, sizeof(real))),
             reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::repinit_series_integers(sizeof(real)));
   for (int i = blockIdx.x * WARPS + warp; i < a.centres; i += gridDim.x * WARPS) {
     const int type = a.types[i], end = a.start[i + 1];
@@ -423,7 +428,7 @@ __device__ __forceinline__ void write_gradients(int nc, const real* at, const re
   for (int n = 0; n < TERMS / 2; ++n) dB[4 * TERMS * quarter + share * (TERMS / 2) + n] = sum[n];
 }
 
-/// The gradients of the edges of a tile that are outside of the range, by the network.
+/// The gradients of the edges of a tile that are outside of the range, by the network, in place of what is there.
 __device__ __forceinline__ void write_outside(const cuda::RepinitSeriesBackwardArgs<real>& args, Tile& tile, int begin, int type,
                                               const real* dM, real* work) {
   const cuda::RepinitBackwardArgs<real>& a = args.block;
@@ -470,9 +475,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) repinit_series_
   constexpr int RUN = cuda::repinit_series_run(true, gated, sizeof(real)), RUNS = cuda::repinit_series_runs(true, sizeof(real));
   const int each = cuda::embedding_each(a.net.even, a.net.odd, true);
   const int numbers = static_cast<int>(cuda::repinit_series_numbers(nc, each, true, gated, sizeof(real)));
-  real* const dM = shared + warp * numbers;
+  real* const dM = behind(shared, warp * numbers);
   real* const dB = dM + 4 * nc;
-  Tile tile(dB + cuda::repinit_series_work(each, true, gated, sizeof(real)),
+  Tile tile(behind(dB, cuda::repinit_series_work(each, true, gated, sizeof(real))),
             reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::repinit_series_integers(sizeof(real)));
   for (int i = blockIdx.x * WARPS + warp; i < a.centres; i += gridDim.x * WARPS) {
     const int type = a.types[i], end = a.start[i + 1];
@@ -522,7 +527,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) repinit_series_
             slope0 = slope1;
             slope1 = slope2;
           }
-          if (tile.edge[p] < 0) continue;
           dR[0] += along * args.series.place[cuda::series_place * tile.interval[p] + 2];
           const int e = begin + tile.edge[p];
           real g[3] = {};

@@ -18,6 +18,9 @@ constexpr int BLOCKS = (sizeof(real) == 4 ? 16 : 8) / WARPS;
 constexpr int K = cuda::series_terms(sizeof(real));
 constexpr int KINDS = gated ? 2 : 1;  // of sums: plain, and with the gate's switch
 
+/// The place behind so many numbers, a multiple of four, such that the compiler knows that vectors begin there.
+__device__ __forceinline__ real* behind(real* from, int numbers) { return reinterpret_cast<Quad*>(from)[numbers / 4].at; }
+
 /// The interval of s on a curve, or of the range's beginning, and not `inside`, where s is outside.
 __device__ __forceinline__ int interval_of(const cuda::SeriesArgs<real>& series, real s, int curve, bool& inside) {
   const bool here = s >= series.lo && s < series.hi;

@@ -105,8 +105,10 @@ struct Environment {
   __device__ __forceinline__ int combination(const Args& a, int j, int k) const {
     return type[j] * a.block.ntypes + type[k];
   }
-  __device__ __forceinline__ int key(int found, int j, int k) const {
+  /// Of a group; of one that is there in any case where the pair is not `inside`.
+  __device__ __forceinline__ int key(int found, int j, int k, bool inside) const {
     if (!gated) return found;
+    if (!inside) return 0;
     const int a = min(kind[j], kind[k]), b = max(kind[j], kind[k]);
     return (found * kinds + a) * kinds + b;
   }
@@ -166,8 +168,8 @@ struct Environment {
       for (int p = lane; p < pairs; p += 32) {
         const int j = pair.j, k = pair.k();
         bool inside;
-        const int found = key(interval(a, product(read_quad(v + 4 * j), read_quad(v + 4 * k)), j, k, inside), j, k);
-        if (inside) atomicOr(&set[found / 32], static_cast<int>(1u << found % 32));
+        const int where = interval(a, product(read_quad(v + 4 * j), read_quad(v + 4 * k)), j, k, inside), found = key(where, j, k, inside);
+        atomicOr(&set[found / 32], static_cast<int>(1u << found % 32));
         all = all && inside;
         pair.next();
       }
@@ -234,11 +236,11 @@ __device__ __forceinline__ void add_pairs(const Args& a, const Environment& env,
       const real e = Environment::product(vj, vk);
       bool inside;
       real slope;
-      const int interval = env.interval(a, e, j, k, inside), found = inside ? env.slot(env.key(interval, j, k)) - begin : -1;
+      const int interval = env.interval(a, e, j, k, inside), found = env.slot(env.key(interval, j, k, inside)) - begin;
       x = argument(a.series, interval, e, slope);
       f = env.weight(j, k) * e;
       ss = a.series.gate_switch != 0 ? vj.at[3] * vk.at[3] : real(1);
-      if (found >= 0 && found < SLOTS) slot = found;
+      if (found >= 0 && found < SLOTS && inside) slot = found;
     }
     pair.next();
     for (int part = 0; part < 32 && first + part < env.pairs; part += PART) {
@@ -364,8 +366,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) three_body_seri
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int each = cuda::embedding_each(a.block.net.even, a.block.net.odd, false);
   const int numbers = static_cast<int>(cuda::three_body_series_numbers(a.room, a.series.nc, each, false, gated, sizeof(real)));
-  real* const own = shared + warp * numbers;
-  int* const integers = reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::three_body_series_integers(a.room, a.words);
+  real* const own = behind(shared, warp * numbers);
+  int* const integers = reinterpret_cast<int*>(behind(shared, WARPS * numbers)) + warp * cuda::three_body_series_integers(a.room, a.words);
   Environment env(own, integers, a.room, a.words);
   real* const terms = env.channels + a.series.nc;
   real* const sums = terms + PART * ROW;
@@ -423,9 +425,9 @@ __device__ __forceinline__ void write_pairs(const cuda::ThreeBodySeriesBackwardA
     const Quad vj = read_quad(env.v + 4 * j), vk = read_quad(env.v + 4 * k);
     const real e = Environment::product(vj, vk), ss = a.series.gate_switch != 0 ? vj.at[3] * vk.at[3] : real(1);
     bool inside;
-    const int interval = env.interval(a, e, j, k, inside), slot = inside ? env.slot(env.key(interval, j, k)) - begin : -1;
+    const int interval = env.interval(a, e, j, k, inside), slot = env.slot(env.key(interval, j, k, inside)) - begin;
     real of_e = 0, of_ss = 0;
-    if (slot >= 0 && slot < SLOTS) {
+    if (slot >= 0 && slot < SLOTS && inside) {
       real inv_half;
       const real x = argument(a.series, interval, e, inv_half), twice = x + x;
       const real* const d = gradients + slot * GROUP;
@@ -535,8 +537,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
   const int each = cuda::embedding_each(a.block.net.even, a.block.net.odd, true);
   const int numbers = static_cast<int>(cuda::three_body_series_numbers(a.room, a.series.nc, each, true, gated, sizeof(real)));
   const int room = cuda::three_body_band(a.room);
-  real* const own = shared + warp * numbers;
-  int* const integers = reinterpret_cast<int*>(shared + WARPS * numbers) + warp * cuda::three_body_series_integers(a.room, a.words);
+  real* const own = behind(shared, warp * numbers);
+  int* const integers = reinterpret_cast<int*>(behind(shared, WARPS * numbers)) + warp * cuda::three_body_series_integers(a.room, a.words);
   Environment env(own, integers, a.room, a.words);
   real* const sums = env.channels + a.series.nc;
   real* const de = sums + 4 * a.room;
