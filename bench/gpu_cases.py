@@ -136,14 +136,16 @@ class Evaluation:
 
 @cache
 def shapes(precision: str) -> dict[str, Shape]:
-    """The launch of each kernel that takes the most shared memory, in a model with all terms."""
+    """The launch of each kernel that takes the most shared memory, in a model with all terms, with and without series."""
     found = process(Path(__file__).resolve(), precision)
     return {kernel: Shape(*shape) for kernel, shape in found.items()}
 
 
 def shapes_here(precision: str) -> dict[str, tuple[int, int]]:
     """In this process, which must have the variables of :func:`process`."""
-    Evaluation(EVERYTHING, precision).step(water(EVERYTHING.atoms))
+    for series in ("on", "off"):
+        os.environ["DPA2_SERIES"] = series
+        Evaluation(EVERYTHING, precision).step(water(EVERYTHING.atoms))
     found: dict[str, tuple[int, int]] = {}
     for one in driver.driver().launches():
         shape = (one.block[0], one.shared)

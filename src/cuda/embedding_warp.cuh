@@ -7,7 +7,7 @@
 namespace dpa2 {
 
 /// net(s[e], types[e]) of `scalars` scalars, by all lanes of the warp; rows of the result have that length. work:
-/// cuda::embedding_each for every scalar. Begins and ends with all lanes at one place.
+/// cuda::embedding_each for every scalar. Begins without and ends with all lanes at one place.
 template <bool tangent>
 __device__ __forceinline__ Embedded embed_in_warp(const cuda::EmbeddingNetArgs<real>& net, int scalars, const real* s, const int* types,
                                                   real* work) {

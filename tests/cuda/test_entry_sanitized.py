@@ -77,7 +77,8 @@ def mutate(folder: Path, source: str, old: str, new: str, occurrence: int = 0) -
 
 def of_mistake(source: str) -> str:
     """The evaluation that comes to a kernel."""
-    return "evaluate({}, {}, warps=2)" if "series" in source else "evaluate({}, {}, scratch=1)"
+    of_networks = ("repinit.cu", "three_body.cu", "embedding_net.cuh")
+    return "evaluate({}, {}, scratch=1)" if source in of_networks else "evaluate({}, {}, warps=2)"
 
 
 @pytest.mark.slow
@@ -90,10 +91,12 @@ def of_mistake(source: str) -> str:
         ("three_body.cu", "__syncthreads();", 4),
         ("embedding_net.cuh", "__syncthreads();", 3),
         ("embedding_net.cuh", "__syncthreads();", 5),
-        ("repinit_series.cu", "__syncwarp(FULL_MASK);", 1),
-        ("repinit_series.cu", "__syncwarp(FULL_MASK);", 5),
-        ("three_body_series.cu", "__syncwarp(FULL_MASK);", 2),
-        ("three_body_series.cu", "__syncwarp(FULL_MASK);", 5),
+        ("repinit_tile.cuh", "__syncwarp(FULL_MASK);", 1),
+        ("repinit_series.cu", "__syncwarp(FULL_MASK);", 2),
+        ("three_body_pairs.cuh", "__syncwarp(FULL_MASK);", 2),
+        ("three_body_pairs.cuh", "__syncwarp(FULL_MASK);", 5),
+        ("embedding_warp.cuh", "__syncwarp(FULL_MASK);", 0),
+        ("embedding_warp.cuh", "__syncwarp(FULL_MASK);", 1),
     ],
 )
 def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, barrier: str, occurrence: int) -> None:
@@ -107,7 +110,7 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, barrier: str, 
     [
         ("repinit.cu", "sw[e] = weight;", "sw[e + 9000] = weight;"),
         ("three_body.cu", "const int place = j * PAIR_ROW + k;", "const int place = j * PAIR_ROW + k + 9000;"),
-        ("repinit_series.cu", "edge[at[q]] = lane", "edge[at[q] + 9000] = lane"),
+        ("repinit_tile.cuh", "edge[at[q]] = lane", "edge[at[q] + 9000] = lane"),
         ("three_body_series.cu", "de[p - first] = of_e;", "de[p - first + 9000] = of_e;"),
     ],
 )

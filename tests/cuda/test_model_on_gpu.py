@@ -94,7 +94,7 @@ def test_frames_are_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.filterwarnings("ignore:atoms 0 .* and 1 .* are 0.3 angstrom")
 def test_series_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Series take the place of the first blocks' networks, but where atoms are too near; a variable turns them off."""
+    """Series take the place of the first blocks' networks, also where atoms are too near; a variable turns them off."""
     from cuda_emulator.driver import driver
 
     coords, types, box = frame_of(golden("base").systems[0])
@@ -107,8 +107,9 @@ def test_series_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
         driver().reset()
         assert_same(model.evaluate(coords, types, box, atomic=True), wanted)
         kernels = {one.kernel for one in driver().launches()}
-        series = {f"{block}_series{way}" for block in ("repinit", "three_body") for way in ("", "_backward")}
-        assert kernels & series == (series if value == "on" else set())
+        networks, series = ({f"{block}{kind}{way}" for block in ("repinit", "three_body") for way in ("", "_backward")}
+                            for kind in ("", "_series"))  # fmt: skip
+        assert kernels & (series | networks) == (series if value == "on" else networks)
 
 
 def test_a_bad_frame_of_a_batch_is_named() -> None:

@@ -56,7 +56,7 @@ def test_one_answer_whatever_the_schedule(monkeypatch: pytest.MonkeyPatch) -> No
         assert len({answer[name].tobytes() for answer in answers}) == 1, name
 
 
-BLOCK, WARP = "__syncthreads();", "__syncwarp();"
+BLOCK, WARP = "__syncthreads();", "__syncwarp(FULL_MASK);"
 
 
 @pytest.mark.slow
@@ -67,8 +67,8 @@ BLOCK, WARP = "__syncthreads();", "__syncwarp();"
         ("g1g1.cu", BLOCK, 5),
         ("local_attention.cu", BLOCK, 3),
         ("pair_general.cuh", BLOCK, 2),
-        ("repinit.cu", BLOCK, 0),
-        ("three_body.cu", BLOCK, 1),
+        ("repinit_series.cu", WARP, 2),
+        ("three_body_pairs.cuh", WARP, 5),
         ("prefix_sums.cu", BLOCK, 0),
         ("product.cuh", BLOCK, 0),
     ],
