@@ -136,7 +136,7 @@ class Evaluation:
 
 @cache
 def shapes(precision: str) -> dict[str, Shape]:
-    """The launch of each kernel that takes the most shared memory, in a model with all terms, with and without series."""
+    """The launch of each kernel that takes the most shared memory: a model with all terms, with series and without."""
     found = process(Path(__file__).resolve(), precision)
     return {kernel: Shape(*shape) for kernel, shape in found.items()}
 

@@ -162,6 +162,7 @@ __device__ __forceinline__ void add_outside(const cuda::RepinitSeriesArgs<real>&
     const Embedded G = embed_in_warp<false>(a.net, count, tile.x + first, tile.combination + first, work);
     for (int c = threadIdx.x % 32; c < a.ng; c += 32) {
       Quad sum = read_quad(moments + place_of(c));
+#pragma unroll 1
       for (int e = 0; e < count; ++e) {
         real g = G.value[c * count + e];
         if constexpr (gated)
