@@ -24,7 +24,7 @@ __device__ __forceinline__ Embedded embed_in_warp(const cuda::EmbeddingNetArgs<r
       const real* w = net.weights + layer[3] + c;
       const real* x = work + from + e;
       real z = net.weights[layer[4] + c], dz = 0, value, slope;
-#pragma unroll 2
+#pragma unroll 1
       for (int k = 0; k < in; ++k) {
         z += *w * *x;
         if (tangent) dz += *w * x[dfrom];

@@ -160,6 +160,7 @@ __device__ __forceinline__ void add_outside(const cuda::RepinitSeriesArgs<real>&
   for (int first = 0; first < tile.count; first += scalars) {
     const int count = min(scalars, tile.count - first);
     const Embedded G = embed_in_warp<false>(a.net, count, tile.x + first, tile.combination + first, work);
+#pragma unroll 1
     for (int c = threadIdx.x % 32; c < a.ng; c += 32) {
       Quad sum = read_quad(moments + place_of(c));
 #pragma unroll 1

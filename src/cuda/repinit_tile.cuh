@@ -36,12 +36,11 @@ struct Tile {
     count = min(TILE, end - begin);
     real rows[EACH][4], sw[EACH];
     int types[EACH], where[EACH], at[EACH];
-    bool inside[EACH];
+    bool inside = true;
 #pragma unroll
     for (int q = 0; q < EACH; ++q) {
       const int e = lane + 32 * q;
       types[q] = where[q] = 0;
-      inside[q] = true;
       at[q] = e < count ? -1 : 0;  // no place yet
       if (e >= count) continue;
       environment(a.statistics, Edge(a.d, a.r, begin + e), centre_type, rows[q], sw[q]);
@@ -49,7 +48,7 @@ struct Tile {
         const int type = a.types[a.j[begin + e]];
         types[q] = a.one_side != 0 ? type : type * a.ntypes + centre_type;
       }
-      where[q] = interval_of(series, rows[q][0], series.typed != 0 ? types[q] : 0, inside[q]);
+      where[q] = interval_of(series, rows[q][0], series.typed != 0 ? types[q] : 0, inside);
     }
     // Types one after the other, in the order in which they appear.
     const unsigned before = (1u << lane) - 1;
@@ -80,16 +79,16 @@ struct Tile {
       combination[at[q]] = types[q];
       edge[at[q]] = lane + 32 * q;
     }
-    bool all = true;
-#pragma unroll
-    for (int q = 0; q < EACH; ++q) all = all && inside[q];
-    all = __all_sync(FULL_MASK, all);
-    if (!all)
-      for (int q = 0; q < EACH; ++q)
-        if (!inside[q]) {
-          write_quad(R + 4 * at[q], {});
-          x[at[q]] = NOWHERE;
+    const bool all = __all_sync(FULL_MASK, inside);
+    if (!all) {
+      __syncwarp(FULL_MASK);
+#pragma unroll 1
+      for (int p = lane; p < count; p += 32)
+        if (!in_range(series, R[4 * p])) {
+          write_quad(R + 4 * p, {});
+          x[p] = NOWHERE;
         }
+    }
     __syncwarp(FULL_MASK);
     runs = 0;
 #pragma unroll

@@ -265,9 +265,11 @@ __device__ __forceinline__ void write_others(const cuda::ThreeBodySeriesBackward
       for (int begin = 0; begin < others.count; begin += others.scalars) {
         const int count = min(others.scalars, others.count - begin);
         const Embedded H = embed_in_warp<true>(a.block.net, count, others.e + begin, others.row + begin, others.work);
+#pragma unroll 1
         for (int n = 0; n < count; ++n) {
           const real ss = others.ss[begin + n];
           real value = 0, slope = 0, gate_value = 0;
+#pragma unroll 1
           for (int c = lane; c < a.block.n3; c += 32) {
             const real given = env.channels[c], h = H.value[c * count + n];
             real factor = given;
@@ -296,7 +298,7 @@ __device__ __forceinline__ void write_others(const cuda::ThreeBodySeriesBackward
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
+extern "C" __global__ void __launch_bounds__(32 * WARPS, sizeof(real) == 8 && IN_DOUBLE == 12 ? 16 / WARPS : BLOCKS)
     three_body_series_backward(const cuda::ThreeBodySeriesBackwardArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
