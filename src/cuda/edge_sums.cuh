@@ -1,7 +1,6 @@
 // Sums over edges of what an edge has times a row of the atom at its other end, in registers:
 //   t[k][c] = sum_e a_e[k] row(e)[c],   v[x][c] = sum_e b_e[x] row'(e)[c]:
-// products whose depth are the edges, as many as there are. A lane has four columns, or twice four that are 32 apart, and four or eight
-// numbers k, and with these one of three numbers x; what the edges have lies in shared memory, rows of atoms come from global memory by
+// products whose depth are the edges, as many as there are. A lane has four columns or eight, and four or eight numbers k, and with these one of three numbers x; what the edges have lies in shared memory, rows of atoms come from global memory by
 // whole vectors. Four numbers of an edge cost a warp two wavefronts, however many columns its lanes have.
 #pragma once
 
@@ -71,70 +70,67 @@ __device__ __forceinline__ void stage_factors(const EdgeFactors& factors, const 
   __syncthreads();
 }
 
-/// Four columns of rows in global memory that are `stride` numbers apart; behind the last column the last one again, so that whatever is
-/// read is there. Whole: rows begin at 16 bytes and have a multiple of four columns.
-template <bool Whole>
+/// N columns, a multiple of four, of rows in global memory that are `stride` numbers apart; behind the last column the last ones again, so
+/// that whatever is read is there. Whole: rows begin at 16 bytes and have a multiple of N columns.
+template <bool Whole, int N>
 struct Columns {
-  const real* first;
-  int stride;
-  int at[4];
+  const real* rows;
+  int width, stride, c;
 
   __device__ __forceinline__ Columns(const real* rows, int width, int stride, int c)
-      : first(Whole ? rows + min(c, width - 4) : rows), stride(stride) {
-    for (int x = 0; x < 4; ++x) at[x] = min(c + x, width - 1);
-  }
-  __device__ __forceinline__ void load(real (&v)[4], int row) const {
+      : rows(Whole ? rows + min(c, width - N) : rows), width(width), stride(stride), c(c) {}
+  __device__ __forceinline__ void load(real (&v)[N], int row) const {
     if (Whole) {
-      load4(v, row_of_fours(first, row, stride / 4));
-    } else {
-      const real* from = row_of(first, row, stride);
+      const real* from = row_of_fours(rows, row, stride / 4);
 #pragma unroll
-      for (int x = 0; x < 4; ++x) v[x] = from[at[x]];
+      for (int x = 0; x < N; x += 4) load4(v + x, from + x);
+    } else {
+      const real* from = row_of(rows, row, stride);
+      const int first = opaque(c);  // places of all columns would need registers
+#pragma unroll
+      for (int x = 0; x < N; ++x) v[x] = from[min(first + x, width - 1)];
     }
   }
 };
 
-/// What a lane adds up, of QUADS times four columns.
-template <int QUADS, int PER>
+/// What a lane adds up, in N columns: t of PER numbers, PER group_of_lane().. of those that the warp has; v of number group_of_lane() of the
+/// vector, where the fourth group adds up weights.
+template <int N, int PER>
 struct EdgeSums {
-  real t[QUADS][PER][4] = {};  // numbers PER group_of_lane().. of those that the warp has
-  real v[QUADS][4] = {};       // number group_of_lane() of the vector; the fourth group adds up weights
+  real t[PER][N] = {};
+  real v[N] = {};
 };
 
 __device__ __forceinline__ int group_of_lane() { return threadIdx.x % 32 / 8; }
 
-template <bool Numbers, bool Vectors, int QUADS, int PER>
-__device__ __forceinline__ void add_edge(EdgeSums<QUADS, PER>& sums, const real* number, const real* vector, const real (&b)[QUADS][4],
-                                         const real (&d)[QUADS][4]) {
+template <bool Numbers, bool Vectors, int N, int PER>
+__device__ __forceinline__ void add_edge(EdgeSums<N, PER>& sums, const real* number, const real* vector, const real (&b)[N],
+                                         const real (&d)[N]) {
   if (Numbers) {
     real a[PER];
 #pragma unroll
     for (int r = 0; r < PER; r += 4) load4(a + r, number + r);
 #pragma unroll
-    for (int q = 0; q < QUADS; ++q)
+    for (int r = 0; r < PER; ++r)
 #pragma unroll
-      for (int r = 0; r < PER; ++r)
-#pragma unroll
-        for (int x = 0; x < 4; ++x) sums.t[q][r][x] += a[r] * b[q][x];
+      for (int x = 0; x < N; ++x) sums.t[r][x] += a[r] * b[x];
   }
   if (Vectors) {
     const real f = *vector;
 #pragma unroll
-    for (int q = 0; q < QUADS; ++q)
-#pragma unroll
-      for (int x = 0; x < 4; ++x) sums.v[q][x] += f * d[q][x];
+    for (int x = 0; x < N; ++x) sums.v[x] += f * d[x];
   }
 }
 
 /// Edges whose rows a lane asks for together.
-constexpr int flight(int quads, bool apart) { return quads > 1 || apart ? 2 : 4; }
+constexpr int flight(bool apart) { return apart || sizeof(real) == 8 ? 2 : 4; }
 
 /// sums += edges first..end - 1 of those that have been staged, `first` a multiple of flight(), their numbers from k on, with the rows `of`
 /// for these and, where they are others, `apart` for vectors.
-template <bool Numbers, bool Vectors, bool Apart, bool Whole, int QUADS, int PER>
-__device__ __forceinline__ void add_edges(EdgeSums<QUADS, PER>& sums, const EdgeFactors& factors, int first, int end, int k,
-                                          const Columns<Whole> (&of)[QUADS], const Columns<Whole> (&apart)[QUADS]) {
-  constexpr int FLIGHT = flight(QUADS, Apart);
+template <bool Numbers, bool Vectors, bool Apart, bool Whole, int N, int PER>
+__device__ __forceinline__ void add_edges(EdgeSums<N, PER>& sums, const EdgeFactors& factors, int first, int end, int k,
+                                          const Columns<Whole, N>& of, const Columns<Whole, N>& apart) {
+  constexpr int FLIGHT = flight(Apart);
   constexpr bool own = Numbers || !Apart;
   const real* number = factors.number + first * FACTORS + k + PER * group_of_lane();
   const real* vector = factors.number + first * FACTORS + NUMBERS + group_of_lane();
@@ -144,104 +140,92 @@ __device__ __forceinline__ void add_edges(EdgeSums<QUADS, PER>& sums, const Edge
 #pragma unroll 1
     for (; left >= FLIGHT; left -= FLIGHT, number += FLIGHT * FACTORS, vector += FLIGHT * FACTORS, row += FLIGHT) {
       int at[FLIGHT];
-      real b[FLIGHT][QUADS][4] = {}, d[FLIGHT][QUADS][4] = {};
+      real b[FLIGHT][N] = {}, d[FLIGHT][N] = {};
       if (FLIGHT == 4)
         load4(at, row);
       else
         load2(at, row);
 #pragma unroll
-      for (int s = 0; s < FLIGHT; ++s)
-#pragma unroll
-        for (int q = 0; q < QUADS; ++q) {
-          if (own) of[q].load(b[s][q], at[s]);
-          if (Apart) apart[q].load(d[s][q], at[s]);
-        }
+      for (int s = 0; s < FLIGHT; ++s) {
+        if (own) of.load(b[s], at[s]);
+        if (Apart) apart.load(d[s], at[s]);
+      }
 #pragma unroll
       for (int s = 0; s < FLIGHT; ++s)
         add_edge<Numbers, Vectors>(sums, number + s * FACTORS, vector + s * FACTORS, b[s], Apart ? d[s] : b[s]);
     }
 #pragma unroll 1
   for (; left > 0; --left, number += FACTORS, vector += FACTORS, ++row) {
-    real b[QUADS][4] = {}, d[QUADS][4] = {};
-#pragma unroll
-    for (int q = 0; q < QUADS; ++q) {
-      if (own) of[q].load(b[q], *row);
-      if (Apart) apart[q].load(d[q], *row);
-    }
+    real b[N] = {}, d[N] = {};
+    if (own) of.load(b, *row);
+    if (Apart) apart.load(d, *row);
     add_edge<Numbers, Vectors>(sums, number, vector, b, Apart ? d : b);
   }
 }
 
 /// out[x] += sum over the lane's numbers k of m[k TILE + x] t[k][x]; m from the warp's first number and the lane's first column on.
-template <int PER>
-__device__ __forceinline__ void add_product(real (&out)[4], const real (&t)[PER][4], const real* m) {
+template <int N, int PER>
+__device__ __forceinline__ void add_product(real (&out)[N], const real (&t)[PER][N], const real* m) {
   m += PER * TILE * group_of_lane();
 #pragma unroll
-  for (int r = 0; r < PER; ++r) {
-    real p[4];
-    load4(p, m + r * TILE);
+  for (int r = 0; r < PER; ++r)
 #pragma unroll
-    for (int x = 0; x < 4; ++x) out[x] += p[x] * t[r][x];
+    for (int q = 0; q < N; q += 4) {
+      real p[4];
+      load4(p, m + r * TILE + q);
+#pragma unroll
+      for (int x = 0; x < 4; ++x) out[q + x] += p[x] * t[r][q + x];
+    }
+}
+
+/// Of N values per lane, the sums over the groups of lanes: group g is left with those of its N / 4, from number g N / 4 on, in v[0], ....
+template <int N>
+__device__ __forceinline__ void scatter_groups(real (&v)[N]) {
+#pragma unroll
+  for (int step = 16, half = N / 2; step >= 8; step /= 2, half /= 2) {
+    const bool upper = (threadIdx.x & step) != 0;
+#pragma unroll
+    for (int n = 0; n < half; ++n) {
+      const real kept = upper ? v[n + half] : v[n], given = upper ? v[n] : v[n + half];
+      v[n] = kept + __shfl_xor_sync(FULL_MASK, given, step);
+    }
   }
 }
 
 /// Sums over edges number by number, the edges shared among the block: [0] of the numbers times those of a row, [1].. times the vector.
-/// GROUP lanes have an edge together, each four of its numbers.
 struct PairSums {
-  static constexpr int ROOM = WARPS * 4 * NUMBERS;
-  real sum[4][4] = {};
+  static constexpr int ROOM = 4 * cuda::edge_threads;
+  real sum[4] = {};
 
-  __device__ __forceinline__ static int number() { return threadIdx.x % GROUP * 4; }
+  __device__ __forceinline__ static int number() { return threadIdx.x % NUMBERS; }
 
   __device__ __forceinline__ void add_vectors(const EdgeFactors& factors, int count) {
+    const real* number = factors.number + PairSums::number();
 #pragma unroll 2
-    for (int e = threadIdx.x / GROUP; e < count; e += cuda::edge_threads / GROUP) {
-      real value[4], h[4];
-      load4(value, factors.number + e * FACTORS + number());
+    for (int e = threadIdx.x / NUMBERS; e < count; e += cuda::edge_threads / NUMBERS) {
+      const real value = number[e * FACTORS];
+      real h[4];
       load4(h, factors.vector + 4 * e);
-#pragma unroll
-      for (int x = 0; x < 3; ++x)
-#pragma unroll
-        for (int s = 0; s < 4; ++s) sum[1 + x][s] += h[x] * value[s];
+      for (int x = 0; x < 3; ++x) sum[1 + x] += h[x] * value;
     }
   }
   /// rows from number k0 on, `left` numbers wide.
   __device__ __forceinline__ void add_rows(const EdgeFactors& factors, int count, const real* rows, int stride, int left) {
     const int k = number();
-    for (int e = threadIdx.x / GROUP; e < count; e += cuda::edge_threads / GROUP) {
-      const real* row = row_of(rows, factors.row[e], stride);
-      real value[4];
-      load4(value, factors.number + e * FACTORS + k);
-#pragma unroll
-      for (int s = 0; s < 4; ++s)
-        if (k + s < left) sum[0][s] += value[s] * row[k + s];
-    }
+    if (k < left)
+      for (int e = threadIdx.x / NUMBERS; e < count; e += cuda::edge_threads / NUMBERS)
+        sum[0] += factors.number[e * FACTORS + k] * row_of(rows, factors.row[e], stride)[k];
   }
-  /// The warp's sums number group_of_lane(), of four numbers from number() on.
-  __device__ __forceinline__ void of_warp(real (&own)[4]) const {
-    // Half of the lanes goes on with half of the sums.
-    const bool upper = (threadIdx.x & 16) != 0, odd = (threadIdx.x & 8) != 0;
-    real half[2][4];
-#pragma unroll
-    for (int d = 0; d < 2; ++d)
-#pragma unroll
-      for (int s = 0; s < 4; ++s)
-        half[d][s] = (upper ? sum[2 + d][s] : sum[d][s]) + __shfl_xor_sync(FULL_MASK, upper ? sum[d][s] : sum[2 + d][s], 16);
-#pragma unroll
-    for (int s = 0; s < 4; ++s) {
-      own[s] = (odd ? half[1][s] : half[0][s]) + __shfl_xor_sync(FULL_MASK, odd ? half[0][s] : half[1][s], 8);
-      if (GROUP < 8) own[s] += __shfl_xor_sync(FULL_MASK, own[s], 4);
-    }
-  }
-  /// Of what of_warp has given, the sum over the warps: number threadIdx.x % NUMBERS of the sums number threadIdx.x / NUMBERS, for threads
-  /// below 4 NUMBERS. parts (ROOM), which others may have read before.
-  __device__ __forceinline__ static real whole(const real (&own)[4], real* parts) {
+  /// The whole sums, number() of them number `threadIdx.x / NUMBERS` for threads below 4 NUMBERS. parts (ROOM), which others may have read
+  /// before.
+  __device__ __forceinline__ real whole(real* parts) const {
     __syncthreads();
-    if (threadIdx.x % 8 < GROUP) store4(sixteen(parts, (threadIdx.x / 8 * NUMBERS + number()) / VECTOR), own);
+    for (int d = 0; d < 4; ++d) parts[d * cuda::edge_threads + threadIdx.x] = sum[d];
     __syncthreads();
     real all = 0;
     if (threadIdx.x < 4 * NUMBERS)
-      for (int s = 0; s < WARPS; ++s) all += parts[4 * NUMBERS * s + threadIdx.x];
+      for (int s = 0; s < cuda::edge_threads / NUMBERS; ++s)
+        all += parts[threadIdx.x / NUMBERS * cuda::edge_threads + s * NUMBERS + number()];
     return all;
   }
 };

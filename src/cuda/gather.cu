@@ -31,10 +31,10 @@ struct Atom {
     stage_factors(factors, edges, a.w, a.h2, a.P != nullptr || a.dnode != nullptr ? a.g2 : nullptr, a.n2, k0, first, count);
   }
   template <bool Whole>
-  __device__ __forceinline__ void add_centres(EdgeSums<1, GROUP>& sums, int count, int c, bool vectors) const {
+  __device__ __forceinline__ void add_centres(EdgeSums<4, GROUP>& sums, int count, int c, bool vectors) const {
     // The fourth group has no number of a vector: what it reads is left out in the end.
-    const Columns<Whole> rows[1] = {{a.rows, a.n1, a.n1, c}};
-    const Columns<Whole> apart[1] = {{a.vectors + min(group_of_lane(), 2) * a.n1, a.n1, 3 * a.n1, c}};
+    const Columns<Whole, 4> rows(a.rows, a.n1, a.n1, c);
+    const Columns<Whole, 4> apart(a.vectors + min(group_of_lane(), 2) * a.n1, a.n1, 3 * a.n1, c);
     if (!vectors)
       add_edges<true, false, false>(sums, factors, 0, count, 0, rows, apart);
     else if (a.P != nullptr)
@@ -43,7 +43,7 @@ struct Atom {
       add_edges<false, true, true>(sums, factors, 0, count, 0, rows, apart);
   }
   /// sums += the edges that have been staged, at the columns c.. of the rows of their centres.
-  __device__ __forceinline__ void add(EdgeSums<1, GROUP>& sums, int count, int c, int k0) const {
+  __device__ __forceinline__ void add(EdgeSums<4, GROUP>& sums, int count, int c, int k0) const {
     const bool vectors = a.vectors != nullptr && k0 == 0;
     if (a.n1 % 4 == 0)
       add_centres<true>(sums, count, c, vectors);
@@ -51,10 +51,10 @@ struct Atom {
       add_centres<false>(sums, count, c, vectors);
   }
   /// The lane's share of the sums that are complete: out += before r, along =.
-  __device__ __forceinline__ void finish(real (&out)[4], real (&along)[4], const EdgeSums<1, GROUP>& sums, int chunk, int k0) const {
-    if (a.P != nullptr) add_product(out, sums.t[0], a.P + cuda::strip_of(chunk, a.n2) + k0 * TILE + column_of_lane());
+  __device__ __forceinline__ void finish(real (&out)[4], real (&along)[4], const EdgeSums<4, GROUP>& sums, int chunk, int k0) const {
+    if (a.P != nullptr) add_product(out, sums.t, a.P + cuda::strip_of(chunk, a.n2) + k0 * TILE + column_of_lane());
     if (a.vectors != nullptr && k0 == 0 && group_of_lane() < 3)
-      for (int x = 0; x < 4; ++x) along[x] = sums.v[0][x];
+      for (int x = 0; x < 4; ++x) along[x] = sums.v[x];
   }
 };
 
@@ -101,13 +101,13 @@ __device__ __forceinline__ void to_g1(const Atom& atom, real* room) {
     real out[4] = {}, along[4] = {};
     if (AtOnce) {
       if (mine && k_end > 0) {
-        EdgeSums<1, GROUP> sums;
+        EdgeSums<4, GROUP> sums;
         atom.add(sums, atom.n, c, 0);
         atom.finish(out, along, sums, chunk, 0);
       }
     } else {
       for (int k0 = 0; k0 < k_end; k0 += NUMBERS) {
-        EdgeSums<1, GROUP> sums;
+        EdgeSums<4, GROUP> sums;
         for (int first = 0; first < atom.n; first += AT_ONCE) {
           const int count = min(AT_ONCE, atom.n - first);
           atom.stage(k0, first, count);
@@ -145,9 +145,7 @@ __device__ __forceinline__ void to_node(const Atom& atom, real* parts) {
       if (!AtOnce) atom.stage(k0, first, count);
       pairs.add_rows(atom.factors, count, a.node_rows + k0, a.node_stride, a.n2 - k0);
     }
-    real own[4];
-    pairs.of_warp(own);
-    const real whole = PairSums::whole(own, parts);
+    const real whole = pairs.whole(parts);
     const int k = k0 + threadIdx.x;
     if (threadIdx.x < NUMBERS && k < a.n2) row_of(a.dnode, blockIdx.x, a.n2)[k] = whole;
   }

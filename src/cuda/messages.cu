@@ -40,29 +40,31 @@ __device__ __forceinline__ void gram(real* out, bool fours, const real* C, int n
   }
 }
 
-// What a lane has: float has the registers for twice four columns, of four numbers of an edge.
-constexpr int QUADS = sizeof(real) == 4 ? 2 : 1;
+// What a lane has: float has the registers for eight columns, of four numbers of an edge.
+constexpr int COLUMNS = sizeof(real) == 4 ? 8 : 4;
 constexpr int PER = sizeof(real) == 4 ? 4 : GROUP;
-constexpr int SPAN = 32 * QUADS;            // columns of a warp
+constexpr int SPAN = 8 * COLUMNS;           // columns of a warp
 constexpr int STEP = 4 * PER;               // numbers of a warp
 constexpr int LOG_STEPS = GROUP / PER / 2;  // 1 where warps with the same columns share the numbers
-using Sums = EdgeSums<QUADS, PER>;
+using Sums = EdgeSums<COLUMNS, PER>;
 
-/// How the warps share the columns of g1 and, where there are fewer spans of these than warps, first the numbers, then the edges.
+/// How the warps share the columns of g1 and, where there are fewer spans of these than warps, first the numbers, then the edges. Everything
+/// is a power of two.
 struct Shares {
-  int log;    // of how many warps have the same columns
-  int steps;  // of the numbers that they do at a time
-  int span;   // of the warp, among those that the block does at a time
+  int log;        // of how many warps have the same columns
+  int log_steps;  // of how many of these have numbers of their own
+  int span;       // of the warp, among those that the block has at a time
   int share;
 
   __device__ __forceinline__ Shares(int columns, int numbers)
-      : log(columns <= SPAN ? 2 : columns <= 2 * SPAN ? 1 : 0), steps(log > 0 && numbers > STEP ? 1 << LOG_STEPS : 1) {
+      : log(columns <= SPAN ? 2 : columns <= 2 * SPAN ? 1 : 0), log_steps(log > 0 && numbers > STEP ? LOG_STEPS : 0) {
     const int warp = threadIdx.x / 32;
     span = warp & (beside() - 1);
-    share = warp / beside();
+    share = warp >> (2 - log);
   }
   __device__ __forceinline__ int beside() const { return WARPS >> log; }
-  __device__ __forceinline__ int step() const { return share & (steps - 1); }
+  __device__ __forceinline__ int step() const { return share & ((1 << log_steps) - 1); }
+  __device__ __forceinline__ int log_edges() const { return log - log_steps; }
 };
 static_assert(WARPS == 4 && LOG_STEPS <= 1, "as many shares as Shares has");
 
@@ -72,7 +74,6 @@ struct Centre {
   EdgeFactors factors;
   Outgoing edges;
   int n;
-  bool at_once;  // all edges and numbers are staged together
 
   __device__ __forceinline__ void stage(int k0, int first, int count) const {
     const bool numbers = a.P != nullptr || a.grrg != nullptr || a.node != nullptr;
@@ -80,125 +81,124 @@ struct Centre {
   }
   template <bool Whole>
   __device__ __forceinline__ void add_neighbours(Sums& sums, int first, int end, int k, int c, bool vectors) const {
-    const auto of = [&](const Columns<Whole>(&g1)[QUADS]) {
-      if (a.P == nullptr)
-        add_edges<false, true, false>(sums, factors, first, end, k, g1, g1);
-      else if (vectors)
-        add_edges<true, true, false>(sums, factors, first, end, k, g1, g1);
-      else
-        add_edges<true, false, false>(sums, factors, first, end, k, g1, g1);
-    };
-    if constexpr (QUADS == 2)
-      of({{a.g1, a.n1, a.n1, c}, {a.g1, a.n1, a.n1, c + 32}});
+    const Columns<Whole, COLUMNS> g1(a.g1, a.n1, a.n1, c);
+    if (a.P == nullptr)
+      add_edges<false, true, false>(sums, factors, first, end, k, g1, g1);
+    else if (vectors)
+      add_edges<true, true, false>(sums, factors, first, end, k, g1, g1);
     else
-      of({{a.g1, a.n1, a.n1, c}});
+      add_edges<true, false, false>(sums, factors, first, end, k, g1, g1);
   }
   /// sums += the warp's share of `count` edges that have been staged, at the columns c.. of the neighbours' g1, their numbers from k on.
   __device__ __forceinline__ void add(Sums& sums, const Shares& by, int count, int k, int c, bool vectors) const {
-    constexpr int together = flight(QUADS, false);
-    const int log = by.log - (by.steps - 1), shares = 1 << log;
-    const int each = (((count + shares - 1) >> log) + together - 1) / together * together;
-    const int first = by.share / by.steps * each, end = min(count, first + each);
-    if (a.n1 % 4 == 0)
+    constexpr int together = flight(false);
+    const int log = by.log_edges();
+    const int each = (((count + (1 << log) - 1) >> log) + together - 1) / together * together;
+    const int first = (by.share >> by.log_steps) * each, end = min(count, first + each);
+    if (a.n1 % COLUMNS == 0)
       add_neighbours<true>(sums, first, end, k, c, vectors);
     else
       add_neighbours<false>(sums, first, end, k, c, vectors);
   }
-  /// The sums over the groups of lanes and over what other warps have of the same columns: moments from three groups of lanes, conv from
-  /// the fourth. parts may be what has been staged.
-  __device__ __forceinline__ void store(const real (&conv)[QUADS][4], real (&value)[QUADS][4], const Shares& by, int chunk, real* parts,
-                                        real kn, real kh) const {
-    const bool fourth = group_of_lane() == 3;
-    if (a.P != nullptr)
-#pragma unroll
-      for (int q = 0; q < QUADS; ++q)
-#pragma unroll
-        for (int x = 0; x < 4; ++x) {
-          const real whole = sum_of_groups(conv[q][x]);
-          value[q][x] = fourth ? whole : value[q][x];
-        }
+  /// conv = its sum over the groups of lanes and over the warps that have the same columns, of which a quarter is left to each group; the
+  /// moments = from three groups of lanes. parts may be what has been staged.
+  __device__ __forceinline__ void store(real (&conv)[COLUMNS], real (&moment)[COLUMNS], const Shares& by, int c, real* parts, real kn,
+                                        real kh) const {
+    constexpr int OWN = COLUMNS / 4, OTHERS = (WARPS - 1) * 32;
+    if (a.P != nullptr) scatter_groups(conv);
     if (by.log > 0) {
-      const int beside = by.beside() * 32, lane = by.span * 32 + threadIdx.x % 32;
+      const int beside = 32 * by.beside(), lane = 32 * by.span + threadIdx.x % 32;
+      real* own = parts + OTHERS * COLUMNS;
+      const bool moments = by.log_edges() > 0;
       __syncthreads();
-      if (by.share > 0)
+      if (by.share > 0) {
+        const int at = (by.share - 1) * beside + lane;
 #pragma unroll
-        for (int q = 0; q < QUADS; ++q) store4(sixteen(parts, ((by.share - 1) * beside + lane + q * (WARPS - 1) * 32) * 4 / VECTOR), value[q]);
+        for (int x = 0; x < OWN; ++x) own[at + OTHERS * x] = conv[x];
+        if (moments)
+#pragma unroll
+          for (int x = 0; x < COLUMNS; x += 4) store4(sixteen(parts, (OTHERS * x + 4 * at) / VECTOR), moment + x);
+      }
       __syncthreads();
       if (by.share > 0) return;
 #pragma unroll 1
-      for (int s = 0; s < (1 << by.log) - 1; ++s)
+      for (int s = 0, at = lane; s < (1 << by.log) - 1; ++s, at += beside) {
 #pragma unroll
-        for (int q = 0; q < QUADS; ++q) {
-          real other[4];
-          load4(other, parts + (s * beside + lane) * 4 + q * PARTS);
+        for (int x = 0; x < OWN; ++x) conv[x] += own[at + OTHERS * x];
+        if (moments)
 #pragma unroll
-          for (int x = 0; x < 4; ++x) value[q][x] += other[x];
-        }
+          for (int x = 0; x < COLUMNS; x += 4) {
+            real other[4];
+            load4(other, parts + OTHERS * x + 4 * at);
+#pragma unroll
+            for (int y = 0; y < 4; ++y) moment[x + y] += other[y];
+          }
+      }
     }
-    const int i = blockIdx.x;
-    if ((fourth ? a.conv : a.drrd) == nullptr) return;
-    real* to = fourth ? row_of(a.conv, i, a.n1) : row_of(a.drrd, 3 * i + group_of_lane(), a.n1);
-    const real kappa = fourth ? kn : kh;
+    const int i = blockIdx.x, g = group_of_lane();
+    if (a.P != nullptr) {
+      real* to = row_of(a.conv, i, a.n1);
 #pragma unroll
-    for (int q = 0; q < QUADS; ++q) {
+      for (int x = 0; x < OWN; ++x)
+        if (c + g * OWN + x < a.n1) to[c + g * OWN + x] = kn * conv[x];
+    }
+    if (a.drrd != nullptr && g < 3) {
+      real* to = row_of(a.drrd, 3 * i + g, a.n1);
 #pragma unroll
-      for (int x = 0; x < 4; ++x) value[q][x] *= kappa;
-      store_row4(to, chunk + 32 * q + column_of_lane(), a.n1, value[q]);
+      for (int x = 0; x < COLUMNS; ++x) moment[x] *= kh;
+#pragma unroll
+      for (int x = 0; x < COLUMNS; x += 4) store_row4(to, c + x, a.n1, moment + x);
     }
   }
-  static constexpr int PARTS = (WARPS - 1) * 32 * 4;
+  static constexpr int PARTS = (WARPS - 1) * 32 * (COLUMNS + COLUMNS / 4);
 };
 
-/// conv, and the moments of the neighbours' g1. What has been staged may be gone afterwards.
+/// conv, and the moments of the neighbours' g1. AtOnce: all edges and numbers have been staged, and may be gone afterwards.
+template <bool AtOnce>
 __device__ __forceinline__ void of_neighbours(const Centre& centre, real* parts, real kn, real kh) {
   const cuda::MessagesArgs<real>& a = centre.a;
   const int k_end = a.P != nullptr ? a.n2 : 1;
   const Shares by(a.n1, k_end);
   for (int c0 = 0; c0 < a.n1; c0 += SPAN * by.beside()) {
-    const int chunk = c0 + SPAN * by.span, c = chunk + column_of_lane();
-    real conv[QUADS][4] = {}, along[QUADS][4] = {};
-    for (int k0 = 0; k0 < k_end; k0 += STEP * by.steps) {
+    const int chunk = c0 + SPAN * by.span, c = chunk + column_of_lane() * (COLUMNS / 4);
+    real conv[COLUMNS] = {}, along[COLUMNS] = {};
+    for (int k0 = 0; k0 < k_end; k0 += STEP << by.log_steps) {
       const int k = k0 + STEP * by.step();
-      const bool vectors = k == 0, mine = chunk < a.n1 && k < k_end;
+      const bool mine = chunk < a.n1 && k < k_end;
       Sums sums;
-      for (int first = 0; first < centre.n; first += AT_ONCE) {
-        const int count = min(AT_ONCE, centre.n - first);
-        if (!centre.at_once) centre.stage(k0 / NUMBERS * NUMBERS, first, count);
-        if (mine) centre.add(sums, by, count, k % NUMBERS, c, vectors);
+      if (AtOnce) {
+        if (mine) centre.add(sums, by, centre.n, k, c, k == 0);
+      } else {
+        for (int first = 0; first < centre.n; first += AT_ONCE) {
+          const int count = min(AT_ONCE, centre.n - first);
+          centre.stage(k0 / NUMBERS * NUMBERS, first, count);
+          if (mine) centre.add(sums, by, count, k % NUMBERS, c, k == 0);
+        }
       }
       if (!mine) continue;
+      if (a.P != nullptr && c < a.n1)
+        add_product(conv, sums.t, a.P + cuda::strip_of(c / TILE * TILE, a.n2) + k * TILE + c % TILE);
+      if (k == 0)
 #pragma unroll
-      for (int q = 0; q < QUADS; ++q) {
-        if (a.P != nullptr && chunk + 32 * q < a.n1)
-          add_product(conv[q], sums.t[q], a.P + cuda::strip_of(chunk + 32 * q, a.n2) + k * TILE + column_of_lane());
-#pragma unroll
-        for (int x = 0; x < 4; ++x) along[q][x] += sums.v[q][x];
-      }
+        for (int x = 0; x < COLUMNS; ++x) along[x] = sums.v[x];
     }
-    centre.store(conv, along, by, chunk, parts, kn, kh);
+    centre.store(conv, along, by, c, parts, kn, kh);
   }
 }
 
-/// The moments of g2, and conv where P acted on g1, for the numbers from k0 on: of what PairSums::of_warp has given.
-__device__ __forceinline__ void store_pairs(const cuda::MessagesArgs<real>& a, const real (&own)[4], real* parts, int k0, real kn, real kh) {
-  const real whole = PairSums::whole(own, parts);
-  const int i = blockIdx.x, d = threadIdx.x / NUMBERS, k = k0 + threadIdx.x % NUMBERS;
+/// The moments of g2, and conv where P acted on g1, for the numbers from k0 on.
+__device__ __forceinline__ void add_pairs(PairSums& pairs, const Centre& centre, int k0, int count) {
+  const cuda::MessagesArgs<real>& a = centre.a;
+  if (a.grrg != nullptr) pairs.add_vectors(centre.factors, count);
+  if (a.node != nullptr) pairs.add_rows(centre.factors, count, a.node + k0, a.n2, a.n2 - k0);
+}
+__device__ __forceinline__ void store_pairs(const PairSums& pairs, const Centre& centre, int k0, real* parts, real kn, real kh) {
+  const cuda::MessagesArgs<real>& a = centre.a;
+  const real whole = pairs.whole(parts);
+  const int i = blockIdx.x, d = threadIdx.x / NUMBERS, k = k0 + PairSums::number();
   if (k >= a.n2) return;
   if (d == 0 && a.node != nullptr) row_of(a.cat, i, a.cat_width)[a.cat_conv + k] = kn * whole;
   if (d > 0 && d < 4 && a.grrg != nullptr) row_of(a.grrg, 3 * i + d - 1, a.n2)[k] = kh * whole;
-}
-
-/// What PairSums::of_warp gives, for the numbers from k0 on.
-__device__ __forceinline__ void pairs_of_warp(const Centre& centre, real (&own)[4], int k0) {
-  const cuda::MessagesArgs<real>& a = centre.a;
-  PairSums pairs;
-  for (int first = 0; first < centre.n; first += AT_ONCE) {
-    const int count = min(AT_ONCE, centre.n - first);
-    if (!centre.at_once) centre.stage(k0, first, count);
-    if (a.grrg != nullptr) pairs.add_vectors(centre.factors, count);
-    if (a.node != nullptr) pairs.add_rows(centre.factors, count, a.node + k0, a.n2, a.n2 - k0);
-  }
-  pairs.of_warp(own);
 }
 
 }  // namespace
@@ -207,21 +207,29 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) message
   __align__(16) __shared__ real number[AT_ONCE * FACTORS];  // then what warps bring together
   __align__(16) __shared__ real vector[AT_ONCE * 4];
   __align__(16) __shared__ int row[AT_ONCE];
-  static_assert(AT_ONCE * FACTORS >= QUADS * Centre::PARTS && AT_ONCE * FACTORS >= PairSums::ROOM, "it is enough");
+  static_assert(AT_ONCE * FACTORS >= Centre::PARTS && AT_ONCE * FACTORS >= PairSums::ROOM, "it is enough");
   const int i = blockIdx.x, begin = a.start[i], n = a.start[i + 1] - begin;
-  const Centre centre{a, {number, vector, row}, {a.j, begin}, n, n <= AT_ONCE && a.n2 <= NUMBERS};
+  const Centre centre{a, {number, vector, row}, {a.j, begin}, n};
   const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
   const real kn = kappa.conv(n), kh = kappa.moment(n);
   const bool neighbours = a.P != nullptr || a.drrd != nullptr, pairs = a.grrg != nullptr || a.node != nullptr;
-  real own[4] = {};
-  if (centre.at_once) {
+  if (n <= AT_ONCE && a.n2 <= NUMBERS) {
+    PairSums sums;
     centre.stage(0, 0, n);
-    if (pairs) pairs_of_warp(centre, own, 0);
-  }
-  if (neighbours) of_neighbours(centre, number, kn, kh);
-  for (int k0 = 0; pairs && k0 < a.n2; k0 += NUMBERS) {
-    if (!centre.at_once) pairs_of_warp(centre, own, k0);
-    store_pairs(a, own, number, k0, kn, kh);
+    if (pairs) add_pairs(sums, centre, 0, n);
+    if (neighbours) of_neighbours<true>(centre, number, kn, kh);
+    if (pairs) store_pairs(sums, centre, 0, number, kn, kh);
+  } else {
+    if (neighbours) of_neighbours<false>(centre, number, kn, kh);
+    for (int k0 = 0; pairs && k0 < a.n2; k0 += NUMBERS) {
+      PairSums sums;
+      for (int first = 0; first < n; first += AT_ONCE) {
+        const int count = min(AT_ONCE, n - first);
+        centre.stage(k0, first, count);
+        add_pairs(sums, centre, k0, count);
+      }
+      store_pairs(sums, centre, k0, number, kn, kh);
+    }
   }
   if (a.cat == nullptr) return;
   __syncthreads();
