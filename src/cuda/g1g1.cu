@@ -68,7 +68,7 @@ constexpr int DEPTH = 32;  // channels of g2 in shared memory together
 struct ToCentre {
   const cuda::G1G1BackwardArgs<real>& a;
   real *tile, *share;
-  const real* weight;
+  const real* weight;  // of a lane's edges side by side
   const int* row;
   real (&sum)[4];
   int first, count, c;
@@ -80,10 +80,13 @@ struct ToCentre {
     real y[M][4] = {};
     for (int k0 = 0; k0 < a.n2; k0 += DEPTH) {
       __syncthreads();  // what was in the tile has been read
-      for (int e = threadIdx.x / 8; e < 4 * M; e += cuda::edge_threads / 8) {
+      // Where half of the columns are enough, eight lanes bring two rows, which lie in different banks.
+      const bool narrow = a.n2 - k0 <= DEPTH / 2;
+      const int t = threadIdx.x, column = narrow ? t % 4 * 4 : t % 8 * 4;
+      for (int e = narrow ? t / 32 * 8 + t / 4 % 2 * 4 + t / 8 % 4 : t / 8; e < 4 * M; e += cuda::edge_threads / (narrow ? 4 : 8)) {
         real v[4] = {};
-        if (e < count) load_row4(v, row_of(a.dU, first + e, a.n2), k0 + column_of_lane(), a.n2);
-        store4(tile + e * ROW + column_of_lane(), v);
+        if (e < count) load_row4(v, row_of(a.dU, first + e, a.n2), k0 + column, a.n2);
+        store4(sixteen(tile, (e * ROW + column) / VECTOR), v);
       }
       __syncthreads();
       if (mine) tile_product<M>(y, tile + edge_of_lane() * ROW, Wt + k0 * TILE, min(DEPTH, (a.n2 - k0 + 3) / 4 * 4));
@@ -92,14 +95,17 @@ struct ToCentre {
     load_row4(own, row_of(a.g1, blockIdx.x, a.n1), c, a.n1);
     load_neighbours<M>(v, a.g1, row, a.n1, c);
 #pragma unroll
-    for (int m = 0; m < M; ++m) {
-      const real w = weight[edge_of_lane() + 4 * m];
+    for (int m0 = 0; m0 < M; m0 += 4) {
+      real w[4];
+      load4(w, weight + 8 * edge_of_lane() + m0);
 #pragma unroll
-      for (int x = 0; x < 4; ++x) {
-        const real along = y[m][x] * v[m][x];
-        part[m] += along * own[x];
-        sum[x] += w * along;
-      }
+      for (int m = m0; m < M && m < m0 + 4; ++m)
+#pragma unroll
+        for (int x = 0; x < 4; ++x) {
+          const real along = y[m][x] * v[m][x];
+          part[m] += along * own[x];
+          sum[x] += w[m - m0] * along;
+        }
     }
     const real all = lane_sums<8, 8>(part);
     share[threadIdx.x % 8 * 4 + edge_of_lane()] = all;
@@ -110,8 +116,8 @@ struct ToCentre {
 
 extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) g1g1_backward(const cuda::G1G1BackwardArgs<real> a) {
   __align__(16) __shared__ real tile[TILE * ROW];
-  __shared__ real share[WARPS * TILE];  // of the gradient of w
-  __shared__ real weight[TILE];         // zero behind the last edge
+  __shared__ real share[WARPS * TILE];         // of the gradient of w
+  __align__(16) __shared__ real weight[TILE];  // of edge e at e % 4 * 8 + e / 4; zero behind the last edge
   __align__(16) __shared__ int row[TILE];
   const int i = blockIdx.x, warp = threadIdx.x / 32, begin = a.start[i], end = a.start[i + 1];
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
@@ -121,7 +127,7 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) g1g1_ba
     for (int first = begin, each = edges_of_tile(end - begin); first < end; first += each) {
       const int count = min(each, end - first);
       stage_rows(row, a.j, first, count);
-      if (threadIdx.x < TILE) weight[threadIdx.x] = threadIdx.x < count ? a.w[first + threadIdx.x] : real(0);
+      if (threadIdx.x < TILE) weight[threadIdx.x % 4 * 8 + threadIdx.x / 4] = threadIdx.x < count ? a.w[first + threadIdx.x] : real(0);
       with_edges_per_lane(count, ToCentre{a, tile, share + TILE * warp, weight, row, sum, first, count, c, mine});
       __syncthreads();
       if (threadIdx.x < count) {

@@ -11,23 +11,30 @@ using namespace dpa2;
 namespace {
 
 constexpr int HEADS = WARPS;
+static_assert(HEADS % 2 == 0, "vectors come in pairs");
+
+constexpr int PITCH = TILE + 16;  // of what is a number per edge: two rows of it, half as many edges of each, lie in different banks
 
 /// Scalar products of the rows of a tile's neighbours with vectors (., n1), `heads` of a and in the second half of N those of b, over
-/// the warp's channels: to the begin of its slab (32, ROW), as (N, TILE). vectors (N, 32) are its own room too.
+/// the warp's channels: to the begin of its slab (32, ROW), as (N, PITCH). vectors (N, 32) are its own room too.
 template <int N>
 __device__ __forceinline__ void row_products(real* slab, real* vectors, const int* row, const real* g1, int n1, int heads, const real* a,
                                              const real* b) {
   const int lane = threadIdx.x % 32;
   const real ones[4] = {1, 1, 1, 1};
-  real acc[N] = {};
+  // Lanes next to each other have the same two edges, one of them the even vectors, the other the odd ones; halves of these are swapped, so
+  // that two of them are read at once.
+  const int edge = lane / 2, odd = lane % 2, swapped = 16 * odd;
+  real acc[N / 2][2] = {};
   for (int c0 = threadIdx.x / 32 * 32; c0 < n1; c0 += 32 * WARPS) {
     const int c = c0 + lane;
     __syncwarp();
 #pragma unroll
     for (int h = 0; h < HEADS; ++h) {
       const bool inside = h < heads && c < n1;
-      vectors[32 * h + lane] = inside ? a[h * n1 + c] : real(0);
-      if (N > HEADS) vectors[32 * (HEADS + h) + lane] = inside ? b[h * n1 + c] : real(0);
+      const int at = 32 * h + (h % 2 == 0 ? lane : lane ^ 16);
+      vectors[at] = inside ? a[h * n1 + c] : real(0);
+      if (N > HEADS) vectors[32 * HEADS + at] = inside ? b[h * n1 + c] : real(0);
     }
     real rows[TILE / 4][4];
     load_neighbours<TILE / 4>(rows, g1, row, n1, c0 + column_of_lane());
@@ -35,31 +42,35 @@ __device__ __forceinline__ void row_products(real* slab, real* vectors, const in
     __syncwarp();
 #pragma unroll 2
     for (int m = 0; m < 32; m += 4) {
-      real v[4];
-      load4(v, slab + lane * ROW + m);
+      real v[2][4];
+      load4(v[0], slab + edge * ROW + m);
+      load4(v[1], slab + (edge + 16) * ROW + m);
 #pragma unroll
-      for (int k = 0; k < N; ++k) {
+      for (int k = 0; k < N / 2; ++k) {
         real q[4];
-        load4(q, vectors + 32 * k + m);
-        acc[k] += q[0] * v[0] + q[1] * v[1] + q[2] * v[2] + q[3] * v[3];
+        load4(q, vectors + 64 * k + 32 * odd + (m ^ swapped));
+#pragma unroll
+        for (int s = 0; s < 2; ++s) acc[k][s] += q[0] * v[s][0] + q[1] * v[s][1] + q[2] * v[s][2] + q[3] * v[s][3];
       }
     }
   }
   __syncwarp();
 #pragma unroll
-  for (int k = 0; k < N; ++k) slab[TILE * k + lane] = acc[k];
+  for (int k = 0; k < N / 2; ++k)
+#pragma unroll
+    for (int s = 0; s < 2; ++s) slab[PITCH * (2 * k + odd) + edge + 16 * s] = acc[k][s];
 }
 
 /// Product k of an edge: the sum over the warps' slabs.
 __device__ __forceinline__ real whole_product(const real* slabs, int k, int edge) {
   real acc = 0;
-  for (int s = 0; s < WARPS; ++s) acc += slabs[s * TILE * ROW + TILE * k + edge];
+  for (int s = 0; s < WARPS; ++s) acc += slabs[s * TILE * ROW + PITCH * k + edge];
   return acc;
 }
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) local_attention(const cuda::LocalAttentionArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads, 4) local_attention(const cuda::LocalAttentionArgs<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
   __align__(16) __shared__ real vectors[WARPS * HEADS * 32];
   __align__(16) __shared__ real probability[HEADS * TILE];  // times w; zero behind the last edge

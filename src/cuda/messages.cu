@@ -57,7 +57,10 @@ struct Shares {
   int share;
 
   __device__ __forceinline__ Shares(int columns, int numbers)
-      : log(columns <= SPAN ? 2 : columns <= 2 * SPAN ? 1 : 0), log_steps(log > 0 && numbers > STEP ? LOG_STEPS : 0) {
+      : log(columns <= SPAN       ? 2
+            : columns <= 2 * SPAN ? 1
+                                  : 0),
+        log_steps(log > 0 && numbers > STEP ? LOG_STEPS : 0) {
     const int warp = threadIdx.x / 32;
     span = warp & (beside() - 1);
     share = warp >> (2 - log);
@@ -176,8 +179,7 @@ __device__ __forceinline__ void of_neighbours(const Centre& centre, real* parts,
         }
       }
       if (!mine) continue;
-      if (a.P != nullptr && c < a.n1)
-        add_product(conv, sums.t, a.P + cuda::strip_of(c / TILE * TILE, a.n2) + k * TILE + c % TILE);
+      if (a.P != nullptr && c < a.n1) add_product(conv, sums.t, a.P + cuda::strip_of(c / TILE * TILE, a.n2) + k * TILE + c % TILE);
       if (k == 0)
 #pragma unroll
         for (int x = 0; x < COLUMNS; ++x) along[x] = sums.v[x];
@@ -322,40 +324,53 @@ struct FromNeighbours {
   const int* row;
   int k0;
 
+  // Edges of a lane whose rows are in registers together: in double, half of them.
+  static constexpr int TOGETHER = sizeof(real) == 4 ? 8 : 4, ROUNDS = 8 / TOGETHER;
+
+  /// The lane's edges number FIRST.. + COUNT - 1: their share += with `vectors`, and the slab =, times `scale`.
+  template <int FIRST, int COUNT>
+  __device__ __forceinline__ void bring(const real (&scale)[4], int c0, int c, bool vectors) const {
+    real v[COUNT][4];
+    load_neighbours<COUNT>(v, a.g1, row + 4 * FIRST, a.n1, c);
+    if (vectors)
+#pragma unroll
+      for (int x = 0; x < 3; ++x) {
+        real d[4], along[TOGETHER] = {};
+        load_row4(d, row_of(a.ddrrd, 3 * static_cast<int>(blockIdx.x) + x, a.n1), c, a.n1);
+#pragma unroll
+        for (int m = 0; m < COUNT; ++m) along[m] = d[0] * v[m][0] + d[1] * v[m][1] + d[2] * v[m][2] + d[3] * v[m][3];
+        const real sum = lane_sums<TOGETHER, 8>(along);
+        // Eight lanes had the same edges; this one has the sum of number threadIdx.x % 8 / ROUNDS of these.
+        real* to = share + TILE * x + (FIRST + threadIdx.x % 8 / ROUNDS) * 4 + edge_of_lane();
+        if (threadIdx.x % ROUNDS == 0) *to = c0 == 0 ? sum : *to + sum;
+      }
+    if (a.Pt != nullptr) store_scaled<COUNT>(slab + 4 * FIRST * ROW, v, scale);
+  }
+
   template <int M>
   __device__ __forceinline__ void run() const {
     const int i = blockIdx.x;
     const bool vectors = a.ddrrd != nullptr && k0 == 0, numbers = a.Pt != nullptr;
     const real* Pt = a.Pt + cuda::strip_of(k0, a.n1) + column_of_lane();
-    real acc[M][4] = {}, df[3] = {};
+    real acc[M][4] = {};
     for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
       const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
-      real v[M][4];
-      load_neighbours<M>(v, a.g1, row, a.n1, c);
-      if (vectors)
-#pragma unroll
-        for (int x = 0; x < 3; ++x) {
-          real d[4], along[8] = {};
-          load_row4(d, row_of(a.ddrrd, 3 * i + x, a.n1), c, a.n1);
-#pragma unroll
-          for (int m = 0; m < M; ++m) along[m] = d[0] * v[m][0] + d[1] * v[m][1] + d[2] * v[m][2] + d[3] * v[m][3];
-          df[x] += lane_sums<8, 8>(along);
-        }
+      real scale[4] = {};
+      if (numbers) {
+        real r[4];
+        load_row4(scale, row_of(a.dout, i, a.n1), c, a.n1);
+        load_row4(r, a.r_conv, c, a.n1);
+        for (int x = 0; x < 4; ++x) scale[x] *= r[x];
+      }
+      __syncwarp();  // the slab has been read
+      bring<0, (M < TOGETHER ? M : TOGETHER)>(scale, c0, c, vectors);
+      if constexpr (M > TOGETHER) bring<TOGETHER, M - TOGETHER>(scale, c0, c, vectors);
       if (!numbers) continue;
-      real scale[4], r[4];
-      load_row4(scale, row_of(a.dout, i, a.n1), c, a.n1);
-      load_row4(r, a.r_conv, c, a.n1);
-      for (int x = 0; x < 4; ++x) scale[x] *= r[x];
-      __syncwarp();
-      store_scaled<M>(slab, v, scale);
       __syncwarp();
       if (chunk < a.n1) tile_product<M>(acc, slab + edge_of_lane() * ROW, Pt + chunk * TILE, TILE);
     }
     __syncwarp();
     if (numbers) store_tile<M>(slab, acc);
-    // Eight lanes had the same edges; this one has the sums of edge number threadIdx.x % 8 of theirs.
-    if (vectors)
-      for (int x = 0; x < 3; ++x) share[TILE * x + threadIdx.x % 8 * 4 + edge_of_lane()] = df[x];
   }
 };
 
@@ -400,7 +415,8 @@ __device__ __forceinline__ void to_pairs(const cuda::MessagesBackwardArgs<real>&
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) messages_backward(const cuda::MessagesBackwardArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads, sizeof(real) == 4 ? 4 : 3)
+    messages_backward(const cuda::MessagesBackwardArgs<real> a) {
   __align__(16) __shared__ real slabs[WARPS * TILE * ROW];
   __align__(16) __shared__ real factor[4 * TILE];
   __align__(16) __shared__ real sums[TILE * 4];

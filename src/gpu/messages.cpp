@@ -87,8 +87,8 @@ void Messages<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>&
 
 template <class T>
 cuda::GatherArgs<T> Messages<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* node,
-                                          const MessageState<T>& state, const T* dout, const T* dcat, const T* seed,
-                                          EdgeGradient<T>& edges, T* dnode) const {
+                                          const MessageState<T>& state, const T* dout, const T* dcat, const T* seed, EdgeGradient<T>& edges,
+                                          T* dnode) const {
   cuda::GatherArgs<T> terms{};
   if (!conv_ && !grrg_ && !drrd_ && seed == nullptr && !edges.fresh) return terms;
   const bool moments = grrg_ || seed != nullptr;
