@@ -101,8 +101,8 @@ class PairKernels:
         one_tile = self.n2 <= 32 and self.most <= 32
         fast = 1176 if size == 4 else 1104  # numbers of a tile of the path for one tile
         if backward:
-            arrays = (2 if one_tile else 4) * chunks
-            numbers = warps * 128 + whole_vectors(-(-self.most // 32) * 64 * self.heads + self.most * 3)
+            arrays = (max(2, rounds) if one_tile else max(4, 2 + rounds)) * chunks
+            numbers = warps * 128 + whole_vectors(-(-self.most // 32) * 96 * self.heads + self.most * 3)
             of_fast = (2 + 2 * warps) * fast + 448 if size == 4 else 0
         else:
             arrays, numbers = 0 if one_tile else 2 * chunks, 0

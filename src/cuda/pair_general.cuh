@@ -5,8 +5,7 @@
 //   forward    S[k][j] = g2_k . q_j,  y_j = sum_k R[k][j] g2_k,  z_j += y_j B
 //   backward   D[k][j] = g2_k . V_j,  y_j = sum_k dS[k][j] g2_k,  dg2_j += y_j A,  dg2_k += sum_j R[k][j] V_j + dS[k][j] q_j
 // with R = P c1, c1 = HH c2, c2 = w_j w_k, HH = h2_j . h2_k. Keys are rows of the tiles and queries columns. Where all is one tile of
-// edges and channels, q, V and y pass through shared memory and registers; else they are in scratch, and the backward computes S and D
-// twice: first the inner sums of the softmax, then the gradients.
+// edges and channels, q and y pass through shared memory; else they are in scratch.
 #pragma once
 
 #include "cuda/pair_layer.hpp"
@@ -50,9 +49,23 @@ struct Inputs {
 
 /// What it leaves; null where that is not wanted. Of h2_out, all.
 struct Outputs {
-  real* z;        // (n, n2) before LayerNorm
-  real* softmax;  // (heads, tiles, 2, 32): the largest logit of a query, and 1 / sum of exponentials relative to it
-  real* h2_out;   // (capacity, 3)
+  real* z;          // (n, n2) before LayerNorm
+  real* h2_out;     // (capacity, 3)
+  real* softmax;    // (heads, tiles, 3, 32): see OfQueries
+  real* of_heads;   // of this warp, (rounds, n2 / 32) tiles: what each of its heads adds to z, of one tile of queries
+  const real* ddh;  // (n, 3) gradients of what the attention adds to h2
+};
+
+/// What the gradient needs of the softmax of a tile of queries: the largest logit, 1 / sum of the exponentials relative to it, and the sum
+/// over the keys of R times its gradient (theory S19).
+struct OfQueries {
+  real* at;
+
+  __device__ __forceinline__ OfQueries(real* softmax, const Centre& centre, int head, int tile)
+      : at(softmax + (head * centre.tiles() + tile) * 3 * TILE) {}
+  __device__ __forceinline__ real& top(int j) const { return at[j]; }
+  __device__ __forceinline__ real& inverse(int j) const { return at[TILE + j]; }
+  __device__ __forceinline__ real& inner(int j) const { return at[2 * TILE + j]; }
 };
 
 /// The softmax of the queries of a tile over the keys, tile by tile. A lane has four queries; what it keeps of them is in shared memory,
@@ -75,36 +88,46 @@ struct Softmax {
   /// Scores become exp(logit - top) c1 in a tile of pairs, of which a lane takes a column of its own at a time.
   __device__ __forceinline__ void add(real* S, const Edge* keys, const Edge* queries, int count, int query_count, bool gate, bool with_h2,
                                       real shift) const {
+    constexpr int KEYS = sizeof(real) == 8 ? 4 : 8;  // of a lane at a time: in double there are no registers for more
 #pragma unroll 1
     for (int y = 0; 8 * y < query_count; ++y) {
       const int j = lane_column() + 8 * y;
       const Edge query = queries[j];
       const real before = top[j];
-      real s[8], c1[8], most = before;
-      read_column(S, 0, y, s);
+      real s[KEYS], c1[KEYS], most = before, sum[4] = {};
+      const auto read = [&](int x0) {
+        read_column(S, x0, y, s);
 #pragma unroll
-      for (int x = 0; x < 8; ++x) {
-        const int k = pair_row(x);
-        const Edge key = keys[k];
-        const real c2 = query.w * key.w;
-        c1[x] = key.times(query) * c2;
-        s[x] = k < count ? math::logit(s[x], gate ? c1[x] : c2, c2, shift) : real(-1e30);
-        most = s[x] > most ? s[x] : most;
+        for (int x = 0; x < KEYS; ++x) c1[x] = keys[pair_row(x0 + x)].times(query) * (query.w * keys[pair_row(x0 + x)].w);
+      };
+#pragma unroll 1
+      for (int x0 = 0; x0 < 8; x0 += KEYS) {
+        read(x0);
+#pragma unroll
+        for (int x = 0; x < KEYS; ++x) {
+          const real c2 = query.w * keys[pair_row(x0 + x)].w;
+          s[x] = pair_row(x0 + x) < count ? math::logit(s[x], gate ? c1[x] : c2, c2, shift) : real(-1e30);
+          most = s[x] > most ? s[x] : most;
+        }
+        if (KEYS < 8) write_column(S, x0, y, s);
       }
       most = most_over_rows(most);
-      real sum[4] = {};
+#pragma unroll 1
+      for (int x0 = 0; x0 < 8; x0 += KEYS) {
+        if (KEYS < 8) read(x0);
 #pragma unroll
-      for (int x = 0; x < 8; ++x) {
-        const real p = DeviceMath::exp(s[x] - most);
-        s[x] = p * c1[x];
-        sum[3] += p;
+        for (int x = 0; x < KEYS; ++x) {
+          const real p = DeviceMath::exp(s[x] - most);
+          s[x] = p * c1[x];
+          sum[3] += p;
+        }
+        if (with_h2)
+#pragma unroll
+          for (int x = 0; x < KEYS; ++x)
+#pragma unroll
+            for (int i = 0; i < 3; ++i) sum[i] += s[x] * keys[pair_row(x0 + x)].h[i];
+        write_column(S, x0, y, s);
       }
-      if (with_h2)
-#pragma unroll
-        for (int x = 0; x < 8; ++x)
-#pragma unroll
-          for (int i = 0; i < 3; ++i) sum[i] += s[x] * keys[pair_row(x)].h[i];
-      write_column(S, 0, y, s);
       const real fall = DeviceMath::exp(before - most), own = own_sum_over_rows(sum);
       sums[4 * j + lane_row()] = sums[4 * j + lane_row()] * fall + own;
       if (lane_row() == 0) {
@@ -115,10 +138,11 @@ struct Softmax {
   }
 };
 
-/// The attention of one centre. `scratch`: of this warp, 2 tiles_of(n2) tiles where everything is more than one tile. Ends with a
-/// barrier; begins without one, but nobody may read the room any more.
+/// The attention of one centre. `scratch`: of this warp, 2 tiles_of(n2) tiles where everything is more than one tile. finish(tile) when
+/// its queries are done. Ends with a barrier; begins without one, but nobody may read the room any more.
+template <class Finish>
 __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with, const Inputs& in, const Centre& at, const Room& room,
-                                          real* scratch, const Outputs& out) {
+                                          real* scratch, const Outputs& out, Finish finish) {
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, chunks = cuda::tiles_of(with.n2);
   const bool many = at.n > TILE || chunks > 1;
   const real npad = with.nsel > at.n ? real(with.nsel - at.n) : real(0);
@@ -147,9 +171,9 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
                                   in_query);
         }
         if (many)
-          r.save(q + c * cuda::tile_numbers);
+          r.write_channels(q + c * cuda::tile_numbers, TILE);
         else
-          r.write_channels(own);
+          r.write_channels(own, TILE_ROW);
       }
       const Softmax softmax{room.sums, room.top, room.per_query};
       softmax.begin(npad, with.shift);
@@ -168,15 +192,15 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
           rows.load(in.g2, k0, in_key, with.n2, c);
           if (many) {
             __syncwarp();
-            r.restore(q + c * cuda::tile_numbers);
-            r.write_channels(own);
+            copy_tile(q + c * cuda::tile_numbers, own);
           }
           __syncwarp();
           S.add_rows_times_rows(depth_of(with.n2, c), rows.tile, own, in_key);
         }
         __syncwarp();
         S.write_pairs(own);
-        softmax.add(own, room.keys, room.queries, in_key, in_query, with.gate != 0, out.h2_out != nullptr, with.shift);
+        softmax.add(own, room.keys, room.queries, in_key, in_query, with.gate != 0, out.h2_out != nullptr || out.ddh != nullptr,
+                    with.shift);
         if (out.z == nullptr) continue;
         __syncwarp();
 #pragma unroll 1
@@ -184,27 +208,34 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
           rows.load(in.g2, k0, in_key, with.n2, c);
           r.clear();
           if (kt > 0) {
-            r.restore(y + c * cuda::tile_numbers);
+            r.read_sums(y + c * cuda::tile_numbers, TILE);
 #pragma unroll
             for (int x = 0; x < 8; ++x) r.scale(x, room.per_query[vector_row(x)]);
           }
           r.add_sum_over_rows(in_key, own, rows.tile);
           if (many) {
-            r.save(y + c * cuda::tile_numbers);
+            r.write_sums(y + c * cuda::tile_numbers, TILE);
           } else {
             __syncwarp();
-            r.write_sums(own);
+            r.write_sums(own, TILE_ROW);
           }
         }
       }
       __syncwarp();
       if (out.softmax != nullptr && warp < active && lane_row() == 0) {
-        real* const to = out.softmax + (head * at.tiles() + jt) * 2 * TILE;
+        const OfQueries to(out.softmax, at, head, jt);
+        const real weight = out.ddh != nullptr ? with.h2_weight[head] : real(0);
 #pragma unroll
         for (int s = 0; s < 4; ++s) {
           const int j = lane_column() + 8 * s;
-          to[j] = room.top[j];
-          to[TILE + j] = real(1) / room.sums[4 * j + 3];
+          const real* const sum = room.sums + 4 * j;
+          real along = 0;
+          if (out.ddh != nullptr && j < in_query)
+#pragma unroll
+            for (int i = 0; i < 3; ++i) along += out.ddh[3 * (jt * TILE + j) + i] * sum[i];
+          to.top(j) = room.top[j];
+          to.inverse(j) = real(1) / sum[3];
+          to.inner(j) = weight * along / sum[3];
         }
       }
 #pragma unroll 1
@@ -214,16 +245,16 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
         for (int b = 0; b < chunks; ++b) {
           if (many) {
             __syncwarp();
-            r.restore(y + b * cuda::tile_numbers);
-            r.write_sums(own);
+            copy_tile(y + b * cuda::tile_numbers, own);
             __syncwarp();
           }
           S.add_rows_times_matrix(depth_of(with.n2, b), own, with.value + (matrix + b * chunks + c) * cuda::tile_numbers, TILE, in_query);
         }
 #pragma unroll
         for (int x = 0; x < 8; ++x) S.scale(x, real(1) / room.sums[4 * pair_row(x) + 3]);
+        if (out.of_heads != nullptr) S.write_channels(out.of_heads + (head0 / warps * chunks + c) * cuda::tile_numbers, TILE);
         __syncwarp();
-        S.write_channels(own);
+        S.write_channels(own, TILE_ROW);
         __syncthreads();
         add_tiles(room.first_own, room.apart, active, in_query, with.n2, c, [&](int row, int channel, real sum) {
           real* const z = out.z + (jt * TILE + row) * with.n2 + channel;
@@ -247,6 +278,7 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
       }
       __syncthreads();
     }
+    finish(jt);
   }
 }
 
@@ -257,7 +289,7 @@ __device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>& a, int 
   const int of_warp = cuda::pair_warp_scratch(a.with.n2, a.most);
   real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch(a.with.n2, a.with.heads, a.most, sizeof(real)));
   real* const z = a.with.value != nullptr ? scratch + warps * of_warp : nullptr;
-  attention(a.with, {a.g2, a.h2, a.w}, at, room, scratch + warp * of_warp, {z, nullptr, a.h2_out});
+  attention(a.with, {a.g2, a.h2, a.w}, at, room, scratch + warp * of_warp, {z, a.h2_out, nullptr, nullptr, nullptr}, [](int) {});
 #pragma unroll 1
   for (int t = warp; t < at.tiles(); t += warps)
     update_rows({first + t * TILE, at.count(t), a.with.n2}, room.own, a, z != nullptr ? z + t * TILE * a.with.n2 : nullptr);

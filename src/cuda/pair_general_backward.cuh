@@ -1,4 +1,4 @@
-// The gradient of the pair channel of a centre with any number of edges, channels and heads (theory 12.3, 12.4, 12.8-12.10).
+// The gradient of the pair channel of a centre with any number of edges, channels and heads (theory 12.3, 12.4, 12.8-12.10, S19).
 //
 // Nothing comes from the forward: z and the softmax of the queries are computed again, into scratch of the block.
 #pragma once
@@ -12,16 +12,14 @@ namespace general {
 /// where they will be read.
 struct PairTile {
   const Edge *keys, *queries, *up;
-  real* inner;          // of the softmax, per query: sum_k R D
-  const real* softmax;  // of the queries and this head, see Outputs
+  OfQueries of;
   int count, query_count;
   bool gate, with_h2;
   real shift, h2_weight;
 
   /// S becomes R and D, to which comes what the update of h2 gives, dS. of_keys (32, 4) = the gradients of h2 and w of the keys;
-  /// of_queries (32, 4) =, or += where there is `more`: the same of the queries; a lane finds its own again. `counts`: the inner sums are
-  /// added up here; `ends`: nothing else is done.
-  __device__ __forceinline__ void run(real* S, real* D, bool counts, bool ends, bool more, real* of_keys, real* of_queries) const {
+  /// of_queries (32, 4) =, or += where there is `more`: the same of the queries; a lane finds its own again. `alone`: these are all keys.
+  __device__ __forceinline__ void run(real* S, real* D, bool alone, bool more, real* of_keys, real* of_queries) const {
     // Keys of a lane at a time, and whether their sums over queries are those of one column: in double there are no registers for more.
     constexpr int KEYS = sizeof(real) == 8 ? 4 : 8;
     constexpr bool by_column = sizeof(real) == 8;
@@ -40,54 +38,44 @@ struct PairTile {
     for (int y = 0; 8 * y < query_count; ++y) {
       const int j = lane_column() + 8 * y;
       const Edge edge = queries[j];
-      const real top = softmax[j], inv_sum = softmax[TILE + j];
-      real s[KEYS], d[KEYS], probability[8] = {}, inner_sum = 0;
-#pragma unroll 1
-      for (int x0 = 0; x0 < 8; x0 += KEYS) {
-        read_column(S, x0, y, s);
-        read_column(D, x0, y, d);
-        const Edge* const rows = keys + pair_row(x0);
-        if (with_h2) {
-          const Edge given = up[j];
-#pragma unroll
-          for (int x = 0; x < KEYS; ++x) d[x] += h2_weight * rows[x / 2 * 8 + x % 2].times(given);
-          if (KEYS < 8) write_column(D, x0, y, d);
-        }
-        // The probabilities move by one turn, since a loop finds no registers by number.
-#pragma unroll
-        for (int x = 0; x < 8 - KEYS; ++x) probability[x] = probability[x + KEYS];
-#pragma unroll
-        for (int x = 0; x < KEYS; ++x) {
-          const Edge key = rows[x / 2 * 8 + x % 2];
-          const real c2 = edge.w * key.w, c1 = key.times(edge) * c2;
-          const real e = DeviceMath::exp(math::logit(s[x], gate ? c1 : c2, c2, shift) - top);
-          const real p = pair_row(x0 + x) < count ? e * inv_sum : real(0);
-          inner_sum += p * c1 * d[x];
-          probability[8 - KEYS + x] = p;
-        }
-      }
-      if (counts) {
-        inner_sum = sum_over_rows(inner_sum);
-        __syncwarp();
-        if (lane_row() == 0) inner[j] += inner_sum;
-        __syncwarp();
-      }
-      if (ends) continue;
-      inner_sum = inner[j];
+      const real top = of.top(j), inverse = of.inverse(j);
+      real inner = of.inner(j);
       real of_query[4] = {};
 #pragma unroll 1
       for (int x0 = 0; x0 < 8; x0 += KEYS) {
-        if (KEYS < 8) {
-          read_column(S, x0, y, s);
-          read_column(D, x0, y, d);
-        }
+        real s[KEYS], d[KEYS], probability[KEYS];
         const Edge* const rows = keys + pair_row(x0);
+        read_column(S, x0, y, s);
 #pragma unroll
         for (int x = 0; x < KEYS; ++x) {
-          const Edge key = rows[x / 2 * 8 + x % 2];
+          const Edge key = rows[pair_down(x)];
+          const real c2 = edge.w * key.w;
+          const real e = DeviceMath::exp(math::logit(s[x], gate ? key.times(edge) * c2 : c2, c2, shift) - top);
+          probability[x] = pair_row(x0 + x) < count ? e * inverse : real(0);
+        }
+        if (KEYS < 8) __syncwarp();  // the keys are read again, not kept: there are no registers for them
+        read_column(D, x0, y, d);
+        if (with_h2) {
+          const Edge given = up[j];
+#pragma unroll
+          for (int x = 0; x < KEYS; ++x) d[x] += h2_weight * rows[pair_down(x)].times(given);
+        }
+        if (KEYS == 8 && alone) {
+          // Errors of S and D that all keys have then leave no trace, which in float are the larger ones.
+          real sum = 0;
+#pragma unroll
+          for (int x = 0; x < KEYS; ++x) {
+            const Edge key = rows[pair_down(x)];
+            sum += probability[x] * (key.times(edge) * (edge.w * key.w)) * d[x];
+          }
+          inner = sum_over_rows(sum);
+        }
+#pragma unroll
+        for (int x = 0; x < KEYS; ++x) {
+          const Edge key = rows[pair_down(x)];
           const real product = key.times(edge), c2 = edge.w * key.w, c1 = product * c2;
           real ds, dc1, dc2;
-          math::logit_backward(gate, d[x], probability[x], inner_sum, s[x], c1, c2, shift, ds, dc1, dc2);
+          math::logit_backward(gate, d[x], probability[x], inner, s[x], c1, c2, shift, ds, dc1, dc2);
           const real dproduct = dc1 * c2, dweights = dc1 * product + dc2;
           s[x] = probability[x] * c1;
           d[x] = ds;
@@ -99,6 +87,8 @@ struct PairTile {
           of_query[3] += dweights * key.w;
           of_key[x][3] += dweights * edge.w;
         }
+        write_column(S, x0, y, s);
+        write_column(D, x0, y, d);
         if (with_h2) {
           const Edge given = up[j];
 #pragma unroll
@@ -106,17 +96,13 @@ struct PairTile {
 #pragma unroll
             for (int i = 0; i < 3; ++i) of_key[x][i] += h2_weight * s[x] * given.h[i];
         }
-        write_column(S, x0, y, s);
-        write_column(D, x0, y, d);
-#pragma unroll
-        for (int x = 0; x < 8 - KEYS; ++x) probability[x] = probability[x + KEYS];
         if (by_column) add_to_keys(x0, y == 0);
       }
       const real sum = own_sum_over_rows(of_query);
       real* const to = of_queries + 4 * j + lane_row();
       *to = more ? *to + sum : sum;
     }
-    if (!by_column && !ends) add_to_keys(0, true);
+    if (!by_column) add_to_keys(0, true);
   }
 };
 
@@ -128,12 +114,12 @@ struct Gradients {
 };
 
 __device__ __forceinline__ void attention_backward(const cuda::PairConstants<real>& with, const Inputs& in, const Centre& at,
-                                                   const Room& room, real* scratch, int of_warp, const real* softmax, const Gradients& d) {
+                                                   const Room& room, real* scratch, int of_warp, real* softmax, const Gradients& d) {
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, chunks = cuda::tiles_of(with.n2), tiles = at.tiles();
   const bool many = tiles > 1 || chunks > 1;
   real* const T1 = room.own;          // q, then R, then this warp's share of dg2, then y
   real* const T2 = T1 + PADDED_TILE;  // V, then dS, then this warp's share of dg2
-  real *const sums = room.sums, *const inner = room.per_query;
+  real* const sums = room.sums;
   // Beyond q, of use where a centre is many tiles; the host has made room for the largest.
   // Where they are is computed again wherever it is needed: there are no registers to keep it.
   const auto piece = [&](int number) { return scratch + number * opaque(chunks) * cuda::tile_numbers; };
@@ -164,9 +150,6 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
       const int head = head0 + (warp < active ? warp : active - 1), matrix = head * chunks * chunks;
       const real h2_weight = with.h2_weight != nullptr ? with.h2_weight[head] : real(0);
       Results r, S;
-#pragma unroll
-      for (int s = 0; s < 4; ++s)
-        if (lane_row() == 0) inner[lane_column() + 8 * s] = real(0);
       const auto map = [&](const real* from, int first, const real* matrices, int c) {
         r.clear();
 #pragma unroll 1
@@ -180,88 +163,83 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
       for (int c = 0; with.value_t != nullptr && c < chunks; ++c) {
         map(d.dz, jt * TILE, with.value_t, c);
         r.write_channels(V() + c * cuda::tile_numbers, TILE);
-        if (!many) r.write_channels(T2);
+        if (!many) r.write_channels(T2, TILE_ROW);
       }
 #pragma unroll 1
       for (int c = 0; c < chunks; ++c) {
         map(in.g2, j0, with.query_t, c);
         r.write_channels(q + c * cuda::tile_numbers, TILE);
-        if (!many) r.write_channels(T1);
+        if (!many) r.write_channels(T1, TILE_ROW);
       }
-      // Twice over the keys, but where one tile has them all: the first time for the inner sums alone.
 #pragma unroll 1
-      for (int turn = tiles > 1 ? 0 : 1; turn < 2; ++turn)
-#pragma unroll 1
-        for (int kt = 0; kt < tiles; ++kt) {
-          const int k0 = at.first + kt * TILE, in_key = at.count(kt);
-          if (loaded != kt) {
-            loaded = kt;
-            __syncthreads();
-            load_edges(room.keys, in.h2, in.w, k0, in_key);
-            __syncthreads();
-          }
-          // One product after the other: there are no registers for both.
-          const auto score = [&](real* tile, auto of_queries) {
-            r.clear();
-#pragma unroll 1
-            for (int c = 0; c < chunks; ++c) {
-              rows.load(in.g2, k0, in_key, with.n2, c);
-              if (many) {
-                __syncwarp();
-                copy_channels(of_queries() + c * cuda::tile_numbers, tile);
-              }
-              __syncwarp();
-              r.add_rows_times_rows(depth_of(with.n2, c), rows.tile, tile, in_key);
-            }
-            __syncwarp();
-            r.write_pairs(tile);
-          };
-          score(T1, [&] { return q; });
+      for (int kt = 0; kt < tiles; ++kt) {
+        const int k0 = at.first + kt * TILE, in_key = at.count(kt);
+        if (loaded != kt) {
+          loaded = kt;
+          __syncthreads();
+          load_edges(room.keys, in.h2, in.w, k0, in_key);
+          __syncthreads();
+        }
+        // One product after the other: there are no registers for both.
+        const auto score = [&](real* tile, auto of_queries) {
           r.clear();
-          if (with.value_t != nullptr)
-            score(T2, V);
-          else
-            r.write_pairs(T2);
-          const PairTile pairs{
-              room.keys,      room.queries,     room.up,    inner,    softmax + (head * tiles + jt) * 2 * TILE, in_key, in_query,
-              with.gate != 0, d.ddh != nullptr, with.shift, h2_weight};
-          pairs.run(T1, T2, turn == 0 || tiles == 1, turn == 0, kt > 0, sums, of_queries());
-          if (turn == 0) continue;
-          __syncwarp();
-          // Gradients of the keys: of their values, then of their scores.
-          const int depth = depth_of(in_query, 0);
-          r.clear();
-#pragma unroll 1
-          for (int c = 0; with.value_t != nullptr && c < chunks; ++c) {
-            r.clear();
-            r.add_rows_times_matrix(depth, T1, V() + c * cuda::tile_numbers, TILE, in_key);
-            if (chunks > 1) r.save(key_side() + c * cuda::tile_numbers);
-          }
-          __syncwarp();
-#pragma unroll 1
-          for (int c = 0; c < chunks; ++c) {
-            if (chunks > 1 && with.value_t != nullptr) r.restore(key_side() + c * cuda::tile_numbers);
-            if (chunks > 1 && with.value_t == nullptr) r.clear();
-            r.add_rows_times_matrix(depth, T2, q + c * cuda::tile_numbers, TILE, in_key);
-            r.write_channels(T1);
-            __syncthreads();
-            add_tiles(room.first_own, room.apart, active, in_key, with.n2, c,
-                      [&](int row, int channel, real sum) { row_of(d.dg2, k0 + row, with.n2)[channel] += sum; });
-            if (c == 0) add_to_edges(k0, active, in_key);
-            __syncthreads();
-          }
 #pragma unroll 1
           for (int c = 0; c < chunks; ++c) {
             rows.load(in.g2, k0, in_key, with.n2, c);
-            r.clear();
-            if (kt > 0) r.restore(y() + c * cuda::tile_numbers);
-            r.add_sum_over_rows(in_key, T2, rows.tile);
-            if (many)
-              r.save(y() + c * cuda::tile_numbers);
-            else
-              r.write_sums(T1);
+            if (many) {
+              __syncwarp();
+              copy_tile(of_queries() + c * cuda::tile_numbers, tile);
+            }
+            __syncwarp();
+            r.add_rows_times_rows(depth_of(with.n2, c), rows.tile, tile, in_key);
           }
+          __syncwarp();
+          r.write_pairs(tile);
+        };
+        score(T1, [&] { return q; });
+        r.clear();
+        if (with.value_t != nullptr)
+          score(T2, V);
+        else
+          r.write_pairs(T2);
+        const PairTile pairs{room.keys,        room.queries, room.up,  OfQueries(softmax, at, head, jt), in_key, in_query, with.gate != 0,
+                             d.ddh != nullptr, with.shift,   h2_weight};
+        pairs.run(T1, T2, tiles == 1, kt > 0, sums, of_queries());
+        __syncwarp();
+        // Gradients of the keys: of their values, then of their scores.
+        const int depth = depth_of(in_query, 0);
+        r.clear();
+#pragma unroll 1
+        for (int c = 0; with.value_t != nullptr && c < chunks; ++c) {
+          r.clear();
+          r.add_rows_times_matrix(depth, T1, V() + c * cuda::tile_numbers, TILE, in_key);
+          if (chunks > 1) r.write_channels(key_side() + c * cuda::tile_numbers, TILE);
         }
+        __syncwarp();
+#pragma unroll 1
+        for (int c = 0; c < chunks; ++c) {
+          if (chunks > 1 && with.value_t != nullptr) r.read_channels(key_side() + c * cuda::tile_numbers, TILE);
+          if (chunks > 1 && with.value_t == nullptr) r.clear();
+          r.add_rows_times_matrix(depth, T2, q + c * cuda::tile_numbers, TILE, in_key);
+          r.write_channels(T1, TILE_ROW);
+          __syncthreads();
+          add_tiles(room.first_own, room.apart, active, in_key, with.n2, c,
+                    [&](int row, int channel, real sum) { row_of(d.dg2, k0 + row, with.n2)[channel] += sum; });
+          if (c == 0) add_to_edges(k0, active, in_key);
+          __syncthreads();
+        }
+#pragma unroll 1
+        for (int c = 0; c < chunks; ++c) {
+          rows.load(in.g2, k0, in_key, with.n2, c);
+          r.clear();
+          if (kt > 0) r.read_sums(y() + c * cuda::tile_numbers, TILE);
+          r.add_sum_over_rows(in_key, T2, rows.tile);
+          if (many)
+            r.write_sums(y() + c * cuda::tile_numbers, TILE);
+          else
+            r.write_sums(T1, TILE_ROW);
+        }
+      }
       // Gradients of the queries.
 #pragma unroll
       for (int s = 0; s < 4; ++s) {
@@ -275,13 +253,12 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
         for (int b = 0; b < chunks; ++b) {
           __syncwarp();
           if (many) {
-            r.restore(y() + b * cuda::tile_numbers);
-            r.write_sums(T1);
+            copy_tile(y() + b * cuda::tile_numbers, T1);
             __syncwarp();
           }
           S.add_rows_times_matrix(depth_of(with.n2, b), T1, with.query + (matrix + b * chunks + c) * cuda::tile_numbers, TILE, in_query);
         }
-        S.write_channels(T2);
+        S.write_channels(T2, TILE_ROW);
         __syncthreads();
         add_tiles(room.first_own + PADDED_TILE, room.apart, active, in_query, with.n2, c,
                   [&](int row, int channel, real sum) { row_of(d.dg2, j0 + row, with.n2)[channel] += sum; });
@@ -292,34 +269,65 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
   }
 }
 
+/// To the inner sums of this warp's heads comes what z gives, once its gradient dz is known.
+__device__ __forceinline__ void inner_sums(const EdgeRows& e, const real* dz, const real* of_heads, int heads, const OfQueries& first,
+                                           int tiles) {
+  const int warps = blockDim.x / 32, chunks = cuda::tiles_of(e.n2);
+#pragma unroll 1
+  for (int head = threadIdx.x / 32; head < heads; head += warps, of_heads += chunks * cuda::tile_numbers) {
+    real* const inner = &first.inner(0) + head * tiles * 3 * TILE;
+#pragma unroll 2
+    for (int x = 0; x < 8; ++x) {
+      const int row = e.row(x);
+      real sum = 0;
+#pragma unroll 1
+      for (int c = 0; c < chunks; ++c)
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g) {
+          const Vector of_head = read_vector(of_heads + c * cuda::tile_numbers + pair_row(x) * TILE + vector_column(g));
+          const Vector given = e.read(dz + row, c * TILE + vector_column(g));
+#pragma unroll
+          for (int i = 0; i < VECTOR; ++i) sum += of_head.v[i] * given.v[i];
+        }
+      sum = part_sum(sum, 8);
+      if (lane_column() == 0 && e.has(x)) inner[pair_row(x)] += sum;
+    }
+  }
+}
+
 __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>& a, int first, int n, real* shared) {
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, n2 = a.with.n2, heads = a.with.heads;
   const Centre at{first, n};
   const Inputs in{a.g2, a.h2, a.w};
-  // Each half finds its addresses anew, lest they stay in registers from one to the other.
-  const auto room = [&] { return Room(shared + opaque(0), 2); };
-  const int of_warp = cuda::pair_warp_scratch_backward(n2, a.most);
+  const Room room(shared, 2);
+  const int of_warp = cuda::pair_warp_scratch_backward(n2, a.most, cuda::pair_layer_rounds(heads, sizeof(real)));
   real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch_backward(n2, heads, a.most, sizeof(real)));
   real* const own = scratch + warp * of_warp;
   real* const room_of_z = scratch + warps * of_warp;
   real* const z = a.with.value != nullptr ? room_of_z : nullptr;  // becomes its gradient
   real* const softmax = room_of_z + cuda::pair_whole_vectors(a.most * n2);
-  real* const ddh = a.with.h2_weight != nullptr ? softmax + cuda::tiles_of(a.most) * 2 * TILE * heads : nullptr;
+  real* const ddh = a.with.h2_weight != nullptr ? softmax + cuda::tiles_of(a.most) * 3 * TILE * heads : nullptr;
   if (ddh != nullptr)
     for (int t = threadIdx.x; t < 3 * n; t += blockDim.x) {
       real* const dh2 = row_of(a.dh2, first, 3) + t;
       ddh[t] = a.with.h2_r * *dh2;
       *dh2 *= a.with.h2_a;
     }
-  attention(a.with, in, at, room(), own, {z, softmax, nullptr});
-#pragma unroll 1
-  for (int t = warp; t < at.tiles(); t += warps) {
-    const EdgeRows rows{first + t * TILE, at.count(t), n2};
-    terms_backward(rows, a, z != nullptr ? z + t * TILE * n2 : nullptr);
-    update_rows_backward(rows, room().own, a, own);
-  }
+  // What the heads add to z is of use until z of the tile is complete, and its gradient known.
+  real* const of_heads = z != nullptr ? own + (at.n > TILE || n2 > TILE ? 2 : 0) * cuda::tiles_of(n2) * cuda::tile_numbers : nullptr;
+  attention(a.with, in, at, room, own, {z, nullptr, softmax, of_heads, ddh}, [&](int tile) {
+    const EdgeRows rows{first + tile * TILE, at.count(tile), n2};
+    real* const own_z = z != nullptr ? z + tile * TILE * n2 : nullptr;
+    if (warp == 0) terms_backward(rows, a, own_z);
+    if (z == nullptr) return;
+    __syncthreads();
+    inner_sums(rows, own_z, of_heads, heads, OfQueries(softmax, at, 0, tile), at.tiles());
+  });
   __syncthreads();
-  attention_backward(a.with, in, at, room(), own, of_warp, softmax, {z, ddh, a.dg2, a.dh2, a.dw});
+#pragma unroll 1
+  for (int t = warp; t < at.tiles(); t += warps) update_rows_backward({first + t * TILE, at.count(t), n2}, room.own, a, own);
+  __syncthreads();
+  attention_backward(a.with, in, at, room, own, of_warp, softmax, {z, ddh, a.dg2, a.dh2, a.dw});
 }
 
 }  // namespace general

@@ -1,5 +1,5 @@
 // The pair channel of a layer, forward and backward: attention among the edges of a centre, linear2, LayerNorm, residual
-// (theory 8.2, 8.5-8.7, 8.11, 12.3, 12.4, 12.8-12.10, S1-S3).
+// (theory 8.2, 8.5-8.7, 8.11, 12.3, 12.4, 12.8-12.10, S1-S3, S19).
 //
 // A block takes centres in turns, and each by the path that suits its number of edges: one tile in registers, or any number of tiles.
 // Nothing is kept for the backward, which computes the attention again.

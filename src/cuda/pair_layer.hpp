@@ -89,8 +89,10 @@ DPA2_MATH constexpr int pair_layer_threads(int heads, int size) { return 32 * pa
 /// Numbers of scratch of one warp for a centre of `most` edges: maps and sums of the queries of a tile. Where everything is one tile, the
 /// forward needs none.
 DPA2_MATH constexpr int pair_warp_scratch(int n2, int most) { return n2 <= tile && most <= tile ? 0 : 2 * tiles_of(n2) * tile_numbers; }
-DPA2_MATH constexpr int pair_warp_scratch_backward(int n2, int most) {
-  return (n2 <= tile && most <= tile ? 2 : 4) * tiles_of(n2) * tile_numbers + 4 * tile;
+DPA2_MATH constexpr int pair_warp_scratch_backward(int n2, int most, int rounds) {
+  const bool one = n2 <= tile && most <= tile;
+  const int first = one ? rounds : 2 + rounds, second = one ? 2 : 4;  // maps, and what each head adds to z; then maps of the gradient
+  return (first > second ? first : second) * tiles_of(n2) * tile_numbers + 4 * tile;
 }
 
 /// Numbers that begin at 16 bytes.
@@ -101,9 +103,10 @@ DPA2_MATH constexpr int pair_layer_scratch(int n2, int heads, int most, int size
   return pair_layer_warps(heads, size) * pair_warp_scratch(n2, most) + pair_whole_vectors(most * n2);
 }
 DPA2_MATH constexpr int pair_layer_scratch_backward(int n2, int heads, int most, int size) {
-  const int warps = pair_layer_warps(heads, size), fast = pair_fast_scratch_backward(warps, pair_layer_rounds(heads, size));
-  const int any = warps * pair_warp_scratch_backward(n2, most) + pair_whole_vectors(most * n2) +
-                  pair_whole_vectors(tiles_of(most) * 2 * tile * heads + most * 3);
+  const int warps = pair_layer_warps(heads, size), rounds = pair_layer_rounds(heads, size);
+  const int fast = pair_fast_scratch_backward(warps, rounds);
+  const int any = warps * pair_warp_scratch_backward(n2, most, rounds) + pair_whole_vectors(most * n2) +
+                  pair_whole_vectors(tiles_of(most) * 3 * tile * heads + most * 3);
   return any > fast ? any : fast;
 }
 

@@ -93,7 +93,7 @@ __device__ __forceinline__ void update_rows(const EdgeRows& e, real* tile, const
     Results r;
     linear(e, r, tile, a.g2, a.with.linear_w, chunk);
     __syncwarp();
-    r.write_channels(tile);  // each lane reads its own numbers again: a loop over rows is short, and needs few registers
+    r.write_channels(tile, TILE_ROW);  // each lane reads its own numbers again: a loop over rows is short, and needs few registers
 #pragma unroll 2
     for (int x = 0; x < 8; ++x) {
       const int row = e.row(x);
@@ -183,7 +183,7 @@ __device__ __forceinline__ void update_rows_backward(const EdgeRows& e, real* ti
   for (int chunk = 0; chunk < chunks; ++chunk) {
     linear(e, r, tile, a.g2, a.with.linear_w, chunk);
     __syncwarp();
-    r.write_channels(tile);
+    r.write_channels(tile, TILE_ROW);
     each(chunk, [&](int x, int c, real* at) {
       const Vector b = e.read(a.with.linear_b, c), by = e.read(a.with.linear_r, c);
       Vector found = read_vector(at), given = e.read(dg2 + e.row(x), c);
@@ -211,7 +211,7 @@ __device__ __forceinline__ void update_rows_backward(const EdgeRows& e, real* ti
       r.add_rows_times_matrix(depth_of(e.n2, b), tile, a.with.linear_wt + (b * chunks + chunk) * cuda::tile_numbers, TILE);
     }
     __syncwarp();
-    r.write_channels(tile);
+    r.write_channels(tile, TILE_ROW);
     each(chunk, [&](int x, int c, const real* at) {
       if (!e.has(x)) return;
       const Vector found = read_vector(at);

@@ -35,7 +35,7 @@ struct SharedRows {
     chunk = which;
     const int lane = threadIdx.x % 32, c = which * TILE + lane, warps = blockDim.x / 32;
     __syncthreads();
-#pragma unroll 4
+#pragma unroll 2
     for (int r = threadIdx.x / 32; r < TILE; r += warps)
       tile[r * TILE_ROW + lane] = r < count && c < channels ? row_of(from, first + r, channels)[c] : real(0);
     __syncthreads();
@@ -58,6 +58,7 @@ __device__ __forceinline__ void add_tiles(const real* tiles, int apart, int warp
   const int lane = threadIdx.x % 32, c = chunk * TILE + lane;
   for (int r = threadIdx.x / 32; r < count; r += blockDim.x / 32) {
     real sum = tiles[r * TILE_ROW + lane];
+#pragma unroll 1
     for (int other = 1; other < warps; ++other) sum += tiles[other * apart + r * TILE_ROW + lane];
     if (c < channels) out(r, c, sum);
   }
@@ -68,6 +69,7 @@ template <class Out>
 __device__ __forceinline__ void add_edges(const real* sums, int apart, int warps, int count, Out out) {
   for (int t = threadIdx.x; t < 4 * count; t += blockDim.x) {
     real sum = sums[t];
+#pragma unroll 1
     for (int other = 1; other < warps; ++other) sum += sums[other * apart + t];
     out(t / 4, t % 4, sum);
   }

@@ -35,25 +35,27 @@ __device__ __forceinline__ void write_vector(real* at, const Vector& v) { write_
 __device__ __forceinline__ int lane_row() { return threadIdx.x % 32 / 8; }
 __device__ __forceinline__ int lane_column() { return threadIdx.x % 8; }
 
-/// Row x where rows are in pairs: those of x = 0 and 1 are the first eight.
-__device__ __forceinline__ int pair_row(int x) { return x / 2 * 8 + lane_row() * 2 + x % 2; }
+/// Row x where rows are in pairs, the first eight of a tile being those of x = 0 and 1; and how far it is from the lane's first.
+__device__ __forceinline__ constexpr int pair_down(int x) { return x / 2 * 8 + x % 2; }
+__device__ __forceinline__ int pair_row(int x) { return lane_row() * 2 + pair_down(x); }
 
-/// The first of the columns in vector `group`, and row x where rows are in vectors.
+/// The same where rows are in vectors; and the first of the columns in vector `group`.
+__device__ __forceinline__ constexpr int vector_down(int x) { return x / VECTOR * 4 * VECTOR + x % VECTOR; }
+__device__ __forceinline__ int vector_row(int x) { return lane_row() * VECTOR + vector_down(x); }
 __device__ __forceinline__ int vector_column(int group) { return (group * 8 + lane_column()) * VECTOR; }
-__device__ __forceinline__ int vector_row(int x) { return (x / VECTOR * 4 + lane_row()) * VECTOR + x % VECTOR; }
 
 /// N of the lane's eight numbers of column y of pairs in a tile, from x0 on, which is even. Every lane reads what it has written itself.
 template <int N>
 __device__ __forceinline__ void read_column(const real* tile, int x0, int y, real (&v)[N]) {
   tile += pair_row(x0) * TILE_ROW + lane_column() + 8 * y;
 #pragma unroll
-  for (int x = 0; x < N; ++x) v[x] = tile[(x / 2 * 8 + x % 2) * TILE_ROW];
+  for (int x = 0; x < N; ++x) v[x] = tile[pair_down(x) * TILE_ROW];
 }
 template <int N>
 __device__ __forceinline__ void write_column(real* tile, int x0, int y, const real (&v)[N]) {
   tile += pair_row(x0) * TILE_ROW + lane_column() + 8 * y;
 #pragma unroll
-  for (int x = 0; x < N; ++x) tile[(x / 2 * 8 + x % 2) * TILE_ROW] = v[x];
+  for (int x = 0; x < N; ++x) tile[pair_down(x) * TILE_ROW] = v[x];
 }
 
 /// The 8 by 4 results of a lane.
@@ -76,8 +78,8 @@ struct Results {
   }
   template <int ROWS_OF_LANE>
   __device__ __forceinline__ void add_rows_times_rows_of(int depth, const real* a, const real* b) {
-    a += pair_row(0) * TILE_ROW;
-    b += lane_column() * TILE_ROW;
+    a += opaque(pair_row(0) * TILE_ROW);
+    b += opaque(lane_column() * TILE_ROW);
 #pragma unroll 1
     for (int c = 0; c < depth; c += VECTOR) {
       Vector v[4];
@@ -85,7 +87,7 @@ struct Results {
       for (int y = 0; y < 4; ++y) v[y] = read_vector(b + 8 * y * TILE_ROW + c);
 #pragma unroll
       for (int x = 0; x < ROWS_OF_LANE; ++x) {
-        const Vector u = read_vector(a + (x / 2 * 8 + x % 2) * TILE_ROW + c);
+        const Vector u = read_vector(a + pair_down(x) * TILE_ROW + c);
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i)
 #pragma unroll
@@ -103,8 +105,8 @@ struct Results {
   }
   template <int ROWS_OF_LANE>
   __device__ __forceinline__ void add_rows_times_matrix_of(int depth, const real* a, const real* m, int ld) {
-    a += pair_row(0) * TILE_ROW;
-    m += vector_column(0);
+    a += opaque(pair_row(0) * TILE_ROW);
+    m += opaque(vector_column(0));
 #pragma unroll 1
     for (int k = 0; k < depth; k += VECTOR) {
       Vector v[VECTOR][GROUPS];
@@ -114,7 +116,7 @@ struct Results {
         for (int g = 0; g < GROUPS; ++g) v[i][g] = read_vector(m + (k + i) * ld + g * 8 * VECTOR);
 #pragma unroll
       for (int x = 0; x < ROWS_OF_LANE; ++x) {
-        const Vector u = read_vector(a + (x / 2 * 8 + x % 2) * TILE_ROW + k);
+        const Vector u = read_vector(a + pair_down(x) * TILE_ROW + k);
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i)
 #pragma unroll
@@ -125,8 +127,8 @@ struct Results {
 
   /// sums += a^T b over the first `depth` rows of both.
   __device__ __forceinline__ void add_sum_over_rows(int depth, const real* a, const real* b) {
-    a += lane_row() * VECTOR;
-    b += vector_column(0);
+    a += opaque(lane_row() * VECTOR);
+    b += opaque(vector_column(0));
 #pragma unroll 2
     for (int k = 0; k < depth; ++k) {
       Vector u[8 / VECTOR], v[GROUPS];
@@ -153,8 +155,12 @@ struct Results {
     for (int i = 0; i < VECTOR; ++i) v.v[i] = at[x][group * VECTOR + i];
     return v;
   }
+  __device__ __forceinline__ void set_columns(int x, int group, const Vector& v) {
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) at[x][group * VECTOR + i] = v.v[i];
+  }
 
-  /// Into a tile by what the results are: rows of shared memory, or for channels rows that are `ld` apart.
+  /// Into a tile and back, by what the results are. Rows of channels and sums are `ld` apart: TILE_ROW in shared memory, TILE elsewhere.
   __device__ __forceinline__ void write_pairs(real* tile) const {
 #pragma unroll
     for (int y = 0; y < 4; ++y) {
@@ -164,47 +170,45 @@ struct Results {
       write_column(tile, 0, y, v);
     }
   }
-  __device__ __forceinline__ void write_channels(real* tile, int ld = TILE_ROW) const {
+  __device__ __forceinline__ void write_channels(real* tile, int ld) const {
+    tile += opaque(pair_row(0) * ld + vector_column(0));
 #pragma unroll
     for (int x = 0; x < 8; ++x)
 #pragma unroll
-      for (int g = 0; g < GROUPS; ++g) write_vector(tile + pair_row(x) * ld + vector_column(g), columns(x, g));
+      for (int g = 0; g < GROUPS; ++g) write_vector(tile + pair_down(x) * ld + g * 8 * VECTOR, columns(x, g));
   }
-  __device__ __forceinline__ void write_sums(real* tile) const {
+  __device__ __forceinline__ void read_channels(const real* tile, int ld) {
+    tile += opaque(pair_row(0) * ld + vector_column(0));
 #pragma unroll
     for (int x = 0; x < 8; ++x)
 #pragma unroll
-      for (int g = 0; g < GROUPS; ++g) write_vector(tile + vector_row(x) * TILE_ROW + vector_column(g), columns(x, g));
+      for (int g = 0; g < GROUPS; ++g) set_columns(x, g, read_vector(tile + pair_down(x) * ld + g * 8 * VECTOR));
   }
-
-  /// To global memory and back, tile_numbers of them: every lane reads what it has written itself.
-  __device__ __forceinline__ void save(real* to) const {
-    to += threadIdx.x % 32 * VECTOR;
+  __device__ __forceinline__ void write_sums(real* tile, int ld) const {
+    tile += opaque(vector_row(0) * ld + vector_column(0));
 #pragma unroll
     for (int x = 0; x < 8; ++x)
 #pragma unroll
-      for (int g = 0; g < GROUPS; ++g) write_vector(to + (x * GROUPS + g) * 32 * VECTOR, columns(x, g));
+      for (int g = 0; g < GROUPS; ++g) write_vector(tile + vector_down(x) * ld + g * 8 * VECTOR, columns(x, g));
   }
-  __device__ __forceinline__ void restore(const real* from) {
-    from += threadIdx.x % 32 * VECTOR;
+  __device__ __forceinline__ void read_sums(const real* tile, int ld) {
+    tile += opaque(vector_row(0) * ld + vector_column(0));
 #pragma unroll
     for (int x = 0; x < 8; ++x)
 #pragma unroll
-      for (int g = 0; g < GROUPS; ++g) {
-        const Vector v = read_vector(from + (x * GROUPS + g) * 32 * VECTOR);
-#pragma unroll
-        for (int i = 0; i < VECTOR; ++i) at[x][g * VECTOR + i] = v.v[i];
-      }
+      for (int g = 0; g < GROUPS; ++g) set_columns(x, g, read_vector(tile + vector_down(x) * ld + g * 8 * VECTOR));
   }
 };
 
-/// Rows of channels with nothing between them, by way of few registers into a tile of shared memory: of each lane what it has itself.
-__device__ __forceinline__ void copy_channels(const real* from, real* tile) {
+/// A tile with nothing between its rows into shared memory, by way of few registers.
+__device__ __forceinline__ void copy_tile(const real* from, real* tile) {
+  from += opaque(lane_row() * TILE + vector_column(0));
+  tile += opaque(lane_row() * TILE_ROW + vector_column(0));
 #pragma unroll 2
   for (int x = 0; x < 8; ++x)
 #pragma unroll
     for (int g = 0; g < GROUPS; ++g)
-      write_vector(tile + pair_row(x) * TILE_ROW + vector_column(g), read_vector(from + pair_row(x) * TILE + vector_column(g)));
+      write_vector(tile + 4 * x * TILE_ROW + g * 8 * VECTOR, read_vector(from + 4 * x * TILE + g * 8 * VECTOR));
 }
 
 /// How far a product over the channels of tile `chunk` goes: a multiple of VECTOR.
