@@ -122,15 +122,14 @@ __device__ __forceinline__ void add_edge(EdgeSums<N, PER>& sums, const real* num
   }
 }
 
-/// Edges whose rows a lane asks for together.
+/// Edges whose rows there are registers for.
 constexpr int flight(bool apart) { return apart || sizeof(real) == 8 ? 2 : 4; }
 
-/// sums += edges first..end - 1 of those that have been staged, `first` a multiple of flight(), their numbers from k on, with the rows `of`
+/// sums += edges first..end - 1 of those that have been staged, `first` a multiple of FLIGHT, whose rows a lane asks for together, their numbers from k on, with the rows `of`
 /// for these and, where they are others, `apart` for vectors.
-template <bool Numbers, bool Vectors, bool Apart, bool Whole, int N, int PER>
+template <int FLIGHT, bool Numbers, bool Vectors, bool Apart, bool Whole, int N, int PER>
 __device__ __forceinline__ void add_edges(EdgeSums<N, PER>& sums, const EdgeFactors& factors, int first, int end, int k,
                                           const Columns<Whole, N>& of, const Columns<Whole, N>& apart) {
-  constexpr int FLIGHT = flight(Apart);
   constexpr bool own = Numbers || !Apart;
   const real* number = factors.number + first * FACTORS + k + PER * group_of_lane();
   const real* vector = factors.number + first * FACTORS + NUMBERS + group_of_lane();

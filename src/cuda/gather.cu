@@ -36,11 +36,11 @@ struct Atom {
     const Columns<Whole, 4> rows(a.rows, a.n1, a.n1, c);
     const Columns<Whole, 4> apart(a.vectors + min(group_of_lane(), 2) * a.n1, a.n1, 3 * a.n1, c);
     if (!vectors)
-      add_edges<true, false, false>(sums, factors, 0, count, 0, rows, apart);
+      add_edges<flight(false), true, false, false>(sums, factors, 0, count, 0, rows, apart);
     else if (a.P != nullptr)
-      add_edges<true, true, true>(sums, factors, 0, count, 0, rows, apart);
+      add_edges<flight(true), true, true, true>(sums, factors, 0, count, 0, rows, apart);
     else
-      add_edges<false, true, true>(sums, factors, 0, count, 0, rows, apart);
+      add_edges<flight(true), false, true, true>(sums, factors, 0, count, 0, rows, apart);
   }
   /// sums += the edges that have been staged, at the columns c.. of the rows of their centres.
   __device__ __forceinline__ void add(EdgeSums<4, GROUP>& sums, int count, int c, int k0) const {

@@ -82,26 +82,26 @@ struct Centre {
     const bool numbers = a.P != nullptr || a.grrg != nullptr || a.node != nullptr;
     stage_factors(factors, edges, a.w, a.h2, numbers ? a.g2 : nullptr, a.n2, k0, first, count);
   }
-  template <bool Whole>
+  template <bool Whole, int FLIGHT>
   __device__ __forceinline__ void add_neighbours(Sums& sums, int first, int end, int k, int c, bool vectors) const {
     const Columns<Whole, COLUMNS> g1(a.g1, a.n1, a.n1, c);
     if (a.P == nullptr)
-      add_edges<false, true, false>(sums, factors, first, end, k, g1, g1);
+      add_edges<FLIGHT, false, true, false>(sums, factors, first, end, k, g1, g1);
     else if (vectors)
-      add_edges<true, true, false>(sums, factors, first, end, k, g1, g1);
+      add_edges<FLIGHT, true, true, false>(sums, factors, first, end, k, g1, g1);
     else
-      add_edges<true, false, false>(sums, factors, first, end, k, g1, g1);
+      add_edges<FLIGHT, true, false, false>(sums, factors, first, end, k, g1, g1);
   }
   /// sums += the warp's share of `count` edges that have been staged, at the columns c.. of the neighbours' g1, their numbers from k on.
+  template <int FLIGHT>
   __device__ __forceinline__ void add(Sums& sums, const Shares& by, int count, int k, int c, bool vectors) const {
-    constexpr int together = flight(false);
     const int log = by.log_edges();
-    const int each = (((count + (1 << log) - 1) >> log) + together - 1) / together * together;
+    const int each = (((count + (1 << log) - 1) >> log) + FLIGHT - 1) / FLIGHT * FLIGHT;
     const int first = (by.share >> by.log_steps) * each, end = min(count, first + each);
     if (a.n1 % COLUMNS == 0)
-      add_neighbours<true>(sums, first, end, k, c, vectors);
+      add_neighbours<true, FLIGHT>(sums, first, end, k, c, vectors);
     else
-      add_neighbours<false>(sums, first, end, k, c, vectors);
+      add_neighbours<false, FLIGHT>(sums, first, end, k, c, vectors);
   }
   /// conv = its sum over the groups of lanes and over the warps that have the same columns, of which a quarter is left to each group; the
   /// moments = from three groups of lanes. parts may be what has been staged.
@@ -156,12 +156,26 @@ struct Centre {
   static constexpr int PARTS = (WARPS - 1) * 32 * (COLUMNS + COLUMNS / 4);
 };
 
-/// conv, and the moments of the neighbours' g1. AtOnce: all edges and numbers have been staged, and may be gone afterwards.
-template <bool AtOnce>
-__device__ __forceinline__ void of_neighbours(const Centre& centre, real* parts, real kn, real kh) {
+/// conv += the lane's share of what its sums over the edges make, for the numbers from k on.
+__device__ __forceinline__ void add_projected(real (&conv)[COLUMNS], const Sums& sums, const cuda::MessagesArgs<real>& a, int k, int c) {
+  if (a.P != nullptr && c < a.n1) add_product(conv, sums.t, a.P + cuda::strip_of(c / TILE * TILE, a.n2) + k * TILE + c % TILE);
+}
+
+/// conv, and the moments of the neighbours' g1, where the warps of the block have all columns and numbers together and all edges have been
+/// staged; these may be gone afterwards.
+__device__ __forceinline__ void of_neighbours_at_once(const Centre& centre, const Shares& by, real* parts, real kn, real kh) {
+  const int k = STEP * by.step(), c = SPAN * by.span + column_of_lane() * (COLUMNS / 4);
+  Sums sums;
+  real conv[COLUMNS] = {};
+  centre.add<flight(false)>(sums, by, centre.n, k, c, k == 0);
+  add_projected(conv, sums, centre.a, k, c);
+  centre.store(conv, sums.v, by, c, parts, kn, kh);
+}
+
+/// The same for any sizes.
+__device__ __forceinline__ void of_neighbours(const Centre& centre, const Shares& by, real* parts, real kn, real kh) {
   const cuda::MessagesArgs<real>& a = centre.a;
   const int k_end = a.P != nullptr ? a.n2 : 1;
-  const Shares by(a.n1, k_end);
   for (int c0 = 0; c0 < a.n1; c0 += SPAN * by.beside()) {
     const int chunk = c0 + SPAN * by.span, c = chunk + column_of_lane() * (COLUMNS / 4);
     real conv[COLUMNS] = {}, along[COLUMNS] = {};
@@ -169,17 +183,13 @@ __device__ __forceinline__ void of_neighbours(const Centre& centre, real* parts,
       const int k = k0 + STEP * by.step();
       const bool mine = chunk < a.n1 && k < k_end;
       Sums sums;
-      if (AtOnce) {
-        if (mine) centre.add(sums, by, centre.n, k, c, k == 0);
-      } else {
-        for (int first = 0; first < centre.n; first += AT_ONCE) {
-          const int count = min(AT_ONCE, centre.n - first);
-          centre.stage(k0 / NUMBERS * NUMBERS, first, count);
-          if (mine) centre.add(sums, by, count, k % NUMBERS, c, k == 0);
-        }
+      for (int first = 0; first < centre.n; first += AT_ONCE) {
+        const int count = min(AT_ONCE, centre.n - first);
+        centre.stage(k0 / NUMBERS * NUMBERS, first, count);
+        if (mine) centre.add<2>(sums, by, count, k % NUMBERS, c, k == 0);
       }
       if (!mine) continue;
-      if (a.P != nullptr && c < a.n1) add_product(conv, sums.t, a.P + cuda::strip_of(c / TILE * TILE, a.n2) + k * TILE + c % TILE);
+      add_projected(conv, sums, a, k, c);
       if (k == 0)
 #pragma unroll
         for (int x = 0; x < COLUMNS; ++x) along[x] = sums.v[x];
@@ -215,23 +225,29 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) message
   const math::Normalisation<DeviceMath, real> kappa{a.nsel, a.smooth != 0, a.root != 0};
   const real kn = kappa.conv(n), kh = kappa.moment(n);
   const bool neighbours = a.P != nullptr || a.drrd != nullptr, pairs = a.grrg != nullptr || a.node != nullptr;
-  if (n <= AT_ONCE && a.n2 <= NUMBERS) {
-    PairSums sums;
+  const int k_end = a.P != nullptr ? a.n2 : 1;
+  const Shares by(a.n1, k_end);
+  const bool at_once = n <= AT_ONCE && a.n2 <= NUMBERS && a.n1 <= SPAN * WARPS && k_end <= STEP << by.log_steps;
+  PairSums sums;
+  if (at_once) {
     centre.stage(0, 0, n);
     if (pairs) add_pairs(sums, centre, 0, n);
-    if (neighbours) of_neighbours<true>(centre, number, kn, kh);
-    if (pairs) store_pairs(sums, centre, 0, number, kn, kh);
-  } else {
-    if (neighbours) of_neighbours<false>(centre, number, kn, kh);
-    for (int k0 = 0; pairs && k0 < a.n2; k0 += NUMBERS) {
-      PairSums sums;
-      for (int first = 0; first < n; first += AT_ONCE) {
-        const int count = min(AT_ONCE, n - first);
-        centre.stage(k0, first, count);
-        add_pairs(sums, centre, k0, count);
-      }
-      store_pairs(sums, centre, k0, number, kn, kh);
+  }
+  if (neighbours) {
+    if (at_once)
+      of_neighbours_at_once(centre, by, number, kn, kh);
+    else
+      of_neighbours(centre, by, number, kn, kh);
+  }
+  if (at_once && pairs) store_pairs(sums, centre, 0, number, kn, kh);
+  for (int k0 = 0; !at_once && pairs && k0 < a.n2; k0 += NUMBERS) {
+    PairSums own;
+    for (int first = 0; first < n; first += AT_ONCE) {
+      const int count = min(AT_ONCE, n - first);
+      centre.stage(k0, first, count);
+      add_pairs(own, centre, k0, count);
     }
+    store_pairs(own, centre, k0, number, kn, kh);
   }
   if (a.cat == nullptr) return;
   __syncthreads();

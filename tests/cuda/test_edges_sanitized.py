@@ -66,7 +66,9 @@ BLOCK, WARP = "__syncthreads();", "__syncwarp();"
     [
         ("messages", "messages.cu", BLOCK, 0),
         ("messages", "messages.cu", BLOCK, 1),
-        ("messages", "messages.cu", BLOCK, 4),
+        ("messages", "messages.cu", BLOCK, 2),
+        ("messages", "messages.cu", BLOCK, 3),
+        ("messages", "messages.cu", BLOCK, 6),
         ("messages", "messages.cu", WARP, 1),
         ("messages", "edge_sums.cuh", BLOCK, 0),
         ("messages", "edge_sums.cuh", BLOCK, 1),
