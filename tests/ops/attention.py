@@ -14,7 +14,7 @@ from dpa2.reference.local_attention import local_attention
 from dpa2.reference.pair_attention import SHIFT, attention_map, equivariant_apply
 from ops.backends import Arrays, Cpu, Cuda
 from ops.declared import Bounds, Operation
-from ops.graph import EDGES, NSEL, OWN, START, N, draw, edges_of, geometry, neighbours, switches
+from ops.graph import EDGES, NSEL, OWN, START, N, draw, edges_of, gathered, geometry, neighbours, switches
 from pair_formulas import Attention, PairLayer, attention_alone
 from pair_kernels import PairKernels
 
