@@ -49,8 +49,7 @@ Entry<T>::Entry(const FoldedDescriptor& folded, const Config& config, Loader& lo
   const auto kernel = [&loader](const char* source, const char* name, const DeviceNetwork<T>& net, const EmbeddingForm& form) {
     return Kernel{form, loader.function(source, name, form.defines(net))};
   };
-  /// Null where too much would have to be in shared memory. bytes(each, backward): of a warp, `each` as embedding_each has it.
-  /// None where too much would have to be in shared memory. bytes(each, backward): of a warp, `each` as embedding_each has it.
+  // None where too much would have to be in shared memory. bytes(each, backward): of a warp, `each` as embedding_each has it.
   const auto make_series = [&loader](const char* source, const char* forward, const char* backward, const DeviceNetwork<T>& net,
                                      const cuda::SeriesArgs<T>& args, auto bytes) -> std::optional<Series> {
     const auto needed = [&](bool back) { return bytes(cuda::embedding_each(net.args.even, net.args.odd, back), back); };
