@@ -41,6 +41,22 @@ class Structure:
         np.savez(path, **arrays)
 
 
+def stricter(known: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """New limits of a kernel of which none is easier to keep than before: shares are at least, all else is at most.
+
+    An exception that the kernel had before and needs no more is left out, one that it did not have is not made.
+    """
+    out: dict[str, Any] = {}
+    for name, value in found.items():
+        if name not in known:
+            continue
+        if isinstance(value, Mapping):
+            out[name] = {key: max(share, known[name][key]) for key, share in value.items() if key in known[name]}
+        else:
+            out[name] = max(value, known[name]) if name == "fma_share" else min(value, known[name])
+    return out
+
+
 def copies(text: str) -> tuple[int, int, int]:
     """The argument of --replicate: "2", or "2x2x3"."""
     found = [int(word) for word in text.split("x")]

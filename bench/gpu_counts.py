@@ -35,7 +35,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, write_csv
+from common import ROOT, stricter, write_csv
 
 sys.path.insert(0, str(ROOT / "tests"))
 import gpu_memory
@@ -211,6 +211,17 @@ def limits_of(counts: Counts) -> dict[str, Any]:
     return {"bytes_per_atom": int(1.02 * counts.bytes_per_atom) + 1, "kernels": kernels}
 
 
+def updated(known: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:
+    """The limits of a model with new ones, of which none is easier to keep; kernels that are gone are left out."""
+    if known is None:
+        return found
+    kernels = {
+        name: stricter(known["kernels"][name], limit) if name in known["kernels"] else limit
+        for name, limit in found["kernels"].items()
+    }
+    return {"bytes_per_atom": min(known["bytes_per_atom"], found["bytes_per_atom"]), "kernels": kernels}
+
+
 def show(rows: list[Row], lines: list[tuple[str, str, int, int]]) -> None:
     """Print the tables."""
     print(f"\n{rows[0].model}, {rows[0].precision}; instructions, multiply-adds and wavefronts of warps per atom")
@@ -239,7 +250,9 @@ def main() -> None:
         "--lines", type=int, default=5, help="how many lines with bank conflicts are shown (default: 5)"
     )
     parser.add_argument("--csv", help="append the rows to this file")
-    parser.add_argument("--update", action="store_true", help="write the limits that hold for this")
+    parser.add_argument(
+        "--update", action="store_true", help="write limits that hold for this, where they are stricter or new"
+    )
     args = parser.parse_args()
     limits = json.loads(LIMITS.read_text(encoding="utf-8")) if LIMITS.exists() else {"models": {}}
     wrong: list[str] = []
@@ -254,12 +267,12 @@ def main() -> None:
             if args.csv:
                 write_csv(args.csv, [asdict(row) for row in rows])
             if args.update:
-                limits["models"].setdefault(name, {})[precision] = limits_of(found)
-            else:
-                wrong += exceeded(found, limits)
+                models = limits["models"].setdefault(name, {})
+                models[precision] = updated(models.get(precision), limits_of(found))
+            wrong += exceeded(found, limits)
     if args.update:
         LIMITS.write_text(json.dumps(limits, indent=1) + "\n", encoding="utf-8")
-    elif wrong:
+    if wrong:
         raise SystemExit("\n".join(wrong))
 
 

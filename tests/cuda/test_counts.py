@@ -238,6 +238,27 @@ def test_a_limit_is_a_limit(counts: Any) -> None:
     assert [text.split(" ")[-1] for text in unknown] == ["allowed", "them"]
 
 
+def test_limits_only_become_stricter(counts: Any) -> None:
+    known = counts.limits_of(counted(counts))
+    better = {"instructions": 50.0, "fma_share": 0.8, "conflicts": 0.02}
+    worse = {"launches": 2, "waves_per_fma": 0.5, "shared": 2048}
+    found = counts.updated(known, counts.limits_of(counted(counts, ("new",), size=200.0, **better, **worse)))
+    assert found["bytes_per_atom"] == known["bytes_per_atom"]
+    assert found["kernels"].keys() == {"k", "new"}
+    both = counts.limits_of(counted(counts, **better))["kernels"]["k"]
+    assert found["kernels"]["k"] == both
+    assert counts.updated(None, known) == known
+    assert counts.updated({**known, "kernels": {"gone": {}}}, known)["kernels"].keys() == {"k"}
+
+
+def test_exceptions_of_resources_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    stricter = importlib.import_module("common").stricter
+    known = {"registers": 40, "spilled": 0, "occupancy": {"sm_80": 0.1, "sm_90": 0.2}}
+    found = {"registers": 48, "spilled": 0, "shared": 50_000, "occupancy": {"sm_80": 0.15, "sm_75": 0.1}}
+    assert stricter(known, found) == {"registers": 40, "spilled": 0, "occupancy": {"sm_80": 0.15}}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["medium", "small", "defaults", "sel_120", "h2"])
 def test_counts_are_within_their_limits(counts: Any, model: str) -> None:
