@@ -31,7 +31,7 @@ void G1G1<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in,
 
 template <class T>
 void G1G1<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* dU, const EdgeGradient<T>& edges,
-                       NeighbourGradient<T>& neighbours) const {
+                       cuda::GatherArgs<T> terms, NeighbourGradient<T>& neighbours) const {
   if (edges.fresh) throw internal_error("g1g1 adds to gradients of the edges that nothing has set");
   cuda::G1G1BackwardArgs<T> args{};
   args.start = frame.repformer.start;
@@ -46,7 +46,6 @@ void G1G1<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in
   args.n2 = n2_;
   queue.launch(backward_, frame.centres, cuda::edge_threads, 0, args);
 
-  cuda::GatherArgs<T> terms{};
   terms.g2 = dU;
   terms.w = in.w;
   terms.P = Wt_;

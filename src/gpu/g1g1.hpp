@@ -16,9 +16,10 @@ class G1G1 {
 
   /// U (capacity, n2) =. One launch.
   void forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, T* U) const;
-  /// Given dU (capacity, n2): to both atoms' g1; dw +=, so that `edges` must not be fresh. Two launches.
+  /// Given dU (capacity, n2): to both atoms' g1; dw +=, so that `edges` must not be fresh. Two launches. `terms`: what the attention brings
+  /// to the neighbours, or nothing; it comes with their sums.
   void backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* dU, const EdgeGradient<T>& edges,
-                NeighbourGradient<T>& neighbours) const;
+                cuda::GatherArgs<T> terms, NeighbourGradient<T>& neighbours) const;
 
  private:
   Function forward_, backward_;

@@ -92,20 +92,26 @@ T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& sta
   queue.release(node);
   if (terms.dnode == nullptr) queue.release(dcat);
   if (last) queue.release(state.messages.grrg, state.messages.drrd);
+  gather_.run(queue, frame, terms, neighbours);
+  if (terms.dnode != nullptr) queue.release(dcat);
+  queue.release(dout, terms.vectors);
+
   T* tq = nullptr;
+  cuda::GatherArgs<T> attention{};
   if (attention_) {
     tq = projected(queue, frame.centres, in, queries_);
     T* dtq = queue.take<T>("gradient of queries", centres * heads * n1_);
-    attention_->backward(queue, frame, in, tq, state.attention, d_o, dtq, edges, terms);
+    attention = attention_->backward(queue, frame, in, tq, state.attention, d_o, dtq, edges);
     if (last) queue.release(state.attention.largest, state.attention.inverse);
     product_.backward(queue, frame.centres, dg1, dtq, queries_, true);
     queue.release(dtq);
   }
-  gather_.run(queue, frame, terms, neighbours);
-  if (terms.dnode != nullptr) queue.release(dcat);
-  queue.release(dout, terms.vectors, terms.room, tq, d_o);
-  if (g1g1_) g1g1_->backward(queue, frame, in, dU, edges, neighbours);
-  queue.release(dU);
+  // Both are sums over the same edges. What the messages bring is apart from them, so that its gradients need not be kept until here.
+  if (g1g1_)
+    g1g1_->backward(queue, frame, in, dU, edges, attention, neighbours);
+  else
+    gather_.run(queue, frame, attention, neighbours);
+  queue.release(attention.room, tq, d_o, dU);
   if (neighbours.set < frame.atoms)
     queue.clear(dg1 + centres * n1_, static_cast<std::size_t>(frame.atoms - frame.centres) * static_cast<std::size_t>(n1_) * sizeof(T));
   if (dnode != nullptr) product_.backward(queue, frame.atoms, dg1, dnode, node_, true);

@@ -43,9 +43,9 @@ void LocalAttention<T>::forward(Queue& queue, const Frame& frame, const LayerInp
 }
 
 template <class T>
-void LocalAttention<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* tq,
-                                 const LocalAttentionState<T>& state, const T* d_o, T* dtq, const EdgeGradient<T>& edges,
-                                 cuda::GatherArgs<T>& terms) const {
+cuda::GatherArgs<T> LocalAttention<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* tq,
+                                                const LocalAttentionState<T>& state, const T* d_o, T* dtq,
+                                                const EdgeGradient<T>& edges) const {
   if (edges.fresh) throw internal_error("the attention to the neighbours adds to gradients of the edges that nothing has set");
   T* room = queue.take<T>("gradients of scores, and probabilities", std::int64_t{2} * frame.repformer.capacity * nh_);
   cuda::LocalAttentionBackwardArgs<T> args{};
@@ -65,10 +65,12 @@ void LocalAttention<T>::backward(Queue& queue, const Frame& frame, const LayerIn
   args.shift = shift_;
   queue.launch(backward_, frame.centres, cuda::edge_threads, 0, args);
 
+  cuda::GatherArgs<T> terms{};
   terms.room = room;
   terms.queries = tq;
   terms.given = d_o;
   terms.nh = nh_;
+  return terms;
 }
 
 template class LocalAttention<float>;

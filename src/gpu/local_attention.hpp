@@ -25,10 +25,10 @@ class LocalAttention {
   LocalAttentionState<T> keep(Queue& queue, const Frame& frame) const;
   /// o (centres, heads n1) = given the queries tq (centres, heads n1). One launch.
   void forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* tq, T* o, const LocalAttentionState<T>& state) const;
-  /// dtq (centres, heads n1) =, given d_o (centres, heads n1); dw +=, so that `edges` must not be fresh. One launch. What flows to the
-  /// neighbours is added to the terms of a gather, which reads tq and d_o, and whose `room` is a buffer to be released after it.
-  void backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* tq, const LocalAttentionState<T>& state, const T* d_o,
-                T* dtq, const EdgeGradient<T>& edges, cuda::GatherArgs<T>& terms) const;
+  /// dtq (centres, heads n1) =, given d_o (centres, heads n1); dw +=, so that `edges` must not be fresh. One launch. The terms of
+  /// a gather are what flows to the neighbours: it reads tq and d_o, and its `room` is a buffer to be released after it.
+  cuda::GatherArgs<T> backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* tq, const LocalAttentionState<T>& state,
+                               const T* d_o, T* dtq, const EdgeGradient<T>& edges) const;
 
  private:
   Function forward_, backward_;

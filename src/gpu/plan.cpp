@@ -1,6 +1,7 @@
 #include "gpu/plan.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "error.hpp"
@@ -23,19 +24,30 @@ void Plan::release(std::size_t piece) {
 }
 
 void Plan::place() {
+  constexpr int rounds = 32;
   std::vector<std::size_t> by_size(pieces_.size());
   std::iota(by_size.begin(), by_size.end(), std::size_t{0});
   std::stable_sort(by_size.begin(), by_size.end(),
                    [&](std::size_t a, std::size_t b) { return padded(pieces_[a].bytes) > padded(pieces_[b].bytes); });
   // Those of the fullest moment side by side; the others find room between them.
   std::vector<char> full(pieces_.size());
-  for (const std::size_t piece : peak()) full[piece] = 1;
+  std::size_t least = 0;
+  for (const std::size_t piece : peak()) full[piece] = 1, least += padded(pieces_[piece].bytes);
   std::vector<std::size_t> full_first = by_size;
   std::stable_partition(full_first.begin(), full_first.end(), [&](std::size_t piece) { return full[piece] != 0; });
-  place_in(full_first);
-  const std::size_t bytes = bytes_;
-  place_in(by_size);
-  if (bytes < bytes_) place_in(full_first);
+
+  std::vector<std::size_t> best;
+  std::size_t bytes = std::numeric_limits<std::size_t>::max();
+  for (std::vector<std::size_t>* order : {&by_size, &full_first})
+    for (int round = 0; round < rounds && bytes > least; ++round) {
+      place_in(*order);
+      if (bytes_ < bytes) bytes = bytes_, best = *order;
+      // What has the highest end found no room below: the next time it goes first.
+      const auto end = [&](std::size_t piece) { return pieces_[piece].offset + padded(pieces_[piece].bytes); };
+      const auto highest = std::max_element(order->begin(), order->end(), [&](std::size_t a, std::size_t b) { return end(a) < end(b); });
+      if (highest != order->end()) std::rotate(order->begin(), highest, highest + 1);
+    }
+  if (bytes_ != bytes) place_in(best);
 }
 
 void Plan::place_in(const std::vector<std::size_t>& order) {

@@ -25,7 +25,7 @@ class Plan {
   /// The number of the new piece.
   std::size_t take(const char* name, std::size_t bytes);
   void release(std::size_t piece);
-  /// Gives every piece its place, now that it is known how long each lives: the better of two orders.
+  /// Gives every piece its place, now that it is known how long each lives: the best of some orders.
   void place();
 
   [[nodiscard]] const std::vector<Piece>& pieces() const noexcept { return pieces_; }
