@@ -199,13 +199,14 @@ struct PairSums {
   __device__ __forceinline__ static int number() { return threadIdx.x % NUMBERS; }
 
   __device__ __forceinline__ void add_vectors(const EdgeFactors& factors, int count) {
-    const real* number = factors.number + PairSums::number();
+    constexpr int shares = cuda::edge_threads / NUMBERS;
+    const int share = threadIdx.x / NUMBERS;
+    const real *value = factors.number + share * FACTORS + number(), *vector = factors.vector + 4 * share;
 #pragma unroll 2
-    for (int e = threadIdx.x / NUMBERS; e < count; e += cuda::edge_threads / NUMBERS) {
-      const real value = number[e * FACTORS];
+    for (int left = count - share; left > 0; left -= shares, value += shares * FACTORS, vector += 4 * shares) {
       real h[4];
-      load4(h, factors.vector + 4 * e);
-      for (int x = 0; x < 3; ++x) sum[1 + x] += h[x] * value;
+      load4(h, vector);
+      for (int x = 0; x < 3; ++x) sum[1 + x] += h[x] * *value;
     }
   }
   /// rows from number k0 on, `left` numbers wide.

@@ -228,26 +228,23 @@ extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) message
   const int k_end = a.P != nullptr ? a.n2 : 1;
   const Shares by(a.n1, k_end);
   const bool at_once = n <= AT_ONCE && a.n2 <= NUMBERS && a.n1 <= SPAN * WARPS && k_end <= STEP << by.log_steps;
-  PairSums sums;
   if (at_once) {
+    PairSums sums;
     centre.stage(0, 0, n);
     if (pairs) add_pairs(sums, centre, 0, n);
-  }
-  if (neighbours) {
-    if (at_once)
-      of_neighbours_at_once(centre, by, number, kn, kh);
-    else
-      of_neighbours(centre, by, number, kn, kh);
-  }
-  if (at_once && pairs) store_pairs(sums, centre, 0, number, kn, kh);
-  for (int k0 = 0; !at_once && pairs && k0 < a.n2; k0 += NUMBERS) {
-    PairSums own;
-    for (int first = 0; first < n; first += AT_ONCE) {
-      const int count = min(AT_ONCE, n - first);
-      centre.stage(k0, first, count);
-      add_pairs(own, centre, k0, count);
+    if (neighbours) of_neighbours_at_once(centre, by, number, kn, kh);
+    if (pairs) store_pairs(sums, centre, 0, number, kn, kh);
+  } else {
+    if (neighbours) of_neighbours(centre, by, number, kn, kh);
+    for (int k0 = 0; pairs && k0 < a.n2; k0 += NUMBERS) {
+      PairSums sums;
+      for (int first = 0; first < n; first += AT_ONCE) {
+        const int count = min(AT_ONCE, n - first);
+        centre.stage(k0, first, count);
+        add_pairs(sums, centre, k0, count);
+      }
+      store_pairs(sums, centre, k0, number, kn, kh);
     }
-    store_pairs(own, centre, k0, number, kn, kh);
   }
   if (a.cat == nullptr) return;
   __syncthreads();
