@@ -58,7 +58,9 @@ __device__ __forceinline__ void stage_factors(const EdgeFactors& factors, const 
   __syncthreads();
   if (g2 == nullptr) return;
   const int k = k0 + threadIdx.x % GROUP * 4;
-  for (int e = threadIdx.x / GROUP; e < count; e += cuda::edge_threads / GROUP) {
+  // Where four lanes bring an edge, those of eight lanes lie in different banks.
+  const int t = threadIdx.x, own = GROUP == 4 ? t / 32 * 8 + t / 4 % 2 * 4 + t % 32 / 8 : t / GROUP;
+  for (int e = own; e < count; e += cuda::edge_threads / GROUP) {
     real* to = factors.number + e * FACTORS;
     const real weight = to[WEIGHT];
     real v[4];
@@ -196,14 +198,16 @@ struct PairSums {
   static constexpr int ROOM = 4 * cuda::edge_threads;
   real sum[4] = {};
 
+  static constexpr int SHARES = cuda::edge_threads / NUMBERS;
   __device__ __forceinline__ static int number() { return threadIdx.x % NUMBERS; }
+  /// Edges of the thread: this one and every SHARES-th behind it. Those of a warp lie in different banks.
+  __device__ __forceinline__ static int first_edge() { return threadIdx.x / 32 + WARPS * (threadIdx.x % 32 / NUMBERS); }
 
   __device__ __forceinline__ void add_vectors(const EdgeFactors& factors, int count) {
-    constexpr int shares = cuda::edge_threads / NUMBERS;
-    const int share = threadIdx.x / NUMBERS;
-    const real *value = factors.number + share * FACTORS + number(), *vector = factors.vector + 4 * share;
+    const int first = first_edge();
+    const real *value = factors.number + first * FACTORS + number(), *vector = factors.vector + 4 * first;
 #pragma unroll 2
-    for (int left = count - share; left > 0; left -= shares, value += shares * FACTORS, vector += 4 * shares) {
+    for (int left = count - first; left > 0; left -= SHARES, value += SHARES * FACTORS, vector += 4 * SHARES) {
       real h[4];
       load4(h, vector);
       for (int x = 0; x < 3; ++x) sum[1 + x] += h[x] * *value;
@@ -213,19 +217,20 @@ struct PairSums {
   __device__ __forceinline__ void add_rows(const EdgeFactors& factors, int count, const real* rows, int stride, int left) {
     const int k = number();
     if (k < left)
-      for (int e = threadIdx.x / NUMBERS; e < count; e += cuda::edge_threads / NUMBERS)
+      for (int e = first_edge(); e < count; e += SHARES)
         sum[0] += factors.number[e * FACTORS + k] * row_of(rows, factors.row[e], stride)[k];
   }
   /// The whole sums, number() of them number `threadIdx.x / NUMBERS` for threads below 4 NUMBERS. parts (ROOM), which others may have read
   /// before.
   __device__ __forceinline__ real whole(real* parts) const {
     __syncthreads();
-    for (int d = 0; d < 4; ++d) parts[d * cuda::edge_threads + threadIdx.x] = sum[d];
+    // Where a warp reads two of the four sums, they lie in different banks.
+    const int own = threadIdx.x / NUMBERS, swapped = NUMBERS == 16 ? 16 : 0;
+    for (int d = 0; d < 4; ++d) parts[d * cuda::edge_threads + (threadIdx.x ^ d % 2 * swapped)] = sum[d];
     __syncthreads();
     real all = 0;
-    if (threadIdx.x < 4 * NUMBERS)
-      for (int s = 0; s < cuda::edge_threads / NUMBERS; ++s)
-        all += parts[threadIdx.x / NUMBERS * cuda::edge_threads + s * NUMBERS + number()];
+    if (own < 4)
+      for (int s = 0; s < SHARES; ++s) all += parts[own * cuda::edge_threads + ((s * NUMBERS + number()) ^ own % 2 * swapped)];
     return all;
   }
 };

@@ -61,32 +61,48 @@ struct Atom {
 constexpr int ITEMS = cuda::edge_threads;  // heads of edges in shared memory together
 constexpr int ROOM = 4 * ITEMS;            // two factors of each, and its row
 
+/// out += what `count` heads of edges bring, whose factors and rows are in shared memory; two at a time for each group of lanes.
+template <bool Whole>
+__device__ __forceinline__ void add_items(real (&out)[4], const cuda::GatherArgs<real>& a, const real* factor, const int* row, int count,
+                                          int c) {
+  const Columns<Whole, 4> queries(a.queries, a.n1, a.n1, c), given(a.given, a.n1, a.n1, c);
+#pragma unroll 2
+  for (int t = 2 * group_of_lane(); t < count; t += 8) {
+    int at[2];
+    real f[4], q[2][4], g[2][4];
+    load4(f, factor + 2 * t);
+    load2(at, row + t);
+#pragma unroll
+    for (int s = 0; s < 2; ++s) queries.load(q[s], at[s]), given.load(g[s], at[s]);
+#pragma unroll
+    for (int s = 0; s < 2; ++s)
+#pragma unroll
+      for (int x = 0; x < 4; ++x) out[x] += f[2 * s] * q[s][x] + f[2 * s + 1] * g[s][x];
+  }
+}
+
 /// out += what the attention brings; the groups of lanes share the heads of the edges. By the whole block, with barriers before.
 __device__ __forceinline__ void add_attention(real (&out)[4], const Atom& atom, real* room, int chunk) {
   const cuda::GatherArgs<real>& a = atom.a;
   int* row = reinterpret_cast<int*>(room + 2 * ITEMS);  // of (centres nh, n1)
   const int items = atom.n * a.nh, c = chunk + column_of_lane();
   for (int first = 0; first < items; first += ITEMS) {
-    const int count = min(ITEMS, items - first);
+    const int count = min(ITEMS, items - first), own = min(static_cast<int>(threadIdx.x), count - 1);
     __syncthreads();
-    if (threadIdx.x < count) {
-      const int item = first + threadIdx.x, e = atom.edges.edge(item / a.nh), h = item % a.nh;
+    if (threadIdx.x <= count) {  // behind the last one, it again, times zero: they are read by twos
+      const int item = first + own, e = atom.edges.edge(item / a.nh), h = item % a.nh;
       real factor[2];
       load2(factor, row_of(a.room, e, 2 * a.nh) + 2 * h);
+      if (threadIdx.x == count) factor[0] = factor[1] = 0;
       store2(room + 2 * threadIdx.x, factor);
       row[threadIdx.x] = atom.edges.row(e) * a.nh + h;
     }
     __syncthreads();
     if (chunk >= a.n1) continue;
-#pragma unroll 4
-    for (int t = group_of_lane(); t < count; t += 4) {
-      real f[2], q[4], g[4];
-      load2(f, room + 2 * t);
-      load_row4(q, row_of(a.queries, row[t], a.n1), c, a.n1);
-      load_row4(g, row_of(a.given, row[t], a.n1), c, a.n1);
-#pragma unroll
-      for (int x = 0; x < 4; ++x) out[x] += f[0] * q[x] + f[1] * g[x];
-    }
+    if (a.n1 % 4 == 0)
+      add_items<true>(out, a, room, row, count, c);
+    else
+      add_items<false>(out, a, room, row, count, c);
   }
 }
 
