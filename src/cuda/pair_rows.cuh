@@ -8,17 +8,23 @@
 
 namespace dpa2 {
 
+/// Where a lane's vectors of a tile begin, eight lanes for a row.
+__device__ __forceinline__ int own_place() { return opaque(pair_row(0) * TILE_ROW + vector_column(0)); }
+
 /// The edges of a warp, at most 32, and where a lane's results are among rows of n2 channels.
 struct EdgeRows {
   int first, count, n2;
 
-  /// Tile `chunk` of the channels into shared memory, zero beyond the edges; the warp alone reads it.
+  /// Tile `chunk` of the channels into shared memory, zero beyond n2; beyond the last edge the last one again. The warp alone reads it.
   __device__ __forceinline__ void load(real* tile, const real* rows, int chunk) const {
-    const int lane = threadIdx.x % 32, c = chunk * TILE + lane;
-    const real* const from = of(rows) + c;
+    const real* const from = of(rows);
+    tile += own_place();
     __syncwarp();
-#pragma unroll 8
-    for (int r = 0; r < TILE; ++r) tile[r * TILE_ROW + lane] = r < count && c < n2 ? from[r * n2] : real(0);
+#pragma unroll 2
+    for (int x = 0; x < 8; ++x)
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g)
+        write_vector(tile + pair_down(x) * TILE_ROW + g * 8 * VECTOR, read(from + row(x), chunk * TILE + vector_column(g)));
     __syncwarp();
   }
 
@@ -73,15 +79,64 @@ __device__ __forceinline__ real inverse_sigma(const EdgeRows& e, const real* z, 
   return inv;
 }
 
-/// g2 times tile column c of the matrix.
-__device__ __forceinline__ void linear(const EdgeRows& e, Results& r, real* tile, const real* g2, const real* w, int c) {
+/// A tile of rows times a matrix, 4 by 8 results per lane: half as many numbers from shared memory as 8 by 4 take. Lanes are 8 rows of 4,
+/// and take two vectors of columns side by side, so that those of two rows are in different banks.
+struct RowsTimesMatrix {
+  real at[4][8] = {};
+
+  static __device__ __forceinline__ int place() { return threadIdx.x % 32 / 4 * TILE_ROW; }
+  static __device__ __forceinline__ int column() { return threadIdx.x % 4 * 2 * VECTOR; }
+  static __device__ __forceinline__ constexpr int across(int g) { return (g / 2 * 8 + g % 2) * VECTOR; }
+
+  /// += over `depth` columns of the tile, a multiple of VECTOR. `m`: a tile of the matrix, in global memory.
+  __device__ __forceinline__ void add(int depth, const real* tile, const real* m) {
+    tile += opaque(place());
+    m += opaque(column());
+#pragma unroll 1
+    for (int k = 0; k < depth; k += VECTOR, m += VECTOR * TILE) {
+      Vector u[4];
+#pragma unroll
+      for (int x = 0; x < 4; ++x) u[x] = read_vector(tile + 8 * x * TILE_ROW + k);
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i)
+#pragma unroll
+        for (int g = 0; g < 2 * GROUPS; ++g) {
+          const Vector v = read_vector(m + i * TILE + across(g));
+#pragma unroll
+          for (int x = 0; x < 4; ++x)
+#pragma unroll
+            for (int y = 0; y < VECTOR; ++y) at[x][g * VECTOR + y] += u[x].v[i] * v.v[y];
+        }
+    }
+  }
+
+  /// Into a tile, from which lanes take other places; between barriers.
+  __device__ __forceinline__ void write(real* tile) const {
+    __syncwarp();
+    tile += opaque(place() + column());
+#pragma unroll
+    for (int x = 0; x < 4; ++x)
+#pragma unroll
+      for (int g = 0; g < 2 * GROUPS; ++g) {
+        Vector v;
+#pragma unroll
+        for (int y = 0; y < VECTOR; ++y) v.v[y] = at[x][g * VECTOR + y];
+        write_vector(tile + 8 * x * TILE_ROW + across(g), v);
+      }
+    __syncwarp();
+  }
+};
+
+/// g2 times tile column c of the matrix, into the tile.
+__device__ __forceinline__ void linear(const EdgeRows& e, real* tile, const real* g2, const real* w, int c) {
   const int chunks = cuda::tiles_of(e.n2);
-  r.clear();
+  RowsTimesMatrix r;
 #pragma unroll 1
   for (int b = 0; b < chunks; ++b) {
-    if (chunks > 1 || c == 0) e.load(tile, g2, b);
-    r.add_rows_times_matrix(depth_of(e.n2, b), tile, w + (b * chunks + c) * cuda::tile_numbers, TILE);
+    e.load(tile, g2, b);
+    r.add(depth_of(e.n2, b), tile, w + (b * chunks + c) * cuda::tile_numbers);
   }
+  r.write(tile);
 }
 
 /// The new g2 of the rows; z: of the attention before LayerNorm, beginning with these rows, or null. `tile` belongs to the warp.
@@ -90,11 +145,9 @@ __device__ __forceinline__ void update_rows(const EdgeRows& e, real* tile, const
   real* const out = e.of(a.out);
 #pragma unroll 1
   for (int chunk = 0; chunk < cuda::tiles_of(e.n2); ++chunk) {
-    Results r;
-    linear(e, r, tile, a.g2, a.with.linear_w, chunk);
-    __syncwarp();
-    r.write_channels(tile, TILE_ROW);  // each lane reads its own numbers again: a loop over rows is short, and needs few registers
-#pragma unroll 2
+    linear(e, tile, a.g2, a.with.linear_w, chunk);
+    const real* const own = tile + own_place();
+#pragma unroll 1
     for (int x = 0; x < 8; ++x) {
       const int row = e.row(x);
       real inv = 0, unused;
@@ -102,7 +155,7 @@ __device__ __forceinline__ void update_rows(const EdgeRows& e, real* tile, const
 #pragma unroll
       for (int g = 0; g < GROUPS; ++g) {
         const int c = chunk * TILE + vector_column(g);
-        const Vector linear2 = read_vector(tile + pair_row(x) * TILE_ROW + vector_column(g));
+        const Vector linear2 = read_vector(own + pair_down(x) * TILE_ROW + g * 8 * VECTOR);
         const Vector b = e.read(a.with.linear_b, c), by = e.read(a.with.linear_r, c);
         Vector sum = e.read(g2 + row, c);
 #pragma unroll
@@ -168,22 +221,17 @@ __device__ __forceinline__ void update_rows_backward(const EdgeRows& e, real* ti
                                                      real* saved) {
   const int chunks = cuda::tiles_of(e.n2);
   real* const dg2 = e.of(a.dg2);
-  // A lane's own numbers of a tile, row by row: the loop is short, and needs few registers.
+  // A lane's vectors of a tile, row by row: the loop is short, and needs few registers.
   const auto each = [&](int chunk, auto f) {
+    real* const own = tile + own_place();
 #pragma unroll 2
     for (int x = 0; x < 8; ++x)
 #pragma unroll
-      for (int g = 0; g < GROUPS; ++g) {
-        real* const at = tile + pair_row(x) * TILE_ROW + vector_column(g);
-        f(x, chunk * TILE + vector_column(g), at);
-      }
+      for (int g = 0; g < GROUPS; ++g) { f(x, chunk * TILE + vector_column(g), own + pair_down(x) * TILE_ROW + g * 8 * VECTOR); }
   };
-  Results r;
 #pragma unroll 1
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    linear(e, r, tile, a.g2, a.with.linear_w, chunk);
-    __syncwarp();
-    r.write_channels(tile, TILE_ROW);
+    linear(e, tile, a.g2, a.with.linear_w, chunk);
     each(chunk, [&](int x, int c, real* at) {
       const Vector b = e.read(a.with.linear_b, c), by = e.read(a.with.linear_r, c);
       Vector found = read_vector(at), given = e.read(dg2 + e.row(x), c);
@@ -199,7 +247,7 @@ __device__ __forceinline__ void update_rows_backward(const EdgeRows& e, real* ti
   }
 #pragma unroll 1
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    r.clear();
+    RowsTimesMatrix r;
 #pragma unroll 1
     for (int b = 0; b < chunks; ++b) {
       __syncwarp();
@@ -208,10 +256,9 @@ __device__ __forceinline__ void update_rows_backward(const EdgeRows& e, real* ti
           write_vector(at, read_vector(saved + b * cuda::tile_numbers + pair_row(x) * TILE + c % TILE));
         });
       __syncwarp();
-      r.add_rows_times_matrix(depth_of(e.n2, b), tile, a.with.linear_wt + (b * chunks + chunk) * cuda::tile_numbers, TILE);
+      r.add(depth_of(e.n2, b), tile, a.with.linear_wt + (b * chunks + chunk) * cuda::tile_numbers);
     }
-    __syncwarp();
-    r.write_channels(tile, TILE_ROW);
+    r.write(tile);
     each(chunk, [&](int x, int c, const real* at) {
       if (!e.has(x)) return;
       const Vector found = read_vector(at);
