@@ -145,8 +145,7 @@ def test_same_bits_whatever_the_schedule(real: str, general: bool) -> None:
 CODE = """
 from pathlib import Path
 from cuda_emulator import EmulatedDevice
-from pair_cases import Pairs
-from test_pair_update import Rows
+from pair_cases import Pairs, Rows
 
 sources = Path({sources!r})
 for real in ("float", "double"):

@@ -3,33 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
-from cuda_emulator import EmulatedDevice
-from pair_formulas import PairLayer, Update
-from pair_kernels import KINDS, PairKernels
-
-
-class Rows(PairKernels):
-    """The kernels on rows of ``edges`` edges, in arrays that have room for some more."""
-
-    def __init__(
-        self, edges: int, n2: int, g1g1: bool, real: str, seed: int | None = 11, device: EmulatedDevice | None = None
-    ) -> None:
-        device = device or EmulatedDevice(seed=seed, max_shared=48 * 1024)
-        rng = np.random.default_rng(100 * edges + n2)
-
-        def draw(*shape: int) -> Any:
-            return rng.normal(size=shape).astype(np.float32).astype(float)
-
-        update = Update(draw(n2, n2) * 0.25, draw(n2), draw(3, n2), draw(n2), draw(n2), 0.75, 0.5, 1.25, 2.0**-10)
-        inputs, U = [draw(edges, n2), draw(edges, 3), draw(edges)], draw(edges, n2)
-        self.seeds = {"out": draw(edges, n2), "h2": draw(edges, 3)}
-        super().__init__(
-            *(device, real, [0, edges // 3, edges], PairLayer(None, update), inputs, U if g1g1 else None), room=70
-        )
+from pair_cases import Rows
+from pair_kernels import KINDS
 
 
 @pytest.mark.cuda
