@@ -91,7 +91,7 @@ def of_mistake(source: str) -> str:
         ("three_body.cu", "__syncthreads();", 4),
         ("embedding_net.cuh", "__syncthreads();", 3),
         ("embedding_net.cuh", "__syncthreads();", 5),
-        ("repinit_tile.cuh", "__syncwarp(FULL_MASK);", 1),
+        ("repinit_tile.cuh", "__syncwarp(FULL_MASK);", 2),
         ("repinit_series.cu", "__syncwarp(FULL_MASK);", 2),
         ("three_body_pairs.cuh", "__syncwarp(FULL_MASK);", 2),
         ("three_body_pairs.cuh", "__syncwarp(FULL_MASK);", 5),
