@@ -61,13 +61,12 @@ __device__ __forceinline__ void stage_factors(const EdgeFactors& factors, const 
   // Where four lanes bring an edge, those of eight lanes lie in different banks.
   const int t = threadIdx.x, own = GROUP == 4 ? t / 32 * 8 + t / 4 % 2 * 4 + t % 32 / 8 : t / GROUP;
   for (int e = own; e < count; e += cuda::edge_threads / GROUP) {
-    real* to = factors.number + e * FACTORS;
-    const real weight = to[WEIGHT];
+    const real weight = factors.number[e * FACTORS + WEIGHT];
     real v[4];
     load_row4(v, row_of(g2, edges.edge(first + e), n2), k, n2);
 #pragma unroll
     for (int x = 0; x < 4; ++x) v[x] *= weight;
-    store4(to + k - k0, v);
+    store4(sixteen(factors.number, e * (FACTORS / VECTOR) + t % GROUP * (4 / VECTOR)), v);
   }
   __syncthreads();
 }
