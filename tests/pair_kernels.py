@@ -103,10 +103,10 @@ class PairKernels:
         if backward:
             arrays = (max(2, rounds) if one_tile else max(4, 2 + rounds)) * chunks
             numbers = warps * 128 + whole_vectors(-(-self.most // 32) * 96 * self.heads + self.most * 3)
-            of_fast = (2 + 2 * warps) * fast + 448 if size == 4 else 0
+            of_fast = (2 + 2 * warps) * fast + 64 if size == 4 else 0
         else:
             arrays, numbers = 0 if one_tile else 2 * chunks, 0
-            of_fast = (2 + warps) * fast + 320 + 160 * warps
+            of_fast = (2 + warps) * fast + 64 + 160 * warps
         numbers += warps * arrays * 1024 + whole_vectors(self.most * self.n2)
         if backward:
             numbers = max(numbers, (warps + (rounds > 1)) * 1024)

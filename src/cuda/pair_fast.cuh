@@ -25,12 +25,36 @@ struct __align__(2 * sizeof(real)) Key {
   real w, floor;
 };
 
+/// Edges in the margins of a tile's rows. Behind rows 29 and 31 there is no margin: theirs are in the gaps before rows 1 and 3.
+struct Margin {
+  real* tile;
+
+  __device__ __forceinline__ Edge& at(int number) const { return *reinterpret_cast<Edge*>(tile + number); }
+  __device__ __forceinline__ Edge& operator[](int row) const { return at(row < TILE - 4 ? place(row) + TILE : of_last(row % 4)); }
+  /// Of row x of the lane's results.
+  __device__ __forceinline__ const Edge& of_row(int x) const {
+    return at(x < Grid::ROWS - 1 ? grid_place() + TILE + x * TILE_ROW : of_last(grid_row()));
+  }
+  /// Of their column y.
+  __device__ __forceinline__ const Edge& of_column(int y) const { return of_four(grid_column(), y); }
+  /// Of row 4 group + y, y a constant.
+  __device__ __forceinline__ const Edge& of_four(int group, int y) const {
+    const int number = group * TILE_ROW + place(y) + TILE;
+    return at(y % 2 == 1 && group == TILE / 4 - 1 ? of_last(y) : number);
+  }
+
+ private:
+  /// Row 28 + y.
+  static __device__ __forceinline__ constexpr int of_last(int y) { return place(TILE - 4) + TILE + y / 2 * place(2) + y % 2 * 4; }
+};
+static_assert(sizeof(real) != 4 || place(TILE - 4) + TILE + 8 <= place(1), "there is a gap");
+
 /// What all warps of a block know of the centre.
 struct Edges {
   int first, n, n2, groups, warp;
   real* g2;
-  Edge* h2;      // as it is; its fourth number is not used
-  Edge* scaled;  // w h2, w
+  Margin h2;      // as it is; its fourth number is not used
+  Margin scaled;  // w h2, w
   Key* keys;
 
   /// A vector of channels from c on; zero beyond n2.
@@ -79,15 +103,13 @@ struct Edges {
 
   /// c1 of all pairs into a tile; after a barrier. The whole block takes part.
   __device__ __forceinline__ void write_c1(real* tile) const {
-    const Edge* const queries = scaled + Grid::column();
     Edge query[Grid::COLUMNS];
 #pragma unroll
-    for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = queries[Grid::across(y)];
-    const Edge* const rows = scaled + Grid::row();
+    for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = scaled.of_column(y);
     tile += Grid::corner();
 #pragma unroll 2
     for (int x = warp; x < TILE / 4; x += blockDim.x / 32) {
-      const Edge key = rows[Grid::down(x)];
+      const Edge key = scaled[grid_row() + Grid::down(x)];
       real c1[Grid::COLUMNS];
 #pragma unroll
       for (int y = 0; y < Grid::COLUMNS; ++y) c1[y] = key.times(query[y]);
@@ -153,16 +175,21 @@ __device__ __forceinline__ void softmax(const Edges& e, const Grid& s, Grid& p, 
     if (Grid::own_row() == y) inverse[column + Grid::across(y)] = real(1) / own;
 }
 
-/// The sum of row `lane` of a tile times vectors of the edges, over the edges there are.
-__device__ __forceinline__ void row_times(const real* tile, int count, const Edge* edges, real (&sum)[3]) {
-  tile += place(threadIdx.x % 32);
+/// The row of a tile that a lane takes, such that vectors of eight lanes are in different banks; and the sum of this row times vectors of
+/// the first `count` edges, a multiple of 4.
+__device__ __forceinline__ int row_of_lane() { return threadIdx.x % 32 / 8 + threadIdx.x % 8 * 4; }
+__device__ __forceinline__ void row_times(const real* tile, int count, const Margin& edges, real (&sum)[3]) {
+  tile += place(row_of_lane());
 #pragma unroll
   for (int i = 0; i < 3; ++i) sum[i] = real(0);
-#pragma unroll 4
-  for (int k = 0; k < count; ++k) {
-    const real by = tile[k];
+#pragma unroll 1
+  for (int k = 0; k < count; k += 4) {
+    real by[4];
+    load4(by, tile + k);
 #pragma unroll
-    for (int i = 0; i < 3; ++i) sum[i] += by * edges[k].h[i];
+    for (int y = 0; y < 4; ++y)
+#pragma unroll
+      for (int i = 0; i < 3; ++i) sum[i] += by[y] * edges.of_four(k / 4, y).h[i];
   }
 }
 
@@ -223,12 +250,12 @@ struct OwnRows {
 __device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>& a, int first, int n, real* shared) {
   if (n == 0) return;
   const auto& with = a.with;
-  const int warps = blockDim.x / 32, warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32;
+  const int warps = blockDim.x / 32, warp = uniform(threadIdx.x / 32);
   real* const tiles = shared + 2 * QUARTERED;
   real* const own = tiles + warp * QUARTERED;  // q, then R, then y, then z of this warp's head
   real* const c1 = shared + QUARTERED;
-  Edge* const edges = reinterpret_cast<Edge*>(tiles + warps * QUARTERED);
-  const Edges e{first, n, with.n2, groups_of(n), warp, shared, edges, edges + TILE, reinterpret_cast<Key*>(edges + 2 * TILE)};
+  Key* const keys = reinterpret_cast<Key*>(tiles + warps * QUARTERED);
+  const Edges e{first, n, with.n2, groups_of(n), warp, shared, Margin{shared}, Margin{c1}, keys};
   real* const inverse = reinterpret_cast<real*>(e.keys + TILE);
   real* const moved = inverse + warps * TILE;  // h2 by each head
   const real npad = with.nsel > n ? real(with.nsel - n) : real(0);
@@ -262,9 +289,10 @@ __device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>& a, int 
     __syncwarp();
     if (with.h2_weight != nullptr) {
       real sum[3];
-      row_times(own, n, e.h2, sum);
+      row_times(own, e.edges(), e.h2, sum);
+      const int row = warp * TILE + row_of_lane();
 #pragma unroll
-      for (int i = 0; i < 3; ++i) moved[(warp * TILE + lane) * 4 + i] = with.h2_weight[head] * inverse[warp * TILE + lane] * sum[i];
+      for (int i = 0; i < 3; ++i) moved[row * 4 + i] = with.h2_weight[head] * inverse[row] * sum[i];
     }
     if (with.value != nullptr) {
       r.rows_times_tile(e.groups, e.edges(), own, e.g2);

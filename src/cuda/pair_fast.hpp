@@ -12,12 +12,12 @@ DPA2_MATH constexpr int to_row_1(int size) { return size == 4 ? 304 : 280; }
 DPA2_MATH constexpr int to_row_2(int size) { return size == 4 ? 588 : 552; }
 DPA2_MATH constexpr int quartered_tile(int size) { return size == 4 ? 1176 : 1104; }
 
-/// Bytes of dynamic shared memory for numbers of `size` bytes: tiles, edges, and what warps have to add.
+/// Bytes of dynamic shared memory for numbers of `size` bytes: tiles, with edges in their margins, switches, and what warps have to add.
 DPA2_MATH constexpr int pair_fast_shared(int warps, int size) {
-  return size * ((2 + warps) * quartered_tile(size) + (2 * 4 + 2) * tile + warps * 5 * tile);
+  return size * ((2 + warps) * quartered_tile(size) + 2 * tile + warps * 5 * tile);
 }
 DPA2_MATH constexpr int pair_fast_shared_backward(int warps, int size) {
-  return size * ((2 + 2 * warps) * quartered_tile(size) + (3 * 4 + 2) * tile);
+  return size * ((2 + 2 * warps) * quartered_tile(size) + 2 * tile);
 }
 
 /// Numbers of scratch of a block in the backward: q of each warp, and z where heads come in rounds.

@@ -16,7 +16,6 @@ namespace fast {
 /// number own_row() of column y into of_query. Every lane reads and writes what is its own in the tile.
 __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d, real* tile, const real* c1, bool gate, real shift,
                                                 real (&of_key)[Grid::ROWS], real (&of_query)[Grid::COLUMNS]) {
-  const Edge *const keys = e.scaled + Grid::row(), *const queries = e.scaled + Grid::column();
   real inner[Grid::COLUMNS] = {};
   const int corner = Grid::corner();
   c1 += corner;
@@ -62,7 +61,7 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
 #pragma unroll
   for (int x = 0; x < Grid::ROWS; ++x) {
     if (!Grid::used(x, e.groups)) break;
-    const Edge key = keys[Grid::down(x)];
+    const Edge key = e.scaled.of_row(x);
 #pragma unroll
     for (int y = 0; y < Grid::COLUMNS; ++y) {
 #pragma unroll
@@ -78,7 +77,7 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
   __syncwarp();
   Edge query[Grid::COLUMNS];
 #pragma unroll
-  for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = queries[Grid::across(y)];
+  for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = e.scaled.of_column(y);
 #pragma unroll
   for (int x = 0; x < Grid::ROWS; ++x) {
     if (!Grid::used(x, e.groups)) break;
@@ -106,7 +105,7 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
     over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
 #pragma unroll
       for (int y = 0; y < Grid::COLUMNS; ++y) {
-        d.at[x][y] = (s.at[x][y] * by[y] - p[y] * inner[y]) * (queries[Grid::across(y)].w * keys[Grid::down(x)].w);
+        d.at[x][y] = (s.at[x][y] * by[y] - p[y] * inner[y]) * (e.scaled.of_column(y).w * e.scaled.of_row(x).w);
         p[y] *= by[y];
       }
       Grid::write(tile, x, p);
@@ -191,14 +190,14 @@ __device__ __forceinline__ void rows_backward(const cuda::PairLayerBackwardArgs<
 __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>& a, int first, int n, real* shared) {
   if (n == 0) return;
   const auto& with = a.with;
-  const int warps = blockDim.x / 32, warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32, heads = with.heads;
+  const int warps = blockDim.x / 32, warp = uniform(threadIdx.x / 32), heads = with.heads;
   const int rounds = (heads + warps - 1) / warps;
   real *const c1 = shared + QUARTERED, *const tiles = c1 + QUARTERED;
   real* const T1 = tiles + 2 * warp * QUARTERED;  // q, then P, R, dS, y
   real* const T2 = T1 + QUARTERED;                // R, y and z of the forward; V, then q, then this warp's share of dg2
-  Edge* const edges = reinterpret_cast<Edge*>(tiles + 2 * warps * QUARTERED);
-  const Edges e{first, n, with.n2, groups_of(n), warp, shared, edges, edges + TILE, reinterpret_cast<Key*>(edges + 3 * TILE)};
-  Edge* const up = edges + 2 * TILE;  // gradients of the update of h2
+  Key* const keys = reinterpret_cast<Key*>(tiles + 2 * warps * QUARTERED);
+  const Edges e{first, n, with.n2, groups_of(n), warp, shared, Margin{shared}, Margin{c1}, keys};
+  const Margin up{tiles + QUARTERED};  // gradients of the update of h2
   real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch_backward(with.n2, heads, a.most, sizeof(real)));
   real* const kept_q = scratch + warp * cuda::tile_numbers;
   real* const kept = rounds > 1 ? scratch + warps * cuda::tile_numbers : nullptr;  // z, then dz, where heads come in rounds
@@ -316,13 +315,12 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
     d.rows_times_rows(e.groups, e.channels(), e.g2, T2);
     if (has_h2) {
       const real weight = with.h2_weight[head];
-      const Edge *const keys = e.h2 + Grid::row(), *const queries = up + Grid::column();
       Edge given[Grid::COLUMNS];
 #pragma unroll
-      for (int y = 0; y < Grid::COLUMNS; ++y) given[y] = queries[Grid::across(y)];
+      for (int y = 0; y < Grid::COLUMNS; ++y) given[y] = up.of_column(y);
 #pragma unroll
       for (int x = 0; x < Grid::ROWS; ++x) {
-        const Edge key = keys[Grid::down(x)];
+        const Edge key = e.h2.of_row(x);
 #pragma unroll
         for (int y = 0; y < Grid::COLUMNS; ++y) d.at[x][y] += weight * key.times(given[y]);
       }
@@ -332,7 +330,7 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
     __syncwarp();
     Grid sum, q, y;
     sum.rows_times_tile(e.groups, e.edges(), T1, T2);
-    if (has_h2) row_times(T1, n, up, of_moved);
+    if (has_h2) row_times(T1, e.edges(), up, of_moved);
     __syncwarp();
     d.write(T1);
     q.restore(kept_q);
@@ -359,7 +357,7 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
     for (int y = 0; y < Grid::COLUMNS; ++y) of_column[4 * Grid::across(y)] += of_query[y];
     if (has_h2)
 #pragma unroll
-      for (int i = 0; i < 3; ++i) T1[4 * TILE + 4 * lane + i] = with.h2_weight[head] * of_moved[i];
+      for (int i = 0; i < 3; ++i) T1[4 * TILE + 4 * row_of_lane() + i] = with.h2_weight[head] * of_moved[i];
     __syncthreads();
     for (int group = 0; 4 * group < n; group += 2 * warps) {
       const OwnRows rows(e, group, warps);
