@@ -17,7 +17,7 @@ from dpa2.files._data import ModelData
 from dpa2.files.assembly import assemble
 from dpa2.files.detect import FORMATS, detect
 
-__all__ = ["FORMATS", "ModelData", "checked_path", "detect", "heads", "read", "write_safetensors"]
+__all__ = ["FORMATS", "ModelData", "checked_path", "detect", "guarded", "heads", "read", "write_safetensors"]
 
 _Path = str | os.PathLike[str]
 _T = TypeVar("_T")
@@ -40,7 +40,7 @@ def checked_path(path: object) -> Path:
     return Path(name)
 
 
-def _guarded(path: _Path, action: Callable[[Path], _T]) -> _T:
+def guarded(path: _Path, action: Callable[[Path], _T]) -> _T:
     """Run a reader so that whatever a damaged file makes it trip over becomes a :class:`ModelFileError`."""
     where = checked_path(path)
     try:
@@ -71,12 +71,12 @@ def read(path: _Path, head: str | None = None) -> ModelData:
     """
     if head is not None and not isinstance(head, str):
         raise InputError(f"head must be the name of a model in a multi-task file or None, got {type(head).__name__}")
-    return _guarded(path, lambda where: _read(where, head))
+    return guarded(path, lambda where: _read(where, head))
 
 
 def heads(path: _Path) -> list[str]:
     """The heads of a multi-task file, empty for a single-task one. Raises as :func:`read`."""
-    return _guarded(path, _heads)
+    return guarded(path, _heads)
 
 
 def write_safetensors(path: _Path, data: ModelData) -> None:
