@@ -125,6 +125,7 @@ class NpyRows:
         self._fortran = order[1] == "True" and len(self.shape) > 1
         self._whole: NDArray[Any] | None = None  # of arrays whose rows do not lie together
         self._first, self._block = 0, np.empty((0, *self.shape[1:]), self.dtype) if claimed else None
+        self._next = 0  # the row that a walk from the front asks for
 
     def _bad(self, what: str) -> InputError:
         return InputError(f"{self.path}: not a readable .npy file: {what}")
@@ -150,10 +151,13 @@ class NpyRows:
         if self._block is None:  # rows of no bytes
             return np.empty(self.shape[1:], self.dtype)
         if not self._first <= index < self._first + len(self._block):
-            count = min(self.shape[0] - index, max(1, _BLOCK // self._row_bytes))
+            # blocks for a walk, single rows where they are asked for in any order
+            ahead = max(1, _BLOCK // self._row_bytes) if index == self._next else 1
+            count = min(self.shape[0] - index, ahead)
             width = math.prod(self.shape[1:])
             self._block = self._read(index * width, count * width).reshape(count, *self.shape[1:])
             self._first = index
+        self._next = index + 1
         row: NDArray[Any] = self._block[index - self._first]
         return row
 

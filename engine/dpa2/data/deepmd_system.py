@@ -73,7 +73,7 @@ def _integer(word: str) -> int | None:
     return int(number) if number.is_integer() and -(2**31) <= number < 2**31 else None
 
 
-class _Table:
+class Table:
     """An array of a set whose shape has been checked: one row of ``width`` numbers per frame."""
 
     def __init__(self, rows: Rows, name: str, single: bool) -> None:
@@ -90,10 +90,12 @@ class _Table:
         return math.prod(shape)
 
     def row(self, f: int, *shape: int) -> Float:
+        """Of a frame, in this shape."""
         row = self.rows[...] if self.single else self.rows[f]
         return np.array(row, dtype=np.float64).reshape(shape)
 
     def types(self, f: int) -> Int:
+        """Of a frame, as types of atoms."""
         row = self.row(f, -1)
         types = np.where(np.abs(row) < 2.0**31, row, 0.5).astype(
             np.int32
@@ -140,7 +142,7 @@ class DeepmdSystem:
                 "all sets of a system must be of the same kind"
             )
         self.mixed = bool(mixed)
-        self._check_types(self.types, os.path.join(path, "type.raw"))
+        self.check_types(self.types, os.path.join(path, "type.raw"))
 
     def _label_names(self, reading: Reading) -> dict[str, str]:
         """The arrays of labels: their own names, and others that the user gave."""
@@ -162,7 +164,8 @@ class DeepmdSystem:
             types.append(number)
         return np.array(types, dtype=np.int32)
 
-    def _check_types(self, types: Int, where: str) -> None:
+    def check_types(self, types: Int, where: str) -> None:
+        """Refuse types that have no name, and negative ones but -1."""
         if types.size and int(types.min()) < -1:
             index = int(np.argmax(types < -1))
             raise InputError(
@@ -179,15 +182,21 @@ class DeepmdSystem:
     def count(self) -> int:
         """The number of frames."""
         with self.store.opened():
-            return sum(len(self._coord(folder)) for folder in self.sets)
+            return sum(len(self.coord(folder)) for folder in self.sets)
 
-    def _coord(self, folder: str) -> _Table:
-        coord = self._table(folder, "coord", 3 * len(self.types))
+    def present(self, folder: str) -> dict[str, str]:
+        """The arrays of a set, and the names of their files: atom_x may be in atomic_x.npy."""
+        keys = sorted(self.store.keys(folder), key=lambda name: "atomic_" not in name)  # atom_ wins
+        return {name.replace("atomic_", "atom_"): name for name in keys}
+
+    def coord(self, folder: str) -> Table:
+        """The coordinates of a set; it has as many frames as they have rows."""
+        coord = self.table(folder, "coord", 3 * len(self.types))
         if len(self.types) == 0 and len(coord) > _MOST_OF_NOTHING:
             raise InputError(f"{coord.name}: {len(coord)} frames of no atoms")
         return coord
 
-    def _table(self, folder: str, key: str, width: int, nframes: int | None = None, file: str = "") -> _Table:
+    def table(self, folder: str, key: str, width: int, nframes: int | None = None, file: str = "") -> Table:
         """The array ``key`` of a set as (nframes, width); width -1: any. ``file``: its name, if it is another."""
         name = self.store.name_of(folder, file or key)
         rows = self.store.rows(folder, file or key)
@@ -197,15 +206,15 @@ class DeepmdSystem:
         columns = math.prod(shape[1:]) if shape else 0
         as_many = nframes is None or (bool(shape) and shape[0] == nframes)
         if len(shape) == 1 and width in (1, -1) and as_many:
-            return _Table(rows, name, single=False)
+            return Table(rows, name, single=False)
         if len(shape) == 1 and width in (-1, shape[0]) and nframes in (None, 1):
-            return _Table(rows, name, single=True)
+            return Table(rows, name, single=True)
         if not shape and width in (1, -1) and nframes == 1:
-            return _Table(rows, name, single=True)
+            return Table(rows, name, single=True)
         if len(shape) < 2 or width not in (-1, columns) or not as_many:
             wanted = f"({'nframes' if nframes is None else nframes}, {'any number of columns' if width < 0 else width})"
             raise InputError(f"{name}: {key} must have shape {wanted}, found {shape}")
-        return _Table(rows, name, single=False)
+        return Table(rows, name, single=False)
 
     def __iter__(self) -> Iterator[Frame]:
         k = 0
@@ -225,15 +234,14 @@ class DeepmdSystem:
 
     def _frames(self, folder: str) -> Iterator[Frame]:
         natoms = len(self.types)
-        coord = self._coord(folder)
+        coord = self.coord(folder)
         nframes = len(coord)
-        keys = sorted(self.store.keys(folder), key=lambda name: "atomic_" not in name)  # atom_ wins
-        present = {name.replace("atomic_", "atom_"): name for name in keys}
+        present = self.present(folder)
 
-        def optional(key: str, width: int) -> _Table | None:
-            return self._table(folder, key, width, nframes, present[key]) if key in present else None
+        def optional(key: str, width: int) -> Table | None:
+            return self.table(folder, key, width, nframes, present[key]) if key in present else None
 
-        box = self._table(folder, "box", 9, nframes) if self.periodic else None
+        box = self.table(folder, "box", 9, nframes) if self.periodic else None
         energy, force = optional(self._names["energy"], 1), optional(self._names["force"], 3 * natoms)
         virial = optional(self._names["virial"], 9)
         fparam, aparam = optional("fparam", -1), optional("aparam", -1)
@@ -246,14 +254,14 @@ class DeepmdSystem:
         per_atom = {key: table for key in _PER_ATOM if (table := optional(key, natoms)) is not None}
         others = self._others(folder, present, nframes)
 
-        def row(table: _Table | None, f: int, *shape: int) -> Any:
+        def row(table: Table | None, f: int, *shape: int) -> Any:
             return None if table is None else table.row(f, *shape)
 
         for f in range(nframes):
             types = self.types
             if real_types is not None:
                 types = real_types.types(f)
-                self._check_types(types, f"{real_types.name}, row {f}")
+                self.check_types(types, f"{real_types.name}, row {f}")
             yield Frame(
                 coords=coord.row(f, natoms, 3),
                 types=types,

@@ -1,0 +1,253 @@
+"""A data section of the input: its systems, how large batches are, how often each system is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..data import Frame
+from ..errors import InputError
+from ..inputs import Float, Int
+from .batch import Label
+from .systems import Batch, System, find
+
+#: systems whose files are kept open
+_MOST_OPEN = 64
+
+
+class Draw(NamedTuple):
+    """What a batch is made of: frames of a system, by their numbers."""
+
+    system: int
+    frames: Int
+
+
+class DataSet:
+    """The systems of ``training_data`` or ``validation_data``.
+
+    Args:
+        section: in deepmd-kit's names, defaults filled in: ``systems``, ``rglob_patterns``, ``batch_size``,
+            ``auto_prob``, ``sys_probs`` and, of training data, ``min_pair_dist``.
+        type_map: the names of the model's types.
+        labels: that the training reads; :func:`labels_of` has those of a model and its loss.
+        name: the key of the section, for messages.
+
+    Attributes:
+        systems: in order. ``sizes``: frames of a batch of each. ``lengths``: batches of each.
+        probabilities: (nsystems,) that a batch is one of the system's.
+        min_pair_dist: frames with atoms that are closer, angstrom, are left out of batches; 0: none.
+
+    Raises:
+        InputError: no such systems, or what is wrong with them or with a key of the section.
+    """
+
+    def __init__(
+        self,
+        section: Mapping[str, Any],
+        type_map: Sequence[str],
+        labels: Sequence[Label],
+        name: str = "training.training_data",
+    ) -> None:
+        paths = find(section["systems"], section.get("rglob_patterns"), f"{name}.systems")
+        systems = [System(path, type_map, labels) for path in paths]
+        rule = section.get("batch_size", "auto")
+        sizes = batch_sizes(rule, [system.natoms for system in systems], f"{name}.batch_size")
+        self.type_map = list(type_map)
+        self.systems = [system for system, size in zip(systems, sizes, strict=True) if size]
+        self.sizes = [size for size in sizes if size]
+        if not self.systems:
+            raise InputError(f"{name}.batch_size: {rule!r} leaves no system: every one has more atoms")
+        for system, size in zip(self.systems, self.sizes, strict=True):
+            if size > 1:
+                system.check_labels_of_batches()
+        self.lengths = [math.ceil(s.nframes / size) for s, size in zip(self.systems, self.sizes, strict=True)]
+        self.probabilities = probabilities(self.lengths, section.get("auto_prob"), section.get("sys_probs"), name)
+        self.min_pair_dist = float(section.get("min_pair_dist") or 0.0)
+        self._open: OrderedDict[int, System] = OrderedDict()
+
+    @property
+    def nframes(self) -> int:
+        """Of all systems."""
+        return sum(system.nframes for system in self.systems)
+
+    @property
+    def epoch(self) -> int:
+        """Batches after which every system is expected to have been drawn as often as it has batches."""
+        lengths, drawn = np.array(self.lengths), self.probabilities > 0
+        return math.ceil(float((lengths[drawn] / self.probabilities[drawn]).max()))
+
+    def found(self, label: str) -> list[str]:
+        """The paths of the systems that have a label."""
+        return [system.path for system in self.systems if system.found.get(label)]
+
+    def read(self, draw: Draw) -> Batch | None:
+        """A batch; None if all its frames have atoms that are too close to each other.
+
+        Raises:
+            InputError: what is wrong with a frame, which is named.
+        """
+        system = self._opened(draw.system)
+        batch = system.batch(draw.frames)
+        batch["system"], batch["frames"] = draw.system, np.asarray(draw.frames)
+        if self.min_pair_dist <= 0.0:
+            return batch
+        keep = [f for f in range(len(draw.frames)) if not self._too_close(batch, f)]
+        return select(batch, keep) if keep else None
+
+    def _opened(self, k: int) -> System:
+        """A system whose files stay open for a while."""
+        system = self._open.pop(k, None)
+        if system is None:
+            system = self.systems[k]
+            system.__enter__()
+        self._open[k] = system
+        if len(self._open) > _MOST_OPEN:
+            self._open.popitem(last=False)[1].__exit__()
+        return system
+
+    def close(self) -> None:
+        """Close the files; what is read later opens them again."""
+        while self._open:
+            self._open.popitem()[1].__exit__()
+
+    def _too_close(self, batch: Batch, f: int) -> bool:
+        from ..neighbors import all_neighbors
+
+        box = None if batch["box"] is None else batch["box"][f]
+        types = batch["atype"][f]
+        frame = Frame(batch["coord"][f], types, None, box, (box is not None,) * 3, where=batch["where"])
+        start, j, r = all_neighbors(frame, types, self.min_pair_dist, len(self.type_map))
+        others = j != np.repeat(np.arange(len(types)), np.diff(start))  # an image of the atom itself is no pair
+        return bool((r[others] < self.min_pair_dist).any())
+
+
+def select(batch: Batch, rows: Sequence[int]) -> Batch:
+    """Some frames of a batch."""
+    if len(rows) == len(batch["coord"]):
+        return batch
+    return {
+        name: value[list(rows)] if isinstance(value, np.ndarray) and value.ndim else value
+        for name, value in batch.items()
+    }
+
+
+def _number(word: str) -> int:
+    with suppress(ValueError):
+        number = int(word)
+        if number > 0:
+            return number
+    raise InputError("must be followed by a positive integer")
+
+
+def batch_sizes(rule: Any, natoms: Sequence[int], name: str = "batch_size") -> list[int]:
+    """Frames of a batch of each system; 0 for a system that is left out.
+
+    Args:
+        rule: an integer, a list of one per system, or "auto", "auto:N", "max:N" or "filter:N".
+        natoms: of each system.
+        name: of the key, for messages.
+
+    Raises:
+        InputError: no such rule.
+    """
+    if isinstance(rule, (list, tuple)):
+        if len(rule) != len(natoms):
+            raise InputError(f"{name} has {len(rule)} entries, but there are {len(natoms)} systems")
+        return [_checked_size(size, f"{name}[{k}]") for k, size in enumerate(rule)]
+    if not isinstance(rule, str):
+        return [_checked_size(rule, name)] * len(natoms)
+    kind, colon, word = rule.partition(":")
+    if kind == "mixed":
+        raise InputError(f'{name}: "mixed:N" is not there: batches are of one system; "max:N" is near it')
+    if kind not in ("auto", "max", "filter") or (not colon and kind != "auto"):
+        raise InputError(f'{name} must be a number, a list, "auto", "auto:N", "max:N" or "filter:N", got {rule!r}')
+    try:
+        most = _number(word) if colon else 32
+    except InputError as error:
+        raise InputError(f"{name}: {kind}: {error}, got {rule!r}") from None
+    if kind == "auto":
+        return [math.ceil(most / n) for n in natoms]
+    return [0 if kind == "filter" and n > most else max(1, most // n) for n in natoms]
+
+
+def _checked_size(size: Any, name: str) -> int:
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+        raise InputError(f"{name} must be a positive number of frames, got {size!r}")
+    return int(size)
+
+
+def probabilities(
+    lengths: Sequence[int], auto_prob: str | None = None, sys_probs: Sequence[float] | None = None, name: str = "data"
+) -> Float:
+    """How likely a batch is one of each system's: (nsystems,).
+
+    Args:
+        lengths: batches of each system.
+        auto_prob: "prob_uniform", "prob_sys_size" (as many batches as there are) or "prob_sys_size;a:b:w;...", where
+            the systems from ``a`` to before ``b`` share a weight.
+        sys_probs: goes before it: one number per system; those with a negative one share what is left, by their
+            batches.
+        name: of the section, for messages.
+
+    Raises:
+        InputError: numbers that are no probabilities of so many systems.
+    """
+    sizes = np.array(lengths, dtype=np.float64)
+    if sys_probs is not None:
+        return _given_probabilities(sizes, sys_probs, f"{name}.sys_probs")
+    style = auto_prob or "prob_sys_size"
+    if style == "prob_uniform":
+        return np.full(len(sizes), 1.0 / len(sizes))
+    if style == "prob_sys_size":
+        style = f"prob_sys_size;0:{len(sizes)}:1.0"
+    key = f"{name}.auto_prob"
+    if not style.startswith("prob_sys_size;"):
+        wanted = '"prob_uniform", "prob_sys_size" or "prob_sys_size;begin:end:weight;..."'
+        raise InputError(f"{key} must be {wanted}, got {style!r}")
+    blocks = [_block(text, len(sizes), key) for text in style.split(";")[1:]]
+    total = sum(weight for _, _, weight in blocks)
+    if not total > 0.0:
+        raise InputError(f"{key}: the weights of {style!r} are all zero")
+    out = np.zeros(len(sizes))
+    for begin, end, weight in blocks:
+        if out[begin:end].any():
+            raise InputError(f"{key}: system {begin + int(np.argmax(out[begin:end] > 0))} is in two parts of {style!r}")
+        part = sizes[begin:end]
+        out[begin:end] = part / part.sum() * (weight / total)
+    return out
+
+
+def _block(text: str, nsystems: int, key: str) -> tuple[int, int, float]:
+    words = text.split(":")
+    with suppress(ValueError):
+        begin, end, weight = int(words[0]), int(words[1]), float(":".join(words[2:]))
+        if not 0 <= begin < end <= nsystems:
+            raise InputError(f"{key}: {text!r} asks for systems {begin} to {end}, but there are {nsystems}")
+        if not (math.isfinite(weight) and weight >= 0.0):
+            raise InputError(f"{key}: the weight in {text!r} must be a number that is not negative")
+        return begin, end, weight
+    raise InputError(f"{key}: {text!r} must be begin:end:weight")
+
+
+def _given_probabilities(sizes: Float, given: Sequence[float], key: str) -> Float:
+    if len(given) != len(sizes):
+        raise InputError(f"{key} has {len(given)} entries, but there are {len(sizes)} systems")
+    values = np.array(given, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(f"{key}: {values[~np.isfinite(values)][0]:g} is no probability")
+    fixed = values >= 0.0
+    total = float((fixed * values).sum())
+    rest = 1.0 - total
+    if total > 1.0 + 1e-8:
+        raise InputError(f"{key}: the probabilities that are given add up to {total:g}, which is more than 1")
+    if np.isclose(rest, 0.0):
+        return np.where(fixed, values, 0.0)
+    if fixed.all():
+        raise InputError(f"{key}: the probabilities add up to {total:g}; they must add up to 1, or one be negative")
+    shares = np.where(fixed, 0.0, sizes)
+    return rest * shares / shares.sum() + fixed * values
