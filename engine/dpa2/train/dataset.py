@@ -6,25 +6,19 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..data import Frame
 from ..errors import InputError
-from ..inputs import Float, Int
+from ..inputs import Float
 from .batch import Label
+from .order import Draw
 from .systems import Batch, System, find
 
 #: systems whose files are kept open
 _MOST_OPEN = 64
-
-
-class Draw(NamedTuple):
-    """What a batch is made of: frames of a system, by their numbers."""
-
-    system: int
-    frames: Int
 
 
 class DataSet:
@@ -71,9 +65,9 @@ class DataSet:
         self._open: OrderedDict[int, System] = OrderedDict()
 
     @property
-    def nframes(self) -> int:
-        """Of all systems."""
-        return sum(system.nframes for system in self.systems)
+    def frames(self) -> list[int]:
+        """Of each system."""
+        return [system.nframes for system in self.systems]
 
     @property
     def epoch(self) -> int:
