@@ -110,14 +110,24 @@ class NeighborStatistics:
 
 def all_neighbors(frame: Frame, types: Int, rcut: float, ntypes: int) -> tuple[Any, Any, Float]:
     """All neighbours within ``rcut`` of every atom: start (natoms + 1), j (nedges), distance (nedges) angstrom."""
+    found = neighbors_of(frame, types, rcut, ntypes)
+    return found["start"], found["j"], found["r"]
+
+
+def neighbors_of(frame: Frame, types: Int, rcut: float, ntypes: int) -> dict[str, Any]:
+    """All neighbours within ``rcut`` of every atom, the nearest first.
+
+    Returns:
+        ``start`` (natoms + 1): where those of each atom begin; of each pair ``j`` (npairs), the neighbour, ``d``
+        (npairs, 3), the vector to it, and ``r`` (npairs), its length, angstrom.
+    """
     from ._native import neighbors
     from .inputs import check_input
 
     config = _configuration(rcut, ntypes)
     batch = check_input(config, frame.coords, types, frame.box, frame.pbc, with_parameters=False)
     box = None if batch.boxes is None else batch.boxes[0]
-    found = neighbors(batch.coords[0], batch.types[0], box, batch.pbc, json.dumps(config))
-    return found["start"], found["j"], found["r"]
+    return neighbors(batch.coords[0], batch.types[0], box, batch.pbc, json.dumps(config))
 
 
 def _configuration(rcut: float, ntypes: int) -> dict[str, Any]:

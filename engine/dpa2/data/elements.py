@@ -33,6 +33,11 @@ def is_element(symbol: str) -> bool:
     return symbol in _KNOWN
 
 
+def atomic_number(symbol: str) -> int | None:
+    """The atomic number of an element by its symbol; None for any other name."""
+    return SYMBOLS.index(symbol) + 1 if symbol in _KNOWN else None
+
+
 def mass_of(symbol: str) -> float:
     """The mass of an element."""
     return MASSES[SYMBOLS.index(symbol)]

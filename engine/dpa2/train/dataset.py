@@ -244,4 +244,4 @@ def _given_probabilities(sizes: Float, given: Sequence[float], key: str) -> Floa
     if fixed.all():
         raise InputError(f"{key}: the probabilities add up to {total:g}; they must add up to 1, or one be negative")
     shares = np.where(fixed, 0.0, sizes)
-    return rest * shares / shares.sum() + fixed * values
+    return np.asarray(rest * shares / shares.sum() + fixed * values, dtype=np.float64)

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data import Frame
 from ..data.deepmd_hdf5 import HDF5_SUFFIXES
@@ -126,9 +127,7 @@ class System:
             self._found = self._look(counts)
         if not self.mixed:
             self._types = self._types_in(self.source.types, path)
-            # stable: deepmd-kit keeps the order of atoms of a type
             self._order = np.argsort(self._types, kind="stable")
-            self._types = self._types[self._order]
         self.found = {label.name: bool(self._found[label.name].all()) for label in self.labels}
         for label in self.labels:
             if label.required and not self.found[label.name]:
@@ -184,16 +183,17 @@ class System:
             tables = self._sets[k] = _Set(self, self.source.sets[k])
         return tables, number - int(self._starts[k])
 
-    def batch(self, numbers: Sequence[int] | Int) -> Batch:
+    def batch(self, numbers: Sequence[int] | NDArray[np.int64], *, as_stored: bool = False) -> Batch:
         """These frames, with the labels that they have.
 
-        ``find_<label>`` is that of the first frame. Missing labels are left out.
+        ``find_<label>`` is that of the first frame. Missing labels are left out. ``as_stored``: with the atoms in the
+        order of the files.
 
         Raises:
             InputError: numbers that are not finite, or types that the model does not know, in a frame that is named.
         """
         with self._lock, self.source.store.opened():
-            frames = [self._frame(int(number)) for number in numbers]
+            frames = [self._frame(int(number), as_stored) for number in numbers]
         first = frames[0]
         batch: Batch = {
             "coord": np.stack([frame["coord"] for frame in frames]),
@@ -207,7 +207,7 @@ class System:
                 batch[label.name] = np.stack([frame[label.name] for frame in frames])
         return batch
 
-    def _frame(self, number: int) -> dict[str, Any]:
+    def _frame(self, number: int, as_stored: bool) -> dict[str, Any]:
         tables, row = self._set_of(number)
 
         def read(table: Table, *shape: int) -> Float:
@@ -221,7 +221,7 @@ class System:
                 )
             return values
 
-        order: Any = slice(None) if self.mixed else self._order
+        order: Any = slice(None) if self.mixed or as_stored else self._order
         frame: dict[str, Any] = {"coord": read(tables.coord, self.natoms, 3)[order]}
         if self.mixed:
             assert tables.types is not None
@@ -229,7 +229,7 @@ class System:
             self.source.check_types(types, where)
             frame["atype"] = self._types_in(types, where)
         else:
-            frame["atype"] = self._types
+            frame["atype"] = self._types[order]
         if tables.box is not None:
             frame["box"] = read(tables.box, 3, 3)
         for label in self.labels:
@@ -243,8 +243,8 @@ class System:
             frame[label.name] = np.repeat(values, label.width, axis=1) if values.shape[1] < label.width else values
         return frame
 
-    def walk(self, size: int = 1) -> Iterator[Batch]:
-        """All frames in order, in batches of at most so many, read from the front to the end."""
+    def walk(self) -> Iterator[Batch]:
+        """All frames one by one, with the atoms in the order of the files."""
         with self:
-            for start in range(0, self.nframes, size):
-                yield self.batch(range(start, min(start + size, self.nframes)))
+            for number in range(self.nframes):
+                yield self.batch([number], as_stored=True)
