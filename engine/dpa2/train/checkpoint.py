@@ -245,7 +245,7 @@ class Checkpoint:
         try:
             named = canonical_names(own)
             distance = number_of(named.get("min_nbor_dist"), "min_nbor_dist")
-            data = assemble(RawModel(dict(section), named, distance, None, None))
+            data = assemble(RawModel(dict(section), named, distance, None if task == SINGLE else task, None))
         except ModelFileError as error:
             raise type(error)(f"{self.path}: {error}") from None
         return data

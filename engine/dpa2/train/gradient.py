@@ -82,12 +82,13 @@ def gradient(
 class GradientEngine:
     """A model in memory, of which gradients are taken step after step while its parameters change.
 
-    The arguments are those of :func:`gradient`. Calls may come from several threads; one is computed at a time.
+    The arguments are those of :func:`gradient`; the model may also be what a file holds. Calls may come from several
+    threads; one is computed at a time.
     """
 
     def __init__(
         self,
-        checkpoint: str | os.PathLike[str] | Model,
+        checkpoint: str | os.PathLike[str] | Model | ModelData,
         precision: Precision | None = None,
         threads: int | None = None,
         *,
@@ -168,6 +169,8 @@ def _model(checkpoint: Any, head: str | None) -> tuple[ModelData, str, int | Non
         if head is not None:
             raise InputError("head says which model of a file: leave it out where a model is given")
         data, precision, threads = checkpoint._data, checkpoint.precision, checkpoint.threads
+    elif isinstance(checkpoint, ModelData):
+        data, precision = checkpoint, str(checkpoint.config["precision"])
     else:
         data = read(checkpoint, head)
         precision = str(data.config["precision"])

@@ -1,0 +1,404 @@
+"""The loop of a training: batches, gradients, steps of the optimizer; what is shown and saved in between."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import Error, EvaluationError, InputError
+from ..files import ModelData, schema, write_safetensors
+from .averages import MovingAverage
+from .checkpoint import SINGLE, Checkpoint, Progress, averaged, contents, full_name, numbering, restore, write
+from .display import Clock, Curve, Results, lines, nan_task
+from .gradient import PREFIX, GradientEngine, parameters
+from .interrupts import Interrupts
+from .optimizer import Adam
+from .resume import TaskDraws, packed_generator, restore_generator
+from .schedule import Schedule
+from .store import Store, stores
+
+
+class Source(Protocol):
+    """Where batches come from; :class:`dpa2.train.resume.Stream` is one.
+
+    Attributes:
+        state: where it stands, as a checkpoint can hold it.
+    """
+
+    state: Any
+
+    def next(self) -> Mapping[str, Any]:
+        """The next batch, as :class:`dpa2.train.GradientEngine` takes it."""
+        ...
+
+    def ahead(self) -> None:
+        """Begin to read the next batch."""
+        ...
+
+
+@dataclass
+class Task:
+    """A model and the data that it is trained on.
+
+    Attributes:
+        data: the model. Its parameters are replaced by views of those of the optimizer.
+        loss: the ``loss`` section.
+        training: the batches.
+        validation: those of the validation data; None: there are none.
+        batches: of validation data whenever something is shown.
+    """
+
+    data: ModelData
+    loss: Mapping[str, Any]
+    training: Source
+    validation: Source | None = None
+    batches: int = 1
+
+
+class Trainer:
+    """A training run over prepared models and data: see :func:`dpa2.train.prepare` for what makes one of an input.
+
+    Args:
+        config: the input, as :func:`dpa2.train.inputs.normalise` returns it.
+        tasks: by name; "Default" for one alone.
+        steps: of the whole run.
+        links: of every weight that tasks share, by full name in a checkpoint: whose it is.
+        generator: the global generator of random numbers, kept in checkpoints; None: none is used.
+        probabilities: of the tasks.
+        precision, threads: of the gradients; the model's own and all cores by default.
+        say: takes the lines that deepmd-kit would print.
+
+    Attributes:
+        done: how many steps have been done.
+        steps: of the whole run.
+        optimizer, average: with the parameters, and their moving averages, by full name.
+        times: seconds spent, by part.
+
+    Raises:
+        InputError: what the input says cannot be done.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        tasks: Mapping[str, Task],
+        steps: int,
+        *,
+        links: Mapping[str, str] | None = None,
+        generator: Any = None,
+        probabilities: Sequence[float] | None = None,
+        precision: Any = None,
+        threads: int | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.config, self.tasks, self.steps = config, dict(tasks), steps
+        training = config["training"]
+        self._links, self._generator, self._say = dict(links or {}), generator, say
+        self._schedule = Schedule(config["learning_rate"], steps)
+        first = {"starter_learning_rate": self._schedule.start}
+        self._losses = {name: {**task.loss, **first} for name, task in self.tasks.items()}
+        values = self._trained()
+        self.optimizer = Adam(config["optimizer"], values, float(training.get("gradient_max_norm") or 0.0))
+        self._share()
+        self._engines = {name: GradientEngine(task.data, precision, threads) for name, task in self.tasks.items()}
+        enabled = bool(training["enable_ema"])
+        self.average = MovingAverage(training["ema_decay"], self.optimizer.parameters) if enabled else None
+        seed = training.get("seed")
+        self._draws = TaskDraws(probabilities or [1.0] * len(self.tasks), seed)
+        suffixes = [self._native_suffix(name) for name in self.tasks]
+        self._store, self._average_store = stores(training, steps, suffixes)
+        self.done = self._first = 0
+        self._appends = False
+        self._sums: dict[str, dict[str, float]] = {name: {} for name in self.tasks}
+        self._counts = dict.fromkeys(self.tasks, 0)
+        self.times: dict[str, float] = defaultdict(float)
+
+    # ------------------------------------------------------------------------------------------------- the parameters
+
+    def _native_suffix(self, task: str) -> str:
+        return ".safetensors" if list(self.tasks) == [SINGLE] else f".{task.replace('/', '_')}.safetensors"
+
+    def _trained(self) -> dict[str, Any]:
+        """The first values of all parameters, each once, in the precision that deepmd-kit keeps it in."""
+        values = {}
+        for task, entry in self.tasks.items():
+            expected = schema.expected_weights(entry.data.config)
+            for name in parameters(entry.data):
+                full = full_name(task, PREFIX + name)
+                owner = self._links.get(full, full)
+                if owner == full or owner not in values:
+                    values[owner] = entry.data.weights[name].astype(expected[name].dtype)
+        return values
+
+    def _share(self) -> None:
+        """Let the models have the arrays of the optimizer, which change as it works."""
+        self._names: dict[str, dict[str, str]] = {}
+        for task, entry in self.tasks.items():
+            entry.data.weights = dict(entry.data.weights)
+            self._names[task] = {}
+            for name in parameters(entry.data):
+                full = full_name(task, PREFIX + name)
+                owner = self._links.get(full, full)
+                self._names[task][PREFIX + name] = owner
+                entry.data.weights[name] = self.optimizer.parameters[owner]
+
+    def _assign(self) -> None:
+        """Give the engines the parameters as they are now."""
+        for task, engine in self._engines.items():
+            engine.assign({name: self.optimizer.parameters[full] for name, full in self._names[task].items()})
+
+    def restart(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint, whose weights the models have already: steps, optimizer, averages, orders.
+
+        Raises:
+            ModelFileError, InputError: it does not fit.
+        """
+        numbers = numbering({name: task.data for name, task in self.tasks.items()}, self._links)
+        restore(checkpoint, self.optimizer, self.average, numbers)
+        self.done = self._first = checkpoint.step
+        self._appends = True
+        if own := checkpoint.own.get("state"):
+            try:
+                self._restore_state(own)
+            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                if isinstance(error, Error):
+                    raise type(error)(f"{checkpoint.path}: {error}") from None
+                raise InputError(f"{checkpoint.path}: what it says of the order of the data is damaged") from None
+
+    # ------------------------------------------------------------------------------------------------- steps
+
+    def step(self, ahead: bool = True) -> dict[str, Any]:
+        """Do one step.
+
+        Args:
+            ahead: whether the next batch may be read meanwhile.
+
+        Returns:
+            ``step``, counted from 1; ``task``; ``rate``; ``value`` of the loss and ``parts`` of it before the update;
+            ``norm`` of the gradient before it was bounded.
+
+        Raises:
+            InputError: a batch that cannot be read, which is named. EvaluationError: a loss or a gradient that is not
+            finite; parameters stay as they were.
+        """
+        name = list(self.tasks)[self._draws.next()]
+        task, rate = self.tasks[name], self._schedule.rate(self.done)
+        with self._timed("data"):
+            batch = task.training.next()
+            if ahead:
+                task.training.ahead()
+        with self._timed("gradient"):
+            found = self._evaluated(name, batch, rate)
+        with self._timed("optimizer"):
+            gradient = {self._names[name][key]: value for key, value in found["gradient"].items()}
+            try:
+                norm = self.optimizer.step(gradient, rate)
+            except InputError as error:
+                raise EvaluationError(f"step {self.done + 1}: {error}") from None
+            self._assign()
+            if self.average is not None:
+                self.average.update(self.optimizer.parameters)
+        self.done += 1
+        return {
+            "step": self.done,
+            "task": name,
+            "rate": rate,
+            "value": found["value"],
+            "parts": found["parts"],
+            "norm": norm,
+        }
+
+    def _evaluated(self, task: str, batch: Mapping[str, Any], rate: float) -> Any:
+        try:
+            return self._engines[task].gradient(batch, self._losses[task], rate)
+        except InputError as error:
+            where = f"{batch['where']}: " if batch.get("where") else ""
+            raise EvaluationError(f"step {self.done + 1}: {where}{error}") from error
+
+    def results(self, step: Mapping[str, Any]) -> Results:
+        """What is shown of a step that was just done: validation data are evaluated, and a batch of every other task.
+
+        With ``disp_avg`` training values are averages over the steps since the last call.
+        """
+        rate, drawn = step["rate"], step["task"]
+        averages = bool(self.config["training"]["disp_avg"])
+        results = Results(step["step"], rate, {}, {})
+        for name, task in self.tasks.items():
+            if averages:
+                results.training[name] = {k: v / self._counts[name] for k, v in self._sums[name].items()}
+            elif name == drawn:
+                results.training[name] = dict(step["parts"])
+            else:
+                results.training[name] = dict(self._evaluated(name, task.training.next(), rate)["parts"])
+            if not averages or len(self.tasks) == 1:
+                results.validation[name] = self._validated(name, task, rate)
+        self._sums = {name: {} for name in self.tasks}
+        self._counts = dict.fromkeys(self.tasks, 0)
+        return results
+
+    def _validated(self, name: str, task: Task, rate: float) -> dict[str, float]:
+        """The values of validation data, each batch weighted by its atoms."""
+        sums: dict[str, float] = {}
+        atoms = 0
+        for _ in range(task.batches if task.validation is not None else 0):
+            assert task.validation is not None
+            batch = task.validation.next()
+            count = int((batch["atype"] >= 0).sum())
+            atoms += count
+            for key, value in self._evaluated(name, batch, rate)["parts"].items():
+                sums[key] = sums.get(key, 0.0) + value * count
+        return {key: value / atoms for key, value in sums.items()}
+
+    def _gather(self, step: Mapping[str, Any]) -> None:
+        sums = self._sums[step["task"]]
+        for key, value in step["parts"].items():
+            sums[key] = sums.get(key, 0.0) + value
+        self._counts[step["task"]] += 1
+
+    # ------------------------------------------------------------------------------------------------- the run
+
+    def run(self, progress: Callable[[Mapping[str, Any]], None] = lambda step: None) -> None:
+        """Do all steps that are left, write the learning curve and checkpoints.
+
+        Ctrl-C, SIGTERM and whatever ends the run between two steps leave a checkpoint of the last complete one.
+
+        Args:
+            progress: called after every step with what :meth:`step` returned.
+
+        Raises:
+            EvaluationError: a loss that is not finite. OSError: a file that cannot be written; checkpoints that are
+            there stay whole.
+        """
+        training = self.config["training"]
+        self._store.prepare()
+        if self.average is not None:
+            self._average_store.prepare()
+        self._first = self.done
+        curve = Curve(Path(training["disp_file"]), list(self.tasks), self._appends)
+        clock = Clock(self.done, self.steps, int(training["disp_freq"]))
+        saved = self.done if self.done else -1
+        self._say(f"Start to train {self.steps} steps.")
+        try:
+            with Interrupts() as interrupts:
+                while self.done < self.steps:
+                    try:
+                        self._one(curve, clock, progress)
+                    except (InputError, OSError, MemoryError) as error:
+                        if not isinstance(error, EvaluationError) and self.done > max(saved, self._first):
+                            self.save()
+                        raise
+                    if self._due():
+                        self.save()
+                        saved = self.done
+                    if interrupts.noted:
+                        if saved != self.done:
+                            self.save()
+                        interrupts.follow()
+            if self.steps == 0:
+                self.save()
+        finally:
+            curve.close()
+        if training["time_training"] and (line := clock.average()) is not None:
+            self._say(line)
+        self._say(f"Trained model has been saved to: {self._store.prefix}")
+
+    def _one(self, curve: Curve, clock: Clock, progress: Callable[[Mapping[str, Any]], None]) -> None:
+        """A step, and what is shown of it."""
+        training, number = self.config["training"], self.done + 1
+        shown = bool(training["disp_training"]) and (number % max(1, int(training["disp_freq"])) == 0 or number == 1)
+        # other sections draw from the same generator when something is shown
+        step = self.step(ahead=not shown and number < self.steps)
+        progress(step)
+        if training["disp_avg"]:
+            self._gather(step)
+        if not shown:
+            return
+        with self._timed("display"):
+            results = self.results(step)
+            for line in lines(results):
+                self._say(line)
+            if (task := nan_task(results)) is not None:
+                of = "" if task == SINGLE else f" of task {task}"
+                raise EvaluationError(f"step {number}: the loss{of} is not a number any more: it makes no sense to go on")
+            if training["time_training"]:
+                self._say(clock.line(number))
+            curve.add(results)
+
+    def _due(self) -> bool:
+        """Whether a checkpoint is written after the step that was just done."""
+        frequency = int(self.config["training"]["save_freq"])
+        regular = frequency > 0 and self.done % frequency == 0 and self.done != self._first + 1
+        return self.done == self.steps or regular
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.times[part] += time.perf_counter() - begin
+
+    # ------------------------------------------------------------------------------------------------- saving
+
+    def save(self) -> Path:
+        """Write a checkpoint of the step that was done last, with native files beside it; returns its path.
+
+        Raises:
+            OSError: a file that cannot be written. The checkpoint before stays the newest.
+        """
+        with self._timed("saving"):
+            tasks = {name: task.data for name, task in self.tasks.items()}
+            path = self._store.path(self.done)
+            self._write(self._store, path, tasks, self.optimizer, self.average)
+            if self.average is not None:
+                of_averages = averaged(tasks, self.average, self._links)
+                self._write(self._average_store, self._average_store.path(self.done), of_averages, None, None)
+        self._say(f"Saved model to {path}")
+        return path
+
+    def _write(
+        self,
+        store: Store,
+        path: Path,
+        tasks: Mapping[str, ModelData],
+        optimizer: Adam | None,
+        average: MovingAverage | None,
+    ) -> None:
+        last = max(self.done - 1, 0)
+        rate = self._schedule.rate(last) if self.done else 0.0
+        own = {} if optimizer is None else {"state": self._state()}
+        progress = Progress(self.done, rate, self._schedule.rate(self.done), self._schedule.start, own)
+        write(path, contents(tasks, self.config["model"], progress, optimizer, average, self._links))
+        for name, data in tasks.items():
+            write_safetensors(path.with_suffix(self._native_suffix(name)), data)
+        store.publish(path)
+
+    def _state(self) -> dict[str, Any]:
+        """What a restart needs besides parameters and the optimizer."""
+        state: dict[str, Any] = {"draws": self._draws.state, "streams": {}}
+        if self._generator is not None:
+            state["generator"] = packed_generator(self._generator)
+        for name, task in self.tasks.items():
+            validation = {} if task.validation is None else task.validation.state
+            state["streams"][name] = {"training": task.training.state, "validation": validation}
+        if self.config["training"]["disp_avg"]:
+            state["sums"] = {name: dict(values) for name, values in self._sums.items()}
+            state["counts"] = dict(self._counts)
+        return state
+
+    def _restore_state(self, state: Mapping[str, Any]) -> None:
+        self._draws.state = state["draws"]
+        for name, task in self.tasks.items():
+            task.training.state = state["streams"][name]["training"]
+            if task.validation is not None:
+                task.validation.state = state["streams"][name]["validation"]
+        if self._generator is not None and "generator" in state:
+            restore_generator(self._generator, state["generator"])
+        for name, values in state.get("sums", {}).items():
+            self._sums[name] = {key: float(value) for key, value in values.items()}
+            self._counts[name] = int(state["counts"][name])
