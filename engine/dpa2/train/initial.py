@@ -1,7 +1,7 @@
 """Initial weights of a model, drawn as deepmd-kit draws them: from the seeds of an input, or one after another.
 
-Where a part has a seed, each of its layers has a generator of its own. Its seed is the path to the layer in deepmd-kit's
-tree of modules. Where a part has none, its layers take their numbers from a global generator, in the order of
+Where a part has a seed, each of its layers has a generator of its own. Its seed is the path to the layer in the tree of
+deepmd-kit's modules. Where a part has none, its layers take their numbers from a global generator, in the order of
 construction.
 """
 
@@ -21,8 +21,8 @@ from .random import DType, Generator, Seed, child
 
 #: what a weight that is not drawn starts with; the others start at zero
 _ONES = ("stddev", "out_std", "fparam_inv_std", "aparam_inv_std")
-#: what a layer of the repformer is made of in the order of construction: a dense layer and its path in the tree, and the
-#: residual vector that follows it, with its place; one vector follows no dense layer
+#: what a layer of the repformer is made of in the order of construction: a dense layer and its path in the tree, and
+#: the residual vector that follows it, with its place; one vector follows no dense layer
 _LAYER_PARTS: list[tuple[str | None, tuple[int, ...], tuple[str, int] | None]] = [
     (None, (), ("g1_residual", 0)),
     ("linear1", (1,), None),
