@@ -55,7 +55,7 @@ class Stream:
     @property
     def state(self) -> dict[str, Any]:
         """Where the stream stands: arrays, and the batch that is being read."""
-        state = dict(self._order.state)
+        state = {key: np.asarray(value, np.int64) for key, value in self._order.state.items()}
         if self._waiting and self._order.last is not None:
             state["system"] = self._order.last.system
             state["frames"] = np.asarray(self._order.last.frames, np.int64)

@@ -1,0 +1,244 @@
+"""From an input to a training run: data, models with their first weights, statistics, in deepmd-kit's order."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import ModelData, schema
+from .batch import Label
+from .checkpoint import SINGLE, Checkpoint
+from .dataset import DataSet
+from .initial import initial_weights
+from .inputs import canonical_model
+from .order import workers
+from .random import Generator
+from .resume import Stream
+from .sel import neighbor_statistics
+from .sharing import links, share
+from .statistics import Statistics
+from .tasks import SharedPart
+from .trainer import Task, Trainer
+
+Say = Callable[[str], None]
+
+
+def sections(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sections of each task by its name: ``model``, ``loss``, ``data`` with training_data and validation_data."""
+    model, training = config["model"], config["training"]
+    if "model_dict" not in model:
+        return {SINGLE: {"model": model, "loss": config["loss"], "data": training, "where": "training"}}
+    return {
+        task: {
+            "model": section,
+            "loss": config["loss_dict"][task],
+            "data": training["data_dict"][task],
+            "where": f"training.data_dict.{task}",
+        }
+        for task, section in model["model_dict"].items()
+    }
+
+
+def labels_of(model: Mapping[str, Any], loss: Mapping[str, Any]) -> list[Label]:
+    """The labels and parameters that a model with this loss is trained on."""
+    from .._native import loss_labels
+
+    config = canonical_model(model)
+    shapes = {name: weight.shape for name, weight in schema.expected_weights(config).items()}
+    statistics = {"out_bias": np.zeros(shapes["out_bias"]), "out_std": np.ones(shapes["out_std"])}
+    found = [Label(*entry) for entry in loss_labels(json.dumps(config), statistics, json.dumps(loss))]
+    takes = schema.parameters(config)
+    if takes["numb_fparam"]:
+        found.append(Label("fparam", takes["numb_fparam"], False, takes["default_fparam"] is None))
+    if takes["numb_aparam"]:
+        found.append(Label("aparam", takes["numb_aparam"], True, True))
+    return found
+
+
+class Preparation:
+    """What comes before the first step.
+
+    Args:
+        config: the input, as :func:`dpa2.train.inputs.normalise` returns it. Numbers of neighbours that data decide
+            are put into it.
+        shared: the parts that its tasks share.
+        say: takes lines for people.
+    """
+
+    def __init__(self, config: dict[str, Any], shared: Sequence[SharedPart] = (), say: Say = lambda line: None) -> None:
+        self.config, self._shared, self._say = config, shared, say
+        self.tasks = sections(config)
+        self._data: dict[str, tuple[DataSet, DataSet | None]] = {}
+        self._distances: dict[str, float] = {}
+        for task, entry in self.tasks.items():
+            labels, type_map = labels_of(entry["model"], entry["loss"]), entry["model"]["type_map"]
+            where, data = entry["where"], entry["data"]
+            training = DataSet(data["training_data"], type_map, labels, f"{where}.training_data")
+            validation = None
+            if data["validation_data"] is not None:
+                validation = DataSet(data["validation_data"], type_map, labels, f"{where}.validation_data")
+            self._data[task] = (training, validation)
+
+    def count_neighbors(self) -> None:
+        """Look at all training frames: numbers of neighbours for "auto", the smallest distance."""
+        for task, entry in self.tasks.items():
+            found = neighbor_statistics(entry["model"], self._data[task][0])
+            entry["model"]["descriptor"] = found.model["descriptor"]
+            self._distances[task] = found.min_nbor_dist
+            of = "" if task == SINGLE else f"{task}: "
+            self._say(f"{of}training data with min nbor dist: {found.min_nbor_dist}")
+            for warning in found.warnings:
+                self._say(f"{of}warning: {warning}")
+
+    def steps(self) -> int:
+        """How many steps the run has."""
+        training = self.config["training"]
+        if epochs := training.get("num_epoch_dict"):
+            return math.ceil(sum(epochs.get(task, 0) * self._data[task][0].epoch for task in self.tasks))
+        if "numb_epoch" in training:
+            return math.ceil(training["numb_epoch"] * self._data[SINGLE][0].epoch)
+        return int(training["numb_steps"])
+
+    def probabilities(self) -> list[float]:
+        """Of the tasks, which add up to 1."""
+        training = self.config["training"]
+        if epochs := training.get("num_epoch_dict"):
+            weights = [epochs.get(task, 0) * self._data[task][0].epoch for task in self.tasks]
+        elif given := training.get("model_prob"):
+            weights = [float(given.get(task, 0.0)) for task in self.tasks]
+        else:
+            weights = [float(len(training.systems)) for training, _ in self._data.values()]
+        return [weight / sum(weights) for weight in weights]
+
+    def trainer(
+        self,
+        init_model: Checkpoint | None = None,
+        restart: Checkpoint | None = None,
+        precision: Any = None,
+        threads: int | None = None,
+    ) -> Trainer:
+        """The run, ready for its first step.
+
+        Args:
+            init_model: a checkpoint whose weights it begins with.
+            restart: one that it goes on from.
+            precision, threads: of the gradients.
+
+        Raises:
+            InputError, ModelFileError: what the input says cannot be done, or the checkpoint is of another model.
+        """
+        for task, entry in self.tasks.items():
+            for block in ("repinit", "repformer"):
+                for key, value in entry["model"]["descriptor"][block].items():
+                    if key in ("nsel", "three_body_sel") and isinstance(value, str):
+                        raise InputError(
+                            f"model.descriptor.{block}.{key} of {task} is {value!r}, for which the neighbours have to "
+                            "be counted: leave --skip-neighbor-stat out"
+                        )
+        seed, generator, streams = self.config["training"].get("seed"), Generator(_seed()), workers()
+        sources: dict[str, tuple[Stream, Stream | None]] = {}
+        for task, (training, validation) in self._data.items():
+            where = self.tasks[task]["where"]
+            first = Stream(training, generator, seed, streams, f"{where}.training_data")
+            second = None
+            if validation is not None:
+                second = Stream(validation, generator, seed, streams, f"{where}.validation_data")
+            sources[task] = (first, second)
+        start = restart or init_model
+        models = self._models(generator, start)
+        linked = links(self._shared, models)
+        if start is None:
+            self._add_statistics(models, sources)
+        share(linked, models)
+        tasks = {}
+        for task, data in models.items():
+            first, second = sources[task]
+            batches = int((self.tasks[task]["data"]["validation_data"] or {}).get("numb_btch") or 1)
+            tasks[task] = Task(data, self.tasks[task]["loss"], first, second, batches)
+        trainer = Trainer(
+            self.config,
+            tasks,
+            self.steps(),
+            links=linked,
+            generator=generator,
+            probabilities=self.probabilities(),
+            precision=precision,
+            threads=threads,
+            say=self._say,
+        )
+        if restart is not None:
+            trainer.restart(restart)
+        return trainer
+
+    def _models(self, generator: Generator, start: Checkpoint | None) -> dict[str, ModelData]:
+        """The models with weights that are drawn, or with those of a checkpoint; numbers are drawn either way."""
+        models = {}
+        for task, entry in self.tasks.items():
+            section = entry["model"]
+            weights = initial_weights(section, generator, sorted(self.tasks).index(task))
+            if start is not None:
+                models[task] = start.model(task, section)
+                continue
+            config = canonical_model(section)
+            config["min_nbor_dist"] = self._distances.get(task)
+            config["head"] = None if task == SINGLE else task
+            models[task] = ModelData(config, weights, frozen=frozen(section))
+        return models
+
+    def _add_statistics(
+        self, models: Mapping[str, ModelData], sources: Mapping[str, tuple[Stream, Stream | None]]
+    ) -> None:
+        """What follows from data, put into the weights."""
+        found: dict[str, Statistics] = {}
+        for task, entry in self.tasks.items():
+            sample = sources[task][0].loader.sample(int(entry["model"]["data_stat_nbatch"]))
+            found[task] = Statistics(entry["model"]).add(sample)
+            info = entry["model"].setdefault("info", {})
+            info.setdefault("observed_type", found[task].observed_type)
+        self._merge(found)
+        for task, statistics in found.items():
+            weights = models[task].weights
+            for name, value in statistics.weights().items():
+                weights[name] = value.astype(weights[name].dtype).reshape(weights[name].shape)
+
+    def _merge(self, found: Mapping[str, Statistics]) -> None:
+        """Sums of tasks that share a part, in that of the first one."""
+        probabilities = dict(zip(self.tasks, self.probabilities(), strict=True))
+        for part in self._shared:
+            base = part.links[0][0]
+            for task, level in part.links[1:]:
+                if part.kind == "descriptor" and level == 0:
+                    found[base].environment.merge(found[task].environment)
+                elif part.kind == "fitting_net":
+                    factor = probabilities[task] / probabilities[base]
+                    found[base].fparam.merge(found[task].fparam, factor)
+                    found[base].aparam.merge(found[task].aparam, factor)
+
+
+def frozen(model: Mapping[str, Any]) -> tuple[str, ...]:
+    """Beginnings of the names of weights that a model section does not train."""
+    out = []
+    for block in ("descriptor", "fitting_net"):
+        flag = model[block].get("trainable", True)
+        if flag is False or (isinstance(flag, (list, tuple)) and not all(flag)):
+            out.append(f"{block}.")
+    return tuple(out)
+
+
+def _seed() -> int:
+    """Of a run whose input has no seed: another one each time."""
+    return int(np.random.SeedSequence().generate_state(1)[0])
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write an input as deepmd-kit does."""
+    from ..outputs import replacing
+
+    with replacing(path) as part:
+        Path(part).write_text(json.dumps(value, indent=4) + "\n", encoding="utf-8")
