@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import Error, EvaluationError
-from . import bench, compress, convert, descriptor, evaluate, info, lammps, model_devi, neighbor_stat, test
+from . import bench, compress, convert, descriptor, evaluate, info, lammps, model_devi, neighbor_stat, test, train
 from .common import HelpFormatter, say, stdout_named
 
 EPILOG = """\
@@ -29,6 +29,7 @@ examples:
   dpa2 model-devi -m 1.pth 2.pth -s data           deviation between models
   dpa2 descriptor -m model.pth data -o out.npz     descriptors of a data set, with --map map.html
   dpa2 neighbor-stat -m model.pth -s data          is sel enough for these data?
+  dpa2 train input.json                            train a model as "dp --pt train" does
   dpa2 convert model.pt model.safetensors          to the native format, which loads fastest
   dpa2 compress model.pth -o c.safetensors         tables in place of embedding networks
   dpa2 bench --atoms 10000                         speed and memory on this machine
@@ -58,7 +59,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (info, evaluate, test, model_devi, descriptor, neighbor_stat, convert, compress, bench, lammps):
+    for module in (
+        info,
+        evaluate,
+        test,
+        model_devi,
+        descriptor,
+        neighbor_stat,
+        train,
+        convert,
+        compress,
+        bench,
+        lammps,
+    ):
         module.add_command(commands)
     return parser
 

@@ -44,7 +44,7 @@ def write(handle: BinaryIO, value: Any, root: str = "archive") -> None:
     pickler = _Pickler()
     data = pickler.dumps(value)
     with zipfile.ZipFile(handle, "w", zipfile.ZIP_STORED) as archive:
-        entries: list[tuple[str, bytes | memoryview]] = [
+        entries: list[tuple[str, bytes]] = [
             ("data.pkl", data),
             (".format_version", b"1"),
             (".storage_alignment", str(_ALIGNMENT).encode()),
@@ -63,9 +63,9 @@ def write(handle: BinaryIO, value: Any, root: str = "archive") -> None:
             archive.writestr(info, content)
 
 
-def _bytes(array: NDArray[Any]) -> memoryview:
+def _bytes(array: NDArray[Any]) -> bytes:
     little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-    return memoryview(little.reshape(-1).view(np.uint8))
+    return little.tobytes()
 
 
 class _Pickler:

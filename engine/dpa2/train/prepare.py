@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,18 +13,19 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import ModelData, schema
+from ..outputs import replacing
 from .batch import Label
 from .checkpoint import SINGLE, Checkpoint
 from .dataset import DataSet
 from .initial import initial_weights
-from .inputs import canonical_model
+from .inputs import canonical_model, compatible, normalise, read_input
 from .order import workers
 from .random import Generator
 from .resume import Stream
 from .sel import neighbor_statistics
 from .sharing import links, share
 from .statistics import Statistics
-from .tasks import SharedPart
+from .tasks import SharedPart, expand
 from .trainer import Task, Trainer
 
 Say = Callable[[str], None]
@@ -73,6 +75,7 @@ class Preparation:
 
     def __init__(self, config: dict[str, Any], shared: Sequence[SharedPart] = (), say: Say = lambda line: None) -> None:
         self.config, self._shared, self._say = config, shared, say
+        self.given: Mapping[str, Any] = config
         self.tasks = sections(config)
         self._data: dict[str, tuple[DataSet, DataSet | None]] = {}
         self._distances: dict[str, float] = {}
@@ -96,13 +99,18 @@ class Preparation:
             for warning in found.warnings:
                 self._say(f"{of}warning: {warning}")
 
+    def write(self, path: str) -> None:
+        """Write the completed input, and beside it in this folder what deepmd-kit calls ``input_v2_compat.json``."""
+        _write_json("input_v2_compat.json", compatible(self.given))
+        _write_json(path, self.config)
+
     def steps(self) -> int:
         """How many steps the run has."""
         training = self.config["training"]
         if epochs := training.get("num_epoch_dict"):
-            return math.ceil(sum(epochs.get(task, 0) * self._data[task][0].epoch for task in self.tasks))
+            return math.ceil(sum(float(epochs.get(task, 0)) * self._data[task][0].epoch for task in self.tasks))
         if "numb_epoch" in training:
-            return math.ceil(training["numb_epoch"] * self._data[SINGLE][0].epoch)
+            return math.ceil(float(training["numb_epoch"]) * self._data[SINGLE][0].epoch)
         return int(training["numb_steps"])
 
     def probabilities(self) -> list[float]:
@@ -221,6 +229,26 @@ class Preparation:
                     found[base].aparam.merge(found[task].aparam, factor)
 
 
+def from_file(path: str, definition: Mapping[str, Any] | None = None, say: Say = lambda line: None) -> Preparation:
+    """What an input file asks for; ``definition`` takes the place of its ``model`` section.
+
+    Raises:
+        InputError: naming the file, and the key of what cannot be done.
+    """
+    given = read_input(path)
+    if definition is not None:
+        given["model"] = copy.deepcopy(dict(definition))
+    try:
+        shared: Sequence[SharedPart] = ()
+        if isinstance(model := given.get("model"), Mapping) and "model_dict" in model:
+            given["model"], shared = expand(model)
+        preparation = Preparation(normalise(given), shared, say)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    preparation.given = given
+    return preparation
+
+
 def frozen(model: Mapping[str, Any]) -> tuple[str, ...]:
     """Beginnings of the names of weights that a model section does not train."""
     out = []
@@ -236,9 +264,6 @@ def _seed() -> int:
     return int(np.random.SeedSequence().generate_state(1)[0])
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write an input as deepmd-kit does."""
-    from ..outputs import replacing
-
+def _write_json(path: str, value: Any) -> None:
     with replacing(path) as part:
-        Path(part).write_text(json.dumps(value, indent=4) + "\n", encoding="utf-8")
+        Path(part).write_text(json.dumps(value, indent=4), encoding="utf-8")

@@ -55,7 +55,7 @@ class Stream:
     @property
     def state(self) -> dict[str, Any]:
         """Where the stream stands: arrays, and the batch that is being read."""
-        state = {key: np.asarray(value, np.int64) for key, value in self._order.state.items()}
+        state: dict[str, Any] = {key: np.asarray(value, np.int64) for key, value in self._order.state.items()}
         if self._waiting and self._order.last is not None:
             state["system"] = self._order.last.system
             state["frames"] = np.asarray(self._order.last.frames, np.int64)
@@ -97,7 +97,7 @@ class TaskDraws:
             raise InputError(f"training.model_prob must be numbers that are not negative, got {list(probabilities)}")
         cumulative = np.cumsum(np.asarray(probabilities, float) / total)
         self._cumulative = cumulative / cumulative[-1]
-        self._random = np.random.RandomState(None if seed is None else [0, seed % 2**32])  # noqa: NPY002
+        self._random = np.random.RandomState(None if seed is None else [0, seed % 2**32])
 
     def next(self) -> int:
         """The number of the task."""
@@ -113,4 +113,4 @@ class TaskDraws:
 
     @state.setter
     def state(self, state: Mapping[str, Any]) -> None:
-        self._random.set_state(("MT19937", np.asarray(state["key"], np.uint32), int(state["pos"])))
+        self._random.set_state(("MT19937", np.asarray(state["key"], np.uint32), int(state["pos"]), 0, 0.0))

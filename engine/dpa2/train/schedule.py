@@ -91,7 +91,7 @@ class Schedule:
 
         def value(step: int) -> float:
             exponent = step / interval if smooth else float(step // interval)
-            return max(self.start * rate**exponent, self.stop)
+            return max(self.start * float(rate**exponent), self.stop)
 
         return value
 

@@ -324,7 +324,9 @@ class Trainer:
                 self._say(line)
             if (task := nan_task(results)) is not None:
                 of = "" if task == SINGLE else f" of task {task}"
-                raise EvaluationError(f"step {number}: the loss{of} is not a number any more: it makes no sense to go on")
+                raise EvaluationError(
+                    f"step {number}: the loss{of} is not a number any more: it makes no sense to go on"
+                )
             if training["time_training"]:
                 self._say(clock.line(number))
             curve.add(results)

@@ -1,0 +1,114 @@
+"""``dpa2 train``: train a model on data sets, from an input as deepmd-kit takes it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from . import common
+
+if TYPE_CHECKING:
+    from ..train.checkpoint import Checkpoint
+    from ..train.trainer import Trainer
+
+EPILOG = """\
+examples:
+  dpa2 train input.json                            from random weights, statistics of the data first
+  dpa2 train input.json --restart model.ckpt.pt    go on, to the last bit as if it had not stopped
+  dpa2 train input.json --init-model old.pt        another run that begins with these weights
+
+The input is that of "dp --pt train": JSON or YAML, old spellings included, unknown keys refused. Paths
+in it are relative to this folder, into which lcurve.out, out.json, input_v2_compat.json and checkpoints
+are written, unless the input says otherwise.
+
+Checkpoints model.ckpt-N.pt are those of deepmd-kit: "dp --pt freeze", "test" and "train" take them as
+their own, with --restart, --init-model or --finetune. Beside each lies a native model for dpa2,
+model.ckpt-N.safetensors. The links model.ckpt.pt and model.ckpt.safetensors lead to the newest.
+
+Ctrl-C and SIGTERM end the run after the step that is on, with a checkpoint. After anything worse, the
+newest checkpoint is whole.
+"""
+
+
+def add_command(commands: Any) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "train",
+        help="train a model from an input of deepmd-kit",
+        description="Train a DPA-2 model on data sets, as an input of deepmd-kit says.",
+        epilog=EPILOG,
+        formatter_class=common.HelpFormatter,
+    )
+    parser.add_argument("input", metavar="INPUT", help="the input: JSON, or YAML in a file .yaml or .yml")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("-i", "--init-model", metavar="CHECKPOINT", help="begin with the weights of this checkpoint")
+    start.add_argument("-r", "--restart", metavar="CHECKPOINT", help="go on from this checkpoint")
+    parser.add_argument(
+        "--use-pretrain-script",
+        action="store_true",
+        help="take the model section from the checkpoint of --init-model, not from the input",
+    )
+    parser.add_argument(
+        "--skip-neighbor-stat", action="store_true", help="do not look at all frames for neighbours and close atoms"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", default="out.json", help="the input with all defaults (default: out.json)"
+    )
+    parser.add_argument("--precision", choices=("float64", "float32"), help="default: the model's own")
+    parser.add_argument(
+        "--threads", type=common.positive, metavar="N", help="default: OMP_NUM_THREADS, else the available cores"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    from ..train import prepare
+    from ..train.checkpoint import Checkpoint
+
+    if args.use_pretrain_script and args.init_model is None:
+        raise InputError("--use-pretrain-script takes the model section from --init-model, which is not given")
+    found: dict[str, Checkpoint | None] = {
+        name: None if path is None else Checkpoint(_with_suffix(path))
+        for name, path in (("init_model", args.init_model), ("restart", args.restart))
+    }
+    definition = found["init_model"].definition if args.use_pretrain_script and found["init_model"] else None
+    preparation = prepare.from_file(args.input, definition, _say)
+    if not args.skip_neighbor_stat:
+        preparation.count_neighbors()
+    preparation.write(args.output)
+    trainer = preparation.trainer(**found, precision=args.precision, threads=args.threads)
+    train(trainer)
+
+
+def train(trainer: Trainer) -> None:
+    """Run a training with a progress bar on a terminal."""
+    from tqdm import tqdm
+
+    hidden = True if sys.stderr is None else None  # None: only on a terminal
+    with tqdm(total=trainer.steps, initial=trainer.done, unit="step", disable=hidden, dynamic_ncols=True) as bar:
+
+        def progress(step: Mapping[str, Any]) -> None:
+            parts = [f"{name} {value:.2e}" for name, value in step["parts"].items() if name.endswith(("_e", "_f"))]
+            bar.set_postfix_str(", ".join([f"loss {step['value']:.2e}", *parts]), refresh=False)
+            bar.update()
+
+        trainer.run(progress)
+
+
+def _with_suffix(path: str) -> str:
+    """A checkpoint, whose ``.pt`` may be left out."""
+    return path if path.endswith(".pt") else f"{path}.pt"
+
+
+def _say(line: str) -> None:
+    """A line on stdout that does not tear the progress bar."""
+    from tqdm import tqdm
+
+    with common.stdout_named():
+        if sys.stdout is not None:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
