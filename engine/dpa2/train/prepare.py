@@ -181,6 +181,7 @@ class Preparation:
             say=self._say,
         )
         if restart is not None:
+            self._keep_observed(restart)
             trainer.restart(restart)
         return trainer
 
@@ -214,6 +215,14 @@ class Preparation:
             weights = models[task].weights
             for name, value in statistics.weights().items():
                 weights[name] = value.astype(weights[name].dtype).reshape(weights[name].shape)
+
+    def _keep_observed(self, checkpoint: Checkpoint) -> None:
+        """The types that were seen when the run began, which no later part of it looks for."""
+        definitions = checkpoint.definition.get("model_dict", {SINGLE: checkpoint.definition})
+        for task, entry in self.tasks.items():
+            info = definitions[task].get("info") if isinstance(definitions.get(task), dict) else None
+            if isinstance(info, dict) and isinstance(info.get("observed_type"), list):
+                entry["model"].setdefault("info", {}).setdefault("observed_type", info["observed_type"])
 
     def _merge(self, found: Mapping[str, Statistics]) -> None:
         """Sums of tasks that share a part, in that of the first one."""
