@@ -64,7 +64,7 @@ def labels_of(model: Mapping[str, Any], loss: Mapping[str, Any]) -> list[Label]:
 
 
 class Preparation:
-    """What comes before the first step.
+    """What comes before the first step; made by :func:`from_file` and :func:`from_input`.
 
     Args:
         config: the input, as :func:`dpa2.train.inputs.normalise` returns it. Numbers of neighbours that data decide
@@ -248,12 +248,22 @@ def from_file(path: str, definition: Mapping[str, Any] | None = None, say: Say =
     if definition is not None:
         given["model"] = copy.deepcopy(dict(definition))
     try:
-        shared: Sequence[SharedPart] = ()
-        if isinstance(model := given.get("model"), Mapping) and "model_dict" in model:
-            given["model"], shared = expand(model)
-        preparation = Preparation(normalise(given), shared, say)
+        return from_input(given, say)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def from_input(given: Mapping[str, Any], say: Say = lambda line: None) -> Preparation:
+    """What an input asks for, as it stands in a file.
+
+    Raises:
+        InputError: naming the key of what cannot be done.
+    """
+    given = dict(given)
+    shared: Sequence[SharedPart] = ()
+    if isinstance(model := given.get("model"), Mapping) and "model_dict" in model:
+        given["model"], shared = expand(model)
+    preparation = Preparation(normalise(given), shared, say)
     preparation.given = given
     return preparation
 

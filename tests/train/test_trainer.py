@@ -1,0 +1,297 @@
+"""Runs against deepmd-kit's: learning curves to the digit, checkpoints; interrupted ones against whole ones."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import training_cases as training
+import training_runs as runs
+from cli_runs import ordinary_signals
+from dpa2.cli import main
+from dpa2.errors import EvaluationError, InputError
+from dpa2.train import checkpoint
+from dpa2.train.prepare import from_input
+from dpa2.train.trainer import Trainer
+
+#: deepmd-kit rounds prefactors of losses to float32, which moves weights by 1e-7 of what a run changes; a model in
+#: single precision has its own roundings
+WEIGHTS, MOMENTS, SINGLE = 1e-9, 1e-6, 2e-4
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the data, in which runs are."""
+    runs.write_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NUM_WORKERS", str(runs.STREAMS))
+    return tmp_path
+
+
+def train(name: str, *options: str, **changes: Any) -> int:
+    """Run an input with other values in its training section."""
+    config = copy.deepcopy(runs.RUNS[name])
+    config["training"].update(changes)
+    Path("input.json").write_text(json.dumps(config))
+    return main(["train", "input.json", "--skip-neighbor-stat", "--threads", "1", *options])
+
+
+def content(path: str = "model.ckpt.pt") -> dict[str, Any]:
+    return checkpoint.Checkpoint(path)._content
+
+
+def trainer(name: str, **changes: Any) -> Trainer:
+    config = copy.deepcopy(runs.RUNS[name])
+    config["training"].update(changes)
+    return from_input(config).trainer(threads=1)
+
+
+def check_curve(found: str, expected: str, single: bool) -> None:
+    """The same digits; in single precision the last one may differ by one."""
+    if not single:
+        assert found == expected
+        return
+    for row, other in zip(found.splitlines(), expected.splitlines(), strict=True):
+        if row.startswith("#"):
+            assert row == other
+            continue
+        np.testing.assert_allclose(np.array(row.split(), float), np.array(other.split(), float), rtol=0.0101)
+
+
+@pytest.mark.parametrize("name", runs.RUNS)
+def test_deepmd(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The learning curve, the files, and all that the last checkpoint holds."""
+    assert train(name) == 0
+    expected, single = runs.expected(name), name == "single"
+    check_curve(Path("lcurve.out").read_text(), expected["curve"], single)
+    files = sorted(path.name for path in folder.iterdir() if ".ckpt" in path.name or path.name == "checkpoint")
+    assert [file for file in files if not file.endswith(".safetensors")] == expected["stated"]["files"]
+    found = content()
+    del found["dpa2"]
+    arrays, stated = runs.summary(found)
+    assert json.loads(json.dumps(stated)) == expected["stated"]["content"]
+    for tensor, (norm, product) in expected["tensors"].items():
+        moment = tensor.startswith("/optimizer") and not tensor.endswith("/step")
+        tolerance = SINGLE if single else MOMENTS if moment else WEIGHTS
+        size = norm if moment or single else max(norm, 1.0)
+        error = training.fingerprint(tensor, arrays[tensor])
+        assert error == pytest.approx((norm, product), rel=0, abs=tolerance * max(size, 1e-30)), tensor
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["plain", "averaged", "tasks"])
+def test_restart(name: str, threads: int, folder: Path) -> None:
+    """Stopped after some steps and restarted, it ends in the same bits; with data, averages and tasks as they were."""
+    options = ("--threads", str(threads))
+    assert train(name, *options) == 0
+    whole = {path.name: path.read_bytes() for path in folder.glob("model*ckpt-*.pt")}
+    curve = Path("lcurve.out").read_text()
+    for path in folder.glob("model*"):
+        path.unlink()
+    Path("lcurve.out").unlink()
+    steps = runs.RUNS[name]["training"]["numb_steps"]
+    config = copy.deepcopy(runs.RUNS[name])
+    first = from_input(config).trainer(threads=threads)
+    for number in range(steps - 3):
+        first._one(_Nowhere(), _Nowhere(), lambda step: None)  # type: ignore[arg-type]
+        assert first.done == number + 1
+    saved = first.save()
+    assert train(name, *options, "--restart", str(saved)) == 0
+    for path in folder.glob(f"model*ckpt-{steps}.pt"):
+        assert path.read_bytes() == whole[path.name], path.name
+    rows = [row for row in curve.splitlines() if not row.startswith("#") and int(row.split()[0]) > steps - 3]
+    assert [row for row in Path("lcurve.out").read_text().splitlines() if not row.startswith("#")] == rows
+
+
+class _Nowhere:
+    """Takes what a curve or a clock is given."""
+
+    def add(self, results: Any) -> None:
+        pass
+
+    def line(self, step: int) -> str:
+        return ""
+
+
+def started(*options: str, **changes: Any) -> subprocess.Popen[bytes]:
+    """A long run in a process of its own, of which the first checkpoint is there."""
+    config = copy.deepcopy(runs.RUNS["plain"])
+    config["training"].update(numb_steps=100_000, disp_freq=1, save_freq=5, **changes)
+    Path("input.json").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "dpa2", "train", "input.json", "--skip-neighbor-stat", "--threads", "1", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=ordinary_signals)
+    for _ in range(600):
+        if os.path.exists("model_ema.ckpt.pt") or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize(("number", "status", "message"), [
+    (signal.SIGINT, 130, b"interrupted"), (signal.SIGTERM, 143, b"ended by SIGTERM"),
+])  # fmt: skip
+def test_ended(number: int, status: int, message: bytes, folder: Path) -> None:
+    """A signal ends the run after a step, with a checkpoint of this step, from which it goes on."""
+    process = started()
+    time.sleep(0.2)
+    process.send_signal(number)
+    assert message in process.communicate(timeout=60)[1]
+    assert process.returncode == status
+    last = int(Path("lcurve.out").read_text().splitlines()[-1].split()[0])
+    assert os.readlink("model.ckpt.pt") == f"model.ckpt-{last}.pt"
+    assert Path("checkpoint").read_text() == f"model.ckpt-{last}.pt"
+    assert checkpoint.Checkpoint("model.ckpt.pt").step == last
+    assert len(list(folder.glob("model.ckpt-*.pt"))) <= 5
+    assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
+    assert train("plain", "--restart", "model.ckpt", numb_steps=last + 1) == 0
+    assert checkpoint.Checkpoint("model.ckpt.pt").step == last + 1
+
+
+def test_killed(folder: Path) -> None:
+    """Whatever moment a run is killed at, the newest checkpoint is whole."""
+    for round in range(4):
+        for path in folder.glob("model*"):
+            path.unlink()
+        process = started()
+        time.sleep(0.05 + 0.037 * round)
+        process.kill()
+        process.communicate(timeout=60)
+        found = checkpoint.Checkpoint("model.ckpt.pt")
+        assert found.step >= 5
+        assert found.step == int(os.readlink("model.ckpt.pt").removeprefix("model.ckpt-").removesuffix(".pt"))
+
+
+def test_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint that does not fit ends the run; the one before stays the newest, nothing is left of the other."""
+    from dpa2.files import torch_writer
+
+    write, calls = torch_writer.write, []
+
+    def full(handle: Any, value: Any, root: str) -> None:
+        calls.append(root)
+        if "-8" in root:
+            handle.write(b"the beginning")
+            raise OSError(28, "No space left on device")
+        write(handle, value, root)
+
+    monkeypatch.setattr(torch_writer, "write", full)
+    assert train("plain") == 2
+    assert "model.ckpt-8.pt: No space left on device" in capsys.readouterr().err
+    assert os.readlink("model.ckpt.pt") == "model.ckpt-4.pt"
+    assert checkpoint.Checkpoint("model.ckpt.pt").step == 4
+    assert not [path for path in folder.iterdir() if path.name.endswith(".part") or "-8" in path.name]
+
+
+def test_labels_that_are_no_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The frame is named, and what was done before is kept."""
+    force = np.load("two/set.000/force.npy")
+    force[1, 3] = np.nan
+    np.save("two/set.000/force.npy", force)
+    assert train("plain", save_freq=1000, numb_steps=50) != 0
+    message = capsys.readouterr().err
+    assert "two" in message
+    assert "force" in message
+
+
+def test_diverging(capsys: pytest.CaptureFixture[str]) -> None:
+    """A loss that is not finite ends the run without a checkpoint of what led to it."""
+    for system in ("one", "two"):
+        force = np.load(f"{system}/set.000/force.npy")
+        np.save(f"{system}/set.000/force.npy", np.full_like(force, 1e200))
+    assert train("plain") == 1
+    assert "step 1: " in (message := capsys.readouterr().err)
+    assert "the loss of the batch is not finite" in message
+    assert not os.path.lexists("model.ckpt.pt")
+    run = trainer("plain")
+    kept = {name: value.copy() for name, value in run.optimizer.parameters.items()}
+    with pytest.raises(EvaluationError, match="not finite"):
+        run.step()
+    assert run.done == 0
+    for name, value in run.optimizer.parameters.items():
+        np.testing.assert_array_equal(value, kept[name])
+
+
+def test_own_loop() -> None:
+    """A loop of one's own takes the steps that a run takes."""
+    run = trainer("plain")
+    values = [run.step()["value"] for _ in range(4)]
+    assert run.save().name == "model.ckpt-4.pt"
+    again = trainer("plain")
+    assert [again.step(ahead=False)["value"] for _ in range(4)] == values
+
+
+def test_init_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights and statistics are those of the file, the rest begins anew; the file's model section if asked for."""
+    assert train("plain", numb_steps=2) == 0
+    os.rename("model.ckpt-2.pt", "start.pt")
+    start = content("start.pt")
+    assert train("plain", "--init-model", "start", numb_steps=0) == 0
+    assert sorted(path.name for path in folder.glob("model.ckpt-*.pt")) == ["model.ckpt-0.pt"]
+    found = content("model.ckpt-0.pt")
+    assert found["optimizer"]["state"] == {}
+    for name, value in start["model"].items():
+        if name != "_extra_state":
+            np.testing.assert_array_equal(found["model"][name], value)
+    assert train("averaged", "--init-model", "start.pt", "--use-pretrain-script", numb_steps=3) == 0
+    section = content("model.ckpt-3.pt")["model"]["_extra_state"]["model_params"]
+    assert section["fitting_net"].get("seed") is None
+    assert train("averaged", "--use-pretrain-script") == 2
+    assert "--init-model, which is not given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (("--init-model", "no.pt"), "no.pt: there is no such file"),
+    (("--restart", "input.json"), "input.json.pt: there is no such file"),
+    (("--restart", "a", "--init-model", "b"), "not allowed with"),
+])  # fmt: skip
+def test_no_start(options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = train("plain", *options)
+    except SystemExit as error:
+        status = int(error.code or 0)
+    assert status == 2
+    assert message in capsys.readouterr().err
+
+
+def test_other_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """A restart with other data says so, since their order cannot go on."""
+    assert train("plain", numb_steps=4) == 0
+    data = {"systems": ["one"], "batch_size": 2}
+    assert train("plain", "--restart", "model.ckpt.pt", training_data=data) == 2
+    assert "the data or the environment's NUM_WORKERS have changed" in capsys.readouterr().err
+
+
+def test_kept_checkpoints(folder: Path) -> None:
+    """The newest are kept, later ones of a longer run before are removed, others and links stay."""
+    for name in ("model.ckpt-99.pt", "model.ckpt-99.safetensors", "model.ckpt-x.pt", "other.ckpt-1.pt"):
+        Path(name).write_text("x")
+    assert train("plain", numb_steps=8, save_freq=2, max_ckpt_keep=2, enable_ema=False) == 0
+    assert sorted(path.name for path in folder.iterdir() if "ckpt" in path.name) == [
+        "model.ckpt-6.pt", "model.ckpt-6.safetensors", "model.ckpt-8.pt", "model.ckpt-8.safetensors",
+        "model.ckpt-x.pt", "model.ckpt.pt", "model.ckpt.safetensors", "other.ckpt-1.pt",
+    ]  # fmt: skip
+    assert train("plain", numb_steps=8, save_freq=1, ckpt_keep_ratio=0.5, save_dir="d", save_ckpt="e/m") == 0
+    assert sorted(path.name for path in Path("d").glob("m-*.pt")) == [f"m-{k}.pt" for k in (5, 6, 7, 8)]
+    assert os.readlink("e/m.pt") == "../d/m-8.pt"
+    assert sorted(path.name for path in Path("d").glob("m_ema-*.pt")) == [f"m_ema-{k}.pt" for k in (5, 6, 7, 8)]
+
+
+def test_sel_without_counting() -> None:
+    config = copy.deepcopy(runs.RUNS["plain"])
+    config["model"]["descriptor"]["repinit"]["nsel"] = "auto:3"
+    with pytest.raises(InputError, match="leave --skip-neighbor-stat out"):
+        from_input(config).trainer()
+    preparation = from_input(config)
+    preparation.count_neighbors()
+    assert isinstance(preparation.config["model"]["descriptor"]["repinit"]["nsel"], int)
+    made = preparation.trainer(threads=1)
+    assert made.tasks["Default"].data.config["min_nbor_dist"] > 0.3
