@@ -20,9 +20,9 @@ import numpy as np
 from ..errors import Error, InputError, ModelFileError
 from ..files import config as canonical
 from ..files import schema, yaml_tree
-from ..files.kinds import check_kind, shown
+from ..files.kinds import SUPPORTED, check_kind
 from . import sections
-from .keys import ABSENT, Key, complete, place, section
+from .keys import ABSENT, Key, complete, described, place, section
 from .tasks import check_tasks, expand
 
 #: a longer file is no input
@@ -32,6 +32,10 @@ _OPTIMIZER = (
     *("opt_type", "kf_blocksize", "kf_start_pref_e", "kf_limit_pref_e", "kf_start_pref_f", "kf_limit_pref_f"),
     *("weight_decay", "momentum", "muon_momentum", "adam_beta1", "adam_beta2", "lr_adjust", "lr_adjust_coeff"),
     *("muon_2d_only", "min_2d_dim"),
+)
+_TRAINED = (
+    "models are trained that have the descriptor 'dpa2' and a fitting net 'ener', 'dipole', 'polar', 'dos', 'property' "
+    "or 'population'"
 )
 _BATCH_RULE = re.compile(r"auto(:[1-9][0-9]{0,8})?|(max|filter|mix):[1-9][0-9]{0,8}")
 
@@ -62,7 +66,7 @@ def read_input(path: str | os.PathLike[str]) -> dict[str, Any]:
     except InputError as error:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     if not isinstance(found, dict):
-        raise InputError(f"{path} holds {shown(found)}, expected the sections of a training input in braces")
+        raise InputError(f"{path} holds {described(found)}, expected the sections of a training input in braces")
     return found
 
 
@@ -220,7 +224,7 @@ def _variant(given: Any, name: str, where: str) -> dict[str, Any]:
     if isinstance(kind, str) and (reason := sections.REFUSED_TYPES.get((name, kind))):
         raise InputError(f"{where}.type is {kind}, which is not there: {reason}; there are {', '.join(variants)}")
     if not isinstance(kind, str) or kind not in variants:
-        raise InputError(f"{where}.type is {shown(kind)}, expected one of {', '.join(variants)}")
+        raise InputError(f"{where}.type is {described(kind)}, expected one of {', '.join(variants)}")
     keys = [*common, Key("type", ("text",), default), *variants[kind]]
     return complete({**given, "type": kind} if "type" in given else given, keys, where)
 
@@ -228,12 +232,14 @@ def _variant(given: Any, name: str, where: str) -> dict[str, Any]:
 def _model(given: Any, where: str) -> dict[str, Any]:
     model = section(given, where)
     _refuse(model, where)
-    with _placed(where):
-        check_kind(model)
     if (kind := model.get("type", "standard")) != "standard":
-        raise InputError(f"{where}.type is {shown(kind)}, expected standard; of a combination, train the parts")
+        raise InputError(f"{where}.type is {described(kind)}, expected standard; of a combination, train the parts")
     out = complete(model, sections.MODEL, where)
     descriptor = section(out["descriptor"], f"{where}.descriptor")
+    if "type" not in descriptor:
+        raise InputError(f"{where}.descriptor.type is missing; it must be dpa2")
+    with _placed(where):
+        check_kind(out)
     keys = [Key("type", ("text",)), *(key for key in sections.descriptor("descriptor") if key.name != "type")]
     descriptor = complete(descriptor, keys, f"{where}.descriptor")
     for name in ("repinit", "repformer"):
@@ -260,7 +266,7 @@ def _data(given: Any, where: str, keys: list[Key] = sections.TASK_DATA) -> dict[
         if isinstance(rule, str) and not _BATCH_RULE.fullmatch(rule):
             hint = "batches of several systems are only there in data of mixed type; " if "mixed" in rule else ""
             raise InputError(
-                f"{where}.{name}.batch_size is {shown(rule)}; {hint}expected an integer, a list of them, or auto, "
+                f"{where}.{name}.batch_size is {described(rule)}; {hint}expected an integer, a list of them, or auto, "
                 "auto:N, max:N or filter:N"
             )
     if out["stat_file_mode"] == "read" and not out.get("stat_file"):
@@ -330,7 +336,7 @@ def _check_model(model: dict[str, Any], where: str) -> dict[str, Any]:
             sel = model["descriptor"][name].get(key)
             if isinstance(sel, str) and not re.fullmatch(r"auto(:([0-9]+\.?[0-9]*|\.[0-9]+))?", sel):
                 raise InputError(
-                    f"{where}.descriptor.{name}.{key} is {shown(sel)}, expected an integer, auto or auto:1.2"
+                    f"{where}.descriptor.{name}.{key} is {described(sel)}, expected an integer, auto or auto:1.2"
                 )
     with _placed(where):
         config = canonical_model(model)
@@ -366,4 +372,4 @@ class _placed:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, ModelFileError):
             text = str(error).removeprefix("the model definition is inconsistent: ")
-            raise InputError(f"{self._where}: {text}") from None
+            raise InputError(f"{self._where}: {text.replace(SUPPORTED, _TRAINED)}") from None

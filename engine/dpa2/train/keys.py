@@ -53,10 +53,10 @@ class Key:
         bounds = [
             text.format(value)
             for text, value in (
-                ("at least {:g}", self.lowest),
-                ("above {:g}", self.above),
-                ("below {:g}", self.below),
-                ("at most {:g}", self.highest),
+                ("at least {:.15g}", self.lowest),
+                ("above {:.15g}", self.above),
+                ("below {:.15g}", self.below),
+                ("at most {:.15g}", self.highest),
             )
             if value is not None
         ]
@@ -66,7 +66,7 @@ class Key:
         """Raise :class:`InputError` unless the key may have this value."""
         kind = next((kind for kind in self.kinds if _KINDS[kind][1](value)), None)
         if kind is None or not all(self._bounded(number) for number in _numbers(value)):
-            raise InputError(f"{where} is {_shown(value)}, expected {self.wanted}")
+            raise InputError(f"{where} is {described(value)}, expected {self.wanted}")
         if kind == "text" and self.choices and value not in self.choices:
             raise InputError(f"{where} is {shown(value)}, expected one of {', '.join(self.choices)}")
 
@@ -129,10 +129,14 @@ def _numbers(value: Any) -> list[float]:
     return [item for item in items if _number(item)]
 
 
-def _shown(value: Any) -> str:
+def described(value: Any) -> str:
     """A value for a message, of a list of a few numbers or names these."""
-    short = isinstance(value, list) and len(value) <= 8 and all(not isinstance(item, (list, dict)) for item in value)
-    return f"[{', '.join(shown(item) for item in value)}]" if short else shown(value)
+    if isinstance(value, dict):
+        return "a section of keys"
+    if not isinstance(value, list):
+        return shown(value)
+    short = len(value) <= 8 and not any(isinstance(item, (list, dict)) for item in value)
+    return f"[{', '.join(shown(item) for item in value)}]" if short else f"a list of {len(value)} entries"
 
 
 def section(value: Any, where: str) -> dict[str, Any]:
@@ -142,7 +146,7 @@ def section(value: Any, where: str) -> dict[str, Any]:
         InputError: it is no section.
     """
     if not _section(value):
-        raise InputError(f"{where} is {_shown(value)}, expected a section of keys")
+        raise InputError(f"{where} is {described(value)}, expected a section of keys")
     return {key: item for key, item in value.items() if not key.startswith("_")}
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from ..files.kinds import shown
-from .keys import section
+from .keys import described, section
 
 #: the highest level at which a part can be shared: 0 all of it, 1 of a descriptor the type embedding alone
 _LEVELS = {"descriptor": 1, "fitting_net": 0}
@@ -78,10 +77,10 @@ def _reference(text: str, kind: str, shared: Mapping[str, Any], where: str) -> t
     """The name and level of "name" or "name:level"."""
     match = re.fullmatch(r"([^:]+)(?::([0-9]{1,3}))?", text)
     if match is None or match[1] not in shared:
-        raise InputError(f"{where} is {shown(text)}, which model.shared_dict does not have")
+        raise InputError(f"{where} is {described(text)}, which model.shared_dict does not have")
     level, highest = int(match[2] or 0), _LEVELS.get(kind, 0)
     if level > highest:
-        raise InputError(f"{where} is {shown(text)}, but a {kind} is shared at level {highest} at most")
+        raise InputError(f"{where} is {described(text)}, but a {kind} is shared at level {highest} at most")
     return match[1], level
 
 
@@ -105,7 +104,9 @@ def check_tasks(config: dict[str, Any]) -> None:
                 raise InputError(f"training.{where}.{task} is for a task that model.model_dict does not have")
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e300
             if not number:
-                raise InputError(f"training.{where}.{task} is {shown(value)}, expected a number that is not negative")
+                raise InputError(
+                    f"training.{where}.{task} is {described(value)}, expected a number that is not negative"
+                )
         if values and not any(values.values()):
             raise InputError(f"training.{where} is 0 for every task: at least one must be above 0")
     if epochs and ("numb_steps" in training or weights):
