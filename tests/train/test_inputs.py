@@ -180,6 +180,7 @@ def test_what_has_no_effect_is_said() -> None:
         ("a.json", '{"model": 1, "model": 2}', r"a.json: the key 'model' stands twice"),
         ("a.json", '{"model": NaN}', r"a.json: NaN is no number"),
         ("a.json", "[1]", r"a.json holds \[1\], expected"),
+        ("a.json", '{"model": ' + "1" * 5000 + "}", r"a.json is not a training input"),
         ("a.json", "[" * 100_000, r"a.json is not a training input"),
         ("a.yaml", "model: [1", r"a.yaml: this is no training input"),
         ("a.yaml", "a: 1\na: 2", r"a.yaml: .*'a' occurs twice"),

@@ -61,10 +61,10 @@ def read_input(path: str | os.PathLike[str]) -> dict[str, Any]:
     except ModelFileError as error:
         text = str(error).replace("this is no model file", "this is no training input")
         raise InputError(f"{path}: {text}") from None
-    except (UnicodeDecodeError, RecursionError):
-        raise InputError(f"{path} is not a training input: it is no text, or nests too deeply") from None
     except InputError as error:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    except (ValueError, RecursionError):  # bytes that are no text, integers of thousands of digits
+        raise InputError(f"{path} is not a training input: it is no text, or nests too deeply") from None
     if not isinstance(found, dict):
         raise InputError(f"{path} holds {described(found)}, expected the sections of a training input in braces")
     return found
