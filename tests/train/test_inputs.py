@@ -89,6 +89,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model.preset_out_bias": {"energy": [1.0, "x"]}}, r"preset_out_bias.energy\[1\] is 'x'"),
     # what does not go together
     ({"learning_rate.stop_lr_ratio": 0.1}, r"stop_lr and stop_lr_ratio"),
+    ({"learning_rate": {"type": "wsd", "start_lr": 1, "stop_lr_ratio": 0}}, r"learning_rate ends at 0, but type wsd"),
     ({"learning_rate.warmup_ratio": 0.1, "learning_rate.warmup_steps": 5}, r"warmup_steps and warmup_ratio"),
     ({"training.warmup_steps": 0, "learning_rate.warmup_steps": 0}, r"in training and in learning_rate"),
     ({"training.numb_epoch": 1}, r"one of numb_steps and numb_epoch"),
@@ -146,6 +147,7 @@ REFUSED_TASKS: list[tuple[dict[str, Any], str]] = [
     ({"loss_dict.two": ...}, r"loss_dict.two is missing"),
     ({"loss_dict.two.start_pref_x": 1}, r"loss_dict.two.start_pref_x is not a key"),
     ({"loss_dict.three": {"type": "ener"}}, r"^loss_dict.three: a loss of type 'ener' is for energies"),
+    ({"loss_dict.three.pref": 0}, r"^loss_dict.three.pref and loss_dict.three.pref_atomic are both zero"),
     ({"loss": {}}, r"^loss is not a key"),
     ({"training.data_dict.four": {"training_data": {"systems": []}}}, r"training.data_dict.four is for a task"),
     ({"training.data_dict.two.training_data.batch_size": "mixed:4"}, r"data_dict.two.training_data.batch_size"),

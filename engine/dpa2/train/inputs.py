@@ -281,8 +281,8 @@ def _check_rate(rate: dict[str, Any]) -> None:
         rate["stop_lr"] = 5e-8
     if rate["warmup_steps"] and rate["warmup_ratio"] is not None:
         raise InputError("learning_rate has warmup_steps and warmup_ratio: leave one of them out")
-    if rate["type"] == "wsd" and rate["stop_lr"] == 0:
-        raise InputError("learning_rate.stop_lr is 0, expected a number above 0 for type wsd")
+    if rate["type"] == "wsd" and 0 in (rate["stop_lr"], rate["stop_lr_ratio"]):
+        raise InputError("learning_rate ends at 0, but type wsd needs a stop_lr or stop_lr_ratio above 0")
 
 
 def _check_training(config: dict[str, Any], tasks: bool) -> None:
@@ -356,8 +356,8 @@ def _check_loss(config: dict[str, Any], loss: dict[str, Any], where: str) -> Non
     try:
         loss_labels(json.dumps(config), statistics, json.dumps(loss))
     except Error as error:
-        text = str(error)
-        raise InputError(where + text[4:] if text.startswith("loss.") else f"{where}: {text}") from None
+        text = str(error).replace("loss.", f"{where}.")
+        raise InputError(text if text.startswith(where) else f"{where}: {text}") from None
 
 
 class _placed:

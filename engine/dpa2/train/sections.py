@@ -134,7 +134,7 @@ _RATES: dict[str, list[Key]] = {
 _RATE = [
     Key("start_lr", ("number",), REQUIRED, above=0),
     Key("stop_lr", _OPTIONAL_NUMBER, None, lowest=0),
-    Key("stop_lr_ratio", _OPTIONAL_NUMBER, None, above=0),
+    Key("stop_lr_ratio", _OPTIONAL_NUMBER, None, lowest=0),
     Key("warmup_steps", ("integer",), 0, lowest=0),
     Key("warmup_ratio", _OPTIONAL_NUMBER, None, lowest=0, below=1),
     Key("warmup_start_factor", ("number",), 0.0, lowest=0),
