@@ -218,14 +218,15 @@ def probabilities(
 
 def _block(text: str, nsystems: int, key: str) -> tuple[int, int, float]:
     words = text.split(":")
-    with suppress(ValueError):
+    try:
         begin, end, weight = int(words[0]), int(words[1]), float(":".join(words[2:]))
-        if not 0 <= begin < end <= nsystems:
-            raise InputError(f"{key}: {text!r} asks for systems {begin} to {end}, but there are {nsystems}")
-        if not (math.isfinite(weight) and weight >= 0.0):
-            raise InputError(f"{key}: the weight in {text!r} must be a number that is not negative")
-        return begin, end, weight
-    raise InputError(f"{key}: {text!r} must be begin:end:weight")
+    except (ValueError, IndexError):
+        raise InputError(f"{key}: {text!r} must be begin:end:weight") from None
+    if not 0 <= begin < end <= nsystems:
+        raise InputError(f"{key}: {text!r} asks for systems {begin} to {end}, but there are {nsystems}")
+    if not (math.isfinite(weight) and weight >= 0.0):
+        raise InputError(f"{key}: the weight in {text!r} must be a number that is not negative")
+    return begin, end, weight
 
 
 def _given_probabilities(sizes: Float, given: Sequence[float], key: str) -> Float:

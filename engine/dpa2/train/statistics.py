@@ -207,11 +207,8 @@ class Output:
 
     def _preset(self, model: Mapping[str, Any]) -> Float:
         """The bias that the input fixes: (ntypes, width); NaN where it does not."""
-        fitting = model["fitting_net"]
         key = f"model.preset_out_bias.{self.name}"
         given = (model.get("preset_out_bias") or {}).get(self.name)
-        if fitting["type"] == "ener" and fitting.get("atom_ener"):
-            key, given = "model.fitting_net.atom_ener", fitting["atom_ener"]
         out = np.full((self._ntypes, self.width), np.nan)
         if given is None:
             return out
