@@ -88,9 +88,7 @@ class DataSet:
         system = self._opened(draw.system)
         batch = system.batch(draw.frames)
         batch["system"], batch["frames"] = draw.system, np.asarray(draw.frames)
-        if self.min_pair_dist <= 0.0:
-            return batch
-        keep = [f for f in range(len(draw.frames)) if not self._too_close(batch, f)]
+        keep = left_frames(batch, self.min_pair_dist, len(self.type_map))
         return select(batch, keep) if keep else None
 
     def _opened(self, k: int) -> System:
@@ -109,15 +107,22 @@ class DataSet:
         while self._open:
             self._open.popitem()[1].__exit__()
 
-    def _too_close(self, batch: Batch, f: int) -> bool:
-        from ..neighbors import all_neighbors
 
-        box = None if batch["box"] is None else batch["box"][f]
-        types = batch["atype"][f]
-        frame = Frame(batch["coord"][f], types, None, box, (box is not None,) * 3, where=batch["where"])
-        start, j, r = all_neighbors(frame, types, self.min_pair_dist, len(self.type_map))
-        others = j != np.repeat(np.arange(len(types)), np.diff(start))  # an image of the atom itself is no pair
-        return bool((r[others] < self.min_pair_dist).any())
+def left_frames(batch: Batch, min_pair_dist: float, ntypes: int) -> list[int]:
+    """The frames of a batch without two atoms that are closer than this; 0: all."""
+    rows = range(len(batch["coord"]))
+    return list(rows) if min_pair_dist <= 0.0 else [f for f in rows if not _too_close(batch, f, min_pair_dist, ntypes)]
+
+
+def _too_close(batch: Batch, f: int, distance: float, ntypes: int) -> bool:
+    from ..neighbors import all_neighbors
+
+    box = None if batch["box"] is None else batch["box"][f]
+    types = batch["atype"][f]
+    frame = Frame(batch["coord"][f], types, None, box, (box is not None,) * 3, where=batch["where"])
+    start, j, r = all_neighbors(frame, types, distance, ntypes)
+    others = j != np.repeat(np.arange(len(types)), np.diff(start))  # an image of the atom itself is no pair
+    return bool((r[others] < distance).any())
 
 
 def select(batch: Batch, rows: Sequence[int]) -> Batch:
@@ -200,20 +205,34 @@ def probabilities(
     if style == "prob_sys_size":
         style = f"prob_sys_size;0:{len(sizes)}:1.0"
     key = f"{name}.auto_prob"
-    if not style.startswith("prob_sys_size;"):
-        wanted = '"prob_uniform", "prob_sys_size" or "prob_sys_size;begin:end:weight;..."'
-        raise InputError(f"{key} must be {wanted}, got {style!r}")
-    blocks = [_block(text, len(sizes), key) for text in style.split(";")[1:]]
+    blocks = blocks_of(style, len(sizes), key)
     total = sum(weight for _, _, weight in blocks)
-    if not total > 0.0:
-        raise InputError(f"{key}: the weights of {style!r} are all zero")
     out = np.zeros(len(sizes))
     for begin, end, weight in blocks:
-        if out[begin:end].any():
-            raise InputError(f"{key}: system {begin + int(np.argmax(out[begin:end] > 0))} is in two parts of {style!r}")
         part = sizes[begin:end]
         out[begin:end] = part / part.sum() * (weight / total)
     return out
+
+
+def blocks_of(style: str, nsystems: int, key: str) -> list[tuple[int, int, float]]:
+    """Begin, end and weight of the parts of "prob_sys_size;begin:end:weight;...".
+
+    Raises:
+        InputError: it is something else, parts overlap, or no weight is positive.
+    """
+    if not style.startswith("prob_sys_size;"):
+        wanted = '"prob_uniform", "prob_sys_size" or "prob_sys_size;begin:end:weight;..."'
+        raise InputError(f"{key} must be {wanted}, got {style!r}")
+    blocks = [_block(text, nsystems, key) for text in style.split(";")[1:]]
+    if not sum(weight for _, _, weight in blocks) > 0.0:
+        raise InputError(f"{key}: the weights of {style!r} are all zero")
+    seen: set[int] = set()
+    for begin, end, _ in blocks:
+        twice = seen & set(range(begin, end))
+        if twice:
+            raise InputError(f"{key}: system {min(twice)} is in two parts of {style!r}")
+        seen |= set(range(begin, end))
+    return blocks
 
 
 def _block(text: str, nsystems: int, key: str) -> tuple[int, int, float]:

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
+from ..data.lmdb_frames import is_lmdb
 from ..errors import InputError
+from .batch import Label
 from .dataset import DataSet
+from .lmdb import LmdbOrder, LmdbSet
 from .order import Draw, Order
+from .random import Generator
 from .systems import Batch
+
+
+def open_section(
+    section: Mapping[str, Any], type_map: Sequence[str], labels: Sequence[Label], name: str = "training.training_data"
+) -> DataSet | LmdbSet:
+    """The data of a section: systems, or one LMDB data set; arguments and errors of :class:`DataSet`."""
+    systems = section["systems"]
+    if isinstance(systems, (list, tuple)) and len(systems) == 1:
+        systems = systems[0]
+    if isinstance(systems, str) and is_lmdb(systems):
+        return LmdbSet({**section, "systems": systems}, type_map, labels, name)
+    return DataSet(section, type_map, labels, name)
+
+
+def order_of(data: DataSet | LmdbSet, generator: Generator, seed: int | None, streams: int) -> Order | LmdbOrder:
+    """The order of the data of a section; arguments of :class:`Order`."""
+    return LmdbOrder(data, generator, seed) if isinstance(data, LmdbSet) else Order(data, generator, seed, streams)
 
 
 class Loader:
@@ -17,11 +39,11 @@ class Loader:
 
     Args:
         data: the section.
-        order: of its batches.
+        order: of its batches, such as :func:`order_of` makes.
         name: the key of the section, for messages.
     """
 
-    def __init__(self, data: DataSet, order: Order, name: str = "training.training_data") -> None:
+    def __init__(self, data: DataSet | LmdbSet, order: Order | LmdbOrder, name: str = "training.training_data") -> None:
         self.data, self.order, self.name = data, order, name
         self._reader: ThreadPoolExecutor | None = None
         self._ahead: Future[Batch | None] | None = None

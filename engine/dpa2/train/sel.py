@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..data import Frame
 from ..errors import InputError
 from ..neighbors import NeighborStatistics
 from .dataset import DataSet
+from .lmdb import LmdbSet
+from .systems import System
 
 #: how much more room than neighbours "auto" gives
 _RATIO = 1.1
@@ -47,7 +49,7 @@ class Neighbors(NamedTuple):
     warnings: list[str]
 
 
-def neighbor_statistics(model: Mapping[str, Any], data: DataSet) -> Neighbors:
+def neighbor_statistics(model: Mapping[str, Any], data: DataSet | LmdbSet) -> Neighbors:
     """Count the neighbours in all frames, and look at all their labels.
 
     Args:
@@ -64,7 +66,8 @@ def neighbor_statistics(model: Mapping[str, Any], data: DataSet) -> Neighbors:
     ratios = [_ratio(descriptor[place.section][place.sel], place.key) for place in places]
     rcuts = [float(descriptor[place.section][place.rcut]) for place in places]
     found = NeighborStatistics(data.type_map, rcuts)
-    for system in data.systems:
+    systems: Sequence[System | LmdbSet] = data.systems
+    for system in systems:
         for batch in system.walk():
             box = None if batch["box"] is None else batch["box"][0]
             found.add(

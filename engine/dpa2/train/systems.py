@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..data import Frame
 from ..data.deepmd_hdf5 import HDF5_SUFFIXES
 from ..data.deepmd_system import DeepmdSystem, Table, find_systems
+from ..data.lmdb_frames import is_lmdb
 from ..errors import InputError
 from ..inputs import Float, Int
 from .batch import Label
@@ -53,8 +54,10 @@ def find(systems: Any, patterns: Sequence[str] | None = None, name: str = "syste
         file = path.partition("#")[0]
         if not os.path.lexists(path) and not os.path.lexists(file):
             raise InputError(f"{key}: there is no folder {path}")
-        if not os.path.isdir(path) and not file.lower().endswith(HDF5_SUFFIXES):
+        if not os.path.isdir(path) and not is_lmdb(path) and not file.lower().endswith(HDF5_SUFFIXES):
             raise InputError(f"{key}: {path} is neither the folder of a system nor an HDF5 file")
+        if is_lmdb(path):
+            raise InputError(f"{key}: {path} is an LMDB data set, which must be the only one: {name} must be its path")
         here = find_systems(path) if patterns is None else _matching(path, patterns)
         if not here:
             what = "no folder with a file type.raw" if patterns is None else f"nothing that matches {list(patterns)}"
