@@ -141,6 +141,40 @@ LABELS: dict[str, list[tuple[str, int, bool]]] = {
 NEIGHBORS = ["standard", "open", "long"]
 
 
+#: an LMDB data set with frames of three sizes and of three systems, the last four without a virial
+LMDB = GOLDEN / "training" / "frames.lmdb"
+#: of it: sections without the path, and how many batches are asked for
+LMDB_ORDERS: dict[str, tuple[dict[str, Any], int | None, int]] = {
+    "plain": ({"batch_size": 2}, 11, 40),
+    "auto": ({"batch_size": "auto:8"}, 0, 40),
+    "max": ({"batch_size": "max:8"}, 3, 40),
+    "filter": ({"batch_size": "filter:5"}, 2**40 + 5, 40),
+    "mix": ({"batch_size": "mix:16"}, 7, 40),
+    "blocks": ({"batch_size": 2, "auto_prob": "prob_sys_size;0:1:0.6;1:3:0.4"}, 5, 60),
+    "one block": ({"batch_size": "mix:40", "auto_prob": "prob_sys_size;2:3:3;0:1:1"}, 5, 30),
+}
+
+
+def lmdb_frames() -> list[dict[str, Any]]:
+    """The frames of the LMDB data set, with deepmd-kit's names for such data sets."""
+    rng = np.random.default_rng(31)
+    frames = []
+    for k in range(21):
+        natoms, system = ((3, 0), (5, 1), (60 if k == 4 else 3, 2))[(k * k + k // 4) % 3]
+        frames.append(
+            {
+                "system": system,
+                "atom_types": rng.integers(0, 2, size=natoms),
+                "coords": scattered(rng, 1, natoms)[0] if natoms < 9 else rng.uniform(size=(natoms, 3)) @ (4.0 * BOX),
+                "cells": BOX if natoms < 9 else 4.0 * BOX,
+                "energies": np.asarray(rng.normal()),
+                "forces": rng.normal(size=(natoms, 3)).astype(np.float32),
+                **({"virials": rng.normal(size=(3, 3))} if k < 17 else {}),
+            }
+        )
+    return frames
+
+
 @cache
 def expected() -> dict[str, Any]:
     """deepmd-kit's answers."""

@@ -1,5 +1,7 @@
 """Make `training/data.json`: orders of training data, batches and statistics, as deepmd-kit has them.
 
+`training/frames.lmdb`, an LMDB data set that deepmd-kit reads, is made as well.
+
 Run by hand in an environment that has deepmd-kit:
 
     python tests/golden/generate_data.py            # into tests/golden/training
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -164,6 +167,71 @@ def one_batch(system: str) -> dict[str, Any]:
     return found
 
 
+def write_lmdb(path: Path) -> None:
+    """The LMDB data set; arrays are packed as deepmd-kit unpacks them."""
+    import lmdb
+    import msgpack
+
+    def packed(array: Any) -> dict[str, Any]:
+        array = np.asarray(array)
+        return {"nd": None, "type": array.dtype.str, "shape": list(array.shape), "data": array.tobytes()}
+
+    frames = cases.lmdb_frames()
+    contents = {
+        "nframes": len(frames), "frame_idx_fmt": "06d", "type_map": ["H", "O"],
+        "frame_nlocs": [len(frame["atom_types"]) for frame in frames],
+        "frame_system_ids": [frame["system"] for frame in frames],
+        "system_info": {"natoms": [1, 2]},
+    }  # fmt: skip
+    path.mkdir()
+    environment = lmdb.open(str(path), map_size=2**24)
+    with environment.begin(write=True) as transaction:
+        transaction.put(b"__metadata__", msgpack.packb(contents))
+        for k, frame in enumerate(frames):
+            arrays = {name: packed(array) for name, array in frame.items() if name != "system"}
+            transaction.put(f"{k:06d}".encode(), msgpack.packb(arrays))
+    environment.close()
+    (path / "lock.mdb").unlink()
+
+
+def lmdb_answers(path: str) -> dict[str, Any]:
+    """Orders, statistics and numbers of neighbours of the LMDB data set."""
+    from deepmd.dpmodel.utils.lmdb_data import LmdbBatchSampler, make_neighbor_stat_data
+    from deepmd.pt.model.model import get_model
+    from deepmd.pt.model.model.model import BaseModel
+    from deepmd.pt.utils.lmdb_dataset import LmdbDataset
+    from deepmd.pt.utils.stat import make_stat_input
+    from deepmd.utils.data import DataRequirementItem
+
+    def dataset(section: dict[str, Any]) -> Any:
+        data = LmdbDataset(path, cases.TYPE_MAP, section["batch_size"], section.get("auto_prob"))
+        labels = cases.LABELS["ener"]
+        data.add_data_requirement([DataRequirementItem(name, n, atomic=of, must=False) for name, n, of in labels])
+        return data
+
+    orders = {}
+    for name, (section, seed, count) in cases.LMDB_ORDERS.items():
+        data = dataset(section)
+        sampler = LmdbBatchSampler(data._reader, shuffle=True, seed=seed, block_targets=data._block_targets)
+        found: list[list[int]] = []
+        while len(found) < count:
+            found += [data._reader.original_keys(batch) for batch in sampler]
+        orders[name] = [[int(key) for key in keys] for keys in found[:count]]
+    data = dataset({"batch_size": 2})
+    groups = [[batch["fid"] for batch in loader] for loader in data.dataloaders]
+    section = model_section(cases.STATISTICS["standard"]["model"])
+    model = get_model(json.loads(json.dumps(section)))
+    sampled = make_stat_input(data.systems, data.dataloaders, 2, 0.0)
+    model.atomic_model.compute_or_load_stat(lambda: sampled)
+    state = model.atomic_model.state_dict()
+    weights = {name: state[name].numpy().tolist() for name in ("out_bias", "out_std")}
+    weights["descriptor.repinit.stddev"] = state["descriptor.repinit.stddev"][:, 0].numpy().tolist()
+    section["descriptor"]["repinit"]["nsel"] = "auto"
+    changed, closest = BaseModel.update_sel(make_neighbor_stat_data(path, cases.TYPE_MAP), cases.TYPE_MAP, section)
+    sel = changed["descriptor"]["repinit"]["nsel"]
+    return {"orders": orders, "groups": groups, "weights": weights, "nsel": sel, "min_nbor_dist": float(closest)}
+
+
 def one_order(name: str) -> list[list[Any]]:
     """An order from a process of its own."""
     text = f"import json, generate_data as g; print(json.dumps(g.order(g.cases.ORDERS[{name!r}])))"
@@ -180,6 +248,7 @@ def main() -> None:
     folder = (Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent / "training").resolve()
     with tempfile.TemporaryDirectory() as name:
         cases.write(Path(name))
+        write_lmdb(Path(name) / "frames.lmdb")
         os.chdir(name)
         answers = {
             "orders": {case: one_order(case) for case in cases.ORDERS},
@@ -187,8 +256,10 @@ def main() -> None:
             "neighbors": neighbors(),
             "probabilities": [probability(case) for case in cases.PROBABILITIES],
             "sizes": [sizes(rule) for rule in cases.RULES],
+            "lmdb": lmdb_answers("frames.lmdb"),
             "batches": {system: one_batch(system) for system in ("standard", "open", "mixed")},
         }
+        shutil.copytree("frames.lmdb", folder / "frames.lmdb", dirs_exist_ok=True)
         os.chdir(folder)
     (folder / "data.json").write_text(json.dumps(answers) + "\n", encoding="utf-8")
 
