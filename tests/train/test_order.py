@@ -13,7 +13,7 @@ import pytest
 from data_cases import ORDERS, TYPE_MAP, expected, write
 from dpa2.train.dataset import DataSet
 from dpa2.train.loading import Loader
-from dpa2.train.order import Order, workers
+from dpa2.train.order import Order, Passes, workers
 from dpa2.train.random import Generator
 
 
@@ -119,6 +119,19 @@ def test_without_a_seed_the_generator_decides() -> None:
     one, other = order([10], [1], 4, None)[0], order([10], [1], 4, None)[0]
     assert drawn(one, 20) == drawn(other, 20)
     assert drawn(order([10], [1], 4, 8)[0], 20) != drawn(order([10], [1], 4, 9)[0], 20)
+
+
+@pytest.mark.parametrize("n", [1, 2, 1024, 1025, 1026, 5000])
+def test_shuffles_are_permutations_of_the_generator(n: int) -> None:
+    """Whatever pieces they are taken in."""
+    passes = Passes(n, 7, Generator(3))
+    found = [passes.next()]
+    while sum(map(len, found)) < n:
+        found.append(passes.next())
+    generator = Generator(3)
+    generator.bits64()
+    wanted = Generator(generator.bits64() & (2**63 - 1)).permutation(n)
+    np.testing.assert_array_equal(np.concatenate(found), wanted)
 
 
 def test_draws_of_many_systems_at_once_are_those_of_few(monkeypatch: pytest.MonkeyPatch) -> None:

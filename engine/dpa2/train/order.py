@@ -20,8 +20,8 @@ from .random import Generator
 _WORKERS = "NUM_WORKERS"
 #: what deepmd-kit has at most; fewer on a machine of fewer cores, on which the order here does not depend
 _MOST_WORKERS = 4
-#: systems are drawn so many at once
-_CHUNK = 2**20
+#: systems are drawn so many at once, and steps of a shuffle
+_CHUNK, _STEPS = 2**20, 2**10
 
 
 class Draw(NamedTuple):
@@ -64,43 +64,78 @@ def workers() -> int:
     return int(text)
 
 
+class _Shuffled:
+    """The numbers below ``n`` in the order of :meth:`Generator.permutation`, made as they are asked for.
+
+    A pass over millions of frames begins at once in this way, and remembers only what was moved.
+    """
+
+    def __init__(self, seed: int, n: int) -> None:
+        self._generator, self._n = Generator(seed), n
+        self._moved: dict[int, int] = {}  # places that hold another number than their own
+        self._steps: list[int] = []  # how far the numbers come from that are next, the last one first
+        self.taken = 0
+
+    def take(self, count: int) -> NDArray[np.int64]:
+        """So many more numbers, fewer at the end."""
+        out = []
+        for place in range(self.taken, min(self.taken + count, self._n)):
+            other = place + self._step(place)
+            mine = self._moved.pop(place, place)
+            if other == place:
+                out.append(mine)
+            else:
+                out.append(self._moved.get(other, other))
+                self._moved[other] = mine
+        self.taken += len(out)
+        return np.array(out, dtype=np.int64)
+
+    def _step(self, place: int) -> int:
+        left = self._n - 1 - place  # the last number needs no draw
+        if left == 0:
+            return 0
+        if not self._steps:
+            bits = self._generator.bits32(min(_STEPS, left))
+            choices = np.arange(left + 1, left + 1 - len(bits), -1, dtype=np.uint64)
+            self._steps = (bits % choices)[::-1].tolist()
+        return self._steps.pop()
+
+
 class Passes:
     """The batches of a system: pass after pass over its frames, each in a random order of its own."""
 
     def __init__(self, frames: int, size: int, generator: Generator) -> None:
         self._frames, self._size, self._generator = frames, size, generator
         self._seed = -1  # of the pass that is on; it has not begun
-        self._order = np.empty(0, dtype=np.int64)
-        self._taken = 0
+        self._order = _Shuffled(0, frames)
         generator.bits64()  # deepmd-kit makes an iterator, which draws
 
     def copy(self, generator: Generator) -> Passes:
         """The same place in the same pass, with another generator for what follows."""
         other = object.__new__(Passes)
         other.__dict__.update(self.__dict__, _generator=generator)
+        other.place = self.place
         return other
 
     def next(self) -> NDArray[np.int64]:
         """The frames of the next batch; the last one of a pass may be smaller."""
-        if self._seed >= 0 and self._taken >= self._frames:
+        if self._seed >= 0 and self._order.taken >= self._frames:
             self._generator.bits64()
             self._seed = -1
         if self._seed < 0:
             self.place = (self._generator.bits64() & (2**63 - 1), 0)
-        batch = self._order[self._taken : self._taken + self._size]
-        self._taken += len(batch)
-        return batch
+        return self._order.take(self._size)
 
     @property
     def place(self) -> tuple[int, int]:
         """The seed of the pass that is on, -1 before the first, and how many of its frames were taken."""
-        return self._seed, self._taken
+        return self._seed, self._order.taken
 
     @place.setter
     def place(self, place: tuple[int, int]) -> None:
-        self._seed, self._taken = place
-        order = Generator(self._seed).permutation(self._frames) if self._seed >= 0 else np.empty(0)
-        self._order = order.astype(np.int64)
+        self._seed, taken = place
+        self._order = _Shuffled(max(0, self._seed), self._frames)
+        self._order.take(taken)
 
 
 class Order:
