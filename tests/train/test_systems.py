@@ -16,7 +16,7 @@ from dpa2.embedded import default_model_path
 from dpa2.train import gradient
 from dpa2.train.batch import Label
 from dpa2.train.dataset import DataSet, batch_sizes, probabilities
-from dpa2.train.loading import Loader
+from dpa2.train.loading import Loader, missing_labels
 from dpa2.train.order import Draw, Order
 from dpa2.train.random import Generator
 from dpa2.train.systems import System, find
@@ -409,6 +409,18 @@ def test_labels_of_some_sets_alone(tmp_path: Path) -> None:
     message = r"set\.000 has force\.npy and set\.001 has not, so that a batch may have frames with and without it"
     with pytest.raises(dpa2.InputError, match=message):
         dataset(path, batch_size=2)
+
+
+def test_labels_that_lack(tmp_path: Path) -> None:
+    both, energy, none = (small(tmp_path / name, **dict.fromkeys(lacking)) for name, lacking in (
+        ("both", []), ("energy", ["force"]), ("none", ["force", "energy"])
+    ))  # fmt: skip
+    assert missing_labels(dataset(both), ENERGY[:2]) == []
+    lines = missing_labels(dataset(both, energy, none), ENERGY, "data")
+    wanted = ["1 of 3 systems lack energy", "2 of 3 systems lack force", "no system has virial"]
+    assert lines == [f"data: {text}: its term of the loss is left out in their batches" for text in wanted]
+    with pytest.raises(dpa2.InputError, match="no system has any label that the loss compares with: energy, force, vi"):
+        missing_labels(dataset(none), [*ENERGY, Label("atom_pref", 3, True, False)])
 
 
 def test_filter_leaves_a_system(folder: Path) -> None:

@@ -34,6 +34,28 @@ def order_of(data: DataSet | LmdbSet, generator: Generator, seed: int | None, st
     return LmdbOrder(data, generator, seed) if isinstance(data, LmdbSet) else Order(data, generator, seed, streams)
 
 
+#: labels that are compared with nothing: weights of others, and what the model takes
+_NOT_COMPARED = ("atom_pref", "atom_ener_coeff", "atom_weight", "drdq", "fparam", "aparam")
+
+
+def missing_labels(data: DataSet | LmdbSet, labels: Sequence[Label], name: str = "training.training_data") -> list[str]:
+    """What is to be said of labels that the data lack, a line each.
+
+    Raises:
+        InputError: there is no label at all that the loss compares with.
+    """
+    compared = [label.name for label in labels if label.name not in _NOT_COMPARED]
+    found = {label: len(data.found(label)) for label in compared}
+    if compared and not any(found.values()):
+        raise InputError(f"{name}: no system has any label that the loss compares with: {', '.join(compared)}")
+    lines = []
+    for label, count in found.items():
+        if count < len(data.systems):
+            of = "no system has" if count == 0 else f"{len(data.systems) - count} of {len(data.systems)} systems lack"
+            lines.append(f"{name}: {of} {label}: its term of the loss is left out in their batches")
+    return lines
+
+
 class Loader:
     """The batches of a data section for ever.
 
