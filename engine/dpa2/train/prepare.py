@@ -19,6 +19,8 @@ from .checkpoint import SINGLE, Checkpoint
 from .dataset import DataSet
 from .initial import initial_weights
 from .inputs import canonical_model, compatible, normalise, read_input
+from .lmdb import LmdbSet
+from .loading import missing_labels, open_section
 from .order import workers
 from .random import Generator
 from .resume import Stream
@@ -77,16 +79,24 @@ class Preparation:
         self.config, self._shared, self._say = config, shared, say
         self.given: Mapping[str, Any] = config
         self.tasks = sections(config)
-        self._data: dict[str, tuple[DataSet, DataSet | None]] = {}
+        self._data: dict[str, tuple[DataSet | LmdbSet, DataSet | LmdbSet | None]] = {}
         self._distances: dict[str, float] = {}
         for task, entry in self.tasks.items():
             labels, type_map = labels_of(entry["model"], entry["loss"]), entry["model"]["type_map"]
             where, data = entry["where"], entry["data"]
-            training = DataSet(data["training_data"], type_map, labels, f"{where}.training_data")
+            training = self._opened(data["training_data"], type_map, labels, f"{where}.training_data")
             validation = None
             if data["validation_data"] is not None:
-                validation = DataSet(data["validation_data"], type_map, labels, f"{where}.validation_data")
+                validation = self._opened(data["validation_data"], type_map, labels, f"{where}.validation_data")
             self._data[task] = (training, validation)
+
+    def _opened(
+        self, section: Mapping[str, Any], type_map: Sequence[str], labels: Sequence[Label], name: str
+    ) -> DataSet | LmdbSet:
+        data = open_section(section, type_map, labels, name)
+        for line in missing_labels(data, labels, name):
+            self._say(line)
+        return data
 
     def count_neighbors(self) -> None:
         """Look at all training frames: numbers of neighbours for "auto", the smallest distance."""

@@ -3,43 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..errors import InputError
-from .loading import Loader
+from .dataset import DataSet
+from .lmdb import LmdbOrder, LmdbSet
+from .loading import Loader, order_of
 from .order import Draw, Order
 from .random import Generator
 from .systems import Batch
 
 
-class _Remembering(Order):
+class _Remembering:
     """An order that can give its last batch once more."""
 
-    last: Draw | None = None
-    _again: Draw | None = None
+    def __init__(self, order: Order | LmdbOrder) -> None:
+        self.order = order
+        self.last: Draw | None = None
+        self.once_more: Draw | None = None
 
     def next(self) -> Draw:
-        draw, self._again = self._again, None
-        self.last = super().next() if draw is None else draw
+        draw, self.once_more = self.once_more, None
+        self.last = self.order.next() if draw is None else draw
         return self.last
 
-    def again(self, draw: Draw) -> None:
-        self._again = draw
+    def passes(self, k: int) -> Any:
+        return self.order.passes(k)
 
 
 class Stream:
     """The batches of a data section, whose place can be kept and found again.
 
     Args:
-        data, generator, seed, streams: as for :class:`dpa2.train.order.Order`.
+        data, generator, seed, streams: as for :func:`dpa2.train.loading.order_of`.
         name: the key of the section, for messages.
     """
 
-    def __init__(self, data: Any, generator: Generator, seed: int | None, streams: int, name: str) -> None:
-        self._order = _Remembering(data, generator, seed, streams)
-        self.loader = Loader(data, self._order, name)
+    def __init__(
+        self, data: DataSet | LmdbSet, generator: Generator, seed: int | None, streams: int, name: str
+    ) -> None:
+        self._order = _Remembering(order_of(data, generator, seed, streams))
+        self.loader = Loader(data, cast(Order, self._order), name)
         self._waiting = False
 
     def next(self) -> Batch:
@@ -55,21 +61,26 @@ class Stream:
     @property
     def state(self) -> dict[str, Any]:
         """Where the stream stands: arrays, and the batch that is being read."""
-        state: dict[str, Any] = {key: np.asarray(value, np.int64) for key, value in self._order.state.items()}
+        state = {key: _storable(value) for key, value in self._order.order.state.items()}
         if self._waiting and self._order.last is not None:
-            state["system"] = self._order.last.system
+            state["system"] = int(self._order.last.system)
             state["frames"] = np.asarray(self._order.last.frames, np.int64)
         return state
 
     @state.setter
     def state(self, state: Mapping[str, Any]) -> None:
-        self._order.state = {key: value for key, value in state.items() if key not in ("system", "frames")}
+        self._order.order.state = {key: value for key, value in state.items() if key not in ("system", "frames")}
         if "system" in state:
-            self._order.again(Draw(int(state["system"]), np.asarray(state["frames"], np.int64)))
+            self._order.once_more = Draw(int(state["system"]), np.asarray(state["frames"], np.int64))
 
     def close(self) -> None:
         """Close the files."""
         self.loader.close()
+
+
+def _storable(value: Any) -> Any:
+    """The same numbers of a type that PyTorch has as well."""
+    return np.asarray(value, np.int64) if isinstance(value, np.ndarray) and value.dtype.kind in "iu" else value
 
 
 def packed_generator(generator: Generator) -> dict[str, Any]:
