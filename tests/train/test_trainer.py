@@ -16,10 +16,13 @@ import numpy as np
 import pytest
 import training_cases as training
 import training_runs as runs
+from cases import GOLDEN
 from cli_runs import ordinary_signals
 from dpa2.cli import main
 from dpa2.errors import EvaluationError, InputError
+from dpa2.files import read
 from dpa2.train import checkpoint
+from dpa2.train.frozen import Frozen
 from dpa2.train.prepare import from_input
 from dpa2.train.trainer import Trainer
 
@@ -245,7 +248,7 @@ def test_init_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     section = content("model.ckpt-3.pt")["model"]["_extra_state"]["model_params"]
     assert section["fitting_net"].get("seed") is None
     assert train("averaged", "--use-pretrain-script") == 2
-    assert "--init-model, which is not given" in capsys.readouterr().err
+    assert "--init-model or --init-frz-model: give one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("options", "message"), [
@@ -260,6 +263,59 @@ def test_no_start(options: tuple[str, ...], message: str, capsys: pytest.Capture
         status = int(error.code or 0)
     assert status == 2
     assert message in capsys.readouterr().err
+
+
+def test_init_frozen_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A frozen model gives its weights to one of its definition; what only one of the two has is said."""
+    frozen = str(GOLDEN / "files" / "trained" / "model.pth")
+    data = read(frozen)
+    Path("one/type_map.raw").write_text(" ".join(data.config["type_map"]))
+    Path("one/type.raw").write_text("0 1 0 1 1 0 1 0")
+    options = ("--init-frz-model", frozen, "--use-pretrain-script")
+    changes = {"training_data": {"systems": "one"}, "validation_data": None, "numb_steps": 0, "enable_ema": False}
+    assert train("plain", *options, **changes) == 0
+    found = read("model.ckpt-0.pt")
+    assert found.config == data.config
+    for name, value in data.weights.items():
+        np.testing.assert_array_equal(found.weights[name], value)
+    assert "warning" not in capsys.readouterr().out
+    definition = checkpoint.Checkpoint("model.ckpt.pt").definition
+    definition["descriptor"]["use_tebd_bias"] = not data.config["descriptor"]["use_tebd_bias"]
+    run = from_input(
+        {**runs.RUNS["plain"], "model": definition, "training": {**runs.RUNS["plain"]["training"], **changes}}
+    )
+    lines: list[str] = []
+    run.trainer(Frozen(frozen, lines.append))
+    assert len(lines) == 1
+    assert "embedding_net.layers.0.bias" in lines[0]
+    assert train("plain", "--init-frz-model", "model.ckpt.pt", **changes) == 2
+    assert "no frozen model" in capsys.readouterr().err
+
+
+def test_force_load(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights that a checkpoint lacks are drawn if that is allowed."""
+    assert train("plain", numb_steps=0) == 0
+    found = content("model.ckpt-0.pt")
+    name = "model.Default.atomic_model.descriptor.g1_shape_tranform.matrix"
+    lost = found["model"].pop(name)
+    found["model"]["model.Default.atomic_model.out_bias"] += 1.0
+    checkpoint.write(Path("less.pt"), found)
+    assert train("plain", "--init-model", "less.pt", numb_steps=0) == 2
+    assert "g1_shape_tranform.matrix' is missing" in capsys.readouterr().err
+    assert train("plain", "--init-model", "less.pt", "--force-load", numb_steps=0) == 0
+    again = content("model.ckpt-0.pt")["model"]
+    np.testing.assert_array_equal(again[name], lost)  # drawn from the same seed
+    for key, value in found["model"].items():
+        if key != "_extra_state":
+            np.testing.assert_array_equal(again[key], value)
+
+
+def test_no_optimizer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An average is a model, but no run goes on from it."""
+    assert train("plain", numb_steps=4) == 0
+    assert train("plain", "--restart", "model_ema.ckpt.pt") == 2
+    assert "no state of an optimizer" in capsys.readouterr().err
+    assert train("plain", "--init-model", "model_ema.ckpt.pt", numb_steps=0) == 0
 
 
 def test_other_data(capsys: pytest.CaptureFixture[str]) -> None:

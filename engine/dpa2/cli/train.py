@@ -11,7 +11,6 @@ from ..errors import InputError
 from . import common
 
 if TYPE_CHECKING:
-    from ..train.checkpoint import Checkpoint
     from ..train.trainer import Trainer
 
 EPILOG = """\
@@ -46,10 +45,14 @@ def add_command(commands: Any) -> None:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("-i", "--init-model", metavar="CHECKPOINT", help="begin with the weights of this checkpoint")
     start.add_argument("-r", "--restart", metavar="CHECKPOINT", help="go on from this checkpoint")
+    start.add_argument("-f", "--init-frz-model", metavar="FROZEN", help="begin with the weights of this frozen model")
     parser.add_argument(
         "--use-pretrain-script",
         action="store_true",
-        help="take the model section from the checkpoint of --init-model, not from the input",
+        help="take the model section from --init-model or --init-frz-model, not from the input",
+    )
+    parser.add_argument(
+        "--force-load", action="store_true", help="weights that the checkpoint lacks begin as they are drawn"
     )
     parser.add_argument(
         "--skip-neighbor-stat", action="store_true", help="do not look at all frames for neighbours and close atoms"
@@ -68,19 +71,24 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from ..train import prepare
     from ..train.checkpoint import Checkpoint
+    from ..train.frozen import Frozen
 
-    if args.use_pretrain_script and args.init_model is None:
-        raise InputError("--use-pretrain-script takes the model section from --init-model, which is not given")
-    found: dict[str, Checkpoint | None] = {
-        name: None if path is None else Checkpoint(_with_suffix(path))
-        for name, path in (("init_model", args.init_model), ("restart", args.restart))
-    }
-    definition = found["init_model"].definition if args.use_pretrain_script and found["init_model"] else None
+    first: Checkpoint | Frozen | None = None
+    if args.init_model is not None:
+        first = Checkpoint(_with_suffix(args.init_model), args.force_load)
+    elif args.init_frz_model is not None:
+        first = Frozen(args.init_frz_model, _say)
+    restart = None if args.restart is None else Checkpoint(_with_suffix(args.restart), args.force_load)
+    if args.use_pretrain_script and first is None:
+        raise InputError(
+            "--use-pretrain-script takes the model section from --init-model or --init-frz-model: give one of them"
+        )
+    definition = first.definition if args.use_pretrain_script and first is not None else None
     preparation = prepare.from_file(args.input, definition, _say)
     if not args.skip_neighbor_stat:
         preparation.count_neighbors()
     preparation.write(args.output)
-    trainer = preparation.trainer(**found, precision=args.precision, threads=args.threads)
+    trainer = preparation.trainer(first, restart, args.precision, args.threads)
     train(trainer)
 
 

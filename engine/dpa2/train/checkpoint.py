@@ -190,8 +190,11 @@ def _averages(
 class Checkpoint:
     """What a checkpoint holds, of deepmd-kit or ours.
 
-    Attributes:
+    Args:
         path: of the file.
+        force: whether weights that the file lacks may begin as they are drawn.
+
+    Attributes:
         definition: the model section that it was made with.
         step: of ours the number of steps that were done. deepmd-kit's goes on at the step that it stores, which is the
             last one that was done: it does this one again.
@@ -201,8 +204,8 @@ class Checkpoint:
         ModelFileError: the file is missing, damaged or no checkpoint.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, force: bool = False) -> None:
+        self.path, self._force = Path(path), force
         content = guarded(self.path, _unpickled)
         if not isinstance(content.get("model", content), dict):
             raise ModelFileError(f"{path}: the checkpoint has no model state")
@@ -228,8 +231,13 @@ class Checkpoint:
         heads = self.definition.get("model_dict")
         return list(heads) if isinstance(heads, dict) else [SINGLE]
 
-    def model(self, task: str, section: Mapping[str, Any]) -> ModelData:
+    def model(self, task: str, section: Mapping[str, Any], fresh: Mapping[str, Array] | None = None) -> ModelData:
         """The weights of a task in a model of this definition, the section of an input.
+
+        Args:
+            task: the name of the task.
+            section: of the model.
+            fresh: the weights as they are drawn.
 
         Raises:
             ModelFileError: the file has no such task, or its weights are not those that the section asks for.
@@ -244,6 +252,8 @@ class Checkpoint:
             raise ModelFileError(f"{self.path}: the file has no model {task!r}, but {', '.join(self.tasks)}")
         try:
             named = canonical_names(own)
+            if self._force:
+                named = {**(fresh or {}), **named}
             distance = number_of(named.get("min_nbor_dist"), "min_nbor_dist")
             data = assemble(RawModel(dict(section), named, distance, None if task == SINGLE else task, None))
         except ModelFileError as error:
@@ -251,14 +261,17 @@ class Checkpoint:
         return data
 
     def moments(self, numbers: Mapping[str, int]) -> dict[str, Moments]:
-        """The state of the optimizer by full names of parameters; empty if the file has none.
+        """The state of the optimizer by full names of parameters.
 
         Raises:
-            ModelFileError: it is of another number of parameters, or damaged.
+            ModelFileError: the file has none, or it is of another number of parameters, or damaged.
         """
         found = self._content.get("optimizer")
         if found is None:
-            return {}
+            raise ModelFileError(
+                f"{self.path}: the file has no state of an optimizer, so that no run can go on from it: begin one with "
+                "--init-model"
+            )
         try:
             count = sum(len(group["params"]) for group in found["param_groups"])
             states = dict(found["state"])

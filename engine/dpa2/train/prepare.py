@@ -17,6 +17,7 @@ from ..outputs import replacing
 from .batch import Label
 from .checkpoint import SINGLE, Checkpoint
 from .dataset import DataSet
+from .frozen import Frozen
 from .initial import initial_weights
 from .inputs import canonical_model, compatible, normalise, read_input
 from .lmdb import LmdbSet
@@ -136,7 +137,7 @@ class Preparation:
 
     def trainer(
         self,
-        init_model: Checkpoint | None = None,
+        init_model: Checkpoint | Frozen | None = None,
         restart: Checkpoint | None = None,
         precision: Any = None,
         threads: int | None = None,
@@ -144,7 +145,7 @@ class Preparation:
         """The run, ready for its first step.
 
         Args:
-            init_model: a checkpoint whose weights it begins with.
+            init_model: a checkpoint or frozen model whose weights it begins with.
             restart: one that it goes on from.
             precision, threads: of the gradients.
 
@@ -195,14 +196,14 @@ class Preparation:
             trainer.restart(restart)
         return trainer
 
-    def _models(self, generator: Generator, start: Checkpoint | None) -> dict[str, ModelData]:
+    def _models(self, generator: Generator, start: Checkpoint | Frozen | None) -> dict[str, ModelData]:
         """The models with weights that are drawn, or with those of a checkpoint; numbers are drawn either way."""
         models = {}
         for task, entry in self.tasks.items():
             section = entry["model"]
             weights = initial_weights(section, generator, sorted(self.tasks).index(task))
             if start is not None:
-                models[task] = start.model(task, section)
+                models[task] = start.model(task, section, weights)
                 continue
             config = canonical_model(section)
             config["min_nbor_dist"] = self._distances.get(task)
