@@ -122,6 +122,7 @@ def _averaged() -> dict[str, Any]:
     }  # fmt: skip
     config["optimizer"] = {"type": "AdamW", "weight_decay": 0.01, "adam_beta2": 0.99}
     config["training"].update(disp_avg=True, disp_freq=3, numb_steps=8, enable_ema=False, gradient_max_norm=0.0)
+    config["training"]["change_bias_after_training"] = True
     config["training"]["training_data"]["auto_prob"] = "prob_uniform"
     config["model"]["fitting_net"]["seed"] = 5
     config["loss"]["use_huber"] = True

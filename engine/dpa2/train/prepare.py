@@ -164,7 +164,9 @@ class Preparation:
         sources: dict[str, tuple[Stream, Stream | None]] = {}
         for task, (training, validation) in self._data.items():
             where = self.tasks[task]["where"]
-            first = Stream(training, generator, seed, streams, f"{where}.training_data")
+            most = int(self.tasks[task]["model"]["data_stat_nbatch"])
+            keep = bool(self.config["training"]["change_bias_after_training"])
+            first = Stream(training, generator, seed, streams, f"{where}.training_data", most, keep)
             second = None
             if validation is not None:
                 second = Stream(validation, generator, seed, streams, f"{where}.validation_data")
@@ -179,7 +181,8 @@ class Preparation:
         for task, data in models.items():
             first, second = sources[task]
             batches = int((self.tasks[task]["data"]["validation_data"] or {}).get("numb_btch") or 1)
-            tasks[task] = Task(data, self.tasks[task]["loss"], first, second, batches)
+            section = self.tasks[task]["model"]
+            tasks[task] = Task(data, self.tasks[task]["loss"], first, second, batches, section, first.sample)
         trainer = Trainer(
             self.config,
             tasks,
@@ -217,8 +220,7 @@ class Preparation:
         """What follows from data, put into the weights."""
         found: dict[str, Statistics] = {}
         for task, entry in self.tasks.items():
-            sample = sources[task][0].loader.sample(int(entry["model"]["data_stat_nbatch"]))
-            found[task] = Statistics(entry["model"]).add(sample)
+            found[task] = Statistics(entry["model"]).add(sources[task][0].sample())
             info = entry["model"].setdefault("info", {})
             info.setdefault("observed_type", found[task].observed_type)
         self._merge(found)

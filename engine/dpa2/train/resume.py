@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -14,6 +14,28 @@ from .loading import Loader, order_of
 from .order import Draw, Order
 from .random import Generator
 from .systems import Batch
+
+
+class Source(Protocol):
+    """Where batches come from; :class:`Stream` is one.
+
+    Attributes:
+        state: where it stands, as a checkpoint can hold it.
+    """
+
+    state: Any
+
+    def next(self) -> Mapping[str, Any]:
+        """The next batch, as :class:`dpa2.train.GradientEngine` takes it."""
+        ...
+
+    def ahead(self) -> None:
+        """Begin to read the next batch."""
+        ...
+
+
+#: what a stream keeps besides its order
+_OWN = ("system", "frames", "sample")
 
 
 class _Remembering:
@@ -39,14 +61,38 @@ class Stream:
     Args:
         data, generator, seed, streams: as for :func:`dpa2.train.loading.order_of`.
         name: the key of the section, for messages.
+        most: batches of each system that a sample has.
+        keep: whether the place has to tell which frames were sampled.
     """
 
     def __init__(
-        self, data: DataSet | LmdbSet, generator: Generator, seed: int | None, streams: int, name: str
+        self,
+        data: DataSet | LmdbSet,
+        generator: Generator,
+        seed: int | None,
+        streams: int,
+        name: str,
+        most: int = 0,
+        keep: bool = False,
     ) -> None:
         self._order = _Remembering(order_of(data, generator, seed, streams))
         self.loader = Loader(data, cast(Order, self._order), name)
         self._waiting = False
+        self._most, self._keep = most, keep
+        self._sampled: list[Draw] | None = None
+
+    def sample(self) -> Iterator[Batch]:
+        """Batches for statistics, which are drawn once and then read again."""
+        if self._sampled is not None:
+            for draw in self._sampled:
+                if (batch := self.loader.data.read(draw)) is not None:
+                    yield batch
+            return
+        sampled = []
+        for batch in self.loader.sample(self._most):
+            sampled.append(Draw(int(batch["system"]), np.asarray(batch["frames"], np.int64)))
+            yield batch
+        self._sampled = sampled
 
     def next(self) -> Batch:
         """The next batch."""
@@ -65,13 +111,17 @@ class Stream:
         if self._waiting and self._order.last is not None:
             state["system"] = int(self._order.last.system)
             state["frames"] = np.asarray(self._order.last.frames, np.int64)
+        if self._keep and self._sampled is not None:
+            state["sample"] = [[draw.system, draw.frames] for draw in self._sampled]
         return state
 
     @state.setter
     def state(self, state: Mapping[str, Any]) -> None:
-        self._order.order.state = {key: value for key, value in state.items() if key not in ("system", "frames")}
+        self._order.order.state = {key: value for key, value in state.items() if key not in _OWN}
         if "system" in state:
             self._order.once_more = Draw(int(state["system"]), np.asarray(state["frames"], np.int64))
+        if "sample" in state:
+            self._sampled = [Draw(int(system), np.asarray(frames, np.int64)) for system, frames in state["sample"]]
 
     def close(self) -> None:
         """Close the files."""
@@ -81,17 +131,6 @@ class Stream:
 def _storable(value: Any) -> Any:
     """The same numbers of a type that PyTorch has as well."""
     return np.asarray(value, np.int64) if isinstance(value, np.ndarray) and value.dtype.kind in "iu" else value
-
-
-def packed_generator(generator: Generator) -> dict[str, Any]:
-    """The state of a generator for a checkpoint."""
-    state = generator.state
-    return {"key": np.asarray(state["key"], np.int64), "pos": int(state["pos"]), "kept": state["kept"]}
-
-
-def restore_generator(generator: Generator, state: Mapping[str, Any]) -> None:
-    """Set a generator to a state of :func:`packed_generator`."""
-    generator.state = {"key": np.asarray(state["key"], np.uint32), "pos": int(state["pos"]), "kept": state["kept"]}
 
 
 class TaskDraws:
@@ -125,3 +164,50 @@ class TaskDraws:
     @state.setter
     def state(self, state: Mapping[str, Any]) -> None:
         self._random.set_state(("MT19937", np.asarray(state["key"], np.uint32), int(state["pos"]), 0, 0.0))
+
+
+def run_state(
+    draws: TaskDraws, sources: Mapping[str, tuple[Source, Source | None]], generator: Generator | None
+) -> dict[str, Any]:
+    """Where a run stands, for a checkpoint.
+
+    Args:
+        draws: of the tasks.
+        sources: of training and of validation data, by task.
+        generator: the global one.
+    """
+    state: dict[str, Any] = {"draws": draws.state, "streams": {}}
+    if generator is not None:
+        place = generator.state
+        state["generator"] = {
+            "key": np.asarray(place["key"], np.int64),
+            "pos": int(place["pos"]),
+            "kept": place["kept"],
+        }
+    for name, (training, validation) in sources.items():
+        state["streams"][name] = {
+            "training": training.state,
+            "validation": {} if validation is None else validation.state,
+        }
+    return state
+
+
+def restore_run(
+    state: Mapping[str, Any],
+    draws: TaskDraws,
+    sources: Mapping[str, tuple[Source, Source | None]],
+    generator: Generator | None,
+) -> None:
+    """Go on from what :func:`run_state` was.
+
+    Raises:
+        InputError: it was of other data. KeyError, TypeError, ValueError: it is none.
+    """
+    draws.state = state["draws"]
+    for name, (training, validation) in sources.items():
+        training.state = state["streams"][name]["training"]
+        if validation is not None:
+            validation.state = state["streams"][name]["validation"]
+    if generator is not None and "generator" in state:
+        place = state["generator"]
+        generator.state = {"key": np.asarray(place["key"], np.uint32), "pos": int(place["pos"]), "kept": place["kept"]}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import Error, EvaluationError, InputError
 from ..files import ModelData, schema, write_safetensors
@@ -18,27 +18,9 @@ from .display import Clock, Curve, Results, lines, nan_task
 from .gradient import PREFIX, GradientEngine, parameters
 from .interrupts import Interrupts
 from .optimizer import Adam
-from .resume import TaskDraws, packed_generator, restore_generator
+from .resume import Source, TaskDraws, restore_run, run_state
 from .schedule import Schedule
 from .store import Store, stores
-
-
-class Source(Protocol):
-    """Where batches come from; :class:`dpa2.train.resume.Stream` is one.
-
-    Attributes:
-        state: where it stands, as a checkpoint can hold it.
-    """
-
-    state: Any
-
-    def next(self) -> Mapping[str, Any]:
-        """The next batch, as :class:`dpa2.train.GradientEngine` takes it."""
-        ...
-
-    def ahead(self) -> None:
-        """Begin to read the next batch."""
-        ...
 
 
 @dataclass
@@ -51,6 +33,8 @@ class Task:
         training: the batches.
         validation: those of the validation data; None: there are none.
         batches: of validation data whenever something is shown.
+        section: the ``model`` section.
+        sample: gives the batches of the sample that statistics are made of.
     """
 
     data: ModelData
@@ -58,6 +42,8 @@ class Task:
     training: Source
     validation: Source | None = None
     batches: int = 1
+    section: Mapping[str, Any] | None = None
+    sample: Callable[[], Iterable[Mapping[str, Any]]] | None = None
 
 
 class Trainer:
@@ -99,6 +85,7 @@ class Trainer:
         self.config, self.tasks, self.steps = config, dict(tasks), steps
         training = config["training"]
         self._links, self._generator, self._say = dict(links or {}), generator, say
+        self._threads = threads
         self._schedule = Schedule(config["learning_rate"], steps)
         first = {"starter_learning_rate": self._schedule.start}
         self._losses = {name: {**task.loss, **first} for name, task in self.tasks.items()}
@@ -301,6 +288,9 @@ class Trainer:
                         interrupts.follow()
             if self.steps == 0:
                 self.save()
+            if training["change_bias_after_training"] and self.done > self._first:
+                self.change_bias()
+                self.save()
         finally:
             curve.close()
         if training["time_training"] and (line := clock.average()) is not None:
@@ -330,6 +320,22 @@ class Trainer:
             if training["time_training"]:
                 self._say(clock.line(number))
             curve.add(results)
+
+    def change_bias(self) -> None:
+        """Change the biases of the models by least squares on what they miss of the sample."""
+        from .bias import change_bias
+
+        for task in self.tasks.values():
+            if task.section is None or task.sample is None:
+                raise InputError("a bias cannot be changed without the section of the model and a sample of its data")
+            found = change_bias(task.data, task.section, task.sample(), self._threads)
+            if found:
+                names = list(task.section["type_map"])
+                old, new = (
+                    list(array.ravel()[: len(names)]) for array in (task.data.weights["out_bias"], found["out_bias"])
+                )
+                self._say(f"Change output bias of {names} from {old} to {new}.")
+                task.data.weights.update(found)
 
     def _due(self) -> bool:
         """Whether a checkpoint is written after the step that was just done."""
@@ -382,25 +388,17 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         """What a restart needs besides parameters and the optimizer."""
-        state: dict[str, Any] = {"draws": self._draws.state, "streams": {}}
-        if self._generator is not None:
-            state["generator"] = packed_generator(self._generator)
-        for name, task in self.tasks.items():
-            validation = {} if task.validation is None else task.validation.state
-            state["streams"][name] = {"training": task.training.state, "validation": validation}
+        state = run_state(self._draws, self._sources(), self._generator)
         if self.config["training"]["disp_avg"]:
             state["sums"] = {name: dict(values) for name, values in self._sums.items()}
             state["counts"] = dict(self._counts)
         return state
 
     def _restore_state(self, state: Mapping[str, Any]) -> None:
-        self._draws.state = state["draws"]
-        for name, task in self.tasks.items():
-            task.training.state = state["streams"][name]["training"]
-            if task.validation is not None:
-                task.validation.state = state["streams"][name]["validation"]
-        if self._generator is not None and "generator" in state:
-            restore_generator(self._generator, state["generator"])
+        restore_run(state, self._draws, self._sources(), self._generator)
         for name, values in state.get("sums", {}).items():
             self._sums[name] = {key: float(value) for key, value in values.items()}
             self._counts[name] = int(state["counts"][name])
+
+    def _sources(self) -> dict[str, tuple[Source, Source | None]]:
+        return {name: (task.training, task.validation) for name, task in self.tasks.items()}
