@@ -1,6 +1,9 @@
-"""Training: the gradient of a loss to the parameters of a model.
+"""Training: runs from inputs of deepmd-kit, and the gradient of a loss to the parameters of a model.
 
 >>> from dpa2 import train
+>>> run = train.from_file("input.json").trainer()                                                  # doctest: +SKIP
+>>> run.step()["value"]                            # or run.run(), which does all steps and saves   # doctest: +SKIP
+
 >>> batch = {"coord": coords, "atype": types, "box": box, "energy": energies, "force": forces}     # doctest: +SKIP
 >>> loss = {"start_pref_e": 0.02, "limit_pref_e": 1, "start_pref_f": 1000, "limit_pref_f": 1}      # doctest: +SKIP
 >>> found = train.gradient("model.ckpt.pt", batch, loss, lr=1e-3)                                  # doctest: +SKIP
@@ -11,5 +14,7 @@
 from __future__ import annotations
 
 from .gradient import GradientEngine, LossGradient, gradient
+from .prepare import Preparation, from_file, from_input
+from .trainer import Task, Trainer
 
-__all__ = ["GradientEngine", "LossGradient", "gradient"]
+__all__ = ["GradientEngine", "LossGradient", "Preparation", "Task", "Trainer", "from_file", "from_input", "gradient"]

@@ -47,7 +47,7 @@ class Task:
 
 
 class Trainer:
-    """A training run over prepared models and data: see :func:`dpa2.train.prepare` for what makes one of an input.
+    """A training run over prepared models and data: see :func:`dpa2.train.from_file` for one of an input.
 
     Args:
         config: the input, as :func:`dpa2.train.inputs.normalise` returns it.
