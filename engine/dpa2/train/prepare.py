@@ -234,7 +234,7 @@ class Preparation:
         definitions = checkpoint.definition.get("model_dict", {SINGLE: checkpoint.definition})
         for task, entry in self.tasks.items():
             info = definitions[task].get("info") if isinstance(definitions.get(task), dict) else None
-            if isinstance(info, dict) and isinstance(info.get("observed_type"), list):
+            if checkpoint.own and isinstance(info, dict) and isinstance(info.get("observed_type"), list):
                 entry["model"].setdefault("info", {}).setdefault("observed_type", info["observed_type"])
 
     def _merge(self, found: Mapping[str, Statistics]) -> None:

@@ -1,0 +1,74 @@
+"""What a run shows: rows of its learning curve, lines, times."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+from dpa2.train.display import Clock, Curve, Results, lines, nan_task
+
+VALUES = {"rmse_f": 0.123456, "rmse": 12.3456, "rmse_e": math.nan}
+
+
+def test_lines() -> None:
+    """As deepmd-kit prints them; names are sorted."""
+    results = Results(20, 0.001, {"Default": VALUES}, {"Default": {"rmse": 3.0}})
+    assert lines(results) == [
+        "Batch      20: trn: rmse = 1.23e+01, rmse_e =      nan, rmse_f = 1.23e-01, lr = 1.00e-03",
+        "Batch      20: val: rmse = 3.00e+00",
+    ]
+    several = Results(1, 0.001, {"a": {"rmse": 1.0}, "b": {"rmse": 2.0}}, {"a": {}, "b": {"rmse": 3.0}})
+    assert [line.partition(": rmse")[0] for line in lines(several)] == [
+        "Batch       1: a_trn", "Batch       1: b_trn", "Batch       1: b_val",
+    ]  # fmt: skip
+
+
+def test_curve(tmp_path: Path) -> None:
+    """A header once for every part of a run; a row that was cut off stays a line of its own."""
+    path = tmp_path / "lcurve.out"
+    results = Results(3, 0.001, {"Default": {"rmse": 12.3456, "rmse_e": math.nan}})
+    row = "      3      1.23e+01           nan    1.0e-03"
+    curve = Curve(path, ["Default"])
+    curve.add(results)
+    curve.add(results)
+    curve.close()
+    head, note, *rows = path.read_text().splitlines()
+    assert head == "# step       rmse_trn    rmse_e_trn   lr      "
+    assert note == "# If there is no available reference data, rmse_*_{val,trn} will print nan"
+    assert rows == [row, row]
+    path.write_text(path.read_text()[:-10])
+    curve = Curve(path, ["Default"], append=True)
+    curve.add(results)
+    curve.close()
+    assert path.read_text().splitlines() == [head, note, row, row[:-9], head, note, row]
+    with pytest.raises(OSError, match=str(tmp_path)):
+        Curve(tmp_path, ["Default"])
+
+
+def test_nan_task() -> None:
+    assert nan_task(Results(1, 0.1, {"a": {"rmse": 1.0, "rmse_v": math.nan}})) is None
+    assert nan_task(Results(1, 0.1, {"a": {"rmse": 1.0}, "b": {"rmse": math.nan}})) == "b"
+    assert nan_task(Results(1, 0.1, {"a": {"rmse": 1.0}}, {"a": {"rmse": math.nan}})) == "a"
+
+
+def test_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No end is told from the first interval, and the average leaves it out in a long run."""
+    now = [0.0]
+    monkeypatch.setattr("dpa2.train.display.time.monotonic", lambda: now[0])
+    clock = Clock(0, 100, 10)
+    assert clock.average() is None
+    for step, seconds in ((1, 50.0), (10, 9.0), (20, 5.0), (30, 7.0)):
+        now[0] += seconds
+        line = clock.line(step)
+        if step == 1:
+            assert line == "Batch       1: total wall time = 50.00 s"
+    assert re.fullmatch(
+        r"Batch      30: total wall time = 7\.00 s, eta = 0:00:49 at \d{4}-\d\d-\d\d \d\d:\d\d", line
+    )  # seventy steps like the last ten
+    assert clock.average() == "average training time: 0.6000 s/batch (80 batches excluded)"
+    short = Clock(0, 20, 10)
+    now[0] += 2.0
+    short.line(1)
+    assert short.average() == "average training time: 2.0000 s/batch (19 batches excluded)"
