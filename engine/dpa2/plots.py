@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,6 +119,43 @@ class Parity:
             axes.tick_params(axis="x", rotation=30)
         with replacing(path) as part:
             figure.savefig(part, dpi=150, format=path.rpartition(".")[2])
+
+
+def draw_curve(path: str, columns: Mapping[str, Float]) -> None:
+    """Draw a learning curve: a panel for every quantity, and one for the learning rate.
+
+    Args:
+        path: of the picture: .png, .pdf or .svg.
+        columns: by name, as :func:`dpa2.train.display.read_curve` finds them.
+    """
+    lines: dict[str, list[tuple[str, Float]]] = {}  # of a quantity: of what, and the values
+    for name, values in columns.items():
+        found = re.fullmatch(r"(.+)_(trn|val)(_.*)?", name)
+        if found:
+            task = f", {found[3][1:]}" if found[3] else ""
+            lines.setdefault(found[1], []).append(({"trn": "training", "val": "validation"}[found[2]] + task, values))
+    lines = {name: entries for name, entries in sorted(lines.items()) if any(np.isfinite(v).any() for _, v in entries)}
+    lines["learning rate"] = [("", columns["lr"])]
+    across = math.ceil(math.sqrt(len(lines)))
+    down = -(-len(lines) // across)
+    figure = _figure(4.2 * across, 3.0 * down)
+    labels = [label for entries in lines.values() for label, _ in entries]
+    colours = dict(zip(dict.fromkeys(labels), figure_colours(len(set(labels))), strict=True))
+    axes = None
+    for k, (name, entries) in enumerate(lines.items()):
+        axes = figure.add_subplot(down, across, k + 1, sharex=axes)
+        for label, values in entries:
+            points = {"marker": "o", "markersize": 3} if len(values) < 30 else {}
+            above = np.where(values > 0, values, np.nan)  # the axis is logarithmic
+            axes.plot(columns["step"], above, label=label or None, color=colours[label], linewidth=1, **points)
+        axes.set_yscale("log")
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3, which="both", linewidth=0.5)
+        if len(entries) > 1:
+            axes.legend(fontsize="small")
+    with replacing(path) as part:
+        figure.savefig(part, dpi=150, format=path.rpartition(".")[2])
 
 
 def draw_map(

@@ -6,8 +6,11 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-from dpa2.train.display import Clock, Curve, Results, lines, nan_task
+from dpa2.errors import InputError
+from dpa2.plots import draw_curve
+from dpa2.train.display import Clock, Curve, Results, lines, nan_task, read_curve
 
 VALUES = {"rmse_f": 0.123456, "rmse": 12.3456, "rmse_e": math.nan}
 
@@ -45,6 +48,44 @@ def test_curve(tmp_path: Path) -> None:
     assert path.read_text().splitlines() == [head, note, row, row[:-9], head, note, row]
     with pytest.raises(OSError, match=str(tmp_path)):
         Curve(tmp_path, ["Default"])
+
+
+def test_reading_a_curve(tmp_path: Path) -> None:
+    """Columns by name; steps that were done again after a restart count once, rows that were cut off do not."""
+    path = tmp_path / "lcurve.out"
+    for append, steps in ((False, (1, 2, 3)), (True, (3, 4))):
+        curve = Curve(path, ["Default"], append)
+        for step in steps:
+            values = {"rmse": step + 10.0 * append, "rmse_v": math.nan}
+            curve.add(Results(step, 0.5, {"Default": values}, {"Default": {**values, "rmse": 7.0}}))
+        curve.close()
+    with path.open("a") as handle:
+        handle.write("      5      1.2")
+    columns = read_curve(path)
+    assert list(columns) == ["step", "rmse_val", "rmse_trn", "rmse_v_val", "rmse_v_trn", "lr"]
+    assert columns["step"].tolist() == [1, 2, 3, 4]
+    assert columns["rmse_trn"].tolist() == [1, 2, 13, 14]
+    assert columns["rmse_val"].tolist() == [7.0] * 4
+    path.write_text("# step  rmse_trn  lr\n")
+    with pytest.raises(InputError, match="no learning curve with rows"):
+        read_curve(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_picture(suffix: str, tmp_path: Path) -> None:
+    """A panel for every quantity that has values, and one for the learning rate."""
+    pytest.importorskip("matplotlib")
+    steps = np.arange(1.0, 60.0)
+    columns = {"step": steps, "rmse_val_a": 1 / steps, "rmse_trn_a": 2 / steps, "rmse_trn_b": 0 * steps}
+    columns |= {"rmse_v_trn_a": np.full(59, np.nan), "lr": 0.01 / steps}
+    path = tmp_path / f"curve.{suffix}"
+    draw_curve(str(path), columns)
+    content = path.read_bytes()
+    assert content.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix])
+    if suffix == "svg":
+        for text in (b"rmse", b"learning rate", b"validation, a", b"training, b"):
+            assert b"<!-- " + text + b" -->" in content
+        assert b"rmse_v" not in content
 
 
 def test_nan_task() -> None:

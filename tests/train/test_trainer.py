@@ -310,6 +310,14 @@ def test_force_load(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
             np.testing.assert_array_equal(again[key], value)
 
 
+def test_plot(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    assert train("plain", "--plot", "curve.svg", numb_steps=2) == 0
+    assert b"rmse_e" in Path("curve.svg").read_bytes()
+    assert train("plain", "--plot", "curve.txt") == 2
+    assert "must end in .png or .pdf or .svg" in capsys.readouterr().err
+
+
 def test_no_optimizer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An average is a model, but no run goes on from it."""
     assert train("plain", numb_steps=4) == 0

@@ -60,6 +60,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "-o", "--output", metavar="OUT", default="out.json", help="the input with all defaults (default: out.json)"
     )
+    parser.add_argument("--plot", metavar="PNG", help="the learning curve as a picture: .png, .pdf or .svg")
     parser.add_argument("--precision", choices=("float64", "float32"), help="default: the model's own")
     parser.add_argument(
         "--threads", type=common.positive, metavar="N", help="default: OMP_NUM_THREADS, else the available cores"
@@ -79,6 +80,11 @@ def run(args: argparse.Namespace) -> None:
     elif args.init_frz_model is not None:
         first = Frozen(args.init_frz_model, _say)
     restart = None if args.restart is None else Checkpoint(_with_suffix(args.restart), args.force_load)
+    if args.plot is not None:
+        from ..plots import require_matplotlib
+
+        common.check_output(args.plot, (".png", ".pdf", ".svg"), [args.input])
+        require_matplotlib()
     if args.use_pretrain_script and first is None:
         raise InputError(
             "--use-pretrain-script takes the model section from --init-model or --init-frz-model: give one of them"
@@ -89,7 +95,25 @@ def run(args: argparse.Namespace) -> None:
         preparation.count_neighbors()
     preparation.write(args.output)
     trainer = preparation.trainer(first, restart, args.precision, args.threads)
-    train(trainer)
+    try:
+        train(trainer)
+    finally:
+        if args.plot is not None:
+            _plot(args.plot, preparation.config["training"]["disp_file"])
+
+
+def _plot(path: str, curve: str) -> None:
+    """Draw the learning curve, also of a run that was ended, if it has rows."""
+    from pathlib import Path
+
+    from ..plots import draw_curve
+    from ..train.display import read_curve
+
+    try:
+        columns = read_curve(Path(curve))
+    except (InputError, OSError):
+        return
+    draw_curve(path, columns)
 
 
 def train(trainer: Trainer) -> None:

@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from ..errors import InputError
+from ..inputs import Float
 from ..outputs import errors_named
 
 #: values of a loss by deepmd-kit's names of them: rmse, rmse_e, ...
@@ -70,6 +74,31 @@ class Curve:
         """Close the file."""
         with errors_named(str(self.path)):
             self._file.close()
+
+
+def read_curve(path: Path) -> dict[str, Float]:
+    """The columns of a learning curve by their names; ``step`` is the first, ``lr`` the last.
+
+    Of parts of a run that were done again after a restart the later rows count.
+
+    Raises:
+        InputError: the file is none, or has no rows.
+    """
+    names: list[str] = []
+    rows: dict[int, list[float]] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        words = line.lstrip("#").split()
+        if line.startswith("# step"):
+            names = words
+        elif words and not line.startswith("#") and len(words) == len(names):
+            try:
+                rows[int(words[0])] = [float(word) for word in words]
+            except ValueError:
+                continue  # a row that was cut off
+    if not rows:
+        raise InputError(f"{path}: no learning curve with rows")
+    table = np.array([rows[step] for step in sorted(rows) if len(rows[step]) == len(names)])
+    return dict(zip(names, table.T, strict=True))
 
 
 def _last_byte(path: Path) -> bytes:
