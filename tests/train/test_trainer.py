@@ -90,8 +90,10 @@ def test_deepmd(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert error == pytest.approx((norm, product), rel=0, abs=tolerance * max(size, 1e-30)), tensor
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", ["plain", "averaged", "tasks"])
+@pytest.mark.parametrize(("name", "threads"), [
+    ("plain", 1), ("averaged", 1), ("tasks", 1), ("plain", 2),
+    pytest.param("averaged", 2, marks=pytest.mark.slow), pytest.param("tasks", 2, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_restart(name: str, threads: int, folder: Path) -> None:
     """Stopped after some steps and restarted, it ends in the same bits; with data, averages and tasks as they were."""
     options = ("--threads", str(threads))
