@@ -1,6 +1,7 @@
 """Make `training/data.json`: orders of training data, batches and statistics, as deepmd-kit has them.
 
-`training/frames.lmdb`, an LMDB data set that deepmd-kit reads, is made as well.
+`training/frames.lmdb`, an LMDB data set that deepmd-kit reads, and `training/statistics.hdf5`, a file of statistics
+that it writes, are made as well.
 
 Run by hand in an environment that has deepmd-kit:
 
@@ -86,6 +87,7 @@ def statistics(case: dict[str, Any]) -> dict[str, Any]:
     from deepmd.pt.train.training import get_additional_data_requirement
     from deepmd.pt.utils.stat import make_stat_input
     from deepmd.utils.data import DataRequirementItem
+    from deepmd.utils.stat_file import StatFileSpec, open_stat_file
 
     section = model_section(case["model"])
     closest = case.get("min_pair_dist", 0.0)
@@ -96,7 +98,8 @@ def statistics(case: dict[str, Any]) -> dict[str, Any]:
         items.append(DataRequirementItem("min_pair_dist", ndof=1, default=closest, source_policy="derived"))
     data.add_data_requirement(items)
     sampled = make_stat_input(data.systems, data.dataloaders, 10**6, closest)
-    model.atomic_model.compute_or_load_stat(lambda: sampled)
+    with open_stat_file(StatFileSpec(case.get("stat_file"))) as path:
+        model.atomic_model.compute_or_load_stat(lambda: sampled, path)
     state = model.atomic_model.state_dict()
     found = {}
     for name, value in state.items():
@@ -259,6 +262,8 @@ def main() -> None:
             "lmdb": lmdb_answers("frames.lmdb"),
             "batches": {system: one_batch(system) for system in ("standard", "open", "mixed")},
         }
+        (folder / "statistics.hdf5").unlink(missing_ok=True)  # deepmd-kit would read it
+        statistics(cases.STATISTICS["parameters"] | {"stat_file": str(folder / "statistics.hdf5")})
         shutil.copytree("frames.lmdb", folder / "frames.lmdb", dirs_exist_ok=True)
         os.chdir(folder)
     (folder / "data.json").write_text(json.dumps(answers) + "\n", encoding="utf-8")

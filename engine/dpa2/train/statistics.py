@@ -51,6 +51,10 @@ class Environment:
 
     Args:
         model: the section.
+
+    Attributes:
+        sums: (nblocks, ntypes, 2, 3): of each block and type, of radial entries and of those of vectors, how many there
+            are, their sum, and the sum of their squares.
     """
 
     def __init__(self, model: Mapping[str, Any]) -> None:
@@ -61,8 +65,7 @@ class Environment:
         self._kept = np.ones((self._ntypes, self._ntypes), dtype=bool)
         for a, b in [*model["pair_exclude_types"], *descriptor["exclude_types"]]:
             self._kept[a, b] = self._kept[b, a] = False
-        # of each block and type: number of entries, their sum, the sum of their squares; radial and of vectors
-        self._sums = np.zeros((len(self._blocks), self._ntypes, 2, 3))
+        self.sums = np.zeros((len(self._blocks), self._ntypes, 2, 3))
 
     def add(self, batch: Batch) -> None:
         """Count the frames of a batch in."""
@@ -86,7 +89,7 @@ class Environment:
                 np.bincount(types[centre[rows]], weights=values, minlength=self._ntypes), dtype=np.float64
             )
 
-        for block, sums in zip(self._blocks, self._sums, strict=True):
+        for block, sums in zip(self._blocks, self.sums, strict=True):
             rows = (r <= block.rcut) & (rank < block.nsel) & kept
             q = r[rows] + self._protection
             radial = switch(r[rows], block.rcut_smth, block.rcut) / q
@@ -98,11 +101,11 @@ class Environment:
 
     def merge(self, other: Environment) -> None:
         """Add the sums of another task with the same descriptor."""
-        self._sums += other._sums
+        self.sums += other.sums
 
     def weights(self) -> dict[str, Float]:
         """``mean`` and ``stddev`` of every block: (ntypes, 4), the same for all neighbours."""
-        number, total, squares = (self._sums[..., k] for k in range(3))
+        number, total, squares = (self.sums[..., k] for k in range(3))
         seen = number > 0
         mean = np.divide(total, number, out=np.zeros_like(total), where=seen)
         square = np.divide(squares, number, out=np.zeros_like(total), where=seen)
@@ -127,6 +130,9 @@ class Parameters:
     Args:
         model: the section.
         name: "fparam" or "aparam".
+
+    Attributes:
+        sums: (3, width): how many there are, their sum, and the sum of their squares.
     """
 
     def __init__(self, model: Mapping[str, Any], name: str) -> None:
@@ -134,7 +140,7 @@ class Parameters:
         self.name, self.width = name, int(fitting.get(f"numb_{name}") or 0)
         self._protect = float(model["data_stat_protect"])
         self._default = fitting.get("default_fparam") if name == "fparam" else None
-        self._sums = np.zeros((3, self.width))
+        self.sums = np.zeros((3, self.width))
 
     def add(self, batch: Batch) -> None:
         """Count the frames of a batch in; those without take the model's default."""
@@ -146,17 +152,17 @@ class Parameters:
                 raise InputError(f"{batch['where']}: no {self.name}, of which the model takes {self.width}")
             values = np.tile(self._default, (len(batch["coord"]), 1))
         rows = np.asarray(values, dtype=np.float64).reshape(-1, self.width)
-        self._sums += np.stack([np.full(self.width, len(rows)), rows.sum(axis=0), (rows * rows).sum(axis=0)])
+        self.sums += np.stack([np.full(self.width, len(rows)), rows.sum(axis=0), (rows * rows).sum(axis=0)])
 
     def merge(self, other: Parameters, factor: float = 1.0) -> None:
         """Add the sums of another task, which counts ``factor`` times as much."""
-        self._sums += factor * other._sums
+        self.sums += factor * other.sums
 
     def weights(self) -> dict[str, Float]:
         """``avg`` and ``inv_std``: (width,); none without parameters."""
         if self.width == 0:
             return {}
-        number, total, squares = self._sums
+        number, total, squares = self.sums
         mean = total / number
         deviation = np.sqrt(np.maximum(squares / number - mean * mean, 0.0))
         return {
@@ -204,6 +210,11 @@ class Output:
         self._fixed = self._preset(model)
         self._rows: list[tuple[Float, Float]] = []  # numbers of atoms and output, of frames
         self._atoms: list[tuple[NDArray[np.int32], Float]] = []
+        self._given: tuple[Float, Float] | None = None
+
+    def give(self, bias: Float, deviation: Float) -> None:
+        """What is known already: (ntypes, width) each."""
+        self._given = bias, deviation
 
     def _preset(self, model: Mapping[str, Any]) -> Float:
         """The bias that the input fixes: (ntypes, width); NaN where it does not."""
@@ -248,6 +259,8 @@ class Output:
 
         Those of atoms' labels, if there are any; of types without one those that follow from the frames.
         """
+        if self._given is not None:
+            return self._given
         frames = self._of_frames() if self._rows else None
         if not self._atoms:
             return frames
@@ -298,7 +311,8 @@ class Statistics:
         model: the section.
 
     Attributes:
-        environment, fparam, aparam, output: the single ones. ``frames``: how many were seen.
+        environment, fparam, aparam, output: the single ones. ``frames``: how many were counted in.
+        seen: (ntypes,) whether a frame has a type.
     """
 
     def __init__(self, model: Mapping[str, Any]) -> None:
@@ -307,7 +321,7 @@ class Statistics:
         self.fparam, self.aparam = Parameters(model, "fparam"), Parameters(model, "aparam")
         self.output = Output(model)
         self.frames = 0
-        self._seen = np.zeros(len(self._type_map), dtype=bool)
+        self.seen = np.zeros(len(self._type_map), dtype=bool)
 
     def add(self, batches: Iterable[Batch]) -> Statistics:
         """Count batches in.
@@ -320,7 +334,7 @@ class Statistics:
                 part.add(batch)
             self.frames += len(batch["coord"])
             types = batch["atype"]
-            self._seen[types[types >= 0]] = True
+            self.seen[types[types >= 0]] = True
         if self.frames == 0:
             raise InputError("no frame for statistics: min_pair_dist leaves none")
         return self
@@ -328,7 +342,7 @@ class Statistics:
     @property
     def observed_type(self) -> list[str]:
         """The names of the types that were seen, elements by their numbers, others behind them."""
-        names = [name for name, seen in zip(self._type_map, self._seen, strict=True) if seen]
+        names = [name for name, seen in zip(self._type_map, self.seen, strict=True) if seen]
         return sorted(names, key=lambda name: atomic_number(name) or np.inf)
 
     def weights(self) -> dict[str, Float]:
