@@ -13,7 +13,7 @@ from data_cases import LABELS, NEIGHBORS, STATISTICS, TYPE_MAP, expected, write
 from dpa2.train.batch import Label
 from dpa2.train.dataset import DataSet
 from dpa2.train.loading import Loader
-from dpa2.train.order import Order
+from dpa2.train.order import Draw, Order
 from dpa2.train.random import Generator
 from dpa2.train.sel import neighbor_statistics
 from dpa2.train.statistics import Environment, Output, Parameters, Statistics
@@ -183,6 +183,25 @@ def test_bias_that_is_fixed_must_be_of_so_many_types(folder: Path) -> None:
     model["preset_out_bias"] = {"energy": [None, [1.0, 2.0], None]}
     with pytest.raises(dpa2.InputError, match=r"preset_out_bias\.energy\[1\] must be 1 numbers"):
         Output(model)
+
+
+def test_cells_that_cannot_be(folder: Path) -> None:
+    """And atoms at the same place: the frame is named."""
+    data = data_of(folder, "standard")
+    batch = data.read(Draw(0, np.array([3])))
+    assert batch is not None
+    batch["box"] = np.zeros((1, 3, 3))
+    with pytest.raises(dpa2.InputError, match=r"standard, frame 3: .*singular"):
+        Environment(section("standard")).add(batch)
+
+
+def test_atoms_at_the_same_place(tmp_path: Path) -> None:
+    write(tmp_path)
+    coord = np.load(tmp_path / "long" / "set.001" / "coord.npy")
+    coord[1, 6:] = coord[1, :3]
+    np.save(tmp_path / "long" / "set.001" / "coord.npy", coord)
+    with pytest.raises(dpa2.InputError, match=r"long, frame 8, atoms 0 and 2 are at the same place"):
+        neighbor_statistics(section("two"), data_of(tmp_path, "two"))
 
 
 def test_no_frame_is_left(folder: Path) -> None:

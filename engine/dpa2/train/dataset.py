@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Frame
 from ..errors import InputError
 from ..inputs import Float
 from .batch import Label
 from .order import Draw
-from .systems import Batch, System, find
+from .systems import Batch, System, batch_neighbors, find
 
 #: systems whose files are kept open
 _MOST_OPEN = 64
@@ -115,14 +114,10 @@ def left_frames(batch: Batch, min_pair_dist: float, ntypes: int) -> list[int]:
 
 
 def _too_close(batch: Batch, f: int, distance: float, ntypes: int) -> bool:
-    from ..neighbors import all_neighbors
-
-    box = None if batch["box"] is None else batch["box"][f]
-    types = batch["atype"][f]
-    frame = Frame(batch["coord"][f], types, None, box, (box is not None,) * 3, where=batch["where"])
-    start, j, r = all_neighbors(frame, types, distance, ntypes)
-    others = j != np.repeat(np.arange(len(types)), np.diff(start))  # an image of the atom itself is no pair
-    return bool((r[others] < distance).any())
+    found = batch_neighbors(batch, f, distance, ntypes)
+    centre = np.repeat(np.arange(batch["atype"].shape[1]), np.diff(found["start"]))
+    others = found["j"] != centre  # an image of the atom itself is no pair
+    return bool((found["r"][others] < distance).any())
 
 
 def select(batch: Batch, rows: Sequence[int]) -> Batch:

@@ -118,7 +118,7 @@ class Loader:
     def close(self) -> None:
         """End the thread and close the files."""
         if self._ahead is not None:
-            with suppress(InputError):  # nobody asks for that batch any more
+            with suppress(InputError, OSError):  # nobody asks for that batch any more
                 self._ahead.result()
             self._ahead = None
         if self._reader is not None:

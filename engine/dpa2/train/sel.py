@@ -7,12 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..data import Frame
 from ..errors import InputError
 from ..neighbors import NeighborStatistics
 from .dataset import DataSet
 from .lmdb import LmdbSet
-from .systems import System
+from .systems import System, frame_of
 
 #: how much more room than neighbours "auto" gives
 _RATIO = 1.1
@@ -69,10 +68,7 @@ def neighbor_statistics(model: Mapping[str, Any], data: DataSet | LmdbSet) -> Ne
     systems: Sequence[System | LmdbSet] = data.systems
     for system in systems:
         for batch in system.walk():
-            box = None if batch["box"] is None else batch["box"][0]
-            found.add(
-                Frame(batch["coord"][0], batch["atype"][0], None, box, (box is not None,) * 3, where=batch["where"])
-            )
+            found.add(frame_of(batch, 0))
             if found.closest == 0.0:
                 raise InputError(f"{found.closest_where} are at the same place: take this frame out of the data")
     changed, warnings = copy.deepcopy(dict(model)), []

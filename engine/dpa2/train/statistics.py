@@ -13,12 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Frame
 from ..data.elements import atomic_number
 from ..errors import InputError
 from ..inputs import Float
-from ..neighbors import neighbors_of
-from .systems import Batch
+from .systems import Batch, batch_neighbors
 
 #: the smallest deviation of an environment, and that of a type which no frame has
 _LEAST, _UNSEEN = 1e-2, 1e-1
@@ -74,9 +72,7 @@ class Environment:
 
     def _add_frame(self, batch: Batch, f: int) -> None:
         types = batch["atype"][f]
-        box = None if batch["box"] is None else batch["box"][f]
-        frame = Frame(batch["coord"][f], types, None, box, (box is not None,) * 3, where=batch["where"])
-        found = neighbors_of(frame, types, max(block.rcut for block in self._blocks), self._ntypes)
+        found = batch_neighbors(batch, f, max(block.rcut for block in self._blocks), self._ntypes)
         start, j, d, r = (found[name] for name in ("start", "j", "d", "r"))
         counts = np.diff(start)
         centre = np.repeat(np.arange(len(types)), counts)

@@ -23,6 +23,7 @@ from ..data.deepmd_system import DeepmdSystem, Table, find_systems
 from ..data.lmdb_frames import is_lmdb
 from ..errors import InputError
 from ..inputs import Float, Int
+from ..neighbors import neighbors_of
 from .batch import Label
 
 #: arrays by deepmd-kit's names of them: ``coord`` (nframes, natoms, 3), ``atype`` (nframes, natoms), ``box``
@@ -251,3 +252,22 @@ class System:
         with self:
             for number in range(self.nframes):
                 yield self.batch([number], as_stored=True)
+
+
+def frame_of(batch: Batch, f: int) -> Frame:
+    """The structure of a frame of a batch; types are the model's."""
+    box = None if batch["box"] is None else batch["box"][f]
+    return Frame(batch["coord"][f], batch["atype"][f], None, box, (box is not None,) * 3, where=batch["where"])
+
+
+def batch_neighbors(batch: Batch, f: int, rcut: float, ntypes: int) -> dict[str, Any]:
+    """All neighbours within ``rcut`` in a frame of a batch: see :func:`dpa2.neighbors.neighbors_of`.
+
+    Raises:
+        InputError: a cell or coordinates that cannot be, with the batch named.
+    """
+    frame = frame_of(batch, f)
+    try:
+        return neighbors_of(frame, frame.types, rcut, ntypes)
+    except InputError as error:
+        raise InputError(f"{batch['where']}: {error}") from error
