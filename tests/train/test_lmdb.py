@@ -135,7 +135,7 @@ def test_frames_with_close_atoms_are_left_out() -> None:
     ("section", "message"),
     [
         ({"batch_size": "mixed:9"}, '"mixed:N" is not there'),
-        ({"batch_size": "mix:"}, "must be followed by a positive integer"),
+        ({"batch_size": "mix:"}, "batch_size: mix: must be followed by a positive integer, got 'mix:'"),
         ({"batch_size": [1, 2]}, "has one batch size, got a list"),
         ({"batch_size": "filter:2"}, "leaves no frame"),
         ({"auto_prob": "prob_sys_size;0:4:1"}, "asks for systems 0 to 4, but there are 3"),

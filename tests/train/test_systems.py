@@ -196,6 +196,7 @@ def test_a_list_of_batch_sizes() -> None:
     ("rule", "message"),
     [
         ("mixed:64", '"mixed:N" is not there'),
+        ("mix:64", '"mix:N" is for LMDB data sets alone'),
         ("maximum:3", r'must be a number, a list, "auto"'),
         ("max", r'must be a number, a list, "auto"'),
         ("max:", "must be followed by a positive integer"),

@@ -130,12 +130,18 @@ def select(batch: Batch, rows: Sequence[int]) -> Batch:
     }
 
 
-def _number(word: str) -> int:
+def atoms_of_rule(rule: str, name: str = "batch_size") -> int:
+    """The number of atoms in "auto:N" and the like.
+
+    Raises:
+        InputError: there is none.
+    """
+    kind, _, word = rule.partition(":")
     with suppress(ValueError):
         number = int(word)
         if number > 0:
             return number
-    raise InputError("must be followed by a positive integer")
+    raise InputError(f"{name}: {kind}: must be followed by a positive integer, got {rule!r}")
 
 
 def batch_sizes(rule: Any, natoms: Sequence[int], name: str = "batch_size") -> list[int]:
@@ -155,15 +161,14 @@ def batch_sizes(rule: Any, natoms: Sequence[int], name: str = "batch_size") -> l
         return [_checked_size(size, f"{name}[{k}]") for k, size in enumerate(rule)]
     if not isinstance(rule, str):
         return [_checked_size(rule, name)] * len(natoms)
-    kind, colon, word = rule.partition(":")
+    kind, colon, _ = rule.partition(":")
+    if kind == "mix":
+        raise InputError(f'{name}: "mix:N" is for LMDB data sets alone, got {rule!r}')
     if kind == "mixed":
         raise InputError(f'{name}: "mixed:N" is not there: batches are of one system; "max:N" is near it')
     if kind not in ("auto", "max", "filter") or (not colon and kind != "auto"):
         raise InputError(f'{name} must be a number, a list, "auto", "auto:N", "max:N" or "filter:N", got {rule!r}')
-    try:
-        most = _number(word) if colon else 32
-    except InputError as error:
-        raise InputError(f"{name}: {kind}: {error}, got {rule!r}") from None
+    most = atoms_of_rule(rule, name) if colon else 32
     if kind == "auto":
         return [math.ceil(most / n) for n in natoms]
     return [0 if kind == "filter" and n > most else max(1, most // n) for n in natoms]

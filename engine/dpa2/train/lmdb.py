@@ -17,7 +17,7 @@ from ..data.lmdb_frames import LmdbFrames
 from ..errors import InputError
 from ..inputs import Float
 from .batch import Label
-from .dataset import batch_sizes, blocks_of, left_frames, probabilities, select
+from .dataset import atoms_of_rule, batch_sizes, blocks_of, left_frames, probabilities, select
 from .order import Draw
 from .random import Generator
 from .systems import Batch
@@ -62,8 +62,9 @@ class LmdbSet:
         if counts[0] == 0:
             frame = int(np.argmin(self.source.natoms))
             raise InputError(f"{self.source.where(frame)}: a frame without atoms cannot be trained on")
-        sizes = batch_sizes(f"max:{rule[4:]}" if self.mixed else rule, counts.tolist(), f"{name}.batch_size")
-        self._budget = int(rule[4:]) if self.mixed else 0
+        self._budget = atoms_of_rule(rule, f"{name}.batch_size") if self.mixed else 0
+        rule_of_size = f"max:{self._budget}" if self.mixed else rule  # of statistics, whose batches are of one size
+        sizes = batch_sizes(rule_of_size, counts.tolist(), f"{name}.batch_size")
         size_of = dict(zip(counts.tolist(), sizes, strict=True))
         if not any(sizes):
             raise InputError(f"{name}.batch_size: {rule!r} leaves no frame: every one has more atoms")
