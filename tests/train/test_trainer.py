@@ -312,6 +312,28 @@ def test_force_load(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
             np.testing.assert_array_equal(again[key], value)
 
 
+@pytest.mark.parametrize("file", ["statistics.hdf5", "statistics"])
+def test_statistics_file(file: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Statistics are computed once; from then on those of the file are taken, also for other data."""
+    assert train("plain", numb_steps=0, stat_file=file) == 0
+    first = content("model.ckpt-0.pt")["model"]
+    assert file not in capsys.readouterr().out
+    assert train("plain", numb_steps=0) == 0
+    check_same(content("model.ckpt-0.pt")["model"], first)
+    for system in ("one", "two"):
+        np.save(f"{system}/set.000/energy.npy", 7.0 + np.load(f"{system}/set.000/energy.npy"))
+    assert train("plain", numb_steps=0, stat_file=file) == 0
+    check_same(content("model.ckpt-0.pt")["model"], first)
+    assert f"statistics are those of {file}" in capsys.readouterr().out
+
+
+def check_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Tensors that are equal to rounding: a file holds sums."""
+    for name, value in expected.items():
+        if name != "_extra_state":
+            np.testing.assert_allclose(found[name], value, rtol=1e-13, atol=1e-14)
+
+
 def test_plot(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     assert train("plain", "--plot", "curve.svg", numb_steps=2) == 0

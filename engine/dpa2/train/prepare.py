@@ -27,6 +27,7 @@ from .random import Generator
 from .resume import Stream
 from .sel import neighbor_statistics
 from .sharing import links, share
+from .stat_file import StatisticsFile
 from .statistics import Statistics
 from .tasks import SharedPart, expand
 from .trainer import Task, Trainer
@@ -220,7 +221,7 @@ class Preparation:
         """What follows from data, put into the weights."""
         found: dict[str, Statistics] = {}
         for task, entry in self.tasks.items():
-            found[task] = Statistics(entry["model"]).add(sources[task][0].sample())
+            found[task] = self._statistics(entry, sources[task][0])
             info = entry["model"].setdefault("info", {})
             info.setdefault("observed_type", found[task].observed_type)
         self._merge(found)
@@ -228,6 +229,19 @@ class Preparation:
             weights = models[task].weights
             for name, value in statistics.weights().items():
                 weights[name] = value.astype(weights[name].dtype).reshape(weights[name].shape)
+
+    def _statistics(self, entry: Mapping[str, Any], source: Stream) -> Statistics:
+        """Of a task: from its file of statistics, or from data, and then into that file."""
+        if not (path := entry["data"].get("stat_file")):
+            return Statistics(entry["model"]).add(source.sample())
+        file = StatisticsFile(path, entry["model"], entry["data"]["stat_file_mode"])
+        found = file.load()
+        if found is None:
+            found = Statistics(entry["model"]).add(source.sample())
+            file.save(found)
+        else:
+            self._say(f"statistics are those of {path}, not of the data")
+        return found
 
     def _keep_observed(self, checkpoint: Checkpoint) -> None:
         """The types that were seen when the run began, which no later part of it looks for."""
