@@ -94,11 +94,11 @@ def test_nan_task() -> None:
     assert nan_task(Results(1, 0.1, {"a": {"rmse": 1.0}}, {"a": {"rmse": math.nan}})) == "a"
 
 
-def test_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock() -> None:
+    """No end is told from the first interval, and the average leaves it out in a long run."""
     """No end is told from the first interval, and the average leaves it out in a long run."""
     now = [0.0]
-    monkeypatch.setattr("dpa2.train.display.time.monotonic", lambda: now[0])
-    clock = Clock(0, 100, 10)
+    clock = Clock(0, 100, 10, lambda: now[0])
     assert clock.average() is None
     for step, seconds in ((1, 50.0), (10, 9.0), (20, 5.0), (30, 7.0)):
         now[0] += seconds
@@ -109,7 +109,7 @@ def test_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         r"Batch      30: total wall time = 7\.00 s, eta = 0:00:49 at \d{4}-\d\d-\d\d \d\d:\d\d", line
     )  # seventy steps like the last ten
     assert clock.average() == "average training time: 0.6000 s/batch (80 batches excluded)"
-    short = Clock(0, 20, 10)
+    short = Clock(0, 20, 10, lambda: now[0])
     now[0] += 2.0
     short.line(1)
     assert short.average() == "average training time: 2.0000 s/batch (19 batches excluded)"

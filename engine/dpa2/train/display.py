@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -166,18 +166,19 @@ class Clock:
     Args:
         first, last: the steps that were done when the run begins and when it ends.
         interval: between lines.
+        seconds: says what time it is.
     """
 
-    def __init__(self, first: int, last: int, interval: int) -> None:
+    def __init__(self, first: int, last: int, interval: int, seconds: Callable[[], float] = time.monotonic) -> None:
         self._first, self._last, self._interval = first, last, max(1, interval)
-        self._begin = time.monotonic()
+        self._seconds, self._begin = seconds, seconds()
         self._step = first
         self._told = False
         self._time, self._steps = 0.0, 0
 
     def line(self, step: int) -> str:
         """The line of a step that was shown, counted from 1."""
-        now = time.monotonic()
+        now = self._seconds()
         wall, steps = now - self._begin, max(1, step - self._step)
         self._begin, self._step = now, step
         short = self._last - self._first <= 2 * self._interval
