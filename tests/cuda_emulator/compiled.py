@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,7 +133,8 @@ def build_compiled(path: Path, defines: Mapping[str, str | int]) -> Path:
             Path(f"{target}.shared").write_text(shared, encoding="utf-8")
             about = {"source": str(path), "defines": sorted((name, str(value)) for name, value in defines.items())}
             target.with_suffix(".json").write_text(json.dumps(about), encoding="utf-8")
-            part.replace(target)
+            with suppress(FileExistsError):  # another process was quicker, and what it counts has that file's name
+                target.hardlink_to(part)
     return target
 
 
