@@ -17,7 +17,20 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import Error, EvaluationError
-from . import bench, compress, convert, descriptor, evaluate, info, lammps, model_devi, neighbor_stat, test, train
+from . import (
+    bench,
+    change_bias,
+    compress,
+    convert,
+    descriptor,
+    evaluate,
+    info,
+    lammps,
+    model_devi,
+    neighbor_stat,
+    test,
+    train,
+)
 from .common import HelpFormatter, say, stdout_named
 
 EPILOG = """\
@@ -30,6 +43,7 @@ examples:
   dpa2 descriptor -m model.pth data -o out.npz     descriptors of a data set, with --map map.html
   dpa2 neighbor-stat -m model.pth -s data          is sel enough for these data?
   dpa2 train input.json                            train a model as "dp --pt train" does
+  dpa2 change-bias model.pt -s data                fit the bias of a model to other data
   dpa2 convert model.pt model.safetensors          to the native format, which loads fastest
   dpa2 compress model.pth -o c.safetensors         tables in place of embedding networks
   dpa2 bench --atoms 10000                         speed and memory on this machine
@@ -67,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
         descriptor,
         neighbor_stat,
         train,
+        change_bias,
         convert,
         compress,
         bench,

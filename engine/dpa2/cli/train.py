@@ -18,6 +18,8 @@ examples:
   dpa2 train input.json                            from random weights, statistics of the data first
   dpa2 train input.json --restart model.ckpt.pt    go on, to the last bit as if it had not stopped
   dpa2 train input.json --init-model old.pt        another run that begins with these weights
+  dpa2 train input.json --finetune multi.pt --model-branch water
+                                                   the same with the bias fitted to these data, for other types
 
 The input is that of "dp --pt train": JSON or YAML, old spellings included, unknown keys refused. Paths
 in it are relative to this folder, into which lcurve.out, out.json, input_v2_compat.json and checkpoints
@@ -46,10 +48,17 @@ def add_command(commands: Any) -> None:
     start.add_argument("-i", "--init-model", metavar="CHECKPOINT", help="begin with the weights of this checkpoint")
     start.add_argument("-r", "--restart", metavar="CHECKPOINT", help="go on from this checkpoint")
     start.add_argument("-f", "--init-frz-model", metavar="FROZEN", help="begin with the weights of this frozen model")
+    start.add_argument("-t", "--finetune", metavar="CHECKPOINT", help="fine-tune the model of this checkpoint")
+    parser.add_argument(
+        "--model-branch",
+        metavar="BRANCH",
+        help="which model of --finetune, by name or alias; RANDOM: its descriptor with a new fitting net",
+    )
     parser.add_argument(
         "--use-pretrain-script",
         action="store_true",
-        help="take the model section from --init-model or --init-frz-model, not from the input",
+        help="take the model section from the file that the run begins with, not from the input; with --finetune its\n"
+        "descriptor and the fitting net",
     )
     parser.add_argument(
         "--force-load", action="store_true", help="weights that the checkpoint lacks begin as they are drawn"
@@ -72,13 +81,19 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from ..train import prepare
     from ..train.checkpoint import Checkpoint
+    from ..train.finetune import FineTuning
     from ..train.frozen import Frozen
 
-    first: Checkpoint | Frozen | None = None
+    first: Checkpoint | Frozen | FineTuning | None = None
+    tuning = None
     if args.init_model is not None:
         first = Checkpoint(_with_suffix(args.init_model), args.force_load)
     elif args.init_frz_model is not None:
         first = Frozen(args.init_frz_model, _say)
+    elif args.finetune is not None:
+        first = tuning = FineTuning(_with_suffix(args.finetune), args.model_branch, args.use_pretrain_script, _say)
+    if args.model_branch is not None and tuning is None:
+        raise InputError("--model-branch chooses a model of the file of --finetune: give this option too")
     restart = None if args.restart is None else Checkpoint(_with_suffix(args.restart), args.force_load)
     if args.plot is not None:
         from ..plots import require_matplotlib
@@ -87,10 +102,13 @@ def run(args: argparse.Namespace) -> None:
         require_matplotlib()
     if args.use_pretrain_script and first is None:
         raise InputError(
-            "--use-pretrain-script takes the model section from --init-model or --init-frz-model: give one of them"
+            "--use-pretrain-script takes the model section from --init-model or --init-frz-model: give one of them, "
+            "or --finetune"
         )
-    definition = first.definition if args.use_pretrain_script and first is not None else None
-    preparation = prepare.from_file(args.input, definition, _say)
+    definition = None
+    if args.use_pretrain_script and first is not None and not isinstance(first, FineTuning):
+        definition = first.definition
+    preparation = prepare.from_file(args.input, definition, _say, tuning)
     if not args.skip_neighbor_stat:
         preparation.count_neighbors()
     preparation.write(args.output)

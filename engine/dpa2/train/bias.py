@@ -6,18 +6,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..files import ModelData
-from ..inputs import Float
 from ..model import Model
 from ..quantities import weighable
-from .statistics import Output
+from .statistics import Output, Parameters
 
 
 def change_bias(
     data: ModelData, section: Mapping[str, Any], batches: Iterable[Mapping[str, Any]], threads: int | None = None
-) -> dict[str, Float]:
+) -> dict[str, NDArray[Any]]:
     """``out_bias`` and ``out_std`` that a model gets from data.
 
     Args:
@@ -55,6 +55,36 @@ def change_bias(
         weight = data.weights[name]
         out[name] = (old + value.reshape(weight.shape)).astype(weight.dtype)
     return out
+
+
+def set_bias(
+    data: ModelData, section: Mapping[str, Any], batches: Iterable[Mapping[str, Any]]
+) -> dict[str, NDArray[Any]]:
+    """``out_bias``, ``out_std`` and the statistics of parameters that follow from data alone.
+
+    Arguments and errors are those of :func:`change_bias`.
+    """
+    parts = Output(section), Parameters(section, "fparam"), Parameters(section, "aparam")
+    for batch in batches:
+        for part in parts:
+            part.add(dict(batch))
+    out = {}
+    for part in parts:
+        for name, value in part.weights().items():
+            weight = data.weights[name]
+            out[name] = value.astype(weight.dtype).reshape(weight.shape)
+    return out
+
+
+def put(data: ModelData, found: Mapping[str, NDArray[Any]]) -> str | None:
+    """Give a model the weights that were found; returns a line that says so, or None if there are none."""
+    line = None
+    if "out_bias" in found:
+        names = list(data.config["type_map"])
+        old, new = (array.ravel()[: len(names)].tolist() for array in (data.weights["out_bias"], found["out_bias"]))
+        line = f"Change output bias of {names} from {old} to {new}."
+    data.weights.update(found)
+    return line
 
 
 def _takes(section: Mapping[str, Any], name: str) -> bool:

@@ -129,7 +129,7 @@ def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
         out["validating"] = complete(out["validating"], sections.VALIDATING, "validating")
     if tasks:
         out["model"] = complete(out["model"], sections.MODEL_OF_TASKS, "model")
-        _each(out["model"], "model_dict", "model", _model)
+        _each(out["model"], "model_dict", "model", complete_model)
         _each(out, "loss_dict", "", _loss)
         out["training"] = complete(out["training"], sections.TRAINING_OF_TASKS, "training")
         _each(out["training"], "data_dict", "training", _data)
@@ -139,7 +139,7 @@ def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
             for task, model in out["model"]["model_dict"].items()
         ]
     else:
-        out["model"] = _model(out["model"], "model")
+        out["model"] = complete_model(out["model"], "model")
         out["loss"] = _loss(out["loss"], "loss")
         out["training"] = complete(out["training"], sections.TRAINING, "training")
         out["training"] = _data(out["training"], "training", sections.TRAINING)
@@ -229,7 +229,12 @@ def _variant(given: Any, name: str, where: str) -> dict[str, Any]:
     return complete({**given, "type": kind} if "type" in given else given, keys, where)
 
 
-def _model(given: Any, where: str) -> dict[str, Any]:
+def complete_model(given: Any, where: str) -> dict[str, Any]:
+    """A model section with all defaults; ``where`` names it in messages.
+
+    Raises:
+        InputError: naming the key that is unknown, missing or of a wrong value.
+    """
     model = section(given, where)
     _refuse(model, where)
     if (kind := model.get("type", "standard")) != "standard":

@@ -17,6 +17,7 @@ from ..outputs import replacing
 from .batch import Label
 from .checkpoint import SINGLE, Checkpoint
 from .dataset import DataSet
+from .finetune import FineTuning
 from .frozen import Frozen
 from .initial import initial_weights
 from .inputs import canonical_model, compatible, normalise, read_input
@@ -138,7 +139,7 @@ class Preparation:
 
     def trainer(
         self,
-        init_model: Checkpoint | Frozen | None = None,
+        init_model: Checkpoint | Frozen | FineTuning | None = None,
         restart: Checkpoint | None = None,
         precision: Any = None,
         threads: int | None = None,
@@ -146,7 +147,8 @@ class Preparation:
         """The run, ready for its first step.
 
         Args:
-            init_model: a checkpoint or frozen model whose weights it begins with.
+            init_model: a checkpoint or frozen model whose weights it begins with; or one that it fine-tunes, the same
+                that this preparation was made with.
             restart: one that it goes on from.
             precision, threads: of the gradients.
 
@@ -173,7 +175,10 @@ class Preparation:
                 second = Stream(validation, generator, seed, streams, f"{where}.validation_data")
             sources[task] = (first, second)
         start = restart or init_model
-        models = self._models(generator, start)
+        if isinstance(start, FineTuning):
+            models = self._fine_tuned(start, generator, sources, threads)
+        else:
+            models = self._models(generator, start)
         linked = links(self._shared, models)
         if start is None:
             self._add_statistics(models, sources)
@@ -215,6 +220,29 @@ class Preparation:
             models[task] = ModelData(config, weights, frozen=frozen(section))
         return models
 
+    def _fine_tuned(
+        self,
+        start: FineTuning,
+        generator: Generator,
+        sources: Mapping[str, tuple[Stream, Stream | None]],
+        threads: int | None,
+    ) -> dict[str, ModelData]:
+        """The models with the weights of a file, statistics for what it does not have, and biases that fit the data."""
+        models = self._models(generator, None)
+        for task, data in models.items():
+            if start.rules[task].new_types:
+                if self._shared:
+                    raise InputError(
+                        f"tasks that share parts cannot be fine-tuned for types that the file does not have: of {task} "
+                        f"these are {', '.join(start.rules[task].new_types)}"
+                    )
+                _put(self._statistics(self.tasks[task], sources[task][0]), data)
+        start.draw(generator)
+        models = {task: start.model(task, data, generator) for task, data in models.items()}
+        for task, data in models.items():
+            start.fit_bias(task, data, self.tasks[task]["model"], sources[task][0].sample, threads)
+        return models
+
     def _add_statistics(
         self, models: Mapping[str, ModelData], sources: Mapping[str, tuple[Stream, Stream | None]]
     ) -> None:
@@ -226,9 +254,7 @@ class Preparation:
             info.setdefault("observed_type", found[task].observed_type)
         self._merge(found)
         for task, statistics in found.items():
-            weights = models[task].weights
-            for name, value in statistics.weights().items():
-                weights[name] = value.astype(weights[name].dtype).reshape(weights[name].shape)
+            _put(statistics, models[task])
 
     def _statistics(self, entry: Mapping[str, Any], source: Stream) -> Statistics:
         """Of a task: from its file of statistics, or from data, and then into that file."""
@@ -265,7 +291,12 @@ class Preparation:
                     found[base].aparam.merge(found[task].aparam, factor)
 
 
-def from_file(path: str, definition: Mapping[str, Any] | None = None, say: Say = lambda line: None) -> Preparation:
+def from_file(
+    path: str,
+    definition: Mapping[str, Any] | None = None,
+    say: Say = lambda line: None,
+    fine_tuning: FineTuning | None = None,
+) -> Preparation:
     """What an input file asks for; ``definition`` takes the place of its ``model`` section.
 
     Raises:
@@ -275,24 +306,41 @@ def from_file(path: str, definition: Mapping[str, Any] | None = None, say: Say =
     if definition is not None:
         given["model"] = copy.deepcopy(dict(definition))
     try:
-        return from_input(given, say)
+        return from_input(given, say, fine_tuning)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def from_input(given: Mapping[str, Any], say: Say = lambda line: None) -> Preparation:
+def from_input(
+    given: Mapping[str, Any], say: Say = lambda line: None, fine_tuning: FineTuning | None = None
+) -> Preparation:
     """What an input asks for, as it stands in a file.
+
+    Args:
+        given: the input.
+        say: takes lines for people.
+        fine_tuning: what the run takes from a checkpoint; :meth:`Preparation.trainer` is to be given the same.
 
     Raises:
         InputError: naming the key of what cannot be done.
     """
     given = dict(given)
     shared: Sequence[SharedPart] = ()
-    if isinstance(model := given.get("model"), Mapping) and "model_dict" in model:
-        given["model"], shared = expand(model)
+    if isinstance(model := given.get("model"), Mapping):
+        if "model_dict" in model:
+            given["model"], shared = expand(model)
+        if fine_tuning is not None:
+            given["model"] = fine_tuning.change(given["model"])
     preparation = Preparation(normalise(given), shared, say)
     preparation.given = given
     return preparation
+
+
+def _put(statistics: Statistics, data: ModelData) -> None:
+    """Give a model what follows from data."""
+    for name, value in statistics.weights().items():
+        weight = data.weights[name]
+        data.weights[name] = value.astype(weight.dtype).reshape(weight.shape)
 
 
 def frozen(model: Mapping[str, Any]) -> tuple[str, ...]:

@@ -323,19 +323,13 @@ class Trainer:
 
     def change_bias(self) -> None:
         """Change the biases of the models by least squares on what they miss of the sample."""
-        from .bias import change_bias
+        from .bias import change_bias, put
 
         for task in self.tasks.values():
             if task.section is None or task.sample is None:
                 raise InputError("a bias cannot be changed without the section of the model and a sample of its data")
-            found = change_bias(task.data, task.section, task.sample(), self._threads)
-            if found:
-                names = list(task.section["type_map"])
-                old, new = (
-                    list(array.ravel()[: len(names)]) for array in (task.data.weights["out_bias"], found["out_bias"])
-                )
-                self._say(f"Change output bias of {names} from {old} to {new}.")
-                task.data.weights.update(found)
+            if line := put(task.data, change_bias(task.data, task.section, task.sample(), self._threads)):
+                self._say(line)
 
     def _due(self) -> bool:
         """Whether a checkpoint is written after the step that was just done."""
