@@ -57,6 +57,13 @@ def _tasks() -> dict[str, Any]:
     return config
 
 
+def _tasks_of_new_types() -> dict[str, Any]:
+    config = _tasks()
+    config["model"]["shared_dict"]["names"] = ["Cu", "N", "H", "O"]
+    config["training"]["data_dict"]["third"]["training_data"]["systems"] = ["five"]
+    return config
+
+
 #: inputs and options by name
 TUNED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "branch": (_input("one"), ["--model-branch", "right"]),
@@ -66,6 +73,7 @@ TUNED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "set": (_input("one", finetune_head="RANDOM"), []),
     "script": (_script(), ["--use-pretrain-script"]),
     "several": (_tasks(), []),
+    "several new": (_tasks_of_new_types(), []),
 }
 
 

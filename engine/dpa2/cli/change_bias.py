@@ -128,9 +128,13 @@ def _fitted(args: argparse.Namespace, data: ModelData) -> dict[str, Any]:
     if count := fitting.get("numb_aparam"):
         labels.append(Label("aparam", count, True, True))
     paths = list(args.system) if args.datafile is None else read_list(args.datafile)
-    files = open_section({"systems": paths, "batch_size": 1}, data.config["type_map"], labels, "the data")
+    source = "-s" if args.datafile is None else "-f"
+    try:
+        files = open_section({"systems": paths, "batch_size": 1}, data.config["type_map"], labels, source)
+    except InputError as error:
+        raise InputError(str(error).replace(f"{source}.systems", source)) from None
     seed = int(np.random.SeedSequence().generate_state(1)[0])
-    loader = Loader(files, order_of(files, Generator(seed), None, 1), "the data")
+    loader = Loader(files, order_of(files, Generator(seed), None, 1), source)
     try:
         batches = loader.sample(args.numb_batch or max(files.lengths))
         if args.mode == "set":

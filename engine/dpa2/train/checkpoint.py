@@ -226,6 +226,11 @@ class Checkpoint:
         self.step = int(self.own.get("step", stored))
 
     @property
+    def content(self) -> dict[str, Any]:
+        """All that the file holds, arrays in place of tensors, as :func:`write` takes it."""
+        return self._content
+
+    @property
     def tasks(self) -> list[str]:
         """The names of the models, "Default" for one alone."""
         heads = self.definition.get("model_dict")

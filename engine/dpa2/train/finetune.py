@@ -18,7 +18,7 @@ from .bias import change_bias, put, set_bias
 from .checkpoint import SINGLE, Checkpoint
 from .initial import initial_weights
 from .inputs import complete_model
-from .random import Generator
+from .random import DType, Generator
 
 Array = NDArray[Any]
 #: where a fitting net is asked for that is not of the file
@@ -99,12 +99,12 @@ class FineTuning:
         Raises:
             InputError: a branch that the file does not have. ModelFileError: one that cannot be trained.
         """
-        model = copy.deepcopy(dict(model))
-        tasks = model.get("model_dict")
+        out: dict[str, Any] = copy.deepcopy(dict(model))
+        tasks = out.get("model_dict")
         if not isinstance(tasks, Mapping):
-            chosen = self._branch or model.get("finetune_head") or ""
-            self.rules = {SINGLE: self._rule(model, chosen, "model")}
-            return self._with_sections(model, self.rules[SINGLE])
+            chosen = self._branch or out.get("finetune_head") or ""
+            self.rules = {SINGLE: self._rule(out, chosen, "model")}
+            return self._with_sections(out, self.rules[SINGLE])
         if self._branch:
             raise InputError(
                 f"--model-branch {self._branch} is for one task; of several, say in each section of model.model_dict "
@@ -118,8 +118,8 @@ class FineTuning:
             resumed = head is None and task in self._sections
             chosen = task if resumed else head or RANDOM
             self.rules[task] = self._rule(section, chosen, where)._replace(resumed=resumed)
-            model["model_dict"][task] = self._with_sections(dict(section), self.rules[task])
-        return model
+            out["model_dict"][task] = self._with_sections(dict(section), self.rules[task])
+        return out
 
     def _rule(self, section: Mapping[str, Any], chosen: Any, where: str) -> Rule:
         if not isinstance(chosen, str):
@@ -299,7 +299,7 @@ def _embedding(matrix: Array, rows: list[int], unseen: bool, generator: Generato
     """The first layer of the embedding of types, whose identity follows from how many types there are."""
     full = matrix + _identity(*matrix.shape).astype(matrix.dtype)
     if unseen:
-        dtype = "float32" if matrix.dtype == np.float32 else "float64"
+        dtype: DType = "float32" if matrix.dtype == np.float32 else "float64"
         full = np.concatenate([full, generator.uniform((len(rows), matrix.shape[1]), 0.0, 1.0, dtype)])
     full = full[rows]
     return np.ascontiguousarray(full - _identity(*full.shape).astype(matrix.dtype))

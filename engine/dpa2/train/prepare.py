@@ -229,19 +229,36 @@ class Preparation:
     ) -> dict[str, ModelData]:
         """The models with the weights of a file, statistics for what it does not have, and biases that fit the data."""
         models = self._models(generator, None)
+        found: dict[str, Statistics] = {}
         for task, data in models.items():
             if start.rules[task].new_types:
-                if self._shared:
-                    raise InputError(
-                        f"tasks that share parts cannot be fine-tuned for types that the file does not have: of {task} "
-                        f"these are {', '.join(start.rules[task].new_types)}"
-                    )
-                _put(self._statistics(self.tasks[task], sources[task][0]), data)
+                found[task] = self._statistics(self.tasks[task], sources[task][0])
+                _put(found[task].weights(), data)
         start.draw(generator)
         models = {task: start.model(task, data, generator) for task, data in models.items()}
         for task, data in models.items():
             start.fit_bias(task, data, self.tasks[task]["model"], sources[task][0].sample, threads)
+        if found:
+            self._share_statistics(found, models)
         return models
+
+    def _share_statistics(self, found: dict[str, Statistics], models: Mapping[str, ModelData]) -> None:
+        """Where tasks share a part and there are new types, its statistics are those of all their data."""
+        shared = [part for part in self._shared if len(part.links) > 1]
+        for part in shared:
+            if lacking := [task for task, _ in part.links if task not in found]:
+                raise InputError(
+                    f"{part.name} is shared by {lacking[0]}, whose weights have all types, and by tasks whose weights "
+                    "do not: fine-tune such tasks one by one"
+                )
+        self._merge(found)
+        for part in shared:
+            base = found[part.links[0][0]]
+            if part.kind == "fitting_net":
+                merged = {**base.fparam.weights(), **base.aparam.weights()}
+            else:
+                merged = base.environment.weights() if any(level == 0 for _, level in part.links[1:]) else {}
+            _put(merged, models[part.links[0][0]])
 
     def _add_statistics(
         self, models: Mapping[str, ModelData], sources: Mapping[str, tuple[Stream, Stream | None]]
@@ -254,7 +271,7 @@ class Preparation:
             info.setdefault("observed_type", found[task].observed_type)
         self._merge(found)
         for task, statistics in found.items():
-            _put(statistics, models[task])
+            _put(statistics.weights(), models[task])
 
     def _statistics(self, entry: Mapping[str, Any], source: Stream) -> Statistics:
         """Of a task: from its file of statistics, or from data, and then into that file."""
@@ -336,9 +353,9 @@ def from_input(
     return preparation
 
 
-def _put(statistics: Statistics, data: ModelData) -> None:
+def _put(found: Mapping[str, Any], data: ModelData) -> None:
     """Give a model what follows from data."""
-    for name, value in statistics.weights().items():
+    for name, value in found.items():
         weight = data.weights[name]
         data.weights[name] = value.astype(weight.dtype).reshape(weight.shape)
 
