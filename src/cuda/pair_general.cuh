@@ -130,6 +130,7 @@ struct Softmax {
       }
       const real fall = DeviceMath::exp(before - most), own = own_sum_over_rows(sum);
       sums[4 * j + lane_row()] = sums[4 * j + lane_row()] * fall + own;
+      __syncwarp();  // the largest so far has been read
       if (lane_row() == 0) {
         top[j] = most;
         falling[j] = fall;
