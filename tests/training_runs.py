@@ -148,9 +148,9 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 @cache
-def expected(name: str) -> dict[str, Any]:
+def expected(name: str, file: Path = FILE) -> dict[str, Any]:
     """Of a run: ``curve``; ``tensors``: by name norm and product; ``stated``: everything else of the checkpoint."""
-    with np.load(FILE, allow_pickle=False) as data:
+    with np.load(file, allow_pickle=False) as data:
         stated = json.loads(data[f"{name} stated"].tobytes())
         numbers = data[f"{name} numbers"].tolist()
     return {

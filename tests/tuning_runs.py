@@ -6,11 +6,9 @@ All begin with the checkpoint of the run "tasks" of `training_runs`, which has t
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import training_cases as training
 import training_runs as runs
 
@@ -75,15 +73,3 @@ TUNED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "several": (_tasks(), []),
     "several new": (_tasks_of_new_types(), []),
 }
-
-
-def expected(name: str) -> dict[str, Any]:
-    """As `training_runs.expected`."""
-    with np.load(FILE, allow_pickle=False) as data:
-        stated = json.loads(data[f"{name} stated"].tobytes())
-        numbers = data[f"{name} numbers"].tolist()
-    return {
-        "curve": stated.pop("curve"),
-        "tensors": dict(zip(stated.pop("tensors"), numbers, strict=True)),
-        "stated": stated,
-    }

@@ -14,21 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import training_cases as training
+import training_checks as checks
 import training_runs as runs
 from cases import GOLDEN
 from cli_runs import ordinary_signals
-from dpa2.cli import main
 from dpa2.errors import EvaluationError, InputError
 from dpa2.files import read
 from dpa2.train import checkpoint
 from dpa2.train.frozen import Frozen
 from dpa2.train.prepare import from_input
 from dpa2.train.trainer import Trainer
-
-#: deepmd-kit rounds prefactors of losses to float32, which moves weights by 1e-7 of what a run changes; a model in
-#: single precision has its own roundings
-WEIGHTS, MOMENTS, SINGLE = 1e-9, 1e-6, 2e-4
+from training_checks import check_checkpoint, content
 
 
 @pytest.fixture(autouse=True)
@@ -41,15 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(name: str, *options: str, **changes: Any) -> int:
-    """Run an input with other values in its training section."""
-    config = copy.deepcopy(runs.RUNS[name])
-    config["training"].update(changes)
-    Path("input.json").write_text(json.dumps(config))
-    return main(["train", "input.json", "--skip-neighbor-stat", "--threads", "1", *options])
-
-
-def content(path: str = "model.ckpt.pt") -> dict[str, Any]:
-    return checkpoint.Checkpoint(path)._content
+    return checks.train(runs.RUNS[name], *options, **changes)
 
 
 def trainer(name: str, **changes: Any) -> Trainer:
@@ -78,16 +66,7 @@ def test_deepmd(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     check_curve(Path("lcurve.out").read_text(), expected["curve"], single)
     files = sorted(path.name for path in folder.iterdir() if ".ckpt" in path.name or path.name == "checkpoint")
     assert [file for file in files if not file.endswith(".safetensors")] == expected["stated"]["files"]
-    found = content()
-    del found["dpa2"]
-    arrays, stated = runs.summary(found)
-    assert json.loads(json.dumps(stated)) == expected["stated"]["content"]
-    for tensor, (norm, product) in expected["tensors"].items():
-        moment = tensor.startswith("/optimizer") and not tensor.endswith("/step")
-        tolerance = SINGLE if single else MOMENTS if moment else WEIGHTS
-        size = norm if moment or single else max(norm, 1.0)
-        error = training.fingerprint(tensor, arrays[tensor])
-        assert error == pytest.approx((norm, product), rel=0, abs=tolerance * max(size, 1e-30)), tensor
+    check_checkpoint(expected, single)
 
 
 @pytest.mark.parametrize(("name", "threads"), [

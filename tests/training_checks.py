@@ -1,0 +1,45 @@
+"""Runs of the command in the current folder, and their checkpoints against deepmd-kit's."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training_cases as training
+import training_runs as runs
+from dpa2.cli import main
+from dpa2.train import checkpoint
+
+#: deepmd-kit rounds prefactors of losses to float32, which moves weights by 1e-7 of what a run changes; a model in
+#: single precision has its own roundings
+WEIGHTS, MOMENTS, SINGLE = 1e-9, 1e-6, 2e-4
+
+
+def train(config: dict[str, Any], *options: str, **changes: Any) -> int:
+    """Run an input with other values in its training section."""
+    config = copy.deepcopy(config)
+    config["training"].update(changes)
+    Path("input.json").write_text(json.dumps(config))
+    return main(["train", "input.json", "--skip-neighbor-stat", "--threads", "1", *options])
+
+
+def content(path: str = "model.ckpt.pt") -> dict[str, Any]:
+    """What a checkpoint holds."""
+    return checkpoint.Checkpoint(path).content
+
+
+def check_checkpoint(expected: dict[str, Any], single: bool = False) -> None:
+    """The newest checkpoint is that of :func:`training_runs.expected`, but for what dpa2 adds."""
+    found = content()
+    del found["dpa2"]
+    arrays, stated = runs.summary(found)
+    assert json.loads(json.dumps(stated)) == expected["stated"]["content"]
+    for tensor, (norm, product) in expected["tensors"].items():
+        moment = tensor.startswith("/optimizer") and not tensor.endswith("/step")
+        tolerance = SINGLE if single else MOMENTS if moment else WEIGHTS
+        size = norm if moment or single else max(norm, 1.0)
+        error = training.fingerprint(tensor, arrays[tensor])
+        assert error == pytest.approx((norm, product), rel=0, abs=tolerance * max(size, 1e-30)), tensor
