@@ -24,6 +24,13 @@ struct Embedded {
   const real* tangent;
 };
 
+/// A layer writes to where the one before it has read.
+__device__ __forceinline__ void exchange(int& a, int& b) {
+  const int other = a;
+  a = b;
+  b = other;
+}
+
 /// The first layer, whose input is the scalar and a row of the types: channel c of scalar e at work[c * row + e], its derivative `slopes`
 /// numbers behind, by thread `rank` of so many.
 template <bool tangent>

@@ -155,12 +155,8 @@ __device__ __forceinline__ Embedded embed(const cuda::EmbeddingNetArgs<real>& ne
   for (int l = 1; l < net.layers; ++l) {
     embed_layer<tangent>(net, net.layout + cuda::embedding_layer * l, work + from, dfrom, work + to, dto);
     __syncthreads();
-    int other = from;
-    from = to;
-    to = other;
-    other = dfrom;
-    dfrom = dto;
-    dto = other;
+    exchange(from, to);
+    exchange(dfrom, dto);
   }
   return {work + from, work + from + dfrom};
 #endif

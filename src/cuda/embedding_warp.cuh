@@ -44,12 +44,8 @@ __device__ __forceinline__ Embedded embed_in_warp(const cuda::EmbeddingNetArgs<r
       if (tangent) work[to + dto + t] = slope;
     }
     __syncwarp(FULL_MASK);
-    int other = from;
-    from = to;
-    to = other;
-    other = dfrom;
-    dfrom = dto;
-    dto = other;
+    exchange(from, to);
+    exchange(dfrom, dto);
   }
   return {work + from, work + from + dfrom};
 }

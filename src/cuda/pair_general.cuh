@@ -15,6 +15,11 @@
 namespace dpa2 {
 namespace general {
 
+/// What the attention of a centre reads.
+struct Inputs {
+  const real *g2, *h2, *w;
+};
+
 /// Shared memory of a block, for a tile per warp or two.
 struct Room {
   real* rows;       // a tile that all warps read
@@ -40,14 +45,18 @@ struct Room {
     top = tiles > 1 ? own + PADDED_TILE : behind + warp * TILE;  // with two tiles, the forward has no use for the second
     up = reinterpret_cast<Edge*>(behind);
   }
+
+  /// The keys of tile `tile`: `count` edges from `first` on, unless they are `loaded` already. With barriers before and after.
+  __device__ __forceinline__ void load_keys(const Inputs& in, int& loaded, int tile, int first, int count) const {
+    if (loaded == tile) return;
+    loaded = tile;
+    __syncthreads();
+    load_edges(keys, in.h2, in.w, first, count);
+    __syncthreads();
+  }
 };
 
-/// What the attention of a centre reads.
-struct Inputs {
-  const real *g2, *h2, *w;
-};
-
-/// What it leaves; null where that is not wanted. Of h2_out, all.
+/// What it leaves of a centre; null where that is not wanted. Of h2_out, all.
 struct Outputs {
   real* z;          // (n, n2) before LayerNorm
   real* h2_out;     // (capacity, 3)
@@ -181,12 +190,7 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
 #pragma unroll 1
       for (int kt = 0; kt < at.tiles(); ++kt) {
         const int k0 = at.first + kt * TILE, in_key = at.count(kt);
-        if (loaded != kt) {
-          loaded = kt;
-          __syncthreads();
-          load_edges(room.keys, in.h2, in.w, k0, in_key);
-          __syncthreads();
-        }
+        room.load_keys(in, loaded, kt, k0, in_key);
         S.clear();
 #pragma unroll 1
         for (int c = 0; c < chunks; ++c) {

@@ -174,12 +174,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
 #pragma unroll 1
       for (int kt = 0; kt < tiles; ++kt) {
         const int k0 = at.first + kt * TILE, in_key = at.count(kt);
-        if (loaded != kt) {
-          loaded = kt;
-          __syncthreads();
-          load_edges(room.keys, in.h2, in.w, k0, in_key);
-          __syncthreads();
-        }
+        room.load_keys(in, loaded, kt, k0, in_key);
         // One product after the other: there are no registers for both.
         const auto score = [&](real* tile, auto of_queries) {
           r.clear();
