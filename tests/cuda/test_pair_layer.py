@@ -209,7 +209,7 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, barrier: str, 
 @pytest.mark.slow
 @pytest.mark.cuda
 def test_a_write_out_of_bounds_is_found(tmp_path: Path) -> None:
-    old = "sums[to] = of_queries[to]"
-    done = sanitized("address", mutated(tmp_path, "pair_general_backward.cuh", old, "sums[4000] = of_queries[to]", 0))
+    old = "sums[to] = of_queries()[to]"
+    done = sanitized("address", mutated(tmp_path, "pair_general_backward.cuh", old, "sums[4000] = of_queries()[to]", 0))
     assert "ERROR: AddressSanitizer" in done.stderr, done.stderr[-3000:]  # beyond the block, or beyond its memory
     assert "pair_general_backward.cuh:" in done.stderr
