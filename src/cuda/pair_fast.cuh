@@ -25,29 +25,39 @@ struct __align__(2 * sizeof(real)) Key {
   real w, floor;
 };
 
+/// Where the edge of row 28 + y is in a tile, see Margin.
+DPA2_MATH constexpr int of_last(int y) { return place(TILE - 4) + TILE + y / 2 * place(2) + y % 2 * 4; }
+static_assert(sizeof(real) != 4 || of_last(1) + 4 <= place(1), "there is a gap");
+__device__ __forceinline__ Edge edge_at(const real* from) { return *reinterpret_cast<const Edge*>(from); }
+
 /// Edges in the margins of a tile's rows. Behind rows 29 and 31 there is no margin: theirs are in the gaps before rows 1 and 3.
 struct Margin {
   real* tile;
 
-  __device__ __forceinline__ Edge& at(int number) const { return *reinterpret_cast<Edge*>(tile + number); }
-  __device__ __forceinline__ Edge& operator[](int row) const { return at(row < TILE - 4 ? place(row) + TILE : of_last(row % 4)); }
-  /// Of row x of the lane's results.
-  __device__ __forceinline__ const Edge& of_row(int x) const {
-    return at(x < Grid::ROWS - 1 ? grid_place() + TILE + x * TILE_ROW : of_last(grid_row()));
-  }
-  /// Of their column y.
-  __device__ __forceinline__ const Edge& of_column(int y) const { return of_four(grid_column(), y); }
-  /// Of row 4 group + y, y a constant.
-  __device__ __forceinline__ const Edge& of_four(int group, int y) const {
-    const int number = group * TILE_ROW + place(y) + TILE;
-    return at(y % 2 == 1 && group == TILE / 4 - 1 ? of_last(y) : number);
-  }
+  /// Of the rows of the lane's results: number x is that of row x.
+  struct Rows {
+    const real *tile, *first;
+    __device__ __forceinline__ Edge operator[](int x) const {
+      return edge_at(x < Grid::ROWS - 1 ? first + x * TILE_ROW : tile + of_last(grid_row()));
+    }
+  };
+  /// Of four rows, or the columns of the lane's results.
+  struct Four {
+    const real* first;
+    int moved;  // whether these are the last four
+    __device__ __forceinline__ Edge operator[](int y) const {
+      constexpr int shift = place(TILE - 3) + TILE - of_last(1);
+      return edge_at(first + place(y) - (y % 2 == 1 ? moved * shift : 0));
+    }
+  };
 
- private:
-  /// Row 28 + y.
-  static __device__ __forceinline__ constexpr int of_last(int y) { return place(TILE - 4) + TILE + y / 2 * place(2) + y % 2 * 4; }
+  __device__ __forceinline__ Rows rows() const { return {tile, tile + grid_place() + TILE}; }
+  __device__ __forceinline__ Four columns() const { return four(grid_column()); }
+  __device__ __forceinline__ Four four(int group) const { return {tile + group * TILE_ROW + TILE, group == TILE / 4 - 1 ? 1 : 0}; }
+  __device__ __forceinline__ Edge& operator[](int row) const {
+    return *reinterpret_cast<Edge*>(tile + (row < TILE - 4 ? place(row) + TILE : of_last(row % 4)));
+  }
 };
-static_assert(sizeof(real) != 4 || place(TILE - 4) + TILE + 8 <= place(1), "there is a gap");
 
 /// What all warps of a block know of the centre.
 struct Edges {
@@ -103,9 +113,10 @@ struct Edges {
 
   /// c1 of all pairs into a tile; after a barrier. The whole block takes part.
   __device__ __forceinline__ void write_c1(real* tile) const {
+    const Margin::Four queries = scaled.columns();
     Edge query[Grid::COLUMNS];
 #pragma unroll
-    for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = scaled.of_column(y);
+    for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = queries[y];
     tile += Grid::corner();
 #pragma unroll 2
     for (int x = warp; x < TILE / 4; x += blockDim.x / 32) {
@@ -184,12 +195,13 @@ __device__ __forceinline__ void row_times(const real* tile, int count, const Mar
   for (int i = 0; i < 3; ++i) sum[i] = real(0);
 #pragma unroll 1
   for (int k = 0; k < count; k += 4) {
+    const Margin::Four four = edges.four(k / 4);
     real by[4];
     load4(by, tile + k);
 #pragma unroll
     for (int y = 0; y < 4; ++y)
 #pragma unroll
-      for (int i = 0; i < 3; ++i) sum[i] += by[y] * edges.of_four(k / 4, y).h[i];
+      for (int i = 0; i < 3; ++i) sum[i] += by[y] * four[y].h[i];
   }
 }
 

@@ -16,6 +16,8 @@ namespace fast {
 /// number own_row() of column y into of_query. Every lane reads and writes what is its own in the tile.
 __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d, real* tile, const real* c1, bool gate, real shift,
                                                 real (&of_key)[Grid::ROWS], real (&of_query)[Grid::COLUMNS]) {
+  const Margin::Rows keys = e.scaled.rows();
+  const Margin::Four queries = e.scaled.columns();
   real inner[Grid::COLUMNS] = {};
   const int corner = Grid::corner();
   c1 += corner;
@@ -61,7 +63,7 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
 #pragma unroll
   for (int x = 0; x < Grid::ROWS; ++x) {
     if (!Grid::used(x, e.groups)) break;
-    const Edge key = e.scaled.of_row(x);
+    const Edge key = keys[x];
 #pragma unroll
     for (int y = 0; y < Grid::COLUMNS; ++y) {
 #pragma unroll
@@ -77,7 +79,7 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
   __syncwarp();
   Edge query[Grid::COLUMNS];
 #pragma unroll
-  for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = e.scaled.of_column(y);
+  for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = queries[y];
 #pragma unroll
   for (int x = 0; x < Grid::ROWS; ++x) {
     if (!Grid::used(x, e.groups)) break;
@@ -105,7 +107,7 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
     over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
 #pragma unroll
       for (int y = 0; y < Grid::COLUMNS; ++y) {
-        d.at[x][y] = (s.at[x][y] * by[y] - p[y] * inner[y]) * (e.scaled.of_column(y).w * e.scaled.of_row(x).w);
+        d.at[x][y] = (s.at[x][y] * by[y] - p[y] * inner[y]) * (queries[y].w * keys[x].w);
         p[y] *= by[y];
       }
       Grid::write(tile, x, p);
@@ -315,12 +317,14 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
     d.rows_times_rows(e.groups, e.channels(), e.g2, T2);
     if (has_h2) {
       const real weight = with.h2_weight[head];
+      const Margin::Rows keys = e.h2.rows();
+      const Margin::Four queries = up.columns();
       Edge given[Grid::COLUMNS];
 #pragma unroll
-      for (int y = 0; y < Grid::COLUMNS; ++y) given[y] = up.of_column(y);
+      for (int y = 0; y < Grid::COLUMNS; ++y) given[y] = queries[y];
 #pragma unroll
       for (int x = 0; x < Grid::ROWS; ++x) {
-        const Edge key = e.h2.of_row(x);
+        const Edge key = keys[x];
 #pragma unroll
         for (int y = 0; y < Grid::COLUMNS; ++y) d.at[x][y] += weight * key.times(given[y]);
       }
