@@ -16,7 +16,7 @@ class Operands:
 
     def __init__(self, module: Module, kernel: Kernel) -> None:
         self.module, self.kernel = module, kernel
-        self.registers: dict[str, str] = {}
+        self.registers: dict[str, str] = {}  # variable -> C++ type
         self.locals: set[str] = set()
         self.accesses: list[Instruction] = []
         self.offsets: dict[str, int] = {}
@@ -35,7 +35,8 @@ class Operands:
         if operand in SPECIAL:
             return f"as<{kind}>(u32({SPECIAL[operand]}))"
         if operand.startswith("%"):
-            return f"as<{kind}>({self.register(operand)})"
+            own = self.register(operand)
+            return own if self.registers.get(own) == kind else f"as<{kind}>({own})"
         if operand.startswith(("0f", "0F")):
             return f"as<{kind}>(u32(0x{operand[2:]}u))"
         if operand.startswith(("0d", "0D")):
@@ -70,5 +71,9 @@ class Operands:
         where = f"u64({self.register(base)})" if base.startswith("%") else f"u64({self.symbol(base)})"
         return where if not offset else f"({where} {sign} ({offset}))"
 
-    def put(self, operand: str, value: str) -> str:
-        return f"set({self.register(operand)}, {value});" if operand != "_" else f"(void)({value});"
+    def put(self, operand: str, value: str, kind: str = "") -> str:
+        """A register becomes a value of this C++ type. It may be left open, but compilers are slow at finding out."""
+        own = self.register(operand)
+        if operand == "_":
+            return f"(void)({value});"
+        return f"{own} = {value};" if kind and self.registers.get(own) == kind else f"set({own}, {value});"

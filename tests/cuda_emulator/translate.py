@@ -61,6 +61,7 @@ class Translator(Operands):
             for part in found[2].split(","):
                 many = re.fullmatch(r"%(\w+)<(\d+)>", part.strip())
                 names += [f"v_{many[1]}{k}" for k in range(int(many[2]))] if many else [self.register(part)]
+            self.registers.update(dict.fromkeys(names, TYPES[found[1]]))
             return [f"{TYPES[found[1]]} {', '.join(names)};"]
         if text.startswith(".pragma"):
             return []
@@ -97,13 +98,13 @@ class Translator(Operands):
             whole = f"u{bits * len(parts)}"
             terms = [f"static_cast<{whole}>({self.value(p, f'u{bits}')}) << {k * bits}" for k, p in enumerate(parts)]
             return self.put(d, " | ".join(f"({term})" for term in terms))
-        return self.put(d, self.value(a, kind))
+        return self.put(d, self.value(a, kind), kind)
 
     def binary(self, words: list[str], d: str, a: str, b: str, sign: str) -> str:
         kind = TYPES[words[-1]]
         if kind[0] == "s":  # no undefined overflow
             kind = "u" + kind[1:]
-        return self.put(d, f"static_cast<{kind}>({self.value(a, kind)} {sign} {self.value(b, kind)})")
+        return self.put(d, f"static_cast<{kind}>({self.value(a, kind)} {sign} {self.value(b, kind)})", kind)
 
     def op_add(self, one: Instruction, words: list[str], d: str, a: str, b: str, sign: str = "+") -> str:
         if not self.directed(words):
@@ -129,7 +130,7 @@ class Translator(Operands):
         if "wide" in words:
             wide = kind[0] + str(2 * int(kind[1:]))
             return self.put(
-                d, f"static_cast<{wide}>({self.value(a, kind)}) * static_cast<{wide}>({self.value(b, kind)})"
+                d, f"static_cast<{wide}>({self.value(a, kind)}) * static_cast<{wide}>({self.value(b, kind)})", wide
             )
         if self.directed(words):
             return self.rounded(words, d, f"f64({self.value(a, 'f32')}) * f64({self.value(b, 'f32')})")
@@ -149,7 +150,7 @@ class Translator(Operands):
             raise PtxError(f"{one.text} is not known")
         kind = "u" + kind[1:]
         return self.put(
-            d, f"static_cast<{kind}>({self.value(a, kind)} * {self.value(b, kind)} + {self.value(c, kind)})"
+            d, f"static_cast<{kind}>({self.value(a, kind)} * {self.value(b, kind)} + {self.value(c, kind)})", kind
         )
 
     def op_fma(self, one: Instruction, words: list[str], d: str, a: str, b: str, c: str) -> str:
@@ -159,7 +160,7 @@ class Translator(Operands):
             product = ", ".join(f"static_cast<f64>({self.value(x, 'f32')})" for x in (a, b, c))
             return self.rounded(words, d, f"__builtin_fma({product})")
         value = f"{name}({self.value(a, kind)}, {self.value(b, kind)}, {self.value(c, kind)})"
-        return self.put(d, f"unit({value})" if "sat" in words else value)
+        return self.put(d, f"unit({value})" if "sat" in words else value, kind)
 
     def op_div(self, one: Instruction, words: list[str], d: str, a: str, b: str) -> str:
         kind = TYPES[words[-1]]
@@ -210,7 +211,7 @@ class Translator(Operands):
 
     def logic(self, words: list[str], d: str, a: str, b: str) -> str:
         kind = TYPES[words[-1]]
-        return self.put(d, f"static_cast<{kind}>({self.value(a, kind)} {LOGIC[words[0]]} {self.value(b, kind)})")
+        return self.put(d, f"static_cast<{kind}>({self.value(a, kind)} {LOGIC[words[0]]} {self.value(b, kind)})", kind)
 
     def op_not(self, one: Instruction, words: list[str], d: str, a: str) -> str:
         kind = TYPES[words[-1]]
@@ -220,11 +221,11 @@ class Translator(Operands):
 
     def op_shl(self, one: Instruction, words: list[str], d: str, a: str, b: str) -> str:
         kind = TYPES[words[-1]]
-        return self.put(d, f"shift_left<{kind}>({self.value(a, kind)}, {self.value(b, 'u32')})")
+        return self.put(d, f"shift_left<{kind}>({self.value(a, kind)}, {self.value(b, 'u32')})", kind)
 
     def op_shr(self, one: Instruction, words: list[str], d: str, a: str, b: str) -> str:
         kind = TYPES[words[-1]]
-        return self.put(d, f"shift_right<{kind}>({self.value(a, kind)}, {self.value(b, 'u32')})")
+        return self.put(d, f"shift_right<{kind}>({self.value(a, kind)}, {self.value(b, 'u32')})", kind)
 
     def op_shf(self, one: Instruction, words: list[str], d: str, a: str, b: str, c: str) -> str:
         low, high, by = self.value(a, "u32"), self.value(b, "u32"), self.value(c, "u32")
@@ -285,11 +286,12 @@ class Translator(Operands):
             if word in words[1:-1]:
                 result = f"({result} {sign} {c.replace('%', 'v_')})"
         p, _, q = d.partition("|")
-        return f"{self.put(p, result)} {self.put(q, f'!{self.register(p)}')}" if q else self.put(p, result)
+        put = self.put(p, result, "bool")
+        return f"{put} {self.put(q, f'!{self.register(p)}', 'bool')}" if q else put
 
     def op_selp(self, one: Instruction, words: list[str], d: str, a: str, b: str, p: str) -> str:
         kind = TYPES[words[-1]]
-        return self.put(d, f"({self.value(p, 'bool')} ? {self.value(a, kind)} : {self.value(b, kind)})")
+        return self.put(d, f"({self.value(p, 'bool')} ? {self.value(a, kind)} : {self.value(b, kind)})", kind)
 
     def op_cvt(self, one: Instruction, words: list[str], d: str, a: str) -> str:
         to, of = TYPES[words[-2]], TYPES[words[-1]]
@@ -304,7 +306,7 @@ class Translator(Operands):
             return self.rounded(words, d, x)
         if "sat" in words and to[0] == "f":
             x = f"unit({x})"
-        return self.put(d, f"static_cast<{to}>({x})")
+        return self.put(d, f"static_cast<{to}>({x})", to)
 
     def op_cvta(self, one: Instruction, words: list[str], d: str, a: str) -> str:
         if "shared" not in words:
@@ -388,7 +390,10 @@ class Translator(Operands):
         how = next((space for space in ("shared", "global") if space in words), "generic")
         self.accesses.append(one)
         number = len(self.accesses) - 1
-        return f"t.template {how}<{kind}, {count}>({number}, {self.address(address)}, {str(load).lower()})"
+        at = self.address(address)
+        if how == "shared":  # whose addresses have 32 bits: they come round
+            at = f"u32({at})"
+        return f"t.template {how}<{kind}, {count}>({number}, {at}, {str(load).lower()})"
 
     @staticmethod
     def count(words: list[str]) -> int:
@@ -398,7 +403,7 @@ class Translator(Operands):
         kind, n = TYPES[words[-1]], self.count(words)
         into = [part.strip() for part in d.strip("{}").split(",")]
         at = self.place(one, words, address, kind, n, True)
-        loads = [self.put(part, f"load<{kind}>(at + {k} * sizeof({kind}))") for k, part in enumerate(into)]
+        loads = [self.put(part, f"load<{kind}>(at + {k} * sizeof({kind}))", kind) for k, part in enumerate(into)]
         return f"{{ const unsigned char* const at = {at}; {' '.join(loads)} }}"
 
     op_ldu = op_ld
