@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .blocks import descriptor_blocks
 from .data import Frame
 from .errors import EvaluationError, InputError
 from .inputs import Float, Int
@@ -31,12 +32,11 @@ def cutoffs(model: Model) -> dict[str, tuple[float, int]]:
 def _cutoffs(part: dict[str, Any]) -> dict[str, tuple[float, int]]:
     if "descriptor" not in part:
         return {"table": (part["rcut"], part["sel"])}
-    repinit, repformer = part["descriptor"]["repinit"], part["descriptor"]["repformer"]
-    found = {"repinit": (repinit["rcut"], repinit["nsel"])}
-    if repinit["use_three_body"]:
-        found["three_body"] = (repinit["three_body_rcut"], repinit["three_body_sel"])
-    found["repformer"] = (repformer["rcut"], repformer["nsel"])
-    return found
+    descriptor = part["descriptor"]
+    return {
+        block.name: (descriptor[block.section][block.rcut], descriptor[block.section][block.sel])
+        for block in descriptor_blocks(descriptor)
+    }
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..blocks import descriptor_blocks
 from ..errors import Error, InputError, ModelFileError
 from ..files import ModelData, read, schema
 from ..files.combination import resolve_shared
@@ -26,8 +27,6 @@ RANDOM = "RANDOM"
 _EMBEDDING = "descriptor.type_embedding.embedding.embedding_net.layers.0.matrix"
 #: weights with a row for every type, and on which axis; what new types have there
 _ROWS = {"out_bias": (1, 0.0), "out_std": (1, 1.0), "fitting_net.bias_atom_e": (0, 0.0)}
-#: the neighbours of each part, for which a file has rows of statistics
-_SEL = (("repinit", "nsel"), ("repinit", "three_body_sel"), ("repformer", "nsel"))
 #: of sections that are compared: not what the weights begin with, nor what follows from the types
 _NOT_COMPARED = ("seed", "trainable", "exclude_types", "type_map", "precision", "preset_out_bias")
 
@@ -222,16 +221,13 @@ class FineTuning:
     def _compare(self, task: str, old: Mapping[str, Any], new: Mapping[str, Any], random: bool) -> None:
         """Say in what sections differ; refuse other numbers of neighbours, as deepmd-kit does."""
         of = "" if task == SINGLE else f" of {task}"
-        for block, key in _SEL:
-            if key == "three_body_sel" and not (
-                old["descriptor"][block]["use_three_body"] and new["descriptor"][block]["use_three_body"]
-            ):
-                continue
-            theirs, own = (config["descriptor"][block][key] for config in (old, new))
+        theirs_have = descriptor_blocks(old["descriptor"])
+        for block in [block for block in descriptor_blocks(new["descriptor"]) if block in theirs_have]:
+            theirs, own = (config["descriptor"][block.section][block.sel] for config in (old, new))
             if theirs != own:
                 raise InputError(
-                    f"model.descriptor.{block}.{key}{of} is {own}, but {theirs} in {self.path}, whose statistics are "
-                    "of so many neighbours: give its number, or --use-pretrain-script"
+                    f"model.descriptor.{block.section}.{block.sel}{of} is {own}, but {theirs} in {self.path}, "
+                    "whose statistics are of so many neighbours: give its number, or --use-pretrain-script"
                 )
         for part in ("descriptor",) if random else ("descriptor", "fitting_net"):
             for name, theirs, own in _differences(old[part], new[part], f"model.{part}"):

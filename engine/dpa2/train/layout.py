@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..blocks import BLOCKS
 from ..files import schema
 from .gradient import PREFIX
 
@@ -21,12 +22,8 @@ _FIRST, _SECOND = ".networks.", "._networks."
 #: empty, but for compressed models: the first is no parameter
 _EMPTY = ("type_embd_data", "compress_info.0", "compress_data.0")
 _BLOCKS = ("descriptor.repinit.", "descriptor.repinit_three_body.")
-#: where the number of neighbours is, for each of which a file has a row of statistics
-_SLOTS = {
-    "descriptor.repinit.": ("repinit", "nsel"),
-    "descriptor.repinit_three_body.": ("repinit", "three_body_sel"),
-    "descriptor.repformers.": ("repformer", "nsel"),
-}
+#: by the beginning of names; a file has a row of statistics for each neighbour
+_OF_WEIGHTS = {block.weights: block for block in BLOCKS}
 
 _BLOCK_ORDER = (
     r"mean", r"stddev", r"type_embd_data", r"filter_layers\.networks\.", r"filter_layers\._networks\.",
@@ -86,17 +83,16 @@ def layout(config: Mapping[str, Any]) -> dict[str, Entry]:
             continue
         shape = weight.shape
         if weight.role.startswith("environment_"):
-            block = name[: name.rindex(".") + 1]
-            section, key = _SLOTS[block]
-            shape = (shape[0], int(config["descriptor"][section][key]), *shape[1:])
+            block = _OF_WEIGHTS[name[: name.rindex(".") + 1]]
+            shape = (shape[0], int(config["descriptor"][block.section][block.sel]), *shape[1:])
         parameter = weight.role == "parameter"
         entries[name] = Entry(name, shape, weight.dtype, parameter)
         if parameter and _FIRST in name:
             entries[name.replace(_FIRST, _SECOND)] = Entry(name, shape, weight.dtype, False)
-    for block in _BLOCKS:
-        if block + "mean" in entries:
-            dtype = entries[block + "mean"].dtype
-            entries |= {block + name: Entry(None, (0,), dtype, name != _EMPTY[0]) for name in _EMPTY}
+    for start in _BLOCKS:
+        if start + "mean" in entries:
+            dtype = entries[start + "mean"].dtype
+            entries |= {start + name: Entry(None, (0,), dtype, name != _EMPTY[0]) for name in _EMPTY}
     return {PREFIX + name: entries[name] for name in sorted(entries, key=_rank)}
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..blocks import descriptor_blocks
 from ..data.elements import atomic_number
 from ..errors import InputError
 from ..inputs import Float
@@ -23,9 +24,9 @@ _LEAST, _UNSEEN = 1e-2, 1e-1
 
 
 class _Block(NamedTuple):
-    """A part of the descriptor that has neighbours of its own."""
+    """A part of the descriptor, and what its options say."""
 
-    name: str
+    weights: str
     rcut: float
     rcut_smth: float
     nsel: int
@@ -33,15 +34,13 @@ class _Block(NamedTuple):
 
 
 def blocks(descriptor: Mapping[str, Any]) -> list[_Block]:
-    """The parts of a descriptor, by the names in its weights."""
-    repinit, repformer = descriptor["repinit"], descriptor["repformer"]
-    zero = bool(repinit["set_davg_zero"])
-    found = [_Block("repinit", repinit["rcut"], repinit["rcut_smth"], repinit["nsel"], zero)]
-    if repinit["use_three_body"]:
-        rcut, rcut_smth, nsel = (repinit[f"three_body_{key}"] for key in ("rcut", "rcut_smth", "sel"))
-        found.append(_Block("repinit_three_body", rcut, rcut_smth, nsel, zero))
-    rcut, rcut_smth, nsel = repformer["rcut"], repformer["rcut_smth"], repformer["nsel"]
-    return [*found, _Block("repformers", rcut, rcut_smth, nsel, bool(repformer["set_davg_zero"]))]
+    """The parts of a descriptor, in order."""
+    found = []
+    for block in descriptor_blocks(descriptor):
+        options = descriptor[block.section]
+        limits = (options[block.rcut], options[block.rcut_smth], options[block.sel])
+        found.append(_Block(block.weights, *limits, bool(options["set_davg_zero"])))
+    return found
 
 
 class Environment:
@@ -109,8 +108,8 @@ class Environment:
         out: dict[str, Float] = {}
         for block, m, s in zip(self._blocks, mean, deviation, strict=True):
             radial = np.zeros(self._ntypes) if block.set_davg_zero else m[:, 0]
-            out[f"descriptor.{block.name}.mean"] = radial[:, None] * np.array([1.0, 0.0, 0.0, 0.0])
-            out[f"descriptor.{block.name}.stddev"] = s[:, [0, 1, 1, 1]]
+            out[f"{block.weights}mean"] = radial[:, None] * np.array([1.0, 0.0, 0.0, 0.0])
+            out[f"{block.weights}stddev"] = s[:, [0, 1, 1, 1]]
         return out
 
 
