@@ -199,6 +199,7 @@ class Checkpoint:
         step: of ours the number of steps that were done. deepmd-kit's goes on at the step that it stores, which is the
             last one that was done: it does this one again.
         own: what ours has besides; empty for deepmd-kit's.
+        content: all that the file holds, arrays in place of tensors, as :func:`write` takes it.
 
     Raises:
         ModelFileError: the file is missing, damaged or no checkpoint.
@@ -209,7 +210,7 @@ class Checkpoint:
         content = guarded(self.path, _unpickled)
         if not isinstance(content.get("model", content), dict):
             raise ModelFileError(f"{path}: the checkpoint has no model state")
-        self._content = content
+        self.content: dict[str, Any] = content
         self._state: dict[str, Any] = content.get("model", content)
         extra = self._state.get("_extra_state")
         extra = extra if isinstance(extra, dict) else {}
@@ -224,11 +225,6 @@ class Checkpoint:
         exact = isinstance(own, dict) and own.get("version") == _VERSION and own.get("step") in _steps_done(stored)
         self.own: dict[str, Any] = own if exact and own is not None else {}
         self.step = int(self.own.get("step", stored))
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """All that the file holds, arrays in place of tensors, as :func:`write` takes it."""
-        return self._content
 
     @property
     def tasks(self) -> list[str]:
@@ -271,7 +267,7 @@ class Checkpoint:
         Raises:
             ModelFileError: the file has none, or it is of another number of parameters, or damaged.
         """
-        found = self._content.get("optimizer")
+        found = self.content.get("optimizer")
         if found is None:
             raise ModelFileError(
                 f"{self.path}: the file has no state of an optimizer, so that no run can go on from it: begin one with "
@@ -298,7 +294,7 @@ class Checkpoint:
 
     def averages(self) -> dict[str, Array]:
         """The averaged parameters by full name; empty if the file has none."""
-        found = self._content.get("ema")
+        found = self.content.get("ema")
         values = found.get("model") if isinstance(found, dict) else None
         if not isinstance(values, dict):
             return {}
@@ -354,12 +350,16 @@ def _unpickled(path: Path) -> dict[str, Any]:
     return found
 
 
-def _loaded(value: Any) -> Any:
-    """The object with arrays in place of tensors that are read on demand."""
+def _loaded(value: Any, read: dict[tuple[Any, ...], Array] | None = None) -> Any:
+    """The object with arrays in place of tensors that are read on demand; tensors that are tied have one array."""
+    read = {} if read is None else read
     if isinstance(value, LazyTensor):
-        return value.numpy()
+        place = (value.storage.key, value.dtype, value.offset, value.shape, value.stride)
+        if place not in read:
+            read[place] = value.numpy()
+        return read[place]
     if isinstance(value, dict):
-        return {key: _loaded(entry) for key, entry in value.items()}
+        return {key: _loaded(entry, read) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_loaded(entry) for entry in value)
+        return type(value)(_loaded(entry, read) for entry in value)
     return value

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ..files import ModelData
 from .checkpoint import full_name
+from .gradient import PREFIX
 from .layout import layout
 from .tasks import SharedPart
 
@@ -40,7 +41,7 @@ def share(linked: Mapping[str, str], tasks: Mapping[str, ModelData]) -> None:
     """Give every task the weights that it shares as those of the task that has them."""
     for task, data in tasks.items():
         for name in data.weights:
-            full = full_name(task, f"atomic_model.{name}")
+            full = full_name(task, PREFIX + name)
             if full in linked:
-                owner, own = linked[full].removeprefix("model.").split(".atomic_model.")
+                owner, own = linked[full].removeprefix("model.").split(f".{PREFIX}")
                 data.weights[name] = tasks[owner].weights[own]
