@@ -33,6 +33,10 @@ class Source(Protocol):
         """Begin to read the next batch."""
         ...
 
+    def close(self) -> None:
+        """Close what is open; whoever goes on gets the batch that comes next."""
+        ...
+
 
 #: what a stream keeps besides its order
 _OWN = ("system", "frames", "sample")
@@ -108,9 +112,10 @@ class Stream:
     def state(self) -> dict[str, Any]:
         """Where the stream stands: arrays, and the batch that is being read."""
         state = {key: _storable(value) for key, value in self._order.order.state.items()}
-        if self._waiting and self._order.last is not None:
-            state["system"] = int(self._order.last.system)
-            state["frames"] = np.asarray(self._order.last.frames, np.int64)
+        pending = self._order.last if self._waiting else self._order.once_more
+        if pending is not None:
+            state["system"] = int(pending.system)
+            state["frames"] = np.asarray(pending.frames, np.int64)
         if self._keep and self._sampled is not None:
             state["sample"] = [[draw.system, draw.frames] for draw in self._sampled]
         return state
@@ -124,7 +129,9 @@ class Stream:
             self._sampled = [Draw(int(system), np.asarray(frames, np.int64)) for system, frames in state["sample"]]
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files; the batch that is being read is read again by who goes on."""
+        if self._waiting:
+            self._waiting, self._order.once_more = False, self._order.last
         self.loader.close()
 
 
