@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..outputs import replacing
+from ..outputs import check_writable, replacing
 
 SUFFIX = ".pt"
 
@@ -41,9 +41,15 @@ class Store:
         self._pointer = None if pointer is None else Path(pointer)
 
     def prepare(self) -> None:
-        """Make the folders."""
+        """Make the folders.
+
+        Raises:
+            OSError: one cannot be made, or nothing can be written there.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.prefix.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(self.path(0))
+        check_writable(self.prefix.with_name(f"{self.prefix.name}-0{SUFFIX}"))
 
     def path(self, step: int) -> Path:
         """Of the checkpoint after so many steps."""

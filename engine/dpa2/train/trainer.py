@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,10 +60,9 @@ class Trainer:
         done: how many steps have been done.
         steps: of the whole run.
         optimizer, average: with the parameters, and their moving averages, by full name.
-        times: seconds spent, by part.
 
     Raises:
-        InputError: what the input says cannot be done.
+        InputError: what the input says cannot be done. OSError: a folder of checkpoints that cannot be made or written.
     """
 
     def __init__(
@@ -99,11 +95,12 @@ class Trainer:
         self._draws = TaskDraws(probabilities or [1.0] * len(self.tasks), seed)
         suffixes = [self._native_suffix(name) for name in self.tasks]
         self._store, self._average_store = stores(training, steps, suffixes)
+        for store in (self._store, self._average_store)[: 1 + enabled]:
+            store.prepare()
         self.done = self._first = 0
         self._appends = False
         self._sums: dict[str, dict[str, float]] = {name: {} for name in self.tasks}
         self._counts = dict.fromkeys(self.tasks, 0)
-        self.times: dict[str, float] = defaultdict(float)
 
     # ------------------------------------------------------------------------------------------------- the parameters
 
@@ -175,21 +172,18 @@ class Trainer:
         """
         name = list(self.tasks)[self._draws.next()]
         task, rate = self.tasks[name], self._schedule.rate(self.done)
-        with self._timed("data"):
-            batch = task.training.next()
-            if ahead:
-                task.training.ahead()
-        with self._timed("gradient"):
-            found = self._evaluated(name, batch, rate)
-        with self._timed("optimizer"):
-            gradient = {self._names[name][key]: value for key, value in found["gradient"].items()}
-            try:
-                norm = self.optimizer.step(gradient, rate)
-            except InputError as error:
-                raise EvaluationError(f"step {self.done + 1}: {error}") from None
-            self._assign()
-            if self.average is not None:
-                self.average.update(self.optimizer.parameters)
+        batch = task.training.next()
+        if ahead:
+            task.training.ahead()
+        found = self._evaluated(name, batch, rate)
+        gradient = {self._names[name][key]: value for key, value in found["gradient"].items()}
+        try:
+            norm = self.optimizer.step(gradient, rate)
+        except InputError as error:
+            raise EvaluationError(f"step {self.done + 1}: {error}") from None
+        self._assign()
+        if self.average is not None:
+            self.average.update(self.optimizer.parameters)
         self.done += 1
         return {
             "step": self.done,
@@ -252,19 +246,26 @@ class Trainer:
     def run(self, progress: Callable[[Mapping[str, Any]], None] = lambda step: None) -> None:
         """Do all steps that are left, write the learning curve and checkpoints.
 
-        Ctrl-C, SIGTERM and whatever ends the run between two steps leave a checkpoint of the last complete one.
+        A checkpoint of the last complete step is left by Ctrl-C and SIGTERM, and where a step or what is shown of it
+        ends in InputError, OSError or MemoryError. A loss that is not finite leaves none but those that are there.
 
         Args:
             progress: called after every step with what :meth:`step` returned.
 
         Raises:
-            EvaluationError: a loss that is not finite. OSError: a file that cannot be written; checkpoints that are
-            there stay whole.
+            InputError: a batch that cannot be read. EvaluationError: a loss that is not finite. OSError: a file that
+            cannot be written; checkpoints that are there stay whole.
         """
+        try:
+            self._run(progress)
+        finally:
+            for sources in self._sources().values():
+                for source in sources:
+                    if source is not None:
+                        source.close()
+
+    def _run(self, progress: Callable[[Mapping[str, Any]], None]) -> None:
         training = self.config["training"]
-        self._store.prepare()
-        if self.average is not None:
-            self._average_store.prepare()
         self._first = self.done
         curve = Curve(Path(training["disp_file"]), list(self.tasks), self._appends)
         clock = Clock(self.done, self.steps, int(training["disp_freq"]))
@@ -308,18 +309,15 @@ class Trainer:
             self._gather(step)
         if not shown:
             return
-        with self._timed("display"):
-            results = self.results(step)
-            for line in lines(results):
-                self._say(line)
-            if (task := nan_task(results)) is not None:
-                of = "" if task == SINGLE else f" of task {task}"
-                raise EvaluationError(
-                    f"step {number}: the loss{of} is not a number any more: it makes no sense to go on"
-                )
-            if training["time_training"]:
-                self._say(clock.line(number))
-            curve.add(results)
+        results = self.results(step)
+        for line in lines(results):
+            self._say(line)
+        if (task := nan_task(results)) is not None:
+            of = "" if task == SINGLE else f" of task {task}"
+            raise EvaluationError(f"step {number}: the loss{of} is not a number any more: it makes no sense to go on")
+        if training["time_training"]:
+            self._say(clock.line(number))
+        curve.add(results)
 
     def change_bias(self) -> None:
         """Change the biases of the models by least squares on what they miss of the sample."""
@@ -337,14 +335,6 @@ class Trainer:
         regular = frequency > 0 and self.done % frequency == 0 and self.done != self._first + 1
         return self.done == self.steps or regular
 
-    @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.times[part] += time.perf_counter() - begin
-
     # ------------------------------------------------------------------------------------------------- saving
 
     def save(self) -> Path:
@@ -353,13 +343,12 @@ class Trainer:
         Raises:
             OSError: a file that cannot be written. The checkpoint before stays the newest.
         """
-        with self._timed("saving"):
-            tasks = {name: task.data for name, task in self.tasks.items()}
-            path = self._store.path(self.done)
-            self._write(self._store, path, tasks, self.optimizer, self.average)
-            if self.average is not None:
-                of_averages = averaged(tasks, self.average, self._links)
-                self._write(self._average_store, self._average_store.path(self.done), of_averages, None, None)
+        tasks = {name: task.data for name, task in self.tasks.items()}
+        path = self._store.path(self.done)
+        self._write(self._store, path, tasks, self.optimizer, self.average)
+        if self.average is not None:
+            of_averages = averaged(tasks, self.average, self._links)
+            self._write(self._average_store, self._average_store.path(self.done), of_averages, None, None)
         self._say(f"Saved model to {path}")
         return path
 
