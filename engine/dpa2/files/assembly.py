@@ -37,10 +37,10 @@ def assemble(raw: RawModel) -> ModelData:
         _refuse_expansion([shape_of(tensors[name]) for name in expected if name in tensors], raw.nbytes)
     weights = {name: _weight(weight, tensors, config) for name, weight in expected.items()}
     schema.check_weights(config, weights)
-    return ModelData(config, weights, checked=True, frozen=_frozen(raw.params))
+    return ModelData(config, weights, checked=True, frozen=frozen(raw.params))
 
 
-def _frozen(params: Mapping[str, Any]) -> tuple[str, ...]:
+def frozen(params: Mapping[str, Any]) -> tuple[str, ...]:
     """What the definition of a network does not train: a fitting net with a flag per layer, unless all are set."""
     out = []
     for block in ("descriptor", "fitting_net"):

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from .keys import Key
 
 Array = NDArray[np.floating[Any]]
+#: the key of an input that says how averages fade
+DECAY = Key("ema_decay", ("number",), 0.999, lowest=0, below=1)
 
 
 class MovingAverage:
@@ -19,13 +21,15 @@ class MovingAverage:
     They start from the first values and are not corrected for that. Each is in the precision of its parameter.
 
     Args:
-        decay: the weight of what was, at least 0 and at most 1.
+        decay: the weight of what was, at least 0 and below 1.
         parameters: the first values by name.
+
+    Raises:
+        InputError: no such decay.
     """
 
     def __init__(self, decay: float, parameters: Mapping[str, Array]) -> None:
-        if not 0 <= decay <= 1:
-            raise InputError(f"training.ema_decay must be at least 0 and at most 1, got {decay!r}")
+        DECAY.check(decay, "training.ema_decay")
         self.decay = float(decay)
         self.values: dict[str, Array] = {name: value.copy() for name, value in parameters.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -22,7 +23,34 @@ class Label(NamedTuple):
 
 
 #: labels that say how others count
-_WEIGHTS = ("atom_pref", "atom_ener_coeff", "atom_weight", "drdq")
+WEIGHTS = ("atom_pref", "atom_ener_coeff", "atom_weight", "drdq")
+
+
+def loss_labels_of(config: dict[str, Any], loss: Mapping[str, Any]) -> list[Label]:
+    """The labels that a loss of a model reads, asked of the core.
+
+    Args:
+        config: the model's canonical configuration.
+        loss: the section.
+
+    Raises:
+        InputError, UnsupportedModelError: the model cannot have this loss.
+    """
+    from .._native import loss_labels
+
+    shapes = {name: weight.shape for name, weight in schema.expected_weights(config).items()}
+    statistics = {"out_bias": np.zeros(shapes["out_bias"]), "out_std": np.ones(shapes["out_std"])}
+    return [Label(*entry) for entry in loss_labels(json.dumps(config), statistics, json.dumps(loss))]
+
+
+def parameter_labels(takes: Mapping[str, Any]) -> list[Label]:
+    """The parameters of frames and atoms that a model takes, by its ``numb_fparam``, ``default_fparam``, ..."""
+    out = []
+    if count := takes.get("numb_fparam"):
+        out.append(Label("fparam", count, False, takes.get("default_fparam") is None))
+    if count := takes.get("numb_aparam"):
+        out.append(Label("aparam", count, True, True))
+    return out
 
 
 def check_batch(config: dict[str, Any], batch: Any) -> Batch:
@@ -77,7 +105,7 @@ def check_labels(batch: Mapping[str, Any], wanted: list[Label], nframes: int, na
         if batch.get(name) is None:
             raise InputError(f"the batch has no {name!r}, but find_{name} says that it has")
         out[label.name] = _rows(batch[name], name, label, nframes, natoms)
-    compared = [label.name for label in wanted if label.name not in _WEIGHTS]
+    compared = [label.name for label in wanted if label.name not in WEIGHTS]
     if compared and not switched_off and not any(name in out for name in compared):
         raise InputError(f"the batch has no label that the loss compares with: {', '.join(compared)}")
     return out

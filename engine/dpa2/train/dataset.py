@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from .systems import Batch, System, batch_neighbors, find
 
 #: systems whose files are kept open
 _MOST_OPEN = 64
+_ATOMS = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class DataSet:
@@ -130,18 +131,28 @@ def select(batch: Batch, rows: Sequence[int]) -> Batch:
     }
 
 
-def atoms_of_rule(rule: str, name: str = "batch_size") -> int:
-    """The number of atoms in "auto:N" and the like.
+def batch_rule(rule: str, name: str = "batch_size") -> tuple[str, int]:
+    """The kind of a rule, "auto", "max", "filter" or "mix", and its number of atoms.
+
+    Args:
+        rule: "auto", which is of 32 atoms, "auto:N", "max:N", "filter:N", and of LMDB data sets "mix:N".
+        name: of the key, for messages.
 
     Raises:
-        InputError: there is none.
+        InputError: it is none of these.
     """
-    kind, _, word = rule.partition(":")
-    with suppress(ValueError):
-        number = int(word)
-        if number > 0:
-            return number
-    raise InputError(f"{name}: {kind}: must be followed by a positive integer, got {rule!r}")
+    kind, colon, word = rule.partition(":")
+    if kind == "mixed":
+        raise InputError(f'{name}: "mixed:N" is not there: batches are of one system; "max:N" is near it')
+    if kind not in ("auto", "max", "filter", "mix") or (not colon and kind != "auto"):
+        raise InputError(
+            f'{name} must be a number, a list, "auto", "auto:N", "max:N", "filter:N" or of an LMDB data set "mix:N", '
+            f"got {rule!r}"
+        )
+    if colon and not _ATOMS.fullmatch(word):
+        hint = "" if len(word) < 10 else ", below 1e9"
+        raise InputError(f"{name}: {kind}: must be followed by a positive integer{hint}, got {rule!r}")
+    return kind, int(word) if colon else 32
 
 
 def batch_sizes(rule: Any, natoms: Sequence[int], name: str = "batch_size") -> list[int]:
@@ -161,14 +172,9 @@ def batch_sizes(rule: Any, natoms: Sequence[int], name: str = "batch_size") -> l
         return [_checked_size(size, f"{name}[{k}]") for k, size in enumerate(rule)]
     if not isinstance(rule, str):
         return [_checked_size(rule, name)] * len(natoms)
-    kind, colon, _ = rule.partition(":")
+    kind, most = batch_rule(rule, name)
     if kind == "mix":
         raise InputError(f'{name}: "mix:N" is for LMDB data sets alone, got {rule!r}')
-    if kind == "mixed":
-        raise InputError(f'{name}: "mixed:N" is not there: batches are of one system; "max:N" is near it')
-    if kind not in ("auto", "max", "filter") or (not colon and kind != "auto"):
-        raise InputError(f'{name} must be a number, a list, "auto", "auto:N", "max:N" or "filter:N", got {rule!r}')
-    most = atoms_of_rule(rule, name) if colon else 32
     if kind == "auto":
         return [math.ceil(most / n) for n in natoms]
     return [0 if kind == "filter" and n > most else max(1, most // n) for n in natoms]

@@ -10,19 +10,21 @@ from __future__ import annotations
 import copy
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ..blocks import BLOCKS
 from ..errors import Error, InputError, ModelFileError
 from ..files import config as canonical
 from ..files import schema, yaml_tree
 from ..files.kinds import SUPPORTED, check_kind
 from . import sections
+from .batch import loss_labels_of
+from .dataset import batch_rule
 from .keys import ABSENT, Key, complete, described, place, section
+from .schedule import check_ends
+from .sel import ratio_of
 from .tasks import check_tasks, expand
 
 #: a longer file is no input
@@ -37,7 +39,6 @@ _TRAINED = (
     "models are trained that have the descriptor 'dpa2' and a fitting net 'ener', 'dipole', 'polar', 'dos', 'property' "
     "or 'population'"
 )
-_BATCH_RULE = re.compile(r"auto(:[1-9][0-9]{0,8})?|(max|filter|mix):[1-9][0-9]{0,8}")
 
 
 def read_input(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -124,7 +125,10 @@ def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
     out = complete(config, sections.INPUT_OF_TASKS if tasks else sections.INPUT, "")
     for name in ("learning_rate", "optimizer"):
         out[name] = _variant(out[name], name, name)
-    _check_rate(out["learning_rate"])
+    rate = out["learning_rate"]
+    if rate["stop_lr"] is None and rate["stop_lr_ratio"] is None:
+        rate["stop_lr"] = 5e-8
+    check_ends(rate)
     if out["validating"]:  # deepmd-kit fills it in only where it is given
         out["validating"] = complete(out["validating"], sections.VALIDATING, "validating")
     if tasks:
@@ -148,15 +152,6 @@ def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
     for where, model, loss_where, loss in pairs:
         _check_loss(_check_model(model, where), loss, loss_where)
     return out
-
-
-def load_input(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """:func:`normalise` of :func:`read_input`, with the name of the file in every message."""
-    given = read_input(path)
-    try:
-        return normalise(given)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def without_effect(config: Mapping[str, Any]) -> list[str]:
@@ -268,26 +263,11 @@ def _data(given: Any, where: str, keys: list[Key] = sections.TASK_DATA) -> dict[
         out["validation_data"] = complete(out["validation_data"], sections.VALIDATION_DATA, f"{where}.validation_data")
     for name in ("training_data", "validation_data"):
         rule = (out[name] or {}).get("batch_size")
-        if isinstance(rule, str) and not _BATCH_RULE.fullmatch(rule):
-            hint = "batches of several systems are only there in data of mixed type; " if "mixed" in rule else ""
-            raise InputError(
-                f"{where}.{name}.batch_size is {described(rule)}; {hint}expected an integer, a list of them, or auto, "
-                "auto:N, max:N or filter:N"
-            )
+        if isinstance(rule, str):
+            batch_rule(rule, f"{where}.{name}.batch_size")
     if out["stat_file_mode"] == "read" and not out.get("stat_file"):
         raise InputError(f"{where}.stat_file_mode is read, but {where}.stat_file does not say which file")
     return out
-
-
-def _check_rate(rate: dict[str, Any]) -> None:
-    if rate["stop_lr"] is not None and rate["stop_lr_ratio"] is not None:
-        raise InputError("learning_rate has stop_lr and stop_lr_ratio: leave one of them out")
-    if rate["stop_lr"] is None and rate["stop_lr_ratio"] is None:
-        rate["stop_lr"] = 5e-8
-    if rate["warmup_steps"] and rate["warmup_ratio"] is not None:
-        raise InputError("learning_rate has warmup_steps and warmup_ratio: leave one of them out")
-    if rate["type"] == "wsd" and 0 in (rate["stop_lr"], rate["stop_lr_ratio"]):
-        raise InputError("learning_rate ends at 0, but type wsd needs a stop_lr or stop_lr_ratio above 0")
 
 
 def _check_training(config: dict[str, Any], tasks: bool) -> None:
@@ -325,24 +305,23 @@ def canonical_model(model: Mapping[str, Any]) -> dict[str, Any]:
         ModelFileError: options that contradict each other.
     """
     model = copy.deepcopy(dict(model))
-    repinit, repformer = model["descriptor"]["repinit"], model["descriptor"]["repformer"]
-    for block, key in ((repformer, "nsel"), (repinit, "three_body_sel")):
-        if isinstance(block.get(key), str):
-            block[key] = 1
-    if isinstance(repinit["nsel"], str):
-        repinit["nsel"] = 1 + max(repformer["nsel"], repinit["three_body_sel"])
+    first, *others = BLOCKS
+    for block in others:
+        options = model["descriptor"][block.section]
+        if isinstance(options.get(block.sel), str):
+            options[block.sel] = 1
+    options = model["descriptor"][first.section]
+    if isinstance(options[first.sel], str):
+        options[first.sel] = 1 + max(model["descriptor"][block.section][block.sel] for block in others)
     return canonical.normalise(model, None, None)
 
 
 def _check_model(model: dict[str, Any], where: str) -> dict[str, Any]:
     """The canonical configuration, if the options agree with each other and it can be trained."""
-    for name in ("repinit", "repformer"):
-        for key in ("nsel", "three_body_sel"):
-            sel = model["descriptor"][name].get(key)
-            if isinstance(sel, str) and not re.fullmatch(r"auto(:([0-9]+\.?[0-9]*|\.[0-9]+))?", sel):
-                raise InputError(
-                    f"{where}.descriptor.{name}.{key} is {described(sel)}, expected an integer, auto or auto:1.2"
-                )
+    for block in BLOCKS:
+        sel = model["descriptor"][block.section].get(block.sel)
+        if isinstance(sel, str):  # numbers are the core's to check
+            ratio_of(sel, f"{where}.descriptor.{block.section}.{block.sel}")
     with _placed(where):
         config = canonical_model(model)
         schema.expected_weights(config)
@@ -354,12 +333,8 @@ def _check_model(model: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _check_loss(config: dict[str, Any], loss: dict[str, Any], where: str) -> None:
     """Whether the model can have this loss, asked of the core."""
-    from .._native import loss_labels
-
-    shapes = {name: weight.shape for name, weight in schema.expected_weights(config).items()}
-    statistics = {"out_bias": np.zeros(shapes["out_bias"]), "out_std": np.ones(shapes["out_std"])}
     try:
-        loss_labels(json.dumps(config), statistics, json.dumps(loss))
+        loss_labels_of(config, loss)
     except Error as error:
         text = str(error).replace("loss.", f"{where}.")
         raise InputError(text if text.startswith(where) else f"{where}: {text}") from None

@@ -17,7 +17,7 @@ from ..data.lmdb_frames import LmdbFrames
 from ..errors import InputError
 from ..inputs import Float
 from .batch import Label
-from .dataset import atoms_of_rule, batch_sizes, blocks_of, left_frames, probabilities, select
+from .dataset import batch_rule, batch_sizes, blocks_of, left_frames, probabilities, select
 from .order import Draw
 from .random import Generator
 from .systems import Batch
@@ -62,7 +62,7 @@ class LmdbSet:
         if counts[0] == 0:
             frame = int(np.argmin(self.source.natoms))
             raise InputError(f"{self.source.where(frame)}: a frame without atoms cannot be trained on")
-        self._budget = atoms_of_rule(rule, f"{name}.batch_size") if self.mixed else 0
+        self._budget = batch_rule(rule, f"{name}.batch_size")[1] if self.mixed else 0
         rule_of_size = f"max:{self._budget}" if self.mixed else rule  # of statistics, whose batches are of one size
         sizes = batch_sizes(rule_of_size, counts.tolist(), f"{name}.batch_size")
         size_of = dict(zip(counts.tolist(), sizes, strict=True))
@@ -78,7 +78,11 @@ class LmdbSet:
         self.probabilities = np.array(self.lengths) / sum(self.lengths)
         self._mixable = _split(kept, signatures)
         self._copies = _copies(section.get("auto_prob"), self.source.systems, kept, name)
-        self.epoch = len(self.pass_over(0))
+
+    @property
+    def epoch(self) -> int:
+        """Batches of a pass."""
+        return len(self.pass_over(0))
 
     @property
     def frames(self) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.lmdb_frames import is_lmdb
 from ..errors import InputError
-from .batch import Label
+from .batch import WEIGHTS, Label
 from .dataset import DataSet
 from .lmdb import LmdbOrder, LmdbSet
 from .order import Draw, Order
@@ -35,7 +35,7 @@ def order_of(data: DataSet | LmdbSet, generator: Generator, seed: int | None, st
 
 
 #: labels that are compared with nothing: weights of others, and what the model takes
-_NOT_COMPARED = ("atom_pref", "atom_ener_coeff", "atom_weight", "drdq", "fparam", "aparam")
+_NOT_COMPARED = (*WEIGHTS, "fparam", "aparam")
 
 
 def missing_labels(data: DataSet | LmdbSet, labels: Sequence[Label], name: str = "training.training_data") -> list[str]:

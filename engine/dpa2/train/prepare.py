@@ -9,22 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ..blocks import BLOCKS
 from ..errors import InputError
 from ..files import ModelData, schema
+from ..files.assembly import frozen
 from ..outputs import replacing
-from .batch import Label
+from .batch import Label, loss_labels_of, parameter_labels
 from .checkpoint import SINGLE, Checkpoint
 from .dataset import DataSet
 from .finetune import FineTuning
 from .frozen import Frozen
 from .initial import initial_weights
-from .inputs import canonical_model, compatible, normalise, read_input
+from .inputs import canonical_model, compatible, normalise, read_input, without_effect
 from .lmdb import LmdbSet
 from .loading import missing_labels, open_section
 from .order import workers
-from .random import Generator
+from .random import Generator, fresh_seed
 from .resume import Stream
 from .sel import neighbor_statistics
 from .sharing import links, share
@@ -54,18 +54,8 @@ def sections(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def labels_of(model: Mapping[str, Any], loss: Mapping[str, Any]) -> list[Label]:
     """The labels and parameters that a model with this loss is trained on."""
-    from .._native import loss_labels
-
     config = canonical_model(model)
-    shapes = {name: weight.shape for name, weight in schema.expected_weights(config).items()}
-    statistics = {"out_bias": np.zeros(shapes["out_bias"]), "out_std": np.ones(shapes["out_std"])}
-    found = [Label(*entry) for entry in loss_labels(json.dumps(config), statistics, json.dumps(loss))]
-    takes = schema.parameters(config)
-    if takes["numb_fparam"]:
-        found.append(Label("fparam", takes["numb_fparam"], False, takes["default_fparam"] is None))
-    if takes["numb_aparam"]:
-        found.append(Label("aparam", takes["numb_aparam"], True, True))
-    return found
+    return [*loss_labels_of(config, loss), *parameter_labels(schema.parameters(config))]
 
 
 class Preparation:
@@ -156,14 +146,14 @@ class Preparation:
             InputError, ModelFileError: what the input says cannot be done, or the checkpoint is of another model.
         """
         for task, entry in self.tasks.items():
-            for block in ("repinit", "repformer"):
-                for key, value in entry["model"]["descriptor"][block].items():
-                    if key in ("nsel", "three_body_sel") and isinstance(value, str):
-                        raise InputError(
-                            f"model.descriptor.{block}.{key} of {task} is {value!r}, for which the neighbours have to "
-                            "be counted: leave --skip-neighbor-stat out"
-                        )
-        seed, generator, streams = self.config["training"].get("seed"), Generator(_seed()), workers()
+            for block in BLOCKS:
+                value = entry["model"]["descriptor"][block.section].get(block.sel)
+                if isinstance(value, str):
+                    raise InputError(
+                        f"model.descriptor.{block.section}.{block.sel} of {task} is {value!r}, for which the "
+                        "neighbours have to be counted: leave --skip-neighbor-stat out"
+                    )
+        seed, generator, streams = self.config["training"].get("seed"), Generator(fresh_seed()), workers()
         sources: dict[str, tuple[Stream, Stream | None]] = {}
         for task, (training, validation) in self._data.items():
             where = self.tasks[task]["where"]
@@ -174,6 +164,24 @@ class Preparation:
             if validation is not None:
                 second = Stream(validation, generator, seed, streams, f"{where}.validation_data")
             sources[task] = (first, second)
+        try:
+            return self._trainer(generator, sources, init_model, restart, precision, threads)
+        except BaseException:
+            for pair in sources.values():
+                for source in pair:
+                    if source is not None:
+                        source.close()
+            raise
+
+    def _trainer(
+        self,
+        generator: Generator,
+        sources: Mapping[str, tuple[Stream, Stream | None]],
+        init_model: Checkpoint | Frozen | FineTuning | None,
+        restart: Checkpoint | None,
+        precision: Any,
+        threads: int | None,
+    ) -> Trainer:
         start = restart or init_model
         if isinstance(start, FineTuning):
             models = self._fine_tuned(start, generator, sources, threads)
@@ -348,7 +356,10 @@ def from_input(
             given["model"], shared = expand(model)
         if fine_tuning is not None:
             given["model"] = fine_tuning.change(given["model"])
-    preparation = Preparation(normalise(given), shared, say)
+    config = normalise(given)
+    for key in without_effect(config):
+        say(f"warning: {key} has no effect")
+    preparation = Preparation(config, shared, say)
     preparation.given = given
     return preparation
 
@@ -358,21 +369,6 @@ def _put(found: Mapping[str, Any], data: ModelData) -> None:
     for name, value in found.items():
         weight = data.weights[name]
         data.weights[name] = value.astype(weight.dtype).reshape(weight.shape)
-
-
-def frozen(model: Mapping[str, Any]) -> tuple[str, ...]:
-    """Beginnings of the names of weights that a model section does not train."""
-    out = []
-    for block in ("descriptor", "fitting_net"):
-        flag = model[block].get("trainable", True)
-        if flag is False or (isinstance(flag, (list, tuple)) and not all(flag)):
-            out.append(f"{block}.")
-    return tuple(out)
-
-
-def _seed() -> int:
-    """Of a run whose input has no seed: another one each time."""
-    return int(np.random.SeedSequence().generate_state(1)[0])
 
 
 def _write_json(path: str, value: Any) -> None:

@@ -56,6 +56,11 @@ def child(seed: Seed | None, index: int) -> list[int] | None:
     return [index, seed] if isinstance(seed, int) else [index, *seed]
 
 
+def fresh_seed() -> int:
+    """Of what has no seed: another one each time."""
+    return int(np.random.SeedSequence().generate_state(1)[0])
+
+
 class Generator:
     """PyTorch's generator on the CPU.
 

@@ -31,11 +31,13 @@ class Schedule:
     """
 
     def __init__(self, section: Mapping[str, Any], steps: int) -> None:
+        check_ends(section)
         self.steps = steps
         self.start = _positive(section, "start_lr")
         self.stop = self._stop(section)
         self.warmup = self._warmup(section)
-        self._first = float(section.get("warmup_start_factor") or 0.0) * self.start
+        given = section.get("warmup_start_factor")
+        self._first = (0.0 if given is None else _amount(section, "warmup_start_factor")) * self.start
         self._length = steps - self.warmup
         kind = section.get("type", "exp")
         kinds: dict[str, Callable[[Mapping[str, Any]], Callable[[int], float]]]
@@ -54,18 +56,12 @@ class Schedule:
         return self._decay(step - self.warmup)
 
     def _stop(self, section: Mapping[str, Any]) -> float:
-        value, ratio = section.get("stop_lr"), section.get("stop_lr_ratio")
-        if (value is None) == (ratio is None):
-            both = "both are given" if value is not None else "neither is"
-            raise InputError(f"learning_rate needs one of stop_lr and stop_lr_ratio, and {both}")
-        if ratio is None:
+        if section.get("stop_lr_ratio") is None:
             return _amount(section, "stop_lr")
         return self.start * _amount(section, "stop_lr_ratio")
 
     def _warmup(self, section: Mapping[str, Any]) -> int:
         steps, ratio = section.get("warmup_steps") or 0, section.get("warmup_ratio")
-        if steps and ratio is not None:
-            raise InputError("learning_rate takes one of warmup_steps and warmup_ratio, and both are given")
         if ratio is not None:
             steps = int(ratio * self.steps)
         if steps < 0 or (steps >= self.steps and steps > 0):
@@ -87,6 +83,8 @@ class Schedule:
             rate = math.exp(math.log(ratio) / (self._length / interval)) if self._length else 1.0
         else:
             rate = _positive(section, "decay_rate")
+            if rate > 1:
+                raise InputError(f"learning_rate.decay_rate must be at most 1, got {rate!r}")
         smooth = bool(section.get("smooth"))
 
         def value(step: int) -> float:
@@ -108,7 +106,6 @@ class Schedule:
         return value
 
     def _stable_then_decay(self, section: Mapping[str, Any]) -> Callable[[int], float]:
-        _positive({**section, "stop_lr": self.stop}, "stop_lr")
         ratio, form = section.get("decay_phase_ratio", 0.1), section.get("decay_type", "inverse_linear")
         if not 0 < ratio <= 1:
             raise InputError(f"learning_rate.decay_phase_ratio must be above 0 and at most 1, got {ratio!r}")
@@ -131,6 +128,24 @@ class Schedule:
             return forms[form](min(1.0, max(0.0, (step - stable) / length)))
 
         return value
+
+
+def check_ends(section: Mapping[str, Any]) -> None:
+    """How the keys of a ``learning_rate`` section go together that say how rates begin and end.
+
+    Raises:
+        InputError: not one of ``stop_lr`` and ``stop_lr_ratio`` is given; two lengths of the warm-up are; a decay of
+            type "wsd" ends at 0.
+    """
+    value, ratio = section.get("stop_lr"), section.get("stop_lr_ratio")
+    if (value is None) == (ratio is None):
+        both = "both are given" if value is not None else "neither is"
+        raise InputError(f"learning_rate needs one of stop_lr and stop_lr_ratio, and {both}")
+    if section.get("warmup_steps") and section.get("warmup_ratio") is not None:
+        raise InputError("learning_rate takes one of warmup_steps and warmup_ratio, and both are given")
+    if section.get("type") == "wsd" and 0 in (value, ratio):
+        key = "stop_lr" if ratio is None else "stop_lr_ratio"
+        raise InputError(f"learning_rate ends at 0, but type wsd needs one above: {key} must be above 0, got 0")
 
 
 def _amount(section: Mapping[str, Any], key: str) -> float:

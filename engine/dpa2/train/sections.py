@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..files import schema
+from .averages import DECAY
 from .keys import ABSENT, REQUIRED, Key
 
 _OPTIONAL_NUMBER = ("number", "null")
@@ -224,7 +225,7 @@ _LOOP = [
     Key("max_ckpt_keep", ("integer",), 5),
     Key("ckpt_keep_ratio", _OPTIONAL_NUMBER, None, above=0, below=1),
     Key("enable_ema", ("boolean",), False),
-    Key("ema_decay", ("number",), 0.999, lowest=0, below=1),
+    DECAY,
     Key("ema_ckpt_keep", ("integer", "null"), None, lowest=1),
     Key("change_bias_after_training", ("boolean",), False),
     Key("disp_training", ("boolean",), True),

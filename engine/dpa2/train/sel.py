@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..blocks import descriptor_blocks
 from ..errors import InputError
 from ..neighbors import NeighborStatistics
 from .dataset import DataSet
@@ -15,23 +17,7 @@ from .systems import System, frame_of
 
 #: how much more room than neighbours "auto" gives
 _RATIO = 1.1
-
-
-class _Sel(NamedTuple):
-    """Where a number of neighbours stands in the input, and its cutoff."""
-
-    section: str
-    rcut: str
-    sel: str
-
-    @property
-    def key(self) -> str:
-        return f"model.descriptor.{self.section}.{self.sel}"
-
-
-_REPINIT = _Sel("repinit", "rcut", "nsel")
-_THREE_BODY = _Sel("repinit", "three_body_rcut", "three_body_sel")
-_REPFORMER = _Sel("repformer", "rcut", "nsel")
+_AUTO = re.compile(r"auto(?::([0-9]+\.?[0-9]*|\.[0-9]+))?")
 
 
 class Neighbors(NamedTuple):
@@ -60,10 +46,10 @@ def neighbor_statistics(model: Mapping[str, Any], data: DataSet | LmdbSet) -> Ne
             that is none.
     """
     descriptor = model["descriptor"]
-    with_three_body = descriptor["repinit"]["use_three_body"]
-    places = [_REPINIT, *([_THREE_BODY] if with_three_body else []), _REPFORMER]
-    ratios = [_ratio(descriptor[place.section][place.sel], place.key) for place in places]
-    rcuts = [float(descriptor[place.section][place.rcut]) for place in places]
+    blocks = descriptor_blocks(descriptor)
+    keys = [f"model.descriptor.{block.section}.{block.sel}" for block in blocks]
+    ratios = [ratio_of(descriptor[block.section][block.sel], key) for block, key in zip(blocks, keys, strict=True)]
+    rcuts = [float(descriptor[block.section][block.rcut]) for block in blocks]
     found = NeighborStatistics(data.type_map, rcuts)
     systems: Sequence[System | LmdbSet] = data.systems
     for system in systems:
@@ -72,29 +58,29 @@ def neighbor_statistics(model: Mapping[str, Any], data: DataSet | LmdbSet) -> Ne
             if found.closest == 0.0:
                 raise InputError(f"{found.closest_where} are at the same place: take this frame out of the data")
     changed, warnings = copy.deepcopy(dict(model)), []
-    for place, ratio, most, where in zip(places, ratios, found.most, found.where, strict=True):
-        section = changed["descriptor"][place.section]
+    for block, key, ratio, most, where in zip(blocks, keys, ratios, found.most, found.where, strict=True):
+        section = changed["descriptor"][block.section]
         if ratio is not None:
-            section[place.sel] = max(4, 4 * ((math.floor(ratio * most) + 3) // 4))
-        elif section[place.sel] < most:
+            section[block.sel] = max(4, 4 * ((math.floor(ratio * most) + 3) // 4))
+        elif section[block.sel] < most:
             warnings.append(
-                f"{place.key} is {section[place.sel]}, but atoms have up to {most} neighbours ({where}): the farthest "
+                f"{key} is {section[block.sel]}, but atoms have up to {most} neighbours ({where}): the farthest "
                 f'are dropped; at least {most}, or "auto", keeps all'
             )
     closest = found.closest if math.isfinite(found.closest) else max(rcuts)
     return Neighbors(changed, closest, warnings)
 
 
-def _ratio(sel: Any, key: str) -> float | None:
-    """Of an "auto" or "auto:r"; None for a number."""
+def ratio_of(sel: Any, key: str) -> float | None:
+    """How much more room than neighbours "auto" or "auto:r" gives; None for a number of neighbours.
+
+    Raises:
+        InputError: it is neither; ``key`` is its place.
+    """
     if isinstance(sel, int) and not isinstance(sel, bool) and sel > 0:
         return None
-    if isinstance(sel, str):
-        kind, colon, word = sel.partition(":")
-        try:
-            ratio = float(word) if colon else _RATIO
-        except ValueError:
-            ratio = math.nan
-        if kind == "auto" and 0.0 < ratio < math.inf:
+    if isinstance(sel, str) and (found := _AUTO.fullmatch(sel)):
+        ratio = _RATIO if found[1] is None else float(found[1])
+        if 0.0 < ratio < math.inf:
             return ratio
     raise InputError(f'{key} must be a positive integer, "auto" or "auto:r" with a positive number r, got {sel!r}')
