@@ -94,6 +94,11 @@ def run(args: argparse.Namespace) -> None:
         first = tuning = FineTuning(_with_suffix(args.finetune), args.model_branch, args.use_pretrain_script, _say)
     if args.model_branch is not None and tuning is None:
         raise InputError("--model-branch chooses a model of the file of --finetune: give this option too")
+    if args.force_load and args.init_model is None and args.restart is None:
+        raise InputError(
+            "--force-load is for weights that the checkpoint of --init-model or --restart lacks: give one of these "
+            "options, or leave it out"
+        )
     restart = None if args.restart is None else Checkpoint(_with_suffix(args.restart), args.force_load)
     if args.plot is not None:
         from ..plots import require_matplotlib
@@ -109,6 +114,7 @@ def run(args: argparse.Namespace) -> None:
     if args.use_pretrain_script and first is not None and not isinstance(first, FineTuning):
         definition = first.definition
     preparation = prepare.from_file(args.input, definition, _say, tuning)
+    _check_outputs(args, preparation.config["training"])
     if not args.skip_neighbor_stat:
         preparation.count_neighbors()
     preparation.write(args.output)
@@ -118,6 +124,18 @@ def run(args: argparse.Namespace) -> None:
     finally:
         if args.plot is not None:
             _plot(args.plot, preparation.config["training"]["disp_file"])
+
+
+def _check_outputs(args: argparse.Namespace, training: Mapping[str, Any]) -> None:
+    """Find out what cannot be written before all frames are looked at."""
+    from ..train.prepare import COMPATIBLE
+    from ..train.store import stores
+
+    for path in (args.output, COMPATIBLE):  # the input may be what an earlier run wrote there
+        common.check_output(path, ("",), [])
+    common.check_output(training["disp_file"], ("",), [args.input])
+    for store in stores(training, 0):
+        store.prepare()
 
 
 def _plot(path: str, curve: str) -> None:

@@ -34,6 +34,8 @@ from .tasks import SharedPart, expand
 from .trainer import Task, Trainer
 
 Say = Callable[[str], None]
+#: what deepmd-kit calls the input in the spelling of its version 2, in the folder of the run
+COMPATIBLE = "input_v2_compat.json"
 
 
 def sections(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -104,7 +106,7 @@ class Preparation:
 
     def write(self, path: str) -> None:
         """Write the completed input, and beside it in this folder what deepmd-kit calls ``input_v2_compat.json``."""
-        _write_json("input_v2_compat.json", compatible(self.given))
+        _write_json(COMPATIBLE, compatible(self.given))
         _write_json(path, self.config)
 
     def steps(self) -> int:
