@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from . import common
 
 if TYPE_CHECKING:
     from ..files import ModelData
+    from ..train.checkpoint import Checkpoint
 
 EPILOG = """\
 examples:
@@ -70,25 +70,27 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from ..files import read, write_safetensors
+    from ..files import detect, guarded, read, write_safetensors
     from ..train.bias import put
+    from ..train.checkpoint import Checkpoint
 
-    checkpoint = args.model.endswith(".pt")
     output = args.output
     if output is None:
-        if not checkpoint:
+        if not args.model.endswith(".pt"):
             raise InputError(f"{args.model} is no checkpoint .pt: say with -o which file .safetensors to write")
         output = f"{args.model.removesuffix('.pt')}_updated.pt"
-    common.check_output(output, (".pt", ".safetensors") if checkpoint else (".safetensors",), [args.model])
+    checkpoint = Checkpoint(args.model) if guarded(args.model, detect) == "pt" else None
+    suffixes = (".safetensors",) if checkpoint is None else (".pt", ".safetensors")
+    common.check_output(output, suffixes, [args.model])
     data = read(args.model, args.head)
     if "models" in data.config:
         raise InputError(f"{args.model}: the bias of a combination of models cannot be changed")
-    found = _given(args, data) if args.bias_value is not None else _fitted(args, data)
-    if not found:
+    found = _given(args, data) if args.bias_value is not None else _fitted(args, data, checkpoint)
+    if "out_bias" not in found:
         raise InputError("no frame of these data has the label that the model predicts: nothing was changed")
     print(put(data, found))
-    if output.endswith(".pt"):
-        _write_checkpoint(args, data, found, output)
+    if checkpoint is not None and output.endswith(".pt"):
+        _write_checkpoint(checkpoint, data, found, output)
     else:
         write_safetensors(output, data)
     print(f"Saved model to {output}")
@@ -108,33 +110,24 @@ def _given(args: argparse.Namespace, data: ModelData) -> dict[str, Any]:
     return {"out_bias": np.array(values, old.dtype).reshape(old.shape)}
 
 
-def _fitted(args: argparse.Namespace, data: ModelData) -> dict[str, Any]:
+def _fitted(args: argparse.Namespace, data: ModelData, checkpoint: Checkpoint | None) -> dict[str, Any]:
     """What the data say."""
-    from ..data import read_list
-    from ..train.batch import Label
+    from ..train.batch import Label, parameter_labels
     from ..train.bias import change_bias, set_bias
     from ..train.loading import Loader, open_section, order_of
-    from ..train.random import Generator
+    from ..train.random import Generator, fresh_seed
     from ..train.statistics import output_of
 
-    section = _section(args, data)
+    section = _section(data, checkpoint)
     name, width = output_of(section)
     labels = [Label(name, width, False, False)]
     if name != "energy":
         labels.append(Label(f"atom_{name}", width, True, False))
-    fitting = section["fitting_net"]
-    if count := fitting.get("numb_fparam"):
-        labels.append(Label("fparam", count, False, fitting.get("default_fparam") is None))
-    if count := fitting.get("numb_aparam"):
-        labels.append(Label("aparam", count, True, True))
-    paths = list(args.system) if args.datafile is None else read_list(args.datafile)
+    labels += parameter_labels(section["fitting_net"])
+    wanted = {"systems": common.system_paths(args), "batch_size": 1}
     source = "-s" if args.datafile is None else "-f"
-    try:
-        files = open_section({"systems": paths, "batch_size": 1}, data.config["type_map"], labels, source)
-    except InputError as error:
-        raise InputError(str(error).replace(f"{source}.systems", source)) from None
-    seed = int(np.random.SeedSequence().generate_state(1)[0])
-    loader = Loader(files, order_of(files, Generator(seed), None, 1), source)
+    files = open_section(wanted, data.config["type_map"], labels, source, source)
+    loader = Loader(files, order_of(files, Generator(fresh_seed()), None, 1), source)
     try:
         batches = loader.sample(args.numb_batch or max(files.lengths))
         if args.mode == "set":
@@ -144,35 +137,35 @@ def _fitted(args: argparse.Namespace, data: ModelData) -> dict[str, Any]:
         loader.close()
 
 
-def _section(args: argparse.Namespace, data: ModelData) -> dict[str, Any]:
+def _section(data: ModelData, checkpoint: Checkpoint | None) -> dict[str, Any]:
     """The model section in deepmd-kit's names, as far as biases ask for it."""
-    from ..train.checkpoint import Checkpoint
+    from ..train.checkpoint import SINGLE
 
     section: dict[str, Any] = {
         "data_stat_protect": 0.01,
         "preset_out_bias": None,
-        **{key: data.config[key] for key in ("type_map", "atom_exclude_types", "fitting_net")},
+        **{key: data.config[key] for key in ("type_map", "atom_exclude_types")},
     }
-    if args.model.endswith(".pt"):
-        definition = Checkpoint(args.model).definition
-        own = definition["model_dict"][data.config["head"]] if "model_dict" in definition else definition
+    section["fitting_net"] = {"type": "ener", **data.config["fitting_net"]}
+    if checkpoint is not None:
+        own = checkpoint.sections()[data.config["head"] or SINGLE]
         section.update({k: own[k] for k in ("data_stat_protect", "preset_out_bias") if own.get(k) is not None})
         if isinstance(own.get("fitting_net"), dict):
-            section["fitting_net"] = {**data.config["fitting_net"], **own["fitting_net"]}
-    section["fitting_net"].setdefault("type", "ener")
+            section["fitting_net"].update(own["fitting_net"])
     return section
 
 
-def _write_checkpoint(args: argparse.Namespace, data: ModelData, found: dict[str, Any], output: str) -> None:
+def _write_checkpoint(checkpoint: Checkpoint, data: ModelData, found: dict[str, Any], output: str) -> None:
     """The same checkpoint with these weights."""
-    from ..train.checkpoint import SINGLE, Checkpoint, full_name, write
+    from ..train.checkpoint import SINGLE, full_name, write
+    from ..train.gradient import PREFIX
 
-    content = Checkpoint(args.model).content
+    content = checkpoint.content
     state = content.get("model", content)
     for name, value in found.items():
-        full = full_name(data.config["head"] or SINGLE, f"atomic_model.{name}")
+        full = full_name(data.config["head"] or SINGLE, PREFIX + name)
         old = state.get(full)
         if not isinstance(old, np.ndarray) or old.size != value.size:
-            raise InputError(f"{os.fspath(args.model)}: the checkpoint has no weight {full} of this size")
+            raise InputError(f"{checkpoint.path}: the checkpoint has no weight {full} of this size")
         state[full] = value.astype(old.dtype).reshape(old.shape)
     write(Path(output), content)

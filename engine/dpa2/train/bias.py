@@ -76,9 +76,9 @@ def set_bias(
     return out
 
 
-def put(data: ModelData, found: Mapping[str, NDArray[Any]]) -> str | None:
-    """Give a model the weights that were found; returns a line that says so, or None if there are none."""
-    line = None
+def put(data: ModelData, found: Mapping[str, NDArray[Any]]) -> str:
+    """Give a model the weights that were found; returns a line about the bias, empty if it is not among them."""
+    line = ""
     if "out_bias" in found:
         names = list(data.config["type_map"])
         old, new = (array.ravel()[: len(names)].tolist() for array in (data.weights["out_bias"], found["out_bias"]))

@@ -19,6 +19,7 @@ from ..errors import InputError, ModelFileError
 from ..files import ModelData, guarded, torch_writer
 from ..files._data import RawModel, number_of
 from ..files.assembly import assemble
+from ..files.combination import resolve_shared
 from ..files.detect import detect
 from ..files.pt import canonical_names
 from ..files.torch_zip import LazyTensor, TorchArchive
@@ -231,6 +232,23 @@ class Checkpoint:
         """The names of the models, "Default" for one alone."""
         heads = self.definition.get("model_dict")
         return list(heads) if isinstance(heads, dict) else [SINGLE]
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """The model section of every task, "Default" for one alone, with shared parts in their places.
+
+        Raises:
+            ModelFileError: one is no section, or names a part that is not there.
+        """
+        heads = self.definition.get("model_dict")
+        out = {}
+        for name, section in (heads if isinstance(heads, dict) else {SINGLE: self.definition}).items():
+            if not isinstance(section, dict):
+                raise ModelFileError(f"{self.path}: corrupt file: the definition of {name!r} is not a dictionary")
+            try:
+                out[str(name)] = resolve_shared(section, self.definition.get("shared_dict"))
+            except ModelFileError as error:
+                raise type(error)(f"{self.path}: {error}") from None
+        return out
 
     def model(self, task: str, section: Mapping[str, Any], fresh: Mapping[str, Array] | None = None) -> ModelData:
         """The weights of a task in a model of this definition, the section of an input.

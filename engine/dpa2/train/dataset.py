@@ -30,6 +30,7 @@ class DataSet:
         type_map: the names of the model's types.
         labels: that the training reads; :func:`labels_of` has those of a model and its loss.
         name: the key of the section, for messages.
+        key: where the paths of the systems are given, for messages; by default the section's ``systems``.
 
     Attributes:
         systems: in order. ``sizes``: frames of a batch of each. ``lengths``: batches of each.
@@ -46,8 +47,9 @@ class DataSet:
         type_map: Sequence[str],
         labels: Sequence[Label],
         name: str = "training.training_data",
+        key: str | None = None,
     ) -> None:
-        paths = find(section["systems"], section.get("rglob_patterns"), f"{name}.systems")
+        paths = find(section["systems"], section.get("rglob_patterns"), key or f"{name}.systems")
         systems = [System(path, type_map, labels) for path in paths]
         rule = section.get("batch_size", "auto")
         sizes = batch_sizes(rule, [system.natoms for system in systems], f"{name}.batch_size")

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ..blocks import descriptor_blocks
 from ..errors import Error, InputError, ModelFileError
 from ..files import ModelData, read, schema
-from ..files.combination import resolve_shared
 from ..files.pt import choose_head
 from .bias import change_bias, put, set_bias
 from .checkpoint import SINGLE, Checkpoint
@@ -72,15 +71,8 @@ class FineTuning:
     ) -> None:
         self._file = Checkpoint(path)
         self.path, self._branch, self._use_script, self._say = self._file.path, branch, use_script, say
-        definition = self._file.definition
-        heads = definition.get("model_dict")
-        self._single = not isinstance(heads, dict)
-        given = {SINGLE: definition} if self._single else {str(k): v for k, v in (heads or {}).items()}
-        self._sections: dict[str, dict[str, Any]] = {}
-        for name, section in given.items():
-            if not isinstance(section, dict):
-                raise ModelFileError(f"{path}: corrupt file: the definition of {name!r} is not a dictionary")
-            self._sections[name] = resolve_shared(section, definition.get("shared_dict"))
+        self._single = not isinstance(self._file.definition.get("model_dict"), dict)
+        self._sections = self._file.sections()
         if not self._sections:
             raise ModelFileError(f"{path}: the file has no models")
         self.rules: dict[str, Rule] = {}

@@ -18,7 +18,11 @@ from .systems import Batch
 
 
 def open_section(
-    section: Mapping[str, Any], type_map: Sequence[str], labels: Sequence[Label], name: str = "training.training_data"
+    section: Mapping[str, Any],
+    type_map: Sequence[str],
+    labels: Sequence[Label],
+    name: str = "training.training_data",
+    key: str | None = None,
 ) -> DataSet | LmdbSet:
     """The data of a section: systems, or one LMDB data set; arguments and errors of :class:`DataSet`."""
     systems = section["systems"]
@@ -26,7 +30,7 @@ def open_section(
         systems = systems[0]
     if isinstance(systems, str) and is_lmdb(systems):
         return LmdbSet({**section, "systems": systems}, type_map, labels, name)
-    return DataSet(section, type_map, labels, name)
+    return DataSet(section, type_map, labels, name, key)
 
 
 def order_of(data: DataSet | LmdbSet, generator: Generator, seed: int | None, streams: int) -> Order | LmdbOrder:
