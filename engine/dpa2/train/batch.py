@@ -21,6 +21,16 @@ class Label(NamedTuple):
     per_atom: bool
     required: bool
 
+    @property
+    def may_be_single(self) -> bool:
+        """Whether an atom may have one weight for its three components."""
+        return self.name == "atom_pref"
+
+    def widened(self, values: Float) -> Float:
+        """Numbers of atoms, (..., natoms, width); of one weight as many as there are components."""
+        single = self.may_be_single and values.shape[-1] == 1
+        return np.repeat(values, self.width, axis=-1) if single else values
+
 
 #: labels that say how others count
 WEIGHTS = ("atom_pref", "atom_ener_coeff", "atom_weight", "drdq")
@@ -131,12 +141,11 @@ def _entry(batch: Mapping[str, Any], label: str) -> tuple[str, bool | None]:
 def _rows(value: Any, name: str, label: Label, nframes: int, natoms: int) -> Float:
     array = to_floats(value, name)
     check_finite(array, name)
-    one_weight = label.name == "atom_pref" and array.shape in ((nframes, natoms), (nframes, natoms, 1))
-    if one_weight:
-        array = np.repeat(array.reshape(nframes, natoms, 1), 3, axis=2)
+    if label.may_be_single and array.shape in ((nframes, natoms), (nframes, natoms, 1)):
+        array = label.widened(array.reshape(nframes, natoms, 1))
     shapes = _shapes(label, nframes, natoms)
     if array.shape not in shapes:
-        if label.name == "atom_pref":
+        if label.may_be_single:
             shapes.insert(0, (nframes, natoms))
         raise InputError(f"{name} must have shape {' or '.join(map(str, shapes))}, got {array.shape}")
     return array.reshape((nframes, natoms, label.width) if label.per_atom else (nframes, label.width))

@@ -20,7 +20,7 @@ from .batch import Label
 from .dataset import batch_rule, batch_sizes, blocks_of, left_frames, probabilities, select
 from .order import Draw
 from .random import Generator
-from .systems import Batch
+from .systems import Batch, finite, types_in
 
 Numbers = NDArray[np.int64]
 #: frames that are looked at to see whether all have the same labels
@@ -53,7 +53,6 @@ class LmdbSet:
         self.source = LmdbFrames(path)
         self.type_map, self.labels = list(type_map), list(labels)
         self.min_pair_dist = float(section.get("min_pair_dist") or 0.0)
-        self._lookup = self._types()
         rule = section.get("batch_size", "auto")
         self.mixed = isinstance(rule, str) and rule.startswith("mix:")
         counts = np.unique(self.source.natoms)
@@ -93,14 +92,6 @@ class LmdbSet:
     def systems(self) -> list[LmdbSet]:
         """Itself alone."""
         return [self]
-
-    def _types(self) -> NDArray[np.int32] | None:
-        """The model's type of each type of the data; the last one for places without an atom."""
-        names = self.source.type_map
-        if names is None:
-            return None
-        index = {name: k for k, name in enumerate(self.type_map)}
-        return np.array([*(index.get(name, -2) for name in names), -1], dtype=np.int32)
 
     def _signatures(self, kept: Numbers) -> NDArray[np.int64] | None:
         """Of each frame a number for the labels that it has; None if all have the same ones."""
@@ -206,32 +197,21 @@ class LmdbSet:
 
     def _numbers(self, value: NDArray[Any], label: Label, natoms: int, where: str) -> Float:
         count = label.width * (natoms if label.per_atom else 1)
-        single = label.name == "atom_pref" and value.size == natoms
+        single = label.may_be_single and value.size == natoms
         if value.size != count and not single:
             raise InputError(f"{where}: {label.name} must be {count} numbers, found shape {value.shape}")
-        numbers = np.asarray(value, dtype=np.float64)
-        if not np.isfinite(numbers).all():
-            wrong = numbers.ravel()[int(np.argmin(np.isfinite(numbers.ravel())))]
-            raise InputError(f"{where}: {label.name}: found {wrong:g} where a finite number must be")
-        if single:
-            numbers = np.repeat(numbers.reshape(natoms, 1), label.width, axis=1)
-        return numbers.reshape(natoms, label.width) if label.per_atom else numbers.reshape(label.width)
+        rows = np.asarray(value, dtype=np.float64).reshape(
+            (natoms, 1 if single else label.width) if label.per_atom else -1
+        )
+        finite(rows, f"{where}: {label.name}", label.per_atom)
+        return label.widened(rows) if label.per_atom else rows
 
     def _types_of(self, value: NDArray[Any], where: str) -> NDArray[np.int32]:
-        types = np.asarray(value).ravel()
-        most = len(self.type_map if self._lookup is None else self._lookup) - (self._lookup is not None)
+        types, names = np.asarray(value).ravel(), self.source.type_map
+        most = len(self.type_map if names is None else names)
         if types.dtype.kind not in "iu" or not ((types >= -1) & (types < most)).all():
             raise InputError(f"{where}: types must be integers from -1 to {most - 1}")
-        mapped = types.astype(np.int32) if self._lookup is None else self._lookup[types]
-        if (mapped == -2).any():
-            assert self.source.type_map is not None
-            atom = int(np.argmax(mapped == -2))
-            name = self.source.type_map[int(types[atom])]
-            raise InputError(
-                f"{where}: atom {atom} is {name!r}, which the model does not know; its type_map is "
-                f"{' '.join(self.type_map)}"
-            )
-        return np.asarray(mapped, dtype=np.int32)
+        return types_in(self.type_map, types.astype(np.int32), names, where)
 
     def walk(self) -> Iterator[Batch]:
         """The frames in which neighbours are counted, one by one: at most 2000, as deepmd-kit draws them."""

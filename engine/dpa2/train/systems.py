@@ -87,7 +87,7 @@ class _Set:
             if label.name in present:
                 width = label.width * (natoms if label.per_atom else 1)
                 file = present[label.name]
-                if label.name == "atom_pref" and source.table(folder, label.name, -1, nframes, file).width == natoms:
+                if label.may_be_single and source.table(folder, label.name, -1, nframes, file).width == natoms:
                     width = natoms  # one weight for the three components
                 self.labels[label.name] = source.table(folder, label.name, width, nframes, file)
 
@@ -130,7 +130,7 @@ class System:
             self._starts = np.concatenate([[0], np.cumsum(counts)])
             self._found = self._look(counts)
         if not self.mixed:
-            self._types = self._types_in(self.source.types, path)
+            self._types = types_in(self.type_map, self.source.types, self.source.names, path)
             self._order = np.argsort(self._types, kind="stable")
         self.found = {label.name: bool(self._found[label.name].all()) for label in self.labels}
         for label in self.labels:
@@ -173,10 +173,6 @@ class System:
             self._sets.clear()
             self._opened.close()
 
-    def _types_in(self, types: Int, where: str) -> Int:
-        frame = Frame(np.zeros((len(types), 3)), types, self.source.names, where=where)
-        return np.asarray(frame.types_in(self.type_map), dtype=np.int32)
-
     def _set_of(self, number: int) -> tuple[_Set, int]:
         """The set of a frame, and the frame's row in it."""
         k = int(np.searchsorted(self._starts, number, side="right")) - 1
@@ -214,24 +210,17 @@ class System:
     def _frame(self, number: int, as_stored: bool) -> dict[str, Any]:
         tables, row = self._set_of(number)
 
-        def read(table: Table, *shape: int) -> Float:
-            values = table.row(row, *shape)
-            if not np.isfinite(values).all():
-                wrong = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-                atom = f", atom {wrong[0]}" if len(shape) > 1 and shape[0] == self.natoms else ""
-                raise InputError(
-                    f"{table.name}, row {row} (frame {number} of {self.path}){atom}: found {values[wrong]:g} where "
-                    "a finite number must be; correct it or take the frame out"
-                )
-            return values
+        def read(table: Table, *shape: int, per_atom: bool = False) -> Float:
+            where = f"{table.name}, row {row} (frame {number} of {self.path})"
+            return finite(table.row(row, *shape), where, per_atom)
 
         order: Any = slice(None) if self.mixed or as_stored else self._order
-        frame: dict[str, Any] = {"coord": read(tables.coord, self.natoms, 3)[order]}
+        frame: dict[str, Any] = {"coord": read(tables.coord, self.natoms, 3, per_atom=True)[order]}
         if self.mixed:
             assert tables.types is not None
             types, where = tables.types.types(row), f"{tables.types.name}, row {row}"
             self.source.check_types(types, where)
-            frame["atype"] = self._types_in(types, where)
+            frame["atype"] = types_in(self.type_map, types, self.source.names, where)
         else:
             frame["atype"] = self._types[order]
         if tables.box is not None:
@@ -243,8 +232,7 @@ class System:
             if not label.per_atom:
                 frame[label.name] = read(table, label.width)
                 continue
-            values = read(table, self.natoms, -1)[order]
-            frame[label.name] = np.repeat(values, label.width, axis=1) if values.shape[1] < label.width else values
+            frame[label.name] = label.widened(read(table, self.natoms, -1, per_atom=True)[order])
         return frame
 
     def walk(self) -> Iterator[Batch]:
@@ -252,6 +240,42 @@ class System:
         with self:
             for number in range(self.nframes):
                 yield self.batch([number], as_stored=True)
+
+
+def types_in(type_map: Sequence[str], types: Int, names: Sequence[str] | None, where: str) -> Int:
+    """Types of atoms as those of a model.
+
+    Args:
+        type_map: of the model.
+        types: (natoms,), -1 for a place without an atom.
+        names: of the types; None: they are the model's own.
+        where: file and frame, for messages.
+
+    Raises:
+        InputError: the model does not know one, which is named.
+    """
+    frame = Frame(np.zeros((len(types), 3)), types, None if names is None else tuple(names), where=where)
+    return np.asarray(frame.types_in(type_map), dtype=np.int32)
+
+
+def finite(values: Float, where: str, per_atom: bool) -> Float:
+    """The numbers of a frame, if all of them are finite.
+
+    Args:
+        values: ``per_atom`` in a row for each atom.
+        where: file, label and frame, for messages.
+
+    Raises:
+        InputError: one is not, and its atom is named.
+    """
+    good = np.isfinite(values)
+    if not good.all():
+        wrong = tuple(int(i) for i in np.argwhere(~good)[0])
+        atom = f", atom {wrong[0]}" if per_atom else ""
+        raise InputError(
+            f"{where}{atom}: found {values[wrong]:g} where a finite number must be; correct it or take the frame out"
+        )
+    return values
 
 
 def frame_of(batch: Batch, f: int) -> Frame:
