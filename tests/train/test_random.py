@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cases import GOLDEN
 from dpa2.errors import InputError
+from dpa2.train.order import _Shuffled
 from dpa2.train.random import Generator, child, mix
 
 RECORDED = json.loads((GOLDEN / "training" / "random.json").read_text(encoding="utf-8"))
@@ -19,7 +20,7 @@ def test_fills_are_those_of_pytorch(stream: dict[str, Any]) -> None:
     generator = Generator(stream["seed"])
     for kind, count, first, second, dtype, expected in stream["fills"]:
         if kind == "permutation":
-            assert generator.permutation(count).tolist() == expected
+            assert _Shuffled(generator, count).take(count).tolist() == expected
             continue
         found = getattr(generator, kind)(count, first, second, dtype)
         assert found.dtype == dtype
@@ -41,7 +42,7 @@ def test_outputs_are_those_of_the_standard() -> None:
 def test_words_take_the_upper_half_first() -> None:
     high, low = Generator(3).bits32(2)
     assert Generator(3).bits64() == int(high) * 2**32 + int(low)
-    assert Generator(3).double() == (Generator(3).bits64() % 2**53) / 2**53
+    assert Generator(3).doubles(1)[0] == (Generator(3).bits64() % 2**53) / 2**53
 
 
 def test_shapes_are_filled_in_the_order_of_memory() -> None:
@@ -86,6 +87,6 @@ def test_moments_of_many() -> None:
     numbers = Generator(11).normal(200_001)
     assert abs(numbers.mean()) < 0.01
     assert abs(numbers.std() - 1) < 0.01
-    order = Generator(11).permutation(1000)
+    order = _Shuffled(Generator(11), 1000).take(1000)
     assert np.array_equal(np.sort(order), np.arange(1000))
     assert (order != np.arange(1000)).mean() > 0.95

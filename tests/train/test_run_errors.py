@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 import training_checks as checks
 import training_runs as runs
+from data_cases import LMDB, TYPE_MAP
 from dpa2.cli import main
 from dpa2.errors import InputError
 from dpa2.train.averages import MovingAverage
 from dpa2.train.dataset import batch_sizes
 from dpa2.train.inputs import normalise
+from dpa2.train.lmdb import LmdbSet
+from dpa2.train.loading import open_section
 from dpa2.train.prepare import from_input
 from dpa2.train.resume import Stream
 from dpa2.train.schedule import Schedule
@@ -67,8 +70,24 @@ def test_keys_without_effect_are_said() -> None:
     lines: list[str] = []
     from_input(plain(tensorboard=True), lines.append)
     assert [line for line in lines if "no effect" in line] == ["warning: training.tensorboard has no effect"]
-    from_input(plain(), lines.clear() or lines.append)
+    lines.clear()
+    from_input(plain(), lines.append)
     assert not any("no effect" in line for line in lines)
+
+
+def test_lmdb_data_are_shuffled_only_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int | None] = []
+    original = LmdbSet.pass_over
+
+    def pass_over(data: LmdbSet, seed: int | None) -> Any:
+        seeds.append(seed)
+        return original(data, seed)
+
+    monkeypatch.setattr(LmdbSet, "pass_over", pass_over)
+    data = open_section({"systems": str(LMDB), "batch_size": 2}, TYPE_MAP, [])
+    assert seeds == []
+    assert data.epoch == sum(data.lengths)
+    assert len(seeds) == 1
 
 
 def test_own_loop_has_its_folders() -> None:
@@ -201,7 +220,8 @@ def test_ratios_of_neighbours_are_the_same_everywhere(sel: str) -> None:
 
 
 @pytest.mark.parametrize("rule", [
-    "auto:0", "auto: 5", "auto:1_0", "auto:+3", "max:07", "max:9999999999", "filter:", "filter", "mixed:4", "mix", "all",
+    "auto:0", "auto: 5", "auto:1_0", "auto:+3", "max:07", "max:9999999999", "filter:", "filter", "mixed:4", "mix",
+    "all",
 ])  # fmt: skip
 def test_rules_of_batch_sizes_are_the_same_everywhere(rule: str) -> None:
     with pytest.raises(InputError) as first:

@@ -200,9 +200,8 @@ class LmdbSet:
         single = label.may_be_single and value.size == natoms
         if value.size != count and not single:
             raise InputError(f"{where}: {label.name} must be {count} numbers, found shape {value.shape}")
-        rows = np.asarray(value, dtype=np.float64).reshape(
-            (natoms, 1 if single else label.width) if label.per_atom else -1
-        )
+        shape = (natoms, 1 if single else label.width) if label.per_atom else (label.width,)
+        rows = np.asarray(value, dtype=np.float64).reshape(shape)
         finite(rows, f"{where}: {label.name}", label.per_atom)
         return label.widened(rows) if label.per_atom else rows
 

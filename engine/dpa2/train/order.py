@@ -65,13 +65,13 @@ def workers() -> int:
 
 
 class _Shuffled:
-    """The numbers below ``n`` in the order of :meth:`Generator.permutation`, made as they are asked for.
+    """The numbers below ``n`` in PyTorch's random order (Fisher and Yates, from the front), made as they are asked for.
 
     A pass over millions of frames begins at once in this way, and remembers only what was moved.
     """
 
-    def __init__(self, seed: int, n: int) -> None:
-        self._generator, self._n = Generator(seed), n
+    def __init__(self, generator: Generator, n: int) -> None:
+        self._generator, self._n = generator, n
         self._moved: dict[int, int] = {}  # places that hold another number than their own
         self._steps: list[int] = []  # how far the numbers come from that are next, the last one first
         self.taken = 0
@@ -107,7 +107,7 @@ class Passes:
     def __init__(self, frames: int, size: int, generator: Generator) -> None:
         self._frames, self._size, self._generator = frames, size, generator
         self._seed = -1  # of the pass that is on; it has not begun
-        self._order = _Shuffled(0, frames)
+        self._order = _Shuffled(Generator(0), frames)
         generator.bits64()  # deepmd-kit makes an iterator, which draws
 
     def copy(self, generator: Generator) -> Passes:
@@ -134,7 +134,7 @@ class Passes:
     @place.setter
     def place(self, place: tuple[int, int]) -> None:
         self._seed, taken = place
-        self._order = _Shuffled(max(0, self._seed), self._frames)
+        self._order = _Shuffled(Generator(max(0, self._seed)), self._frames)
         self._order.take(taken)
 
 

@@ -103,10 +103,6 @@ class Generator:
         high, low = (int(word) for word in self.bits32(2))
         return high << 32 | low
 
-    def double(self) -> float:
-        """A number in [0, 1)."""
-        return float(self.doubles(1)[0])
-
     def doubles(self, count: int) -> Float:
         """Numbers in [0, 1), each of the lower 53 of 64 bits."""
         halves = self.bits32(2 * count).reshape(count, 2)
@@ -153,15 +149,6 @@ class Generator:
         radius, angle = math.sqrt(-2.0 * math.log1p(-second)), 2.0 * math.pi * first
         self._kept = radius * math.sin(angle)
         return radius * math.cos(angle)
-
-    def permutation(self, n: int) -> NDArray[np.int64]:
-        """The numbers below ``n`` in random order: (n,), by Fisher and Yates from the front."""
-        order = list(range(n))
-        if n > 1:
-            steps = self.bits32(n - 1) % np.arange(n, 1, -1, dtype=np.uint64)
-            for i, step in enumerate(steps.tolist()):
-                order[i], order[i + step] = order[i + step], order[i]
-        return np.array(order, dtype=np.int64)
 
 
 def _sides(shape: Shape) -> tuple[int, ...]:
