@@ -19,13 +19,6 @@ from dpa2.train.sel import neighbor_statistics
 from dpa2.train.statistics import Environment, Output, Parameters, Statistics
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data")
-    write(path)
-    return path
-
-
 def section(name: str) -> dict[str, Any]:
     """The model of a case with deepmd-kit's defaults."""
     return copy.deepcopy(expected()["statistics"][name]["section"])

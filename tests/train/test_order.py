@@ -10,18 +10,11 @@ from typing import Any
 import dpa2
 import numpy as np
 import pytest
-from data_cases import ORDERS, TYPE_MAP, expected, write
+from data_cases import ORDERS, TYPE_MAP, expected
 from dpa2.train.dataset import DataSet
 from dpa2.train.loading import Loader
 from dpa2.train.order import Order, Passes, workers
 from dpa2.train.random import Generator
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data")
-    write(path)
-    return path
 
 
 def loader(folder: Path, section: dict[str, Any], generator: Generator, case: dict[str, Any]) -> Loader:

@@ -10,7 +10,7 @@ from typing import Any
 import dpa2
 import numpy as np
 import pytest
-from data_cases import LABELS, PROBABILITIES, RULES, TYPE_MAP, expected, write
+from data_cases import LABELS, PROBABILITIES, RULES, TYPE_MAP, expected
 from datasets import write_arrays, write_hdf5, write_words
 from dpa2.embedded import default_model_path
 from dpa2.train import gradient
@@ -23,13 +23,6 @@ from dpa2.train.systems import System, find
 
 ENERGY = [Label(*label, False) for label in LABELS["ener"]]
 ATOM_ENER = Label("atom_ener", 1, True, False)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data")
-    write(path)
-    return path
 
 
 def small(path: Path, nframes: int = 3, **change: Any) -> Path:
