@@ -170,7 +170,7 @@ def test_other_models() -> None:
     section = found.definition
     with pytest.raises(ModelFileError, match=r"model.pt: .*has shape"):
         found.model("Default", {**section, "fitting_net": {**section["fitting_net"], "neuron": [7, 7]}})
-    with pytest.raises(ModelFileError, match=r"model.pt: .*missing|does not use|do not use"):
+    with pytest.raises(ModelFileError, match=r"model\.pt: .*(missing|does not use|do not use)"):
         found.model("Default", {**section, "descriptor": {**section["descriptor"], "use_tebd_bias": True}})
     with pytest.raises(ModelFileError, match=r"has no model 'ice', but Default"):
         found.model("ice", section)

@@ -136,7 +136,7 @@ REFUSED_TASKS: list[tuple[dict[str, Any], str]] = [
     ({f"{TASKS}.one.descriptor": "other"}, r"one.descriptor is 'other', which model.shared_dict does not have"),
     ({f"{TASKS}.one.descriptor": "shared:2"}, r"one.descriptor is 'shared:2', but a descriptor is shared at level 1"),
     ({f"{TASKS}.one.descriptor": "shared:x"}, r"one.descriptor is 'shared:x'"),
-    ({f"{TASKS}.one.fitting_net": "shared"}, r"fitting_net is shared, which another task|fitting_net.* shared"),
+    ({f"{TASKS}.one.fitting_net": "shared"}, r"one.fitting_net is shared, which another task has for its descriptor$"),
     (
         {f"{TASKS}.one.type_map": ["O", "H"], f"{TASKS}.two.type_map": ["O", "H"], f"{TASKS}.three.type_map": ["O"]},
         r"must have one type_map",
