@@ -96,7 +96,6 @@ def test_nan_task() -> None:
 
 def test_clock() -> None:
     """No end is told from the first interval, and the average leaves it out in a long run."""
-    """No end is told from the first interval, and the average leaves it out in a long run."""
     now = [0.0]
     clock = Clock(0, 100, 10, lambda: now[0])
     assert clock.average() is None

@@ -111,7 +111,7 @@ def test_a_batch_of_frames_of_different_size() -> None:
 
 
 def test_a_label_that_a_frame_lacks_is_missing_in_its_batch() -> None:
-    batch = dataset().read(Draw(0, np.array([0, 20])[:1]))
+    batch = dataset().read(Draw(0, np.array([0])))
     assert batch is not None
     assert batch["find_virial"] == 1.0
     frames = lmdb_frames()
