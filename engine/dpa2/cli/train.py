@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   dpa2 train input.json                            from random weights, statistics of the data first
-  dpa2 train input.json --restart model.ckpt.pt    go on, to the last bit as if it had not stopped
+  dpa2 train input.json --restart model.ckpt.pt    go on as if it had not stopped
   dpa2 train input.json --init-model old.pt        another run that begins with these weights
   dpa2 train input.json --finetune multi.pt --model-branch water
                                                    the same with the bias fitted to these data, for other types
@@ -26,8 +26,13 @@ in it are relative to this folder, into which lcurve.out, out.json, input_v2_com
 are written, unless the input says otherwise.
 
 Checkpoints model.ckpt-N.pt are those of deepmd-kit: "dp --pt freeze", "test" and "train" take them as
-their own, with --restart, --init-model or --finetune. Beside each lies a native model for dpa2,
-model.ckpt-N.safetensors. The links model.ckpt.pt and model.ckpt.safetensors lead to the newest.
+their own, with --restart, --init-model or --finetune. With "enable_ema" there are model_ema.ckpt-N.pt
+of the averages. Beside each lies a native model for dpa2, model.ckpt-N.safetensors, with several tasks
+model.ckpt-N.TASK.safetensors for each. The links model.ckpt.pt, model_ema.ckpt.pt and those of native
+models lead to the newest, whose path is in the text file "checkpoint".
+
+--restart goes on to the last bit from checkpoints of dpa2. From one of deepmd-kit it does the last step
+again, and the order of data begins anew.
 
 Ctrl-C and SIGTERM end the run after the step that is on, with a checkpoint. After anything worse, the
 newest checkpoint is whole.
