@@ -66,7 +66,9 @@ def add_command(commands: Any) -> None:
         "descriptor and the fitting net",
     )
     parser.add_argument(
-        "--force-load", action="store_true", help="weights that the checkpoint lacks begin as they are drawn"
+        "--force-load",
+        action="store_true",
+        help="weights that the checkpoint of --init-model or --restart lacks begin as they are drawn",
     )
     parser.add_argument(
         "--skip-neighbor-stat", action="store_true", help="do not look at all frames for neighbours and close atoms"
