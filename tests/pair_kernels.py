@@ -99,14 +99,14 @@ class PairKernels:
         rounds = -(-self.heads // (4 if self.real == "float" else 2))
         warps = -(-self.heads // rounds)
         one_tile = self.n2 <= 32 and self.most <= 32
-        fast = 1176 if size == 4 else 1104  # numbers of a tile of the path for one tile
+        fast = 1176  # numbers of a tile of the path for one tile, which there is in float
         if backward:
             arrays = (max(2, rounds) if one_tile else max(4, 2 + rounds)) * chunks
             numbers = warps * 128 + whole_vectors(-(-self.most // 32) * 96 * self.heads + self.most * 3)
             of_fast = (2 + 2 * warps) * fast + 64 if size == 4 else 0
         else:
             arrays, numbers = 0 if one_tile else 2 * chunks, 0
-            of_fast = (2 + warps) * fast + 64 + 160 * warps
+            of_fast = (2 + warps) * fast + 64 + 160 * warps if size == 4 else 0
         numbers += warps * arrays * 1024 + whole_vectors(self.most * self.n2)
         if backward:
             numbers = max(numbers, (warps + (rounds > 1)) * 1024)

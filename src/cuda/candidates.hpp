@@ -51,7 +51,8 @@ struct CandidateArgs {
 };
 static_assert(sizeof(CandidateArgs) == 272, "host and kernel agree");
 
-/// A key is a distance in units of 1 / scale, and below it `index_bits` of the number of the candidate: all different, and sorted in one go.
+/// A key is a distance in units of 1 / scale, and below it `index_bits` of the number of the candidate: all different, and sorted in one
+/// go.
 DPA2_MATH constexpr int key_index_bits(int capacity) {
   int bits = 1;
   while (bits < 31 && 1LL << bits < capacity) ++bits;

@@ -1,7 +1,8 @@
 // Sums over edges of what an edge has times a row of the atom at its other end, in registers:
 //   t[k][c] = sum_e a_e[k] row(e)[c],   v[x][c] = sum_e b_e[x] row'(e)[c]:
-// products whose depth are the edges, as many as there are. A lane has four columns or eight, and four or eight numbers k, and with these one of three numbers x; what the edges have lies in shared memory, rows of atoms come from global memory by
-// whole vectors. Four numbers of an edge cost a warp two wavefronts, however many columns its lanes have.
+// products whose depth are the edges, as many as there are. A lane has four columns or eight, and four or eight numbers k, and with these
+// one of three numbers x; what the edges have lies in shared memory, rows of atoms come from global memory by whole vectors. Four numbers
+// of an edge cost a warp two wavefronts, however many columns its lanes have.
 #pragma once
 
 #include "cuda/edge_tile.cuh"
@@ -94,8 +95,8 @@ struct Columns {
   }
 };
 
-/// What a lane adds up, in N columns: t of PER numbers, PER group_of_lane().. of those that the warp has; v of number group_of_lane() of the
-/// vector, where the fourth group adds up weights.
+/// What a lane adds up, in N columns: t of PER numbers, PER group_of_lane().. of those that the warp has; v of number group_of_lane() of
+/// the vector, where the fourth group adds up weights.
 template <int N, int PER>
 struct EdgeSums {
   real t[PER][N] = {};
@@ -126,8 +127,8 @@ __device__ __forceinline__ void add_edge(EdgeSums<N, PER>& sums, const real* num
 /// Edges whose rows there are registers for.
 constexpr int flight(bool apart) { return apart || sizeof(real) == 8 ? 2 : 4; }
 
-/// sums += edges first..end - 1 of those that have been staged, `first` a multiple of FLIGHT, whose rows a lane asks for together, their numbers from k on, with the rows `of`
-/// for these and, where they are others, `apart` for vectors.
+/// sums += edges first..end - 1 of those that have been staged, `first` a multiple of FLIGHT, whose rows a lane asks for together, their
+/// numbers from k on, with the rows `of` for these and, where they are others, `apart` for vectors.
 template <int FLIGHT, bool Numbers, bool Vectors, bool Apart, bool Whole, int N, int PER>
 __device__ __forceinline__ void add_edges(EdgeSums<N, PER>& sums, const EdgeFactors& factors, int first, int end, int k,
                                           const Columns<Whole, N>& of, const Columns<Whole, N>& apart) {

@@ -29,8 +29,8 @@ DPA2_MATH constexpr long long embedding_numbers(int even, int odd, bool tangent,
 DPA2_MATH constexpr int embedding_each(int even, int odd, bool tangent) { return (tangent ? 2 : 1) * (even + odd); }
 DPA2_MATH constexpr int embedding_scalars(int numbers, int each) { return numbers / each < 32 ? numbers / each : 32; }
 
-/// A network of one scalar and of types. layout, for every layer: its input and output width, its skip (0 none, 1 y += x, 2 y += [x, x]) and
-/// where in `weights` its matrix, bias and idt begin (-1: none). Matrices are (in, out rounded up to a multiple of 4), with zeros, and
+/// A network of one scalar and of types. layout, for every layer: its input and output width, its skip (0 none, 1 y += x, 2 y += [x, x])
+/// and where in `weights` its matrix, bias and idt begin (-1: none). Matrices are (in, out rounded up to a multiple of 4), with zeros, and
 /// begin at multiples of 4; so do biases and idt.
 ///
 /// With -DTABLE the network is the table of a compressed model: weights has the ends of the intervals (intervals + 1), then coefficients

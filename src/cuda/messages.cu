@@ -48,8 +48,8 @@ constexpr int STEP = 4 * PER;               // numbers of a warp
 constexpr int LOG_STEPS = GROUP / PER / 2;  // 1 where warps with the same columns share the numbers
 using Sums = EdgeSums<COLUMNS, PER>;
 
-/// How the warps share the columns of g1 and, where there are fewer spans of these than warps, first the numbers, then the edges. Everything
-/// is a power of two.
+/// How the warps share the columns of g1 and, where there are fewer spans of these than warps, first the numbers, then the edges.
+/// Everything is a power of two.
 struct Shares {
   int log;        // of how many warps have the same columns
   int log_steps;  // of how many of these have numbers of their own

@@ -15,10 +15,8 @@
 namespace dpa2 {
 namespace fast {
 
-/// Whether a centre with n edges takes this path. In double there are not enough registers.
-__device__ __forceinline__ bool fits(const cuda::PairConstants<real>& with, int n) {
-  return sizeof(real) == 4 && n <= TILE && with.n2 <= TILE;
-}
+/// Whether a centre with n edges takes this path.
+__device__ __forceinline__ bool fits(const cuda::PairConstants<real>& with, int n) { return n <= TILE && with.n2 <= TILE; }
 
 /// A key's switch, and its logit where nothing else is: -shift, or where there is no such edge so little that its probability is zero.
 struct __align__(2 * sizeof(real)) Key {
@@ -27,7 +25,7 @@ struct __align__(2 * sizeof(real)) Key {
 
 /// Where the edge of row 28 + y is in a tile, see Margin.
 DPA2_MATH constexpr int of_last(int y) { return place(TILE - 4) + TILE + y / 2 * place(2) + y % 2 * 4; }
-static_assert(sizeof(real) != 4 || of_last(1) + 4 <= place(1), "there is a gap");
+static_assert(sizeof(real) != 4 || (of_last(1) + 4 <= place(1) && of_last(3) + 4 <= place(3)), "there are gaps");
 __device__ __forceinline__ Edge edge_at(const real* from) { return *reinterpret_cast<const Edge*>(from); }
 
 /// Edges in the margins of a tile's rows. Behind rows 29 and 31 there is no margin: theirs are in the gaps before rows 1 and 3.

@@ -60,7 +60,7 @@ struct PairTile {
 #pragma unroll
           for (int x = 0; x < KEYS; ++x) d[x] += h2_weight * rows[pair_down(x)].times(given);
         }
-        if (KEYS == 8 && alone) {
+        if (sizeof(real) == 4 && alone) {
           // Errors of S and D that all keys have then leave no trace, which in float are the larger ones.
           real sum = 0;
 #pragma unroll
@@ -239,7 +239,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
 #pragma unroll
       for (int s = 0; s < 4; ++s) {
         const int to = 4 * (lane_column() + 8 * s) + lane_row();
-        sums[to] = of_queries()[to];
+        if (8 * s < in_query) sums[to] = of_queries()[to];
       }
 #pragma unroll 1
       for (int c = 0; c < chunks; ++c) {

@@ -16,6 +16,8 @@ using namespace dpa2;
 
 namespace {
 
+// In double there are not enough registers.
+constexpr bool FAST = PAIR_FAST != 0 && sizeof(real) == 4;
 constexpr int THREADS = 32 * cuda::pair_layer_most_warps(sizeof(real));
 // Blocks per multiprocessor that registers have to allow: 168 and 255 of them per thread; all there are for double.
 constexpr int BLOCKS = sizeof(real) == 4 ? 3 : 1, BLOCKS_BACKWARD = sizeof(real) == 4 ? 2 : 1;
@@ -24,7 +26,7 @@ constexpr int BLOCKS = sizeof(real) == 4 ? 3 : 1, BLOCKS_BACKWARD = sizeof(real)
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pair_layer(const cuda::PairLayerArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
-  if (PAIR_FAST)
+  if constexpr (FAST)
 #pragma unroll 1
     for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
       const int first = a.start[i], n = uniform(a.start[i + 1] - first);
@@ -33,13 +35,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pair_layer(const c
 #pragma unroll 1
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
     const int first = a.start[i], n = uniform(a.start[i + 1] - first);
-    if (!PAIR_FAST || !fast::fits(a.with, n)) general::forward(a, first, n, shared + opaque(0));
+    if (!FAST || !fast::fits(a.with, n)) general::forward(a, first, n, shared + opaque(0));
   }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD) pair_layer_backward(const cuda::PairLayerBackwardArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
-  if (PAIR_FAST)
+  if constexpr (FAST)
 #pragma unroll 1
     for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
       const int first = a.start[i], n = uniform(a.start[i + 1] - first);
@@ -48,6 +50,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD) pair_laye
 #pragma unroll 1
   for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
     const int first = a.start[i], n = uniform(a.start[i + 1] - first);
-    if (!PAIR_FAST || !fast::fits(a.with, n)) general::backward(a, first, n, shared + opaque(0));
+    if (!FAST || !fast::fits(a.with, n)) general::backward(a, first, n, shared + opaque(0));
   }
 }

@@ -121,7 +121,7 @@ DPA2_MATH constexpr int pair_layer_blocks(int centres, int scratch, int size) {
 /// Bytes of dynamic shared memory for numbers of `size` bytes: tiles, edges as four numbers, and what warps have to add; or what centres of
 /// one tile need.
 DPA2_MATH constexpr int pair_layer_shared(int heads, int size) {
-  const int warps = pair_layer_warps(heads, size), fast = pair_fast_shared(warps, size);
+  const int warps = pair_layer_warps(heads, size), fast = size == 4 ? pair_fast_shared(warps, size) : 0;
   const int any = size * (padded_tile(size) * (1 + warps) + 2 * 4 * tile + warps * 6 * tile);
   return any > fast ? any : fast;
 }

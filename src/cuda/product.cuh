@@ -25,8 +25,8 @@ constexpr int RESIDENT = ROWS == 2 ? 4 : 3;
 constexpr int RESIDENT = sizeof(real) == 4 && ROWS == 2 ? 7 : 4;
 #endif
 
-// Rows of A: row(i)(k) is its element, after skip(n) the one of n columns farther on. Pointers that move are cheaper than addresses that are
-// made of row and column for every load.
+// Rows of A: row(i)(k) is its element, after skip(n) the one of n columns farther on. Pointers that move are cheaper than addresses that
+// are made of row and column for every load.
 
 /// As they are stored, `width` apart.
 struct PlainRows {
@@ -92,8 +92,8 @@ struct __align__(16) ProductTiles {
   real a[cuda::product_depth * row];
   real b[cuda::product_depth * row_of_b];
 
-  /// The row that a thread brings of ROWS_AT_ONCE, given its number among the threads of a column. With it, lanes that write at once fall on
-  /// different banks: columns next to each other take 64 bytes of them, and these rows come in two stretches that are 64 bytes apart.
+  /// The row that a thread brings of ROWS_AT_ONCE, given its number among the threads of a column. With it, lanes that write at once fall
+  /// on different banks: columns next to each other take 64 bytes of them, and these rows come in two stretches that are 64 bytes apart.
   static __device__ __forceinline__ constexpr int brought(int number) {
     if (LANES_OF_A != 4) return number;
     constexpr int HALF = VECTOR * 4;  // rows in 64 bytes

@@ -18,8 +18,8 @@ constexpr int OF_A = WARP_ROWS / 8, OF_B = WARP_COLUMNS / 8;
 /// Numbers of A and of B that a lane reads at once.
 constexpr int VECTOR_OF_A = OF_A < VECTOR ? OF_A : VECTOR, VECTOR_OF_B = OF_B < VECTOR ? OF_B : VECTOR;
 
-/// Rows of A are 32 bytes more than a multiple of 128 apart, those of B 16, or 32 where vectors have 8 bytes: of four rows that lanes read at
-/// once each is in banks of its own.
+/// Rows of A are 32 bytes more than a multiple of 128 apart, those of B 16, or 32 where vectors have 8 bytes: of four rows that lanes read
+/// at once each is in banks of its own.
 struct __align__(16) WarpTiles {
   static constexpr bool wide = VECTOR_OF_B == VECTOR;
   static constexpr int row = cuda::product_rows(ROWS) + 2 * VECTOR, row_of_b = cuda::product_columns + (wide ? VECTOR : 2 * VECTOR);

@@ -1,8 +1,8 @@
 // Tiles of 32 by 32 numbers in shared memory, and products of them with 8 by 4 results per lane, for at most 32 edges of a centre.
 //
-// Rows r, r + 4, r + 8 and so on of a tile follow each other, in quarters that begin in other banks. So a lane whose results are rows r + 4 x
-// and four columns in vectors reads either factor by rows, and writes results by rows or by columns, without bank conflicts. Lanes are 4
-// rows of 8, such that lane k has the row of k ^ 1 and the column of k ^ 2: a vector that several lanes read then takes half as long.
+// Rows r, r + 4, r + 8 and so on of a tile follow each other, in quarters that begin in other banks. So a lane whose results are rows r +
+// 4 x and four columns in vectors reads either factor by rows, and writes results by rows or by columns, without bank conflicts. Lanes are
+// 4 rows of 8, such that lane k has the row of k ^ 1 and the column of k ^ 2: a vector that several lanes read then takes half as long.
 // Rows beyond the last edge are left out in groups of four.
 #pragma once
 
@@ -51,8 +51,8 @@ __device__ __forceinline__ real own_sum(const real (&v)[4], int high, int low) {
 /// Groups of four rows for n edges.
 __device__ __forceinline__ int groups_of(int n) { return n <= 4 * FEWEST_GROUPS ? FEWEST_GROUPS : (n + 3) / 4; }
 
-/// at += X rows, `apart` numbers from each other, times a matrix over `depth`, a multiple of 4 and not 0. Four rows of the matrix are NEXT apart; the
-/// second is FIRST after the first, and the third SECOND.
+/// at += X rows, `apart` numbers from each other, times a matrix over `depth`, a multiple of 4 and not 0. Four rows of the matrix are NEXT
+/// apart; the second is FIRST after the first, and the third SECOND.
 template <int X, int NEXT, int FIRST, int SECOND>
 __device__ __forceinline__ void add_times(real (*at)[4], int depth, const real* rows, int apart, const real* matrix) {
   const real* const end = rows + depth;
@@ -108,8 +108,8 @@ struct Grid {
       for (int y = 0; y < COLUMNS; ++y) at[x][y] = real(0);
   }
 
-  // Products of a tile's rows over `depth`, a multiple of 4 and not 0: = or, where ADD, +=. Results are cleared here, next to where they are needed,
-  // lest the compiler keeps zeros in registers.
+  // Products of a tile's rows over `depth`, a multiple of 4 and not 0: = or, where ADD, +=. Results are cleared here, next to where they
+  // are needed, lest the compiler keeps zeros in registers.
 
   /// By the rows of another tile.
   template <bool ADD = false>
