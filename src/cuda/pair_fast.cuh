@@ -15,8 +15,10 @@
 namespace dpa2 {
 namespace fast {
 
-/// Whether a centre with n edges takes this path.
-__device__ __forceinline__ bool fits(const cuda::PairConstants<real>& with, int n) { return n <= TILE && with.n2 <= TILE; }
+/// Whether a centre with n edges takes this path. Rows of g2 are whole vectors in it: code for others would be at every access.
+__device__ __forceinline__ bool fits(const cuda::PairConstants<real>& with, int n) {
+  return n <= TILE && with.n2 <= TILE && with.n2 % VECTOR == 0;
+}
 
 /// A key's switch, and its logit where nothing else is: -shift, or where there is no such edge so little that its probability is zero.
 struct __align__(2 * sizeof(real)) Key {
@@ -34,27 +36,26 @@ struct Margin {
 
   /// Of the rows of the lane's results: number x is that of row x.
   struct Rows {
-    const real *tile, *first;
-    __device__ __forceinline__ Edge operator[](int x) const {
-      return edge_at(x < Grid::ROWS - 1 ? first + x * TILE_ROW : tile + of_last(grid_row()));
-    }
+    real *tile, *first;
+    __device__ __forceinline__ real* at(int x) const { return x < Grid::ROWS - 1 ? first + x * TILE_ROW : tile + of_last(grid_row()); }
+    __device__ __forceinline__ Edge operator[](int x) const { return edge_at(at(x)); }
   };
   /// Of four rows, or the columns of the lane's results.
   struct Four {
-    const real* first;
+    real* first;
     int moved;  // whether these are the last four
-    __device__ __forceinline__ Edge operator[](int y) const {
+    __device__ __forceinline__ real* at(int y) const {
       constexpr int shift = place(TILE - 3) + TILE - of_last(1);
-      return edge_at(first + place(y) - (y % 2 == 1 ? moved * shift : 0));
+      return first + place(y) - (y % 2 == 1 ? moved * shift : 0);
     }
+    __device__ __forceinline__ Edge operator[](int y) const { return edge_at(at(y)); }
   };
 
   __device__ __forceinline__ Rows rows() const { return {tile, tile + grid_place() + TILE}; }
   __device__ __forceinline__ Four columns() const { return four(grid_column()); }
   __device__ __forceinline__ Four four(int group) const { return {tile + group * TILE_ROW + TILE, group == TILE / 4 - 1 ? 1 : 0}; }
-  __device__ __forceinline__ Edge& operator[](int row) const {
-    return *reinterpret_cast<Edge*>(tile + (row < TILE - 4 ? place(row) + TILE : of_last(row % 4)));
-  }
+  __device__ __forceinline__ real* at(int row) const { return tile + (row < TILE - 4 ? place(row) + TILE : of_last(row % 4)); }
+  __device__ __forceinline__ Edge& operator[](int row) const { return *reinterpret_cast<Edge*>(at(row)); }
 };
 
 /// What all warps of a block know of the centre.
@@ -66,21 +67,9 @@ struct Edges {
   Key* keys;
 
   /// A vector of channels from c on; zero beyond n2.
-  __device__ __forceinline__ Vector read(const real* from, int c) const {
-    if (n2 % VECTOR == 0) return c < n2 ? read_vector(from + c) : Vector{};
-    Vector v;
-#pragma unroll
-    for (int i = 0; i < VECTOR; ++i) v.v[i] = c + i < n2 ? from[c + i] : real(0);
-    return v;
-  }
+  __device__ __forceinline__ Vector read(const real* from, int c) const { return c < n2 ? read_vector(from + c) : Vector{}; }
   __device__ __forceinline__ void write(real* to, int c, const Vector& v) const {
-    if (n2 % VECTOR == 0) {
-      if (c < n2) write_vector(to + c, v);
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < VECTOR; ++i)
-      if (c + i < n2) to[c + i] = v.v[i];
+    if (c < n2) write_vector(to + c, v);
   }
   __device__ __forceinline__ int channels() const { return (n2 + 3) / 4 * 4; }
   __device__ __forceinline__ int edges() const { return (n + 3) / 4 * 4; }

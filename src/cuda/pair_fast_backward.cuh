@@ -12,57 +12,62 @@ namespace dpa2 {
 namespace fast {
 
 /// The probabilities in a tile become R, the gradients d of R become those of the scores s, and s is used up. For every pair, with dc1 and
-/// dc2: dc1 (w h2 of the other edge), dc2 w of the other edge; the sums of these four numbers, number own_column() of row x into of_key and
-/// number own_row() of column y into of_query. Every lane reads and writes what is its own in the tile.
-__device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d, real* tile, const real* c1, bool gate, real shift,
-                                                real (&of_key)[Grid::ROWS], real (&of_query)[Grid::COLUMNS]) {
+/// dc2: dc1 (w h2 of the other edge), dc2 w of the other edge; the sums of these four numbers over all other edges, as keys and as queries,
+/// into the tile's margin. Every lane reads and writes what is its own in the tile.
+__device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d, real* tile, const real* c1, bool gate, real shift) {
+  const Margin sums_of{tile};
   const Margin::Rows keys = e.scaled.rows();
   const Margin::Four queries = e.scaled.columns();
   real inner[Grid::COLUMNS] = {};
-  const int corner = Grid::corner();
-  c1 += corner;
-  tile += corner;
-  // f(x, the row's probabilities, its c1) for all rows in which there can be edges
+  c1 += Grid::corner();
+  tile += Grid::corner();
+  // f(x, the row's probabilities, its c1) for all rows; where there are no edges all of these are zero. Barriers are there lest the compiler
+  // keeps many rows in registers.
   const auto over_rows = [&](auto f) {
 #pragma unroll
     for (int x = 0; x < Grid::ROWS; ++x) {
-      if (!Grid::used(x, e.groups)) break;
       real p[Grid::COLUMNS], by[Grid::COLUMNS];
       Grid::read(tile, x, p);
       Grid::read(c1, x, by);
       f(x, p, by);
+      if (x % 2 == 1) __syncwarp();
     }
   };
   over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
 #pragma unroll
-    for (int y = 0; y < Grid::COLUMNS; ++y) inner[y] += p[y] * d.at[x][y] * by[y];
+    for (int y = 0; y < Grid::COLUMNS; ++y) {
+      d.at[x][y] *= p[y];
+      inner[y] += d.at[x][y] * by[y];
+    }
   });
 #pragma unroll
   for (int y = 0; y < Grid::COLUMNS; ++y) inner[y] = Grid::sum_over_rows(inner[y]);
-  // s becomes dc1 and d becomes dc2; with the gate dc2 is shift times that.
+  __syncwarp();
+  // d, times p by now, becomes dc2, and s becomes dc1; with the gate dc2 is shift times what is in d.
   if (gate)
     over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
 #pragma unroll
       for (int y = 0; y < Grid::COLUMNS; ++y) {
         const real given = d.at[x][y];
-        d.at[x][y] = p[y] * (given * by[y] - inner[y]);
-        s.at[x][y] = given * p[y] + d.at[x][y] * s.at[x][y];
+        d.at[x][y] = given * by[y] - p[y] * inner[y];
+        s.at[x][y] = given + d.at[x][y] * s.at[x][y];
+        p[y] *= by[y];
       }
+      Grid::write(tile, x, p);
     });
   else
     over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
 #pragma unroll
       for (int y = 0; y < Grid::COLUMNS; ++y) {
         const real given = d.at[x][y];
-        d.at[x][y] = p[y] * (given * by[y] - inner[y]) * (s.at[x][y] + shift);
-        s.at[x][y] = given * p[y];
+        d.at[x][y] = (given * by[y] - p[y] * inner[y]) * (s.at[x][y] + shift);
+        s.at[x][y] = given;
       }
     });
   const real factor = gate ? shift : real(1);
   real of_column[Grid::COLUMNS][4] = {};
 #pragma unroll
   for (int x = 0; x < Grid::ROWS; ++x) {
-    if (!Grid::used(x, e.groups)) break;
     const Edge key = keys[x];
 #pragma unroll
     for (int y = 0; y < Grid::COLUMNS; ++y) {
@@ -70,11 +75,12 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
       for (int i = 0; i < 3; ++i) of_column[y][i] += s.at[x][y] * key.h[i];
       of_column[y][3] += d.at[x][y] * key.w;
     }
+    if (x % 4 == 3) __syncwarp();
   }
 #pragma unroll
   for (int y = 0; y < Grid::COLUMNS; ++y) {
     of_column[y][3] *= factor;
-    of_query[y] = Grid::own_sum_over_rows(of_column[y]);
+    sums_of.columns().at(y)[Grid::own_row()] = Grid::own_sum_over_rows(of_column[y]);
   }
   __syncwarp();
   Edge query[Grid::COLUMNS];
@@ -82,7 +88,6 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
   for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = queries[y];
 #pragma unroll
   for (int x = 0; x < Grid::ROWS; ++x) {
-    if (!Grid::used(x, e.groups)) break;
     real sums[4] = {};
 #pragma unroll
     for (int y = 0; y < Grid::COLUMNS; ++y) {
@@ -91,18 +96,18 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
       sums[3] += d.at[x][y] * query[y].w;
     }
     sums[3] *= factor;
-    of_key[x] = Grid::own_sum_over_columns(sums);
+    const real sum = Grid::own_sum_over_columns(sums);
+    if (Grid::owns_column()) sums_of.rows().at(x)[Grid::own_column()] += sum;
   }
   __syncwarp();
   if (gate)
-    over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
 #pragma unroll
-      for (int y = 0; y < Grid::COLUMNS; ++y) {
-        d.at[x][y] *= by[y];
-        p[y] *= by[y];
-      }
-      Grid::write(tile, x, p);
-    });
+    for (int x = 0; x < Grid::ROWS; ++x) {
+      real by[Grid::COLUMNS];
+      Grid::read(c1, x, by);
+#pragma unroll
+      for (int y = 0; y < Grid::COLUMNS; ++y) d.at[x][y] *= by[y];
+    }
   else
     over_rows([&](int x, real(&p)[Grid::COLUMNS], real(&by)[Grid::COLUMNS]) {
 #pragma unroll
@@ -329,8 +334,8 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
         for (int y = 0; y < Grid::COLUMNS; ++y) d.at[x][y] += weight * key.times(given[y]);
       }
     }
-    real of_key[Grid::ROWS] = {}, of_query[Grid::COLUMNS], of_moved[3] = {};
-    scores_backward(e, s, d, T1, c1, with.gate != 0, with.shift, of_key, of_query);
+    real of_moved[3] = {};
+    scores_backward(e, s, d, T1, c1, with.gate != 0, with.shift);
     __syncwarp();
     Grid sum, q, y;
     sum.rows_times_tile(e.groups, e.edges(), T1, T2);
@@ -351,17 +356,10 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
     sum.rows_times_matrix<true>(e.groups, e.channels(), T1, with.query + matrix);
     sum.write(T2);
     __syncwarp();
-    // Gradients of the edges: four numbers per edge as keys and as queries, then three of the update of h2.
-    real *const of_row = T1 + 4 * Grid::row() + Grid::own_column(), *const of_column = T1 + 4 * Grid::column() + Grid::own_row();
-    if (Grid::owns_column())
-#pragma unroll
-      for (int x = 0; x < Grid::ROWS; ++x) of_row[4 * Grid::down(x)] = of_key[x];
-    __syncwarp();
-#pragma unroll
-    for (int y = 0; y < Grid::COLUMNS; ++y) of_column[4 * Grid::across(y)] += of_query[y];
+    // Behind the sums of the edges as keys and as queries in the margins the tile is free.
     if (has_h2)
 #pragma unroll
-      for (int i = 0; i < 3; ++i) T1[4 * TILE + 4 * row_of_lane() + i] = with.h2_weight[head] * of_moved[i];
+      for (int i = 0; i < 3; ++i) T1[place(row_of_lane()) + i] = with.h2_weight[head] * of_moved[i];
     __syncthreads();
     for (int group = 0; 4 * group < n; group += 2 * warps) {
       const OwnRows rows(e, group, warps);
@@ -381,10 +379,11 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
     }
     for (int t = threadIdx.x; t < 4 * TILE; t += blockDim.x) {
       const int row = t / 4, i = t % 4;
+      const real* const own = Margin{tiles}.at(row) + i;
       real sum = 0, moved = 0;
       for (int other = 0; other < active; ++other) {
-        sum += tiles[2 * other * QUARTERED + t];
-        if (has_h2 && i < 3) moved += tiles[2 * other * QUARTERED + 4 * TILE + t];
+        sum += own[2 * other * QUARTERED];
+        if (has_h2 && i < 3) moved += tiles[2 * other * QUARTERED + place(row) + i];
       }
       const real of_w = part_sum(i < 3 ? sum * e.h2[row].h[i] : sum, 4);
       if (row >= n) continue;
@@ -396,6 +395,7 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
       }
     }
     __syncthreads();
+    s.clear();  // the next step finds others, which the compiler does not know
   }
 }
 
