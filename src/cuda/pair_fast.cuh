@@ -74,28 +74,40 @@ struct Edges {
   __device__ __forceinline__ int channels() const { return (n2 + 3) / 4 * 4; }
   __device__ __forceinline__ int edges() const { return (n + 3) / 4 * 4; }
 
-  /// Rows of the centre into the tile, zero beyond it; edges beside it. The whole block takes part; no barrier inside.
+  /// Rows of the centre into the tile, zero beyond it; edges beside it. The whole block takes part; no barrier inside. What is to come from
+  /// global memory is asked for before anything is waited for.
   __device__ __forceinline__ void load(const real* from_g2, const real* from_h2, const real* w, real shift) const {
-    for (int t = threadIdx.x; t < 8 * TILE; t += blockDim.x) {
-      const int row = t / 8;
+    const int edge = static_cast<int>(threadIdx.x) - static_cast<int>(blockDim.x) + TILE;  // the last warp has one edge for each lane
+    const bool there = edge >= 0 && edge < n;
+    const real switched = there ? w[first + edge] : real(0);
+    real h[3];
 #pragma unroll
-      for (int g = 0; g < GROUPS; ++g) {
-        const int c = (g * 8 + t % 8) * VECTOR;
-        write_vector(g2 + place(row) + c, row < n ? read(row_of(from_g2, first + row, n2), c) : Vector{});
-      }
-    }
-    for (int t = threadIdx.x; t < TILE; t += blockDim.x) {
-      const bool there = t < n;
-      const real switched = there ? w[first + t] : real(0);
+    for (int x = 0; x < 3; ++x) h[x] = there ? row_of(from_h2, first + edge, 3)[x] : real(0);
+    constexpr int vectors = TILE / VECTOR;
+    const auto get = [&](int t) {
+      const int row = t / vectors, c = t % vectors * VECTOR;
+      const bool has = row < n && c < n2;
+      Vector v = read_vector(row_of(from_g2, first + (has ? row : 0), n2) + (has ? c : 0));
 #pragma unroll
-      for (int x = 0; x < 3; ++x) {
-        const real h = there ? row_of(from_h2, first + t, 3)[x] : real(0);
-        h2[t].h[x] = h;
-        scaled[t].h[x] = switched * h;
-      }
-      scaled[t].w = switched;
-      keys[t] = {switched, there ? -shift : real(-1e30)};
+      for (int i = 0; i < VECTOR; ++i) v.v[i] = has ? v.v[i] : real(0);
+      return v;
+    };
+    const auto put = [&](int t, const Vector& v) { write_vector(g2 + place(t / vectors) + t % vectors * VECTOR, v); };
+#pragma unroll 1
+    for (int t = threadIdx.x; t < vectors * TILE; t += 2 * blockDim.x) {
+      const int after = t + blockDim.x, next = after < vectors * TILE ? after : t;
+      const Vector one = get(t), other = get(next);
+      put(t, one);
+      put(next, other);
     }
+    if (edge < 0) return;
+#pragma unroll
+    for (int x = 0; x < 3; ++x) {
+      h2[edge].h[x] = h[x];
+      scaled[edge].h[x] = switched * h[x];
+    }
+    scaled[edge].w = switched;
+    keys[edge] = {switched, there ? -shift : real(-1e30)};
   }
 
   /// c1 of all pairs into a tile; after a barrier. The whole block takes part.

@@ -210,10 +210,15 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
   real* const kept = rounds > 1 ? scratch + warps * cuda::tile_numbers : nullptr;  // z, then dz, where heads come in rounds
   const real npad = with.nsel > n ? real(with.nsel - n) : real(0);
   const bool has_h2 = with.h2_weight != nullptr, has_z = with.value != nullptr;
-  e.load(a.g2, a.h2, a.w, with.shift);
-  for (int t = threadIdx.x; has_h2 && t < TILE; t += blockDim.x)
+  real moved[3] = {};
+  const int edge = threadIdx.x;
+  if (has_h2 && edge < n)
 #pragma unroll
-    for (int i = 0; i < 3; ++i) up[t].h[i] = t < n ? with.h2_r * row_of(a.dh2, first + t, 3)[i] : real(0);
+    for (int i = 0; i < 3; ++i) moved[i] = row_of(a.dh2, first + edge, 3)[i];
+  e.load(a.g2, a.h2, a.w, with.shift);
+  if (has_h2 && edge < TILE)
+#pragma unroll
+    for (int i = 0; i < 3; ++i) up[edge].h[i] = with.h2_r * moved[i];
   __syncthreads();
   e.write_c1(c1);
   __syncthreads();
