@@ -16,7 +16,7 @@ from pair_cases import SHARED, UPDATES, Pairs, bits, compared, covering
 from pair_kernels import KINDS
 
 COUNTS = tuple(range(33))
-CHANNELS = (6, 12, 32)
+CHANNELS = (6, 12, 16, 32)
 HEADS = (1, 2, 4, 6)
 TERMS = list(itertools.product((False, True), (False, True), UPDATES, (False, True)))
 OPTIONS = list(itertools.product(CHANNELS, HEADS, TERMS, KINDS))
