@@ -195,6 +195,25 @@ class Trainer:
     ) -> tuple[float, dict[str, float], dict[str, NDArray[np.float64]]]: ...
     def bytes(self) -> int: ...
 
+class TrainerPart:  # the frames of a batch that are here, or none; what joins all of them is handed out and in
+    def __init__(self, trainer: Trainer, loss_json: str, lr: float) -> None: ...
+    def set(
+        self,
+        coords: NDArray[np.float64],  # (nframes, natoms, 3)
+        types: NDArray[np.int32],  # (nframes, natoms)
+        boxes: NDArray[np.float64] | None,  # (nframes, 3, 3)
+        fparam: NDArray[np.float64] | None,
+        aparam: NDArray[np.float64] | None,
+        labels: dict[str, NDArray[np.float64]],
+    ) -> None: ...
+    def counted(self) -> list[int]: ...  # atoms that count, of every frame
+    def begin(self, counted: list[int], first: int, labels: list[str]) -> None: ...  # of all frames, those before, of all
+    def survey(self) -> list[float]: ...  # sums that the gradient depends on; empty for most losses
+    def surveyed(self, sums: list[float]) -> None: ...  # those of all
+    def gradient(self) -> dict[str, NDArray[np.float64]]: ...
+    def sums(self) -> list[float]: ...
+    def result(self, sums: list[float]) -> tuple[float, dict[str, float]]: ...  # value, parts
+
 def loss_labels(
     config_json: str,
     weights: dict[str, NDArray[Any]],  # out_bias and out_std of properties

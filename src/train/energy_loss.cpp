@@ -19,6 +19,11 @@ class EnergyLoss final : public BatchLoss {
   [[nodiscard]] bool forces() const override { return with_f_ || with_pf_ || with_gf_; }
   [[nodiscard]] bool virial() const override { return with_v_; }
   void add(const LossFrame& frame, const LossSeeds& seeds) override;
+  [[nodiscard]] std::vector<double*> sums() override {
+    std::vector<double*> out;
+    for (Sums* const s : {&sum_e_, &sum_f_, &sum_v_, &sum_ae_, &sum_pf_, &sum_gf_}) out.insert(out.end(), {&s->loss, &s->squares});
+    return out;
+  }
   [[nodiscard]] double value() const override;
   [[nodiscard]] Parts parts() const override;
 

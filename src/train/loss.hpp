@@ -44,13 +44,13 @@ LossModel loss_model(const Config& config, const Weights& weights);
 /// What is known of a batch before its first frame.
 struct LossBatch {
   double learning_rate = 0.0;
-  std::vector<int> counted;               ///< per frame: atoms whose type is neither negative nor in atom_exclude_types
+  std::vector<int> counted;               ///< per frame, of all: atoms whose type is neither negative nor in atom_exclude_types
   std::array<bool, label_count> found{};  ///< by Label: whether the batch has it
 };
 
 /// What the model says of a frame, and its labels.
 struct LossFrame {
-  int index = 0, natoms = 0;
+  int index = 0, natoms = 0;                        ///< in the whole batch; its places, with and without an atom
   const bool* counted = nullptr;                    ///< (natoms): see LossBatch
   const double* atoms = nullptr;                    ///< (natoms, width): the atoms' values, biases included
   const double* force = nullptr;                    ///< (natoms, 3); null where forces() is false
@@ -90,6 +90,11 @@ class Loss {
   virtual void look(const LossFrame&) {}
   /// Adds a frame to the sums, each once, in any order, and writes its seeds.
   virtual void add(const LossFrame& frame, const LossSeeds& seeds) = 0;
+
+  /// What add() sums up. The loss of a batch whose frames are added in several places follows from the sums of these over all places.
+  [[nodiscard]] virtual std::vector<double*> sums() = 0;
+  /// The same of look().
+  [[nodiscard]] virtual std::vector<double*> survey_sums() { return {}; }
 
   /// The loss of the frames that were added.
   [[nodiscard]] virtual double value() const = 0;

@@ -49,6 +49,16 @@ class PopulationLoss final : public BatchLoss {
     }
   }
 
+  [[nodiscard]] std::vector<double*> sums() override {
+    std::vector<double*> out{&spin_total_, &absolute_, &squares_};
+    for (double& sum : sums_) out.push_back(&sum);
+    return out;
+  }
+  [[nodiscard]] std::vector<double*> survey_sums() override {
+    std::vector<double*> out;
+    for (double& sum : all_squares_) out.push_back(&sum);
+    return out;
+  }
   [[nodiscard]] double value() const override {
     double sum = 0.0;
     for (std::size_t t = 0; t < terms; ++t) sum += prefactors_[t].at(fraction()) * of_term(t);

@@ -47,6 +47,8 @@ class PropertyLoss final : public BatchLoss {
     }
     add_to_atoms(frame, slope, seeds);
   }
+  [[nodiscard]] std::vector<double*> sums() override { return {&sum_, &smooth_, &absolute_, &squares_, &relative_}; }
+  [[nodiscard]] std::vector<double*> survey_sums() override { return {&all_squares_}; }
   [[nodiscard]] double value() const override { return function_ == "rmse" ? std::sqrt(sum_) : sum_; }
   [[nodiscard]] Parts parts() const override {
     Parts out;

@@ -32,6 +32,7 @@ class TensorLoss final : public BatchLoss {
     if (with_atoms_) add_atoms(frame, seeds);
     if (with_frame_) add_frame(frame, seeds);
   }
+  [[nodiscard]] std::vector<double*> sums() override { return {&atom_squares_, &frame_squares_}; }
   [[nodiscard]] double value() const override { return atom_weight_ * atom_squares_ + frame_weight_ * frame_squares_; }
   [[nodiscard]] Parts parts() const override {
     const std::string name = model_.kind == FittingType::dipole ? "dipole" : "polar";

@@ -21,7 +21,9 @@ class Engine {
   /// What it throws leaves the engine without a model.
   virtual void assign(Folded folded) = 0;
   [[nodiscard]] virtual bool ready() const = 0;
-  virtual Folded gradient(const Batch& batch, Loss& loss, double learning_rate) = 0;
+  virtual std::vector<int> counted(const Batch& batch) = 0;
+  virtual void look(const Batch& batch, Loss& loss) = 0;
+  virtual Folded gradient(const Batch& batch, Loss& loss) = 0;
   virtual std::size_t bytes() = 0;
 };
 
@@ -82,18 +84,20 @@ class EngineOf final : public Engine {
   }
   [[nodiscard]] bool ready() const override { return model_.has_value() && gradients_.size() == static_cast<std::size_t>(threads_); }
 
-  Folded gradient(const Batch& batch, Loss& loss, double learning_rate) override {
+  void look(const Batch& batch, Loss& loss) override {
+    const std::vector<LabelSpec> specs = loss.labels();
+    count(batch);
+    for (int f = 0; f < batch.nframes; ++f) {
+      const Frame frame = enter(batch, f);
+      predict(frame, loss);
+      loss.look(look_at(batch, f, specs, loss));
+    }
+  }
+
+  Folded gradient(const Batch& batch, Loss& loss) override {
     for (const auto& g : gradients_) g->clear();
     const std::vector<LabelSpec> specs = loss.labels();
-    LossBatch info = about(batch);
-    info.learning_rate = learning_rate;
-    loss.begin(info);
-    if (loss.survey())
-      for (int f = 0; f < batch.nframes; ++f) {
-        const Frame frame = enter(batch, f);
-        predict(frame, loss);
-        loss.look(look_at(batch, f, specs, loss));
-      }
+    count(batch);
     for (int f = 0; f < batch.nframes; ++f) {
       Frame frame = enter(batch, f);
       predict(frame, loss);
@@ -108,6 +112,15 @@ class EngineOf final : public Engine {
     return gradients_[0]->folded(threads_);
   }
 
+  std::vector<int> counted(const Batch& batch) override {
+    count(batch);
+    const std::ptrdiff_t n = batch.natoms;
+    std::vector<int> out;
+    for (int f = 0; f < batch.nframes; ++f)
+      out.push_back(static_cast<int>(std::count(counted_.get() + f * n, counted_.get() + (f + 1) * n, true)));
+    return out;
+  }
+
   std::size_t bytes() override {
     std::size_t sum = (mixed_ ? mixed_->bytes() : 0) + evaluator_.bytes() + plain_.workspace().held() + dual_.workspace().held();
     for (const auto& g : gradients_) sum += g->bytes();
@@ -115,20 +128,11 @@ class EngineOf final : public Engine {
   }
 
  private:
-  /// What the loss has to know before the first frame.
-  LossBatch about(const Batch& batch) {
-    LossBatch info;
+  /// Which atoms count, into counted_.
+  void count(const Batch& batch) {
     const std::size_t n = static_cast<std::size_t>(batch.natoms) * static_cast<std::size_t>(batch.nframes);
     counted_ = std::make_unique<bool[]>(n);
-    for (int f = 0; f < batch.nframes; ++f) {
-      int counted = 0;
-      for (std::size_t i = static_cast<std::size_t>(f) * static_cast<std::size_t>(batch.natoms), k = 0;
-           k < static_cast<std::size_t>(batch.natoms); ++k)
-        counted += counted_[i + k] = counts(batch.types[i + k]);
-      info.counted.push_back(counted);
-    }
-    for (std::size_t k = 0; k < label_count; ++k) info.found[k] = batch.labels[k] != nullptr;
-    return info;
+    for (std::size_t i = 0; i < n; ++i) counted_[i] = counts(batch.types[i]);
   }
 
   [[nodiscard]] bool counts(int type) const { return share_ ? type >= 0 && share_->counted(0, type) != 0 : model_->head.counts(type); }
@@ -186,7 +190,7 @@ class EngineOf final : public Engine {
   [[nodiscard]] LossFrame look_at(const Batch& batch, int f, const std::vector<LabelSpec>& specs, const Loss& loss) const {
     const std::size_t n = static_cast<std::size_t>(batch.natoms), at = static_cast<std::size_t>(f);
     LossFrame frame;
-    frame.index = f;
+    frame.index = batch.first + f;
     frame.natoms = batch.natoms;
     frame.counted = counted_.get() + at * n;
     frame.atoms = values_.data();
@@ -306,24 +310,50 @@ void Trainer::assign(const Weights& values) {
   }
 }
 
+std::array<bool, label_count> Batch::found() const {
+  std::array<bool, label_count> out{};
+  std::transform(labels.begin(), labels.end(), out.begin(), [](const double* label) { return label != nullptr; });
+  return out;
+}
+
+Engine& Trainer::engine() {
+  if (!engine_->ready()) engine_->assign(fold(config_, weights_));
+  return *engine_;
+}
+
 LossGradient Trainer::gradient(const Batch& batch, Loss& loss, double learning_rate) {
+  loss.begin({learning_rate, counted(batch), batch.found()});
+  look(batch, loss);
+  LossGradient out;
+  out.gradient = sweep(batch, loss);
+  out.value = loss.value();
+  out.parts = loss.parts();
+  return out;
+}
+
+std::vector<int> Trainer::counted(const Batch& batch) {
   if (batch.nframes < 1 || batch.natoms < 1) throw invalid_input("a batch needs frames with atoms");
   const Parameters parameters = config_.parameters();
   if (parameters.fparam > 0 && batch.fparam == nullptr && !parameters.default_fparam)
     throw invalid_input("the model needs fparam, ", parameters.fparam, " numbers per frame");
   if (parameters.aparam_needed && batch.aparam == nullptr)
     throw invalid_input("the model needs aparam, ", parameters.aparam, " numbers per atom");
-  if (!engine_->ready()) engine_->assign(fold(config_, weights_));
-  LossGradient out;
-  out.gradient = unfold(config_, weights_, engine_->gradient(batch, loss, learning_rate));
-  out.value = loss.value();
-  out.parts = loss.parts();
+  return engine().counted(batch);
+}
+
+void Trainer::look(const Batch& batch, Loss& loss) {
+  if (loss.survey()) engine().look(batch, loss);
+}
+
+Weights Trainer::sweep(const Batch& batch, Loss& loss) {
+  Weights out = unfold(config_, weights_, engine().gradient(batch, loss));
+  const double value = loss.value();
   const auto finite = [](double x) { return std::isfinite(x); };
-  if (!finite(out.value))
-    throw invalid_input("the loss of the batch is not finite, but ", out.value, ": its labels, prefactors or parameters are too large");
-  for (const auto& [name, tensor] : out.gradient)
+  if (!finite(value))
+    throw invalid_input("the loss of the batch is not finite, but ", value, ": its labels, prefactors or parameters are too large");
+  for (const auto& [name, tensor] : out)
     if (!std::all_of(tensor.data.begin(), tensor.data.end(), finite))
-      throw invalid_input("the gradient to '", name, "' is not finite, the loss is ", out.value,
+      throw invalid_input("the gradient to '", name, "' is not finite, the loss is ", value,
                           ": labels, prefactors or parameters are too large");
   return out;
 }

@@ -20,6 +20,10 @@ struct Batch {
   const double* fparam = nullptr;                   ///< (nframes, numb_fparam)
   const double* aparam = nullptr;                   ///< (nframes, natoms, numb_aparam)
   std::array<const double*, label_count> labels{};  ///< by Label: (nframes, .) with the numbers that LabelSpec says
+  int first = 0;                                    ///< of a batch whose other frames are elsewhere: how many come before these
+
+  /// By Label: whether it has it.
+  [[nodiscard]] std::array<bool, label_count> found() const;
 };
 
 struct LossGradient {
@@ -45,10 +49,23 @@ class Trainer {
   /// Throws invalid_input for bad structures, missing labels and parameters, and where the loss or its gradient is not finite; what it
   /// throws leaves the trainer as it was.
   LossGradient gradient(const Batch& batch, Loss& loss, double learning_rate);
+
+  // The same where some frames of a batch are elsewhere. Between begin() of the loss, with all of the batch, and its value() the sums of
+  // all places are to be put into the loss, those of look() before sweep().
+
+  /// Per frame: how many atoms count. Throws invalid_input for a batch without frames or without parameters that the model needs.
+  std::vector<int> counted(const Batch& batch);
+  /// Has the loss look at the frames, if it asks for that.
+  void look(const Batch& batch, Loss& loss);
+  /// Adds the frames to the loss; what they give to the gradient.
+  Weights sweep(const Batch& batch, Loss& loss);
   /// Bytes that the buffers hold.
   [[nodiscard]] std::size_t bytes();
 
  private:
+  /// The engine, with a model: the last assign() may have left none.
+  Engine& engine();
+
   Config config_;
   Weights weights_;
   std::unique_ptr<Engine> engine_;

@@ -212,9 +212,19 @@ def stdout_named() -> Iterator[None]:
         raise OSError(error.errno, error.strerror, "standard output") from error
 
 
+#: whether another process says the same lines
+_silent = False
+
+
+def silence() -> None:
+    """Say nothing from now on, since another process says the same."""
+    global _silent
+    _silent = True
+
+
 def say(text: str) -> None:
     """A line on stderr, if there is one."""
-    if sys.stderr is not None:
+    if sys.stderr is not None and not _silent:
         with suppress(OSError, ValueError):
             print(f"dpa2: {text}", file=sys.stderr, flush=True)
 

@@ -11,6 +11,7 @@ from ..errors import InputError
 from . import common
 
 if TYPE_CHECKING:
+    from ..train.processes import Alone
     from ..train.trainer import Trainer
 
 EPILOG = """\
@@ -20,6 +21,7 @@ examples:
   dpa2 train input.json --init-model old.pt        another run that begins with these weights
   dpa2 train input.json --finetune multi.pt --model-branch water
                                                    the same with the bias fitted to these data, for other types
+  mpirun -n 4 dpa2 train input.json                four processes, each with batches of its own, train together
 
 The input is that of "dp --pt train": JSON or YAML, old spellings included, unknown keys refused. Paths
 in it are relative to this folder, into which lcurve.out, out.json, input_v2_compat.json and checkpoints
@@ -33,6 +35,9 @@ models lead to the newest, whose path is in the text file "checkpoint".
 
 --restart goes on to the last bit from checkpoints of dpa2. From one of deepmd-kit it does the last step
 again, and the order of data begins anew.
+
+Processes that mpirun started train one model: the batch of a step is the batches of all of them
+together. The first one writes the files.
 
 Ctrl-C and SIGTERM end the run after the step that is on, with a checkpoint. After anything worse, the
 newest checkpoint is whole.
@@ -81,24 +86,41 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--threads", type=common.positive, metavar="N", help="default: OMP_NUM_THREADS, else the available cores"
     )
+    parser.add_argument(
+        "--mpi",
+        action=argparse.BooleanOptionalAction,
+        help="train together with the other processes of MPI, or do not (default: where mpirun started several)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    from ..train.processes import join, launched
+
+    place = launched()
+    if args.mpi is not False and place is not None and place[0] > 0:
+        common.silence()
+    processes = join(args.mpi)
+    with processes.together():
+        _run(args, processes)
+
+
+def _run(args: argparse.Namespace, processes: Alone) -> None:
     from ..train import prepare
     from ..train.checkpoint import Checkpoint
     from ..train.finetune import FineTuning
     from ..train.frozen import Frozen
 
+    say = _say if processes.is_first else _say_nothing
     first: Checkpoint | Frozen | FineTuning | None = None
     tuning = None
     if args.init_model is not None:
         first = Checkpoint(_with_suffix(args.init_model), args.force_load)
     elif args.init_frz_model is not None:
-        first = Frozen(args.init_frz_model, _say)
+        first = Frozen(args.init_frz_model, say)
     elif args.finetune is not None:
-        first = tuning = FineTuning(_with_suffix(args.finetune), args.model_branch, args.use_pretrain_script, _say)
+        first = tuning = FineTuning(_with_suffix(args.finetune), args.model_branch, args.use_pretrain_script, say)
     if args.model_branch is not None and tuning is None:
         raise InputError("--model-branch chooses a model of the file of --finetune: give this option too")
     if args.force_load and args.init_model is None and args.restart is None:
@@ -107,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
             "options, or leave it out"
         )
     restart = None if args.restart is None else Checkpoint(_with_suffix(args.restart), args.force_load)
-    if args.plot is not None:
+    if args.plot is not None and processes.is_first:
         from ..plots import require_matplotlib
 
         common.check_output(args.plot, (".png", ".pdf", ".svg"), [args.input])
@@ -120,8 +142,8 @@ def run(args: argparse.Namespace) -> None:
     definition = None
     if args.use_pretrain_script and first is not None and not isinstance(first, FineTuning):
         definition = first.definition
-    preparation = prepare.from_file(args.input, definition, _say, tuning)
-    _check_outputs(args, preparation.config["training"])
+    preparation = prepare.from_file(args.input, definition, say, tuning, processes)
+    processes.once(lambda: _check_outputs(args, preparation.config["training"]))
     if not args.skip_neighbor_stat:
         preparation.count_neighbors()
     preparation.write(args.output)
@@ -129,7 +151,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         train(trainer)
     finally:
-        if args.plot is not None:
+        if args.plot is not None and processes.is_first:
             _plot(args.plot, preparation.config["training"]["disp_file"])
 
 
@@ -163,7 +185,8 @@ def train(trainer: Trainer) -> None:
     """Run a training with a progress bar on a terminal."""
     from tqdm import tqdm
 
-    hidden = True if sys.stderr is None else None  # None: only on a terminal
+    silent = sys.stderr is None or not trainer.processes.is_first
+    hidden = True if silent else None  # None: only on a terminal
     with tqdm(total=trainer.steps, initial=trainer.done, unit="step", disable=hidden, dynamic_ncols=True) as bar:
 
         def progress(step: Mapping[str, Any]) -> None:
@@ -177,6 +200,10 @@ def train(trainer: Trainer) -> None:
 def _with_suffix(path: str) -> str:
     """A checkpoint, whose ``.pt`` may be left out."""
     return path if path.endswith(".pt") else f"{path}.pt"
+
+
+def _say_nothing(line: str) -> None:
+    """Another process says it."""
 
 
 def _say(line: str) -> None:

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..inputs import Float
 from .batch import Label
 from .order import Draw
-from .systems import Batch, System, batch_neighbors, find
+from .systems import Batch, System, batch_neighbors, find, where
 
 #: systems whose files are kept open
 _MOST_OPEN = 64
@@ -31,6 +31,7 @@ class DataSet:
         labels: that the training reads; :func:`labels_of` has those of a model and its loss.
         name: the key of the section, for messages.
         key: where the paths of the systems are given, for messages; by default the section's ``systems``.
+        shares: of how many processes a batch is, each of which has as many frames as ``batch_size`` says.
 
     Attributes:
         systems: in order. ``sizes``: frames of a batch of each. ``lengths``: batches of each.
@@ -48,6 +49,7 @@ class DataSet:
         labels: Sequence[Label],
         name: str = "training.training_data",
         key: str | None = None,
+        shares: int = 1,
     ) -> None:
         paths = find(section["systems"], section.get("rglob_patterns"), key or f"{name}.systems")
         systems = [System(path, type_map, labels) for path in paths]
@@ -55,7 +57,7 @@ class DataSet:
         sizes = batch_sizes(rule, [system.natoms for system in systems], f"{name}.batch_size")
         self.type_map = list(type_map)
         self.systems = [system for system, size in zip(systems, sizes, strict=True) if size]
-        self.sizes = [size for size in sizes if size]
+        self.sizes = [shares * size for size in sizes if size]
         if not self.systems:
             raise InputError(f"{name}.batch_size: {rule!r} leaves no system: every one has more atoms")
         for system, size in zip(self.systems, self.sizes, strict=True):
@@ -92,6 +94,10 @@ class DataSet:
         batch["system"], batch["frames"] = draw.system, np.asarray(draw.frames)
         keep = left_frames(batch, self.min_pair_dist, len(self.type_map))
         return select(batch, keep) if keep else None
+
+    def where(self, draw: Draw) -> str:
+        """Which frames a batch has, for messages."""
+        return where(self.systems[draw.system].path, draw.frames)
 
     def _opened(self, k: int) -> System:
         """A system whose files stay open for a while."""

@@ -16,6 +16,7 @@ from ..model import Model
 from ..options import Precision, checked_amount, choice
 from ..threads import checked_threads
 from .batch import Label, check_batch, check_labels
+from .processes import Alone
 
 #: in front of the canonical name of a weight, in deepmd-kit's checkpoints, behind `model.<head>.`
 PREFIX = "atomic_model."
@@ -134,23 +135,71 @@ class GradientEngine:
     def gradient(self, batch: Mapping[str, Any], loss: Mapping[str, Any], lr: float) -> LossGradient:
         """A loss and its gradient at the parameters as they are now: see :func:`gradient`."""
         rate, section = checked_amount(lr, "lr"), _section(loss)
+        *arrays, labels = self._arrays(batch, section)
+        value, parts, found = self._trainer.gradient(*arrays, section, rate, labels)
+        return {"value": value, "parts": parts, "gradient": self._named(found)}
+
+    def _arrays(self, batch: Mapping[str, Any], section: str) -> tuple[Any, ...]:
+        """A batch as the core takes it: structures, and last the labels of the loss."""
         structures = check_batch(self._data_config, batch)
         from .._native import loss_labels
 
         wanted = [Label(*entry) for entry in loss_labels(self._config, self._statistics, section)]
         labels = check_labels(batch, wanted, *structures.types.shape)
-        value, parts, found = self._trainer.gradient(
-            structures.coords,
-            structures.types,
-            structures.boxes,
-            structures.fparam,
-            structures.aparam,
-            section,
-            rate,
-            labels,
-        )
-        gradients = {name: found[name.removeprefix(PREFIX)] for name in self._values}
-        return {"value": value, "parts": parts, "gradient": gradients}
+        parts = structures.coords, structures.types, structures.boxes, structures.fparam, structures.aparam
+        return *parts, labels
+
+    def _named(self, found: Mapping[str, Float]) -> dict[str, Float]:
+        return {name: found[name.removeprefix(PREFIX)] for name in self._values}
+
+    def shared_gradient(
+        self, batch: Mapping[str, Any] | None, loss: Mapping[str, Any], lr: float, processes: Alone
+    ) -> LossGradient:
+        """A loss and its gradient of a batch whose frames are shared between processes; all have to call together.
+
+        Args:
+            batch: the frames of this process; None: it has none. All of them, one process after the other, have the
+                loss that one process would find.
+            loss, lr: as for :meth:`gradient`, the same in all processes.
+            processes: that have the frames.
+
+        Returns:
+            The same value and parts everywhere. The gradient, summed in the order of the processes, on the first one;
+            on the others it is empty.
+        """
+        rate, section = checked_amount(lr, "lr"), _section(loss)
+        from .._native import TrainerPart
+
+        part = TrainerPart(self._trainer, section, rate)
+        counted: list[int] = []
+        labels: dict[str, Float] | None = None
+        if batch is not None:
+            *arrays, labels = self._arrays(batch, section)
+            part.set(*arrays, labels)
+            counted = part.counted()
+        of_all = processes.gather((counted, None if labels is None else list(labels)))
+        found = [set(names) for _, names in of_all if names is not None]
+        first = sum(len(counts) for counts, _ in of_all[: processes.rank])
+        part.begin([n for counts, _ in of_all for n in counts], first, sorted(set.intersection(*found)))
+        if mine := part.survey():
+            part.surveyed(_added(processes.gather(mine)))
+        here = None if batch is None else part.gradient()
+        value, parts = part.result(_added(processes.gather(part.sums())))
+        sizes = [value.size for value in self._values.values()]
+        flat = np.zeros(sum(sizes))
+        if here is not None:
+            np.concatenate([value.ravel() for value in self._named(here).values()], out=flat)
+        summed = processes.sum(flat)
+        if not processes.is_first:
+            return {"value": value, "parts": parts, "gradient": {}}
+        cut = np.split(summed, np.cumsum(sizes)[:-1])
+        shaped = zip(self._values.items(), cut, strict=True)
+        return {"value": value, "parts": parts, "gradient": {k: part.reshape(v.shape) for (k, v), part in shaped}}
+
+
+def _added(rows: list[list[float]]) -> list[float]:
+    """Sums of numbers, in the order of the processes."""
+    return [sum(column) for column in zip(*rows, strict=True)]
 
 
 def parameters(data: ModelData) -> list[str]:

@@ -30,17 +30,15 @@ class Interrupts:
         self._give_back()
 
     @property
-    def noted(self) -> bool:
-        """Whether there was one."""
-        return self._noted is not None
+    def noted(self) -> int | None:
+        """The number of the signal, if there was one."""
+        return self._noted
 
-    def follow(self) -> None:
-        """Do now what the noted signal asks for, which raises an exception as a rule."""
-        number = self._noted
-        if number is not None:
-            handler = self._handlers[number]
-            self._give_back()
-            handler(number, None)
+    def follow(self, number: int) -> None:
+        """Do now what a signal asks for, which raises an exception as a rule; another process may have had it."""
+        handler = self._handlers.get(number, signal.default_int_handler)
+        self._give_back()
+        handler(number, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._noted is not None and number == signal.SIGINT:

@@ -20,7 +20,7 @@ from .batch import Label
 from .dataset import batch_rule, batch_sizes, blocks_of, left_frames, probabilities, select
 from .order import Draw
 from .random import Generator
-from .systems import Batch, finite, types_in
+from .systems import Batch, finite, types_in, where
 
 Numbers = NDArray[np.int64]
 #: frames that are looked at to see whether all have the same labels
@@ -48,6 +48,7 @@ class LmdbSet:
         type_map: Sequence[str],
         labels: Sequence[Label],
         name: str = "training.training_data",
+        shares: int = 1,
     ) -> None:
         path = section["systems"]
         self.source = LmdbFrames(path)
@@ -61,8 +62,9 @@ class LmdbSet:
         if counts[0] == 0:
             frame = int(np.argmin(self.source.natoms))
             raise InputError(f"{self.source.where(frame)}: a frame without atoms cannot be trained on")
-        self._budget = batch_rule(rule, f"{name}.batch_size")[1] if self.mixed else 0
-        rule_of_size = f"max:{self._budget}" if self.mixed else rule  # of statistics, whose batches are of one size
+        budget = batch_rule(rule, f"{name}.batch_size")[1] if self.mixed else 0
+        self._budget = shares * budget
+        rule_of_size = f"max:{budget}" if self.mixed else rule  # of statistics, whose batches are of one size
         sizes = batch_sizes(rule_of_size, counts.tolist(), f"{name}.batch_size")
         size_of = dict(zip(counts.tolist(), sizes, strict=True))
         if not any(sizes):
@@ -72,7 +74,7 @@ class LmdbSet:
         groups = [kept[self._natoms[kept] == n] for n in counts if size_of[int(n)]]
         signatures = self._signatures(kept)
         self.groups = [part for group in groups for part in _split(group, signatures)]
-        self.sizes = [size_of[int(self._natoms[group[0]])] for group in self.groups]
+        self.sizes = [shares * size_of[int(self._natoms[group[0]])] for group in self.groups]
         self.lengths = [math.ceil(len(group) / size) for group, size in zip(self.groups, self.sizes, strict=True)]
         self.probabilities = np.array(self.lengths) / sum(self.lengths)
         self._mixable = _split(kept, signatures)
@@ -163,7 +165,7 @@ class LmdbSet:
             "coord": np.stack([_filled(frame["coord"], natoms, 0.0) for frame in frames]),
             "atype": np.stack([_filled(frame["atype"], natoms, -1) for frame in frames]),
             "box": np.stack(boxes) if boxes else None,
-            "where": f"{self.source.path}, frame{'s' if len(frames) > 1 else ''} {' '.join(map(str, draw.frames))}",
+            "where": self.where(draw),
             "system": draw.system,
             "frames": np.asarray(draw.frames),
         }
@@ -175,6 +177,10 @@ class LmdbSet:
                 batch[label.name] = np.stack([_filled(row, natoms, 0.0) if label.per_atom else row for row in rows])
         keep = left_frames(batch, self.min_pair_dist, len(self.type_map))
         return select(batch, keep) if keep else None
+
+    def where(self, draw: Draw) -> str:
+        """Which frames a batch has, for messages."""
+        return where(self.source.path, draw.frames)
 
     def _frame(self, number: int) -> dict[str, Any]:
         raw, where = self.source.frame(number), self.source.where(number)
@@ -212,13 +218,16 @@ class LmdbSet:
             raise InputError(f"{where}: types must be integers from -1 to {most - 1}")
         return types_in(self.type_map, types.astype(np.int32), names, where)
 
-    def walk(self) -> Iterator[Batch]:
-        """The frames in which neighbours are counted, one by one: at most 2000, as deepmd-kit draws them."""
+    def walk(self, first: int = 0, step: int = 1) -> Iterator[Batch]:
+        """The frames in which neighbours are counted, one by one: at most 2000, as deepmd-kit draws them.
+
+        Of these all, or those from the first one on in such steps.
+        """
         numbers = np.arange(self.source.nframes)
         if len(numbers) > _COUNTED:
             random = np.random.RandomState(_COUNTED_SEED)
             numbers = np.sort(random.choice(len(numbers), _COUNTED, replace=False))
-        for number in numbers:
+        for number in numbers[first::step]:
             frame = self._frame(int(number))
             one = {name: value[None] for name, value in frame.items()}
             yield {"box": None, **one, "where": self.source.where(int(number))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from ..data.lmdb_frames import is_lmdb
 from ..errors import InputError
 from .batch import WEIGHTS, Label
-from .dataset import DataSet
+from .dataset import DataSet, select
 from .lmdb import LmdbOrder, LmdbSet
 from .order import Draw, Order
 from .random import Generator
@@ -23,14 +23,15 @@ def open_section(
     labels: Sequence[Label],
     name: str = "training.training_data",
     key: str | None = None,
+    shares: int = 1,
 ) -> DataSet | LmdbSet:
     """The data of a section: systems, or one LMDB data set; arguments and errors of :class:`DataSet`."""
     systems = section["systems"]
     if isinstance(systems, (list, tuple)) and len(systems) == 1:
         systems = systems[0]
     if isinstance(systems, str) and is_lmdb(systems):
-        return LmdbSet({**section, "systems": systems}, type_map, labels, name)
-    return DataSet(section, type_map, labels, name, key)
+        return LmdbSet({**section, "systems": systems}, type_map, labels, name, shares)
+    return DataSet(section, type_map, labels, name, key, shares)
 
 
 def order_of(data: DataSet | LmdbSet, generator: Generator, seed: int | None, streams: int) -> Order | LmdbOrder:
@@ -67,31 +68,56 @@ class Loader:
         data: the section.
         order: of its batches, such as :func:`order_of` makes.
         name: the key of the section, for messages.
+        mine: of so many frames of a batch those of this process; None: all of them.
     """
 
-    def __init__(self, data: DataSet | LmdbSet, order: Order | LmdbOrder, name: str = "training.training_data") -> None:
-        self.data, self.order, self.name = data, order, name
+    def __init__(
+        self,
+        data: DataSet | LmdbSet,
+        order: Order | LmdbOrder,
+        name: str = "training.training_data",
+        mine: Callable[[int], slice] | None = None,
+    ) -> None:
+        self.data, self.order, self.name, self._mine = data, order, name, mine
         self._reader: ThreadPoolExecutor | None = None
-        self._ahead: Future[Batch | None] | None = None
+        self._ahead: Future[tuple[bool, Batch | None]] | None = None
 
-    def next(self) -> Batch:
-        """The next batch that has frames.
+    def next(self) -> Batch | None:
+        """The next batch that has frames; None if none of them are those of this process.
 
         Raises:
             InputError: a frame cannot be trained on, and is named; no frame keeps ``min_pair_dist``.
         """
         ahead, self._ahead = self._ahead, None
-        batch = self.data.read(self.order.next()) if ahead is None else ahead.result()
+        any_left, batch = self._read(self.order.next()) if ahead is None else ahead.result()
         left = sum(self.data.lengths)
-        while batch is None:
+        while not any_left:
             left -= 1
             if left <= 0:
                 raise InputError(
                     f"{self.name}.min_pair_dist: in {sum(self.data.lengths)} batches, all that there are, every frame "
                     f"has atoms that are closer than {self.data.min_pair_dist:g} angstrom"
                 )
-            batch = self.data.read(self.order.next())
+            any_left, batch = self._read(self.order.next())
         return batch
+
+    def _read(self, draw: Draw) -> tuple[bool, Batch | None]:
+        """Whether a batch has frames, and those of this process."""
+        if self._mine is None:
+            batch = self.data.read(draw)
+            return batch is not None, batch
+        if self.data.min_pair_dist > 0.0:  # which frames are left must be known to share them
+            batch = self.data.read(draw)
+            if batch is None:
+                return False, None
+            rows = range(len(batch["coord"]))
+            mine = list(rows[self._mine(len(rows))])
+            return True, select(batch, mine) if mine else None
+        frames = draw.frames[self._mine(len(draw.frames))]
+        batch = self.data.read(Draw(draw.system, frames)) if len(frames) else None
+        if batch is not None:
+            batch["where"] = self.data.where(draw)  # a loss counts the frames of all processes
+        return True, batch
 
     def ahead(self) -> None:
         """Begin to read the next batch in another thread.
@@ -102,7 +128,7 @@ class Loader:
         if self._ahead is None:
             if self._reader is None:
                 self._reader = ThreadPoolExecutor(1, thread_name_prefix="dpa2-data")
-            self._ahead = self._reader.submit(self.data.read, self.order.next())
+            self._ahead = self._reader.submit(self._read, self.order.next())
 
     def sample(self, most: int) -> Iterator[Batch]:
         """The batches for statistics: at most so many of every system, from passes of their own.

@@ -98,6 +98,11 @@ class Adam:
         """The parameters as they are now, by name: views, which every step changes."""
         return self._parameters
 
+    @property
+    def blocks(self) -> list[Array]:
+        """All parameters of each precision in one array, which may be written to."""
+        return [block.values for block in self._blocks]
+
     def assign(self, parameters: Mapping[str, Array]) -> None:
         """Other values of some parameters; moments stay."""
         for name, value in parameters.items():

@@ -171,7 +171,7 @@ class Order:
 
     def next(self) -> Draw:
         """What the next batch is made of."""
-        if self._served == len(self._systems):
+        if self._served >= len(self._systems):  # beyond the end where a restart has larger batches
             self._start()
         system = int(self._systems[self._served])
         stream = self._streams[self._served % len(self._streams)]

@@ -24,6 +24,7 @@ from .inputs import canonical_model, compatible, normalise, read_input, without_
 from .lmdb import LmdbSet
 from .loading import missing_labels, open_section
 from .order import workers
+from .processes import Alone
 from .random import Generator, fresh_seed
 from .resume import Stream
 from .sel import neighbor_statistics
@@ -68,10 +69,18 @@ class Preparation:
             are put into it.
         shared: the parts that its tasks share.
         say: takes lines for people.
+        processes: that train together, each of which prepares the same.
     """
 
-    def __init__(self, config: dict[str, Any], shared: Sequence[SharedPart] = (), say: Say = lambda line: None) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        shared: Sequence[SharedPart] = (),
+        say: Say = lambda line: None,
+        processes: Alone | None = None,
+    ) -> None:
         self.config, self._shared, self._say = config, shared, say
+        self.processes = Alone() if processes is None else processes
         self.given: Mapping[str, Any] = config
         self.tasks = sections(config)
         self._data: dict[str, tuple[DataSet | LmdbSet, DataSet | LmdbSet | None]] = {}
@@ -79,16 +88,17 @@ class Preparation:
         for task, entry in self.tasks.items():
             labels, type_map = labels_of(entry["model"], entry["loss"]), entry["model"]["type_map"]
             where, data = entry["where"], entry["data"]
-            training = self._opened(data["training_data"], type_map, labels, f"{where}.training_data")
+            shares = self.processes.size
+            training = self._opened(data["training_data"], type_map, labels, f"{where}.training_data", shares)
             validation = None
             if data["validation_data"] is not None:
                 validation = self._opened(data["validation_data"], type_map, labels, f"{where}.validation_data")
             self._data[task] = (training, validation)
 
     def _opened(
-        self, section: Mapping[str, Any], type_map: Sequence[str], labels: Sequence[Label], name: str
+        self, section: Mapping[str, Any], type_map: Sequence[str], labels: Sequence[Label], name: str, shares: int = 1
     ) -> DataSet | LmdbSet:
-        data = open_section(section, type_map, labels, name)
+        data = open_section(section, type_map, labels, name, shares=shares)
         for line in missing_labels(data, labels, name):
             self._say(line)
         return data
@@ -96,7 +106,7 @@ class Preparation:
     def count_neighbors(self) -> None:
         """Look at all training frames: numbers of neighbours for "auto", the smallest distance."""
         for task, entry in self.tasks.items():
-            found = neighbor_statistics(entry["model"], self._data[task][0])
+            found = neighbor_statistics(entry["model"], self._data[task][0], self.processes)
             entry["model"]["descriptor"] = found.model["descriptor"]
             self._distances[task] = found.min_nbor_dist
             of = "" if task == SINGLE else f"{task}: "
@@ -106,8 +116,9 @@ class Preparation:
 
     def write(self, path: str) -> None:
         """Write the completed input, and beside it in this folder what deepmd-kit calls ``input_v2_compat.json``."""
-        _write_json(COMPATIBLE, compatible(self.given))
-        _write_json(path, self.config)
+        if self.processes.is_first:
+            _write_json(COMPATIBLE, compatible(self.given))
+            _write_json(path, self.config)
 
     def steps(self) -> int:
         """How many steps the run has."""
@@ -147,6 +158,7 @@ class Preparation:
         Raises:
             InputError, ModelFileError: what the input says cannot be done, or the checkpoint is of another model.
         """
+        threads = self.processes.threads(threads)
         for task, entry in self.tasks.items():
             for block in BLOCKS:
                 value = entry["model"]["descriptor"][block.section].get(block.sel)
@@ -155,16 +167,18 @@ class Preparation:
                         f"model.descriptor.{block.section}.{block.sel} of {task} is {value!r}, for which the "
                         "neighbours have to be counted: leave --skip-neighbor-stat out"
                     )
-        seed, generator, streams = self.config["training"].get("seed"), Generator(fresh_seed()), workers()
+        first_seed, streams = self.processes.once(lambda: (fresh_seed(), workers()))
+        seed, generator = self.config["training"].get("seed"), Generator(first_seed)
+        mine = self.processes.mine if self.processes.size > 1 else None
         sources: dict[str, tuple[Stream, Stream | None]] = {}
         for task, (training, validation) in self._data.items():
             where = self.tasks[task]["where"]
             most = int(self.tasks[task]["model"]["data_stat_nbatch"])
             keep = bool(self.config["training"]["change_bias_after_training"])
-            first = Stream(training, generator, seed, streams, f"{where}.training_data", most, keep)
+            first = Stream(training, generator, seed, streams, f"{where}.training_data", most, keep, mine)
             second = None
             if validation is not None:
-                second = Stream(validation, generator, seed, streams, f"{where}.validation_data")
+                second = Stream(validation, generator, seed, streams, f"{where}.validation_data", mine=mine)
             sources[task] = (first, second)
         try:
             return self._trainer(generator, sources, init_model, restart, precision, threads)
@@ -209,6 +223,7 @@ class Preparation:
             precision=precision,
             threads=threads,
             say=self._say,
+            processes=self.processes,
         )
         if restart is not None:
             self._keep_observed(restart)
@@ -288,10 +303,10 @@ class Preparation:
         if not (path := entry["data"].get("stat_file")):
             return Statistics(entry["model"]).add(source.sample())
         file = StatisticsFile(path, entry["model"], entry["data"]["stat_file_mode"])
-        found = file.load()
+        found = self.processes.once(file.load)
         if found is None:
-            found = Statistics(entry["model"]).add(source.sample())
-            file.save(found)
+            found = computed = Statistics(entry["model"]).add(source.sample())
+            self.processes.once(lambda: file.save(computed))
         else:
             self._say(f"statistics are those of {path}, not of the data")
         return found
@@ -323,6 +338,7 @@ def from_file(
     definition: Mapping[str, Any] | None = None,
     say: Say = lambda line: None,
     fine_tuning: FineTuning | None = None,
+    processes: Alone | None = None,
 ) -> Preparation:
     """What an input file asks for; ``definition`` takes the place of its ``model`` section.
 
@@ -333,13 +349,16 @@ def from_file(
     if definition is not None:
         given["model"] = copy.deepcopy(dict(definition))
     try:
-        return from_input(given, say, fine_tuning)
+        return from_input(given, say, fine_tuning, processes)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
 def from_input(
-    given: Mapping[str, Any], say: Say = lambda line: None, fine_tuning: FineTuning | None = None
+    given: Mapping[str, Any],
+    say: Say = lambda line: None,
+    fine_tuning: FineTuning | None = None,
+    processes: Alone | None = None,
 ) -> Preparation:
     """What an input asks for, as it stands in a file.
 
@@ -347,6 +366,7 @@ def from_input(
         given: the input.
         say: takes lines for people.
         fine_tuning: what the run takes from a checkpoint; :meth:`Preparation.trainer` is to be given the same.
+        processes: that train together; :func:`dpa2.train.processes.join` finds those of MPI.
 
     Raises:
         InputError: naming the key of what cannot be done.
@@ -361,7 +381,7 @@ def from_input(
     config = normalise(given)
     for key in without_effect(config):
         say(f"warning: {key} has no effect")
-    preparation = Preparation(config, shared, say)
+    preparation = Preparation(config, shared, say, processes)
     preparation.given = given
     return preparation
 

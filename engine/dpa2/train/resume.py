@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -25,8 +25,11 @@ class Source(Protocol):
 
     state: Any
 
-    def next(self) -> Mapping[str, Any]:
-        """The next batch, as :class:`dpa2.train.GradientEngine` takes it."""
+    def next(self) -> Mapping[str, Any] | None:
+        """The next batch, as :class:`dpa2.train.GradientEngine` takes it.
+
+        Where processes share it the frames of this one; None if it has none.
+        """
         ...
 
     def ahead(self) -> None:
@@ -67,6 +70,7 @@ class Stream:
         name: the key of the section, for messages.
         most: batches of each system that a sample has.
         keep: whether the place has to tell which frames were sampled.
+        mine: of so many frames of a batch those of this process; None: all of them.
     """
 
     def __init__(
@@ -78,9 +82,10 @@ class Stream:
         name: str,
         most: int = 0,
         keep: bool = False,
+        mine: Callable[[int], slice] | None = None,
     ) -> None:
         self._order = _Remembering(order_of(data, generator, seed, streams))
-        self.loader = Loader(data, cast(Order, self._order), name)
+        self.loader = Loader(data, cast(Order, self._order), name, mine)
         self._waiting = False
         self._most, self._keep = most, keep
         self._sampled: list[Draw] | None = None
@@ -98,7 +103,7 @@ class Stream:
             yield batch
         self._sampled = sampled
 
-    def next(self) -> Batch:
+    def next(self) -> Batch | None:
         """The next batch."""
         self._waiting = False
         return self.loader.next()

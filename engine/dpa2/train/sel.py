@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..neighbors import NeighborStatistics
 from .dataset import DataSet
 from .lmdb import LmdbSet
+from .processes import Alone
 from .systems import System, frame_of
 
 #: how much more room than neighbours "auto" gives
@@ -34,17 +35,21 @@ class Neighbors(NamedTuple):
     warnings: list[str]
 
 
-def neighbor_statistics(model: Mapping[str, Any], data: DataSet | LmdbSet) -> Neighbors:
+def neighbor_statistics(
+    model: Mapping[str, Any], data: DataSet | LmdbSet, processes: Alone | None = None
+) -> Neighbors:
     """Count the neighbours in all frames, and look at all their labels.
 
     Args:
         model: the section in deepmd-kit's names, defaults filled in.
         data: the training systems.
+        processes: that share the frames.
 
     Raises:
         InputError: atoms at the same place, or what else is wrong with a frame, which is named; a number of neighbours
             that is none.
     """
+    processes = Alone() if processes is None else processes
     descriptor = model["descriptor"]
     blocks = descriptor_blocks(descriptor)
     keys = [f"model.descriptor.{block.section}.{block.sel}" for block in blocks]
@@ -53,10 +58,15 @@ def neighbor_statistics(model: Mapping[str, Any], data: DataSet | LmdbSet) -> Ne
     found = NeighborStatistics(data.type_map, rcuts)
     systems: Sequence[System | LmdbSet] = data.systems
     for system in systems:
-        for batch in system.walk():
+        for batch in system.walk(processes.rank, processes.size):
             found.add(frame_of(batch, 0))
             if found.closest == 0.0:
                 raise InputError(f"{found.closest_where} are at the same place: take this frame out of the data")
+    for most, places, closest in processes.gather((found.most, found.where, found.closest)):
+        found.closest = min(found.closest, closest)
+        for c, number in enumerate(most):
+            if number > found.most[c]:
+                found.most[c], found.where[c] = number, places[c]
     changed, warnings = copy.deepcopy(dict(model)), []
     for block, key, ratio, most, where in zip(blocks, keys, ratios, found.most, found.where, strict=True):
         section = changed["descriptor"][block.section]

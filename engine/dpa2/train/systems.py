@@ -199,7 +199,7 @@ class System:
             "coord": np.stack([frame["coord"] for frame in frames]),
             "atype": np.stack([frame["atype"] for frame in frames]),
             "box": np.stack([frame["box"] for frame in frames]) if self.source.periodic else None,
-            "where": f"{self.path}, frame{'s' if len(frames) > 1 else ''} {' '.join(str(int(n)) for n in numbers)}",
+            "where": where(self.path, numbers),
         }
         for label in self.labels:
             batch[f"find_{label.name}"] = float(label.name in first)
@@ -235,11 +235,16 @@ class System:
             frame[label.name] = label.widened(read(table, self.natoms, -1, per_atom=True)[order])
         return frame
 
-    def walk(self) -> Iterator[Batch]:
-        """All frames one by one, with the atoms in the order of the files."""
+    def walk(self, first: int = 0, step: int = 1) -> Iterator[Batch]:
+        """All frames, or those from the first one on in such steps, one by one, atoms in the order of the files."""
         with self:
-            for number in range(self.nframes):
+            for number in range(first, self.nframes, step):
                 yield self.batch([number], as_stored=True)
+
+
+def where(path: str, numbers: Sequence[int] | NDArray[np.int64]) -> str:
+    """Which frames of a data set, for messages."""
+    return f"{path}, frame{'s' if len(numbers) > 1 else ''} {' '.join(str(int(number)) for number in numbers)}"
 
 
 def types_in(type_map: Sequence[str], types: Int, names: Sequence[str] | None, where: str) -> Int:

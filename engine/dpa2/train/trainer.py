@@ -15,6 +15,7 @@ from .display import Clock, Curve, Results, lines, nan_task
 from .gradient import PREFIX, GradientEngine, parameters
 from .interrupts import Interrupts
 from .optimizer import Adam
+from .processes import Alone
 from .resume import Source, TaskDraws, restore_run, run_state
 from .schedule import Schedule
 from .store import Store, stores
@@ -55,6 +56,8 @@ class Trainer:
         probabilities: of the tasks.
         precision, threads: of the gradients; the model's own and all cores by default.
         say: takes the lines that deepmd-kit would print.
+        processes: that train together, each with a trainer of its own. All do the same with their frames of the
+            batches that the tasks give; the first one has the optimizer and the averages, and writes the files.
 
     Attributes:
         done: how many steps have been done.
@@ -77,26 +80,31 @@ class Trainer:
         precision: Any = None,
         threads: int | None = None,
         say: Callable[[str], None] = lambda line: None,
+        processes: Alone | None = None,
     ) -> None:
+        self.processes = Alone() if processes is None else processes
         self.config, self.tasks, self.steps = config, dict(tasks), steps
         training = config["training"]
         self._links, self._generator, self._say = dict(links or {}), generator, say
-        self._threads = threads
+        self._threads = self.processes.threads(threads)
         self._schedule = Schedule(config["learning_rate"], steps)
         first = {"starter_learning_rate": self._schedule.start}
         self._losses = {name: {**task.loss, **first} for name, task in self.tasks.items()}
         values = self._trained()
         self.optimizer = Adam(config["optimizer"], values, float(training.get("gradient_max_norm") or 0.0))
         self._share()
-        self._engines = {name: GradientEngine(task.data, precision, threads) for name, task in self.tasks.items()}
+        self._copy()
+        self._engines = {
+            name: GradientEngine(task.data, precision, self._threads) for name, task in self.tasks.items()
+        }
         enabled = bool(training["enable_ema"])
         self.average = MovingAverage(training["ema_decay"], self.optimizer.parameters) if enabled else None
         seed = training.get("seed")
         self._draws = TaskDraws(probabilities or [1.0] * len(self.tasks), seed)
+        self._draws.state = self.processes.once(lambda: self._draws.state)
         suffixes = [self._native_suffix(name) for name in self.tasks]
         self._store, self._average_store = stores(training, steps, suffixes)
-        for store in (self._store, self._average_store)[: 1 + enabled]:
-            store.prepare()
+        self.processes.once(lambda: [store.prepare() for store in (self._store, self._average_store)[: 1 + enabled]])
         self.done = self._first = 0
         self._appends = False
         self._sums: dict[str, dict[str, float]] = {name: {} for name in self.tasks}
@@ -131,6 +139,18 @@ class Trainer:
                 self._names[task][PREFIX + name] = owner
                 entry.data.weights[name] = self.optimizer.parameters[owner]
 
+    def _copy(self) -> None:
+        """Take all weights from the first process: another machine may have rounded what was computed for them."""
+        self._take()
+        for task, entry in self.tasks.items():
+            for name in sorted(set(entry.data.weights) - {name.removeprefix(PREFIX) for name in self._names[task]}):
+                entry.data.weights[name] = self.processes.copied(entry.data.weights[name])
+
+    def _take(self) -> None:
+        """Take the parameters from the first process."""
+        for block in self.optimizer.blocks:
+            self.processes.copied(block)
+
     def _assign(self) -> None:
         """Give the engines the parameters as they are now."""
         for task, engine in self._engines.items():
@@ -143,7 +163,8 @@ class Trainer:
             ModelFileError, InputError: it does not fit.
         """
         numbers = numbering({name: task.data for name, task in self.tasks.items()}, self._links)
-        restore(checkpoint, self.optimizer, self.average, numbers)
+        if self.processes.is_first:
+            restore(checkpoint, self.optimizer, self.average, numbers)
         self.done = self._first = checkpoint.step
         self._appends = True
         if own := checkpoint.own.get("state"):
@@ -170,20 +191,17 @@ class Trainer:
             InputError: a batch that cannot be read, which is named. EvaluationError: a loss or a gradient that is not
             finite; parameters stay as they were.
         """
-        name = list(self.tasks)[self._draws.next()]
-        task, rate = self.tasks[name], self._schedule.rate(self.done)
-        batch = task.training.next()
-        if ahead:
-            task.training.ahead()
-        found = self._evaluated(name, batch, rate)
-        gradient = {self._names[name][key]: value for key, value in found["gradient"].items()}
-        try:
-            norm = self.optimizer.step(gradient, rate)
-        except InputError as error:
-            raise EvaluationError(f"step {self.done + 1}: {error}") from None
-        self._assign()
-        if self.average is not None:
-            self.average.update(self.optimizer.parameters)
+        with self.processes.telling():
+            name = list(self.tasks)[self._draws.next()]
+            task, rate = self.tasks[name], self._schedule.rate(self.done)
+            batch = task.training.next()
+            if ahead:
+                task.training.ahead()
+            found = self._evaluated(name, batch, rate)
+            gradient = {self._names[name][key]: value for key, value in found["gradient"].items()}
+            norm = self.processes.once(lambda: self._moved(gradient, rate))
+            self._take()
+            self._assign()
         self.done += 1
         return {
             "step": self.done,
@@ -194,11 +212,26 @@ class Trainer:
             "norm": norm,
         }
 
-    def _evaluated(self, task: str, batch: Mapping[str, Any], rate: float) -> Any:
+    def _moved(self, gradient: Mapping[str, Any], rate: float) -> float:
+        """Let the optimizer and the averages take a step; the norm of the gradient."""
         try:
-            return self._engines[task].gradient(batch, self._losses[task], rate)
+            norm = self.optimizer.step(gradient, rate)
         except InputError as error:
-            where = f"{batch['where']}: " if batch.get("where") else ""
+            raise EvaluationError(f"step {self.done + 1}: {error}") from None
+        if self.average is not None:
+            self.average.update(self.optimizer.parameters)
+        return norm
+
+    def _evaluated(self, task: str, batch: Mapping[str, Any] | None, rate: float) -> Any:
+        engine, loss = self._engines[task], self._losses[task]
+        try:
+            if self.processes.size == 1 and batch is not None:
+                return engine.gradient(batch, loss, rate)
+            return engine.shared_gradient(batch, loss, rate, self.processes)
+        except InputError as error:
+            if self.processes.over:  # the error of another one says all this
+                raise
+            where = f"{batch['where']}: " if batch is not None and batch.get("where") else ""
             raise EvaluationError(f"step {self.done + 1}: {where}{error}") from error
 
     def results(self, step: Mapping[str, Any]) -> Results:
@@ -229,7 +262,7 @@ class Trainer:
         for _ in range(task.batches if task.validation is not None else 0):
             assert task.validation is not None
             batch = task.validation.next()
-            count = int((batch["atype"] >= 0).sum())
+            count = sum(self.processes.gather(0 if batch is None else int((batch["atype"] >= 0).sum())))
             atoms += count
             for key, value in self._evaluated(name, batch, rate)["parts"].items():
                 sums[key] = sums.get(key, 0.0) + value * count
@@ -257,7 +290,8 @@ class Trainer:
             cannot be written; checkpoints that are there stay whole.
         """
         try:
-            self._run(progress)
+            with self.processes.together():
+                self._run(progress)
         finally:
             for sources in self._sources().values():
                 for source in sources:
@@ -267,7 +301,8 @@ class Trainer:
     def _run(self, progress: Callable[[Mapping[str, Any]], None]) -> None:
         training = self.config["training"]
         self._first = self.done
-        curve = Curve(Path(training["disp_file"]), list(self.tasks), self._appends)
+        path = Path(training["disp_file"])
+        curve = Curve(path, list(self.tasks), self._appends) if self.processes.is_first else None
         clock = Clock(self.done, self.steps, int(training["disp_freq"]))
         saved = self.done if self.done else -1
         self._say(f"Start to train {self.steps} steps.")
@@ -275,7 +310,8 @@ class Trainer:
             with Interrupts() as interrupts:
                 while self.done < self.steps:
                     try:
-                        self._one(curve, clock, progress)
+                        with self.processes.telling():
+                            self._one(curve, clock, progress)
                     except (InputError, OSError, MemoryError) as error:
                         if not isinstance(error, EvaluationError) and self.done > max(saved, self._first):
                             self.save()
@@ -283,22 +319,25 @@ class Trainer:
                     if self._due():
                         self.save()
                         saved = self.done
-                    if interrupts.noted:
+                    noted = [number for number in self.processes.gather(interrupts.noted) if number is not None]
+                    if noted:
                         if saved != self.done:
                             self.save()
-                        interrupts.follow()
+                        self.processes.end()
+                        interrupts.follow(noted[0])
             if self.steps == 0:
                 self.save()
             if training["change_bias_after_training"] and self.done > self._first:
                 self.change_bias()
                 self.save()
         finally:
-            curve.close()
+            if curve is not None:
+                curve.close()
         if training["time_training"] and (line := clock.average()) is not None:
             self._say(line)
         self._say(f"Trained model has been saved to: {self._store.prefix}")
 
-    def _one(self, curve: Curve, clock: Clock, progress: Callable[[Mapping[str, Any]], None]) -> None:
+    def _one(self, curve: Curve | None, clock: Clock, progress: Callable[[Mapping[str, Any]], None]) -> None:
         """A step, and what is shown of it."""
         training, number = self.config["training"], self.done + 1
         shown = bool(training["disp_training"]) and (number % max(1, int(training["disp_freq"])) == 0 or number == 1)
@@ -310,14 +349,19 @@ class Trainer:
         if not shown:
             return
         results = self.results(step)
+        self.processes.once(lambda: self._show(results, curve, clock))
+
+    def _show(self, results: Results, curve: Curve | None, clock: Clock) -> None:
+        number = results.step
         for line in lines(results):
             self._say(line)
         if (task := nan_task(results)) is not None:
             of = "" if task == SINGLE else f" of task {task}"
             raise EvaluationError(f"step {number}: the loss{of} is not a number any more: it makes no sense to go on")
-        if training["time_training"]:
+        if self.config["training"]["time_training"]:
             self._say(clock.line(number))
-        curve.add(results)
+        if curve is not None:
+            curve.add(results)
 
     def change_bias(self) -> None:
         """Change the biases of the models by least squares on what they miss of the sample."""
@@ -328,6 +372,7 @@ class Trainer:
                 raise InputError("a bias cannot be changed without the section of the model and a sample of its data")
             if line := put(task.data, change_bias(task.data, task.section, task.sample(), self._threads)):
                 self._say(line)
+        self._copy()
 
     def _due(self) -> bool:
         """Whether a checkpoint is written after the step that was just done."""
@@ -343,6 +388,10 @@ class Trainer:
         Raises:
             OSError: a file that cannot be written. The checkpoint before stays the newest.
         """
+        self.processes.once(self._save)
+        return self._store.path(self.done)
+
+    def _save(self) -> None:
         tasks = {name: task.data for name, task in self.tasks.items()}
         path = self._store.path(self.done)
         self._write(self._store, path, tasks, self.optimizer, self.average)
@@ -350,7 +399,6 @@ class Trainer:
             of_averages = averaged(tasks, self.average, self._links)
             self._write(self._average_store, self._average_store.path(self.done), of_averages, None, None)
         self._say(f"Saved model to {path}")
-        return path
 
     def _write(
         self,
