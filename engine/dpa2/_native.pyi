@@ -207,7 +207,8 @@ class TrainerPart:  # the frames of a batch that are here, or none; what joins a
         labels: dict[str, NDArray[np.float64]],
     ) -> None: ...
     def counted(self) -> list[int]: ...  # atoms that count, of every frame
-    def begin(self, counted: list[int], first: int, labels: list[str]) -> None: ...  # of all frames, those before, of all
+    # counted of all frames; how many are before these; labels that all have
+    def begin(self, counted: list[int], first: int, labels: list[str]) -> None: ...
     def survey(self) -> list[float]: ...  # sums that the gradient depends on; empty for most losses
     def surveyed(self, sums: list[float]) -> None: ...  # those of all
     def gradient(self) -> dict[str, NDArray[np.float64]]: ...

@@ -14,7 +14,8 @@
 from __future__ import annotations
 
 from .gradient import GradientEngine, LossGradient, gradient
+from .models import Task
 from .prepare import Preparation, from_file, from_input
-from .trainer import Task, Trainer
+from .trainer import Trainer
 
 __all__ = ["GradientEngine", "LossGradient", "Preparation", "Task", "Trainer", "from_file", "from_input", "gradient"]

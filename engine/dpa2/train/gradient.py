@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
 
 from ..errors import InputError, UnsupportedModelError
 from ..files import ModelData, read, schema
-from ..inputs import Float, check_finite, to_floats
+from ..inputs import Float, Int, check_finite, to_floats
 from ..model import Model
 from ..options import Precision, checked_amount, choice
 from ..threads import checked_threads
@@ -20,6 +20,10 @@ from .processes import Alone
 
 #: in front of the canonical name of a weight, in deepmd-kit's checkpoints, behind `model.<head>.`
 PREFIX = "atomic_model."
+
+
+#: coordinates, types, boxes, parameters of frames and of atoms
+_Structures: TypeAlias = tuple[Float, Int, Float | None, Float | None, Float | None]
 
 
 class LossGradient(TypedDict):
@@ -135,19 +139,19 @@ class GradientEngine:
     def gradient(self, batch: Mapping[str, Any], loss: Mapping[str, Any], lr: float) -> LossGradient:
         """A loss and its gradient at the parameters as they are now: see :func:`gradient`."""
         rate, section = checked_amount(lr, "lr"), _section(loss)
-        *arrays, labels = self._arrays(batch, section)
-        value, parts, found = self._trainer.gradient(*arrays, section, rate, labels)
+        structures, labels = self._checked(batch, section)
+        value, parts, found = self._trainer.gradient(*structures, section, rate, labels)
         return {"value": value, "parts": parts, "gradient": self._named(found)}
 
-    def _arrays(self, batch: Mapping[str, Any], section: str) -> tuple[Any, ...]:
-        """A batch as the core takes it: structures, and last the labels of the loss."""
+    def _checked(self, batch: Mapping[str, Any], section: str) -> tuple[_Structures, dict[str, Float]]:
+        """A batch as the core takes it: structures and the labels of the loss."""
         structures = check_batch(self._data_config, batch)
         from .._native import loss_labels
 
         wanted = [Label(*entry) for entry in loss_labels(self._config, self._statistics, section)]
         labels = check_labels(batch, wanted, *structures.types.shape)
         parts = structures.coords, structures.types, structures.boxes, structures.fparam, structures.aparam
-        return *parts, labels
+        return parts, labels
 
     def _named(self, found: Mapping[str, Float]) -> dict[str, Float]:
         return {name: found[name.removeprefix(PREFIX)] for name in self._values}
@@ -174,8 +178,8 @@ class GradientEngine:
         counted: list[int] = []
         labels: dict[str, Float] | None = None
         if batch is not None:
-            *arrays, labels = self._arrays(batch, section)
-            part.set(*arrays, labels)
+            structures, labels = self._checked(batch, section)
+            part.set(*structures, labels)
             counted = part.counted()
         of_all = processes.gather((counted, None if labels is None else list(labels)))
         found = [set(names) for _, names in of_all if names is not None]

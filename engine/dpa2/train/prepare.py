@@ -23,6 +23,7 @@ from .initial import initial_weights
 from .inputs import canonical_model, compatible, normalise, read_input, without_effect
 from .lmdb import LmdbSet
 from .loading import missing_labels, open_section
+from .models import Task
 from .order import workers
 from .processes import Alone
 from .random import Generator, fresh_seed
@@ -32,7 +33,7 @@ from .sharing import links, share
 from .stat_file import StatisticsFile
 from .statistics import Statistics
 from .tasks import SharedPart, expand
-from .trainer import Task, Trainer
+from .trainer import Trainer
 
 Say = Callable[[str], None]
 #: what deepmd-kit calls the input in the spelling of its version 2, in the folder of the run

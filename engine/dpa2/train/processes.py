@@ -54,7 +54,7 @@ class Alone:
         return function()
 
     def sum(self, values: Float) -> Float:
-        """The sum of the arrays of all, in the order of the processes; what the others than the first get is nothing."""
+        """The sum of the arrays of all, in the order of the processes, for the first one; the others get no numbers."""
         return values
 
     def copied(self, array: NDArray[Any]) -> NDArray[Any]:

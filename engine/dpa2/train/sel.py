@@ -35,9 +35,7 @@ class Neighbors(NamedTuple):
     warnings: list[str]
 
 
-def neighbor_statistics(
-    model: Mapping[str, Any], data: DataSet | LmdbSet, processes: Alone | None = None
-) -> Neighbors:
+def neighbor_statistics(model: Mapping[str, Any], data: DataSet | LmdbSet, processes: Alone | None = None) -> Neighbors:
     """Count the neighbours in all frames, and look at all their labels.
 
     Args:
@@ -62,9 +60,9 @@ def neighbor_statistics(
             found.add(frame_of(batch, 0))
             if found.closest == 0.0:
                 raise InputError(f"{found.closest_where} are at the same place: take this frame out of the data")
-    for most, places, closest in processes.gather((found.most, found.where, found.closest)):
-        found.closest = min(found.closest, closest)
-        for c, number in enumerate(most):
+    for numbers, places, distance in processes.gather((found.most, found.where, found.closest)):
+        found.closest = min(found.closest, distance)
+        for c, number in enumerate(numbers):
             if number > found.most[c]:
                 found.most[c], found.where[c] = number, places[c]
     changed, warnings = copy.deepcopy(dict(model)), []

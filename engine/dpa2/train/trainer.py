@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import Error, EvaluationError, InputError
-from ..files import ModelData, schema, write_safetensors
+from ..files import ModelData, write_safetensors
 from .averages import MovingAverage
-from .checkpoint import SINGLE, Checkpoint, Progress, averaged, contents, full_name, numbering, restore, write
+from .checkpoint import SINGLE, Checkpoint, Progress, averaged, contents, numbering, restore, write
 from .display import Clock, Curve, Results, lines, nan_task
-from .gradient import PREFIX, GradientEngine, parameters
+from .gradient import GradientEngine
 from .interrupts import Interrupts
+from .models import Task, Trained
 from .optimizer import Adam
 from .processes import Alone
 from .resume import Source, TaskDraws, restore_run, run_state
 from .schedule import Schedule
 from .store import Store, stores
-
-
-@dataclass
-class Task:
-    """A model and the data that it is trained on.
-
-    Attributes:
-        data: the model. Its parameters are replaced by views of those of the optimizer.
-        loss: the ``loss`` section.
-        training: the batches.
-        validation: those of the validation data; None: there are none.
-        batches: of validation data whenever something is shown.
-        section: the ``model`` section.
-        sample: gives the batches of the sample that statistics are made of.
-    """
-
-    data: ModelData
-    loss: Mapping[str, Any]
-    training: Source
-    validation: Source | None = None
-    batches: int = 1
-    section: Mapping[str, Any] | None = None
-    sample: Callable[[], Iterable[Mapping[str, Any]]] | None = None
 
 
 class Trainer:
@@ -90,13 +67,11 @@ class Trainer:
         self._schedule = Schedule(config["learning_rate"], steps)
         first = {"starter_learning_rate": self._schedule.start}
         self._losses = {name: {**task.loss, **first} for name, task in self.tasks.items()}
-        values = self._trained()
-        self.optimizer = Adam(config["optimizer"], values, float(training.get("gradient_max_norm") or 0.0))
-        self._share()
+        self._trained = Trained(self.tasks, self._links)
+        self.optimizer = Adam(config["optimizer"], self._trained.first, float(training.get("gradient_max_norm") or 0.0))
+        self._trained.share(self.optimizer.parameters)
         self._copy()
-        self._engines = {
-            name: GradientEngine(task.data, precision, self._threads) for name, task in self.tasks.items()
-        }
+        self._engines = {name: GradientEngine(task.data, precision, self._threads) for name, task in self.tasks.items()}
         enabled = bool(training["enable_ema"])
         self.average = MovingAverage(training["ema_decay"], self.optimizer.parameters) if enabled else None
         seed = training.get("seed")
@@ -104,7 +79,8 @@ class Trainer:
         self._draws.state = self.processes.once(lambda: self._draws.state)
         suffixes = [self._native_suffix(name) for name in self.tasks]
         self._store, self._average_store = stores(training, steps, suffixes)
-        self.processes.once(lambda: [store.prepare() for store in (self._store, self._average_store)[: 1 + enabled]])
+        for store in (self._store, self._average_store)[: 1 + enabled]:
+            self.processes.once(store.prepare)
         self.done = self._first = 0
         self._appends = False
         self._sums: dict[str, dict[str, float]] = {name: {} for name in self.tasks}
@@ -115,36 +91,10 @@ class Trainer:
     def _native_suffix(self, task: str) -> str:
         return ".safetensors" if list(self.tasks) == [SINGLE] else f".{task.replace('/', '_')}.safetensors"
 
-    def _trained(self) -> dict[str, Any]:
-        """The first values of all parameters, each once, in the precision that deepmd-kit keeps it in."""
-        values = {}
-        for task, entry in self.tasks.items():
-            expected = schema.expected_weights(entry.data.config)
-            for name in parameters(entry.data):
-                full = full_name(task, PREFIX + name)
-                owner = self._links.get(full, full)
-                if owner == full or owner not in values:
-                    values[owner] = entry.data.weights[name].astype(expected[name].dtype)
-        return values
-
-    def _share(self) -> None:
-        """Let the models have the arrays of the optimizer, which change as it works."""
-        self._names: dict[str, dict[str, str]] = {}
-        for task, entry in self.tasks.items():
-            entry.data.weights = dict(entry.data.weights)
-            self._names[task] = {}
-            for name in parameters(entry.data):
-                full = full_name(task, PREFIX + name)
-                owner = self._links.get(full, full)
-                self._names[task][PREFIX + name] = owner
-                entry.data.weights[name] = self.optimizer.parameters[owner]
-
     def _copy(self) -> None:
         """Take all weights from the first process: another machine may have rounded what was computed for them."""
         self._take()
-        for task, entry in self.tasks.items():
-            for name in sorted(set(entry.data.weights) - {name.removeprefix(PREFIX) for name in self._names[task]}):
-                entry.data.weights[name] = self.processes.copied(entry.data.weights[name])
+        self._trained.copy_others(self.processes)
 
     def _take(self) -> None:
         """Take the parameters from the first process."""
@@ -154,7 +104,7 @@ class Trainer:
     def _assign(self) -> None:
         """Give the engines the parameters as they are now."""
         for task, engine in self._engines.items():
-            engine.assign({name: self.optimizer.parameters[full] for name, full in self._names[task].items()})
+            engine.assign(self._trained.of(task, self.optimizer.parameters))
 
     def restart(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint, whose weights the models have already: steps, optimizer, averages, orders.
@@ -198,7 +148,7 @@ class Trainer:
             if ahead:
                 task.training.ahead()
             found = self._evaluated(name, batch, rate)
-            gradient = {self._names[name][key]: value for key, value in found["gradient"].items()}
+            gradient = {self._trained.names[name][key]: value for key, value in found["gradient"].items()}
             norm = self.processes.once(lambda: self._moved(gradient, rate))
             self._take()
             self._assign()
