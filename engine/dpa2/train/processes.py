@@ -193,8 +193,8 @@ def _portable(error: BaseException | None) -> BaseException | None:
     """An error that every process can have: those of other libraries keep their message and their kind alone."""
     if error is None or type(error).__module__ in ("builtins", Error.__module__):
         return error
-    kind = next(kind for kind in (InputError, OSError, MemoryError, ImportError) if isinstance(error, kind))
-    return kind(str(error))
+    kinds = (OSError, MemoryError, ImportError)
+    return next((kind for kind in kinds if isinstance(error, kind)), InputError)(str(error))
 
 
 def launched() -> tuple[int, int] | None:

@@ -335,6 +335,8 @@ class Trainer:
     def save(self) -> Path:
         """Write a checkpoint of the step that was done last, with native files beside it; returns its path.
 
+        Processes that train together all call this.
+
         Raises:
             OSError: a file that cannot be written. The checkpoint before stays the newest.
         """
