@@ -43,9 +43,7 @@ class DosLoss final : public BatchLoss {
       add_to_atoms(frame, slope, seeds);
     }
   }
-  [[nodiscard]] std::vector<double*> sums() override {
-    return {&dos_.squares, &cdf_.squares, &atom_dos_.squares, &atom_cdf_.squares};
-  }
+  [[nodiscard]] std::vector<double*> sums() override { return {&dos_.squares, &cdf_.squares, &atom_dos_.squares, &atom_cdf_.squares}; }
   [[nodiscard]] double value() const override {
     double sum = 0.0;
     for (const Term* term : {&atom_dos_, &atom_cdf_, &dos_, &cdf_}) sum += term->prefactor.at(fraction()) * term->squares;
