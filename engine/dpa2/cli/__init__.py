@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ..errors import Error, EvaluationError
 from . import (
     bench,
     change_bias,
@@ -31,7 +30,7 @@ from . import (
     test,
     train,
 )
-from .common import HelpFormatter, say, stdout_named
+from .common import EXPECTED, Ended, HelpFormatter, say, say_error, stdout_named
 
 EPILOG = """\
 examples:
@@ -95,17 +94,9 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     say(f"warning: {message}")
 
 
-class _Ended(KeyboardInterrupt):
-    """A signal that asks the process to end: what Ctrl-C finishes, it finishes too."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise :class:`_Ended`, once, unless the caller has made other arrangements for them."""
+    """SIGTERM and SIGHUP raise :class:`Ended`, once, unless the caller has made other arrangements for them."""
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
@@ -114,7 +105,7 @@ def _ended_by_signals() -> Iterator[None]:
     def end(number: int, _: object) -> None:
         for each in numbers:
             signal.signal(each, signal.SIG_IGN)  # systems send them twice, to the process and to its group
-        raise _Ended(number)
+        raise Ended(number)
 
     for number in numbers:
         signal.signal(number, end)
@@ -135,26 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             with stdout_named():
                 if sys.stdout is not None:
                     sys.stdout.flush()
-    except _Ended as ended:
-        say(f"ended by {signal.Signals(ended.number).name}")
-        return 128 + ended.number
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    except BrokenPipeError:  # the reader of a pipe (head, less) went away
-        return 141
-    except (EvaluationError, MemoryError) as error:
-        say(f"error: {error or 'out of memory'}")
-        return 1
-    except OSError as error:
-        if error.filename is not None and error.strerror is not None:
-            say(f"error: {os.fsdecode(error.filename)}: {error.strerror}")
-        else:
-            say(f"error: {error}")
-        return 2
-    except (Error, ImportError) as error:
-        say(f"error: {error}")
-        return 2
+    except EXPECTED as error:
+        return say_error(error)
     finally:
         _give_up_stdout()
     return 0

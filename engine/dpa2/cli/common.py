@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -227,6 +228,38 @@ def say(text: str) -> None:
     if sys.stderr is not None and not _silent:
         with suppress(OSError, ValueError):
             print(f"dpa2: {text}", file=sys.stderr, flush=True)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal that asks the process to end: what Ctrl-C finishes, it finishes too."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+#: what a command may end with
+EXPECTED = (KeyboardInterrupt, Error, MemoryError, OSError, ImportError)
+
+
+def say_error(error: BaseException) -> int:
+    """Say why a command ends; the exit status."""
+    if isinstance(error, Ended):
+        say(f"ended by {signal.Signals(error.number).name}")
+        return 128 + error.number
+    if isinstance(error, KeyboardInterrupt):
+        say("interrupted")
+        return 130
+    if isinstance(error, BrokenPipeError):  # the reader of a pipe (head, less) went away
+        return 141
+    if isinstance(error, (EvaluationError, MemoryError)):
+        say(f"error: {error or 'out of memory'}")
+        return 1
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        say(f"error: {os.fsdecode(error.filename)}: {error.strerror}")
+    else:
+        say(f"error: {error}")
+    return 2
 
 
 def source_name(path: str) -> str:

@@ -102,8 +102,15 @@ def run(args: argparse.Namespace) -> None:
     if args.mpi is not False and place is not None and place[0] > 0:
         common.silence()
     processes = join(args.mpi)
-    with processes.together():
-        _run(args, processes)
+    try:
+        with processes.together():
+            _run(args, processes)
+    except common.EXPECTED as error:
+        if processes.size == 1:
+            raise
+        status = common.say_error(error)
+        processes.wait()  # some launchers end all as soon as one ends
+        raise SystemExit(status) from None
 
 
 def _run(args: argparse.Namespace, processes: Alone) -> None:

@@ -84,12 +84,16 @@ class Alone:
     def end(self) -> None:
         """All have agreed to end: what happens now is told to nobody."""
 
+    def wait(self) -> None:
+        """Wait until all have come here."""
+
 
 class Processes(Alone):
     """Those of an MPI communicator.
 
     Args:
-        communicator: of mpi4py, or what has its ``allgather``, ``Alltoall``, ``Gather``, ``Bcast`` and ``Abort``.
+        communicator: of mpi4py, or what has its ``allgather``, ``Alltoall``, ``Gather``, ``Bcast``, ``Barrier``
+            and ``Abort``.
         sharing: how many of the processes may use each of the cores that this one may use; it takes its part of them.
     """
 
@@ -159,6 +163,9 @@ class Processes(Alone):
 
     def end(self) -> None:
         self.over = True
+
+    def wait(self) -> None:
+        self._communicator.Barrier()
 
     def _check_alike(self, array: NDArray[Any]) -> None:
         """Whether all have come here, with arrays that fit together."""
