@@ -11,6 +11,8 @@ from pair_formulas import SHIFT, PairLayer, tiles
 
 KINDS = {"float": np.float32, "double": np.float64}
 UPDATE_WARPS = 4
+#: bytes in which a block tells its warps which centre is next, in float
+SLOTS = 32
 #: -D... of the path that takes any number of edges, for all centres
 GENERAL = {"PAIR_FAST": 0}
 
@@ -115,7 +117,9 @@ class PairKernels:
         of_any = tile_bytes(size) * (1 + kinds * warps) + size * (
             (1 + kinds) * 128 + warps * (160 if backward else 192)
         )
-        shared = max(of_any, size * of_fast)
+        shared = (SLOTS if size == 4 else 0) + max(of_any, size * of_fast)
+        common["taken"] = self.device.empty(2, np.int32)
+        common["taken"][...] = 0
         self.device.start(
             *("pair_layer.cu", kernel, self.blocks, 32 * warps, struct, common | values, shared, self.defines)
         )

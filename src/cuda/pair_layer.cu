@@ -1,8 +1,10 @@
 // The pair channel of a layer, forward and backward: attention among the edges of a centre, linear2, LayerNorm, residual
 // (theory 8.2, 8.5-8.7, 8.11, 12.3, 12.4, 12.8-12.10, S1-S3, S19).
 //
-// A block takes centres in turns, and each by the path that suits its number of edges: one tile in registers, or any number of tiles.
+// Blocks take centre after centre, and each by the path that suits its number of edges: one tile in registers, or any number of tiles.
+// Those of many tiles take longest and come first.
 // Nothing is kept for the backward, which computes the attention again.
+#include "cuda/pair_centres.cuh"
 #include "cuda/pair_fast.cuh"
 #include "cuda/pair_fast_backward.cuh"
 #include "cuda/pair_general.cuh"
@@ -26,30 +28,20 @@ constexpr int BLOCKS = sizeof(real) == 4 ? 3 : 1, BLOCKS_BACKWARD = sizeof(real)
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pair_layer(const cuda::PairLayerArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
-  if constexpr (FAST)
-#pragma unroll 1
-    for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
-      const int first = a.start[i], n = uniform(a.start[i + 1] - first);
-      if (fast::fits(a.with, n)) fast::forward(a, first, n, shared + opaque(0));
-    }
-#pragma unroll 1
-  for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
-    const int first = a.start[i], n = uniform(a.start[i + 1] - first);
-    if (!FAST || !fast::fits(a.with, n)) general::forward(a, first, n, shared + opaque(0));
-  }
+  real* const room = shared + cuda::pair_layer_own_slots(sizeof(real)) / sizeof(real);
+  const auto any = [&](int first, int n) { general::forward(a, first, n, room + opaque(0)); };
+  const auto fast = [&](int first, int n) {
+    if constexpr (FAST) fast::forward(a, first, n, room + opaque(0));
+  };
+  each_centre(a.start, a.centres, !FAST || a.with.n2 > TILE, a.taken, reinterpret_cast<int*>(shared), any, fast);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD) pair_layer_backward(const cuda::PairLayerBackwardArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
-  if constexpr (FAST)
-#pragma unroll 1
-    for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
-      const int first = a.start[i], n = uniform(a.start[i + 1] - first);
-      if (fast::fits(a.with, n)) fast::backward(a, first, n, shared + opaque(0));
-    }
-#pragma unroll 1
-  for (int i = blockIdx.x; i < a.centres; i += gridDim.x) {
-    const int first = a.start[i], n = uniform(a.start[i + 1] - first);
-    if (!FAST || !fast::fits(a.with, n)) general::backward(a, first, n, shared + opaque(0));
-  }
+  real* const room = shared + cuda::pair_layer_own_slots(sizeof(real)) / sizeof(real);
+  const auto any = [&](int first, int n) { general::backward(a, first, n, room + opaque(0)); };
+  const auto fast = [&](int first, int n) {
+    if constexpr (FAST) fast::backward(a, first, n, room + opaque(0));
+  };
+  each_centre(a.start, a.centres, !FAST || a.with.n2 > TILE, a.taken, reinterpret_cast<int*>(shared), any, fast);
 }

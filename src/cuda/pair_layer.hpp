@@ -52,11 +52,12 @@ struct PairLayerArgs {
   const T* w;        // (capacity) switches, 1 where not smooth
   const T* U;        // (capacity, n2) the update by g1g1, or null
   const int* start;  // (centres + 1)
+  int* taken;        // pair_layer_counters, zero before
   int centres;
   int most;  // edges of a centre: scratch is made for it
   PairConstants<T> with;
 };
-static_assert(sizeof(PairLayerArgs<float>) == 72 + 144 && sizeof(PairLayerArgs<double>) == 72 + 160, "fixed-width");
+static_assert(sizeof(PairLayerArgs<float>) == 80 + 144 && sizeof(PairLayerArgs<double>) == 80 + 160, "fixed-width");
 
 /// dg2 and dh2, in place: from the gradients of out and h2_out to those of g2 and h2; dw +=, dU =.
 template <class T>
@@ -70,11 +71,12 @@ struct PairLayerBackwardArgs {
   const T* h2;       // (capacity, 3)
   const T* w;        // (capacity)
   const int* start;  // (centres + 1)
+  int* taken;        // pair_layer_counters, zero before
   int centres;
   int most;
   PairConstants<T> with;
 };
-static_assert(sizeof(PairLayerBackwardArgs<float>) == 80 + 144 && sizeof(PairLayerBackwardArgs<double>) == 80 + 160, "fixed-width");
+static_assert(sizeof(PairLayerBackwardArgs<float>) == 88 + 144 && sizeof(PairLayerBackwardArgs<double>) == 88 + 160, "fixed-width");
 
 /// One warp per head at a time; as many at once as 48 KiB have room for, evenly.
 DPA2_MATH constexpr int pair_layer_most_warps(int size) { return size == 4 ? 4 : 2; }
@@ -110,25 +112,36 @@ DPA2_MATH constexpr int pair_layer_scratch_backward(int n2, int heads, int most,
   return any > fast ? any : fast;
 }
 
-/// Blocks take centres in turns, so that scratch does not grow with the system: some more than any device runs at once, and no more than
-/// 256 MiB have room for. `scratch`: numbers of one block.
-DPA2_MATH constexpr int pair_layer_blocks(int centres, int scratch, int size) {
-  const int room = scratch > 0 ? (256 << 20) / size / scratch : 1536;
-  const int most = room < 1 ? 1 : room < 1536 ? room : 1536;
+/// What the blocks of one launch have taken: pieces of the centres with more than one tile of edges, then centres of one tile.
+constexpr int pair_layer_counters = 2;
+
+/// Warps that a multiprocessor has registers for: 168 per thread in the forward, else all that there are.
+DPA2_MATH constexpr int pair_layer_resident(int size, bool backward) { return size == 4 && !backward ? 12 : 8; }
+
+/// Blocks take centre after centre, whoever is free, so that scratch does not grow with the system: as many as run at once, and no more
+/// than 256 MiB have room for. `scratch`: numbers of one block; `resident`: blocks of this kernel that the device has registers for.
+DPA2_MATH constexpr int pair_layer_blocks(int centres, int scratch, int size, int resident) {
+  const int room = scratch > 0 ? (256 << 20) / size / scratch : resident;
+  const int most = room < 1 ? 1 : room < resident ? room : resident;
   return centres < most ? centres : most;
 }
 
-/// Bytes of dynamic shared memory for numbers of `size` bytes: tiles, edges as four numbers, and what warps have to add; or what centres of
+/// Bytes of shared memory in which a block tells its warps which centre is next; in double there are none to spare, and it uses those of
+/// the work between two centres.
+constexpr int pair_layer_slots = 32;
+DPA2_MATH constexpr int pair_layer_own_slots(int size) { return size == 4 ? pair_layer_slots : 0; }
+
+/// Bytes of dynamic shared memory for numbers of `size` bytes: these slots; tiles, edges as four numbers, and what warps have to add; or what centres of
 /// one tile need.
 DPA2_MATH constexpr int pair_layer_shared(int heads, int size) {
   const int warps = pair_layer_warps(heads, size), fast = size == 4 ? pair_fast_shared(warps, size) : 0;
   const int any = size * (padded_tile(size) * (1 + warps) + 2 * 4 * tile + warps * 6 * tile);
-  return any > fast ? any : fast;
+  return pair_layer_own_slots(size) + (any > fast ? any : fast);
 }
 DPA2_MATH constexpr int pair_layer_shared_backward(int heads, int size) {
   const int warps = pair_layer_warps(heads, size), fast = size == 4 ? pair_fast_shared_backward(warps, size) : 0;
   const int any = size * (padded_tile(size) * (1 + 2 * warps) + 3 * 4 * tile + warps * 5 * tile);
-  return any > fast ? any : fast;
+  return pair_layer_own_slots(size) + (any > fast ? any : fast);
 }
 static_assert(pair_layer_shared(4, 4) <= 49152 && pair_layer_shared(2, 8) <= 49152, "any device has 48 KiB");
 static_assert(pair_layer_shared_backward(4, 4) <= 49152 && pair_layer_shared_backward(2, 8) <= 49152, "any device has 48 KiB");

@@ -28,6 +28,16 @@ struct EdgeGradient {
   bool fresh = true;  ///< nothing has flowed into them, and they hold nothing: the first stage sets them
 };
 
+/// Counters of the device, zero, of which every launch takes its own: what its blocks share out among themselves.
+struct Counters {
+  int* next = nullptr;
+  int* take(int count) {
+    int* const own = next;
+    next += count;
+    return own;
+  }
+};
+
 /// The gradient of a layer's input g1, to which one stage after the other adds.
 template <class T>
 struct NeighbourGradient {

@@ -65,7 +65,7 @@ LayerOutput<T> Layer<T>::forward(Queue& queue, const Frame& frame, LayerState<T>
   if (g1g1_) g1g1_->forward(queue, frame, in, U);
   out.g2 = queue.take<T>("g2", edges * n2_);
   if (updates_h2_) out.h2 = queue.take<T>("h2", edges * 3);
-  pairs_->forward(queue, frame, in, U, out.g2, out.h2);
+  pairs_->forward(queue, frame, in, state.counters, U, out.g2, out.h2);
   queue.release(U);
   return out;
 }
@@ -83,7 +83,7 @@ T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& sta
   if (last) queue.release(state.g1.self_slope, state.g1.linear_slope);
 
   T* dU = g1g1_ ? queue.take<T>("gradient of g1g1", capacity * n2_) : nullptr;
-  if (pairs_) pairs_->backward(queue, frame, in, edges, dU);
+  if (pairs_) pairs_->backward(queue, frame, in, state.counters, edges, dU);
 
   NeighbourGradient<T> neighbours{dg1, frame.centres};
   T* node = projected(queue, frame.atoms, in, node_);

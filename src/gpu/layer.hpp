@@ -26,6 +26,7 @@ struct LayerState {
   G1Kept<T> g1;
   MessageState<T> messages;
   LocalAttentionState<T> attention;
+  Counters* counters = nullptr;  ///< of every launch of this evaluation, see Layer::counters
 };
 
 /// What a layer makes of its input; the last one leaves g2 and h2 as they are.
@@ -44,6 +45,8 @@ class Layer {
   /// (atoms, n1): the gradient of the layer's input g1, given `dout` of its output, which is released; rows of ghosts hold what is to go
   /// to their owners. `edges` becomes that of the input g2 and h2, and of w. `last`: what the forward has left is released on the way.
   T* backward(Queue& queue, const Frame& frame, const LayerState<T>& state, T* dout, EdgeGradient<T>& edges, bool last) const;
+  /// How many a forward takes of state.counters, and likewise a backward.
+  [[nodiscard]] int counters() const { return pairs_ ? pairs_->counters() : 0; }
 
  private:
   /// g1 times a matrix; null where the layer has none.

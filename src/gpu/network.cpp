@@ -9,6 +9,7 @@ struct Network<T>::Forward {
   EntryState<T> entry;
   T* slope = nullptr;  // of the first g1
   std::vector<LayerState<T>> layers;
+  Counters counters;
   T *g1 = nullptr, *g2 = nullptr, *h2 = nullptr;  // after the last layer
   T* C = nullptr;                                 // the rotation matrix, where somebody wants it
   typename Head<T>::Kept head;
@@ -41,6 +42,7 @@ void Network<T>::forward(Queue& queue, const Frame& frame, Forward& f, bool grad
     if (ghosts != nullptr) ghosts->forward(queue, f.g1, n1_);
     LayerState<T> state;
     state.in = {f.g1, f.g2, f.h2, f.entry.w};
+    state.counters = &f.counters;
     const LayerOutput<T> out = layer->forward(queue, frame, state, gradient);
     if (gradient) {
       f.layers.push_back(state);
@@ -112,6 +114,11 @@ void Network<T>::enqueue(Queue& queue, const Frame& frame, const Request& reques
                          GhostRows<T>* ghosts) const {
   const bool gradient = request.forces || request.vjp;
   Forward f;
+  int counters = 0;
+  for (const auto& layer : layers_) counters += layer->counters() * (gradient ? 1 + this->passes(request) : 1);
+  int* const counted = counters > 0 ? queue.take<int>("counters of the pair channel", counters) : nullptr;
+  if (counters > 0) queue.clear(counted, static_cast<std::size_t>(counters) * sizeof(int));
+  f.counters.next = counted;
   forward(queue, frame, f, gradient, ghosts);
 
   if (request.descriptor) outputs_.descriptor(queue, frame, out.descriptor, f.g1);

@@ -43,6 +43,7 @@ Matrix times(Matrix m, const Matrix& r) {
 template <class T>
 Pairs<T>::Pairs(const FoldedLayer& layer, const FoldedDescriptor& descriptor, const Config& config, Loader& loader) {
   const int n2 = config.repformer.g2_dim;
+  multiprocessors_ = loader.multiprocessors();
   const Defines act = activation_defines(descriptor.act);
   with_.n2 = n2;
   with_.a = static_cast<T>(layer.g2.a);
@@ -83,7 +84,14 @@ Pairs<T>::Pairs(const FoldedLayer& layer, const FoldedDescriptor& descriptor, co
 }
 
 template <class T>
-void Pairs<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, const T* U, T* g2_out, T* h2_out) const {
+int Pairs<T>::resident(bool backward) const {
+  constexpr int size = sizeof(T);
+  return multiprocessors_ * cuda::pair_layer_resident(size, backward) / cuda::pair_layer_warps(with_.heads, size);
+}
+
+template <class T>
+void Pairs<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in, Counters* counters, const T* U, T* g2_out,
+                       T* h2_out) const {
   constexpr int size = sizeof(T);
   const List& list = frame.repformer;
   cuda::PairLayerArgs<T> a{};
@@ -103,14 +111,16 @@ void Pairs<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in
     return;
   }
   const int numbers = cuda::pair_layer_scratch(with_.n2, with_.heads, list.most, size);
-  const int blocks = cuda::pair_layer_blocks(frame.centres, numbers, size);
+  const int blocks = cuda::pair_layer_blocks(frame.centres, numbers, size, resident(false));
+  a.taken = counters->take(this->counters());
   a.scratch = queue.take<T>("scratch of the pair attention", std::int64_t{numbers} * blocks);
   queue.launch(forward_, blocks, cuda::pair_layer_threads(with_.heads, size), bytes(cuda::pair_layer_shared(with_.heads, size)), a);
   queue.release(a.scratch);
 }
 
 template <class T>
-void Pairs<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, EdgeGradient<T>& edges, T* dU) const {
+void Pairs<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& in, Counters* counters, EdgeGradient<T>& edges,
+                        T* dU) const {
   constexpr int size = sizeof(T);
   const List& list = frame.repformer;
   const std::int64_t count = list.capacity;
@@ -139,7 +149,8 @@ void Pairs<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& i
     queue.launch(backward_, blocks, cuda::pair_update_threads, bytes(cuda::pair_update_shared(size)), a);
   } else {
     const int numbers = cuda::pair_layer_scratch_backward(with_.n2, with_.heads, list.most, size);
-    const int blocks = cuda::pair_layer_blocks(frame.centres, numbers, size);
+    const int blocks = cuda::pair_layer_blocks(frame.centres, numbers, size, resident(true));
+    a.taken = counters->take(this->counters());
     a.scratch = queue.take<T>("scratch of the pair attention", std::int64_t{numbers} * blocks);
     queue.launch(backward_, blocks, cuda::pair_layer_threads(with_.heads, size), bytes(cuda::pair_layer_shared_backward(with_.heads, size)),
                  a);

@@ -48,12 +48,12 @@ class Stages {
   void derivatives(Queue& queue, const Frame& frame, const Request& request, const Parameters& given, const Output& out, Results results,
                    const F& backward) const {
     const int components = request.vjp ? 1 : shape().components;
-    int passes = components * (request.deepmd_virial ? 4 : 1);
+    int left = passes(request);
     double *seed = nullptr, *wrapped = nullptr;
     T *gamma = nullptr, *seeded = nullptr;
     results.components = components;
     for (int component = 0; component < components; ++component) {
-      backward(request.vjp ? HeadSeed{given.seed_head, -1} : HeadSeed{given.weights, component}, gamma, --passes == 0);
+      backward(request.vjp ? HeadSeed{given.seed_head, -1} : HeadSeed{given.weights, component}, gamma, --left == 0);
       results.force = out.force + 3 * component;
       results.virial = out.virial + 9 * component;
       double* const atom_virial = out.atom_virial != nullptr ? out.atom_virial + 9 * component : nullptr;
@@ -68,10 +68,15 @@ class Stages {
       results.atom_virial = atom_virial;
       for (int axis = 0; axis < 3; ++axis) {
         assemble_.coordinate(queue, frame, axis, wrapped, given.weights, seed);
-        backward(HeadSeed{seed, component}, seeded, --passes == 0);
+        backward(HeadSeed{seed, component}, seeded, --left == 0);
         assemble_.deepmd(queue, frame, axis, wrapped, seeded, gamma, results);
       }
     }
+  }
+
+  /// How often derivatives() calls backward.
+  [[nodiscard]] int passes(const Request& request) const {
+    return (request.vjp ? 1 : shape().components) * (request.deepmd_virial ? 4 : 1);
   }
 
   static T* take_edges(Queue& queue, const Frame& frame) {
