@@ -20,6 +20,87 @@ struct Inputs {
   const real *g2, *h2, *w;
 };
 
+/// Rows of a warp that are on their way at once.
+constexpr int AHEAD = 8;
+
+/// The tile of rows that all warps of a block read, and the edges that are the keys; it knows which ones it has, and they come from global
+/// memory when others are wanted. Many loads at a time, and those before the barrier: a block has little else to do meanwhile.
+struct BlockRows {
+  real* tile;
+  Edge* keys;
+  const real* array;
+  int row, chunk, first_key;
+
+  __device__ __forceinline__ BlockRows(real* rows, Edge* edges)
+      : tile(rows), keys(edges), array(nullptr), row(0), chunk(0), first_key(-1) {}
+
+  /// Channels of tile `which` of the rows from `first` on, of which there are `count`. The whole block takes part.
+  __device__ __forceinline__ void load(const real* from, int first, int count, int channels, int which) {
+    if (array == from && row == first && chunk == which) return;
+    array = from;
+    row = first;
+    chunk = which;
+    const int lane = threadIdx.x % 32, c = which * TILE + lane, warps = blockDim.x / 32;
+    const real* const own = row_of(from, first, channels) + c;
+#pragma unroll 1
+    for (int begin = threadIdx.x / 32; begin < TILE; begin += AHEAD * warps) {
+      real v[AHEAD];
+#pragma unroll
+      for (int x = 0; x < AHEAD; ++x) {
+        const int r = begin + x * warps;
+        v[x] = r < count && c < channels ? own[r * channels] : real(0);
+      }
+      if (begin < warps) __syncthreads();
+#pragma unroll
+      for (int x = 0; x < AHEAD; ++x) {
+        const int r = begin + x * warps;
+        if (r < TILE) tile[r * TILE_ROW + lane] = v[x];
+      }
+    }
+    __syncthreads();
+  }
+
+  /// The edges from `first` on, of which there are `count`. With barriers before and after.
+  __device__ __forceinline__ void load_keys(const Inputs& in, int first, int count) {
+    if (first_key == first) return;
+    first_key = first;
+    __syncthreads();
+    load_edges(keys, in.h2, in.w, first, count);
+    __syncthreads();
+  }
+};
+
+/// before(row, channel) + one tile of each warp, `apart` numbers from each other, to out(row, channel, sum): rows below `count`, channels
+/// below `channels` of tile `chunk`. The same thread gets the same row and channel every time. With barriers before and after.
+template <class Before, class Out>
+__device__ __forceinline__ void add_all_tiles(const real* tiles, int apart, int active, int count, int channels, int chunk, Before before,
+                                              Out out) {
+  const int lane = threadIdx.x % 32, c = chunk * TILE + lane, warps = blockDim.x / 32;
+#pragma unroll 1
+  for (int begin = threadIdx.x / 32; begin < TILE; begin += AHEAD * warps) {
+    real base[AHEAD], sum[AHEAD];
+#pragma unroll
+    for (int x = 0; x < AHEAD; ++x) {
+      const int r = begin + x * warps;
+      base[x] = r < count && c < channels ? before(r, c) : real(0);
+      sum[x] = real(0);
+    }
+    if (begin < warps) __syncthreads();
+    const real* own = tiles + begin * TILE_ROW + lane;
+#pragma unroll 1
+    for (int other = 0; other < active; ++other, own += apart)
+#pragma unroll
+      for (int x = 0; x < AHEAD; ++x)
+        if (begin + x * warps < count) sum[x] += own[x * warps * TILE_ROW];
+#pragma unroll
+    for (int x = 0; x < AHEAD; ++x) {
+      const int r = begin + x * warps;
+      if (r < count && c < channels) out(r, c, base[x] + sum[x]);
+    }
+  }
+  __syncthreads();
+}
+
 /// Shared memory of a block, for a tile per warp or two.
 struct Room {
   real* rows;       // a tile that all warps read
@@ -44,15 +125,6 @@ struct Room {
     real* const behind = all_sums + warps * 5 * TILE;
     top = tiles > 1 ? own + PADDED_TILE : behind + warp * TILE;  // with two tiles, the forward has no use for the second
     up = reinterpret_cast<Edge*>(behind);
-  }
-
-  /// The keys of tile `tile`: `count` edges from `first` on, unless they are `loaded` already. With barriers before and after.
-  __device__ __forceinline__ void load_keys(const Inputs& in, int& loaded, int tile, int first, int count) const {
-    if (loaded == tile) return;
-    loaded = tile;
-    __syncthreads();
-    load_edges(keys, in.h2, in.w, first, count);
-    __syncthreads();
   }
 };
 
@@ -158,8 +230,7 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
   const real npad = with.nsel > at.n ? real(with.nsel - at.n) : real(0);
   real* const own = room.own;  // q, then R, then y, then z of this warp's head
   real *const q = scratch, *const y = scratch + chunks * cuda::tile_numbers;
-  SharedRows rows{room.rows, nullptr, 0, 0};
-  int loaded = -1;  // tile of keys
+  BlockRows rows(room.rows, room.keys);
 #pragma unroll 1
   for (int jt = 0; jt < at.tiles(); ++jt) {
     const int j0 = at.first + jt * TILE, in_query = at.count(jt);
@@ -190,7 +261,7 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
 #pragma unroll 1
       for (int kt = 0; kt < at.tiles(); ++kt) {
         const int k0 = at.first + kt * TILE, in_key = at.count(kt);
-        room.load_keys(in, loaded, kt, k0, in_key);
+        rows.load_keys(in, k0, in_key);
         S.clear();
 #pragma unroll 1
         for (int c = 0; c < chunks; ++c) {
@@ -260,12 +331,11 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
         if (out.of_heads != nullptr) S.write_channels(out.of_heads + (head0 / warps * chunks + c) * cuda::tile_numbers, TILE);
         __syncwarp();
         S.write_channels(own, TILE_ROW);
-        __syncthreads();
-        add_tiles(room.first_own, room.apart, active, in_query, with.n2, c, [&](int row, int channel, real sum) {
-          real* const z = out.z + (jt * TILE + row) * with.n2 + channel;
-          *z = (head0 == 0 ? with.bias[channel] : *z) + sum;
-        });
-        __syncthreads();
+        const auto at_z = [&](int row, int channel) -> real& { return out.z[(jt * TILE + row) * with.n2 + channel]; };
+        add_all_tiles(
+            room.first_own, room.apart, active, in_query, with.n2, c,
+            [&](int row, int channel) { return head0 == 0 ? with.bias[channel] : at_z(row, channel); },
+            [&](int row, int channel, real sum) { at_z(row, channel) = sum; });
       }
       if (out.h2_out != nullptr) {
         const real weight = with.h2_weight[head];

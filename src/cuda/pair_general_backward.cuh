@@ -136,8 +136,17 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
         row_of(d.dh2, first + row, 3)[x] += sum;
     });
   };
-  SharedRows rows{room.rows, nullptr, 0, 0};
-  int loaded = -1;  // tile of keys
+  // What all warps have found of rows and edges, of which add_edges follows the barrier of the rows.
+  const auto add_to_rows = [&](const real* tiles_of_warps, int first, int warps_with, int count, int c) {
+    real* const to = row_of(d.dg2, first, with.n2);
+    add_all_tiles(
+        tiles_of_warps, room.apart, warps_with, count, with.n2, c, [&](int row, int channel) { return to[row * with.n2 + channel]; },
+        [&](int row, int channel, real sum) { to[row * with.n2 + channel] = sum; });
+    if (c > 0) return;
+    add_to_edges(first, warps_with, count);
+    __syncthreads();
+  };
+  BlockRows rows(room.rows, room.keys);
 #pragma unroll 1
   for (int jt = 0; jt < tiles; ++jt) {
     const int j0 = at.first + jt * TILE, in_query = at.count(jt);
@@ -174,7 +183,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
 #pragma unroll 1
       for (int kt = 0; kt < tiles; ++kt) {
         const int k0 = at.first + kt * TILE, in_key = at.count(kt);
-        room.load_keys(in, loaded, kt, k0, in_key);
+        rows.load_keys(in, k0, in_key);
         // One product after the other: there are no registers for both.
         const auto score = [&](real* tile, auto of_queries) {
           r.clear();
@@ -217,11 +226,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
           if (chunks > 1 && with.value_t == nullptr) r.clear();
           r.add_rows_times_matrix(depth, T2, q + c * cuda::tile_numbers, TILE, in_key);
           r.write_channels(T1, TILE_ROW);
-          __syncthreads();
-          add_tiles(room.first_own, room.apart, active, in_key, with.n2, c,
-                    [&](int row, int channel, real sum) { row_of(d.dg2, k0 + row, with.n2)[channel] += sum; });
-          if (c == 0) add_to_edges(k0, active, in_key);
-          __syncthreads();
+          add_to_rows(room.first_own, k0, active, in_key, c);
         }
 #pragma unroll 1
         for (int c = 0; c < chunks; ++c) {
@@ -254,11 +259,7 @@ __device__ __forceinline__ void attention_backward(const cuda::PairConstants<rea
           S.add_rows_times_matrix(depth_of(with.n2, b), T1, with.query + (matrix + b * chunks + c) * cuda::tile_numbers, TILE, in_query);
         }
         S.write_channels(T2, TILE_ROW);
-        __syncthreads();
-        add_tiles(room.first_own + PADDED_TILE, room.apart, active, in_query, with.n2, c,
-                  [&](int row, int channel, real sum) { row_of(d.dg2, j0 + row, with.n2)[channel] += sum; });
-        if (c == 0) add_to_edges(j0, active, in_query);
-        __syncthreads();
+        add_to_rows(room.first_own + PADDED_TILE, j0, active, in_query, c);
       }
     }
   }
@@ -271,8 +272,9 @@ __device__ __forceinline__ void inner_sums(const EdgeRows& e, const real* dz, co
 #pragma unroll 1
   for (int head = threadIdx.x / 32; head < heads; head += warps, of_heads += chunks * cuda::tile_numbers) {
     real* const inner = &first.inner(0) + head * tiles * 3 * TILE;
-#pragma unroll 2
+#pragma unroll 4
     for (int x = 0; x < 8; ++x) {
+      if (pair_down(x) >= e.count) break;
       const int row = e.row(x);
       real sum = 0;
 #pragma unroll 1
