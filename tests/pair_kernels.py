@@ -87,7 +87,7 @@ class PairKernels:
         chunks, size = -(-self.n2 // 32), np.dtype(KINDS[self.real]).itemsize
         g2, h2, w = (self.up(x) for x in self.inputs)
         common = {"g2": g2, "h2": h2, "w": w, "start": self.start, "centres": self.centres, "most": self.most}
-        common |= {"with": self.constants()}
+        common |= {"with": self.constants(), "taken": None}
         if self.heads == 0:
             grid = -(-(self.edges + self.room) // (32 * UPDATE_WARPS))
             numbers = grid * UPDATE_WARPS * chunks * 1024 if backward and chunks > 1 else 0
