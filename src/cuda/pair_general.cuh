@@ -21,7 +21,7 @@ struct Inputs {
 };
 
 /// Rows of a warp that are on their way at once.
-constexpr int AHEAD = 8;
+constexpr int AHEAD = 4;
 
 /// The tile of rows that all warps of a block read, and the edges that are the keys; it knows which ones it has, and they come from global
 /// memory when others are wanted. Many loads at a time, and those before the barrier: a block has little else to do meanwhile.

@@ -204,19 +204,12 @@ struct Results {
 __device__ __forceinline__ void copy_tile(const real* from, real* tile) {
   from += opaque(lane_row() * TILE + vector_column(0));
   tile += opaque(lane_row() * TILE_ROW + vector_column(0));
-  constexpr int rows = sizeof(real) == 8 ? 2 : 8;  // on their way at once
-#pragma unroll 1
-  for (int x0 = 0; x0 < 8; x0 += rows) {
-    Vector v[rows][GROUPS];
+  constexpr int at_once = sizeof(real) == 8 ? 2 : 4;
+#pragma unroll at_once
+  for (int x = 0; x < 8; ++x)
 #pragma unroll
-    for (int x = 0; x < rows; ++x)
-#pragma unroll
-      for (int g = 0; g < GROUPS; ++g) v[x][g] = read_vector(from + 4 * (x0 + x) * TILE + g * 8 * VECTOR);
-#pragma unroll
-    for (int x = 0; x < rows; ++x)
-#pragma unroll
-      for (int g = 0; g < GROUPS; ++g) write_vector(tile + 4 * (x0 + x) * TILE_ROW + g * 8 * VECTOR, v[x][g]);
-  }
+    for (int g = 0; g < GROUPS; ++g)
+      write_vector(tile + 4 * x * TILE_ROW + g * 8 * VECTOR, read_vector(from + 4 * x * TILE + g * 8 * VECTOR));
 }
 
 /// How far a product over the channels of tile `chunk` goes: a multiple of VECTOR.
