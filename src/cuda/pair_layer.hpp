@@ -131,8 +131,8 @@ DPA2_MATH constexpr int pair_layer_blocks(int centres, int scratch, int size, in
 constexpr int pair_layer_slots = 32;
 DPA2_MATH constexpr int pair_layer_own_slots(int size) { return size == 4 ? pair_layer_slots : 0; }
 
-/// Bytes of dynamic shared memory for numbers of `size` bytes: these slots; tiles, edges as four numbers, and what warps have to add; or what centres of
-/// one tile need.
+/// Bytes of dynamic shared memory for numbers of `size` bytes: these slots; tiles, edges as four numbers, and what warps have to add; or
+/// what centres of one tile need.
 DPA2_MATH constexpr int pair_layer_shared(int heads, int size) {
   const int warps = pair_layer_warps(heads, size), fast = size == 4 ? pair_fast_shared(warps, size) : 0;
   const int any = size * (padded_tile(size) * (1 + warps) + 2 * 4 * tile + warps * 6 * tile);

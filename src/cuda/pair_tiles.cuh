@@ -21,27 +21,6 @@ struct Centre {
   __device__ __forceinline__ int count(int tile) const { return n - tile * TILE < TILE ? n - tile * TILE : TILE; }
 };
 
-/// The tile of rows that all warps of a block read; it knows which one it is, and comes from global memory when it is another.
-struct SharedRows {
-  real* tile;
-  const real* array;
-  int row, chunk;
-
-  /// Channels of tile `chunk` of the rows from `first` on, of which there are `count`. The whole block takes part.
-  __device__ __forceinline__ void load(const real* from, int first, int count, int channels, int which) {
-    if (array == from && row == first && chunk == which) return;
-    array = from;
-    row = first;
-    chunk = which;
-    const int lane = threadIdx.x % 32, c = which * TILE + lane, warps = blockDim.x / 32;
-    __syncthreads();
-#pragma unroll 2
-    for (int r = threadIdx.x / 32; r < TILE; r += warps)
-      tile[r * TILE_ROW + lane] = r < count && c < channels ? row_of(from, first + r, channels)[c] : real(0);
-    __syncthreads();
-  }
-};
-
 /// Into `to`: 32 edges from `first` on, of which `count` exist; the others are zero. The whole block takes part.
 __device__ __forceinline__ void load_edges(Edge* to, const real* h2, const real* w, int first, int count) {
   for (int t = threadIdx.x; t < TILE; t += blockDim.x) {
@@ -51,20 +30,8 @@ __device__ __forceinline__ void load_edges(Edge* to, const real* h2, const real*
   }
 }
 
-/// Adds one tile of each warp, `apart` numbers from each other: out(row, channel, sum) for rows below `count`, channels below
-/// `channels` of tile `chunk`. The same thread gets the same row and channel every time. No barrier inside.
-template <class Out>
-__device__ __forceinline__ void add_tiles(const real* tiles, int apart, int warps, int count, int channels, int chunk, Out out) {
-  const int lane = threadIdx.x % 32, c = chunk * TILE + lane;
-  for (int r = threadIdx.x / 32; r < count; r += blockDim.x / 32) {
-    real sum = tiles[r * TILE_ROW + lane];
-#pragma unroll 1
-    for (int other = 1; other < warps; ++other) sum += tiles[other * apart + r * TILE_ROW + lane];
-    if (c < channels) out(r, c, sum);
-  }
-}
-
-/// The same for four numbers per edge: out(edge, which, sum).
+/// Adds four numbers per edge of each warp, `apart` numbers from each other: out(edge, which, sum). The same thread gets the same ones every
+/// time. No barrier inside.
 template <class Out>
 __device__ __forceinline__ void add_edges(const real* sums, int apart, int warps, int count, Out out) {
   for (int t = threadIdx.x; t < 4 * count; t += blockDim.x) {
