@@ -365,7 +365,7 @@ class Model(SecondDerivatives, MemoryEstimate):
         from .cuda.gpu import device_frames
 
         at_once = self._on_overflow == "error"  # before the result is used
-        return device_frames(self._gpu, self._data.config, self._reporter.report, at_once, *frames)
+        return device_frames(self._gpu, self._data.config, self._reporter, at_once, *frames)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to ``path`` in the native format (``.safetensors``), weights as they were in its file.

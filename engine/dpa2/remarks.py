@@ -35,11 +35,6 @@ class Remarks(NamedTuple):
     clamped: int = -1
     clamped_count: int = 0
 
-    @property
-    def anything(self) -> bool:
-        """Whether there is anything that may have to be said."""
-        return bool(self.overflow) or self.closest is not None or self.clamped >= 0
-
 
 def least_distance(config: dict[str, Any]) -> tuple[float, bool]:
     """Closer than this (angstrom) a pair is a mistake; and whether the model's training data say so."""
@@ -70,6 +65,14 @@ class Reporter:
         self._close_pair_said = self._clamp_said = False
         # Weights exp(-r/alpha) of all neighbours sum to less than 1e-20 where even the nearest is farther than this.
         self._clamped_from = float(config.get("smin_alpha", 0.0)) * math.log(1e20)
+
+    def has_to_say(self, remarks: Remarks) -> bool:
+        """Whether a report would say anything."""
+        return bool(
+            (remarks.overflow and not self._overflow_said)
+            or (remarks.closest is not None and remarks.closest[2] < self._least and not self._close_pair_said)
+            or (remarks.clamped >= 0 and not self._clamp_said)
+        )
 
     def report(self, remarks: Remarks, batch: Batch, frame: int) -> None:
         """Warns where the package was called.

@@ -14,6 +14,7 @@ from typing import Any
 import dpa2
 import numpy as np
 import pytest
+from cuda_emulator.driver import driver
 from gpu_models import OnDevice, emulate, frame_of, gpu_model, host
 from helpers import evaluate, golden, model_of, relative
 from pages import run_page
@@ -182,6 +183,37 @@ def test_coordinates_on_the_device_give_answers_on_the_device() -> None:
     assert result.forces is result.virial is None
     np.testing.assert_array_equal(host(result.check().energy), wanted.energy)
     assert result.forces is None
+
+
+def test_types_and_box_are_brought_again_only_where_they_change() -> None:
+    model, (coords, types, box) = gpu_model("base"), frame_of(golden("base").systems[0])
+    x, types, box = OnDevice(coords), types.astype(np.int64), np.array(box)
+
+    def copies() -> np.ndarray:
+        return np.array([driver().count(name) for name in ("copies_to_device", "copies_to_host")])
+
+    def step() -> tuple[int, int]:
+        before = copies()
+        result = model.evaluate(x, types, box).check()
+        up, down = copies() - before
+        assert_same(result, model.evaluate(coords, types, box), 0.0)
+        return up, down
+
+    step()
+    assert step() == (1, 1)  # the cell, and what there is to know of the lists
+    types[:] = types[::-1].copy()  # in place
+    assert step() == (2, 1)
+    box *= 1.01
+    assert step() == (1, 1)
+    types[0] = len(model.type_map)
+    for _ in range(2):
+        with pytest.raises(dpa2.InputError, match="has type"):
+            model.evaluate(x, types, box)
+    types[0] = 0
+    box[:] = 0.0
+    with pytest.raises(dpa2.InputError, match="singular"):
+        model.evaluate(x, types, box)
+    assert_same(model.evaluate(x, types, None).check(), model.evaluate(coords, types, None), 0.0)
 
 
 def test_frames_descriptors_and_gradients_on_the_device() -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpa2.errors import Error, InputError
 from dpa2.files import schema
 from dpa2.gradients import Weights, check_weights
 from dpa2.inputs import Batch, Float, check_aparam, check_box, check_fparam, check_types
-from dpa2.remarks import Remarks, warn
+from dpa2.remarks import Remarks, Reporter, warn
 
 from .arrays import Array, arrays_of, on_device
 from .hooks import cupy_hooks
@@ -26,9 +27,31 @@ if TYPE_CHECKING:
 # An evaluation that is void every time: the core's buffers grow with every one of them.
 _MOST_REPEATS = 8
 
+# The legacy default stream, as the driver and the array API number it.
+_DEFAULT_STREAM = (0, 1)
+
 T = TypeVar("T")
 
-Report = Callable[[Remarks, Batch, int], None]
+
+class Known:
+    """What was made last of an array of the host, for when the same numbers come again: they do, step after step."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Any, NDArray[Any], Any] | None = None
+
+    def of(self, value: Any, key: Any, make: Callable[[Any], T]) -> T:
+        """``make(value)``, or what it gave the last time, for the same numbers and ``key``."""
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
+            return make(value)
+        last = self._last
+        if last is not None:
+            known, numbers, found = last
+            if known == key and numbers.dtype == value.dtype and np.array_equal(numbers, value):
+                made: T = found
+                return made
+        made = make(value)
+        self._last = (key, value.copy(), made)
+        return made
 
 
 class GpuModel:
@@ -48,6 +71,7 @@ class GpuModel:
             warn(message, RuntimeWarning)
         self.arrays = arrays_of(hooks, number)
         self.queue = Queue(self.native)
+        self.types, self.box = Known(), Known()
 
     def run(
         self,
@@ -195,7 +219,7 @@ class DeviceFrames:
     Shapes are checked; coordinates and types are by the neighbour search.
 
     Args:
-        report: of remarks, when results are checked.
+        reporter: of remarks, when results are checked.
         at_once: check every result before it is returned.
     """
 
@@ -203,7 +227,7 @@ class DeviceFrames:
         self,
         model: GpuModel,
         config: dict[str, Any],
-        report: Report,
+        reporter: Reporter,
         at_once: bool,
         coords: Any,
         types: Any,
@@ -211,21 +235,41 @@ class DeviceFrames:
         pbc: Any,
     ) -> None:
         self._model, self._arrays, self._config = model, model.arrays, config
-        self._report, self._at_once = report, at_once
+        self._reporter, self._at_once = reporter, at_once
         x = self._arrays.take(coords, "float64", "coords")
         shape = tuple(int(extent) for extent in x.shape)
         if len(shape) not in (2, 3) or shape[-1] != 3:
             raise InputError(f"coords must have shape (natoms, 3) or (nframes, natoms, 3), got {shape}")
         self._framed = len(shape) == 3
         self._nframes, self._natoms = shape[:-1] if self._framed else (1, shape[0])
-        if not on_device(types):
-            types = check_types(types, config["type_map"], self._nframes, self._natoms, self._framed)
-        rcut = schema.rcut(config)
-        # Nine numbers that the host needs to lay out the search.
-        self._boxes, self._pbc = check_box(self._host(box, "box"), pbc, rcut, self._nframes, self._framed)
-        self._inputs = {"coords": x, "types": self._rows(types, "int32", "types", (self._natoms,))}
+        self._inputs = {"coords": x, "types": self._types(types)}
+        self._boxes, self._pbc = self._cell(box, pbc)
 
     # ---------------------------------------------------------------------------------------------------- arguments
+
+    def _types(self, types: Any) -> Array:
+        shape = (self._nframes, self._natoms)
+
+        def make(value: Any) -> Array:
+            if not on_device(value):
+                value = check_types(value, self._config["type_map"], *shape, self._framed)
+            return self._rows(value, "int32", "types", (self._natoms,))
+
+        # Work on the default stream is in order, and no graph of the caller's can hold what is kept here.
+        if on_device(types) or self._arrays.stream not in _DEFAULT_STREAM:
+            return make(types)
+        return self._model.types.of(types, (*shape, self._framed), make)
+
+    def _cell(self, box: Any, pbc: Any) -> tuple[Float | None, tuple[bool, bool, bool]]:
+        """Nine numbers of each frame, which the host needs to lay out the search."""
+        rcut, frames = schema.rcut(self._config), (self._nframes, self._framed)
+
+        def make(value: Any) -> tuple[Float | None, tuple[bool, bool, bool]]:
+            boxes, directions = check_box(value, pbc, rcut, *frames)
+            return None if boxes is None else np.ascontiguousarray(boxes), directions
+
+        given = self._host(box, "box")
+        return self._model.box.of(given, (*frames, pbc), make) if pbc is None or isinstance(pbc, bool) else make(given)
 
     def _host(self, value: Any, name: str) -> Any:
         if not on_device(value):
@@ -298,8 +342,7 @@ class DeviceFrames:
             }, None
         arrays, native, inputs = self._arrays, self._model.native, {**self._inputs, **(more or {})}
         found = {name: arrays.empty((*axis, *shape)) for name, shape in wanted.items()}
-        boxes = None if self._boxes is None else np.ascontiguousarray(self._boxes)
-        frames, natoms, pbc = self._nframes, self._natoms, self._pbc
+        frames, natoms, pbc, boxes = self._nframes, self._natoms, self._pbc, self._boxes
 
         def run() -> None:
             places = {name: arrays.address(array) for name, array in found.items()}
@@ -317,12 +360,12 @@ class DeviceFrames:
         return found, pending
 
     def _say(self, remarks: Sequence[Remarks]) -> None:
-        """Reports what there is to say; that is when types come to the host."""
-        if any(one.anything for one in remarks):
+        """Reports what there is to say; only then types come to the host."""
+        if any(self._reporter.has_to_say(one) for one in remarks):
             types = self._arrays.host(self._inputs["types"]).reshape(self._nframes, self._natoms)
             batch = Batch(types, types, None, self._pbc, None, None, self._framed)
             for f, one in enumerate(remarks):
-                self._report(one, batch, f)
+                self._reporter.report(one, batch, f)
 
     @property
     def natoms(self) -> int:
@@ -353,7 +396,7 @@ class DeviceFrames:
 
 
 def device_frames(
-    model: GpuModel, config: dict[str, Any], report: Report, at_once: bool, coords: Any, *others: Any
+    model: GpuModel, config: dict[str, Any], reporter: Reporter, at_once: bool, coords: Any, *others: Any
 ) -> DeviceFrames | None:
     """The frames, where the coordinates lie on a device; others: types, box and pbc."""
-    return DeviceFrames(model, config, report, at_once, coords, *others) if on_device(coords) else None
+    return DeviceFrames(model, config, reporter, at_once, coords, *others) if on_device(coords) else None
