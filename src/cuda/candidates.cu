@@ -66,6 +66,16 @@ __device__ __forceinline__ void note_overflow(unsigned long long* worst, int num
   if (count > sel) atomicMax(worst, static_cast<unsigned long long>(count) << 32 | cuda::first_code(number));
 }
 
+/// Up to 32 atoms of a row of bins, from place `at` on, and the one of this lane; no row: there are no more.
+struct Piece {
+  int row = -1, at = 0, end = 0, atom = 0;
+};
+
+__device__ __forceinline__ void place(double (&x)[3], const double* wrapped, int atom) {
+#pragma unroll
+  for (int c = 0; c < 3; ++c) x[c] = wrapped[3LL * atom + c];
+}
+
 /// One warp: the lists of centre i.
 __device__ __forceinline__ void finish_centre(const cuda::CandidateArgs& a, int i, const Keys& keys) {
   const int lane = lane_number(), f = i / a.per_system;
@@ -80,27 +90,53 @@ __device__ __forceinline__ void finish_centre(const cuda::CandidateArgs& a, int 
   int n = 0;
   if (home >= 0) {
     const int first_bin = f * a.bins;
-    walk(lattice, a.layout[f], a.first + first_bin, home - first_bin, [&](int begin, int end, const int* m) {
-      double v[3];
-      translation(v, lattice, m);
-      const bool home_cell = m[0] == 0 && m[1] == 0 && m[2] == 0;
-      for (int s = begin; s < end; s += 32) {
-        const bool there = s + lane < end;
-        const int to = there ? a.sorted[s + lane] : i;
-        const double xj[3] = {a.wrapped[3LL * to], a.wrapped[3LL * to + 1], a.wrapped[3LL * to + 2]};
-        double d[3];
-        const double r = displacement(d, xj, xi, v);
-        const bool hit = there && r <= a.radius && !(home_cell && to == i);
+    const BinRows rows(lattice, a.layout[f], home - first_bin);
+    for (int number = 0; number < rows.count; number += 32) {
+      // Each lane looks up one row; then all lanes go through the atoms of each. What is read is asked for before it is needed: atoms two
+      // pieces ahead, their places one.
+      BinRow own;
+      if (number + lane < rows.count) own = rows.row(lattice, a.layout[f], a.first + first_bin, number + lane);
+      unsigned left = __ballot_sync(FULL_MASK, own.begin < own.end);
+      Piece now, next, later;
+      const auto take = [&](Piece& piece, const Piece& before) {
+        piece = before;
+        piece.at += 32;
+        if (piece.at >= piece.end) {
+          piece.row = left != 0 ? __ffs(static_cast<int>(left)) - 1 : -1;
+          left &= left - 1;
+          piece.at = __shfl_sync(FULL_MASK, own.begin, max(piece.row, 0));
+          piece.end = __shfl_sync(FULL_MASK, own.end, max(piece.row, 0));
+        }
+        piece.atom = piece.row >= 0 && piece.at + lane < piece.end ? a.sorted[piece.at + lane] : i;
+      };
+      take(now, now);
+      take(next, now);
+      double x[3], ahead[3];
+      place(x, a.wrapped, now.atom);
+      while (now.row >= 0) {
+        take(later, next);
+        place(ahead, a.wrapped, next.atom);
+        int m[3];
+#pragma unroll
+        for (int c = 0; c < 3; ++c) m[c] = __shfl_sync(FULL_MASK, own.m[c], now.row);
+        double v[3], d[3];
+        translation(v, lattice, m);
+        const double r = displacement(d, x, xi, v);
+        const bool home_cell = m[0] == 0 && m[1] == 0 && m[2] == 0;
+        const bool hit = now.at + lane < now.end && r <= a.radius && !(home_cell && now.atom == i);
         const unsigned hits = __ballot_sync(FULL_MASK, hit);
         const int at = n + __popc(hits & ((1u << lane) - 1));
         if (hit && at < a.capacity) {
-          j[at] = to;
+          j[at] = now.atom;
           code[at] = pack(m);
           keys.key[at] = static_cast<unsigned long long>(r * a.scale) << a.index_bits | static_cast<unsigned long long>(at);
         }
         n += __popc(hits);
+        now = next, next = later;
+#pragma unroll
+        for (int c = 0; c < 3; ++c) x[c] = ahead[c];
       }
-    });
+    }
   }
   if (n > a.capacity) {
     // Nothing else is known of this centre: it counts with as many edges as it can have.

@@ -62,33 +62,37 @@ __device__ __forceinline__ void image_number(int* n, const Lattice& lattice, con
 
 __device__ __forceinline__ int floor_quotient(int a, int b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
-/// Walks over the bins around bin number `home` of a system: visit(begin, end, m) for the atoms sorted[begin..end) moved by m. A row of
-/// bins is one range as far as it lies in one cell. All lanes walk together.
-template <class Visit>
-__device__ __forceinline__ void walk(const Lattice& lattice, const cuda::SearchLayout& at, const int* first, int home, Visit visit) {
-  const int nx = at.bins[0], ny = at.bins[1], nz = at.bins[2];
-  const int rx = at.reach[0], ry = at.reach[1], rz = at.reach[2];
-  const bool px = lattice.periodic(0), py = lattice.periodic(1), pz = lattice.periodic(2);
-  const int hx = home % nx, hy = home / nx % ny, hz = home / nx / ny;
-  int m[3];
-  for (int oz = -rz; oz <= rz; ++oz) {
-    m[2] = floor_quotient(hz + oz, nz);
-    if (m[2] != 0 && !pz) continue;
-    for (int oy = -ry; oy <= ry; ++oy) {
-      m[1] = floor_quotient(hy + oy, ny);
-      if (m[1] != 0 && !py) continue;
-      const int row = ((hz + oz - m[2] * nz) * ny + hy + oy - m[1] * ny) * nx;
-      const int from = hx - rx, to = hx + rx;
-      const int lowest = px ? floor_quotient(from, nx) : 0;
-      const int highest = px ? floor_quotient(to, nx) : 0;
-      for (m[0] = lowest; m[0] <= highest; ++m[0]) {
-        const int x0 = max(from - m[0] * nx, 0), x1 = min(to - m[0] * nx, nx - 1);
-        const int begin = first[row + x0], end = first[row + x1 + 1];
-        if (begin < end) visit(begin, end, m);
-      }
-    }
+/// Atoms sorted[begin..end) moved by m reduced lattice vectors; none where begin is not below end.
+struct BinRow {
+  int begin = 0, end = 0, m[3] = {};
+};
+
+/// Rows of bins around bin number `home` of a system. A row is one range of atoms as far as it lies in one cell.
+struct BinRows {
+  int home[3], lowest, images, across, count;
+
+  __device__ __forceinline__ BinRows(const Lattice& lattice, const cuda::SearchLayout& at, int bin) {
+    const int nx = at.bins[0], ny = at.bins[1], rx = at.reach[0];
+    home[0] = bin % nx, home[1] = bin / nx % ny, home[2] = bin / nx / ny;
+    const bool px = lattice.periodic(0);
+    lowest = px ? floor_quotient(home[0] - rx, nx) : 0;
+    images = (px ? floor_quotient(home[0] + rx, nx) : 0) - lowest + 1;
+    across = 2 * at.reach[1] + 1;
+    count = (2 * at.reach[2] + 1) * across * images;
   }
-}
+  /// Row `number`, below `count`.
+  __device__ __forceinline__ BinRow row(const Lattice& lattice, const cuda::SearchLayout& at, const int* first, int number) const {
+    const int nx = at.bins[0], ny = at.bins[1], nz = at.bins[2], rx = at.reach[0];
+    BinRow to;
+    const int y = home[1] + number / images % across - at.reach[1], z = home[2] + number / images / across - at.reach[2];
+    to.m[0] = lowest + number % images, to.m[1] = floor_quotient(y, ny), to.m[2] = floor_quotient(z, nz);
+    if ((to.m[1] != 0 && !lattice.periodic(1)) || (to.m[2] != 0 && !lattice.periodic(2))) return to;
+    const int row = ((z - to.m[2] * nz) * ny + y - to.m[1] * ny) * nx;
+    const int x0 = max(home[0] - rx - to.m[0] * nx, 0), x1 = min(home[0] + rx - to.m[0] * nx, nx - 1);
+    to.begin = first[row + x0], to.end = first[row + x1 + 1];
+    return to;
+  }
+};
 
 __device__ __forceinline__ int count_all(int v) {
   for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(FULL_MASK, v, step);
