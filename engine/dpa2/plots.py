@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 # Points that are drawn one by one; of more, every second one is left out until they are fewer.
 MOST_POINTS = 200_000
+# What the columns of a learning curve are of, where a loss has one unit for it.
+_CURVE_WORDS = {
+    "e": "energy per atom, eV",
+    "f": "force, eV/Å",
+    "v": "virial per atom, eV",
+    "ae": "energy of atoms, eV",
+}
 # From so many on a panel shows densities in place of points.
 DENSE = 20_000
 
@@ -131,31 +138,52 @@ def draw_curve(path: str, columns: Mapping[str, Float]) -> None:
     lines: dict[str, list[tuple[str, Float]]] = {}  # of a quantity: of what, and the values
     for name, values in columns.items():
         found = re.fullmatch(r"(.+)_(trn|val)(_.*)?", name)
-        if found:
+        if found and np.isfinite(values).any():
             task = f", {found[3][1:]}" if found[3] else ""
             lines.setdefault(found[1], []).append(({"trn": "training", "val": "validation"}[found[2]] + task, values))
-    lines = {name: entries for name, entries in sorted(lines.items()) if any(np.isfinite(v).any() for _, v in entries)}
+    # training first, which is of few frames and jumps: validation is drawn above it
+    lines = {name: sorted(entries, key=lambda entry: entry[0]) for name, entries in sorted(lines.items())}
     lines["learning rate"] = [("", columns["lr"])]
+    labels = sorted({label for entries in lines.values() for label, _ in entries} - {""})
+    colours = {"": "0.3", **dict(zip(labels, figure_colours(len(labels)), strict=True))}
     across = math.ceil(math.sqrt(len(lines)))
     down = -(-len(lines) // across)
     figure = _figure(4.2 * across, 3.0 * down)
-    labels = [label for entries in lines.values() for label, _ in entries]
-    colours = dict(zip(dict.fromkeys(labels), figure_colours(len(set(labels))), strict=True))
-    axes = None
+    axes, handles = None, {}
     for k, (name, entries) in enumerate(lines.items()):
         axes = figure.add_subplot(down, across, k + 1, sharex=axes)
+        shown = []
         for label, values in entries:
-            points = {"marker": "o", "markersize": 3} if len(values) < 30 else {}
-            above = np.where(values > 0, values, np.nan)  # the axis is logarithmic
-            axes.plot(columns["step"], above, label=label or None, color=colours[label], linewidth=1, **points)
-        axes.set_yscale("log")
-        axes.set_title(name)
+            above = np.where(np.isfinite(values) & (values > 0), values, np.nan)  # the axis is logarithmic
+            style: dict[str, Any] = {"marker": "o", "markersize": 3} if len(values) < 30 else {}
+            if label.startswith("training"):
+                style["alpha"] = 0.6
+            handles[label] = axes.plot(columns["step"], above, color=colours[label], linewidth=1, **style)[0]
+            shown.append(above[np.isfinite(above)])
+        _logarithmic(axes, np.concatenate(shown))
+        kind, _, quantity = name.partition("_")
+        words = _CURVE_WORDS.get(quantity) if kind in ("rmse", "mae") else None
+        axes.set_title(f"{name}: {words}" if words else name, fontsize=10)
         axes.set_xlabel("step")
-        axes.grid(alpha=0.3, which="both", linewidth=0.5)
-        if len(entries) > 1:
-            axes.legend(fontsize="small")
+        axes.tick_params(labelsize=8)
+    handles.pop("", None)
+    if handles:
+        figure.legend(handles.values(), handles, loc="outside upper center", ncols=min(4, len(handles)), fontsize=9)
     with replacing(path) as part:
         figure.savefig(part, dpi=150, format=path.rpartition(".")[2])
+
+
+def _logarithmic(axes: Any, values: Float) -> None:
+    """A logarithmic axis with plain numbers beside it, several whatever the range is."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    axes.set_yscale("log")
+    spread = float(values.max() / values.min()) if len(values) else 1.0
+    locator = MaxNLocator(5) if spread < 5.0 else LogLocator(subs=(1.0,) if spread > 1e3 else (1.0, 2.0, 5.0))
+    axes.yaxis.set_major_locator(locator)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.4, linewidth=0.5)
 
 
 def draw_map(

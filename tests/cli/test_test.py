@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import dpa2
 import needs
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 from cases import GOLDEN
 from cli_runs import interrupt, run_command
+from data_cases import LMDB, lmdb_frames
 from datasets import SYSTEMS, write_all, write_raw
 from dpa2 import cli
 from dpa2.accuracy import Accuracy
 from dpa2.data import read_structures
+from dpa2.errors import InputError
 from dpa2.streams import evaluate_frames
 
 ANSWERS = GOLDEN / "dp_test"
@@ -227,3 +230,92 @@ def test_no_frames_are_an_error_of_every_command(
     assert not Path("out.extxyz").exists()
     assert not Path("out.npy").exists()
     assert not Path("saved").exists()
+
+
+# --------------------------------------------------------------------------------------------- LMDB data sets
+
+
+def test_lmdb_averages_are_those_of_deepmd_kit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of energies and forces; deepmd-kit leaves out all virials of a number of atoms where one frame lacks it."""
+    shutil.copytree(LMDB, LMDB.name)
+    ours = run(capsys, "-s", LMDB.name).splitlines()
+    theirs = answer("lmdb.txt").splitlines()
+    at = [lines.index("# ----------weighted average of errors----------- ") for lines in (ours, theirs)]
+    assert ours[at[0] : at[0] + 8] == theirs[at[1] : at[1] + 8]
+    assert ours[1:3] == ["# testing system : frames.lmdb", "# number of test data : 21 "]
+    assert run(capsys, "-s", LMDB.name, "--workers", "2").splitlines() == ours
+
+
+def test_lmdb_is_evaluated_as_other_files_are(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(LMDB, LMDB.name)
+    run_command(capsys, "eval", "-m", MODEL, LMDB.name, "-o", "out.npz")
+    model, frames = dpa2.load(MODEL), lmdb_frames()
+    with np.load("out.npz") as found:
+        assert found["natoms"].tolist() == [len(frame["atom_types"]) for frame in frames]
+        forces = np.split(found["forces"], np.cumsum(found["natoms"])[:-1])
+        for k, frame in enumerate(frames):
+            types = np.array([1, 0])[frame["atom_types"]]  # the model has O first, the file H
+            wanted = model.evaluate(frame["coords"], types, frame["cells"])
+            assert found["energy"][k] == pytest.approx(wanted.energy, abs=1e-10)
+            np.testing.assert_allclose(forces[k], wanted.forces, rtol=0, atol=1e-10)
+
+
+def test_labels_of_lmdb_frames() -> None:
+    (source,) = read_structures(LMDB)
+    assert source.count() == 21
+    for frame, written in zip(source, lmdb_frames(), strict=True):
+        assert frame.names == ("H", "O")
+        assert frame.pbc == (True, True, True)
+        assert frame.energy == float(written["energies"])
+        assert frame.forces is not None
+        np.testing.assert_array_equal(frame.forces, written["forces"])
+        assert (frame.virial is None) == ("virials" not in written)
+        if frame.virial is not None:
+            np.testing.assert_array_equal(frame.virial, written["virials"])
+    (other,) = read_structures(LMDB, forces_key="coord")
+    frame = next(iter(other))
+    np.testing.assert_array_equal(frame.forces, frame.coords)
+    with pytest.raises(InputError, match=r"frames\.lmdb: no frame has an array 'forces', which --forces-key names"):
+        next(iter(read_structures(LMDB, forces_key="forces")[0]))
+    with pytest.raises(InputError, match="leave --stress-key out"):
+        read_structures(LMDB, stress_key="stress")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"force": np.zeros((2, 3))}, r"few.lmdb, frame 7: force must be 9 numbers, found shape \(2, 3\)"),
+        ({"energy": np.zeros(2)}, r"energy must be 1 number, found shape \(2,\)"),
+        ({"box": np.ones(6)}, r"box must be 9 numbers, found shape \(6,\)"),
+        ({"atype": np.array([0, 1, 2])}, "types must be integers from -1 to 1, those of H O"),
+        ({"atype": np.array([0.0, 1.0, 1.0])}, "types must be integers from -1 to 1, those of H O"),
+        ({"aparam": np.zeros(4)}, r"aparam must be a multiple of 3 numbers \(atoms\), found 4"),
+    ],
+)
+def test_bad_lmdb_frames(changes: dict[str, np.ndarray], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = {"atype": np.array([1, 0, 0]), "coord": np.ones((3, 3)), "energy": np.float64(1.0)} | changes
+    source = SimpleNamespace(type_map=("H", "O"), frame=lambda number: frame, where=lambda k: f"few.lmdb, frame {k}")
+    with pytest.raises(InputError, match=message):
+        read_structures(LMDB)[0]._frame(source, 7)
+
+
+def test_lmdb_frames_may_be_open_and_say_which_labels_they_have() -> None:
+    frame = {
+        "atype": np.array([1, -1]), "coord": np.ones(6), "box": np.zeros(9), "energy": np.float64(1.0),
+        "find_energy": np.asarray(0), "virial": np.arange(9.0), "find_virial": np.asarray(1.0),
+        "atom_ener": np.ones((2, 1)), "aparam": np.arange(4.0), "fparam": np.ones(2), "dipole": np.ones(3),
+    }  # fmt: skip
+    source = SimpleNamespace(type_map=None, frame=lambda number: frame, where=lambda k: "")
+    found = read_structures(LMDB, types=("O", "H"))[0]._frame(source, 0)
+    assert found.names == ("O", "H")
+    assert found.types.tolist() == [1, -1]
+    assert found.coords.shape == (2, 3)
+    assert found.box is None
+    assert found.pbc == (False, False, False)
+    assert found.energy is None
+    assert found.virial is not None
+    assert found.virial.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert found.aparam is not None
+    assert found.aparam.tolist() == [[0, 1], [2, 3]]
+    assert sorted(found.labels) == ["atom_ener", "dipole"]
+    assert found.labels["atom_ener"].shape == (2,)

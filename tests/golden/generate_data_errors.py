@@ -18,6 +18,7 @@ from pathlib import Path
 GOLDEN = Path(__file__).resolve().parent
 sys.path.insert(0, str(GOLDEN.parent))
 
+from data_cases import LMDB  # noqa: E402
 from datasets import HDF5_GROUP, SYSTEMS, write_all  # noqa: E402
 from deepmd.entrypoints.neighbor_stat import neighbor_stat  # noqa: E402
 from deepmd.entrypoints.test import test  # noqa: E402
@@ -72,6 +73,8 @@ def main() -> None:
         printed("two_frames", OUT, datafile="systems.txt", numb_test=2)
         printed("atomic", OUT, system="standard", atomic=True)
         printed("hdf5", OUT, system=f"standard.hdf5#{HDF5_GROUP}")
+        shutil.copytree(LMDB, LMDB.name)
+        printed("lmdb", OUT, system=LMDB.name)
         for path in Path().glob("detail.*"):
             shutil.copy(path, OUT)
         for name, options in DEVIATIONS.items():

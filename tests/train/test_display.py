@@ -73,18 +73,20 @@ def test_reading_a_curve(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_picture(suffix: str, tmp_path: Path) -> None:
-    """A panel for every quantity that has values, and one for the learning rate."""
+    """A panel for every quantity that has values, and one for the learning rate; axes have plain numbers."""
     pytest.importorskip("matplotlib")
     steps = np.arange(1.0, 60.0)
     columns = {"step": steps, "rmse_val_a": 1 / steps, "rmse_trn_a": 2 / steps, "rmse_trn_b": 0 * steps}
-    columns |= {"rmse_v_trn_a": np.full(59, np.nan), "lr": 0.01 / steps}
+    columns |= {"rmse_v_trn_a": np.full(59, np.nan), "rmse_f_trn_a": 0.3 + 0.001 * steps, "lr": 0.01 / steps}
     path = tmp_path / f"curve.{suffix}"
     draw_curve(str(path), columns)
     content = path.read_bytes()
     assert content.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix])
     if suffix == "svg":
-        for text in (b"rmse", b"learning rate", b"validation, a", b"training, b"):
-            assert b"<!-- " + text + b" -->" in content
+        for text in (
+            "rmse", "rmse_f: force, eV/Å", "learning rate", "validation, a", "training, b", "0.005", "0.315",
+        ):  # fmt: skip
+            assert f"<!-- {text} -->".encode() in content
         assert b"rmse_v" not in content
 
 

@@ -16,6 +16,7 @@ import training_runs as runs
 from data_cases import LMDB, TYPE_MAP
 from dpa2.cli import main
 from dpa2.errors import InputError
+from dpa2.files.torch_zip import TorchArchive
 from dpa2.train.averages import MovingAverage
 from dpa2.train.dataset import batch_sizes
 from dpa2.train.inputs import normalise
@@ -187,6 +188,20 @@ def test_change_bias_goes_by_content() -> None:
     os.rename("model.ckpt-0.pt", "start.ckpt")
     assert main(["change-bias", "start.ckpt", "-b", "1", "2", "3", "-o", "new.pt"]) == 0
     assert content("new.pt")["model"]["model.Default.atomic_model.out_bias"].ravel().tolist() == [1.0, 2.0, 3.0]
+
+
+def test_change_bias_opens_its_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.train(runs.RUNS["tasks"], numb_steps=0) == 0
+    opened: list[str] = []
+    original = TorchArchive.__init__
+
+    def counted(archive: TorchArchive, path: Path) -> None:
+        opened.append(path.name)
+        original(archive, path)
+
+    monkeypatch.setattr(TorchArchive, "__init__", counted)
+    assert main(["change-bias", "model.ckpt-0.pt", "--head", "left", "-s", "one", "-o", "new.pt"]) == 0
+    assert opened == ["model.ckpt-0.pt"]
 
 
 @pytest.mark.parametrize("mode", ["set", "change"])

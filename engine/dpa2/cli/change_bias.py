@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = Checkpoint(args.model) if guarded(args.model, detect) == "pt" else None
     suffixes = (".safetensors",) if checkpoint is None else (".pt", ".safetensors")
     common.check_output(output, suffixes, [args.model])
-    data = read(args.model, args.head)
+    data = read(args.model, args.head) if checkpoint is None else checkpoint.read(args.head)
     if "models" in data.config:
         raise InputError(f"{args.model}: the bias of a combination of models cannot be changed")
     found = _given(args, data) if args.bias_value is not None else _fitted(args, data, checkpoint)

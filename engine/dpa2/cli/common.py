@@ -23,8 +23,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 STRUCTURE_HELP = (
-    "structures: deepmd systems (npy, raw, file.hdf5#/group) or folders of them, XYZ (extended, plain, i-PI's), "
-    "LAMMPS dumps and data files, PDB, .gro, any other format through ASE if it is installed"
+    "structures: deepmd systems (npy, raw, file.hdf5#/group) or folders of them, LMDB data sets, XYZ (extended, plain, "
+    "i-PI's), LAMMPS dumps and data files, PDB, .gro, any other format through ASE if it is installed"
 )
 
 

@@ -14,6 +14,8 @@ from .frames import Structures
 from .labels import Reading
 from .lammps_data import LammpsData, looks_like_data
 from .lammps_dump import LammpsDump, looks_like_dump
+from .lmdb_frames import is_lmdb
+from .lmdb_system import LmdbSystem
 from .text import check_regular, head
 from .xyz import XyzFile, looks_like_xyz
 
@@ -37,9 +39,9 @@ def read_structures(
     """The structures of a file or folder: one entry per file, and one per deepmd system of a folder or HDF5 file.
 
     A folder is a deepmd/npy or deepmd/raw system (it has ``type.raw``) or holds such systems at any depth; so does a
-    file ``.hdf5`` or ``.h5``, or its part ``file.hdf5#/group``. Other files are recognised by their content: XYZ,
-    LAMMPS's dumps and data files, PDB; or by their name: ``.xyz``, ``.extxyz``, ``.pdb``, ``.gro``. The rest is read
-    by ASE.
+    file ``.hdf5`` or ``.h5``, or its part ``file.hdf5#/group``. A folder with ``data.mdb``, or a path that ends in
+    ``.lmdb``, is an LMDB data set. Other files are recognised by their content: XYZ, LAMMPS's dumps and data files,
+    PDB; or by their name: ``.xyz``, ``.extxyz``, ``.pdb``, ``.gro``. The rest is read by ASE.
 
     Args:
         path: the file or folder.
@@ -56,6 +58,8 @@ def read_structures(
     reading = Reading(
         None if types is None else tuple(types), atom_style, energy_key, forces_key, virial_key, stress_key
     )
+    if is_lmdb(path):
+        return [LmdbSystem(path, reading)]
     if os.path.isdir(path):
         systems = find_systems(path)
         if not systems:

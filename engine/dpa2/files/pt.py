@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from dpa2.errors import InputError, ModelFileError, UnsupportedModelError
 from dpa2.files._data import RawModel, number_of
 from dpa2.files.combination import resolve_shared
@@ -69,8 +71,7 @@ def _branches(params: Mapping[str, Any]) -> dict[str, list[str]]:
     return out
 
 
-def _state(archive: TorchArchive) -> dict[Any, Any]:
-    checkpoint = archive.unpickle()
+def _state(checkpoint: Any) -> dict[Any, Any]:
     if not isinstance(checkpoint, dict):
         raise ModelFileError("the file is a PyTorch archive, but no checkpoint of deepmd-kit")
     state = checkpoint.get("model", checkpoint)
@@ -81,12 +82,21 @@ def _state(archive: TorchArchive) -> dict[Any, Any]:
 
 def heads(archive: TorchArchive) -> list[str]:
     """The names of the branches of a multi-task checkpoint."""
-    return list(_branches(_definition(_state(archive))))
+    return list(_branches(_definition(_state(archive.unpickle()))))
 
 
 def read(archive: TorchArchive, head: str | None) -> RawModel:
     """The model of a checkpoint, or its branch ``head``."""
-    state = _state(archive)
+    return model_of(archive.unpickle(), head, archive.size)
+
+
+def model_of(checkpoint: Any, head: str | None, size: int) -> RawModel:
+    """The model, or a branch, of a checkpoint that was unpickled: with tensors on demand, or arrays in their place.
+
+    Args:
+        checkpoint: what the file holds. head: the branch. size: of the file, bytes.
+    """
+    state = _state(checkpoint)
     params = _definition(state)
     branches = _branches(params)
     if branches:
@@ -104,14 +114,14 @@ def read(archive: TorchArchive, head: str | None) -> RawModel:
     tensors = {
         name[len(prefix) :]: tensor
         for name, tensor in state.items()
-        if isinstance(name, str) and name.startswith(prefix) and isinstance(tensor, LazyTensor)
+        if isinstance(name, str) and name.startswith(prefix) and isinstance(tensor, (LazyTensor, np.ndarray))
     }
     if not tensors:
         raise ModelFileError(f"corrupt file: there are no weights under {prefix!r}")
     named = canonical_names(tensors)
     distance = number_of(named.get("min_nbor_dist"), "min_nbor_dist")
     params = {key: value for key, value in params.items() if key != "smin_alpha"}  # deepmd-kit's builder ignores it
-    return RawModel(params, named, distance, own, archive.size, infer=True)
+    return RawModel(params, named, distance, own, size, infer=True)
 
 
 def canonical_names(tensors: Mapping[str, Any]) -> dict[str, Any]:

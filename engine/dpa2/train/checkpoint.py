@@ -21,7 +21,7 @@ from ..files._data import RawModel, number_of
 from ..files.assembly import assemble
 from ..files.combination import resolve_shared
 from ..files.detect import detect
-from ..files.pt import canonical_names
+from ..files.pt import canonical_names, model_of
 from ..files.torch_zip import LazyTensor, TorchArchive
 from ..outputs import replacing
 from .averages import MovingAverage
@@ -208,7 +208,7 @@ class Checkpoint:
 
     def __init__(self, path: str | Path, force: bool = False) -> None:
         self.path, self._force = Path(path), force
-        content = guarded(self.path, _unpickled)
+        content, self._size = guarded(self.path, _unpickled)
         if not isinstance(content.get("model", content), dict):
             raise ModelFileError(f"{path}: the checkpoint has no model state")
         self.content: dict[str, Any] = content
@@ -278,6 +278,14 @@ class Checkpoint:
         except ModelFileError as error:
             raise type(error)(f"{self.path}: {error}") from None
         return data
+
+    def read(self, head: str | None) -> ModelData:
+        """The model, or its branch ``head``, as :func:`dpa2.files.read` finds it, without reading the file again.
+
+        Raises:
+            InputError: ``head`` is missing or unknown. ModelFileError: what is in the file is no sound model.
+        """
+        return guarded(self.path, lambda _: assemble(model_of(self.content, head, self._size)))
 
     def moments(self, numbers: Mapping[str, int]) -> dict[str, Moments]:
         """The state of the optimizer by full names of parameters.
@@ -358,14 +366,15 @@ def _steps_done(stored: int) -> tuple[int, ...]:
     return (stored + 1,) if stored else (0, 1)
 
 
-def _unpickled(path: Path) -> dict[str, Any]:
+def _unpickled(path: Path) -> tuple[dict[str, Any], int]:
+    """What the file holds, and its size in bytes."""
     if detect(path) != "pt":
         raise ModelFileError("the file is no training checkpoint (.pt) of deepmd-kit's PyTorch backend")
     with TorchArchive(path) as archive:
-        found = _loaded(archive.unpickle())
+        found, size = _loaded(archive.unpickle()), archive.size
     if not isinstance(found, dict):
         raise ModelFileError("the file is a PyTorch archive, but no checkpoint of deepmd-kit")
-    return found
+    return found, size
 
 
 def _loaded(value: Any, read: dict[tuple[Any, ...], Array] | None = None) -> Any:
