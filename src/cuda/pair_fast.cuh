@@ -15,10 +15,8 @@
 namespace dpa2 {
 namespace fast {
 
-/// Whether a centre with n edges takes this path. Rows of g2 are whole vectors in it: code for others would be at every access.
-__device__ __forceinline__ bool fits(const cuda::PairConstants<real>& with, int n) {
-  return n <= TILE && with.n2 <= TILE && with.n2 % VECTOR == 0;
-}
+/// Whether centres of one tile of edges take this path. Rows of g2 are whole vectors in it: code for others would be at every access.
+__device__ __forceinline__ bool fits(const cuda::PairConstants<real>& with) { return with.n2 <= TILE && with.n2 % VECTOR == 0; }
 
 /// A key's switch, and its logit where nothing else is: -shift, or where there is no such edge so little that its probability is zero.
 struct __align__(2 * sizeof(real)) Key {

@@ -29,19 +29,19 @@ constexpr int BLOCKS = sizeof(real) == 4 ? 3 : 1, BLOCKS_BACKWARD = sizeof(real)
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pair_layer(const cuda::PairLayerArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
   real* const room = shared + cuda::pair_layer_own_slots(sizeof(real)) / sizeof(real);
-  const auto any = [&](int first, int n) { general::forward(a, first, n, room + opaque(0)); };
-  const auto fast = [&](int first, int n) {
+  const auto many = [&](int first, int n) { general::forward(a, first, n, room + opaque(0)); };
+  const auto one = [&](int first, int n) {
     if constexpr (FAST) fast::forward(a, first, n, room + opaque(0));
   };
-  each_centre(a.start, a.centres, !FAST || a.with.n2 > TILE, a.taken, reinterpret_cast<int*>(shared), any, fast);
+  each_centre(a.start, a.centres, !FAST || !fast::fits(a.with), a.taken, reinterpret_cast<int*>(shared), many, one);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_BACKWARD) pair_layer_backward(const cuda::PairLayerBackwardArgs<real> a) {
   DYNAMIC_SHARED(real, shared);
   real* const room = shared + cuda::pair_layer_own_slots(sizeof(real)) / sizeof(real);
-  const auto any = [&](int first, int n) { general::backward(a, first, n, room + opaque(0)); };
-  const auto fast = [&](int first, int n) {
+  const auto many = [&](int first, int n) { general::backward(a, first, n, room + opaque(0)); };
+  const auto one = [&](int first, int n) {
     if constexpr (FAST) fast::backward(a, first, n, room + opaque(0));
   };
-  each_centre(a.start, a.centres, !FAST || a.with.n2 > TILE, a.taken, reinterpret_cast<int*>(shared), any, fast);
+  each_centre(a.start, a.centres, !FAST || !fast::fits(a.with), a.taken, reinterpret_cast<int*>(shared), many, one);
 }
