@@ -26,6 +26,7 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
   const auto over_rows = [&](auto f) {
 #pragma unroll
     for (int x = 0; x < Grid::ROWS; ++x) {
+      if (!Grid::used(x, e.groups)) break;
       real p[Grid::COLUMNS], by[Grid::COLUMNS];
       Grid::read(tile, x, p);
       Grid::read(c1, x, by);
@@ -68,6 +69,7 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
   real of_column[Grid::COLUMNS][4] = {};
 #pragma unroll
   for (int x = 0; x < Grid::ROWS; ++x) {
+    if (!Grid::used(x, e.groups)) break;
     const Edge key = keys[x];
 #pragma unroll
     for (int y = 0; y < Grid::COLUMNS; ++y) {
@@ -88,6 +90,7 @@ __device__ __forceinline__ void scores_backward(const Edges& e, Grid& s, Grid& d
   for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = queries[y];
 #pragma unroll
   for (int x = 0; x < Grid::ROWS; ++x) {
+    if (!Grid::used(x, e.groups)) break;
     real sums[4] = {};
 #pragma unroll
     for (int y = 0; y < Grid::COLUMNS; ++y) {
