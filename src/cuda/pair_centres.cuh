@@ -31,6 +31,7 @@ __device__ __forceinline__ void each_centre(const int* start, int centres, bool 
     turn ^= half;
     if (begin >= centres) break;
     // What comes next is on its way while this is worked on.
+    ahead = centres;
     if (ask && thread == 0) ahead = atomicAdd(taken, 1);
     const int own = begin + lane;
     const bool there = lane < piece && own < centres;
@@ -42,25 +43,22 @@ __device__ __forceinline__ void each_centre(const int* start, int centres, bool 
       const int first = start[i];
       many(first, uniform(start[i + 1] - first));
     }
-    if (!ask) break;
   }
   if (all) return;
-  // Three threads hold what is to be known of the next centre: where its edges begin and end, and which comes after it. A block that asks
-  // begins with an empty one.
-  ahead = thread < 2 && !ask ? start[blockIdx.x + thread] : 0;
-  if (thread == 2) ahead = ask ? atomicAdd(taken + 1, 1) : centres;
+  // An empty centre to begin with. Three threads hold what is to be known of the next one: where its edges begin and end, and which comes
+  // after it.
+  ahead = 0;
+  if (thread == 2) ahead = ask ? atomicAdd(taken + 1, 1) : static_cast<int>(blockIdx.x);
 #pragma unroll 1
   while (true) {
     if (thread < 3) slots[turn + thread] = ahead;
     __syncthreads();
-    const int first = uniform(slots[turn]), n = uniform(slots[turn + 1]) - first, next = uniform(slots[turn + 2]);
+    const int first = uniform(slots[turn]), n = uniform(slots[turn + 1]) - first, next = slots[turn + 2];
     turn ^= half;
-    if (next < centres) {
-      if (thread < 2) ahead = start[next + thread];
-      if (thread == 2) ahead = atomicAdd(taken + 1, 1);
-    }
+    if (first < 0) break;
+    if (thread < 2) ahead = next < centres ? start[next + thread] : -1;
+    if (thread == 2) ahead = ask ? atomicAdd(taken + 1, 1) : centres;
     if (n <= cuda::tile) one(first, n);
-    if (next >= centres) break;
   }
 }
 

@@ -52,41 +52,31 @@ __device__ __forceinline__ real own_sum(const real (&v)[4], int high, int low) {
 __device__ __forceinline__ int groups_of(int n) { return n <= 4 * FEWEST_GROUPS ? FEWEST_GROUPS : (n + 3) / 4; }
 
 /// at += X rows, `apart` numbers from each other, times a matrix over `depth`, a multiple of 4 and not 0. Four rows of the matrix are NEXT
-/// apart; the second is FIRST after the first, and the third SECOND. What the next step needs is loaded as soon as this one is done with the
-/// registers for it.
+/// apart; the second is FIRST after the first, and the third SECOND.
 template <int X, int NEXT, int FIRST, int SECOND>
 __device__ __forceinline__ void add_times(real (*at)[4], int depth, const real* rows, int apart, const real* matrix) {
-  const real* const last = rows + depth - 4;
-  Vector u[X][4 / VECTOR], v[4][GROUPS];
-  const auto load_row = [&](int x) {
-#pragma unroll
-    for (int part = 0; part < 4 / VECTOR; ++part) u[x][part] = read_vector(rows + x * apart + part * VECTOR);
-  };
-  const auto load_matrix = [&](int i) {
-#pragma unroll
-    for (int g = 0; g < GROUPS; ++g) v[i][g] = read_vector(matrix + i / 2 * SECOND + i % 2 * FIRST + g * 8 * VECTOR);
-  };
-#pragma unroll
-  for (int i = 0; i < 4; ++i) load_matrix(i);
-#pragma unroll
-  for (int x = 0; x < X; ++x) load_row(x);
-  bool more;
+  const real* const end = rows + depth;
 #pragma unroll 1
   do {
-    more = rows != last;
-    rows += 4;
-    matrix += NEXT;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int part = 0; part < 4 / VECTOR; ++part) {
+      Vector v[VECTOR][GROUPS];
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i)
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g) v[i][g] = read_vector(matrix + (part * VECTOR + i) / 2 * SECOND + i % 2 * FIRST + g * 8 * VECTOR);
 #pragma unroll
       for (int x = 0; x < X; ++x) {
+        const Vector u = read_vector(rows + x * apart + part * VECTOR);
 #pragma unroll
-        for (int y = 0; y < 4; ++y) at[x][y] += u[x][i / VECTOR].v[i % VECTOR] * v[i][y / VECTOR].v[y % VECTOR];
-        if (i == 3 && more) load_row(x);
+        for (int i = 0; i < VECTOR; ++i)
+#pragma unroll
+          for (int y = 0; y < 4; ++y) at[x][y] += u.v[i] * v[i][y / VECTOR].v[y % VECTOR];
       }
-      if (more) load_matrix(i);
     }
-  } while (more);
+    rows += 4;
+    matrix += NEXT;
+  } while (rows != end);
 }
 
 /// The results of a lane: rows row() + down(x), columns column() + across(y). Everything that works on them asks for these, and for sums
