@@ -2,7 +2,8 @@
 
 ``slow`` is given by cost, in the test files: a test of more than about two seconds, and, of long lists whose members
 cost a few tenths each, all but a few. ``pytest -m "not slow"`` is for every change; before a merge everything runs but
-the slow tests of the emulated GPU, which take half an hour: they are for ``pytest -m "slow and cuda"``, by hand.
+the slow tests of the emulated GPU, which take half an hour: they are for ``pytest -m "slow and cuda"``, by hand. So is
+what alone takes ``minutes``: ``pytest -m minutes``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if room in MARKED_ROOMS:
             item.add_marker(room)
     asked = config.getoption("markexpr") or config.getoption("keyword") or any("::" in name for name in config.args)
-    by_hand = [item for item in items if not asked and {"slow", "cuda"} <= {mark.name for mark in item.iter_markers()}]
+    marks = {item: {mark.name for mark in item.iter_markers()} for item in items}
+    by_hand = [item for item in items if not asked and (marks[item] >= {"slow", "cuda"} or "minutes" in marks[item])]
     if by_hand:
         config.hook.pytest_deselected(items=by_hand)
         items[:] = [item for item in items if item not in set(by_hand)]

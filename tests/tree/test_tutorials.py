@@ -86,6 +86,7 @@ def test_tutorials_in_short(folder: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 
 @pytest.mark.slow
+@pytest.mark.minutes
 def test_tutorials(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Minutes: the errors are those that the page states, as far as rounding lets runs be the same."""
     errors: list[tuple[float, float]] = []
