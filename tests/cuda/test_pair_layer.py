@@ -54,17 +54,18 @@ def test_uneven_sizes(counts: tuple[int, ...], n2: int, heads: int, real: str) -
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize(("n2", "real"), [(20, "float"), (40, "float"), (20, "double")])
-def test_it_does_not_matter_who_takes_a_centre(n2: int, real: str) -> None:
+def test_it_does_not_matter_who_takes_a_centre(n2: int, real: str, smooth: bool) -> None:
     """With a block per centre, with fewer that take one or four at once, and in other orders."""
     counts = (3, 33, 0, 5, 40, 1, 32, 2, 0, 34, 4, 0, 6, 1, 2, 35, 36, 3, 0, 7, 1, 2, 3, 1, 1, 33)
     found = []
     for blocks, seed in ((0, None), (20, 1), (3, None), (3, 2), (3, 3), (1, None)):
         device = EmulatedDevice(seed=seed, max_shared=SHARED)
-        pairs = Pairs(counts, n2, 2, False, True, "both", real, blocks=blocks, device=device)
+        pairs = Pairs(counts, n2, 2, False, smooth, "both", real, blocks=blocks, device=device)
         found.append(bits(pairs.forward(), pairs.gradients()))
     assert all(other == found[0] for other in found)
-    assert compared(Pairs(counts, n2, 2, False, True, "both", real, blocks=3)) > 0
+    assert compared(Pairs(counts, n2, 2, False, smooth, "both", real, blocks=3)) > 0
 
 
 @pytest.mark.cuda
@@ -204,6 +205,8 @@ BLOCK, WARP = "__syncthreads();", "__syncwarp();"
         ("pair_general_backward.cuh", BLOCK, 1),
         ("pair_general_backward.cuh", WARP, 7),
         ("pair_rows.cuh", WARP, 0),
+        ("pair_centres.cuh", BLOCK, 0),
+        ("pair_centres.cuh", BLOCK, 2),
     ],
 )
 def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, barrier: str, occurrence: int) -> None:
