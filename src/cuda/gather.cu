@@ -10,6 +10,9 @@ using namespace dpa2;
 
 namespace {
 
+// Blocks of a multiprocessor. The kernel waits for rows of atoms: a block more is worth more than its registers.
+constexpr int RESIDENT = sizeof(real) == 4 ? 5 : BLOCKS;
+
 /// The edges to an atom, with the factors of the centres that they come from.
 struct Ending {
   const int *edges, *centre, *start;
@@ -50,11 +53,20 @@ struct Atom {
     else
       add_centres<false>(sums, count, c, vectors);
   }
-  /// The lane's share of the sums that are complete: out += before r, along =.
-  __device__ __forceinline__ void finish(real (&out)[4], real (&along)[4], const EdgeSums<4, GROUP>& sums, int chunk, int k0) const {
-    if (a.P != nullptr) add_product(out, sums.t, a.P + cuda::strip_of(chunk, a.n2) + k0 * TILE + column_of_lane());
+  /// out += the lane's share of what the sums make.
+  __device__ __forceinline__ void finish(real (&out)[4], const EdgeSums<4, GROUP>& sums, int chunk, int k0) const {
+    if (a.P != nullptr) {
+      real product[4] = {};
+      add_product(product, sums.t, a.P + cuda::strip_of(chunk, a.n2) + k0 * TILE + column_of_lane());
+      if (a.r != nullptr) {
+        real r[4];
+        load_row4(r, a.r, chunk + column_of_lane(), a.n1);
+        for (int x = 0; x < 4; ++x) product[x] *= r[x];
+      }
+      for (int x = 0; x < 4; ++x) out[x] += product[x];
+    }
     if (a.vectors != nullptr && k0 == 0 && group_of_lane() < 3)
-      for (int x = 0; x < 4; ++x) along[x] = sums.v[x];
+      for (int x = 0; x < 4; ++x) out[x] += sums.v[x];
   }
 };
 
@@ -114,12 +126,12 @@ __device__ __forceinline__ void to_g1(const Atom& atom, real* room) {
   for (int c0 = 0; c0 < a.n1; c0 += 32 * WARPS) {
     const int chunk = c0 + threadIdx.x / 32 * 32, c = chunk + column_of_lane();
     const bool mine = chunk < a.n1;
-    real out[4] = {}, along[4] = {};
+    real out[4] = {};
     if (AtOnce) {
       if (mine && k_end > 0) {
         EdgeSums<4, GROUP> sums;
         atom.add(sums, atom.n, c, 0);
-        atom.finish(out, along, sums, chunk, 0);
+        atom.finish(out, sums, chunk, 0);
       }
     } else {
       for (int k0 = 0; k0 < k_end; k0 += NUMBERS) {
@@ -129,15 +141,9 @@ __device__ __forceinline__ void to_g1(const Atom& atom, real* room) {
           atom.stage(k0, first, count);
           if (mine) atom.add(sums, count, c, k0);
         }
-        if (mine) atom.finish(out, along, sums, chunk, k0);
+        if (mine) atom.finish(out, sums, chunk, k0);
       }
     }
-    if (a.r != nullptr) {
-      real r[4];
-      load_row4(r, a.r, c, a.n1);
-      for (int x = 0; x < 4; ++x) out[x] *= r[x];
-    }
-    for (int x = 0; x < 4; ++x) out[x] += along[x];
     if (a.room != nullptr) add_attention(out, atom, room, chunk);
     for (int x = 0; x < 4; ++x) out[x] = sum_of_groups(out[x]);
     if (!mine || group_of_lane() != 0) continue;
@@ -169,7 +175,7 @@ __device__ __forceinline__ void to_node(const Atom& atom, real* parts) {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(cuda::edge_threads, BLOCKS) gather(const cuda::GatherArgs<real> a) {
+extern "C" __global__ void __launch_bounds__(cuda::edge_threads, RESIDENT) gather(const cuda::GatherArgs<real> a) {
   __align__(16) __shared__ real number[AT_ONCE * FACTORS];
   __align__(16) __shared__ int row[AT_ONCE];
   __align__(16) __shared__ real parts[ROOM];
