@@ -85,8 +85,7 @@ struct Edges {
   /// Rows of the centre into the tile, zero beyond it; edges beside it. The whole block takes part; no barrier inside. What is to come from
   /// global memory is asked for before anything is waited for.
   __device__ __forceinline__ void load(const real* from_g2, const real* from_h2, const real* w, real shift) const {
-    const int edge =
-        opaque(static_cast<int>(threadIdx.x) - static_cast<int>(blockDim.x) + TILE);  // the last warp has one edge for each lane
+    const int edge = opaque(threadIdx.x) - static_cast<int>(blockDim.x) + TILE;  // the last warp has one edge for each lane
     const bool there = edge >= 0 && edge < n;
     const real switched = there ? w[first + edge] : real(0);
     real h[3];
@@ -229,7 +228,10 @@ __device__ __forceinline__ void times_c1(int groups, G& p, const real* c1) {
 
 /// The row of a tile that a lane takes, such that vectors of eight lanes are in different banks; and the sum of this row times vectors of
 /// the first `count` edges, a multiple of 4.
-__device__ __forceinline__ int row_of_lane() { return threadIdx.x % 32 / 8 + threadIdx.x % 8 * 4; }
+__device__ __forceinline__ int row_of_lane() {
+  const int thread = opaque(threadIdx.x);
+  return thread % 32 / 8 + thread % 8 * 4;
+}
 template <class Of>
 __device__ __forceinline__ void row_times(const real* tile, int count, const Of& edges, real (&sum)[3]) {
   tile += place(row_of_lane());

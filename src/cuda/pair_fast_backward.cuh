@@ -16,6 +16,9 @@ struct OwnQueries {
   static constexpr bool ALL_KEYS = true;
   Margin scaled, up;  // w h2; gradients of the update of h2
   int groups, count;  // groups of rows, and edges as a multiple of 4
+  const real* q;
+
+  __device__ __forceinline__ const real* kept_q() const { return q; }
 
   __device__ __forceinline__ bool last() const { return true; }
   __device__ __forceinline__ void inner(real (&)[Grid::COLUMNS]) const {}
@@ -258,7 +261,7 @@ __device__ __forceinline__ void finish_backward(const cuda::PairLayerBackwardArg
 
 /// dz of n edges, which was kept, into a tile. The whole block takes part; no barrier inside.
 __device__ __forceinline__ void load_kept(real* tile, const real* kept, int n) {
-  for (int t = threadIdx.x; t < 8 * TILE; t += blockDim.x)
+  for (int t = opaque(threadIdx.x); t < 8 * TILE; t += blockDim.x)
 #pragma unroll
     for (int g = 0; g < GROUPS; ++g) {
       const int row = t / 8, c = (g * 8 + t % 8) * VECTOR;
@@ -270,7 +273,7 @@ __device__ __forceinline__ void load_kept(real* tile, const real* kept, int n) {
 /// and to h2 and w in T1 and its margin.
 template <class G, class Of>
 __device__ __forceinline__ void gradients(const cuda::PairConstants<real>& with, const Edges& e, const Of& of, int head, G& s, real* T1,
-                                          real* T2, const real* c1, const real* kept_q) {
+                                          real* T2, const real* c1) {
   const bool has_h2 = with.h2_weight != nullptr;
   G d;
   d.rows_times_rows(e.groups, e.channels(), e.g2, T2);
@@ -296,7 +299,7 @@ __device__ __forceinline__ void gradients(const cuda::PairConstants<real>& with,
   if (has_h2) row_times(T1, of.count, of.up, of_moved);
   __syncwarp();
   d.write(T1);
-  q.restore(kept_q);
+  q.restore(of.kept_q());
   q.write(T2);
   __syncwarp();
   sum.template rows_times_tile<true>(e.groups, of.count, T1, T2);
@@ -341,7 +344,7 @@ __device__ __forceinline__ void add_gradients(const cuda::PairLayerBackwardArgs<
         e.write(to, rows.channel(g), v);
       }
   }
-  for (int t = threadIdx.x; t < 4 * TILE; t += blockDim.x) {
+  for (int t = opaque(threadIdx.x); t < 4 * TILE; t += blockDim.x) {
     const int row = t / 4, i = t % 4;
     const real* const own = Margin{tiles}.at(row) + i;
     real sum = 0, moved = 0;
@@ -371,8 +374,7 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
   Key* const keys = reinterpret_cast<Key*>(tiles + 2 * warps * QUARTERED);
   const Edges e{first, n, with.n2, Grid::groups_of(n), warp, shared, Margin{shared}, Margin{c1}, keys};
   const Margin up{tiles + QUARTERED};  // gradients of the update of h2
-  real* const scratch =
-      row_of(a.scratch, opaque(blockIdx.x), cuda::pair_layer_scratch_backward(true, with.n2, heads, a.most, sizeof(real)));
+  real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch_backward(true, with.n2, heads, a.most, sizeof(real)));
   real* const kept_q = scratch + warp * cuda::tile_numbers;
   real* const kept = rounds > 1 ? scratch + warps * cuda::tile_numbers : nullptr;  // z, then dz, where heads come in rounds
   const real npad = with.nsel > n ? real(with.nsel - n) : real(0);
@@ -390,7 +392,7 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
   e.write_c1(c1, e.scaled);
   __syncthreads();
   Grid s;
-  s.clear();
+  s.clear();  // lest its registers are taken where a centre begins
 #pragma unroll 1
   for (int step = 0; step < 2 * rounds; ++step) {
     // First z of all heads, then their gradients.
@@ -407,6 +409,7 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
       __syncwarp();
       s.rows_times_rows(e.groups, e.channels(), e.g2, T1);
       Grid p;
+      p.clear();
       softmax(e, s, p, c1, with.gate != 0, with.shift, npad, T2);
       __syncwarp();
       const int column = Grid::column();
@@ -460,8 +463,8 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
     __syncthreads();
     V.write(T2);
     __syncwarp();
-    const OwnQueries queries{e.scaled, up, e.groups, e.edges()};
-    gradients(with, e, queries, head, s, T1, T2, c1, kept_q);
+    const OwnQueries queries{e.scaled, up, e.groups, e.edges(), kept_q};
+    gradients(with, e, queries, head, s, T1, T2, c1);
     __syncthreads();
     add_gradients(a, e, active, tiles, head0 == 0 && has_h2 ? with.h2_a : real(1));
     __syncthreads();

@@ -23,8 +23,9 @@ namespace {
 
 constexpr bool FAST = PAIR_FAST != 0 && sizeof(real) == 4;
 constexpr int THREADS = 32 * cuda::pair_layer_most_warps(sizeof(real));
-// Blocks per multiprocessor that registers have to allow: 168 and 255 of them per thread; all there are for double.
-constexpr int BLOCKS = sizeof(real) == 4 ? 3 : 1, BLOCKS_BACKWARD = sizeof(real) == 4 ? 2 : 1;
+// Blocks per multiprocessor that registers have to allow.
+constexpr int BLOCKS = cuda::pair_layer_resident(FAST, sizeof(real), false) * 32 / THREADS;
+constexpr int BLOCKS_BACKWARD = cuda::pair_layer_resident(FAST, sizeof(real), true) * 32 / THREADS;
 
 }  // namespace
 

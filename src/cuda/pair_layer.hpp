@@ -122,8 +122,11 @@ DPA2_MATH constexpr int pair_layer_scratch_backward(bool fast, int n2, int heads
 /// What the blocks of one launch have taken: pieces of the centres with more than one tile of edges, then centres of one tile.
 constexpr int pair_layer_counters = 2;
 
-/// Warps that a multiprocessor has registers for: 168 per thread in the forward, else all that there are.
-DPA2_MATH constexpr int pair_layer_resident(bool /*fast*/, int size, bool backward) { return size == 4 && !backward ? 12 : 8; }
+/// Warps that a multiprocessor has registers for: with 128 per thread in registers' forward and 168 in its backward, with 168 and 255 where
+/// there is any number of channels; in double with all that there are.
+DPA2_MATH constexpr int pair_layer_resident(bool fast, int size, bool backward) {
+  return size == 8 ? 8 : (fast ? 16 : 12) - (backward ? 4 : 0);
+}
 
 /// Blocks take centre after centre, whoever is free, so that scratch does not grow with the system: as many as run at once, and no more
 /// than 256 MiB have room for. `scratch`: numbers of one block; `resident`: blocks of this kernel that the device has registers for.

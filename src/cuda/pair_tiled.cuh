@@ -28,16 +28,38 @@ __device__ __forceinline__ SoftmaxSoFar& so_far(const Margin& margin, int query)
 struct __align__(16) OfSoftmax {
   real top, inverse, inner, unused;
 };
-__device__ __forceinline__ OfSoftmax* of_softmax(real* all, int tiles, int head, int tile) {
-  return reinterpret_cast<OfSoftmax*>(all) + (head * tiles + tile) * TILE;
-}
 
-/// What the attention leaves of a centre for its gradient, or null: its softmax; what the heads of a warp add to z of a tile of queries, one
-/// tile for each round; and gradients of what it adds to h2.
-struct ForGradient {
-  real *softmax, *of_heads;
-  const Edge* ddh;
+/// Scratch of a block where the gradient is wanted, as places in that of all blocks: pointers would take twice the registers. Of the warp
+/// sums of the queries, q, y, and V or what its heads add to z; of all warps dz, which is z until that is complete, the softmax, and
+/// gradients of what the attention adds to h2.
+struct TiledScratch {
+  static constexpr bool FOR_GRADIENT = true;
+  real* all;
+  int own, common, tiles;  // tiles of the largest centre
+  int heads;
+
+  __device__ __forceinline__ real* sums() const { return all + opaque(own); }
+  __device__ __forceinline__ real* q() const { return sums() + 4 * TILE; }
+  __device__ __forceinline__ real* y() const { return q() + cuda::tile_numbers; }
+  __device__ __forceinline__ real* V() const { return y() + cuda::tile_numbers; }
+  __device__ __forceinline__ real* of_head(int round) const { return V() + round * cuda::tile_numbers; }
+  __device__ __forceinline__ real* dz(int tile) const { return all + (opaque(common) + tile * cuda::tile_numbers); }
+  __device__ __forceinline__ OfSoftmax* softmax(int head, int tile) const {
+    return reinterpret_cast<OfSoftmax*>(dz(tiles)) + (head * tiles + tile) * TILE;
+  }
+  __device__ __forceinline__ Edge* ddh(int tile) const { return reinterpret_cast<Edge*>(softmax(heads, 0)) + tile * TILE; }
 };
+/// The forward has q and y alone.
+struct ForwardScratch {
+  static constexpr bool FOR_GRADIENT = false;
+  real* all;
+  int own;
+
+  __device__ __forceinline__ real* q() const { return all + opaque(own); }
+  __device__ __forceinline__ real* y() const { return q() + cuda::tile_numbers; }
+};
+
+__device__ __forceinline__ int lane_number() { return opaque(threadIdx.x) % 32; }
 
 /// From now on these are the edges of a tile of the centre.
 __device__ __forceinline__ void move_to(Edges& e, const Centre& at, int tile) {
@@ -52,7 +74,7 @@ __device__ __forceinline__ int tile_after(const Centre& at, int tile, int turn) 
 /// w h2 and w of the tile's edges. The whole block takes part; no barrier inside.
 template <class Of>
 __device__ __forceinline__ void load_queries(const Of& queries, const Edges& e, const Inputs& in) {
-  const int edge = threadIdx.x;
+  const int edge = opaque(threadIdx.x);
   if (edge >= TILE) return;
   const bool there = edge < e.n;
   const real w = there ? in.w[e.first + edge] : real(0);
@@ -90,16 +112,15 @@ __device__ __forceinline__ void add_to_softmax(const Edges& e, const Of& of_quer
   own.sum = own.sum * own.fall + found;
 }
 
-/// The attention of one centre. own, z: the warp's tile, and where z of its head is left; moved(query): h2 by its head; `kept`: two tiles of
-/// scratch of the warp. finish(head0, active) for every tile of queries and round of heads, between barriers.
-template <class Of, class Moved, class Finish>
+/// The attention of one centre. own, z: the warp's tile, and where z of its head is left; moved(query): h2 by its head.
+/// finish(head0, active) for every tile of queries and round of heads, between barriers.
+template <class Of, class Moved, class Scratch, class Finish>
 __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with, const Inputs& in, const Centre& at, Edges& e,
-                                          const Of& queries, real* c1, real* own, real* z, Moved moved, real* kept, const ForGradient& out,
+                                          const Of& queries, real* c1, real* own, real* z, Moved moved, const Scratch& scratch,
                                           Finish finish) {
-  const int warps = blockDim.x / 32, lane = threadIdx.x % 32;
+  const int warps = blockDim.x / 32;
   const real npad = with.nsel > at.n ? real(with.nsel - at.n) : real(0);
   const Margin margin{own};
-  real *const kept_q = kept, *const kept_y = kept + cuda::tile_numbers;
   const bool has_h2 = with.h2_weight != nullptr, has_z = with.value != nullptr;
 #pragma unroll 1
   for (int jt = 0; jt < at.tiles(); ++jt) {
@@ -117,8 +138,8 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
       PartGrid q;
       q.rows_times_matrix(groups, e.channels(), e.g2, with.query_t + matrix);
       q.write(own);
-      q.save(kept_q);
-      so_far(margin, lane) = {math::least_logit(npad, with.shift), npad, real(0), real(0)};
+      q.save(scratch.q());
+      so_far(margin, lane_number()) = {math::least_logit(npad, with.shift), npad, real(0), real(0)};
 #pragma unroll
       for (int i = 0; i < 3; ++i) of_h2[i] = real(0);
 #pragma unroll 1
@@ -130,7 +151,7 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
         e.write_c1(c1, queries);
         __syncthreads();
         if (turn > 1) {
-          q.restore(kept_q);
+          q.restore(scratch.q());
           q.write(own);
           __syncwarp();
         }
@@ -153,39 +174,43 @@ __device__ __forceinline__ void attention(const cuda::PairConstants<real>& with,
         y.clear();
         if (turn > 1) {
           const Margin::Rows rows = margin.rows();
-          y.restore(kept_y);
+          y.restore(scratch.y());
 #pragma unroll
           for (int x = 0; x < PartGrid::ROWS; ++x) y.scale(x, rows[x].h[2]);
         }
         y.rows_times_tile<true>(groups, e.edges(), own, e.g2);
         if (turn < at.tiles()) {
-          y.save(kept_y);
+          y.save(scratch.y());
         } else {
           __syncwarp();
           y.write(own);
         }
       }
-      so_far(margin, lane).inverse = real(1) / so_far(margin, lane).sum;
+      SoftmaxSoFar& found = so_far(margin, lane_number());
+      found.inverse = real(1) / found.sum;
       __syncwarp();
-      if (out.softmax != nullptr && e.warp < active) {
+      if constexpr (Scratch::FOR_GRADIENT) {
+        const int lane = lane_number();
         real along = 0;
-        if (has_h2)
+        if (has_h2) {
+          const Edge given = scratch.ddh(jt)[lane];
 #pragma unroll
-          for (int i = 0; i < 3; ++i) along += out.ddh[jt * TILE + lane].h[i] * moved(lane)[i];
-        const SoftmaxSoFar& found = so_far(margin, lane);
-        of_softmax(out.softmax, at.tiles(), head, jt)[lane] = {found.top, found.inverse,
-                                                               has_h2 ? with.h2_weight[head] * along * found.inverse : real(0), real(0)};
+          for (int i = 0; i < 3; ++i) along += given.h[i] * moved(lane)[i];
+          along *= with.h2_weight[head] * found.inverse;
+        }
+        if (e.warp < active) scratch.softmax(head, jt)[lane] = {found.top, found.inverse, along, real(0)};
+      } else if (has_h2) {
+        const real by = with.h2_weight[head] * so_far(margin, row_of_lane()).inverse;
+#pragma unroll
+        for (int i = 0; i < 3; ++i) of_h2[i] *= by;
       }
-      if (has_h2 && out.softmax == nullptr)
-#pragma unroll
-        for (int i = 0; i < 3; ++i) of_h2[i] *= with.h2_weight[head] * so_far(margin, row_of_lane()).inverse;
       if (has_z) {
         PartGrid r;
         r.rows_times_matrix(groups, e.channels(), own, with.value + matrix);
         const Margin::Rows rows = margin.rows();
 #pragma unroll
         for (int x = 0; x < PartGrid::ROWS; ++x) r.scale(x, rows[x].w);
-        if (out.of_heads != nullptr) r.save(out.of_heads + head0 / warps * cuda::tile_numbers);
+        if constexpr (Scratch::FOR_GRADIENT) r.save(scratch.of_head(head0 / warps));
         __syncwarp();
         r.write(z);
       }
@@ -204,10 +229,10 @@ __device__ __forceinline__ void forward_tiled(const cuda::PairLayerArgs<real>& a
   real* const moved = reinterpret_cast<real*>(keys + TILE) + warps * TILE;
   const Apart queries{moved + warps * 4 * TILE};
   Edges e{first, n, a.with.n2, PartGrid::ROWS, warp, shared, Margin{shared}, Margin{c1}, keys};
-  real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch(true, a.with.n2, a.with.heads, a.most, sizeof(real)));
+  const ForwardScratch scratch{a.scratch, static_cast<int>(blockIdx.x * warps + warp) * cuda::pair_tiled_scratch};
   attention(
       a.with, {a.g2, a.h2, a.w}, {first, n}, e, queries, c1, own, own, [&](int query) { return moved + (warp * TILE + query) * 4; },
-      scratch + warp * cuda::pair_tiled_scratch, {}, [&](int head0, int active) { finish(a, e, head0, active, tiles, nullptr, moved); });
+      scratch, [&](int head0, int active) { finish(a, e, head0, active, tiles, nullptr, moved); });
 }
 
 }  // namespace fast

@@ -29,17 +29,17 @@ struct TileOfQueries {
   Kept up;        // gradients of the update of h2
   int groups, count;
   bool is_first, is_last;  // of the keys
-  const OfSoftmax* softmax;
-  real *kept_y, *kept_sums;
+  const TiledScratch& scratch;
+  int head, tile;
 
   __device__ __forceinline__ bool last() const { return is_last; }
-  __device__ __forceinline__ OfSoftmax of(int y) const { return softmax[PartGrid::column() + PartGrid::across(y)]; }
+  __device__ __forceinline__ OfSoftmax of(int y) const { return scratch.softmax(head, tile)[PartGrid::column() + PartGrid::across(y)]; }
   __device__ __forceinline__ void inner(real (&v)[PartGrid::COLUMNS]) const {
 #pragma unroll
     for (int y = 0; y < PartGrid::COLUMNS; ++y) v[y] = of(y).inner;
   }
   __device__ __forceinline__ void add_to_query(const Margin& sums, int y, real sum) const {
-    real* const kept = kept_sums + y * 32 + threadIdx.x % 32;
+    real* const kept = scratch.sums() + y * 32 + lane_number();
     if (!is_first) sum += *kept;
     if (is_last)
       sums.columns().at(y)[PartGrid::own_row()] = sum;
@@ -52,10 +52,11 @@ struct TileOfQueries {
   }
   __device__ __forceinline__ void sum_over_keys(PartGrid& y, const Edges& e, const real* tile) const {
     y.clear();
-    if (!is_first) y.restore(kept_y);
+    if (!is_first) y.restore(scratch.y());
     y.rows_times_tile<true>(groups, e.edges(), tile, e.g2);
   }
-  __device__ __forceinline__ void keep(const PartGrid& y) const { y.save(kept_y); }
+  __device__ __forceinline__ void keep(const PartGrid& y) const { y.save(scratch.y()); }
+  __device__ __forceinline__ const real* kept_q() const { return scratch.q(); }
 };
 
 /// Scores become the probabilities of the keys.
@@ -95,14 +96,11 @@ __device__ __forceinline__ void add_inner(const real* of_head, const real* dz, i
 }
 
 __device__ __forceinline__ void attention_backward(const cuda::PairLayerBackwardArgs<real>& a, const Centre& at, Edges& e,
-                                                   const Margin& queries, const Kept& ddh, real* c1, real* tiles, real* kept,
-                                                   const real* dz, real* softmax) {
+                                                   const Margin& queries, real* c1, real* tiles, const TiledScratch& scratch) {
   const auto& with = a.with;
   const Inputs in{a.g2, a.h2, a.w};
   const int warps = blockDim.x / 32;
   real *const T1 = tiles + 2 * e.warp * QUARTERED, *const T2 = T1 + QUARTERED;
-  real *const kept_q = kept, *const kept_y = kept_q + cuda::tile_numbers, *const kept_V = kept_y + cuda::tile_numbers,
-              *const kept_sums = kept + cuda::pair_tiled_warp_scratch_backward((with.heads + warps - 1) / warps) - 4 * TILE;
   const bool has_z = with.value != nullptr;
 #pragma unroll 1
   for (int jt = 0; jt < at.tiles(); ++jt) {
@@ -114,15 +112,15 @@ __device__ __forceinline__ void attention_backward(const cuda::PairLayerBackward
     for (int head0 = 0; head0 < with.heads; head0 += warps) {
       const int active = with.heads - head0 < warps ? with.heads - head0 : warps;
       const int head = head0 + (e.warp < active ? e.warp : active - 1), matrix = head * cuda::tile_numbers;
-      if (has_z) load_kept(tiles + QUARTERED, dz + jt * cuda::tile_numbers, in_query);
+      if (has_z) load_kept(tiles + QUARTERED, scratch.dz(jt), in_query);
       __syncthreads();
       PartGrid q;
       q.rows_times_matrix(groups, e.channels(), e.g2, with.query_t + matrix);
-      q.save(kept_q);
+      q.save(scratch.q());
       if (has_z) {
         PartGrid V;
         V.rows_times_matrix(groups, e.channels(), tiles + QUARTERED, with.value_t + matrix);
-        V.save(kept_V);
+        V.save(scratch.V());
       }
 #pragma unroll 1
       for (int turn = 1; turn <= at.tiles(); ++turn) {
@@ -130,29 +128,22 @@ __device__ __forceinline__ void attention_backward(const cuda::PairLayerBackward
         move_to(e, at, tile_after(at, jt, turn));
         e.load(in.g2, in.h2, in.w, with.shift);
         PartGrid s, V;
-        s.restore(kept_q);
+        s.restore(scratch.q());
         s.write(T1);
         V.clear();
-        if (has_z) V.restore(kept_V);
+        if (has_z) V.restore(scratch.V());
         V.write(T2);
         __syncthreads();
         e.write_c1(c1, queries);
         __syncthreads();
         s.rows_times_rows(e.groups, e.channels(), e.g2, T1);
-        const TileOfQueries of{queries,
-                               {ddh.first + jt * TILE},
-                               groups,
-                               count,
-                               turn == 1,
-                               turn == at.tiles(),
-                               of_softmax(softmax, at.tiles(), head, jt),
-                               kept_y,
-                               kept_sums};
+        const TileOfQueries of{queries, {scratch.ddh(jt)}, groups, count, turn == 1, turn == at.tiles(), scratch, head, jt};
         PartGrid p;
+        p.clear();
         probabilities(e, of, s, p, c1, with.gate != 0, with.shift);
         __syncwarp();
         p.write(T1);
-        gradients(with, e, of, head, s, T1, T2, c1, kept_q);
+        gradients(with, e, of, head, s, T1, T2, c1);
         __syncthreads();
         add_gradients(a, e, active, tiles, real(1));
       }
@@ -164,19 +155,15 @@ __device__ __forceinline__ void attention_backward(const cuda::PairLayerBackward
 __device__ __forceinline__ void backward_tiled(const cuda::PairLayerBackwardArgs<real>& a, int first, int n, real* shared) {
   const auto& with = a.with;
   const int warps = blockDim.x / 32, warp = uniform(threadIdx.x / 32), heads = with.heads;
-  const int rounds = (heads + warps - 1) / warps;
   const Centre at{first, n};
   real *const c1 = shared + QUARTERED, *const tiles = c1 + QUARTERED;
   real *const T1 = tiles + 2 * warp * QUARTERED, *const T2 = T1 + QUARTERED;
   Key* const keys = reinterpret_cast<Key*>(tiles + 2 * warps * QUARTERED);
   const Margin queries{tiles + QUARTERED};
   Edges e{first, n, with.n2, PartGrid::ROWS, warp, shared, Margin{shared}, Margin{c1}, keys};
-  real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch_backward(true, with.n2, heads, a.most, sizeof(real)));
-  const int of_warp = cuda::pair_tiled_warp_scratch_backward(rounds);
-  real* const kept = scratch + warp * of_warp;
-  real* const dz = scratch + warps * of_warp;  // z until it is complete
-  real* const softmax = dz + cuda::tiles_of(a.most) * cuda::tile_numbers;
-  Edge* const ddh = reinterpret_cast<Edge*>(softmax + cuda::tiles_of(a.most) * 4 * TILE * heads);
+  const int of_block = static_cast<int>(blockIdx.x) * cuda::pair_layer_scratch_backward(true, with.n2, heads, a.most, sizeof(real));
+  const int of_warp = cuda::pair_tiled_warp_scratch_backward((heads + warps - 1) / warps);
+  const TiledScratch scratch{a.scratch, of_block + warp * of_warp, of_block + warps * of_warp, cuda::tiles_of(a.most), heads};
   if (with.h2_weight != nullptr)
     for (int t = threadIdx.x; t < at.tiles() * TILE; t += blockDim.x) {
       Edge given{};
@@ -187,24 +174,22 @@ __device__ __forceinline__ void backward_tiled(const cuda::PairLayerBackwardArgs
           given.h[i] = with.h2_r * *dh2;
           *dh2 *= with.h2_a;
         }
-      ddh[t] = given;
+      scratch.ddh(0)[t] = given;
     }
-  real* const of_heads = kept + 2 * cuda::tile_numbers;
   // T2 has h2 of the warp's head until z is there.
   attention(
-      with, {a.g2, a.h2, a.w}, at, e, queries, c1, T1, T2, [&](int query) { return T2 + place(query); }, kept, {softmax, of_heads, ddh},
+      with, {a.g2, a.h2, a.w}, at, e, queries, c1, T1, T2, [&](int query) { return T2 + place(query); }, scratch,
       [&](int head0, int active) {
         const bool last = head0 + warps >= heads;
         const int jt = (e.first - first) / TILE;
-        real* const own_dz = dz + jt * cuda::tile_numbers;
-        finish_backward(a, e, active, head0 == 0, last, tiles + QUARTERED, own_dz);
+        finish_backward(a, e, active, head0 == 0, last, tiles + QUARTERED, scratch.dz(jt));
         if (!last || with.value == nullptr) return;
         __syncthreads();
 #pragma unroll 1
         for (int head = warp, round = 0; head < heads; head += warps, ++round)
-          add_inner(of_heads + round * cuda::tile_numbers, own_dz, e.n, of_softmax(softmax, at.tiles(), head, jt));
+          add_inner(scratch.of_head(round), scratch.dz(jt), e.n, scratch.softmax(head, jt));
       });
-  attention_backward(a, at, e, queries, {ddh}, c1, tiles, kept, dz, softmax);
+  attention_backward(a, at, e, queries, c1, tiles, scratch);
 }
 
 }  // namespace fast

@@ -41,7 +41,8 @@ __device__ __forceinline__ real sum_over_columns(real v) {
 }
 /// Of four numbers that one which is left when the two bits choose; summed over the lanes that differ in these bits.
 __device__ __forceinline__ real own_sum(const real (&v)[4], int high, int low) {
-  const bool upper = (threadIdx.x & high) != 0, odd = (threadIdx.x & low) != 0;
+  const int thread = opaque(threadIdx.x);
+  const bool upper = (thread & high) != 0, odd = (thread & low) != 0;
   const real first = (upper ? v[2] : v[0]) + __shfl_xor_sync(FULL_MASK, upper ? v[0] : v[2], high);
   const real second = (upper ? v[3] : v[1]) + __shfl_xor_sync(FULL_MASK, upper ? v[1] : v[3], high);
   return (odd ? second : first) + __shfl_xor_sync(FULL_MASK, odd ? first : second, low);
@@ -199,7 +200,7 @@ struct GridOf {
   }
   /// To global memory and back, tile_numbers of them: every lane reads what it has written itself.
   __device__ __forceinline__ void save(real* to) const {
-    to += threadIdx.x % 32 * VECTOR;
+    to += opaque(threadIdx.x) % 32 * VECTOR;
 #pragma unroll
     for (int x = 0; x < ROWS; ++x)
 #pragma unroll
@@ -211,7 +212,7 @@ struct GridOf {
       }
   }
   __device__ __forceinline__ void restore(const real* from) {
-    from += threadIdx.x % 32 * VECTOR;
+    from += opaque(threadIdx.x) % 32 * VECTOR;
 #pragma unroll
     for (int x = 0; x < ROWS; ++x)
 #pragma unroll

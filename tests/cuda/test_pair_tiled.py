@@ -105,7 +105,7 @@ BLOCK, WARP = "__syncthreads();", "__syncwarp();"
     ("source", "barrier", "occurrence"),
     [
         *(("pair_tiled.cuh", BLOCK, number) for number in (1, 2, 3, 4, 5)),
-        *(("pair_tiled.cuh", WARP, number) for number in (1, 2, 3, 4)),
+        *(("pair_tiled.cuh", WARP, number) for number in (1, 3, 4)),
         *(("pair_tiled_backward.cuh", BLOCK, number) for number in (0, 1, 2, 3, 4)),
     ],
 )
@@ -117,6 +117,6 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, barrier: str, 
 @pytest.mark.slow
 @pytest.mark.cuda
 def test_a_write_out_of_bounds_is_found(tmp_path: Path) -> None:
-    old = "kept_sums + y * 32"
-    done = sanitized("address", mutate(tmp_path, "pair_tiled_backward.cuh", old, f"(1 << 20) + {old}"), ONCE)
+    old = "scratch.sums() + y * 32"
+    done = sanitized("address", mutate(tmp_path, "pair_tiled_backward.cuh", old, f"{old} - 64"), ONCE)
     assert "ERROR: AddressSanitizer" in done.stderr, done.stderr[-3000:]
