@@ -40,6 +40,8 @@ LEAST_OCCUPANCY = 0.25
 MOST_SHARED = 48 * 1024  # what every device gives without being asked
 LIMITED = ("registers", "spilled", "stack", "generic", "static_shared")
 DEFAULT_BLOCK = 128
+#: kernels that the host compiles in other ways as well, in these precisions
+VARIANTS = {("pair_layer.cu", "float"): {"PAIR_FAST": "0"}}
 WARP = 32
 
 
@@ -118,9 +120,10 @@ def parse(log: str) -> dict[str, dict[str, int]]:
 
 def compiled(compiler: nvidia.Nvrtc, architecture: str, precision: str) -> Iterator[Resources]:
     """Every kernel of src/cuda for one architecture and precision."""
-    options = [*nvidia.options({"real": precision}), f"-arch={architecture}"]
-    for source in sources():
-        log, code = compiler.compile(SOURCES / source, [*options, "--ptxas-options=-v"], "CUBIN")
+    more = [(source, VARIANTS[source, precision]) for source in sources() if (source, precision) in VARIANTS]
+    for source, defines in [*((source, {}) for source in sources()), *more]:
+        options = [*nvidia.options({"real": precision} | defines), f"-arch={architecture}", "--ptxas-options=-v"]
+        log, code = compiler.compile(SOURCES / source, options, "CUBIN")
         machines = gpu_sass.parse(nvidia.disassemble(code))
         for kernel, used in parse(log).items():
             used["generic"] = gpu_sass.generic(machines[kernel].code)

@@ -43,7 +43,9 @@ class PairKernels:
         self.n2 = len(layer.update.b)
         self.heads = 0 if layer.attention is None else len(layer.attention.A)
         self.blocks, self.room = blocks or self.centres, room
-        self.defines = {"real": real, **(defines or {})}
+        # The paths in registers are for float, and for rows of whole vectors that are one tile.
+        fast = {"PAIR_FAST": int(real == "float" and self.n2 <= 32 and self.n2 % 4 == 0)}
+        self.defines = {"real": real, **fast, **(defines or {})}
 
     def constant(self, value: Any) -> Any:
         return np.ascontiguousarray(value, KINDS[self.real])
@@ -100,29 +102,38 @@ class PairKernels:
             return
         rounds = -(-self.heads // (4 if self.real == "float" else 2))
         warps = -(-self.heads // rounds)
-        one_tile = self.n2 <= 32 and self.most <= 32
-        fast = 1176  # numbers of a tile of the path for one tile, which there is in float
-        if backward:
-            arrays = (max(2, rounds) if one_tile else max(4, 2 + rounds)) * chunks
-            numbers = warps * 128 + whole_vectors(-(-self.most // 32) * 96 * self.heads + self.most * 3)
-            of_fast = (2 + 2 * warps) * fast + 64 if size == 4 else 0
-        else:
-            arrays, numbers = 0 if one_tile else 2 * chunks, 0
-            of_fast = (2 + warps) * fast + 64 + 160 * warps if size == 4 else 0
-        numbers += warps * arrays * 1024 + whole_vectors(self.most * self.n2)
-        if backward:
-            numbers = max(numbers, (warps + (rounds > 1)) * 1024)
-        common["scratch"] = self.empty(self.blocks * numbers)
-        kinds = 2 if backward else 1  # tiles of a warp
-        of_any = tile_bytes(size) * (1 + kinds * warps) + size * (
-            (1 + kinds) * 128 + warps * (160 if backward else 192)
-        )
-        shared = (SLOTS if size == 4 else 0) + max(of_any, size * of_fast)
+        numbers, shared = (self._fast if self.defines["PAIR_FAST"] else self._general)(backward, warps, rounds)
+        common["scratch"] = self.empty(self.blocks * numbers) if numbers else None
+        shared = (SLOTS if size == 4 else 0) + size * shared
         common["taken"] = self.device.empty(2, np.int32)
         common["taken"][...] = 0
         self.device.start(
             *("pair_layer.cu", kernel, self.blocks, 32 * warps, struct, common | values, shared, self.defines)
         )
+
+    def _fast(self, backward: bool, warps: int, rounds: int) -> tuple[int, int]:
+        """Numbers of scratch and of shared memory of a block, of the paths in registers."""
+        tiles, of_tile = -(-self.most // 32), 1176
+        if not backward:
+            return (warps * 2048 if tiles > 1 else 0), (2 + warps) * of_tile + 64 + 160 * warps + 128
+        scratch = (warps + (rounds > 1)) * 1024
+        if tiles > 1:
+            scratch = warps * ((2 + rounds) * 1024 + 128) + tiles * (1024 + 128 * (self.heads + 1))
+        return scratch, (2 + 2 * warps) * of_tile + 64
+
+    def _general(self, backward: bool, warps: int, rounds: int) -> tuple[int, int]:
+        """The same of the path for any number of channels."""
+        chunks, size = -(-self.n2 // 32), np.dtype(KINDS[self.real]).itemsize
+        one_tile = self.n2 <= 32 and self.most <= 32
+        if backward:
+            arrays = (max(2, rounds) if one_tile else max(4, 2 + rounds)) * chunks
+            numbers = warps * 128 + whole_vectors(-(-self.most // 32) * 96 * self.heads + self.most * 3)
+        else:
+            arrays, numbers = 0 if one_tile else 2 * chunks, 0
+        numbers += warps * arrays * 1024 + whole_vectors(self.most * self.n2)
+        kinds = 2 if backward else 1  # tiles of a warp
+        edges = (1 + kinds) * 128 + warps * (160 if backward else 192)
+        return numbers, tile_bytes(size) // size * (1 + kinds * warps) + edges
 
     def forward(self) -> dict[str, np.ndarray]:
         """out, and h2 where that is updated."""

@@ -1,4 +1,4 @@
-// The pair channel of a centre whose edges are one tile, in registers.
+// The pair channel of a centre whose edges are one tile, in registers; pair_tiled.cuh has the same for more tiles.
 //
 // A warp takes one of the heads. With rows of g2 as keys and columns as queries, per head
 //   q_j = A g2_j,  S[k][j] = g2_k . q_j,  R = P c1,  y_j = sum_k R[k][j] g2_k,  z_j += y_j B
@@ -14,9 +14,6 @@
 
 namespace dpa2 {
 namespace fast {
-
-/// Whether centres of one tile of edges take this path. Rows of g2 are whole vectors in it: code for others would be at every access.
-__device__ __forceinline__ bool fits(const cuda::PairConstants<real>& with) { return with.n2 <= TILE && with.n2 % VECTOR == 0; }
 
 /// A key's switch, and its logit where nothing else is: -shift, or where there is no such edge so little that its probability is zero.
 struct __align__(2 * sizeof(real)) Key {
@@ -56,7 +53,20 @@ struct Margin {
   __device__ __forceinline__ Edge& operator[](int row) const { return *reinterpret_cast<Edge*>(at(row)); }
 };
 
-/// What all warps of a block know of the centre.
+/// Edges that are beside no tile, in an order in which lanes of different columns meet no bank twice.
+struct Apart {
+  real* first_edge;
+
+  struct Four {
+    real* first;
+    __device__ __forceinline__ Edge operator[](int y) const { return edge_at(first + y * TILE); }
+  };
+  __device__ __forceinline__ Four columns() const { return four(grid_column()); }
+  __device__ __forceinline__ Four four(int group) const { return {first_edge + 4 * group}; }
+  __device__ __forceinline__ Edge& operator[](int row) const { return *reinterpret_cast<Edge*>(first_edge + row % 4 * TILE + row / 4 * 4); }
+};
+
+/// What all warps of a block know of a tile of edges.
 struct Edges {
   int first, n, n2, groups, warp;
   real* g2;
@@ -75,7 +85,7 @@ struct Edges {
   /// Rows of the centre into the tile, zero beyond it; edges beside it. The whole block takes part; no barrier inside. What is to come from
   /// global memory is asked for before anything is waited for.
   __device__ __forceinline__ void load(const real* from_g2, const real* from_h2, const real* w, real shift) const {
-    const int edge = static_cast<int>(threadIdx.x) - static_cast<int>(blockDim.x) + TILE;  // the last warp has one edge for each lane
+    const int edge = opaque(threadIdx.x) - static_cast<int>(blockDim.x) + TILE;  // the last warp has one edge for each lane
     const bool there = edge >= 0 && edge < n;
     const real switched = there ? w[first + edge] : real(0);
     real h[3];
@@ -108,9 +118,10 @@ struct Edges {
     keys[edge] = {switched, there ? -shift : real(-1e30)};
   }
 
-  /// c1 of all pairs into a tile; after a barrier. The whole block takes part.
-  __device__ __forceinline__ void write_c1(real* tile) const {
-    const Margin::Four queries = scaled.columns();
+  /// c1 of all pairs of these keys with queries, which are w h2 as well, into a tile; after a barrier. The whole block takes part.
+  template <class Of>
+  __device__ __forceinline__ void write_c1(real* tile, const Of& of_queries) const {
+    const auto queries = of_queries.columns();
     Edge query[Grid::COLUMNS];
 #pragma unroll
     for (int y = 0; y < Grid::COLUMNS; ++y) query[y] = queries[y];
@@ -126,73 +137,109 @@ struct Edges {
   }
 };
 
-/// Scores s become exponentials p, relative to the largest logit of each query; 1 / their sum into `inverse`, per query. s and p may be
-/// the same.
-__device__ __forceinline__ void softmax(const Edges& e, const Grid& s, Grid& p, const real* c1, bool gate, real shift, real npad,
-                                        real* inverse) {
-  constexpr real log2e = real(1.4426950408889634074);
-  const int column = Grid::column();
-  const Key* const keys = e.keys + Grid::row();
-  real w[Grid::COLUMNS], most[Grid::COLUMNS];
-  c1 += Grid::corner();
+constexpr real LOG2E = real(1.4426950408889634074);
+
+/// Scores s become logits p, which may be the same. w: switches of the lane's queries; `most` becomes the largest of the lane's logits where
+/// that is larger.
+template <class G>
+__device__ __forceinline__ void logits(const Edges& e, const G& s, G& p, const real* c1, const real (&w)[G::COLUMNS], bool gate, real shift,
+                                       real (&most)[G::COLUMNS]) {
+  const Key* const keys = e.keys + G::row();
+  c1 += G::corner();
+  const auto each = [&](auto factor) {
 #pragma unroll
-  for (int y = 0; y < Grid::COLUMNS; ++y) {
-    w[y] = e.keys[column + Grid::across(y)].w;
-    most[y] = math::least_logit(npad, shift);
-  }
-  const auto logits = [&](auto factor) {
-#pragma unroll
-    for (int x = 0; x < Grid::ROWS; ++x) {
-      if (!Grid::used(x, e.groups)) break;
-      const Key key = keys[Grid::down(x)];
-      real of_pair[Grid::COLUMNS];
+    for (int x = 0; x < G::ROWS; ++x) {
+      if (!G::used(x, e.groups)) break;
+      const Key key = keys[G::down(x)];
+      real of_pair[G::COLUMNS];
       factor(x, key, of_pair);
 #pragma unroll
-      for (int y = 0; y < Grid::COLUMNS; ++y) {
+      for (int y = 0; y < G::COLUMNS; ++y) {
         p.at[x][y] = s.at[x][y] * of_pair[y] + (shift * w[y] * key.w + key.floor);
         most[y] = max(most[y], p.at[x][y]);
       }
     }
   };
   if (gate)
-    logits([&](int x, const Key&, real(&of_pair)[Grid::COLUMNS]) { Grid::read(c1, x, of_pair); });
+    each([&](int x, const Key&, real(&of_pair)[G::COLUMNS]) { G::read(c1, x, of_pair); });
   else
-    logits([&](int, const Key& key, real(&of_pair)[Grid::COLUMNS]) {
+    each([&](int, const Key& key, real(&of_pair)[G::COLUMNS]) {
 #pragma unroll
-      for (int y = 0; y < Grid::COLUMNS; ++y) of_pair[y] = w[y] * key.w;
+      for (int y = 0; y < G::COLUMNS; ++y) of_pair[y] = w[y] * key.w;
     });
-  real sum[Grid::COLUMNS];
+}
+
+/// Logits become their exponentials where `base` is added to LOG2E times the logit; and the sums of the lane's.
+template <class G>
+__device__ __forceinline__ void exponentials(int groups, G& p, const real (&base)[G::COLUMNS], real (&sum)[G::COLUMNS]) {
 #pragma unroll
-  for (int y = 0; y < Grid::COLUMNS; ++y) {
-    most[y] = -log2e * Grid::most_over_rows(most[y]);
-    sum[y] = real(0);
-  }
+  for (int y = 0; y < G::COLUMNS; ++y) sum[y] = real(0);
 #pragma unroll
-  for (int x = 0; x < Grid::ROWS; ++x)
+  for (int x = 0; x < G::ROWS; ++x)
 #pragma unroll
-    for (int y = 0; y < Grid::COLUMNS; ++y) {
-      p.at[x][y] = Grid::used(x, e.groups) ? DeviceMath::exp2(p.at[x][y] * log2e + most[y]) : real(0);
+    for (int y = 0; y < G::COLUMNS; ++y) {
+      p.at[x][y] = G::used(x, groups) ? DeviceMath::exp2(p.at[x][y] * LOG2E + base[y]) : real(0);
       sum[y] += p.at[x][y];
     }
-  real own = Grid::own_sum_over_rows(sum), largest = most[0];
+}
+
+/// The number of the lane's own query, of those that it has of its columns.
+template <class G>
+__device__ __forceinline__ real of_own(const real (&v)[G::COLUMNS]) {
+  real own = v[0];
 #pragma unroll
-  for (int y = 1; y < Grid::COLUMNS; ++y) largest = Grid::own_row() == y ? most[y] : largest;
-  if (npad > real(0)) own += npad * DeviceMath::exp2(largest - log2e * shift);
+  for (int y = 1; y < G::COLUMNS; ++y) own = G::own_row() == y ? v[y] : own;
+  return own;
+}
+
+/// Scores s become exponentials p, relative to the largest logit of each query; 1 / their sum into `inverse`, per query. s and p may be
+/// the same.
+__device__ __forceinline__ void softmax(const Edges& e, const Grid& s, Grid& p, const real* c1, bool gate, real shift, real npad,
+                                        real* inverse) {
+  const int column = Grid::column();
+  real w[Grid::COLUMNS], most[Grid::COLUMNS], sum[Grid::COLUMNS];
 #pragma unroll
-  for (int y = 0; y < Grid::COLUMNS; ++y)
-    if (Grid::own_row() == y) inverse[column + Grid::across(y)] = real(1) / own;
+  for (int y = 0; y < Grid::COLUMNS; ++y) {
+    w[y] = e.keys[column + Grid::across(y)].w;
+    most[y] = math::least_logit(npad, shift);
+  }
+  logits(e, s, p, c1, w, gate, shift, most);
+#pragma unroll
+  for (int y = 0; y < Grid::COLUMNS; ++y) most[y] = -LOG2E * Grid::most_over_rows(most[y]);
+  exponentials(e.groups, p, most, sum);
+  real own = Grid::own_sum_over_rows(sum);
+  if (npad > real(0)) own += npad * DeviceMath::exp2(of_own<Grid>(most) - LOG2E * shift);
+  inverse[column + Grid::across(Grid::own_row())] = real(1) / own;
+}
+
+/// The exponentials become R, for the factors are those of each query that are left to the end.
+template <class G>
+__device__ __forceinline__ void times_c1(int groups, G& p, const real* c1) {
+  c1 += G::corner();
+#pragma unroll
+  for (int x = 0; x < G::ROWS; ++x) {
+    if (!G::used(x, groups)) break;
+    real by[G::COLUMNS];
+    G::read(c1, x, by);
+#pragma unroll
+    for (int y = 0; y < G::COLUMNS; ++y) p.at[x][y] *= by[y];
+  }
 }
 
 /// The row of a tile that a lane takes, such that vectors of eight lanes are in different banks; and the sum of this row times vectors of
 /// the first `count` edges, a multiple of 4.
-__device__ __forceinline__ int row_of_lane() { return threadIdx.x % 32 / 8 + threadIdx.x % 8 * 4; }
-__device__ __forceinline__ void row_times(const real* tile, int count, const Margin& edges, real (&sum)[3]) {
+__device__ __forceinline__ int row_of_lane() {
+  const int thread = opaque(threadIdx.x);
+  return thread % 32 / 8 + thread % 8 * 4;
+}
+template <class Of>
+__device__ __forceinline__ void row_times(const real* tile, int count, const Of& edges, real (&sum)[3]) {
   tile += place(row_of_lane());
 #pragma unroll
   for (int i = 0; i < 3; ++i) sum[i] = real(0);
 #pragma unroll 1
   for (int k = 0; k < count; k += 4) {
-    const Margin::Four four = edges.four(k / 4);
+    const auto four = edges.four(k / 4);
     real by[4];
     load4(by, tile + k);
 #pragma unroll
@@ -256,6 +303,81 @@ struct OwnRows {
   }
 };
 
+/// What the heads from head0 on have found of a tile of edges, after a barrier: h2, and z, which after the last heads becomes the new g2.
+/// tiles: z by each of the `active` heads, to be multiplied by `inverse` for every row if that is not null; moved: h2 by each of them.
+/// No barrier at the end.
+__device__ __forceinline__ void finish(const cuda::PairLayerArgs<real>& a, const Edges& e, int head0, int active, const real* tiles,
+                                       const real* inverse, const real* moved) {
+  const auto& with = a.with;
+  const int warps = blockDim.x / 32;
+  const bool last = head0 + warps >= with.heads;
+  if (with.h2_weight != nullptr)
+    add_edges(moved, 4 * TILE, active, e.n, [&](int row, int x, real sum) {
+      if (x == 3) return;
+      real* const to = row_of(a.h2_out, e.first + row, 3) + x;
+      *to = (head0 == 0 ? with.h2_a * e.h2[row].h[x] : *to) + with.h2_r * sum;
+    });
+  if (with.value == nullptr && !last) return;
+#pragma unroll 1
+  for (int group = 0; 4 * group < e.n; group += 2 * warps) {
+    const OwnRows rows(e, group, warps);
+    real z[2][4] = {}, inv[2] = {}, linear[2][4] = {};
+    if (with.value != nullptr) {
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g) {
+        const Vector bias = e.read(with.bias, rows.channel(g));
+#pragma unroll
+        for (int x = 0; x < 2; ++x) {
+          // Between the rounds z is where the result will be.
+          const Vector begin = head0 == 0 || !rows.has[x] ? bias : e.read(row_of(a.out, rows.row[x], e.n2), rows.channel(g));
+#pragma unroll
+          for (int i = 0; i < VECTOR; ++i) z[x][g * VECTOR + i] = begin.v[i];
+        }
+      }
+      rows.add_heads(z, tiles, QUARTERED, active, inverse);
+    }
+    if (!last) {
+#pragma unroll
+      for (int g = 0; g < GROUPS; ++g)
+#pragma unroll
+        for (int x = 0; x < 2; ++x) {
+          Vector sum;
+#pragma unroll
+          for (int i = 0; i < VECTOR; ++i) sum.v[i] = z[x][g * VECTOR + i];
+          if (rows.has[x]) e.write(row_of(a.out, rows.row[x], e.n2), rows.channel(g), sum);
+        }
+      continue;
+    }
+    rows.times(linear, e.channels(), e.g2, with.linear_w);
+    if (with.value != nullptr)
+#pragma unroll
+      for (int x = 0; x < 2; ++x) inv[x] = math::inverse_sigma<DeviceMath>(product(z[x], z[x]), real(e.n2), with.eps);
+#pragma unroll
+    for (int g = 0; g < GROUPS; ++g) {
+      const int c = rows.channel(g);
+      const Vector b = e.read(with.linear_b, c), by = e.read(with.linear_r, c);
+      Vector of_U{}, gain{}, shift{};
+      if (a.U != nullptr) of_U = e.read(with.g1g1_r, c);
+      if (with.value != nullptr) gain = e.read(with.gain, c), shift = e.read(with.norm_shift, c);
+#pragma unroll
+      for (int x = 0; x < 2; ++x) {
+        Vector out = read_vector(e.g2 + rows.at[x] + g * 8 * VECTOR), U{};
+        if (a.U != nullptr) U = e.read(row_of(a.U, rows.row[x], e.n2), c);
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) {
+          const int y = g * VECTOR + i;
+          real value, slope;
+          activate(linear[x][y] + b.v[i], value, slope);
+          out.v[i] = with.a * out.v[i] + by.v[i] * value;
+          if (a.U != nullptr) out.v[i] += of_U.v[i] * U.v[i];
+          if (with.value != nullptr) out.v[i] += z[x][y] * inv[x] * gain.v[i] + shift.v[i];
+        }
+        if (rows.has[x]) e.write(row_of(a.out, rows.row[x], e.n2), c, out);
+      }
+    }
+  }
+}
+
 __device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>& a, int first, int n, real* shared) {
   if (n == 0) return;
   const auto& with = a.with;
@@ -264,35 +386,26 @@ __device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>& a, int 
   real* const own = tiles + warp * QUARTERED;  // q, then R, then y, then z of this warp's head
   real* const c1 = shared + QUARTERED;
   Key* const keys = reinterpret_cast<Key*>(tiles + warps * QUARTERED);
-  const Edges e{first, n, with.n2, groups_of(n), warp, shared, Margin{shared}, Margin{c1}, keys};
+  const Edges e{first, n, with.n2, Grid::groups_of(n), warp, shared, Margin{shared}, Margin{c1}, keys};
   real* const inverse = reinterpret_cast<real*>(e.keys + TILE);
   real* const moved = inverse + warps * TILE;  // h2 by each head
   const real npad = with.nsel > n ? real(with.nsel - n) : real(0);
   e.load(a.g2, a.h2, a.w, with.shift);
   __syncthreads();
-  e.write_c1(c1);
+  e.write_c1(c1, e.scaled);
   __syncthreads();
 #pragma unroll 1
   for (int head0 = 0; head0 < with.heads; head0 += warps) {
     // A warp too many does the last head again, and nobody takes what it finds.
     const int active = with.heads - head0 < warps ? with.heads - head0 : warps;
     const int head = head0 + (warp < active ? warp : active - 1);
-    const bool last = head0 + warps >= with.heads;
     Grid r;
     r.rows_times_matrix(e.groups, e.channels(), e.g2, with.query_t + head * cuda::tile_numbers);
     r.write(own);
     __syncwarp();
     r.rows_times_rows(e.groups, e.channels(), e.g2, own);
-    const real* const corner = c1 + Grid::corner();
     softmax(e, r, r, c1, with.gate != 0, with.shift, npad, inverse + warp * TILE);
-#pragma unroll
-    for (int x = 0; x < Grid::ROWS; ++x) {
-      if (!Grid::used(x, e.groups)) break;
-      real by[Grid::COLUMNS];
-      Grid::read(corner, x, by);
-#pragma unroll
-      for (int y = 0; y < Grid::COLUMNS; ++y) r.at[x][y] *= by[y];
-    }
+    times_c1(e.groups, r, c1);
     __syncwarp();
     r.write_turned(own);
     __syncwarp();
@@ -313,74 +426,7 @@ __device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>& a, int 
       r.write(own);
     }
     __syncthreads();
-    if (with.h2_weight != nullptr)
-      add_edges(moved, 4 * TILE, active, n, [&](int row, int x, real sum) {
-        if (x == 3) return;
-        real* const to = row_of(a.h2_out, first + row, 3) + x;
-        *to = (head0 == 0 ? with.h2_a * e.h2[row].h[x] : *to) + with.h2_r * sum;
-      });
-    if (with.value == nullptr && !last) {
-      __syncthreads();
-      continue;
-    }
-#pragma unroll 1
-    for (int group = 0; 4 * group < n; group += 2 * warps) {
-      const OwnRows rows(e, group, warps);
-      real z[2][4], inv[2], linear[2][4] = {};
-      if (with.value != nullptr) {
-#pragma unroll
-        for (int g = 0; g < GROUPS; ++g) {
-          const Vector bias = e.read(with.bias, rows.channel(g));
-#pragma unroll
-          for (int x = 0; x < 2; ++x) {
-            // Between the rounds z is where the result will be.
-            const Vector begin = head0 == 0 || !rows.has[x] ? bias : e.read(row_of(a.out, rows.row[x], e.n2), rows.channel(g));
-#pragma unroll
-            for (int i = 0; i < VECTOR; ++i) z[x][g * VECTOR + i] = begin.v[i];
-          }
-        }
-        rows.add_heads(z, tiles, QUARTERED, active, inverse);
-      }
-      if (!last) {
-#pragma unroll
-        for (int g = 0; g < GROUPS; ++g)
-#pragma unroll
-          for (int x = 0; x < 2; ++x) {
-            Vector sum;
-#pragma unroll
-            for (int i = 0; i < VECTOR; ++i) sum.v[i] = z[x][g * VECTOR + i];
-            if (rows.has[x]) e.write(row_of(a.out, rows.row[x], e.n2), rows.channel(g), sum);
-          }
-        continue;
-      }
-      rows.times(linear, e.channels(), e.g2, with.linear_w);
-      if (with.value != nullptr)
-#pragma unroll
-        for (int x = 0; x < 2; ++x) inv[x] = math::inverse_sigma<DeviceMath>(product(z[x], z[x]), real(e.n2), with.eps);
-#pragma unroll
-      for (int g = 0; g < GROUPS; ++g) {
-        const int c = rows.channel(g);
-        const Vector b = e.read(with.linear_b, c), by = e.read(with.linear_r, c);
-        Vector of_U, gain, shift;
-        if (a.U != nullptr) of_U = e.read(with.g1g1_r, c);
-        if (with.value != nullptr) gain = e.read(with.gain, c), shift = e.read(with.norm_shift, c);
-#pragma unroll
-        for (int x = 0; x < 2; ++x) {
-          Vector out = read_vector(e.g2 + rows.at[x] + g * 8 * VECTOR), U;
-          if (a.U != nullptr) U = e.read(row_of(a.U, rows.row[x], e.n2), c);
-#pragma unroll
-          for (int i = 0; i < VECTOR; ++i) {
-            const int y = g * VECTOR + i;
-            real value, slope;
-            activate(linear[x][y] + b.v[i], value, slope);
-            out.v[i] = with.a * out.v[i] + by.v[i] * value;
-            if (a.U != nullptr) out.v[i] += of_U.v[i] * U.v[i];
-            if (with.value != nullptr) out.v[i] += z[x][y] * inv[x] * gain.v[i] + shift.v[i];
-          }
-          if (rows.has[x]) e.write(row_of(a.out, rows.row[x], e.n2), c, out);
-        }
-      }
-    }
+    finish(a, e, head0, active, tiles, inverse, moved);
     __syncthreads();
   }
 }

@@ -362,7 +362,7 @@ __device__ __forceinline__ void forward(const cuda::PairLayerArgs<real>& a, int 
   const Centre at{first, n};
   const Room room(shared, 1);
   const int of_warp = cuda::pair_warp_scratch(a.with.n2, a.most);
-  real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch(a.with.n2, a.with.heads, a.most, sizeof(real)));
+  real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch(false, a.with.n2, a.with.heads, a.most, sizeof(real)));
   real* const z = a.with.value != nullptr ? scratch + warps * of_warp : nullptr;
   attention(a.with, {a.g2, a.h2, a.w}, at, room, scratch + warp * of_warp, {z, a.h2_out, nullptr, nullptr, nullptr}, [](int) {});
 #pragma unroll 1

@@ -298,7 +298,7 @@ __device__ __forceinline__ void backward(const cuda::PairLayerBackwardArgs<real>
   const Inputs in{a.g2, a.h2, a.w};
   const Room room(shared, 2);
   const int of_warp = cuda::pair_warp_scratch_backward(n2, a.most, cuda::pair_layer_rounds(heads, sizeof(real)));
-  real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch_backward(n2, heads, a.most, sizeof(real)));
+  real* const scratch = row_of(a.scratch, blockIdx.x, cuda::pair_layer_scratch_backward(false, n2, heads, a.most, sizeof(real)));
   real* const own = scratch + warp * of_warp;
   real* const room_of_z = scratch + warps * of_warp;
   real* const z = a.with.value != nullptr ? room_of_z : nullptr;  // becomes its gradient

@@ -88,8 +88,13 @@ DPA2_MATH constexpr int pair_layer_warps(int heads, int size) {
 }
 DPA2_MATH constexpr int pair_layer_threads(int heads, int size) { return 32 * pair_layer_warps(heads, size); }
 
-/// Numbers of scratch of one warp for a centre of `most` edges: maps and sums of the queries of a tile. Where everything is one tile, the
-/// forward needs none.
+/// Whether the kernels are compiled with the paths in registers, for any number of edges, or else with that for any number of channels. Rows
+/// of g2 are whole vectors in the former: code for others would be at every access. In double there are not enough registers. `fast` below
+/// is this.
+DPA2_MATH constexpr bool pair_layer_fast(int n2, int size) { return size == 4 && n2 <= tile && n2 % 4 == 0; }
+
+/// Numbers of scratch of one warp of the path for any number of channels, for a centre of `most` edges: maps and sums of the queries of a
+/// tile. Where everything is one tile, the forward needs none.
 DPA2_MATH constexpr int pair_warp_scratch(int n2, int most) { return n2 <= tile && most <= tile ? 0 : 2 * tiles_of(n2) * tile_numbers; }
 DPA2_MATH constexpr int pair_warp_scratch_backward(int n2, int most, int rounds) {
   const bool one = n2 <= tile && most <= tile;
@@ -101,22 +106,27 @@ DPA2_MATH constexpr int pair_warp_scratch_backward(int n2, int most, int rounds)
 DPA2_MATH constexpr int pair_whole_vectors(int numbers) { return (numbers + 3) / 4 * 4; }
 
 /// Numbers of scratch of a block: of its warps; z of a centre; in the backward the softmax of its queries and gradients of h2.
-DPA2_MATH constexpr int pair_layer_scratch(int n2, int heads, int most, int size) {
-  return pair_layer_warps(heads, size) * pair_warp_scratch(n2, most) + pair_whole_vectors(most * n2);
+DPA2_MATH constexpr int pair_layer_scratch(bool fast, int n2, int heads, int most, int size) {
+  const int warps = pair_layer_warps(heads, size);
+  if (fast) return most <= tile ? 0 : warps * pair_tiled_scratch;
+  return warps * pair_warp_scratch(n2, most) + pair_whole_vectors(most * n2);
 }
-DPA2_MATH constexpr int pair_layer_scratch_backward(int n2, int heads, int most, int size) {
+DPA2_MATH constexpr int pair_layer_scratch_backward(bool fast, int n2, int heads, int most, int size) {
   const int warps = pair_layer_warps(heads, size), rounds = pair_layer_rounds(heads, size);
-  const int fast = pair_fast_scratch_backward(warps, rounds);
-  const int any = warps * pair_warp_scratch_backward(n2, most, rounds) + pair_whole_vectors(most * n2) +
-                  pair_whole_vectors(tiles_of(most) * 3 * tile * heads + most * 3);
-  return any > fast ? any : fast;
+  if (fast && most <= tile) return pair_fast_scratch_backward(warps, rounds);
+  if (fast) return pair_tiled_scratch_backward(warps, rounds, heads, most);
+  return warps * pair_warp_scratch_backward(n2, most, rounds) + pair_whole_vectors(most * n2) +
+         pair_whole_vectors(tiles_of(most) * 3 * tile * heads + most * 3);
 }
 
 /// What the blocks of one launch have taken: pieces of the centres with more than one tile of edges, then centres of one tile.
 constexpr int pair_layer_counters = 2;
 
-/// Warps that a multiprocessor has registers for: 168 per thread in the forward, else all that there are.
-DPA2_MATH constexpr int pair_layer_resident(int size, bool backward) { return size == 4 && !backward ? 12 : 8; }
+/// Warps that a multiprocessor has registers for: with 128 per thread in registers' forward and 168 in its backward, with 168 and 255 where
+/// there is any number of channels; in double with all that there are.
+DPA2_MATH constexpr int pair_layer_resident(bool fast, int size, bool backward) {
+  return size == 8 ? 8 : (fast ? 16 : 12) - (backward ? 4 : 0);
+}
 
 /// Blocks take centre after centre, whoever is free, so that scratch does not grow with the system: as many as run at once, and no more
 /// than 256 MiB have room for. `scratch`: numbers of one block; `resident`: blocks of this kernel that the device has registers for.
@@ -131,20 +141,19 @@ DPA2_MATH constexpr int pair_layer_blocks(int centres, int scratch, int size, in
 constexpr int pair_layer_slots = 32;
 DPA2_MATH constexpr int pair_layer_own_slots(int size) { return size == 4 ? pair_layer_slots : 0; }
 
-/// Bytes of dynamic shared memory for numbers of `size` bytes: these slots; tiles, edges as four numbers, and what warps have to add; or
-/// what centres of one tile need.
-DPA2_MATH constexpr int pair_layer_shared(int heads, int size) {
-  const int warps = pair_layer_warps(heads, size), fast = size == 4 ? pair_fast_shared(warps, size) : 0;
-  const int any = size * (padded_tile(size) * (1 + warps) + 2 * 4 * tile + warps * 6 * tile);
-  return pair_layer_own_slots(size) + (any > fast ? any : fast);
+/// Bytes of dynamic shared memory for numbers of `size` bytes: these slots; and what the paths in registers need, or tiles, edges as four
+/// numbers, and what warps have to add.
+DPA2_MATH constexpr int pair_layer_shared(bool fast, int heads, int size) {
+  const int warps = pair_layer_warps(heads, size), any = size * (padded_tile(size) * (1 + warps) + 2 * 4 * tile + warps * 6 * tile);
+  return pair_layer_own_slots(size) + (fast ? pair_fast_shared(warps, size) : any);
 }
-DPA2_MATH constexpr int pair_layer_shared_backward(int heads, int size) {
-  const int warps = pair_layer_warps(heads, size), fast = size == 4 ? pair_fast_shared_backward(warps, size) : 0;
-  const int any = size * (padded_tile(size) * (1 + 2 * warps) + 3 * 4 * tile + warps * 5 * tile);
-  return pair_layer_own_slots(size) + (any > fast ? any : fast);
+DPA2_MATH constexpr int pair_layer_shared_backward(bool fast, int heads, int size) {
+  const int warps = pair_layer_warps(heads, size), any = size * (padded_tile(size) * (1 + 2 * warps) + 3 * 4 * tile + warps * 5 * tile);
+  return pair_layer_own_slots(size) + (fast ? pair_fast_shared_backward(warps, size) : any);
 }
-static_assert(pair_layer_shared(4, 4) <= 49152 && pair_layer_shared(2, 8) <= 49152, "any device has 48 KiB");
-static_assert(pair_layer_shared_backward(4, 4) <= 49152 && pair_layer_shared_backward(2, 8) <= 49152, "any device has 48 KiB");
+static_assert(pair_layer_shared(true, 4, 4) <= 49152 && pair_layer_shared(false, 4, 4) <= 49152, "any device has 48 KiB");
+static_assert(pair_layer_shared_backward(true, 4, 4) <= 49152 && pair_layer_shared_backward(false, 4, 4) <= 49152, "any device has 48 KiB");
+static_assert(pair_layer_shared(false, 2, 8) <= 49152 && pair_layer_shared_backward(false, 2, 8) <= 49152, "any device has 48 KiB");
 
 /// Without attention a warp takes 32 edges of any centres (pair_update.cu), in a grid for all of them.
 constexpr int pair_update_warps = 4;

@@ -1,4 +1,4 @@
-// Tiles of 32 by 32 numbers in shared memory, and products of them with 8 by 4 results per lane, for at most 32 edges of a centre.
+// Tiles of 32 by 32 numbers in shared memory, and products of them with 8 by 4 results per lane, for tiles of a centre's edges.
 //
 // Rows r, r + 4, r + 8 and so on of a tile follow each other, in quarters that begin in other banks. So a lane whose results are rows r +
 // 4 x and four columns in vectors reads either factor by rows, and writes results by rows or by columns, without bank conflicts. Lanes are
@@ -13,7 +13,6 @@ namespace dpa2 {
 namespace fast {
 
 constexpr int QUARTERED = cuda::quartered_tile(sizeof(real));
-constexpr int FEWEST_GROUPS = 7;  // products with fewer rows are not worth code of their own
 
 /// Where a row of a tile begins.
 DPA2_MATH constexpr int place(int row) {
@@ -42,14 +41,12 @@ __device__ __forceinline__ real sum_over_columns(real v) {
 }
 /// Of four numbers that one which is left when the two bits choose; summed over the lanes that differ in these bits.
 __device__ __forceinline__ real own_sum(const real (&v)[4], int high, int low) {
-  const bool upper = (threadIdx.x & high) != 0, odd = (threadIdx.x & low) != 0;
+  const int thread = opaque(threadIdx.x);
+  const bool upper = (thread & high) != 0, odd = (thread & low) != 0;
   const real first = (upper ? v[2] : v[0]) + __shfl_xor_sync(FULL_MASK, upper ? v[0] : v[2], high);
   const real second = (upper ? v[3] : v[1]) + __shfl_xor_sync(FULL_MASK, upper ? v[1] : v[3], high);
   return (odd ? second : first) + __shfl_xor_sync(FULL_MASK, odd ? first : second, low);
 }
-
-/// Groups of four rows for n edges.
-__device__ __forceinline__ int groups_of(int n) { return n <= 4 * FEWEST_GROUPS ? FEWEST_GROUPS : (n + 3) / 4; }
 
 /// at += X rows, `apart` numbers from each other, times a matrix over `depth`, a multiple of 4 and not 0. Four rows of the matrix are NEXT
 /// apart; the second is FIRST after the first, and the third SECOND.
@@ -80,8 +77,9 @@ __device__ __forceinline__ void add_times(real (*at)[4], int depth, const real* 
 }
 
 /// The results of a lane: rows row() + down(x), columns column() + across(y). Everything that works on them asks for these, and for sums
-/// over them.
-struct Grid {
+/// over them. A tile's rows are taken in groups of four: all eight, or where there are no edges in others the first FEWEST.
+template <int FEWEST>
+struct GridOf {
   static constexpr int ROWS = 8, COLUMNS = 4;
   real at[ROWS][COLUMNS];
 
@@ -89,8 +87,9 @@ struct Grid {
   static __device__ __forceinline__ constexpr int down(int x) { return 4 * x; }
   static __device__ __forceinline__ int column() { return grid_vector(0); }
   static __device__ __forceinline__ constexpr int across(int y) { return y / VECTOR * 8 * VECTOR + y % VECTOR; }
-  /// Whether there can be edges in row x.
-  static __device__ __forceinline__ bool used(int x, int groups) { return x < FEWEST_GROUPS || x < groups; }
+  /// How many groups of rows are taken for n edges, and whether there can be edges in row x then.
+  static __device__ __forceinline__ int groups_of(int n) { return n <= 4 * FEWEST ? FEWEST : ROWS; }
+  static __device__ __forceinline__ bool used(int x, int groups) { return x < FEWEST || groups == ROWS; }
   /// The lane's first number of a tile, if rows of the tile are rows of the results; and if they are columns.
   static __device__ __forceinline__ int corner() {
     const int thread = opaque(threadIdx.x);
@@ -108,6 +107,12 @@ struct Grid {
       for (int y = 0; y < COLUMNS; ++y) at[x][y] = real(0);
   }
 
+  /// Row x times a number.
+  __device__ __forceinline__ void scale(int x, real by) {
+#pragma unroll
+    for (int y = 0; y < COLUMNS; ++y) at[x][y] *= by;
+  }
+
   // Products of a tile's rows over `depth`, a multiple of 4 and not 0: = or, where ADD, +=. Results are cleared here, next to where they
   // are needed, lest the compiler keeps zeros in registers.
 
@@ -116,10 +121,10 @@ struct Grid {
   __device__ __forceinline__ void rows_times_rows(int groups, int depth, const real* a, const real* b) {
     a += grid_place();
     b += place(grid_vector(0));
-    if (groups == 8)
-      times_rows<8, ADD>(depth, a, b);
+    if (groups == ROWS)
+      times_rows<ROWS, ADD>(depth, a, b);
     else
-      times_rows<FEWEST_GROUPS, ADD>(depth, a, b);
+      times_rows<FEWEST, ADD>(depth, a, b);
   }
   template <int X, bool ADD>
   __device__ __forceinline__ void times_rows(int depth, const real* a, const real* b) {
@@ -156,12 +161,12 @@ struct Grid {
   __device__ __forceinline__ void times(int groups, int depth, const real* a, const real* m) {
     a += grid_place();
     m += grid_vector(0);
-    if (groups == 8) {
+    if (groups == ROWS) {
       if (!ADD) clear();
-      add_times<8, NEXT, FIRST, SECOND>(at, depth, a, TILE_ROW, m);
+      add_times<ROWS, NEXT, FIRST, SECOND>(at, depth, a, TILE_ROW, m);
     } else {
       if (!ADD) clear();
-      add_times<FEWEST_GROUPS, NEXT, FIRST, SECOND>(at, depth, a, TILE_ROW, m);
+      add_times<FEWEST, NEXT, FIRST, SECOND>(at, depth, a, TILE_ROW, m);
     }
   }
 
@@ -195,7 +200,7 @@ struct Grid {
   }
   /// To global memory and back, tile_numbers of them: every lane reads what it has written itself.
   __device__ __forceinline__ void save(real* to) const {
-    to += threadIdx.x % 32 * VECTOR;
+    to += opaque(threadIdx.x) % 32 * VECTOR;
 #pragma unroll
     for (int x = 0; x < ROWS; ++x)
 #pragma unroll
@@ -207,7 +212,7 @@ struct Grid {
       }
   }
   __device__ __forceinline__ void restore(const real* from) {
-    from += threadIdx.x % 32 * VECTOR;
+    from += opaque(threadIdx.x) % 32 * VECTOR;
 #pragma unroll
     for (int x = 0; x < ROWS; ++x)
 #pragma unroll
@@ -243,6 +248,10 @@ struct Grid {
   static __device__ __forceinline__ int own_column() { return grid_column() / 2; }
   static __device__ __forceinline__ bool owns_column() { return grid_column() % 2 == 0; }
 };
+
+/// Where a centre is one tile, products with fewer rows are not worth code of their own; else the last tile often has few edges.
+using Grid = GridOf<7>;
+using PartGrid = GridOf<2>;
 
 }  // namespace fast
 }  // namespace dpa2

@@ -59,8 +59,11 @@ Pairs<T>::Pairs(const FoldedLayer& layer, const FoldedDescriptor& descriptor, co
     backward_ = loader.function("pair_update.cu", "pair_update_backward", act);
     return;
   }
-  forward_ = loader.function("pair_layer.cu", "pair_layer", act);
-  backward_ = loader.function("pair_layer.cu", "pair_layer_backward", act);
+  fast_ = cuda::pair_layer_fast(n2, sizeof(T));
+  Defines defines = act;
+  defines.emplace_back("PAIR_FAST", fast_ ? "1" : "0");
+  forward_ = loader.function("pair_layer.cu", "pair_layer", defines);
+  backward_ = loader.function("pair_layer.cu", "pair_layer_backward", defines);
   const FoldedPairAttention& f = *layer.pair_attention;
   with_.heads = f.query.cols / n2;
   with_.gate = config.repformer.attn2_has_gate ? 1 : 0;
@@ -86,7 +89,7 @@ Pairs<T>::Pairs(const FoldedLayer& layer, const FoldedDescriptor& descriptor, co
 template <class T>
 int Pairs<T>::resident(bool backward) const {
   constexpr int size = sizeof(T);
-  return multiprocessors_ * cuda::pair_layer_resident(size, backward) / cuda::pair_layer_warps(with_.heads, size);
+  return multiprocessors_ * cuda::pair_layer_resident(fast_, size, backward) / cuda::pair_layer_warps(with_.heads, size);
 }
 
 template <class T>
@@ -110,11 +113,11 @@ void Pairs<T>::forward(Queue& queue, const Frame& frame, const LayerInput<T>& in
                  bytes(cuda::pair_update_shared(size)), a);
     return;
   }
-  const int numbers = cuda::pair_layer_scratch(with_.n2, with_.heads, list.most, size);
+  const int numbers = cuda::pair_layer_scratch(fast_, with_.n2, with_.heads, list.most, size);
   const int blocks = cuda::pair_layer_blocks(frame.centres, numbers, size, resident(false));
   a.taken = counters->take(this->counters());
   a.scratch = queue.take<T>("scratch of the pair attention", std::int64_t{numbers} * blocks);
-  queue.launch(forward_, blocks, cuda::pair_layer_threads(with_.heads, size), bytes(cuda::pair_layer_shared(with_.heads, size)), a);
+  queue.launch(forward_, blocks, cuda::pair_layer_threads(with_.heads, size), bytes(cuda::pair_layer_shared(fast_, with_.heads, size)), a);
   queue.release(a.scratch);
 }
 
@@ -148,12 +151,12 @@ void Pairs<T>::backward(Queue& queue, const Frame& frame, const LayerInput<T>& i
     if (numbers > 0) a.scratch = queue.take<T>("gradient of linear2", numbers);
     queue.launch(backward_, blocks, cuda::pair_update_threads, bytes(cuda::pair_update_shared(size)), a);
   } else {
-    const int numbers = cuda::pair_layer_scratch_backward(with_.n2, with_.heads, list.most, size);
+    const int numbers = cuda::pair_layer_scratch_backward(fast_, with_.n2, with_.heads, list.most, size);
     const int blocks = cuda::pair_layer_blocks(frame.centres, numbers, size, resident(true));
     a.taken = counters->take(this->counters());
     a.scratch = queue.take<T>("scratch of the pair attention", std::int64_t{numbers} * blocks);
-    queue.launch(backward_, blocks, cuda::pair_layer_threads(with_.heads, size), bytes(cuda::pair_layer_shared_backward(with_.heads, size)),
-                 a);
+    queue.launch(backward_, blocks, cuda::pair_layer_threads(with_.heads, size),
+                 bytes(cuda::pair_layer_shared_backward(fast_, with_.heads, size)), a);
   }
   queue.release(a.scratch);
 }

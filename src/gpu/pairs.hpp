@@ -33,6 +33,7 @@ class Pairs {
 
   Function forward_, backward_;
   cuda::PairConstants<T> with_{};
+  bool fast_ = false;  // pair_layer_fast
   int multiprocessors_ = 0;
 };
 

@@ -102,7 +102,7 @@ BLOCK, WARP = "__syncthreads();", "__syncwarp();"
         *(("pair_fast.cuh", BLOCK, number) for number in (0, 1, 2)),
         *(("pair_fast.cuh", WARP, number) for number in (0, 1, 2)),
         *(("pair_fast_backward.cuh", BLOCK, number) for number in (2, 3)),
-        *(("pair_fast_backward.cuh", WARP, number) for number in (9, 12, 14)),
+        *(("pair_fast_backward.cuh", WARP, number) for number in (9, 11, 13, 17, 20, 22)),
     ],
 )
 def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, barrier: str, occurrence: int) -> None:
@@ -113,7 +113,7 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, source: str, barrier: str, 
 @pytest.mark.slow
 @pytest.mark.cuda
 def test_a_write_out_of_bounds_is_found(tmp_path: Path) -> None:
-    old, new = "to + place(row) + c", "to + 20000 + place(row) + c"
-    folder = mutate(tmp_path, "pair_fast.cuh", old.replace("to", "g2"), new.replace("to", "g2"))
+    old, new = "g2 + place(t / vectors)", "g2 + 20000 + place(t / vectors)"
+    folder = mutate(tmp_path, "pair_fast.cuh", old, new)
     done = sanitized("address", folder, ONCE)
     assert "ERROR: AddressSanitizer" in done.stderr, done.stderr[-3000:]
