@@ -422,6 +422,14 @@ def test_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     check_refused(config, options, words, capsys)
 
 
+def test_validation_data_are_read_when_they_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """A bad frame of theirs is found with the first row of the curve; the step before is kept."""
+    number("three/force", 3, np.nan)({})
+    assert checks.train(runs.RUNS["plain"]) == STATUS
+    assert "three/set.000/force.npy, row 3 (frame 3 of three), atom 1: found nan" in capsys.readouterr().err
+    assert os.readlink("model.ckpt.pt") == "model.ckpt-1.pt"
+
+
 @contextmanager
 def read_only(*folders: Path) -> Iterator[None]:
     """Nobody may write into these; of the superuser, to whom that means nothing, another user is made."""
