@@ -40,17 +40,20 @@ def unfinished() -> list[str]:
 
 def wait(process: Any, moment: str, draws: random.Random) -> None:
     """Until the moment to kill at."""
-    before, began, delay = newest(), time.monotonic(), 3.0 * draws.random()
+    before, looks = newest(), draws.randrange(3000)
     steps, after = SAVED_EVERY * draws.randrange(1, 5), 0.01 * draws.random()
     left = set(unfinished())
-    while process.poll() is None and time.monotonic() < began + 120.0:
-        if moment == "before it has saved" and (newest() > before or time.monotonic() > began + delay):
+    for look in range(120_000):
+        if process.poll() is not None:
+            return
+        if moment == "before it has saved" and (newest() > before or look > looks):
             return
         if moment == "while it saves" and newest() > before and set(unfinished()) - left:
             return
         if moment == "at work" and newest() >= before + steps:
             time.sleep(after)
             return
+        time.sleep(0.001)
 
 
 def check_whole() -> None:
