@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import training_cases as training
 import training_runs as runs
+from cli_runs import ordinary_signals
 from dpa2.cli import main
 from dpa2.train import checkpoint
 
@@ -24,6 +27,15 @@ def train(config: dict[str, Any], *options: str, **changes: Any) -> int:
     config["training"].update(changes)
     Path("input.json").write_text(json.dumps(config))
     return main(["train", "input.json", "--skip-neighbor-stat", "--threads", "1", *options])
+
+
+def start(config: dict[str, Any], *options: str, **changes: Any) -> subprocess.Popen[bytes]:
+    """The same in a process of its own, which has the signals of an ordinary one."""
+    config = copy.deepcopy(config)
+    config["training"].update(changes)
+    Path("input.json").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "dpa2", "train", "input.json", "--skip-neighbor-stat", *options]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=ordinary_signals)
 
 
 def content(path: str = "model.ckpt.pt") -> dict[str, Any]:

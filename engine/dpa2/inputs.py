@@ -204,7 +204,7 @@ def _reduced_heights(box: Float, pbc: Pbc, where: str) -> list[float]:
     try:
         rows = reduced_lattice(np.where(np.asarray(pbc)[:, None], box, 0.0), pbc)[0].tolist()
     except InputError as error:
-        raise InputError(f"box{where}: {error}; lattice vectors are rows, in angstrom:\n{box}") from error
+        raise InputError(f"box{where}: {error}; lattice vectors are rows, in angstrom: {box.tolist()}") from error
     return _extent([rows[a] for a in range(3) if pbc[a]])[2]
 
 
@@ -212,12 +212,12 @@ def _checked_cell(box: Float, pbc: Pbc, rcut: float, where: str) -> Float | None
     """None for a good cell; a flat one with open directions comes back with unit normals as the open vectors."""
     rows = box.tolist()
     if not all(abs(x) <= LARGEST_LENGTH for row in rows for x in row):
-        raise InputError(f"box{where} has an entry that is not finite or too large (in angstrom):\n{box}")
+        raise InputError(f"box{where} has an entry that is not finite or too large (in angstrom): {box.tolist()}")
     periodic = [a for a in range(3) if pbc[a]]
     spanned, product, heights = _extent([rows[a] for a in periodic])
     if spanned <= FLATTEST_CELL * product:
         raise InputError(
-            f"box{where} is singular: its periodic lattice vectors are zero or linearly dependent:\n{box}\n"
+            f"box{where} is singular: its periodic lattice vectors are zero or linearly dependent: {box.tolist()}. "
             "Pass box=None for an open system, or pbc= to open single directions"
         )
     images = _images(heights, rcut)
@@ -227,7 +227,7 @@ def _checked_cell(box: Float, pbc: Pbc, rcut: float, where: str) -> Float | None
     if images > MOST_IMAGES:
         raise InputError(
             f"box{where} is too small: {images:.1e} periodic copies of it lie within the model's cutoff of {rcut:g} "
-            f"angstrom; lattice vectors are rows, in angstrom:\n{box}"
+            f"angstrom; lattice vectors are rows, in angstrom: {box.tolist()}"
         )
     spanned, product, _ = _extent(rows)
     if spanned > FLATTEST_CELL * product:

@@ -272,15 +272,22 @@ def _create(target: str, folder: bool) -> tuple[str, int]:
         os.close(handle)
 
 
+def remove_left_over(folder: str | os.PathLike[str], beginning: str) -> None:
+    """Remove what killed processes have left of outputs in this folder whose names begin like this."""
+    _remove_unlocked(os.fspath(folder), rf"\.{re.escape(beginning)}.*\.[0-9a-f]{{16}}0?\.part")
+
+
 def _remove_left_over(target: str) -> None:
     """Remove other names of this output that nobody has open."""
-    beginning = _beginning(target)
-    folder, start = os.path.split(beginning)
-    pattern = re.compile(re.escape(start) + r"[0-9a-f]{16}0?\.part")
+    folder, start = os.path.split(_beginning(target))
+    _remove_unlocked(folder, re.escape(start) + r"[0-9a-f]{16}0?\.part")
+
+
+def _remove_unlocked(folder: str, pattern: str) -> None:
     names: list[str] = []
     with suppress(OSError):
         names = os.listdir(folder)
-    for path in (os.path.join(folder, name) for name in names if pattern.fullmatch(name)):
+    for path in (os.path.join(folder, name) for name in names if re.fullmatch(pattern, name)):
         with suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
             try:

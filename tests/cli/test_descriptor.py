@@ -190,6 +190,27 @@ def test_unfinished_work(tmp_path: Path) -> None:
     assert not os.path.exists(f"{output}.part")
 
 
+def test_signal_within_the_first_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the journal says is kept, although the commit did not come to its end."""
+    output, arrays, sync = str(tmp_path / "out"), {"a": ("int64", ())}, os.fsync
+    store = Unfinished(output, {"k": 1}, arrays)
+
+    def signalled(number: int) -> None:
+        sync(number)
+        if number == store._journal.fileno():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", signalled)
+    said: list[str] = []
+    store.add({"a": np.array([7])})
+    with pytest.raises(KeyboardInterrupt), store.until_complete(said.append):
+        store.commit()
+    assert said == [f"1 frames are kept in {output}.part; the same command goes on from there"]
+    again = Unfinished(output, {"k": 1}, arrays)
+    assert again.array("a").tolist() == [7]
+    again.close()
+
+
 @pytest.mark.parametrize("text", ["[]", "nonsense", "[" * 5000, "7"])
 def test_damaged_job(text: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("out.npz.part").mkdir()
@@ -248,27 +269,51 @@ def processes_below(parent: int) -> list[int]:
     return [pid for pid, name in names.items() if b"spawn_main" in name]
 
 
+#: the command, which never ends by itself: once frames are kept, its workers do their tasks over and over, until there
+#: is a file "go". They import this file.
+ENDLESS = """
+import os, sys
+from dpa2 import cli, streams
+work = streams._descriptor_task
+def endless(*arguments, **keywords):
+    while True:
+        found = work(*arguments, **keywords)
+        if os.path.getsize("out.npz.part/journal") == 0 or os.path.exists("go"):
+            return found
+streams._descriptor_task = endless
+if __name__ == "__main__":
+    sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.slow
 @needs.linux
 @pytest.mark.parametrize("victim", ["worker", "parent by SIGTERM", "parent by SIGKILL"])
 def test_workers_that_are_killed(victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work_in(tmp_path, monkeypatch)
-    frames = 80000  # far from done when the first of them are written, also on a fast machine
+    # More than the tasks that are handed out before the first frames are kept: those are two for each worker.
+    frames = 5 * streams.TASK_FRAMES
     write_long("long.xyz", frames)
-    command = [sys.executable, "-m", "dpa2", *BASE, "long.xyz", "--workers", "2", "-o", "out.npz"]
+    Path("endless.py").write_text(ENDLESS)
+    command = [sys.executable, "endless.py", *BASE, "long.xyz", "--workers", "2", "-o", "out.npz"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=ordinary_signals)
     journal = Path("out.npz.part/journal")
-    for _ in range(6000):
-        if journal.is_file() and journal.stat().st_size:
-            break
-        time.sleep(0.01)
-    workers = processes_below(process.pid)
-    assert len(workers) == 2
-    if victim == "worker":
-        os.kill(workers[1], signal.SIGKILL)
-    else:
-        process.send_signal(signal.SIGTERM if "TERM" in victim else signal.SIGKILL)
-    err = process.communicate(timeout=120)[1]
+    try:
+        workers: list[int] = []
+        for _ in range(6000):
+            workers = processes_below(process.pid)
+            if journal.is_file() and journal.stat().st_size and len(workers) == 2:
+                break
+            time.sleep(0.01)
+        assert len(workers) == 2
+        if victim == "worker":
+            os.kill(workers[1], signal.SIGKILL)
+            Path("go").touch()  # results come in order, and that of the other worker may be the first
+        else:
+            process.send_signal(signal.SIGTERM if "TERM" in victim else signal.SIGKILL)
+        err = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
     done = json.loads(journal.read_text().splitlines()[-1])["frames"]
     assert 0 < done < frames
     if victim == "worker":

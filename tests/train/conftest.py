@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import training_runs as runs
 from data_cases import write
 
 
@@ -14,3 +15,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data")
     write(path)
     return path
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the data of :mod:`training_runs`, in which runs are."""
+    runs.write_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NUM_WORKERS", str(runs.STREAMS))
+    return tmp_path

@@ -47,15 +47,11 @@ torch_writer.write = full
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the data, in which runs are."""
+def command(run_folder: Path) -> None:
+    """The command as a file of the folder."""
     if why := needs.no_mpi():
         pytest.skip(why)
-    runs.write_data(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NUM_WORKERS", str(runs.STREAMS))
     Path("command.py").write_text(COMMAND)
-    return tmp_path
 
 
 def start(
@@ -94,19 +90,19 @@ def check_one_process_with_larger_batch(count: int) -> None:
             np.testing.assert_array_equal(arrays[name], value, err_msg=name)
 
 
-def test_larger_batch(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_larger_batch(run_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The files of one process with the larger batch, the lines of one process, and the same bits again."""
     status, out, err = ended(start(2, "--skip-neighbor-stat"))
     assert (status, err) == (0, "")
     bits = Path("model.ckpt-9.pt").read_bytes()
-    made = sorted(path.name for path in folder.iterdir())
+    made = sorted(path.name for path in run_folder.iterdir())
     check_one_process_with_larger_batch(2)
-    assert sorted(path.name for path in folder.iterdir()) == made
+    assert sorted(path.name for path in run_folder.iterdir()) == made
     alone = capfd.readouterr().out
     assert [line for line in out.splitlines() if "time" not in line] == [
         line for line in alone.splitlines() if "time" not in line
     ]
-    for path in folder.glob("model*"):
+    for path in run_folder.glob("model*"):
         path.unlink()
     assert ended(start(2, "--skip-neighbor-stat", program=("-m", "mpi4py", "-m", "dpa2")))[0] == 0
     assert Path("model.ckpt-9.pt").read_bytes() == bits
@@ -185,14 +181,14 @@ def test_killed() -> None:
 
 
 @pytest.mark.slow
-def test_full_disk(folder: Path) -> None:
+def test_full_disk(run_folder: Path) -> None:
     """A checkpoint that the first process cannot write ends all."""
     Path("command.py").write_text(FULL + COMMAND)
     status, _, err = ended(start(2, program=("command.py",)))
     assert status == 2
     assert err.count("No space left on device") == 1
     assert os.readlink("model.ckpt.pt") == "model.ckpt-4.pt"
-    assert not list(folder.glob("*.part"))
+    assert not list(run_folder.glob("*.part"))
 
 
 @pytest.mark.slow

@@ -30,14 +30,7 @@ from dpa2.train.trainer import Trainer
 from training_checks import content
 from training_inputs import BASE, changed
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the data, in which runs are."""
-    runs.write_data(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NUM_WORKERS", str(runs.STREAMS))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("run_folder")
 
 
 def plain(**changes: Any) -> dict[str, Any]:
@@ -205,15 +198,15 @@ def test_change_bias_opens_its_file_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("mode", ["set", "change"])
-def test_change_bias_without_the_label(mode: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_change_bias_without_the_label(mode: str, run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Also where there are statistics of parameters to be had."""
     config = plain(numb_steps=0)
     config["model"]["fitting_net"]["numb_fparam"] = 2
-    runs.write_system(folder / "bare", 2, 5, "bare")
+    runs.write_system(run_folder / "bare", 2, 5, "bare")
     for name, nframes in (("one", 5), ("two", 3), ("three", 4), ("bare", 2)):
-        np.save(folder / name / "set.000" / "fparam.npy", np.arange(2.0 * nframes).reshape(nframes, 2))
+        np.save(run_folder / name / "set.000" / "fparam.npy", np.arange(2.0 * nframes).reshape(nframes, 2))
     assert checks.train(config) == 0
-    (folder / "bare" / "set.000" / "energy.npy").unlink()
+    (run_folder / "bare" / "set.000" / "energy.npy").unlink()
     capsys.readouterr()
     assert main(["change-bias", "model.ckpt-0.pt", "-s", "bare", "-m", mode, "-o", "new.pt"]) == 2
     printed = capsys.readouterr()

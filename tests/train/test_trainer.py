@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +16,6 @@ import pytest
 import training_checks as checks
 import training_runs as runs
 from cases import GOLDEN
-from cli_runs import ordinary_signals
 from dpa2.errors import EvaluationError, InputError
 from dpa2.files import read
 from dpa2.train import checkpoint
@@ -27,14 +24,7 @@ from dpa2.train.prepare import from_input
 from dpa2.train.trainer import Trainer
 from training_checks import check_checkpoint, content
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the data, in which runs are."""
-    runs.write_data(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NUM_WORKERS", str(runs.STREAMS))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("run_folder")
 
 
 def train(name: str, *options: str, **changes: Any) -> int:
@@ -64,12 +54,12 @@ def check_curve(found: str, expected: str, single: bool) -> None:
 
 
 @pytest.mark.parametrize("name", runs.RUNS)
-def test_deepmd(name: str, folder: Path) -> None:
+def test_deepmd(name: str, run_folder: Path) -> None:
     """The learning curve, the files, and all that the last checkpoint holds."""
     assert train(name) == 0
     expected, single = runs.expected(name), name == "single"
     check_curve(Path("lcurve.out").read_text(), expected["curve"], single)
-    files = sorted(path.name for path in folder.iterdir() if ".ckpt" in path.name or path.name == "checkpoint")
+    files = sorted(path.name for path in run_folder.iterdir() if ".ckpt" in path.name or path.name == "checkpoint")
     assert [file for file in files if not file.endswith(".safetensors")] == expected["stated"]["files"]
     suffixes = [f".{task}.safetensors" for task in runs.RUNS[name]["model"].get("model_dict", ())] or [".safetensors"]
     native = [file.removesuffix(".pt") + suffix for file in files if file.endswith(".pt") for suffix in suffixes]
@@ -81,13 +71,13 @@ def test_deepmd(name: str, folder: Path) -> None:
     ("plain", 1), ("averaged", 1), ("tasks", 1), ("plain", 2),
     pytest.param("averaged", 2, marks=pytest.mark.slow), pytest.param("tasks", 2, marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_restart(name: str, threads: int, folder: Path) -> None:
+def test_restart(name: str, threads: int, run_folder: Path) -> None:
     """Stopped after some steps and restarted, it ends in the same bits; with data, averages and tasks as they were."""
     options = ("--threads", str(threads))
     assert train(name, *options) == 0
-    whole = {path.name: path.read_bytes() for path in folder.glob("model*ckpt-*.pt")}
+    whole = {path.name: path.read_bytes() for path in run_folder.glob("model*ckpt-*.pt")}
     curve = Path("lcurve.out").read_text()
-    for path in folder.glob("model*"):
+    for path in run_folder.glob("model*"):
         path.unlink()
     Path("lcurve.out").unlink()
     steps = runs.RUNS[name]["training"]["numb_steps"]
@@ -98,7 +88,7 @@ def test_restart(name: str, threads: int, folder: Path) -> None:
         assert first.done == number + 1
     saved = first.save()
     assert train(name, *options, "--restart", str(saved)) == 0
-    for path in folder.glob(f"model*ckpt-{steps}.pt"):
+    for path in run_folder.glob(f"model*ckpt-{steps}.pt"):
         assert path.read_bytes() == whole[path.name], path.name
     rows = [row for row in curve.splitlines() if not row.startswith("#") and int(row.split()[0]) > steps - 3]
     assert [row for row in Path("lcurve.out").read_text().splitlines() if not row.startswith("#")] == rows
@@ -116,11 +106,8 @@ class _Nowhere:
 
 def started(*options: str, **changes: Any) -> subprocess.Popen[bytes]:
     """A long run in a process of its own, of which the first checkpoint is there."""
-    config = copy.deepcopy(runs.RUNS["plain"])
-    config["training"].update(numb_steps=100_000, disp_freq=1, save_freq=5, **changes)
-    Path("input.json").write_text(json.dumps(config))
-    command = [sys.executable, "-m", "dpa2", "train", "input.json", "--skip-neighbor-stat", "--threads", "1", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=ordinary_signals)
+    changes |= {"numb_steps": 100_000, "disp_freq": 1, "save_freq": 5}
+    process = checks.start(runs.RUNS["plain"], "--threads", "1", *options, **changes)
     for _ in range(600):
         if os.path.exists("model_ema.ckpt.pt") or process.poll() is not None:
             break
@@ -131,7 +118,7 @@ def started(*options: str, **changes: Any) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize(("number", "status", "message"), [
     (signal.SIGINT, 130, b"interrupted"), (signal.SIGTERM, 143, b"ended by SIGTERM"),
 ])  # fmt: skip
-def test_ended(number: int, status: int, message: bytes, folder: Path) -> None:
+def test_ended(number: int, status: int, message: bytes, run_folder: Path) -> None:
     """A signal ends the run after a step, with a checkpoint of this step, from which it goes on."""
     process = started()
     time.sleep(0.2)
@@ -142,16 +129,16 @@ def test_ended(number: int, status: int, message: bytes, folder: Path) -> None:
     assert os.readlink("model.ckpt.pt") == f"model.ckpt-{last}.pt"
     assert Path("checkpoint").read_text() == f"model.ckpt-{last}.pt"
     assert checkpoint.Checkpoint("model.ckpt.pt").step == last
-    assert len(list(folder.glob("model.ckpt-*.pt"))) <= 5
-    assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
+    assert len(list(run_folder.glob("model.ckpt-*.pt"))) <= 5
+    assert not [path for path in run_folder.iterdir() if path.name.endswith(".part")]
     assert train("plain", "--restart", "model.ckpt", numb_steps=last + 1) == 0
     assert checkpoint.Checkpoint("model.ckpt.pt").step == last + 1
 
 
-def test_killed(folder: Path) -> None:
+def test_killed(run_folder: Path) -> None:
     """Whatever moment a run is killed at, the newest checkpoint is whole."""
     for round in range(4):
-        for path in folder.glob("model*"):
+        for path in run_folder.glob("model*"):
             path.unlink()
         process = started()
         time.sleep(0.05 + 0.037 * round)
@@ -162,7 +149,7 @@ def test_killed(folder: Path) -> None:
         assert found.step == int(os.readlink("model.ckpt.pt").removeprefix("model.ckpt-").removesuffix(".pt"))
 
 
-def test_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_disk(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A checkpoint that does not fit ends the run; the one before stays the newest, nothing is left of the other."""
     from dpa2.files import torch_writer
 
@@ -180,10 +167,10 @@ def test_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "model.ckpt-8.pt: No space left on device" in capsys.readouterr().err
     assert os.readlink("model.ckpt.pt") == "model.ckpt-4.pt"
     assert checkpoint.Checkpoint("model.ckpt.pt").step == 4
-    assert not [path for path in folder.iterdir() if path.name.endswith(".part") or "-8" in path.name]
+    assert not [path for path in run_folder.iterdir() if path.name.endswith(".part") or "-8" in path.name]
 
 
-def test_labels_that_are_no_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_that_are_no_numbers(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The frame is named, and the steps before its batch are kept; statistics of a file do not look at it first."""
     changes: dict[str, Any] = {"save_freq": 1000, "numb_steps": 50, "stat_file": "statistics.hdf5"}
     changes["disp_training"] = False  # validation would draw from the order of the data
@@ -230,13 +217,13 @@ def test_own_loop() -> None:
     assert [again.step(ahead=False)["value"] for _ in range(4)] == values
 
 
-def test_init_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_model(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Weights and statistics are those of the file, the rest begins anew; the file's model section if asked for."""
     assert train("plain", numb_steps=2) == 0
     os.rename("model.ckpt-2.pt", "start.pt")
     start = content("start.pt")
     assert train("plain", "--init-model", "start", numb_steps=0) == 0
-    assert sorted(path.name for path in folder.glob("model.ckpt-*.pt")) == ["model.ckpt-0.pt"]
+    assert sorted(path.name for path in run_folder.glob("model.ckpt-*.pt")) == ["model.ckpt-0.pt"]
     found = content("model.ckpt-0.pt")
     assert found["optimizer"]["state"] == {}
     for name, value in start["model"].items():
@@ -263,7 +250,7 @@ def test_no_start(options: tuple[str, ...], message: str, capsys: pytest.Capture
     assert message in capsys.readouterr().err
 
 
-def test_init_frozen_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_frozen_model(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A frozen model gives its weights to one of its definition; what only one of the two has is said."""
     frozen = str(GOLDEN / "files" / "trained" / "model.pth")
     data = read(frozen)
@@ -290,7 +277,7 @@ def test_init_frozen_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "no frozen model" in capsys.readouterr().err
 
 
-def test_force_load(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_force_load(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Weights that a checkpoint lacks are drawn if that is allowed."""
     assert train("plain", numb_steps=0) == 0
     found = content("model.ckpt-0.pt")
@@ -309,7 +296,7 @@ def test_force_load(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("file", ["statistics.hdf5", "statistics"])
-def test_statistics_file(file: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_statistics_file(file: str, run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Statistics are computed once; from then on those of the file are taken, also for other data."""
     assert train("plain", numb_steps=0, stat_file=file) == 0
     first = content("model.ckpt-0.pt")["model"]
@@ -330,7 +317,7 @@ def check_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
             np.testing.assert_allclose(found[name], value, rtol=1e-13, atol=1e-14)
 
 
-def test_plot(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plot(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     assert train("plain", "--plot", "curve.svg", numb_steps=2) == 0
     assert b"rmse_e" in Path("curve.svg").read_bytes()
@@ -338,7 +325,7 @@ def test_plot(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "must end in .png or .pdf or .svg" in capsys.readouterr().err
 
 
-def test_no_optimizer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_optimizer(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An average is a model, but no run goes on from it."""
     assert train("plain", numb_steps=4) == 0
     assert train("plain", "--restart", "model_ema.ckpt.pt") == 2
@@ -354,12 +341,12 @@ def test_other_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert "the data or the environment's NUM_WORKERS have changed" in capsys.readouterr().err
 
 
-def test_kept_checkpoints(folder: Path) -> None:
+def test_kept_checkpoints(run_folder: Path) -> None:
     """The newest are kept, later ones of a longer run before are removed, others and links stay."""
     for name in ("model.ckpt-99.pt", "model.ckpt-99.safetensors", "model.ckpt-x.pt", "other.ckpt-1.pt"):
         Path(name).write_text("x")
     assert train("plain", numb_steps=8, save_freq=2, max_ckpt_keep=2, enable_ema=False) == 0
-    assert sorted(path.name for path in folder.iterdir() if "ckpt" in path.name) == [
+    assert sorted(path.name for path in run_folder.iterdir() if "ckpt" in path.name) == [
         "model.ckpt-6.pt", "model.ckpt-6.safetensors", "model.ckpt-8.pt", "model.ckpt-8.safetensors",
         "model.ckpt-x.pt", "model.ckpt.pt", "model.ckpt.safetensors", "other.ckpt-1.pt",
     ]  # fmt: skip

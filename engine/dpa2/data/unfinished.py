@@ -219,12 +219,19 @@ class Unfinished:
             remove_folder(self.folder, self.output)
         self.close()
 
+    def _settle(self) -> None:
+        """Believe the journal: a signal may have come between a line of it and what is known here."""
+        with suppress(OSError, ValueError):  # a full disk; a folder that has been removed
+            if (lines := self._lines()) and (counts := _counts(lines[-1])) is not None:
+                self.frames = counts["frames"]
+
     @contextmanager
     def until_complete(self, say: Callable[[str], None]) -> Iterator[None]:
         """Removes the folder when the block has written the output; after an exception it stays, which ``say`` says."""
         try:
             yield
         except BaseException:
+            self._settle()
             if self.frames == 0:
                 self.remove()
             else:

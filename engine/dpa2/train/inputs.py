@@ -334,10 +334,12 @@ def _check_model(model: dict[str, Any], where: str) -> dict[str, Any]:
 def _check_loss(config: dict[str, Any], loss: dict[str, Any], where: str) -> None:
     """Whether the model can have this loss, asked of the core."""
     try:
-        loss_labels_of(config, loss)
+        labels = loss_labels_of(config, loss)
     except Error as error:
         text = str(error).replace("loss.", f"{where}.")
         raise InputError(text if text.startswith(where) else f"{where}: {text}") from None
+    if not labels:
+        raise InputError(f"{where} has no term whose prefactors are not zero: nothing would be learned")
 
 
 class _placed:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..outputs import check_writable, replacing
+from ..outputs import check_writable, remove_left_over, replacing
 
 SUFFIX = ".pt"
 
@@ -41,7 +41,7 @@ class Store:
         self._pointer = None if pointer is None else Path(pointer)
 
     def prepare(self) -> None:
-        """Make the folders.
+        """Make the folders, and take away checkpoints that a killed run had only begun to write.
 
         Raises:
             OSError: one cannot be made, or nothing can be written there.
@@ -50,6 +50,7 @@ class Store:
         self.prefix.parent.mkdir(parents=True, exist_ok=True)
         check_writable(self.path(0))
         check_writable(self.prefix.with_name(f"{self.prefix.name}-0{SUFFIX}"))
+        remove_left_over(self.folder, f"{self.prefix.name}-")
 
     def path(self, step: int) -> Path:
         """Of the checkpoint after so many steps."""
