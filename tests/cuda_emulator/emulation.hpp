@@ -285,13 +285,14 @@ static inline float max(float a, float b) { return fmaxf(a, b); }
 static inline double min(double a, double b) { return fmin(a, b); }
 static inline double max(double a, double b) { return fmax(a, b); }
 
+// Made where they are wanted: of a call whose result goes to memory the thread sanitizer of GCC does not see the write.
 #define DPA2_VECTOR(name, T, n, alignment, fields)                         \
   struct alignas(alignment) name {                                         \
     T fields;                                                              \
     static std::string emulated_code() { return emulation::code_of<T>(); } \
   };                                                                       \
   template <class... A>                                                    \
-  name make_##name(A... values) {                                          \
+  __attribute__((always_inline)) inline name make_##name(A... values) {    \
     static_assert(sizeof...(A) == n, "one value for each component");      \
     return {static_cast<T>(values)...};                                    \
   }
