@@ -449,9 +449,9 @@ def test_a_removed_barrier_is_a_race(tmp_path: Path, occurrence: int) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("min(i0_ + t / 8 + 16 * s, rows_ - 1)", "i0_ + t / 8 + 16 * s"),
-        ("min(k + 8 * (s % 2), depth - 1)", "k + 8 * (s % 2)"),
-        ("if (i0 + x < rows_ && c0 + across(y) < n_)", "if (c0 + across(y) < n_)"),
+        ("min(i0_ + own + ROWS_AT_ONCE * s, rows_ - 1)", "i0_ + own + ROWS_AT_ONCE * s"),
+        ("ka + LANES_OF_A * j < left ? rows[s](LANES_OF_A * j) : real(0)", "rows[s](LANES_OF_A * j)"),
+        ("if (ProductSums::down(x) >= rows || offset >= columns) continue", "if (offset >= columns) continue"),
     ],
 )
 def test_an_edge_that_is_forgotten_is_found(tmp_path: Path, old: str, new: str) -> None:
