@@ -24,15 +24,6 @@ STEPS = 1e-11
 SINGLE = 2.0**-21
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the data, in which runs are."""
-    runs.write_data(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NUM_WORKERS", str(runs.STREAMS))
-    return tmp_path
-
-
 def config_of(name: str, size: int, **changes: Any) -> dict[str, Any]:
     """A run whose batches are of so many frames, and with which the numbers of atoms are the same in a batch."""
     config = copy.deepcopy(runs.RUNS[name])
@@ -94,7 +85,7 @@ def check_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     *(pytest.param(*case, marks=pytest.mark.slow)
       for case in (("plain", 3, 1), ("plain", 4, 2), ("averaged", 3, 2), ("tasks", 3, 2), ("single", 2, 2))),
 ])  # fmt: skip
-def test_larger_batch(name: str, count: int, size: int, here: Path) -> None:
+def test_larger_batch(name: str, count: int, size: int, run_folder: Path) -> None:
     """The learning curve and all of the last checkpoint are those of one process with the larger batch."""
     whole, curve = run(config_of(name, count * size), 0)
     found, own = run(config_of(name, size), count)
@@ -102,7 +93,7 @@ def test_larger_batch(name: str, count: int, size: int, here: Path) -> None:
     check_same(found, whole)
 
 
-def test_restart(here: Path) -> None:
+def test_restart(run_folder: Path) -> None:
     """Stopped and restarted, and done once more, it has the same bits."""
     config = config_of("plain", 1, save_freq=4)
     whole, _ = run(config, 3)
@@ -117,14 +108,14 @@ def test_restart(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_restart_with_more_processes(here: Path) -> None:
+def test_restart_with_more_processes(run_folder: Path) -> None:
     """The order of the data goes on, with batches that are larger than they were."""
     run(config_of("plain", 1, save_freq=4), 0)
     found, _ = run(config_of("plain", 1, numb_steps=30), 4, "model.ckpt-8.pt")
     assert found["dpa2"]["step"] == 30
 
 
-def test_statistics_of_a_file(here: Path) -> None:
+def test_statistics_of_a_file(run_folder: Path) -> None:
     """One process writes them, all take them."""
     config = config_of("plain", 1, stat_file="statistics.hdf5", numb_steps=0)
     first, again, whole = run(config, 2)[0], run(config, 2)[0], run(config_of("plain", 2, numb_steps=0), 0)[0]
@@ -134,7 +125,7 @@ def test_statistics_of_a_file(here: Path) -> None:
             np.testing.assert_allclose(again["model"][name], value, rtol=1e-13, atol=1e-14, err_msg=name)
 
 
-def test_without_seed(here: Path) -> None:
+def test_without_seed(run_folder: Path) -> None:
     """All draw the same, though nobody says from which seed: tasks, frames, and the first weights."""
     config = config_of("tasks", 1, seed=None, numb_steps=20)
 
@@ -154,7 +145,7 @@ def failing(config: dict[str, Any], count: int) -> list[Any]:
     return together(count, lambda team: from_input(copy.deepcopy(config), processes=team).trainer(threads=1).run())
 
 
-def test_frame_that_one_process_cannot_read(here: Path) -> None:
+def test_frame_that_one_process_cannot_read(run_folder: Path) -> None:
     """All end with its message, and the steps before are kept."""
     config = config_of("plain", 1, stat_file="statistics", numb_steps=0, enable_ema=False)
     run(config, 2)
@@ -171,7 +162,7 @@ def test_frame_that_one_process_cannot_read(here: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["-8", "lcurve.out"])
-def test_full_disk(name: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(name: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that the first process cannot write ends all; the checkpoint before stays whole."""
     from dpa2.files import torch_writer
     from dpa2.train.display import Curve
@@ -194,10 +185,10 @@ def test_full_disk(name: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert [type(each) for each in found] == [OSError] * 2
     assert "No space left" in str(found[1])
     assert os.readlink("model.ckpt.pt") == ("model.ckpt-4.pt" if name == "-8" else "model.ckpt-6.pt")
-    assert not list(here.glob("*.part"))
+    assert not list(run_folder.glob("*.part"))
 
 
-def test_what_is_shown(here: Path) -> None:
+def test_what_is_shown(run_folder: Path) -> None:
     """An error of the one that shows how far it is ends all, with a checkpoint of the step."""
 
     def steps(team: Processes) -> None:
@@ -211,7 +202,7 @@ def test_what_is_shown(here: Path) -> None:
     assert checkpoint.Checkpoint("model.ckpt.pt").step == 3
 
 
-def test_diverging(here: Path) -> None:
+def test_diverging(run_folder: Path) -> None:
     """A loss that is not finite in one process."""
     force = np.load("one/set.000/force.npy")
     force[2] = 1e200
@@ -223,7 +214,7 @@ def test_diverging(here: Path) -> None:
     assert " 2" in str(found[0]).partition("frames")[2].partition(":")[0]
 
 
-def test_unexpected_errors_end_all_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unexpected_errors_end_all_at_once(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody waits for a process that has a bug, or that Ctrl-C has ended."""
 
     def steps(team: Processes, error: BaseException) -> None:
@@ -239,7 +230,7 @@ def test_unexpected_errors_end_all_at_once(here: Path, capsys: pytest.CaptureFix
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_different_inputs(here: Path) -> None:
+def test_different_inputs(run_folder: Path) -> None:
     def steps(team: Processes) -> None:
         config = config_of("plain", 1)
         config["model"]["fitting_net"]["neuron"] = [12, 12 + team.rank]
