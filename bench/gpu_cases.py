@@ -44,7 +44,11 @@ def liquid() -> Structure:
     return read_structure(None, (1, 1, 1), ["O", "H"])
 
 
-def _model(repinit: dict[str, Any], repformer: dict[str, Any]) -> ModelData:
+def model_of_water(
+    repinit: dict[str, Any], repformer: dict[str, Any], fitting: dict[str, Any] | None = None
+) -> ModelData:
+    """A random model of two types, with deepmd-kit's defaults but for these options."""
+
     def defaults(name: str) -> dict[str, Any]:
         return {key: option.default for key, option in schema.section(name).items()}
 
@@ -56,7 +60,7 @@ def _model(repinit: dict[str, Any], repformer: dict[str, Any]) -> ModelData:
             ntypes=2,
             repinit=defaults("repinit") | lists | repinit,
             repformer=defaults("repformer") | near | repformer,
-            fitting={"neuron": [240, 240, 240]},
+            fitting={"neuron": [240, 240, 240]} | (fitting or {}),
         )
     )
 
@@ -81,23 +85,23 @@ class Case:
 
 #: published sizes of water; deepmd-kit's default options (g1 attention, g1g1); full lists of 120; h2 that is updated
 MODELS: dict[str, Case] = {
-    "medium": Case(lambda: _model(PUBLISHED, FORMER), 24),
-    "small": Case(lambda: _model(PUBLISHED, FORMER | {"nlayers": 3, "update_g2_has_attn": False}), 24),
-    "defaults": Case(lambda: _model({}, {}), 24),
+    "medium": Case(lambda: model_of_water(PUBLISHED, FORMER), 24),
+    "small": Case(lambda: model_of_water(PUBLISHED, FORMER | {"nlayers": 3, "update_g2_has_attn": False}), 24),
+    "defaults": Case(lambda: model_of_water({}, {}), 24),
     "sel_120": Case(
-        lambda: _model(
+        lambda: model_of_water(
             PUBLISHED | {"rcut": 7.0, "nsel": 200},
             FORMER | {"nlayers": 2, "g2_dim": 64, "rcut": 6.8, "rcut_smth": 6.0, "nsel": 120},
         ),
         9,
     ),
-    "h2": Case(lambda: _model(PUBLISHED, FORMER | {"nlayers": 3, "update_h2": True}), 24),
+    "h2": Case(lambda: model_of_water(PUBLISHED, FORMER | {"nlayers": 3, "update_h2": True}), 24),
 }
 
 
 #: all terms at once, for what is looked at kernel by kernel
 EVERYTHING = Case(
-    lambda: _model(
+    lambda: model_of_water(
         PUBLISHED, FORMER | {"nlayers": 3, "update_h2": True, "update_g1_has_attn": True, "update_g2_has_g1g1": True}
     ),
     12,

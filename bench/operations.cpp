@@ -194,7 +194,8 @@ class Tile : public Bench {
     add("repinit",
         each([=](Centre<T>& c) { k_.repinit(p_.repinit, nr_, mr_, D, M, c.R1, c.sw1, c.combination, dpa2::RepinitPad<T>(), arena_); }),
         each([=](Centre<T>& c) {
-          k_.repinit_backward(p_.repinit, nr_, mr_, dR, dsw, nullptr, dD, c.R1, c.sw1, c.combination, dpa2::RepinitPad<T>(), arena_);
+          k_.repinit_backward(p_.repinit, nr_, mr_, dR, dsw, nullptr, dD, nullptr, c.R1, c.sw1, c.combination, dpa2::RepinitPad<T>(),
+                              arena_);
         }),
         of(5.0 * nr_ + nD), of(15.0 * nr_ + nD));
     if (!p_.use_three) return;
