@@ -24,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Relaxation and dynamics with ASE.")
     parser.add_argument("--input", default=str(Path(__file__).parent / "water_192.extxyz"), help="default: %(default)s")
     parser.add_argument("--model", help="model file (default: the embedded model of water)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--relax", type=int, default=10, help="steps of relaxation (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="steps of dynamics (default: %(default)s)")
     parser.add_argument("--timestep", type=float, default=0.5, help="fs (default: %(default)s)")
@@ -33,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
 
     atoms = ase.io.read(args.input)
-    atoms.calc = DPA2Calculator(args.model)
+    atoms.calc = DPA2Calculator(args.model, device=args.device)
     FIRE(atoms, logfile=None).run(fmax=0.05, steps=args.relax)
 
     rng = np.random.default_rng(args.seed)

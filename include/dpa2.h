@@ -29,7 +29,7 @@ extern "C" {
 #endif
 
 /* The version of this interface: grows when something is added or changed. @since 3 stands for version 3. */
-#define DPA2_ABI_VERSION 4
+#define DPA2_ABI_VERSION 6
 
 /* @since 1 */
 typedef enum dpa2_status {
@@ -95,13 +95,22 @@ DPA2_API dpa2_status dpa2_model_load_buffer(const void *data, size_t size, const
 
 /* As dpa2_model_load, on a device. On a GPU the functions for whole systems take and fill the same arrays, of the host, with the
  * same units; `threads` and skin mean nothing. A domain does not use the caller's lists then: neighbours are all rows within
- * the cutoff, found on the GPU, and ids must not be negative. The GPU needs the driver's library and NVRTC, which are looked for
- * when the first such model is loaded. Any thread may evaluate the model: the context of the device is current during a call, and
- * what was current before it is afterwards.
+ * the cutoff, found on the GPU, and ids must not be negative. The GPU needs the driver's library, and NVRTC for kernels that the
+ * package does not bring; both are looked for when the first such model is loaded. Any thread may evaluate the model: the context
+ * of the device is current during a call, and what was current before it is afterwards.
  *   device     "cpu" or NULL; "cuda", the first GPU; "cuda:N", that of number N among those which CUDA_VISIBLE_DEVICES shows
  * @since 3 */
 DPA2_API dpa2_status dpa2_model_load_device(const char *path, const char *precision, double skin, const char *device,
                                             dpa2_model **model);
+
+/* As dpa2_model_load_buffer, on a device, with `device` as for dpa2_model_load_device. @since 6 */
+DPA2_API dpa2_status dpa2_model_load_buffer_device(const void *data, size_t size, const char *name, const char *precision, double skin,
+                                                   const char *device, dpa2_model **model);
+
+/* How many GPUs CUDA shows to this process. Where there is no driver, the message says what is missing.
+ *   count      out: (1), 0 where the call fails
+ * @since 6 */
+DPA2_API dpa2_status dpa2_device_count(int *count);
 
 /* NULL is allowed. Domains that have evaluated the model keep what they need of it. @since 1 */
 DPA2_API void dpa2_model_free(dpa2_model *model);
@@ -154,9 +163,22 @@ DPA2_API const char *dpa2_model_config(const dpa2_model *model);
  * a GPU can number. @since 1 */
 DPA2_API int64_t dpa2_model_memory_estimate(const dpa2_model *model, int64_t natoms, double neighbors, int atomic, int threads);
 
-/* What the outputs of the model are: "energy", also of several models in one, "dipole", "polar", "dos", "property" or
- * "population". NULL if the model is NULL. @since 2 */
+/* What the outputs of the model are: "energy", also of several models in one, "spin" (energies that depend on spins, @since 5),
+ * "dipole", "polar", "dos", "property" or "population". NULL if the model is NULL. @since 2 */
 DPA2_API const char *dpa2_model_kind(const dpa2_model *model);
+
+/* Of a model of the kind "spin": how far the virtual atom that stands for its spin is from an atom of this type, angstrom per unit of
+ * spin. 0 for types without spins, which there are not, and for models of other kinds. deepmd-kit's mask_mag is whether it is above
+ * 0. @since 5 */
+DPA2_API double dpa2_model_virtual_scale(const dpa2_model *model, int type);
+
+/* How far neighbour lists and ghosts of a domain with these atoms have to reach, angstrom: dpa2_model_rcut, and of a model of the
+ * kind "spin" twice the distance of the farthest virtual atom from its own as well. The largest answer of all processes counts.
+ * Spins that only turn do not change it.
+ *   types   (natoms)
+ *   spins   (natoms, 3), or NULL for models of other kinds
+ * -1 for senseless arguments. @since 5 */
+DPA2_API double dpa2_model_reach(const dpa2_model *model, int natoms, const int *types, const double *spins);
 
 /* An output, under deepmd-kit's name. Later versions may add members at the end. @since 2 */
 typedef struct dpa2_output {
@@ -213,6 +235,8 @@ DPA2_API dpa2_status dpa2_descriptor(const dpa2_model *model, int natoms, const 
  *   "force"          (natoms, 3) eV/angstrom; without it "virial" and "atom_virial" must not be asked for
  *   "virial"         (3, 3) eV
  *   "atom_virial"    (natoms, 3, 3) eV
+ * of the kind "spin", with dpa2_compute_spin, the same, all at the spins that are given, and
+ *   "force_mag"      (natoms, 3) eV per unit of spin: minus the derivative of the energy with respect to the spins
  * of the kind "dipole", in the unit of its training data
  *   "global_dipole"  (3), the sum of "dipole"
  *   "dipole"         (natoms, 3)
@@ -244,6 +268,16 @@ DPA2_API dpa2_status dpa2_compute(const dpa2_model *model, int natoms, const dou
                                   const double *box, const int *pbc, const double *fparam, const double *aparam, int threads,
                                   int noutputs, const char *const *names, double *const *arrays);
 
+/* As dpa2_compute, of models of the kind "spin", which depend on spins. "virial" and "atom_virial" are derivatives at fixed spins, and
+ * not symmetric; the descriptors are those of the atoms, not of the virtual ones.
+ *   spins        (natoms, 3), in the unit of the data that the model was trained on; numbers of types without spins have to be
+ *                finite, and are not used. NULL for models of other kinds
+ * @since 5 */
+DPA2_API dpa2_status dpa2_compute_spin(const dpa2_model *model, int natoms, const double *coords, const int *types,
+                                       const double *box, const int *pbc, const double *fparam, const double *aparam,
+                                       const double *spins, int threads, int noutputs, const char *const *names,
+                                       double *const *arrays);
+
 /* The gradient of a weighted sum of outputs (a vector-Jacobian product), at the price of an evaluation with forces:
  *   S = sum_i atom_energy[i] w[i] + sum_i sum_c descriptor[i][c] g[i][c]
  * of a model of the kind "energy"; of others with "dipole", "polar", "atom_dos", "atom_" and the property's name, or "population".
@@ -264,8 +298,10 @@ DPA2_API dpa2_status dpa2_vjp(const dpa2_model *model, int natoms, const double 
 
 /* For programs that divide space among processes, or that have neighbour lists already: local atoms and ghosts (copies of
  * atoms of other processes, or periodic images), lists for the local atoms, and callbacks that carry rows between the two.
- * Ghosts have to reach as far as dpa2_model_rcut and no farther, whatever the number of layers of the model. Of a model on a GPU
- * the callbacks get rows of the host, too; all processes have to have the model on a GPU, or all on the CPU. @since 1 */
+ * Ghosts have to reach as far as dpa2_model_rcut (dpa2_model_reach for the kind "spin") and no farther, whatever the number of layers
+ * of the model. Of a model on a GPU
+ * the callbacks get rows of the host, too, all rows of the local atoms and of the ghosts each time; with a dpa2_halo no more than
+ * what other processes need leaves the GPU. All processes have to have the model on a GPU, or all on the CPU. @since 1 */
 typedef struct dpa2_domain dpa2_domain;
 
 /* How rows of atoms get from owners to ghosts and back. `rows` is (nall, width) numbers of `size` bytes each: 8 for a model in
@@ -276,6 +312,28 @@ typedef struct dpa2_exchange {
   int (*forward)(void *context, void *rows, int width, int size);      /* owners' rows to ghost rows */
   int (*reverse)(void *context, void *rows, int width, int size);      /* adds ghost rows to owners' rows */
 } dpa2_exchange;
+
+/* Where the rows of ghosts come from, and how packed rows get to other processes, in place of a dpa2_exchange. Rows of ghosts that are
+ * images of this process's own atoms are copied by the library. `sent` and `received` are packed rows of `width` numbers of `size`
+ * bytes each, as for dpa2_exchange. A callback is not called where this process has nothing to send and nothing to receive; else in
+ * the same order on every process, with the same width and size. Return 0, or anything else to give up with DPA2_EXCHANGE.
+ * @since 6 */
+typedef struct dpa2_halo {
+  int nsend;
+  const int *send;     /* (nsend) rows of local atoms that are ghosts of other processes; an atom may be there several times */
+  int nreceive;
+  const int *receive;  /* (nreceive) rows of the ghosts that are atoms of other processes */
+  int nimages;
+  const int *images;   /* (nimages) rows of the ghosts that are atoms of this process */
+  const int *owners;   /* (nimages) rows of these atoms. Every ghost is in `receive` or in `images`, once */
+  int on_device;       /* 1: of a model on a GPU the callbacks take memory of the GPU, whose context is current, as a CUDA-aware MPI
+                          does: what is sent is complete, and what is received has to be when they return. 0: memory of the host */
+  void *context;       /* handed to the callbacks */
+  /* sent (nsend, width) in the order of `send`; received (nreceive, width) is to be filled in the order of `receive` */
+  int (*forward)(void *context, const void *sent, void *received, int width, int size);
+  /* the other way: sent (nreceive, width), received (nsend, width), which is added to the rows of `send` */
+  int (*reverse)(void *context, const void *sent, void *received, int width, int size);
+} dpa2_halo;
 
 /* An empty domain; free it with dpa2_domain_free. It keeps the memory of an evaluation for the next. @since 1 */
 DPA2_API dpa2_status dpa2_domain_create(dpa2_domain **domain);
@@ -289,7 +347,7 @@ DPA2_API void dpa2_domain_free(dpa2_domain *domain);
  *   coords       (nall, 3) angstrom; ghosts where they are seen from here: no box is applied
  *   ids          (nall) numbers of the atoms in the whole system, equal for an atom and its ghosts, which decide between
  *                neighbours at equal distances and stand in messages; NULL: the rows
- *   numneigh     (nlocal)
+ *   numneigh     (nlocal). NULL, like firstneigh: there are no lists, and models on the CPU cannot be evaluated (since version 6)
  *   firstneigh   (nlocal)[numneigh]: rows of the neighbours of an atom, in both directions for a pair (a full list), in any order;
  *                those beyond the cutoff are skipped
  *   index_mask   is and-ed with every entry of firstneigh: -1 for plain rows
@@ -297,13 +355,27 @@ DPA2_API void dpa2_domain_free(dpa2_domain *domain);
 DPA2_API dpa2_status dpa2_domain_set_atoms(dpa2_domain *domain, int nlocal, int nall, const double *coords, const int *ids,
                                            const int *numneigh, const int *const *firstneigh, int index_mask);
 
+/* The halo of the atoms that were set, for evaluations whose `exchange` is NULL. It holds until the next call, also for atoms that are
+ * set later if there are as many; else an evaluation with it is invalid input. The lists are copied.
+ *   halo         NULL: none any more
+ * @since 6 */
+DPA2_API dpa2_status dpa2_domain_set_halo(dpa2_domain *domain, const dpa2_halo *halo);
+
+/* The spins of the atoms that were set, for models of the kind "spin": until the next dpa2_domain_set_atoms. The array is not copied.
+ * Lists, types and exchanges are of atoms all the same: an exchange carries the numbers of a virtual atom in the row of its atom.
+ *   spins        (nall, 3), as for dpa2_compute_spin; ghosts have those of their owners
+ *   reach        angstrom: every pair of atoms up to this distance is in the lists, and ghosts that near are there. An evaluation
+ *                that needs more (dpa2_model_reach) is invalid input
+ * @since 5 */
+DPA2_API dpa2_status dpa2_domain_set_spins(dpa2_domain *domain, const double *spins, double reach);
+
 /* Evaluates a model of the kind "energy" on the atoms that were set. Models that are evaluated one after the other on the same
  * atoms share the work on the lists where they want the same ones.
  *   types        (nall) indices into the model's type map; less than 0: an atom that takes no part
  *   pad_type     the type of the first atom of the whole system, or -1: models that are not smooth depend on it
  *   fparam       (fparam_dim), or NULL where the model has none or a default
  *   aparam       (nlocal, aparam_dim), or NULL where the model has none
- *   exchange     NULL where no neighbour is a ghost (it is an error where one is)
+ *   exchange     NULL where there is a halo, or where no neighbour is a ghost (else it is an error where one is)
  *   threads      threads to use; less than 1 means 1, more than 4096 is an error. Where the system has no more threads, fewer are
  *                used: the results are the same
  *   energy       out: (1) eV, of the local atoms

@@ -46,6 +46,7 @@ struct Structure {
   std::vector<int> types;      ///< (natoms)
   std::optional<Cell> cell;    ///< none: open boundaries
   std::vector<double> fparam, aparam;
+  std::vector<double> spins;  ///< (natoms, 3), of models of the kind "spin"; empty for others
 
   [[nodiscard]] int natoms() const {
     if (coords.size() != 3 * types.size()) throw std::invalid_argument("coords must have three numbers per entry of types");
@@ -92,10 +93,10 @@ class Model {
   }
   /// The bytes of such a file.
   static Model from_bytes(const void* data, std::size_t size, const std::string& name = "model", const std::string& precision = "",
-                          double skin = 0.0) {
+                          double skin = 0.0, const std::string& device = "cpu") {
     Model m;
     dpa2_model* model = nullptr;
-    check(dpa2_model_load_buffer(data, size, name.c_str(), precision.empty() ? nullptr : precision.c_str(), skin, &model));
+    check(dpa2_model_load_buffer_device(data, size, name.c_str(), precision.empty() ? nullptr : precision.c_str(), skin, device.c_str(), &model));
     m.handle_.reset(model, dpa2_model_free);
     return m;
   }
@@ -109,6 +110,8 @@ class Model {
   /// -1 for a symbol that the model does not know.
   [[nodiscard]] int type_index(const std::string& symbol) const { return dpa2_model_type_index(handle(), symbol.c_str()); }
   [[nodiscard]] double rcut() const { return dpa2_model_rcut(handle()); }
+  /// See dpa2_model_virtual_scale.
+  [[nodiscard]] double virtual_scale(int type) const { return dpa2_model_virtual_scale(handle(), type); }
   [[nodiscard]] int descriptor_dim() const { return dpa2_model_descriptor_dim(handle()); }
   [[nodiscard]] int fparam_dim() const { return dpa2_model_fparam_dim(handle()); }
   [[nodiscard]] int aparam_dim() const { return dpa2_model_aparam_dim(handle()); }
@@ -152,7 +155,7 @@ class Model {
     return out;
   }
 
-  /// Outputs by name, every name once; see dpa2_compute. Throws Error.
+  /// Outputs by name, every name once; see dpa2_compute and dpa2_compute_spin. Throws Error.
   [[nodiscard]] Arrays compute(const Structure& s, const std::vector<std::string>& names, int threads = 1) const {
     const std::size_t n = checked_natoms(s);
     Arrays results;
@@ -167,9 +170,9 @@ class Model {
       asked.push_back(name.c_str());
       places.push_back(result.data());
     }
-    check(dpa2_compute(handle(), static_cast<int>(n), s.coords.data(), s.types.data(), s.cell ? s.cell->rows.data() : nullptr,
-                       s.cell ? s.cell->pbc.data() : nullptr, pointer(s.fparam), pointer(s.aparam), threads, static_cast<int>(names.size()),
-                       asked.data(), places.data()));
+    check(dpa2_compute_spin(handle(), static_cast<int>(n), s.coords.data(), s.types.data(), s.cell ? s.cell->rows.data() : nullptr,
+                            s.cell ? s.cell->pbc.data() : nullptr, pointer(s.fparam), pointer(s.aparam), pointer(s.spins), threads,
+                            static_cast<int>(names.size()), asked.data(), places.data()));
     return results;
   }
 
@@ -201,6 +204,7 @@ class Model {
   std::size_t checked_natoms(const Structure& s) const {
     const std::size_t n = static_cast<std::size_t>(s.natoms());
     require(s.fparam, static_cast<std::size_t>(dpa2_model_fparam_dim(handle())), "fparam");
+    require(s.spins, 3 * n, "spins");
     require(s.aparam, n * static_cast<std::size_t>(dpa2_model_aparam_dim(handle())), "aparam");
     return n;
   }

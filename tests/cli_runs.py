@@ -19,6 +19,12 @@ def run_command(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     return captured.out
 
 
+def figures_and_files(out: str) -> tuple[str, list[str]]:
+    """What ``dpa2 test -d`` prints: the figures, and the files that its last line names, in alphabetical order."""
+    *figures, last = out.splitlines(keepends=True)
+    return "".join(figures), sorted(last.strip().removeprefix("written     ").split(", "))
+
+
 def interrupt(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> None:
     """Ctrl-C in the given call, counted from 1, of a method of :class:`dpa2.Model`."""
     original, calls = getattr(dpa2.Model, method), []

@@ -15,6 +15,10 @@ import native_programs
 import needs
 import pytest
 
+# Several processes of tests share the cores: a thread that waits for others of its process must not keep a core from
+# them. Nobody has loaded OpenMP yet, which reads this once.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 TESTS = Path(__file__).parent
 #: rooms whose tests all have the marker of that name
 MARKED_ROOMS = {"lammps", "cuda"}

@@ -6,6 +6,7 @@ a generator with a fixed seed.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,18 @@ def write_raw(folder: Path, system: Path) -> None:
     for array in sets[0].glob("*.npy"):
         rows = np.concatenate([np.load(folder / array.name).reshape(-1, _width(array)) for folder in sets])
         np.savetxt(folder / f"{array.stem}.raw", rows, fmt="%.17g")
+
+
+def stored_as(store: str, npy: Path, arrays: dict[str, np.ndarray]) -> tuple[Path, dict[str, np.ndarray]]:
+    """A system of two sets as "npy", "raw" (two frames of it) or "hdf5": its path, and the arrays that are there."""
+    if store == "raw":
+        shutil.rmtree(npy / "set.001")
+        write_raw(npy.parent / store, npy)
+        return npy.parent / store, {key: array[:2] for key, array in arrays.items()}
+    if store == "hdf5":
+        write_hdf5(npy.parent / "some.hdf5", "/some", npy)
+        return npy.parent / "some.hdf5", arrays
+    return npy, arrays
 
 
 def _width(array: Path) -> int:

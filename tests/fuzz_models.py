@@ -30,6 +30,7 @@ from dpa2.files.config import normalise
 from dpa2.files.schema import base as base_of
 from dpa2.files.schema import expected_weights
 from random_model import draw_options, random_model
+from spin_cases import spin_golden
 
 ALLOWED = ("dpa2.Error", "builtins.FileNotFoundError", "builtins.IsADirectoryError", "builtins.PermissionError")
 GOLDEN = Path(__file__).parent / "golden"
@@ -76,8 +77,15 @@ def compressed_parts() -> ModelData:
 
 
 @cache
+def with_spins() -> ModelData:
+    data = spin_golden("spin")
+    return ModelData(data.config, data.weights)
+
+
+@cache
 def golden() -> tuple[Path, ...]:
-    found = [*GOLDEN.glob("files/*/*.*"), *GOLDEN.glob("kinds/files/*/*.*"), *GOLDEN.glob("compressed/*.pth")]
+    found = [path for below in ("", "kinds/", "spin/") for path in GOLDEN.glob(f"{below}files/*/*.*")]
+    found += GOLDEN.glob("compressed/*.pth")
     return tuple(sorted([*found, *GOLDEN.glob("release/*/*.*")]))
 
 
@@ -243,7 +251,7 @@ def write(rng: np.random.Generator, path: Path, kind: str, depth: str) -> Path:
     """A file of this kind, changed at this depth unless the depth is one of its bytes."""
     model = base(int(rng.integers(40)))
     if kind == "safetensors" and rng.random() < 0.3:
-        model = pick(rng, (compressed, compressed_parts))()
+        model = pick(rng, (compressed, compressed_parts, with_spins))()
     model = copied(model)
     if depth == "weights":
         change_weights(rng, model)
@@ -327,10 +335,11 @@ def read(name: str) -> None:
     fitting, types = base_of(config)["fitting_net"], np.arange(6) % len(config["type_map"])
     fparam, aparam = np.zeros(int(fitting["numb_fparam"])), np.zeros((6, int(fitting["numb_aparam"])))
     f, a = (x if x.size else None for x in (fparam, aparam))
+    spins = 0.5 * coords if config.get("type") == "spin" else None
     if path.name.startswith("native"):
-        core.evaluate(coords, types.astype(np.int32), box, (True, True, True), f, a, 1, 1)
+        core.evaluate(coords, types.astype(np.int32), box, (True, True, True), f, a, 1, 1, spins=spins)
     else:
-        model.evaluate(coords, types, box, fparam=f, aparam=a)
+        model.evaluate(coords, types, box, fparam=f, aparam=a, spin=spins)
 
 
 if __name__ == "__main__":

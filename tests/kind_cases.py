@@ -112,7 +112,7 @@ class KindCase:
             del config[key]
         config |= copy.deepcopy(dict(self.combination))
         config["models"] = [child.config for child in self.children]
-        used = {child[block]["precision"] for child in networks(config) for block in ("descriptor", "fitting_net")}
+        used = {block["precision"] for child in networks(config) for block in blocks(child)}
         config["precision"] = "float64" if "float64" in used else "float32"
         return config
 
@@ -128,13 +128,23 @@ class KindCase:
     @property
     def tolerance(self) -> float:
         """Bound on the difference from deepmd-kit when evaluated in float64."""
-        used = {child[block]["precision"] for child in networks(self.config) for block in ("descriptor", "fitting_net")}
+        used = {block["precision"] for child in networks(self.config) for block in blocks(child)}
         return TOLERANCE["float32" if "float32" in used else "float64"]
 
 
 def networks(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The networks that a model consists of: itself, or the children of a combination that are no tables."""
     return [child for child in config.get("models", [dict(config)]) if "descriptor" in child]
+
+
+def blocks(network: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What of a network has a precision of its own: its descriptor, or those that stand in it, and its fitting net."""
+
+    def within(descriptor: dict[str, Any]) -> list[dict[str, Any]]:
+        members = descriptor.get("list", [])
+        return [one for member in members for one in within(member)] or [descriptor]
+
+    return [*within(network["descriptor"]), network["fitting_net"]]
 
 
 _TYPES = ["O", "H", "Cu"]
@@ -244,7 +254,12 @@ KIND_CASES: tuple[KindCase, ...] = (
 
 def load_kind(case: KindCase) -> Golden:
     """Read the golden file of a case. The answers of its systems have deepmd-kit's names and shapes."""
-    with np.load(case.golden, allow_pickle=False) as data:
+    return read_golden(case.golden)
+
+
+def read_golden(path: Path) -> Golden:
+    """Read a golden file whose answers have deepmd-kit's names and shapes."""
+    with np.load(path, allow_pickle=False) as data:
         config = json.loads(str(data["config"]))
         weights, start, flat = {}, 0, data["weights"]
         for name, shape in json.loads(str(data["weight_shapes"])).items():
@@ -269,4 +284,7 @@ def dtype_of(name: str, config: Mapping[str, Any]) -> type:
     if name in ALWAYS_FLOAT64 or name == "tab_data":
         return np.float64
     block = part["descriptor" if name.startswith("descriptor.") else "fitting_net"]
+    while "list" in block:
+        _, _, number, name = name.split(".", 3)
+        block, name = block["list"][int(number)], f"descriptor.{name}"
     return np.float64 if block["precision"] == "float64" else np.float32

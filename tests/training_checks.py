@@ -19,6 +19,8 @@ from dpa2.train import checkpoint
 #: deepmd-kit rounds prefactors of losses to float32, which moves weights by 1e-7 of what a run changes; a model in
 #: single precision has its own roundings
 WEIGHTS, MOMENTS, SINGLE = 1e-9, 1e-6, 2e-4
+#: the processes of a test, which end with it at the latest
+started: list[subprocess.Popen[bytes]] = []
 
 
 def train(config: dict[str, Any], *options: str, **changes: Any) -> int:
@@ -35,7 +37,10 @@ def start(config: dict[str, Any], *options: str, **changes: Any) -> subprocess.P
     config["training"].update(changes)
     Path("input.json").write_text(json.dumps(config))
     command = [sys.executable, "-m", "dpa2", "train", "input.json", "--skip-neighbor-stat", *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=ordinary_signals)
+    started.append(
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=ordinary_signals)
+    )
+    return started[-1]
 
 
 def content(path: str = "model.ckpt.pt") -> dict[str, Any]:

@@ -31,6 +31,7 @@ class NativeModel:
         atomic: int,
         threads: int,
         forces: bool = ...,
+        spins: NDArray[np.float64] | None = ...,
     ) -> dict[str, Any]: ...  # what the head computes, under the names and in the shapes of its outputs; "remarks"
     def vjp(
         self,
@@ -62,6 +63,7 @@ class NativeModel:
         pbc: tuple[bool, bool, bool],
         rot_mat: bool,
         threads: int,
+        spins: NDArray[np.float64] | None = ...,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, RemarksTuple]: ...
     def memory_estimate(self, natoms: int, neighbors: float, atomic: int, threads: int) -> int: ...
 
@@ -71,6 +73,7 @@ _Memory = list[tuple[int, int, int, int, list[tuple[str, int]]]]
 class NativeGpuPlan:  # needs nothing of CUDA
     def __init__(self, config_json: str, weights: dict[str, NDArray[Any]], precision: str, checked: bool) -> None: ...
     def memory(self, natoms: int, neighbors: float, atomic: int, gradient: bool = ...) -> _Memory: ...
+    def kernels(self) -> list[tuple[str, str, list[tuple[str, str]]]]: ...  # source, name, defines
 
 class NativeGpuModel:
     def __init__(
@@ -133,6 +136,8 @@ class DeviceArray:
     def __cuda_array_interface__(self) -> dict[str, Any]: ...
 
 def kernel_folder() -> str: ...
+def kernel_package() -> tuple[str, str, list[tuple[str, str, list[tuple[str, str]], bool]], str]: ...
+def packaged_image(index: int) -> bytes: ...
 def kernel_options(defines: list[tuple[str, str]], folder: str) -> list[str]: ...
 
 class EmbeddingCurves:
@@ -193,6 +198,18 @@ class Trainer:
         lr: float,
         labels: dict[str, NDArray[np.float64]],
     ) -> tuple[float, dict[str, float], dict[str, NDArray[np.float64]]]: ...
+    # value, parts; arguments of gradient
+    def value(
+        self,
+        coords: NDArray[np.float64],
+        types: NDArray[np.int32],
+        boxes: NDArray[np.float64] | None,
+        fparam: NDArray[np.float64] | None,
+        aparam: NDArray[np.float64] | None,
+        loss_json: str,
+        lr: float,
+        labels: dict[str, NDArray[np.float64]],
+    ) -> tuple[float, dict[str, float]]: ...
     def bytes(self) -> int: ...
 
 class TrainerPart:  # the frames of a batch that are here, or none; what joins all of them is handed out and in
@@ -212,6 +229,7 @@ class TrainerPart:  # the frames of a batch that are here, or none; what joins a
     def survey(self) -> list[float]: ...  # sums that the gradient depends on; empty for most losses
     def surveyed(self, sums: list[float]) -> None: ...  # those of all
     def gradient(self) -> dict[str, NDArray[np.float64]]: ...
+    def add(self) -> None: ...  # to the loss alone
     def sums(self) -> list[float]: ...
     def result(self, sums: list[float]) -> tuple[float, dict[str, float]]: ...  # value, parts
 

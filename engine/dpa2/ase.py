@@ -16,9 +16,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.data import atomic_numbers, chemical_symbols
+from ase.outputs import Properties, all_outputs
 from numpy.typing import ArrayLike
 
-from .embedded import default_model_path
 from .errors import InputError
 from .files.schema import parameters
 from .inputs import Float, Int
@@ -34,7 +34,9 @@ DEFAULT_SKIN = 1.0
 
 _UNKNOWN = -2  # -1 is a virtual atom
 _PER_STRUCTURE = ("fparam", "aparam")
-_OF_ENERGIES = ("energy", "free_energy", "forces", "stress", "energies", "stresses")
+_OF_ENERGIES = ("energy", "free_energy", "forces", "virial", "stress", "energies", "stresses")
+_OF_SPINS = ("magnetic_forces", "magmoms", "magmom")
+_POTENTIALS = ("energy", "spin")
 
 
 class DPA2Calculator(Calculator):  # type: ignore[misc]
@@ -46,11 +48,19 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
     - ``energy``, ``free_energy``: the same number. ``energies`` (natoms,) sum to it.
     - ``forces`` (natoms, 3).
     - ``stress`` (6,), for cells with a volume only.
+    - ``virial`` (3, 3), the strain derivative -dE/dstrain, eV, with any cell; ASE knows no such name, deepmd-kit does.
     - ``stresses`` (natoms, 6) sum to the stress: half of each edge's share goes to either of its atoms. Computed only
       when asked for.
 
     - ``dipole`` (3,) of the whole structure, with a dipole model as ``dipole``: computed with every energy, so that
       trajectories carry it.
+
+    Spin models have the same properties, at the spins that the atoms have as initial magnetic moments, ``atoms.
+    get_initial_magnetic_moments()``: vectors (natoms, 3), or numbers (natoms,), which are spins along z. Further:
+
+    - ``magnetic_forces`` (natoms, 3), minus the derivative of the energy by the spins, eV per their unit.
+    - ``magmoms``, ``magmom``: the spins as they were given, zero for elements without, and their sum. A model does not
+      change them.
 
     Models of other kinds have no energy. A dipole model has the property ``dipole``, a polarizability model
     ``polarizability`` (3, 3) and ``atom_polarizability`` (natoms, 3, 3), others the outputs of
@@ -63,8 +73,8 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
 
     Args:
         model: the path of a model file, a :class:`dpa2.Model`, or None for the embedded model of water.
-        head, precision, threads, on_overflow: as for :func:`dpa2.load`; not with a :class:`dpa2.Model`, which has its
-            own.
+        head, precision, threads, device, on_overflow: as for :func:`dpa2.load`; not with a :class:`dpa2.Model`, which
+            has its own. Properties are arrays of the host, wherever they are computed.
         skin: how far neighbour lists reach beyond the cutoff, so that they can be reused while no atom has moved by
             half of it, angstrom; 1 by default. Results are the same with any skin. Not with a :class:`dpa2.Model`.
         fparam: frame parameters, (numb_fparam,).
@@ -73,6 +83,7 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
             parameters, as far as it takes any, and loaded with the same options.
         type_dict: what the chemical symbols of the atoms are in the model: {symbol: index or name of a type}, -1 for
             virtual atoms. Needed where symbols and the names in ``type_map`` differ; other symbols go by their name.
+        neighbor_list: taken and not used, for scripts of deepmd-kit: dpa2 looks for neighbours by itself.
         kwargs: ``atoms``, ``label`` and ``directory``, as every calculator of ASE takes them.
 
     Raises:
@@ -85,7 +96,7 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
     implemented_properties: list[str] = list(_OF_ENERGIES)  # noqa: RUF012 -- an object may have its own
     default_parameters: ClassVar[dict[str, Any]] = dict.fromkeys(_PER_STRUCTURE)
     discard_results_on_any_change = True
-    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
+    ignored_changes: set[str] = {"initial_charges", "initial_magmoms"}  # noqa: RUF012 -- an object may have its own
 
     def __init__(
         self,
@@ -94,18 +105,21 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
         head: str | None = None,
         precision: Precision | None = None,
         threads: int | None = None,
+        device: str | None = None,
         on_overflow: OnOverflow | None = None,
         skin: float | None = None,
         fparam: ArrayLike | None = None,
         aparam: ArrayLike | None = None,
         dipole: str | os.PathLike[str] | Model | None = None,
         type_dict: Mapping[str, int | str] | None = None,
+        neighbor_list: Any = None,
         **kwargs: Any,
     ) -> None:
         options = {
             "head": head,
             "precision": precision,
             "threads": threads,
+            "device": device,
             "on_overflow": on_overflow,
             "skin": skin,
         }
@@ -114,6 +128,8 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
         self._part = _Part(self._model, _type_table(self._model.type_map, type_dict or {}))
         self._dipole = None if dipole is None else _dipole_part(dipole, self._model, options, type_dict or {})
         self.implemented_properties = [*_properties(self._model), *([] if dipole is None else ["dipole"])]
+        if self._model.kind == "spin":
+            self.ignored_changes = {"initial_charges"}
         self._evaluated_with: tuple[Any, ...] = (None, None)
         super().__init__(fparam=fparam, aparam=aparam, **kwargs)
 
@@ -163,7 +179,7 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
             raise InputError("there are no atoms to evaluate: pass them, or attach the calculator to some first")
         self.results = {}
         fparam, aparam = parameters = self._parameters_of(atoms)
-        if self._model.kind != "energy":
+        if self._model.kind not in _POTENTIALS:
             self.results = _named(self._part.evaluate(atoms, *parameters, forces=False), self._model)
             self._evaluated_with = (_copy(fparam), _copy(aparam))
             return
@@ -184,12 +200,19 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
             "free_energy": found.energy,
             "forces": found.forces,
             "energies": found.atom_energy,
+            "virial": found.virial,
             **dipole,
         }
+        if self._model.kind == "spin":
+            self.results |= self._part.magnetic(atoms, found)
         if volume is not None:
             self.results["stress"] = _voigt(found.virial) / -volume
             if found.atom_virial is not None:
                 self.results["stresses"] = _voigt(found.atom_virial) / -volume
+
+    def export_properties(self) -> Properties:
+        """The results that ASE has a name for: ``atoms.get_properties`` takes no others."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def get_hessian(self, atoms: Atoms | None = None) -> Float:
         """(3 natoms, 3 natoms) the Hessian of the energy, eV/angstrom^2, exact to rounding: no finite displacements.
@@ -219,7 +242,16 @@ class _Part:
     type_of_number: Int
 
     def evaluate(self, atoms: Atoms, fparam: Any, aparam: Any, **options: Any) -> Result:
+        if self.model.kind == "spin":
+            options["spin"] = _spins(atoms)
         return self.model.evaluate(*self._structure(atoms), fparam, aparam, hessian=False, **options)
+
+    def magnetic(self, atoms: Atoms, found: Result) -> dict[str, Any]:
+        """The properties that spins add."""
+        moments = atoms.get_initial_magnetic_moments()
+        has_spin = np.array([*self.model.use_spin, False])[np.maximum(self._types(atoms), -1)]
+        moments = np.where(has_spin if moments.ndim == 1 else has_spin[:, None], moments, 0.0)
+        return {"magnetic_forces": found.magnetic_forces, "magmoms": moments, "magmom": moments.sum(axis=0)}
 
     def hessian(self, atoms: Atoms, fparam: Any, aparam: Any) -> Float:
         return self.model.hessian(*self._structure(atoms), fparam, aparam)
@@ -256,7 +288,7 @@ def _dipole_part(
     options: dict[str, Any],
     type_dict: Mapping[str, int | str],
 ) -> _DipolePart:
-    if potential.kind != "energy":
+    if potential.kind not in _POTENTIALS:
         raise InputError(
             f"dipole: a second model goes with a potential, but the first one is of kind {potential.kind!r}"
         )
@@ -273,8 +305,8 @@ def _dipole_part(
 
 def _properties(model: Model) -> dict[str, str]:
     """What a calculator with this model alone computes: ASE's names, or ours, and the outputs that they are."""
-    if model.kind == "energy":
-        return {name: name for name in _OF_ENERGIES}
+    if model.kind in _POTENTIALS:
+        return {name: name for name in (*_OF_ENERGIES, *(_OF_SPINS if model.kind == "spin" else ()))}
     if model.kind == "dipole":  # that of the structure: code for ASE expects no names but ASE's
         return {"dipole": "global_dipole"}
     if model.kind == "polar":
@@ -295,10 +327,7 @@ def _load(model: str | os.PathLike[str] | Model | None, options: dict[str, Any])
             )
         return model
     options = {"skin": DEFAULT_SKIN, **options}
-    if model is not None:
-        return load(model, **options)
-    with default_model_path() as path:
-        return load(path, **options)
+    return load(**options) if model is None else load(model, **options)
 
 
 def _type_table(type_map: Sequence[str], type_dict: Mapping[str, int | str]) -> Int:
@@ -322,6 +351,17 @@ def _type_index(wanted: Any, type_map: Sequence[str], symbol: str) -> int:
         return int(wanted)
     known = ", ".join(f"{i} {name}" for i, name in enumerate(type_map))
     raise InputError(f"type_dict: {symbol!r} is to be {wanted!r}, but the types of the model are {known}")
+
+
+def _spins(atoms: Atoms) -> Float:
+    """(natoms, 3) the initial magnetic moments; numbers are spins along z."""
+    if not atoms.has("initial_magmoms"):
+        raise InputError(
+            "the model needs spins, and these atoms have none: atoms.set_initial_magnetic_moments(moments), with a "
+            "vector for each, or a number for one along z"
+        )
+    moments: Float = np.asarray(atoms.get_initial_magnetic_moments(), dtype=np.float64)
+    return moments if moments.ndim == 2 else moments[:, None] * np.array([0.0, 0.0, 1.0])
 
 
 def _volume(atoms: Atoms) -> float | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .data.labels import label_of
+from .data.labels import label_of, magnetic_forces_of
 from .errors import InputError
 from .inputs import counted
 
@@ -139,7 +139,7 @@ class EnergyComparison(Comparison):
     ``-virial / volume``; errors of forces, virials and stresses are those of their components.
     """
 
-    lines = (
+    lines: tuple[Line, ...] = (
         *_both("Energy {}", "energy", "eV"),
         *_both("Energy {}/Natoms", "energy_per_atom", "eV"),
         *_both("Force  {}", "force", "eV/Å"),
@@ -150,7 +150,11 @@ class EnergyComparison(Comparison):
         *_both("Atomic ener {}", "atom_energy", "eV"),
     )
     of_systems = frozenset({"atom_energy"})
-    panels = (("energy", "energy, eV/atom"), ("force", "force, eV/Å"), ("virial", "virial, eV/atom"))
+    panels: tuple[tuple[str, str], ...] = (
+        ("energy", "energy, eV/atom"),
+        ("force", "force, eV/Å"),
+        ("virial", "virial, eV/atom"),
+    )
     labels = "neither energy nor forces, virial or stress"
     options = "--energy-key NAME, --forces-key, --virial-key, --stress-key"
 
@@ -160,12 +164,7 @@ class EnergyComparison(Comparison):
         if frame.energy is not None:
             difference = float(result.energy) - frame.energy
             found += [Difference("energy", difference), Difference("energy_per_atom", difference / natoms)]
-        if frame.forces is not None:
-            away = result.forces - frame.forces
-            found.append(Difference("force", away))
-            if "atom_pref" in frame.labels:
-                weights = np.repeat(frame.labels["atom_pref"][:, None], 3, axis=1)
-                found.append(Difference("force_weighted", away, weights))
+        found += self._force_differences(frame, result)
         if frame.virial is not None and all(frame.pbc):
             off = result.virial - frame.virial
             found += [Difference("virial", off), Difference("virial_per_atom", off / natoms)]
@@ -176,6 +175,15 @@ class EnergyComparison(Comparison):
                 raise InputError(f"{frame.where}: there are no energies of atoms to compare with (atom_ener.npy)")
             found.append(Difference("atom_energy", result.atom_energy - frame.labels["atom_ener"]))
         return found or None
+
+    def _force_differences(self, frame: Frame, result: Result) -> list[Difference]:
+        if frame.forces is None:
+            return []
+        found = [Difference("force", result.forces - frame.forces)]
+        if "atom_pref" in frame.labels:
+            weights = np.repeat(frame.labels["atom_pref"][:, None], 3, axis=1)
+            found.append(Difference("force_weighted", result.forces - frame.forces, weights))
+        return found
 
     def points(self, frame: Frame, result: Result) -> Iterator[Point]:
         natoms = max(1, len(frame))
@@ -192,8 +200,7 @@ class EnergyComparison(Comparison):
         energy = np.array([[0.0 if frame.energy is None else frame.energy, float(result.energy)]])
         yield Table(".e.out", f"{system}: data_e pred_e", energy)
         yield Table(".e_peratom.out", f"{system}: data_e pred_e", energy / natoms)
-        forces = np.zeros_like(result.forces) if frame.forces is None else frame.forces
-        yield Table(".f.out", f"{system}: {_columns('f', XYZ)}", np.hstack([forces, result.forces]))
+        yield from self._force_tables(system, frame, result)
         label = np.zeros((3, 3)) if frame.virial is None else frame.virial
         virial = np.concatenate([label.ravel(), result.virial.ravel()])[None, :]
         yield Table(".v.out", f"{system}: {_columns('v', COMPONENTS)}", virial)
@@ -201,11 +208,60 @@ class EnergyComparison(Comparison):
         if frame.virial is not None and frame.volume:
             yield Table(".s.out", f"{system} (eV/Å³): {_columns('s', COMPONENTS)}", -virial / frame.volume)
 
+    #: the end of the name of the file of forces
+    _forces_file: ClassVar[str] = ".f.out"
+
+    def _force_tables(self, system: str, frame: Frame, result: Result) -> Iterator[Table]:
+        forces = np.zeros_like(result.forces) if frame.forces is None else frame.forces
+        yield Table(self._forces_file, f"{system}: {_columns('f', XYZ)}", np.hstack([forces, result.forces]))
+
     def first_file(self) -> str:
         return ".e.out"
 
     def wanted(self, frame: Frame) -> dict[str, Any]:
         return {"energ": frame.energy, "force": frame.forces, "virial": frame.virial, "stress": frame.virial}
+
+
+class SpinComparison(EnergyComparison):
+    """Energies, forces and virials of a spin model, and its magnetic forces: these of magnetic atoms alone."""
+
+    _plain = tuple(line for line in EnergyComparison.lines if not line.quantity.startswith("force"))
+    lines = (
+        *(line for line in _plain if line.quantity.startswith("energy")),
+        *_both("Force atom {:<9}", "force", "eV/Å"),
+        *_both("Force spin {:<9}", "force_mag", "eV/uB"),
+        *(line for line in _plain if not line.quantity.startswith("energy")),
+    )
+    panels = (*EnergyComparison.panels, ("force_mag", "magnetic force, eV/uB"))
+    labels = "neither energy nor forces, magnetic forces, virial or stress"
+    _forces_file = ".fr.out"
+
+    @staticmethod
+    def _magnetic(frame: Frame, result: Result) -> tuple[Float, Float] | None:
+        """Label and prediction of the magnetic atoms, (n, 3)."""
+        label = magnetic_forces_of(frame)
+        if label is None:
+            return None
+        chosen = np.reshape(result.mask_mag, len(frame)).astype(bool)
+        return label[chosen], result.magnetic_forces[chosen]
+
+    def _force_differences(self, frame: Frame, result: Result) -> list[Difference]:
+        found = [] if frame.forces is None else [Difference("force", result.forces - frame.forces)]
+        magnetic = self._magnetic(frame, result)
+        return [*found, *([] if magnetic is None else [Difference("force_mag", magnetic[1] - magnetic[0])])]
+
+    def points(self, frame: Frame, result: Result) -> Iterator[Point]:
+        yield from super().points(frame, result)
+        magnetic = self._magnetic(frame, result)
+        if magnetic is not None:
+            yield Point("force_mag", *magnetic)
+
+    def _force_tables(self, system: str, frame: Frame, result: Result) -> Iterator[Table]:
+        """Without labels there is no file of magnetic forces."""
+        yield from super()._force_tables(system, frame, result)
+        magnetic = self._magnetic(frame, result)
+        if magnetic is not None:
+            yield Table(".fm.out", f"{system}: {_columns('fm', XYZ)}", np.hstack(magnetic))
 
 
 class TensorComparison(Comparison):
@@ -366,19 +422,19 @@ def comparison_of(model: Model, label: str | None = None) -> Comparison:
 
     Args:
         model: of any kind that deepmd-kit tests.
-        label: the name of the label, where it is not the usual one; not for energy models, which have several.
+        label: the name of the label, where it is not the usual one; not for energy and spin models, which have several.
 
     Raises:
-        InputError: another kind of model; ``label`` for an energy model.
+        InputError: another kind of model; ``label`` for an energy or spin model.
     """
     kind = model.kind
-    if kind == "energy":
+    if kind in ("energy", "spin"):
         if label is not None:
             raise InputError(
-                f"--label-key names the label of a dipole, polarizability, density of states or property; this is an "
-                f"energy model, with {EnergyComparison.options}"
+                f"--label-key names the label of a dipole, polarizability, density of states or property; this is "
+                f"{'an energy' if kind == 'energy' else 'a spin'} model, with {EnergyComparison.options}"
             )
-        return EnergyComparison()
+        return EnergyComparison() if kind == "energy" else SpinComparison()
     if kind == "dipole":
         return TensorComparison("Dipole", label or "dipole", ("global_dipole", "dipole"), XYZ, model)
     if kind == "polar":

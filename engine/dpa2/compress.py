@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
+from .errors import InputError, UnsupportedModelError
 from .files import ModelData, schema
 from .files.compression import BLOCKS
 
@@ -191,11 +191,18 @@ def compress(data: ModelData, max_error: float = DEFAULT_MAX_ERROR) -> tuple[Mod
 
     Raises:
         InputError: the bound cannot be reached, or is not between 1e-12 and 0.1.
+        UnsupportedModelError: a spin model, or one whose descriptor is a hybrid one.
     """
     if isinstance(max_error, bool) or not isinstance(max_error, (int, float)) or not 1e-12 <= max_error <= 0.1:
         raise InputError(f"max_error must be a number from 1e-12 to 0.1, got {max_error!r}")
+    if data.config.get("type") == "spin":
+        raise UnsupportedModelError(
+            "spin models are not compressed: virtual atoms are nearer to atoms than tables follow the networks"
+        )
     out = decompress(data)
     facts = []
+    if any(schema.is_hybrid(part) for part in schema.networks(out.config).values()):
+        raise UnsupportedModelError("a model of a hybrid descriptor (descriptor.type 'hybrid') cannot be compressed")
     for prefix, part in schema.networks(out.config).items():
         network = _alone(out, prefix, part)
         entry: dict[str, Any] = {"max_error": float(max_error)}

@@ -83,6 +83,22 @@ cdef int compute(
     double *const *arrays,  # out: (noutputs)
 ) except -1 nogil
 
+cdef int compute_spin(
+    const dpa2_model *model,
+    int natoms,
+    const double *coords,
+    const int *types,
+    const double *box,
+    const int *pbc,
+    const double *fparam,
+    const double *aparam,
+    const double *spins,  # (natoms, 3), or NULL for models without spins
+    int threads,
+    int noutputs,
+    const char *const *names,
+    double *const *arrays,
+) except -1 nogil
+
 cdef int vjp(
     const dpa2_model *model,
     int natoms,
@@ -109,6 +125,12 @@ cdef int domain_set_atoms(
     const int *numneigh,  # (nlocal)
     const int *const *firstneigh,  # (nlocal)[numneigh]
     int index_mask,
+) except -1 nogil
+
+cdef int domain_set_spins(
+    dpa2_domain *domain,
+    const double *spins,  # (nall, 3); used until the evaluations are done
+    double reach,  # angstrom: of the lists and of the ghosts
 ) except -1 nogil
 
 cdef int domain_evaluate(

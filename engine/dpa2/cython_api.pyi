@@ -29,6 +29,8 @@ class ModelHandle:
     @property
     def outputs(self) -> dict[str, tuple[int, ...]]: ...
     @property
+    def virtual_scale(self) -> tuple[float, ...]: ...  # angstrom per unit of spin
+    @property
     def rcut(self) -> float: ...  # angstrom
     @property
     def descriptor_dim(self) -> int: ...
@@ -52,6 +54,7 @@ class ModelHandle:
         fparam: ArrayLike | None = ...,
         aparam: ArrayLike | None = ...,
         threads: int = ...,
+        spin: ArrayLike | None = ...,
     ) -> dict[str, NDArray[np.float64]]: ...
 
 @final

@@ -35,6 +35,7 @@ cdef extern from "dpa2.h" nogil:
     int dpa2_model_ntypes(const dpa2_model *model)
     const char *dpa2_model_type_name(const dpa2_model *model, int type)
     double dpa2_model_rcut(const dpa2_model *model)
+    double dpa2_model_virtual_scale(const dpa2_model *model, int type)
     int dpa2_model_descriptor_dim(const dpa2_model *model)
     int dpa2_model_g2_dim(const dpa2_model *model)
     int dpa2_model_fparam_dim(const dpa2_model *model)
@@ -60,6 +61,7 @@ cdef extern from "dpa2.h" nogil:
         dpa2_domain *domain, int nlocal, int nall, const double *coords, const int *ids, const int *numneigh,
         const int *const *firstneigh, int index_mask,
     )
+    dpa2_status dpa2_domain_set_spins(dpa2_domain *domain, const double *spins, double reach)
     dpa2_status dpa2_domain_evaluate(
         dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type, const double *fparam,
         const double *aparam, const dpa2_exchange *exchange, int threads,
@@ -72,6 +74,11 @@ cdef extern from "dpa2.h" nogil:
     dpa2_status dpa2_compute(
         const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box, const int *pbc,
         const double *fparam, const double *aparam, int threads,
+        int noutputs, const char *const *names, double *const *arrays,
+    )
+    dpa2_status dpa2_compute_spin(
+        const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box, const int *pbc,
+        const double *fparam, const double *aparam, const double *spins, int threads,
         int noutputs, const char *const *names, double *const *arrays,
     )
     dpa2_status dpa2_vjp(
@@ -133,6 +140,10 @@ cdef int domain_set_atoms(
     return check(dpa2_domain_set_atoms(domain, nlocal, nall, coords, ids, numneigh, firstneigh, index_mask))
 
 
+cdef int domain_set_spins(dpa2_domain *domain, const double *spins, double reach) except -1 nogil:
+    return check(dpa2_domain_set_spins(domain, spins, reach))
+
+
 cdef int domain_evaluate(
     dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type, const double *fparam,
     const double *aparam, const dpa2_exchange *exchange, int threads,
@@ -158,6 +169,16 @@ cdef int compute(
 ) except -1 nogil:
     return check(dpa2_compute(
         model, natoms, coords, types, box, pbc, fparam, aparam, threads, noutputs, names, arrays
+    ))
+
+
+cdef int compute_spin(
+    const dpa2_model *model, int natoms, const double *coords, const int *types, const double *box, const int *pbc,
+    const double *fparam, const double *aparam, const double *spins, int threads,
+    int noutputs, const char *const *names, double *const *arrays,
+) except -1 nogil:
+    return check(dpa2_compute_spin(
+        model, natoms, coords, types, box, pbc, fparam, aparam, spins, threads, noutputs, names, arrays
     ))
 
 
@@ -268,7 +289,7 @@ cdef class ModelHandle:
 
     @property
     def kind(self):
-        """What the outputs are: "energy", "dipole", "polar", "dos", "property" or "population"."""
+        """What the outputs are: "energy", "spin", "dipole", "polar", "dos", "property" or "population"."""
         cdef const char *name = dpa2_model_kind(self.ptr)
         return "" if name is NULL else name.decode()
 
@@ -281,6 +302,11 @@ cdef class ModelHandle:
             output = dpa2_model_output(self.ptr, k)
             found[output.name.decode()] = tuple(output.shape[axis] for axis in range(output.ndim))
         return found
+
+    @property
+    def virtual_scale(self):
+        """Of a spin model: per type, how far a virtual atom is from its own, angstrom per unit of spin; else zeros."""
+        return tuple(dpa2_model_virtual_scale(self.ptr, k) for k in range(dpa2_model_ntypes(self.ptr)))
 
     @property
     def rcut(self):
@@ -333,11 +359,12 @@ cdef class ModelHandle:
             )
         return energy, forces, virial
 
-    def compute(self, coords, types, box=None, names=None, fparam=None, aparam=None, threads=1):
+    def compute(self, coords, types, box=None, names=None, fparam=None, aparam=None, threads=1, spin=None):
         """Outputs of one structure by name, in the shapes that ``outputs`` has, of atoms with an axis in front.
 
         ``names`` are some of ``outputs``; None: all that the model has but the descriptor and its rotation matrices.
-        ``fparam`` is (fparam_dim,) and ``aparam`` (natoms, aparam_dim); the other arguments are as for ``evaluate``.
+        ``fparam`` is (fparam_dim,), ``aparam`` (natoms, aparam_dim), and ``spin`` (natoms, 3), of spin models; the other
+        arguments are as for ``evaluate``.
         Raises :class:`dpa2.InputError`. For a quick check: extensions call ``compute`` of the ``.pxd``.
         """
         x, t, b = structure(coords, types, box, self.type_map)
@@ -345,6 +372,7 @@ cdef class ModelHandle:
         cdef int natoms = len(t)
         frame = parameters(fparam, "fparam", (self.fparam_dim,))
         atoms = parameters(aparam, "aparam", (natoms, self.aparam_dim))
+        spins = parameters(spin, "spin", (natoms, 3))
         known = {}
         cdef const dpa2_output *output
         for k in range(dpa2_model_noutputs(self.ptr)):
@@ -363,11 +391,11 @@ cdef class ModelHandle:
         cdef size_t places_data = address(places), letters_data = address(letters)
         cdef int count = len(words)
         cdef size_t x_data = address(x), t_data = address(t), b_data = address(b)
-        cdef size_t frame_data = address(frame), atoms_data = address(atoms)
+        cdef size_t frame_data = address(frame), atoms_data = address(atoms), spins_data = address(spins)
         with nogil:
-            compute(
+            compute_spin(
                 self.ptr, natoms, <const double *>x_data, <const int *>t_data, <const double *>b_data, NULL,
-                <const double *>frame_data, <const double *>atoms_data, nthreads,
+                <const double *>frame_data, <const double *>atoms_data, <const double *>spins_data, nthreads,
                 count, <const char *const *>letters_data, <double *const *>places_data,
             )
         return found

@@ -34,6 +34,7 @@ class DetailFiles:
         self.prefix = prefix
         self.comparison = comparison or EnergyComparison()
         check_writable(self._path(self.comparison.first_file()))
+        self._written: dict[str, None] = {}  # in order
         self._files: dict[str, tuple[Blocks, int]] = {}
         self._stack = ExitStack()
         self._place = Place("", -1, -1)
@@ -56,6 +57,7 @@ class DetailFiles:
 
     def _write(self, table: Table) -> None:
         text = io.StringIO()
+        self._written[str(self._path(table.suffix))] = None
         columns = table.rows.shape[1]
         if table.whole:
             np.savetxt(text, table.rows, header=table.header)
@@ -71,6 +73,11 @@ class DetailFiles:
             self._files[table.suffix] = blocks, columns
         np.savetxt(text, table.rows)
         blocks.add(text.getvalue())
+
+    def written(self) -> str:
+        """The files, for people: of many the first and the last, and how many."""
+        names = list(self._written)
+        return ", ".join(names) if len(names) <= 8 else f"{names[0]}, ... {names[-1]} ({len(names)} files)"
 
     def _path(self, suffix: str) -> Path:
         return Path(self.prefix).with_suffix(suffix)

@@ -84,11 +84,20 @@ def deviation(
 
 def header(system: str, atomic: bool = False) -> str:
     """The two lines above the rows of a system."""
+    return f"# {system}\n{columns_header(atomic)}"
+
+
+def columns_header(atomic: bool = False) -> str:
+    """The line with the names of the columns."""
     names = [*_COLUMNS, *(["atm_devi_f(N)"] if atomic else [])]
-    return f"# {system}\n# {'step':10s}{''.join(f'{name:19s}' for name in names)}\n"
+    return f"# {'step':10s}{''.join(f'{name:19s}' for name in names)}\n"
 
 
 def line(step: int, found: Deviation, atomic: bool = False) -> str:
     """A row, with the deviation of the force on every atom at its end if ``atomic``."""
-    values = [*found.row(), *(found.forces.tolist() if atomic else [])]
+    return values_line(step, [*found.row(), *(found.forces.tolist() if atomic else [])])
+
+
+def values_line(step: int, values: Sequence[float]) -> str:
+    """A row of these numbers."""
     return f"{step:12d}{''.join(f'{value:19.6e}' for value in values)}\n"

@@ -35,8 +35,7 @@ def default_model(device: str = "cpu", precision: Precision | None = None) -> Mo
     with _lock:
         key = (device, precision)
         if key not in _default:
-            with default_model_path() as path:
-                _default[key] = load(path, precision=precision, device=device)
+            _default[key] = load(precision=precision, device=device)
         return _default[key]
 
 
@@ -48,11 +47,12 @@ def compute_descriptor(
     pbc: bool | Sequence[bool] | None = None,
     device: str = "cpu",
     precision: Precision | None = None,
+    spin: ArrayLike | None = None,
 ) -> Float:
     """The descriptor of every atom, (natoms, dim) or (nframes, natoms, dim), dimensionless.
 
     Args:
-        coords, types, box, pbc: as for :meth:`dpa2.Model.evaluate`.
+        coords, types, box, pbc, spin: as for :meth:`dpa2.Model.evaluate`.
         model: a :class:`dpa2.Model`, the path of a model file (read on every call: load it once with
             :func:`dpa2.load` for many), or None for the embedded model of water, which knows O and H.
         device, precision: as for :func:`dpa2.load`; with a :class:`dpa2.Model` they must be left out.
@@ -66,4 +66,4 @@ def compute_descriptor(
         model = load(model, precision=precision, device=device)
     elif device != "cpu" or precision is not None:
         raise InputError("device and precision are those that the model was loaded with: leave them out")
-    return model.descriptor(coords, types, box, pbc)
+    return model.descriptor(coords, types, box, pbc, spin=spin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .errors import UnsupportedModelError
 from .inputs import Float, Int, Pbc
 from .remarks import RemarksTuple
 
@@ -46,11 +47,16 @@ class Engine(Protocol):
     ) -> tuple[Float, Float | None, RemarksTuple]: ...
 
 
-def make_engine(data: ModelData, precision: str, device: str, skin: float) -> Engine:
-    """The engine of a device that evaluates frames one by one: "cpu" or "reference"."""
-    if device == "reference":
-        from .reference import ReferenceModel
+def make_engine(data: ModelData, precision: str, device: str, skin: float) -> Any:
+    """The engine of a device that evaluates frames one by one: "cpu" or "reference".
 
+    It is an :class:`Engine`; that of a spin model takes ``spins`` besides, for values and descriptors, and has no vjp.
+    """
+    if device == "reference":
+        from .reference import ReferenceModel, SpinReference
+
+        if data.config.get("type") == "spin":
+            return SpinReference(data.config, data.weights)
         reference: Engine = ReferenceModel(data.config, data.weights)
         return reference
     import json
@@ -62,6 +68,8 @@ def make_engine(data: ModelData, precision: str, device: str, skin: float) -> En
 
 def make_gpu(data: ModelData, precision: str, device: str) -> GpuModel:
     """What evaluates batches of frames on a GPU: "cuda" or "cuda:N"."""
+    if data.config.get("type") == "spin":
+        raise UnsupportedModelError('spin models are evaluated on the CPU only: leave device out, or let it be "cpu"')
     from .cuda.gpu import GpuModel
 
     return GpuModel(data, precision, device)

@@ -13,6 +13,10 @@ class EvaluationError(InputError):
     """A frame of a data set that was read, but cannot be evaluated; the message names the file and the frame."""
 
 
+class WorkFailedError(EvaluationError):
+    """An evaluation of sound input that failed all the same, as where a worker was killed."""
+
+
 class ModelFileError(Error, ValueError):
     """A model file that is corrupt, truncated, hostile or inconsistent."""
 

@@ -12,12 +12,13 @@ from .errors import InputError, OutOfMemoryError
 from .gradients import check_direction
 from .inputs import Batch, Float, check_input
 from .runner import Progress, Runner
+from .spins import Spins
 
 if TYPE_CHECKING:
     from .files import ModelData
 
 
-class SecondDerivatives:
+class SecondDerivatives(Spins):
     """The Hessian of the energy and its products with directions, exact to rounding (docs/theory.md, 15.6)."""
 
     _data: ModelData
@@ -122,6 +123,7 @@ class SecondDerivatives:
         return found if batch.has_frame_axis else found[0]
 
     def _check_hessian(self) -> None:
+        self._refuse_spins("second derivatives")
         if self._device == "reference":
             raise InputError('the reference has no second derivatives: load the model with device="cpu"')
         if self._device != "cpu":

@@ -7,6 +7,7 @@ the right type and layout are passed on without a copy.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -36,7 +37,8 @@ class Batch:
 
     ``coords`` (nframes, natoms, 3) angstrom; ``types`` (nframes, natoms); ``boxes`` (nframes, 3, 3) with lattice
     vectors as rows, or None; ``fparam`` (nframes, nf) or None; ``aparam`` (nframes, natoms, na) or None;
-    ``has_frame_axis``: whether the caller's coordinates had one.
+    ``has_frame_axis``: whether the caller's coordinates had one; ``spins`` (nframes, natoms, 3), or None where the
+    model has none.
     """
 
     coords: Float
@@ -46,11 +48,16 @@ class Batch:
     fparam: Float | None
     aparam: Float | None
     has_frame_axis: bool
+    spins: Float | None = None
 
     def frame(self, f: int) -> tuple[Float, Int, Float | None, Pbc, Float | None, Float | None]:
         """Of one frame: coordinates, types, box, periodic directions, frame and atomic parameters."""
         boxes, fparam, aparam = (None if rows is None else rows[f] for rows in (self.boxes, self.fparam, self.aparam))
         return self.coords[f], self.types[f], boxes, self.pbc, fparam, aparam
+
+    def spins_of(self, f: int) -> dict[str, Float]:
+        """Of one frame: what the engine of a spin model is given besides, by its name."""
+        return {} if self.spins is None else {"spins": self.spins[f]}
 
 
 def to_array(value: Any, name: str) -> NDArray[Any]:
@@ -87,6 +94,11 @@ def _count(n: int, noun: str) -> str:
 
 def check_coords(value: Any) -> tuple[Float, bool]:
     """``coords`` as (nframes, natoms, 3), and whether a frame axis was there."""
+    if hasattr(value, "get_positions"):
+        raise InputError(
+            "coords is an object with atoms, as of ASE: pass atoms.positions, atoms.symbols, atoms.cell.array and "
+            "pbc=atoms.pbc, or give the atoms a calculator: atoms.calc = dpa2.ase.DPA2Calculator(model)"
+        )
     coords = to_floats(value, "coords")
     if coords.ndim not in (2, 3) or coords.shape[-1] != 3:
         hint = ""
@@ -131,10 +143,19 @@ def _types_from_symbols(symbols: NDArray[Any], type_map: Sequence[str]) -> Int:
 
 def check_types(value: Any, type_map: Sequence[str], nframes: int, natoms: int, framed: bool) -> Int:
     """``types`` as (nframes, natoms) indices into ``type_map``; negative ones are virtual atoms."""
+    wanted = f"({natoms},)" + (f" or ({nframes}, {natoms})" if framed else "")
+    if value is None:
+        raise InputError(f"types must have shape {wanted}: pass element symbols, or indices into the model's type_map")
+    if isinstance(value, str):
+        names = re.findall("[A-Z][a-z]?", value)
+        hint = f", as {names}" if "".join(names) == value and len(names) == natoms else ""
+        raise InputError(
+            f"types must have shape {wanted}, got one string, {value[:60]!r}: pass a list with a name for each "
+            f"atom{hint}"
+        )
     types = to_array(value, "types")
     if types.dtype == object and types.size and all(isinstance(t, str) for t in types.flat):
         types = types.astype(str)
-    wanted = f"({natoms},)" + (f" or ({nframes}, {natoms})" if framed else "")
     if types.shape != (natoms,) and not (framed and types.shape == (nframes, natoms)):
         raise InputError(f"types must have shape {wanted} to match coords, got {types.shape}")
     if types.dtype.kind in "US":
@@ -326,6 +347,24 @@ def check_aparam(value: Any, fitting: dict[str, Any], nframes: int, natoms: int,
     raise InputError(f"aparam must have shape {wanted}, got {shape}")
 
 
+def check_spin(value: Any, config: dict[str, Any], nframes: int, natoms: int, framed: bool) -> Float | None:
+    """``spin`` as (nframes, natoms, 3); None for models without spins."""
+    if config.get("type") != "spin":
+        if value is not None:
+            raise InputError("spin was given, but the model has no spins: leave it out")
+        return None
+    if value is None:
+        raise InputError(f"this is a spin model, its energies depend on spins: pass spin=, shape ({natoms}, 3)")
+    spins = to_floats(value, "spin")
+    check_finite(spins, "spin")
+    if spins.shape == (natoms, 3):
+        return np.broadcast_to(spins, (nframes, natoms, 3))
+    if framed and spins.shape == (nframes, natoms, 3):
+        return spins
+    wanted = f"({natoms}, 3)" + (f" or one per frame ({nframes}, {natoms}, 3)" if framed else "")
+    raise InputError(f"spin must have shape {wanted}, got {spins.shape}")
+
+
 def check_input(
     config: dict[str, Any],
     coords: ArrayLike,
@@ -335,6 +374,7 @@ def check_input(
     fparam: ArrayLike | None = None,
     aparam: ArrayLike | None = None,
     *,
+    spin: ArrayLike | None = None,
     with_parameters: bool = True,
 ) -> Batch:
     """Everything that a model of this ``config`` is asked to evaluate; ``with_parameters`` False for descriptors."""
@@ -349,4 +389,5 @@ def check_input(
         fitting = schema.parameters(config)
         checked_fparam = check_fparam(fparam, fitting, nframes, framed)
         checked_aparam = check_aparam(aparam, fitting, nframes, natoms, framed)
-    return Batch(frames, checked_types, boxes, flags, checked_fparam, checked_aparam, framed)
+    spins = check_spin(spin, config, nframes, natoms, framed)
+    return Batch(frames, checked_types, boxes, flags, checked_fparam, checked_aparam, framed, spins)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
+from .errors import Error, InputError
 from .inputs import Float
 from .plots import draw_map, require_matplotlib
+from .streams import evaluate_frames
 
 if TYPE_CHECKING:
     from .data import Frame, Structures
@@ -35,10 +36,12 @@ style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval' blob:; worke
 connect-src blob: data:">
 <title>{title}</title>
 <style>body {{ margin: 1em; font-family: sans-serif; }}
-#viewer .chemiscope-viewer-two-col {{ height: calc(100vh - 3em); grid-template-rows: 100%; }}
+h1 {{ margin: 0 0 0.5em; font-size: 1.1em; font-weight: normal; overflow-wrap: anywhere; }}
+#viewer .chemiscope-viewer-two-col {{ height: calc(100vh - 5em); grid-template-rows: 100%; }}
 #viewer .chemiscope-map {{ height: 90%; }}</style>
 </head>
 <body>
+<h1>{title}</h1>
 <div id="viewer"></div>
 <script type="application/json" id="dataset">{dataset}</script>
 <script type="text/plain" id="source">{source}</script>
@@ -46,7 +49,7 @@ connect-src blob: data:">
 const text = (id) => document.getElementById(id).textContent;
 const dataset = JSON.parse(text("dataset"));
 const values = {{
-  mode: "default", value: JSON.stringify(dataset), has_metadata: true, settings: dataset.settings,
+  mode: "default", value: JSON.stringify(dataset), has_metadata: false, settings: dataset.settings,
   warning_timeout: 10000, selected_ids: {{}}, active_viewer: 0,
 }};
 const model = {{
@@ -163,7 +166,9 @@ def write_map(
         draw_map(path, np.concatenate(points), kinds, shares.tolist(), title, suffix)
         return
     frames = {f: frame for f, frame in enumerate(_frames(sources)) if f % step == 0}
-    dataset = _dataset([frames[f] for f in shown], [place(f) for f in shown], shares, model, pooled, chosen, title)
+    wanted = [frames[f] for f in shown]
+    energies = _energies(wanted, model, pooled)
+    dataset = _dataset(wanted, [place(f) for f in shown], energies, shares, model, pooled, chosen, title)
     with open(path, "w", encoding="utf-8") as handle:
         handle.write(
             _PAGE.format(
@@ -177,6 +182,30 @@ def write_map(
 def _frames(sources: Sequence[Structures]) -> Any:
     for source in sources:
         yield from source
+
+
+def _energies(frames: list[Frame], model: Model, pooled: bool) -> list[Float] | None:
+    """The model's energies, eV, to colour points by; None where it has none, or the frames lack what it takes.
+
+    Per atom of each frame, (1,), if ``pooled``; else of its atoms, (natoms,), less the mean of their type, which would
+    hide all other differences.
+    """
+    if model.kind not in ("energy", "spin"):
+        return None
+    try:
+        found = [result for _, result in evaluate_frames(model, frames, forces=False)]
+    except Error:
+        return None
+    types = [frame.types_in(model.type_map) for frame in frames]
+    if pooled:
+        return [
+            np.array([float(result.energy) / max(1, int((of_frame >= 0).sum()))])
+            for result, of_frame in zip(found, types, strict=True)
+        ]
+    kinds, energies = np.concatenate(types), np.concatenate([result.atom_energy for result in found])
+    for kind in np.unique(kinds):
+        energies[kinds == kind] -= energies[kinds == kind].mean()
+    return np.split(energies, np.cumsum([len(of_frame) for of_frame in types])[:-1])
 
 
 def _composition(types: NDArray[Any], model: Model) -> str:
@@ -193,6 +222,7 @@ def _rounded(values: NDArray[Any], digits: int) -> list[float]:
 def _dataset(
     frames: list[Frame],
     places: list[Float],
+    energies: list[Float] | None,
     shares: Float,
     model: Model,
     pooled: bool,
@@ -203,6 +233,7 @@ def _dataset(
     structures, environments, points = [], [], []
     elements: list[str] = []
     numbers: list[int] = []
+    values: list[float] = []
     for s, (frame, place) in enumerate(zip(frames, places, strict=True)):
         types = frame.types_in(model.type_map)
         real = types >= 0
@@ -216,7 +247,9 @@ def _dataset(
         structures.append(structure)
         points.append(place if pooled else place[real][shown])
         elements += [_composition(types, model)] if pooled else [names[k] for k in shown]
-        numbers += [s] if pooled else types[real][shown].tolist()
+        numbers += [s] * len(points[-1])
+        if energies is not None:
+            values += _rounded(energies[s] if pooled else energies[s][real][shown], 6)
         environments += [{"structure": s, "center": k, "cutoff": round(model.rcut, 3)} for k in shown]
     xy = np.concatenate(points)
     target = "structure" if pooled else "atom"
@@ -226,14 +259,18 @@ def _dataset(
         label: {"target": target, "values": _rounded(xy[:, k], 6)} for k, label in enumerate(labels)
     }
     properties[kind] = {"target": target, "values": elements}
-    properties["frame" if pooled else "type"] = {"target": target, "values": numbers}
+    properties["frame"] = {"target": target, "values": numbers}
+    colour = "frame"
+    if energies is not None:
+        colour = "energy per atom" if pooled else "energy of the atom, less the mean of its type"
+        properties[colour] = {"target": target, "values": values, "units": "eV"}
     properties["origin"] = {"target": "structure", "values": [frame.where for frame in frames]}
     settings: dict[str, Any] = {
         "target": target,
         "map": {
             "x": {"property": labels[0]},
             "y": {"property": labels[1]},
-            "color": {"property": "frame" if pooled else "type"},
+            "color": {"property": colour},
             "palette": "viridis",
             "size": {"factor": 35},
             "symbol": kind if len(set(elements)) <= 12 else "",

@@ -84,7 +84,7 @@ class Model(SecondDerivatives, MemoryEstimate):
 
     @property
     def kind(self) -> str:
-        """What the outputs are: "energy", "dipole", "polar", "dos", "property" or "population"."""
+        """What the outputs are: "energy", "spin", "dipole", "polar", "dos", "property" or "population"."""
         return self._kind
 
     @property
@@ -133,6 +133,7 @@ class Model(SecondDerivatives, MemoryEstimate):
         pbc: bool | Sequence[bool] | None = None,
         rot_mat: Literal[False] = False,
         *,
+        spin: ArrayLike | None = None,
         progress: Progress | None = None,
     ) -> Float: ...
 
@@ -145,6 +146,7 @@ class Model(SecondDerivatives, MemoryEstimate):
         pbc: bool | Sequence[bool] | None = None,
         *,
         rot_mat: Literal[True],
+        spin: ArrayLike | None = None,
         progress: Progress | None = None,
     ) -> tuple[Float, Float]: ...
 
@@ -157,25 +159,28 @@ class Model(SecondDerivatives, MemoryEstimate):
         pbc: bool | Sequence[bool] | None = None,
         rot_mat: bool = False,
         *,
+        spin: ArrayLike | None = None,
         progress: Progress | None = None,
     ) -> Float | tuple[Float, Float]: ...
 
     def descriptor(
         self,
         coords: ArrayLike,
-        types: ArrayLike,
+        types: ArrayLike | None = None,
         box: ArrayLike | None = None,
         pbc: bool | Sequence[bool] | None = None,
         rot_mat: bool = False,
         *,
+        spin: ArrayLike | None = None,
         progress: Progress | None = None,
     ) -> Float | tuple[Float, Float]:
         """The descriptor of every atom: invariant under rotation, translation and permutation of equal atoms.
 
-        Of a model of any kind; in a combination of models that of the first which has one.
+        Of a model of any kind; in a combination of models that of the first which has one; in a spin model that of the
+        atoms among atoms and virtual atoms.
 
         Args:
-            coords, types, box, pbc, progress: as for :meth:`evaluate`.
+            coords, types, box, pbc, spin, progress: as for :meth:`evaluate`.
             rot_mat: also return the equivariant rotation matrices.
 
         Returns:
@@ -188,13 +193,14 @@ class Model(SecondDerivatives, MemoryEstimate):
         if frames := self._on_device(coords, types, box, pbc):
             found, rotation = frames.descriptor(rot_mat)
             return (found, rotation) if rot_mat else found
-        batch = check_input(self._data.config, coords, types, box, pbc, with_parameters=False)
+        batch = check_input(self._data.config, coords, types, box, pbc, spin=spin, with_parameters=False)
         nframes, natoms = batch.types.shape
         out = np.empty((nframes, natoms, self.descriptor_dim))
         rotations = np.empty((nframes, natoms, *self._shape("rot_mat"))) if rot_mat else None
 
         def of_frame(f: int, threads: int) -> Any:
-            out[f], rotation, remarks = self._engine.descriptor(*batch.frame(f)[:4], bool(rot_mat), threads)
+            found = self._engine.descriptor(*batch.frame(f)[:4], bool(rot_mat), threads, **batch.spins_of(f))
+            out[f], rotation, remarks = found
             if rotations is not None:
                 rotations[f] = rotation
             return remarks
@@ -207,13 +213,14 @@ class Model(SecondDerivatives, MemoryEstimate):
     def evaluate(
         self,
         coords: ArrayLike,
-        types: ArrayLike,
+        types: ArrayLike | None = None,
         box: ArrayLike | None = None,
         pbc: bool | Sequence[bool] | None = None,
         fparam: ArrayLike | None = None,
         aparam: ArrayLike | None = None,
         atomic: Atomic = False,
         *,
+        spin: ArrayLike | None = None,
         forces: bool = True,
         hessian: bool | None = None,
         progress: Progress | None = None,
@@ -235,6 +242,8 @@ class Model(SecondDerivatives, MemoryEstimate):
             atomic: also return the virial per atom. True or "edge": half of each edge's share to either end, which
                 does not depend on how atoms are wrapped; "deepmd": as deepmd-kit 3.2.0 defines it, which does. It means
                 nothing where a model has no derivatives.
+            spin: of spin models, (natoms, 3) or (nframes, natoms, 3), in the unit of the data that the model was
+                trained on; those of types without spins (:attr:`use_spin`) have to be there and do not matter.
             forces: False: values only, in about a third of the time; the result has no forces and no virial.
             hessian: also compute the Hessian, ``result.outputs["hessian"]`` (3 natoms, 3 natoms); None: with forces,
                 of models with :attr:`has_hessian`. See :meth:`hessian` for what it is and costs.
@@ -271,13 +280,13 @@ class Model(SecondDerivatives, MemoryEstimate):
         if frames := self._on_device(coords, types, box, pbc):
             shapes = evaluated(self._outputs, frames.natoms, gradient, mode != 0)
             return Result.of_outputs(self._kind, *frames.evaluate(fparam, aparam, mode, shapes))
-        batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam)
+        batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam, spin=spin)
         nframes, natoms = batch.types.shape
         shapes = evaluated(self._outputs, natoms, gradient, mode != 0)
         results: dict[str, Any] = {name: np.empty((nframes, *shape)) for name, shape in shapes.items()}
 
         def of_frame(f: int, threads: int) -> Any:
-            found = self._engine.evaluate(*batch.frame(f), mode, threads, gradient)
+            found = self._engine.evaluate(*batch.frame(f), mode, threads, gradient, **batch.spins_of(f))
             for name, shape in shapes.items():
                 results[name][f] = np.reshape(found[name], shape)
             return found["remarks"]
@@ -288,6 +297,8 @@ class Model(SecondDerivatives, MemoryEstimate):
             results["hessian"] = self._hessians(batch, progress and by_frames(progress, nframes, natoms))
         mask = counted(batch.types, self._data.config["atom_exclude_types"]).astype(np.int32)
         results.setdefault("mask", mask)  # a property may have this name
+        if self._kind == "spin":
+            results["mask_mag"] = self._magnetic(batch.types)[:, :, None]
         return Result.of_outputs(self._kind, results if batch.has_frame_axis else {n: a[0] for n, a in results.items()})
 
     def vjp(
@@ -323,6 +334,7 @@ class Model(SecondDerivatives, MemoryEstimate):
         Raises:
             InputError: unknown names or wrong shapes in ``weights``; see also :meth:`evaluate`.
         """
+        self._refuse_spins("gradients of weighted sums")
         widths = self._weighable()
         if frames := self._on_device(coords, types, box, pbc):
             on_device: tuple[Float, Float] = frames.vjp(weights, widths, fparam, aparam)
@@ -404,8 +416,15 @@ def _rebuild(config: dict[str, Any], weights: dict[str, NDArray[Any]], frozen: t
     return Model(ModelData(config, weights, frozen=frozen), *options)
 
 
+class _Embedded:
+    """Stands for the model that comes with the package; None does not, which may be a mistake of the caller."""
+
+    def __repr__(self) -> str:
+        return "<the embedded model>"
+
+
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | _Embedded = _Embedded(),  # noqa: B008 -- it has no state
     head: str | None = None,
     precision: Precision | None = None,
     threads: int | None = None,
@@ -419,7 +438,7 @@ def load(
     Nothing in the file is executed.
 
     Args:
-        path: the model file.
+        path: the model file; without one the embedded model of water, which knows O and H.
         head: which model of a multi-task file.
         precision: "float64" or "float32"; the file's own by default (the reference knows float64 only).
         threads: threads per evaluation; by default ``OMP_NUM_THREADS``, else the cores that this process may use.
@@ -439,6 +458,11 @@ def load(
     """
     from .files import read
 
+    if isinstance(path, _Embedded):
+        from .embedded import default_model_path
+
+        with default_model_path() as embedded:
+            return load(embedded, head, precision, threads, device, on_overflow, skin, compress)
     data = read(path, head)
     if compress is not None:
         from .compress import chosen

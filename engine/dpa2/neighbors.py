@@ -12,6 +12,7 @@ import numpy as np
 from .blocks import descriptor_blocks
 from .data import Frame
 from .errors import EvaluationError, InputError
+from .files import schema
 from .inputs import Float, Int
 from .model import Model
 
@@ -19,9 +20,13 @@ from .model import Model
 def cutoffs(model: Model) -> dict[str, tuple[float, int]]:
     """The blocks of a model: cutoff in angstrom, and how many neighbours it takes (``sel``).
 
-    Those of a combination have the number of the part in their names.
+    Those of a combination, and of a hybrid descriptor, have the number of the part in their names. In a spin model
+    ``sel`` is for the virtual atoms as well, that of the atom itself among them: what is left for atoms is less than
+    half.
     """
     config = model.config
+    if config.get("type") == "spin":
+        return {name: (rcut, (sel - 1) // 2) for name, (rcut, sel) in _cutoffs(config["models"][0]).items()}
     found: dict[str, tuple[float, int]] = {}
     for k, part in enumerate(config.get("models", [config])):
         own = _cutoffs(part)
@@ -32,11 +37,16 @@ def cutoffs(model: Model) -> dict[str, tuple[float, int]]:
 def _cutoffs(part: dict[str, Any]) -> dict[str, tuple[float, int]]:
     if "descriptor" not in part:
         return {"table": (part["rcut"], part["sel"])}
-    descriptor = part["descriptor"]
-    return {
-        block.name: (descriptor[block.section][block.rcut], descriptor[block.section][block.sel])
-        for block in descriptor_blocks(descriptor)
-    }
+    found: dict[str, tuple[float, int]] = {}
+    for k, descriptor in enumerate(schema.descriptors(part)):
+        own = {descriptor["type"]: (descriptor["rcut"], int(np.sum(descriptor["sel"])))} if "sel" in descriptor else {}
+        if descriptor["type"] == "dpa2":
+            own = {
+                block.name: (descriptor[block.section][block.rcut], descriptor[block.section][block.sel])
+                for block in descriptor_blocks(descriptor)
+            }
+        found |= {f"{name} {k}": limits for name, limits in own.items()} if schema.is_hybrid(part) else own
+    return found
 
 
 @dataclass

@@ -28,8 +28,10 @@ _CURVE_WORDS = {
     "v": "virial per atom, eV",
     "ae": "energy of atoms, eV",
 }
-# From so many on a panel shows densities in place of points.
-DENSE = 20_000
+# From so many on the points of a panel are coloured by how many lie beside them, and from so many it shows cells.
+CROWDED, DENSE = 1_000, 20_000
+# Of a panel, along either side: what lies beside a point is what is in its cell.
+_CELLS = 60
 
 
 def require_matplotlib() -> None:
@@ -75,6 +77,49 @@ class Thinned:
         return np.concatenate([np.empty((0, self.width)), *self._rows])
 
 
+class Agreement:
+    """How well predictions agree with labels: over all that were added, of which a panel may show a part."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._absolute = self._squared = self._mean = self._spread = 0.0
+
+    def add(self, labels: Float, predictions: Float) -> None:
+        """Take in equally many of both."""
+        if not labels.size:
+            return
+        away = predictions - labels
+        self._absolute += float(np.abs(away).sum())
+        self._squared += float((away * away).sum())
+        # the spread of the labels about their mean, from those of two parts: sums of squares would cancel
+        mean, before = float(labels.mean()), self.count
+        self.count += labels.size
+        step = mean - self._mean
+        self._spread += float(((labels - mean) ** 2).sum()) + step * step * before * labels.size / self.count
+        self._mean += step * labels.size / self.count
+
+    @property
+    def mae(self) -> float:
+        """Mean absolute error."""
+        return self._absolute / max(1, self.count)
+
+    @property
+    def rmse(self) -> float:
+        """Root mean square error."""
+        return math.sqrt(self._squared / max(1, self.count))
+
+    @property
+    def r2(self) -> float:
+        """1 minus the squared errors over the spread of the labels; NaN where labels are all the same."""
+        return 1.0 - self._squared / self._spread if self._spread > 0.0 else math.nan
+
+    def lines(self, unit: str) -> str:
+        """For people."""
+        errors = [f"{name} {value:.4g} {unit}".rstrip() for name, value in (("MAE", self.mae), ("RMSE", self.rmse))]
+        fit = [] if math.isnan(self.r2) else [f"R² {self.r2:.6g}"]
+        return "\n".join([f"N {self.count:,}", *errors, *fit])
+
+
 class Parity:
     """Gathers predictions and labels, and draws them over each other.
 
@@ -86,11 +131,14 @@ class Parity:
         require_matplotlib()
         self.comparison = comparison or EnergyComparison()
         self._points = {name: Thinned(2) for name, _ in self.comparison.panels}
+        self._agreement = {name: Agreement() for name, _ in self.comparison.panels}
 
     def add(self, frame: Frame, result: Result) -> None:
         """Take in a frame with its labels, and what a model makes of it."""
         for panel, label, prediction in self.comparison.points(frame, result):
-            self._points[panel].add(np.stack([np.ravel(label), np.ravel(prediction)], axis=1))
+            pairs = np.stack([np.ravel(label), np.ravel(prediction)], axis=1).astype(np.float64)
+            self._points[panel].add(pairs)
+            self._agreement[panel].add(*pairs.T)
 
     def draw(self, path: str, title: str) -> None:
         """Write the picture.
@@ -98,14 +146,19 @@ class Parity:
         Raises:
             InputError: no frame had a label.
         """
-        panels = [(words, self._points[name].rows()) for name, words in self.comparison.panels]
-        panels = [(words, points) for words, points in panels if len(points)]
+        panels = [
+            (words, self._points[name].rows(), self._agreement[name])
+            for name, words in self.comparison.panels
+            if self._agreement[name].count
+        ]
         if not panels:
             raise InputError(f"there is nothing to draw: {self.comparison.labels}")
         figure = _figure(4.2 * len(panels), 4.4)
         most = 52 * len(panels)  # characters that fit
         figure.suptitle(title if len(title) <= most else f"...{title[-most:]}", fontsize=10)
-        for axes, (words, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for axes, (words, points, agreement) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
             low, high = float(points.min()), float(points.max())
             margin = 0.03 * (high - low) or 0.5
             limits = (low - margin, high + margin)
@@ -115,17 +168,32 @@ class Parity:
                     *points.T, gridsize=120, bins="log", mincnt=1, extent=(*limits, *limits), linewidths=0.1, zorder=2
                 )
                 figure.colorbar(hexagons, ax=axes, shrink=0.7, label="points")
+            elif len(points) >= CROWDED:
+                crowd = crowding(points, limits)
+                order = np.argsort(crowd, kind="stable")  # the densest on top
+                dots = axes.scatter(
+                    *points[order].T, c=crowd[order], norm="log", s=6, linewidths=0, zorder=2, rasterized=True
+                )
+                figure.colorbar(dots, ax=axes, shrink=0.7, label=f"points in a cell of {_CELLS} x {_CELLS}")
             else:
                 axes.scatter(*points.T, s=8, alpha=0.6, linewidths=0, zorder=2)
-            rmse = float(np.sqrt(np.mean((points[:, 1] - points[:, 0]) ** 2)))
-            unit = words.partition(", ")[2]
-            axes.text(0.04, 0.96, f"RMSE {rmse:.4g} {unit}", transform=axes.transAxes, va="top", fontsize=9)
+            text = agreement.lines(words.partition(", ")[2])
+            axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", fontsize=9)
             axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"label: {words}", ylabel=f"model: {words}")
             axes.ticklabel_format(useOffset=False)
             axes.tick_params(labelsize=8)
             axes.tick_params(axis="x", rotation=30)
         with replacing(path) as part:
             figure.savefig(part, dpi=150, format=path.rpartition(".")[2])
+
+
+def crowding(points: Float, limits: tuple[float, float]) -> Float:
+    """(n,) of every point of a square panel, how many lie in its cell, itself among them."""
+    low, high = limits
+    place = np.clip(((points - low) / (high - low) * _CELLS).astype(np.int64), 0, _CELLS - 1)
+    cell = place[:, 0] * _CELLS + place[:, 1]
+    crowd: Float = np.bincount(cell, minlength=_CELLS * _CELLS)[cell].astype(np.float64)
+    return crowd
 
 
 def draw_curve(path: str, columns: Mapping[str, Float]) -> None:

@@ -11,6 +11,7 @@ OF_DESCRIPTOR = ("descriptor", "rot_mat")
 
 _WORDS = {
     "energy": {"energy": "the energy", "force": "a force"},
+    "spin": {"energy": "the energy", "force": "a force", "force_mag": "a magnetic force"},
     "dipole": {"dipole": "a component of the dipole", "force": "a derivative of the dipole"},
     "polar": {"polar": "a component of the polarizability"},
     "dos": {"atom_dos": "a number of the density of states"},

@@ -7,17 +7,20 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .inputs import Float
 
 #: None where it was not computed, which only who asked for that has to know
 MaybeNone: TypeAlias = Any
 
-# Of an energy model: its outputs by deepmd-kit's names, their fields, and the shapes of a value there and here.
+# Of an energy or spin model: its outputs by deepmd-kit's names, their fields, and the shapes of a value there and here.
 _FIELDS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
     "energy": ("energy", (1,), ()),
     "atom_energy": ("atom_energy", (1,), ()),
     "force": ("forces", (3,), (3,)),
+    "force_mag": ("magnetic_forces", (3,), (3,)),
+    "mask_mag": ("mask_mag", (1,), ()),
     "virial": ("virial", (9,), (3, 3)),
     "atom_virial": ("atom_virial", (9,), (3, 3)),
 }
@@ -57,15 +60,19 @@ class Output:
 class Result:
     """What a model says of a structure or of many. With a frame axis in the input everything has one in front.
 
-    :attr:`outputs` has the results of every kind of model, by deepmd-kit's names. Energy models have them as fields
-    too, in shapes that are easier to use; for other kinds these fields are None.
+    :attr:`outputs` has the results of every kind of model, by deepmd-kit's names. Energy and spin models have them as
+    fields too, in shapes that are easier to use; for other kinds these fields are None.
 
     Attributes:
         energy: total energy, a float; (nframes,) with a frame axis. eV.
         forces: (natoms, 3), eV/angstrom. None with ``forces=False``.
-        virial: (3, 3), ``-dE/dstrain``, first index = force component. eV. None with ``forces=False``.
+        virial: (3, 3), ``-dE/dstrain``, first index = force component. eV. None with ``forces=False``. Of a spin model
+            at fixed spins, and not symmetric.
         atom_energy: (natoms,), eV; sums to ``energy``. Zero for virtual and excluded atoms.
         atom_virial: (natoms, 3, 3), eV; sums to ``virial``. None unless asked for with ``atomic``.
+        magnetic_forces: (natoms, 3), minus the derivative of the energy of a spin model by the spins, eV per unit of
+            spin; zero for types without spins. None for other models, and with ``forces=False``.
+        mask_mag: (natoms,), of a spin model: which atoms have magnetic forces.
         others: what has no field of its own, by deepmd-kit's names and in its shapes.
     """
 
@@ -74,6 +81,8 @@ class Result:
     virial: Float | MaybeNone = None
     atom_energy: Float | MaybeNone = None
     atom_virial: Float | MaybeNone = None
+    magnetic_forces: Float | MaybeNone = None
+    mask_mag: NDArray[np.bool_] | MaybeNone = None
     others: Mapping[str, Any] = field(default_factory=dict)
 
     _pending: ClassVar[Any] = None  # of results on a GPU: what is to be checked
@@ -89,7 +98,7 @@ class Result:
         named: dict[str, Any] = {}
         others = {}
         for name, rows in outputs.items():
-            if kind == "energy" and name in _FIELDS:
+            if kind in ("energy", "spin") and name in _FIELDS:
                 own, there, here = _FIELDS[name]
                 value = rows.reshape((*rows.shape[: rows.ndim - len(there)], *here))
                 one = own == "energy" and isinstance(value, np.ndarray) and value.ndim == 0
@@ -123,6 +132,7 @@ class Result:
 
         - energy models: ``energy`` (1,), ``atom_energy`` (natoms, 1), ``force`` (natoms, 3), ``virial`` (9,),
           ``atom_virial`` (natoms, 9), ``hessian`` (3 natoms, 3 natoms) eV/angstrom^2.
+        - spin models: the same but for the Hessian, and ``force_mag`` (natoms, 3), ``mask_mag`` (natoms, 1).
         - dipole: ``global_dipole`` (3,), ``dipole`` (natoms, 3); minus the derivatives of the global dipole,
           ``force`` (natoms, 3, 3) with axes atom, component, direction, ``virial`` (3, 9), ``atom_virial``
           (natoms, 3, 9).

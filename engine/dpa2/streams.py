@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .data import Frame
-from .errors import Error, EvaluationError, InputError, OutOfMemoryError
+from .data.labels import spins_of
+from .errors import Error, EvaluationError, InputError, OutOfMemoryError, WorkFailedError
 from .files.schema import parameters
 from .inputs import Float
 from .model import Model
@@ -52,23 +53,40 @@ _LOOKS = 5
 
 @dataclass(frozen=True)
 class Parameters:
-    """Which fparam and aparam a frame is evaluated with: those given here, else the frame's if the model takes any."""
+    """What a frame is evaluated with beside its structure: the fparam and aparam given here, else the frame's, and its
+    spins; whatever the model takes of these."""
 
     fparam: ArrayLike | None
     aparam: ArrayLike | None
     takes_fparam: bool
     takes_aparam: bool
+    takes_spins: bool
 
     @classmethod
     def of(cls, model: Model, fparam: ArrayLike | None = None, aparam: ArrayLike | None = None) -> Parameters:
         fitting = parameters(model.config)
-        return cls(fparam, aparam, fitting["numb_fparam"] > 0, fitting["numb_aparam"] > 0)
+        spins = model.kind == "spin"
+        return cls(fparam, aparam, fitting["numb_fparam"] > 0, fitting["numb_aparam"] > 0, spins)
 
     def keywords(self, frame: Frame) -> dict[str, Any]:
-        """The arguments of ``Model.evaluate``."""
+        """The arguments of ``Model.evaluate``.
+
+        Raises:
+            InputError: the model needs spins, and the frame has none.
+        """
         fparam = self.fparam if self.fparam is not None else frame.fparam if self.takes_fparam else None
         aparam = self.aparam if self.aparam is not None else frame.aparam if self.takes_aparam else None
-        return {"fparam": fparam, "aparam": aparam}
+        return {"fparam": fparam, "aparam": aparam, **({"spin": _spins(frame)} if self.takes_spins else {})}
+
+
+def _spins(frame: Frame) -> Float:
+    spins = spins_of(frame)
+    if spins is None:
+        raise InputError(
+            f"{frame.where}: the model needs the spins of the atoms, and there are none: spin.npy in a deepmd system, "
+            "a column spin:R:3 in extended XYZ"
+        )
+    return spins
 
 
 def evaluate_frames(
@@ -280,7 +298,7 @@ def _elsewhere(
             found = _result(executor, future)
             yield from zip(done, found, strict=True)
     except BrokenExecutor as error:
-        raise EvaluationError(
+        raise WorkFailedError(
             f"a worker ended while it was at work ({error}); if memory ran out, use fewer workers"
         ) from error
     finally:
@@ -372,6 +390,8 @@ def _evaluate_task(
             keywords["fparam"] = np.stack([np.asarray(frame.fparam) for frame in run])
         if aparam is None and keywords["aparam"] is not None:
             keywords["aparam"] = np.stack([np.asarray(frame.aparam) for frame in run])
+        if "spin" in keywords:
+            keywords["spin"] = np.stack([_spins(frame) for frame in run])
         found = model.evaluate(**_arrays(model, run), **keywords, **options)
         return [found.frame(f) for f in range(len(run))]
 
@@ -394,13 +414,16 @@ def _pool(descriptor: Float, real: Any, pooling: Pooling) -> Float:
 def _descriptor_task(ticket: _Ticket, frames: list[Frame], pooling: Pooling) -> list[Float]:
     model = ticket.model
 
+    spins = model.kind == "spin"
+
     def compute(run: list[Frame]) -> list[Float]:
         arrays = _arrays(model, run)
-        found = model.descriptor(**arrays)
+        found = model.descriptor(**arrays, spin=np.stack([_spins(frame) for frame in run]) if spins else None)
         return [_pool(found[f], arrays["types"][f] >= 0, pooling) for f in range(len(run))]
 
     def single(frame: Frame) -> object:
         types = frame.types_in(model.type_map)
-        return _pool(model.descriptor(frame.coords, types, frame.box, frame.pbc), types >= 0, pooling)
+        found = model.descriptor(frame.coords, types, frame.box, frame.pbc, spin=_spins(frame) if spins else None)
+        return _pool(found, types >= 0, pooling)
 
     return _by_runs(frames, compute, single)

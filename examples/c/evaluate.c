@@ -1,8 +1,9 @@
 /* Energy, forces and virial of a structure with the C interface of dpa2.
  *
  *   cc -std=c11 evaluate.c $(python -m dpa2 --cflags --libs) -o evaluate
- *   ./evaluate model.safetensors structure.extxyz [threads]
+ *   ./evaluate model.safetensors structure.extxyz [threads [device]]
  *
+ * The device is cpu, cuda or cuda:N: the arrays are the same, and threads mean nothing on a GPU.
  * The structure is an extended XYZ file of one frame whose columns start with the element and the position. With a Lattice it is
  * periodic along all three vectors, without one along none.
  */
@@ -116,12 +117,12 @@ int main(int argc, char **argv) {
   dpa2_model *model = NULL;
   structure s;
   int status;
-  if (argc < 3 || argc > 4) {
-    fprintf(stderr, "usage: %s model.safetensors structure.extxyz [threads]\n", argv[0]);
+  if (argc < 3 || argc > 5) {
+    fprintf(stderr, "usage: %s model.safetensors structure.extxyz [threads [device]]\n", argv[0]);
     return 2;
   }
   if (structure_read(&s, argv[2]) != 0) return EXIT_FAILURE;
-  if (dpa2_model_load(argv[1], NULL, 0.0, &model) != DPA2_OK) {
+  if (dpa2_model_load_device(argv[1], NULL, 0.0, argc > 4 ? argv[4] : "cpu", &model) != DPA2_OK) {
     fprintf(stderr, "dpa2: %s\n", dpa2_last_error());
     structure_free(&s);
     return EXIT_FAILURE;

@@ -2,8 +2,9 @@
 // has ghost atoms and neighbour lists of its own hands them over. Both give the same numbers.
 //
 //   c++ -std=c++17 evaluate.cpp $(python -m dpa2 --cflags --libs) -o evaluate
-//   ./evaluate model.safetensors structure.extxyz [threads]
+//   ./evaluate model.safetensors structure.extxyz [threads [device]]
 //
+// The device is cpu, cuda or cuda:N: the arrays are the same, and threads mean nothing on a GPU.
 // The structure is an extended XYZ file of one frame whose columns start with the element and the position. With a Lattice it is
 // periodic along all three vectors, without one along none.
 #include <algorithm>
@@ -164,11 +165,11 @@ void print(const dpa2::Result& r) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  if (argc < 3 || argc > 4) {
-    std::cerr << "usage: " << argv[0] << " model.safetensors structure.extxyz [threads]\n";
+  if (argc < 3 || argc > 5) {
+    std::cerr << "usage: " << argv[0] << " model.safetensors structure.extxyz [threads [device]]\n";
     return 2;
   }
-  const dpa2::Model model(argv[1]);
+  const dpa2::Model model(argv[1], "", 0.0, argc > 4 ? argv[4] : "cpu");
   const dpa2::Structure s = read(argv[2], model);
   const int threads = argc > 3 ? std::atoi(argv[3]) : 1;
   const dpa2::Result whole = model.evaluate(s, threads);

@@ -2,6 +2,7 @@
 
     python driver.py                                  the embedded model of water, the socket named in input.xml
     python driver.py --model my.pth --structure start.extxyz --address name
+    python driver.py --device cuda                    on a GPU
 
 Several drivers may serve one i-PI, each some of the beads. Needs ASE: pip install 'dpa2[ase]'.
 """
@@ -36,12 +37,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Forces of a DPA-2 model for i-PI.")
     parser.add_argument("--structure", default=str(STRUCTURE), help="the atoms that i-PI has (default: the water box)")
     parser.add_argument("--model", help="model file (default: the embedded model of water)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--address", default="dpa2", help="of the UNIX socket, as in input.xml (default: %(default)s)")
     parser.add_argument("--patience", type=float, default=30.0, help="seconds to wait for i-PI (default: %(default)s)")
     args = parser.parse_args()
 
     atoms = ase.io.read(args.structure)
-    atoms.calc = DPA2Calculator(args.model)
+    atoms.calc = DPA2Calculator(args.model, device=args.device)
     connect(args.address, args.patience).run(atoms, use_stress=True)
 
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "capi/gate.hpp"
+#include "model/device.hpp"
 #include "schema/safetensors.hpp"
 
 namespace {
@@ -43,6 +44,9 @@ void load(dpa2_model** out, const std::string& name, const char* precision, doub
 /// Throws for models whose outputs have other names than the arguments of dpa2_evaluate.
 void need_energies(const dpa2_model* model) {
   const dpa2::Model& m = *model->model;
+  if (m.spin() != nullptr)
+    throw invalid_input("the model is of the kind 'spin', and needs spins: ask for its outputs by name, with dpa2_compute_spin, or with ",
+                        "dpa2_domain_set_spins and dpa2_domain_compute");
   if (std::string_view(m.kind()) != "energy")
     throw invalid_input("the model has no energy, it is of the kind '", m.kind(), "': ask for its outputs by name, with ",
                         "dpa2_compute or dpa2_domain_compute");
@@ -84,6 +88,14 @@ const char* dpa2_last_warning_of(dpa2_warning kind) {
   return "";
 }
 
+dpa2_status dpa2_device_count(int* count) {
+  return gate([&] {
+    need(count, "count");
+    *count = 0;
+    *count = dpa2::gpu_count();
+  });
+}
+
 dpa2_status dpa2_model_load(const char* path, const char* precision, double skin, dpa2_model** model) {
   return dpa2_model_load_device(path, precision, skin, nullptr, model);
 }
@@ -99,12 +111,17 @@ dpa2_status dpa2_model_load_device(const char* path, const char* precision, doub
 
 dpa2_status dpa2_model_load_buffer(const void* data, size_t size, const char* name, const char* precision, double skin,
                                    dpa2_model** model) {
+  return dpa2_model_load_buffer_device(data, size, name, precision, skin, nullptr, model);
+}
+
+dpa2_status dpa2_model_load_buffer_device(const void* data, size_t size, const char* name, const char* precision, double skin,
+                                          const char* device, dpa2_model** model) {
   return gate([&] {
     need(data, "data");
     need(model, "model");
     *model = nullptr;
     const std::string what = name == nullptr ? "model" : name;
-    load(model, what, precision, skin, nullptr, [&] { return dpa2::read_safetensors(data, size, what); });
+    load(model, what, precision, skin, device, [&] { return dpa2::read_safetensors(data, size, what); });
   });
 }
 
@@ -132,6 +149,20 @@ int dpa2_model_type_index(const dpa2_model* model, const char* symbol) {
 
 double dpa2_model_rcut(const dpa2_model* model) {
   return ask(model, 0.0, [](const dpa2::Model& m) { return m.config().rcut(); });
+}
+double dpa2_model_virtual_scale(const dpa2_model* model, int type) {
+  return ask(model, 0.0, [&](const dpa2::Model& m) {
+    return m.spin() != nullptr && type >= 0 && type < m.config().ntypes() ? m.spin()->scales()[static_cast<std::size_t>(type)] : 0.0;
+  });
+}
+double dpa2_model_reach(const dpa2_model* model, int natoms, const int* types, const double* spins) {
+  return ask(model, -1.0, [&](const dpa2::Model& m) {
+    if (natoms < 0) throw invalid_input("the number of atoms is negative: ", natoms);
+    if (m.spin() == nullptr) return m.config().rcut();
+    need_rows(types, natoms, "types");
+    need_rows(spins, natoms, "spins");
+    return m.config().rcut() + 2 * m.spin()->longest_shift(natoms, types, spins);
+  });
 }
 int dpa2_model_descriptor_dim(const dpa2_model* model) {
   return ask(model, 0, [](const dpa2::Model& m) { return m.config().descriptor_dim(); });
@@ -187,6 +218,7 @@ dpa2_status dpa2_descriptor(const dpa2_model* model, int natoms, const double* c
                             int threads, double* descriptor, double* rot_mat) {
   return gate([&] {
     need(model, "model");
+    need_spins(*model->model, nullptr);
     const dpa2::Structure s = structure(natoms, coords, types, box, pbc);
     need_rows(descriptor, natoms, "descriptor");
     dpa2::Outputs out;
@@ -214,9 +246,44 @@ dpa2_status dpa2_domain_set_atoms(dpa2_domain* domain, int nlocal, int nall, con
   return gate([&] {
     need(domain, "domain");
     need_rows(coords, nall, "coords");
-    need_rows(numneigh, nlocal, "numneigh");
-    need_rows(firstneigh, nlocal, "firstneigh");
+    if (numneigh != nullptr || firstneigh != nullptr) {
+      need_rows(numneigh, nlocal, "numneigh");
+      need_rows(firstneigh, nlocal, "firstneigh");
+    }
     domain->domain.set_atoms({nlocal, nall, coords, ids, numneigh, firstneigh, index_mask});
+  });
+}
+
+dpa2_status dpa2_domain_set_halo(dpa2_domain* domain, const dpa2_halo* halo) {
+  return gate([&] {
+    need(domain, "domain");
+    domain->halo.reset();
+    domain->carrier.reset();
+    if (halo == nullptr) return;
+    const auto list = [](const int* rows, int count, const char* name) {
+      if (count < 0) throw invalid_input("the number of rows of ", name, " is negative: ", count);
+      need_rows(rows, count, name);
+      return count > 0 ? std::vector<int>(rows, rows + count) : std::vector<int>();
+    };
+    dpa2::Halo lists;
+    lists.send = list(halo->send, halo->nsend, "send");
+    lists.receive = list(halo->receive, halo->nreceive, "receive");
+    lists.images = list(halo->images, halo->nimages, "images");
+    lists.owners = list(halo->owners, halo->nimages, "owners");
+    lists.on_device = halo->on_device != 0;
+    auto carrier = std::make_unique<PackedCallbacks>(*halo);
+    lists.carrier = carrier.get();
+    const dpa2::DomainAtoms& atoms = domain->domain.atoms();
+    domain->halo = std::make_unique<dpa2::HaloExchange>(std::move(lists), atoms.nlocal, atoms.nall);
+    domain->carrier = std::move(carrier);
+  });
+}
+
+dpa2_status dpa2_domain_set_spins(dpa2_domain* domain, const double* spins, double reach) {
+  return gate([&] {
+    need(domain, "domain");
+    need_rows(spins, domain->domain.atoms().nall, "spins");
+    domain->domain.set_spins(spins, reach);
   });
 }
 
@@ -229,7 +296,7 @@ dpa2_status dpa2_domain_evaluate(dpa2_domain* domain, const dpa2_model* model, c
     need_energies(model);
     dpa2::Outputs out = outputs(energy, forces, virial, atom_energy, atom_virial);
     dpa2::Remarks remarks;
-    with_exchange(exchange, [&](dpa2::Exchange* e) {
+    with_exchange(domain, exchange, [&](dpa2::Exchange* e) {
       dpa2::DomainFrame frame = domain_frame(domain, model, types, pad_type, threads, e);
       set_parameters(frame, config(model), fparam, aparam, domain->domain.atoms().nlocal);
       domain->domain.evaluate(model->model, frame, atom_virial != nullptr ? dpa2::AtomVirial::edge : dpa2::AtomVirial::none, out, remarks);
@@ -249,7 +316,7 @@ dpa2_status dpa2_domain_descriptor(dpa2_domain* domain, const dpa2_model* model,
     out.set("descriptor", descriptor);
     out.set("rot_mat", rot_mat);
     dpa2::Remarks remarks;
-    with_exchange(exchange, [&](dpa2::Exchange* e) {
+    with_exchange(domain, exchange, [&](dpa2::Exchange* e) {
       domain->domain.descriptor(model->model, domain_frame(domain, model, types, pad_type, threads, e), out, remarks);
     });
     require_finite_rows(out, config(model), domain->domain.atoms().nlocal);

@@ -110,6 +110,11 @@ Structure structure(int natoms, const double* coords, const int* types, const do
   return s;
 }
 
+void need_spins(const Model& model, const double* spins) {
+  if (model.spin() != nullptr && spins == nullptr)
+    throw invalid_input("the model is of the kind 'spin', and needs the spins of the atoms: evaluate it with dpa2_compute_spin");
+}
+
 DomainFrame domain_frame(const dpa2_domain* domain, const dpa2_model* model, const int* types, int pad_type, int threads,
                          Exchange* exchange) {
   need_rows(types, domain->domain.atoms().nall, "types");

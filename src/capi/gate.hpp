@@ -13,6 +13,7 @@
 #include "dpa2.h"
 #include "error.hpp"
 #include "model/domain.hpp"
+#include "model/halo.hpp"
 #include "model/model.hpp"
 
 struct dpa2_model {
@@ -23,6 +24,8 @@ struct dpa2_model {
 
 struct dpa2_domain {
   dpa2::Domain domain;
+  std::unique_ptr<dpa2::Carrier> carrier;    ///< of the halo
+  std::unique_ptr<dpa2::HaloExchange> halo;  ///< for evaluations without another exchange
 };
 
 namespace dpa2::gate {
@@ -103,6 +106,14 @@ void set_parameters(Input& input, const Config& config, const double* fparam, co
 
 Structure structure(int natoms, const double* coords, const int* types, const double* box, const int* pbc);
 
+/// Throws where a model of whole systems has no spins that it needs.
+void need_spins(const Model& model, const double* spins);
+
+/// Throws where a callback has returned something other than 0.
+inline void require_success(int code, const char* name) {
+  if (code != 0) throw Error(Status::exchange, text("the ", name, " exchange failed with code ", code));
+}
+
 /// The callbacks of a caller as the engine's exchange.
 class Callbacks final : public Exchange {
  public:
@@ -116,16 +127,35 @@ class Callbacks final : public Exchange {
 
  private:
   void call(int (*f)(void*, void*, int, int), const char* name, void* rows, int width, std::size_t size) const {
-    const int code = f(exchange_.context, rows, width, static_cast<int>(size));
-    if (code != 0) throw Error(Status::exchange, text("the ", name, " exchange failed with code ", code));
+    require_success(f(exchange_.context, rows, width, static_cast<int>(size)), name);
   }
   const dpa2_exchange& exchange_;
 };
 
+/// The callbacks for packed rows.
+class PackedCallbacks final : public Carrier {
+ public:
+  explicit PackedCallbacks(const dpa2_halo& halo) : context_(halo.context), forward_(halo.forward), reverse_(halo.reverse) {
+    if (forward_ == nullptr || reverse_ == nullptr) throw invalid_input("a callback of the halo is NULL");
+  }
+  void forward(const void* sent, void* received, int width, int size) override { call(forward_, "forward", sent, received, width, size); }
+  void reverse(const void* sent, void* received, int width, int size) override { call(reverse_, "reverse", sent, received, width, size); }
+
+ private:
+  using Function = int (*)(void*, const void*, void*, int, int);
+  void call(Function f, const char* name, const void* sent, void* received, int width, int size) const {
+    require_success(f(context_, sent, received, width, size), name);
+  }
+  void* context_;
+  Function forward_, reverse_;
+};
+
+/// f(exchange): that of the call, else that of the domain, or null.
 template <class F>
-void with_exchange(const dpa2_exchange* exchange, F f) {
+void with_exchange(const dpa2_domain* domain, const dpa2_exchange* exchange, F f) {
   if (exchange == nullptr) {
-    f(nullptr);
+    if (domain->halo) domain->halo->check(domain->domain.atoms().nlocal, domain->domain.atoms().nall);
+    f(domain->halo.get());
   } else {
     Callbacks callbacks(*exchange);
     f(&callbacks);

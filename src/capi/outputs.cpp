@@ -143,10 +143,20 @@ const dpa2_output* dpa2_model_output(const dpa2_model* model, int index) {
 dpa2_status dpa2_compute(const dpa2_model* model, int natoms, const double* coords, const int* types, const double* box, const int* pbc,
                          const double* fparam, const double* aparam, int threads, int noutputs, const char* const* names,
                          double* const* arrays) {
+  return dpa2_compute_spin(model, natoms, coords, types, box, pbc, fparam, aparam, nullptr, threads, noutputs, names, arrays);
+}
+
+dpa2_status dpa2_compute_spin(const dpa2_model* model, int natoms, const double* coords, const int* types, const double* box,
+                              const int* pbc, const double* fparam, const double* aparam, const double* spins, int threads, int noutputs,
+                              const char* const* names, double* const* arrays) {
   return gate([&] {
     need(model, "model");
     const dpa2::Model& m = *model->model;
     dpa2::Structure s = structure(natoms, coords, types, box, pbc);
+    if (m.spin() == nullptr && spins != nullptr)
+      throw invalid_input("there are spins, but the model is of the kind '", m.kind(), "', which has none");
+    if (natoms > 0) need_spins(m, spins);
+    s.spins = spins;
     const Wanted wanted(m, natoms, natoms, noutputs, names, arrays);
     dpa2::Remarks remarks;
     if (wanted.descriptor) m.descriptor(s, threads, wanted.out, remarks);
@@ -184,7 +194,7 @@ dpa2_status dpa2_domain_compute(dpa2_domain* domain, const dpa2_model* model, co
     const int nlocal = domain->domain.atoms().nlocal, nall = domain->domain.atoms().nall;
     const Wanted wanted(m, nlocal, nall, noutputs, names, arrays);
     dpa2::Remarks remarks;
-    with_exchange(exchange, [&](dpa2::Exchange* e) {
+    with_exchange(domain, exchange, [&](dpa2::Exchange* e) {
       dpa2::DomainFrame frame = domain_frame(domain, model, types, pad_type, threads, e);
       if (wanted.head) set_parameters(frame, config(model), fparam, aparam, nlocal);
       if (wanted.descriptor) domain->domain.descriptor(model->model, frame, wanted.out, remarks);
@@ -206,7 +216,7 @@ dpa2_status dpa2_domain_vjp(dpa2_domain* domain, const dpa2_model* model, const 
     const dpa2::Seeds given = seeds(m, nlocal, nweights, names, weights);
     dpa2::Remarks remarks;
     gradients(nall, gradient, strain, [&](const dpa2::Outputs& out) {
-      with_exchange(exchange, [&](dpa2::Exchange* e) {
+      with_exchange(domain, exchange, [&](dpa2::Exchange* e) {
         dpa2::DomainFrame frame = domain_frame(domain, model, types, pad_type, threads, e);
         if (given.head != nullptr) set_parameters(frame, config(model), fparam, aparam, nlocal);
         domain->domain.vjp(model->model, frame, given, out, remarks);

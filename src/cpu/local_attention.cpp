@@ -22,14 +22,18 @@ DPA2_INLINE T dot(int n, const T* a, const T* b) {
 
 /// S (nh, n) = scores, P (nh, n) = softmax over the edges of the centre.
 template <class T>
-void probabilities(int n, int n1, int nh, T* S, T* P, const T* tq, const T* g1, const int* j, const T* w, Real<T> shift, Real<T> npad) {
+void probabilities(int n, int n1, int nh, T* S, T* P, const T* tq, const T* g1, const int* j, const T* w, const T* fall, Real<T> shift,
+                   Real<T> npad) {
   for (int h = 0; h < nh; ++h) {
     T* s = S + static_cast<long>(h) * n;
     T* p = P + static_cast<long>(h) * n;
     Real<T> top = math::least_logit(npad, shift);  // needs no tangent: the softmax does not depend on it
     for (int e = 0; e < n; ++e) {
       s[e] = dot(n1, tq + static_cast<long>(h) * n1, g1 + static_cast<long>(j[e]) * n1);
-      p[e] = w != nullptr ? math::logit(s[e], w[e], w[e], shift) : s[e];
+      if constexpr (math::by_fall<T>)
+        p[e] = w != nullptr ? math::logit_by_fall(s[e], w[e], fall[e], shift) : s[e];
+      else
+        p[e] = w != nullptr ? math::logit(s[e], w[e], w[e], shift) : s[e];
       top = math::value_of(p[e]) > top ? math::value_of(p[e]) : top;
     }
     T total = npad * math::exp_of(-shift - top);
@@ -44,12 +48,12 @@ void probabilities(int n, int n1, int nh, T* S, T* P, const T* tq, const T* g1, 
 }  // namespace
 
 template <class T, class Isa>
-void LocalAttention<T, Isa>::forward(int n, int n1, int nh, T* o, const T* tq, const T* g1, const int* j, const T* w, Real<T> shift,
-                                     Real<T> npad, Arena& arena) {
+void LocalAttention<T, Isa>::forward(int n, int n1, int nh, T* o, const T* tq, const T* g1, const int* j, const T* w, const T* fall,
+                                     Real<T> shift, Real<T> npad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   T* S = arena.take<T>(static_cast<long>(nh) * n);
   T* P = arena.take<T>(static_cast<long>(nh) * n);
-  probabilities(n, n1, nh, S, P, tq, g1, j, w, shift, npad);
+  probabilities(n, n1, nh, S, P, tq, g1, j, w, fall, shift, npad);
   for (int h = 0; h < nh; ++h)
     for (int c = 0; c < n1; c += width<T>) {
       Vec<T> acc{};
@@ -64,12 +68,12 @@ void LocalAttention<T, Isa>::forward(int n, int n1, int nh, T* o, const T* tq, c
 
 template <class T, class Isa>
 void LocalAttention<T, Isa>::backward(int n, int n1, int nh, T* dtq, T* dg1, const int* scatter, T* dw, const T* dout, const T* tq,
-                                      const T* g1, const int* j, const T* w, Real<T> shift, Real<T> npad, Arena& arena) {
+                                      const T* g1, const int* j, const T* w, const T* fall, Real<T> shift, Real<T> npad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   T* S = arena.take<T>(static_cast<long>(nh) * n);
   T* P = arena.take<T>(static_cast<long>(nh) * n);
   T* dA = arena.take<T>(n);
-  probabilities(n, n1, nh, S, P, tq, g1, j, w, shift, npad);
+  probabilities(n, n1, nh, S, P, tq, g1, j, w, fall, shift, npad);
   for (long i = 0; i < static_cast<long>(nh) * n1; ++i) dtq[i] = T(0);
   for (int h = 0; h < nh; ++h) {
     const T* s = S + static_cast<long>(h) * n;

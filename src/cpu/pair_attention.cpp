@@ -72,6 +72,15 @@ DPA2_INLINE void raise(long ld, T* P, const Vec<Real<T>> (&top)[NV], Vec<T> (&to
   }
 }
 
+/// The switch of pairs from what c2 has of it.
+template <class T>
+DPA2_INLINE Vec<T> switched(const Vec<T>& kept) {
+  if constexpr (math::by_fall<T>)
+    return Real<T>(1) - kept;
+  else
+    return kept;
+}
+
 /// NV vectors of lanes of the softmax, which begin at the pointers. Sizes come by value: what a store might change is loaded again.
 /// The largest logit only keeps exp within range, so that it needs no tangent: the softmax does not depend on it.
 template <class T, bool gate, int NV>
@@ -85,9 +94,13 @@ void softmax_strip(int n, long m, long ld, Real<T> shift, Real<T> npad, const T*
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) {
       const long pair = k * m + v * width<T>, at = k * ld + v * width<T>;
-      const Vec<T> switched = load<T>(c2 + pair);
-      const Vec<T> factor = gate ? load<T>(c1 + pair) : switched;
-      const Vec<T> b = math::logit(load<T>(S + at), factor, switched, shift);
+      const Vec<T> kept = load<T>(c2 + pair);
+      const Vec<T> factor = gate ? load<T>(c1 + pair) : switched<T>(kept);
+      Vec<T> b;
+      if constexpr (math::by_fall<T>)
+        b = math::logit_by_fall(load<T>(S + at), factor, kept, shift);
+      else
+        b = math::logit(load<T>(S + at), factor, kept, shift);
       store<T>(P + at, b);
       top[v] = simd::max<R>(top[v], simd::value_of<T>(b));
     }
@@ -146,8 +159,8 @@ void softmax_backward_strip(bool first, int n, long m, long ld, Real<T> shift, c
     for (int v = 0; v < NV; ++v) {
       const long pair = k * m + v * width<T>, at = k * ld + v * width<T>;
       Vec<T> ds, g1, g2;
-      math::logit_backward(gate, load<T>(dS + at), load<T>(P + at), inner[v], load<T>(S + at), load<T>(c1 + pair), load<T>(c2 + pair),
-                           shift, ds, g1, g2);
+      math::logit_backward(gate, load<T>(dS + at), load<T>(P + at), inner[v], load<T>(S + at), load<T>(c1 + pair),
+                           switched<T>(load<T>(c2 + pair)), shift, ds, g1, g2);
       store<T>(dS + at, ds);
       if (!first) {
         g1 += load<T>(dc1 + pair);
@@ -211,17 +224,22 @@ DPA2_INLINE Vec<T> products(int m, const T* lane, const T* h) {
 }  // namespace
 
 template <class T, class Isa>
-void PairAttention<T, Isa>::factors(int n, int m, bool smooth, T* c1, T* c2, const T* h2, const T* sw, Arena& arena) {
+void PairAttention<T, Isa>::factors(int n, int m, bool smooth, T* c1, T* c2, const T* h2, const T* sw, const T* fall, Arena& arena) {
   const Arena::Mark mark = arena.mark();
-  T* lane = arena.take<T>(4L * m);
+  T* lane = arena.take<T>(5L * m);
   to_lanes(n, m, smooth, lane, h2, sw);
+  if constexpr (math::by_fall<T>)
+    for (int j = 0; j < m; ++j) lane[4 * m + j] = j >= n ? T(1) : smooth ? fall[j] : T(0);
   for (int k = 0; k < n; ++k) {
     T* r1 = c1 + static_cast<long>(k) * m;
     T* r2 = c2 + static_cast<long>(k) * m;
     const T wk = smooth ? sw[k] : T(1);
     for (int j = 0; j < m; j += width<T>) {
       const Vec<T> ww = load<T>(lane + 3 * m + j) * wk;
-      store<T>(r2 + j, ww);
+      if constexpr (math::by_fall<T>)
+        store<T>(r2 + j, smooth ? load<T>(lane + 4 * m + j) * wk + fall[k] : load<T>(lane + 4 * m + j));
+      else
+        store<T>(r2 + j, ww);
       store<T>(r1 + j, products(m, lane + j, h2 + 3 * k) * ww);
     }
   }

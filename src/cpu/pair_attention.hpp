@@ -28,7 +28,7 @@ struct PairAttentionInput {
   const T* g2;   ///< (n, n2)
   const T* h2;   ///< (n, 3)
   const T* c1;   ///< (n, m): h2_j.h2_k times c2
-  const T* c2;   ///< (n, m): sw_j sw_k (smooth) or 1; zero on the lanes n..m
+  const T* c2;   ///< (n, m): sw_j sw_k (smooth) or 1; zero on the lanes n..m. In float32 what that lacks to 1 (math::by_fall)
   Real<T> npad;  ///< padded slots in the softmax denominator (smooth), else 0
 };
 
@@ -42,9 +42,9 @@ struct PairAttentionGradient {
 
 template <class T, class Isa>
 struct PairAttention {
-  /// c1, c2 (n, m) = from h2 (n, 3) and sw (n)
-  static void factors(int n, int m, bool smooth, T* c1, T* c2, const T* h2, const T* sw, Arena& arena);
-  /// dh2 (n, 3) +=, dsw (n) +=, given dc1, dc2 (n, m)
+  /// c1, c2 (n, m) = from h2 (n, 3), sw (n), and in float32 fall (n) = 1 - sw
+  static void factors(int n, int m, bool smooth, T* c1, T* c2, const T* h2, const T* sw, const T* fall, Arena& arena);
+  /// dh2 (n, 3) +=, dsw (n) +=, given dc1, dc2 (n, m): dc2 is the gradient of sw_j sw_k
   static void factors_backward(int n, int m, bool smooth, T* dh2, T* dsw, const T* dc1, const T* dc2, const T* h2, const T* sw,
                                Arena& arena);
   /// z (n, n2) = attention output before LayerNorm (B given), dh (n, 3) = update of h2 (h2_weight given); null: not wanted

@@ -92,9 +92,9 @@ void add_gram_gradient(const RepinitParams<Real<T>>& p, int a, T* dM, const T* d
   for (int x = 0; x < 4; ++x) store<T>(dM + x * ngp + a, load<T>(dM + x * ngp + a) + acc[x]);
 }
 
-/// dM (4, ngp) = , given dD; zero in the padding.
+/// dM (4, ngp) = , given dD and dV, or null; zero in the padding, if that of dV is.
 template <class T>
-void gram_backward(const RepinitParams<Real<T>>& p, T* dM, const T* dD, const T* M) {
+void gram_backward(const RepinitParams<Real<T>>& p, T* dM, const T* dD, const T* dV, const T* M) {
   const int ngp = padded<T>(p.ng);
   for (int i = 0; i < 4 * ngp; i += width<T>) store<T>(dM + i, Vec<T>{});
   int a = 0;
@@ -109,6 +109,7 @@ void gram_backward(const RepinitParams<Real<T>>& p, T* dM, const T* dD, const T*
       }
       dM[x * ngp + a] += acc;
     }
+  for (int i = 0; dV != nullptr && i < 3 * ngp; ++i) dM[ngp + i] += dV[i];
 }
 
 /// The gradient of the padded slots' embedding, given dM.
@@ -195,6 +196,10 @@ void moments_backward(const RepinitParams<Real<T>>& p, int m, const EdgeGradient
 
 template <class T, class Isa>
 void Repinit<T, Isa>::embed(const RepinitParams<Real<T>>& p, int m, T** G, const T* s, const T* sw, const int* combination, Arena& arena) {
+  if (p.nets != nullptr) {
+    *G = arena.take<T>(static_cast<long>(p.ng) * m);
+    return EmbeddingNets<T, Isa>::forward(p.nets, m, *G, s, combination, arena);
+  }
   EmbeddingTape<T> tape;
   EmbeddingNetOp<T, Isa>::layout(p.net, m, false, arena, tape);
   *G = tape.y[p.net.nlayers - 1];
@@ -223,22 +228,33 @@ void Repinit<T, Isa>::forward(const RepinitParams<Real<T>>& p, int n, int m, T* 
 
 template <class T, class Isa>
 void Repinit<T, Isa>::backward(const RepinitParams<Real<T>>& p, int n, int m, T* dR, T* dsw, const RepinitGradient<Real<T>>* g, const T* dD,
-                               const T* R, const T* sw, const int* combination, const RepinitPad<Real<T>>& pad, Arena& arena) {
+                               const T* dV, const T* R, const T* sw, const int* combination, const RepinitPad<Real<T>>& pad, Arena& arena) {
   const Arena::Mark mark = arena.mark();
   const int ngp = padded<T>(p.ng);
   T* M = arena.take<T>(4L * ngp);
   T* dM = arena.take<T>(4L * ngp);
   RepinitTabulated<T> tabulated;
   if (RepinitTables<T, Isa>::moments(p, n, m, M, tabulated, R, sw, combination, pad, arena)) {
-    gram_backward(p, dM, dD, M);
+    gram_backward(p, dM, dD, dV, M);
     if (g != nullptr && g->pad_G != nullptr && pad.G != nullptr) pad_gradient(p, g->pad_G, dM, pad);
     RepinitTables<T, Isa>::backward(p, n, m, dR, dsw, g, dM, tabulated, R, sw, combination, arena);
     arena.release(mark);
     return;
   }
+  const long size = static_cast<long>(p.ng) * m;
+  if (p.nets != nullptr) {
+    T *G = nullptr, *dG = arena.take<T>(size), *dS = arena.take<T>(m);
+    embed(p, m, &G, R, sw, combination, arena);
+    moments(p, m, M, R, G, pad);
+    gram_backward(p, dM, dD, dV, M);
+    moments_backward<Gate::none, T>(p, m, {dG, dR, dsw, nullptr}, dM, R, sw, combination, G);
+    EmbeddingNets<T, Isa>::backward(p.nets, m, dS, dG, R, combination, arena);
+    for (int e = 0; e < m; ++e) dR[e] += dS[e];
+    arena.release(mark);
+    return;
+  }
   EmbeddingTape<T> tape;
   EmbeddingNetOp<T, Isa>::layout(p.net, m, true, arena, tape);
-  const long size = static_cast<long>(p.ng) * m;
   T* dnet = arena.take<T>(size);
   T* gated = p.gate != nullptr ? arena.take<T>(size) : nullptr;
   T* ds = dR != nullptr ? arena.take<T>(m) : nullptr;
@@ -246,7 +262,7 @@ void Repinit<T, Isa>::backward(const RepinitParams<Real<T>>& p, int n, int m, T*
   const T* net = tape.y[p.net.nlayers - 1];
   if (gated != nullptr) apply_gate<T>(p, m, gated, net, sw, combination);
   moments(p, m, M, R, gated != nullptr ? gated : net, pad);
-  gram_backward(p, dM, dD, M);
+  gram_backward(p, dM, dD, dV, M);
   if (g != nullptr && g->pad_G != nullptr && pad.G != nullptr) pad_gradient(p, g->pad_G, dM, pad);
   const EdgeGradients<T> out{dnet, dR, dsw, g != nullptr ? g->gate : nullptr};
   if (p.gate == nullptr)

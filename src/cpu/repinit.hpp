@@ -1,7 +1,7 @@
 // The first descriptor of a centre: moments of the embedded environment and their Gram matrix (theory 5, 12.14).
 #pragma once
 
-#include "cpu/embedding_net.hpp"
+#include "cpu/embedding_nets.hpp"
 #include "cpu/quintic.hpp"
 #include "cpu/tabulate.hpp"
 
@@ -10,6 +10,8 @@ namespace dpa2 {
 template <class T>
 struct RepinitParams {
   EmbeddingNet<T> net;
+  const EmbeddingNet<T>* nets =
+      nullptr;  ///< of se_e2_a: one per combination of types, in place of `net`, which is typed and has nothing else
   int ng = 0, axis = 0;
   int ncombinations = 0;  ///< rows of the type tables
   T inv_nsel = 0;
@@ -47,9 +49,10 @@ struct Repinit {
   /// D (ng*axis) =, channel-major; M (4, ngp) =, ngp = ng rounded up to 64 bytes
   static void forward(const RepinitParams<Real<T>>& p, int n, int m, T* D, T* M, const T* R, const T* sw, const int* combination,
                       const RepinitPad<Real<T>>& pad, Arena& arena);
-  /// dR (4, m) +=, dsw (m) += and the gradients of the weights, given dD (ng*axis); any of them may be null. The moments are recomputed.
+  /// dR (4, m) +=, dsw (m) += and the gradients of the weights, given dD (ng*axis) and dV (3, ngp), that of the vector moments, the last
+  /// three rows of M, or null: nothing depends on them. Any of the outputs may be null, and g is with `nets`. The moments are recomputed.
   static void backward(const RepinitParams<Real<T>>& p, int n, int m, T* dR, T* dsw, const RepinitGradient<Real<T>>* g, const T* dD,
-                       const T* R, const T* sw, const int* combination, const RepinitPad<Real<T>>& pad, Arena& arena);
+                       const T* dV, const T* R, const T* sw, const int* combination, const RepinitPad<Real<T>>& pad, Arena& arena);
 };
 
 }  // namespace dpa2

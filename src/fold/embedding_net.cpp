@@ -29,7 +29,11 @@ void unfold_type_pairs(const Matrix& gradient, bool one_side, Matrix& tebd_gradi
 
 namespace {
 
-const std::string main_network = ".filter_layers.networks.0.layers.", strip_network = ".filter_layers_strip.networks.0.layers.";
+const std::string strip_network = ".filter_layers_strip.networks.0.layers.";
+
+std::string main_network(const EmbeddingOptions& options) {
+  return options.block + ".filter_layers.networks." + std::to_string(options.network) + ".layers.";
+}
 
 FoldedTable fold_table(const TableConfig& grid, Tensor coefficients) {
   FoldedTable t;
@@ -112,7 +116,7 @@ void unfold_gate(RawTensors& raw, const std::string& prefix, std::size_t nlayers
 }  // namespace
 
 FoldedEmbeddingNet fold_embedding_net(const Config& config, RawTensors& raw, const EmbeddingOptions& options, const Matrix& tebd) {
-  const std::string prefix = options.block + main_network;
+  const std::string prefix = main_network(options);
   FoldedEmbeddingNet net;
   net.act = fold_activation(config.repinit.activation);
   net.typed = !config.repinit.strip;
@@ -143,7 +147,7 @@ FoldedEmbeddingNet fold_embedding_net(const Config& config, RawTensors& raw, con
 
 void unfold_embedding_net(const Config& config, RawTensors& raw, const EmbeddingOptions& options, const Matrix& tebd,
                           const FoldedEmbeddingNet& gradient, Weights& to, Matrix& tebd_gradient) {
-  const std::string prefix = options.block + main_network;
+  const std::string prefix = main_network(options);
   const Matrix types = type_pairs(tebd, options.one_side);
   Matrix types_gradient(types.rows, types.cols);
   unfold_first(raw, prefix + "0", types, gradient, to, types_gradient);

@@ -47,6 +47,7 @@ struct EmbeddingOptions {
   std::size_t nlayers;
   bool one_side;
   const std::optional<TableConfig>& table;
+  int network = 0;  ///< its number among those of the block
 };
 
 /// (combinations, .) what the types of an edge bring to the network, for `tebd` (ntypes, tebd_dim), the type embedding: that of the

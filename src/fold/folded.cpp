@@ -12,8 +12,13 @@ namespace dpa2 {
 
 FoldedDescriptor fold_descriptor(const Config& config, RawTensors& raw) {
   FoldedDescriptor f;
+  if (config.descriptor_type == "se_e2_a") {
+    f.repinit = fold_se_e2_a(config, raw);
+    return f;
+  }
   f.tebd = fold_type_embedding(config, raw);
   f.repinit = fold_repinit(config, raw, f.tebd);
+  if (config.descriptor_type != "dpa2") return f;
   if (config.repinit.use_three_body) f.three_body = fold_three_body(config, raw, f.tebd);
   f.entry = fold_entry(config, raw, f.tebd);
   f.act = fold_activation(config.repformer.activation);
@@ -47,19 +52,31 @@ Tensor zeros(std::vector<std::int64_t> shape) {
   return {std::move(shape), std::vector<double>(size)};
 }
 
-}  // namespace
-
-Weights take_part(Weights& weights, std::size_t part) {
-  const std::string prefix = part_prefix(part);
+/// Takes those out whose names begin with `prefix`, and puts `by` in its place.
+Weights take(Weights& weights, const std::string& prefix, const std::string& by) {
   Weights out;
   for (auto at = weights.lower_bound(prefix); at != weights.end() && at->first.compare(0, prefix.size(), prefix) == 0;
        at = weights.erase(at))
-    out.emplace(at->first.substr(prefix.size()), std::move(at->second));
+    out.emplace(by + at->first.substr(prefix.size()), std::move(at->second));
+  return out;
+}
+
+}  // namespace
+
+Weights take_part(Weights& weights, std::size_t part) { return take(weights, part_prefix(part), ""); }
+
+Weights take_descriptor(Weights& weights, const Config& descriptor) {
+  const std::string prefix = "descriptor" + descriptor.at + ".";
+  Weights out;
+  for (const char* block : {"sea.", "se_atten."})
+    if (descriptor.descriptor_type != "dpa2") out.merge(take(weights, prefix + block, "descriptor.repinit."));
+  out.merge(take(weights, prefix, "descriptor."));
   return out;
 }
 
 Folded fold(const Config& config, Weights weights) {
-  if (config.type == Combination::linear) throw internal_error("a linear combination is folded part by part");
+  if (config.type == Combination::linear || config.type == Combination::spin)
+    throw internal_error("a model that is made of others is folded part by part");
   Folded f;
   if (config.type == Combination::zbl) {
     f = fold(config.models[0], take_part(weights, 0));
@@ -68,20 +85,26 @@ Folded fold(const Config& config, Weights weights) {
     f.share = fold_share(config, raw);
     return f;
   }
+  for (const Config& part : config.descriptors) {
+    RawTensors own(take_descriptor(weights, part));
+    f.descriptors.push_back(fold_descriptor(part, own));
+  }
   RawTensors raw(std::move(weights));
   f.network = !config.table;
   if (config.table) {
     f.table = fold_pair_table(config, raw);
     return f;
   }
-  f.descriptor = fold_descriptor(config, raw);
+  if (!config.hybrid()) f.descriptor = fold_descriptor(config, raw);
   f.fitting = fold_fitting(config.fitting, raw);
   f.head = fold_head(config, raw);
   return f;
 }
 
 Weights unfold(const Config& config, const Weights& raw, const Folded& gradient) {
-  if (config.type == Combination::linear) throw internal_error("the gradient of a linear combination is unfolded part by part");
+  if (config.type == Combination::linear || config.type == Combination::spin)
+    throw internal_error("the gradient of a model that is made of others is unfolded part by part");
+  if (config.hybrid()) throw internal_error("the gradient of a hybrid descriptor");
   Weights to;
   if (config.type == Combination::zbl) {
     Weights whole = raw;

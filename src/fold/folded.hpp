@@ -4,6 +4,8 @@
 // `unfold` is the way back for gradients: from those of the folded tensors, which kernels give, to those of the raw parameters,
 // which are trained. It is the adjoint of the derivative of `fold` at the raw weights, operation by operation.
 //
+// Those of a descriptor in a hybrid one are behind descriptors.K.; the block of se_e2_a and dpa1 is its repinit.
+//
 //   name                                      shape                what it is
 //   type_embedding                            (ntypes, tebd)       one vector per type
 //
@@ -19,6 +21,7 @@
 //   N.type_term, .type_skip                   (rows, .)            the types' share of the first layer, and of its input
 //   N.gate                                    (combinations, .)    the types' network of strip mode
 //   N.table.nodes, .coefficients              (1, intervals + 1), (curves, intervals, 6, channels)   of a compressed model
+//   of se_e2_a N is repinit.networks.K, one per combination of types
 //   repinit.inv_nsel, three_body.inv_nsel_squared    scalars              1 / sel and 1 / sel^2
 //   repinit.pad_embedding                     (ntypes^2, .)        in Python alone: of a padded slot, by the types of atom 0 and centre
 //
@@ -75,8 +78,9 @@ struct FoldedDescriptor {
 
   template <class F>
   void for_each(F& f) const {
-    f("type_embedding", tebd);
+    give(f, "type_embedding", tebd);
     repinit.for_each("repinit", f);
+    if (layers.empty()) return;  // a block alone
     if (three_body) three_body->for_each("three_body", f);
     entry.for_each("entry", f);
     act.for_each("repformer.activation", f);
@@ -89,6 +93,7 @@ struct FoldedDescriptor {
 struct Folded {
   bool network = true;  ///< whether there is a descriptor with a head: not if it is a pair table alone
   FoldedDescriptor descriptor;
+  std::vector<FoldedDescriptor> descriptors;  ///< of a hybrid, in its place; of se_e2_a and dpa1 the block and what types are shown as
   FoldedFitting fitting;
   FoldedHead head;                       ///< of zbl: of the network by itself, of all types
   std::optional<FoldedPairTable> table;  ///< of zbl, and of a part of a combination that is a pair table
@@ -98,7 +103,11 @@ struct Folded {
   template <class F>
   void for_each(F&& f) const {
     if (network) {
-      descriptor.for_each(f);
+      if (descriptors.empty()) descriptor.for_each(f);
+      for (std::size_t k = 0; k < descriptors.size(); ++k) {
+        const auto own = [&](const std::string& name, const auto& value) { f("descriptors." + std::to_string(k) + "." + name, value); };
+        descriptors[k].for_each(own);
+      }
       fitting.for_each("fitting", f);
       head.for_each("head", f);
     }
@@ -112,6 +121,8 @@ FoldedDescriptor fold_descriptor(const Config& config, RawTensors& raw);
 void unfold_descriptor(const Config& config, RawTensors& raw, const FoldedDescriptor& gradient, Weights& to);
 /// The weights of one part of a combination under the names that it has by itself; they are taken out.
 Weights take_part(Weights& weights, std::size_t part);
+/// Likewise those of a descriptor in a hybrid one, a block by itself under the names of repinit.
+Weights take_descriptor(Weights& weights, const Config& descriptor);
 /// Of anything but a linear combination, whose parts are folded one by one. The weights are those that check_weights has passed.
 Folded fold(const Config& config, Weights weights);
 

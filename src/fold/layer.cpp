@@ -4,12 +4,12 @@ namespace dpa2 {
 
 namespace {
 
-std::string prefix(int number) { return "descriptor.repformers.layers." + std::to_string(number) + "."; }
+std::string layer_name(int number) { return "descriptor.repformers.layers." + std::to_string(number) + "."; }
 
 }  // namespace
 
 FoldedLayer fold_layer(const RepformerConfig& config, RawTensors& raw, int number) {
-  const std::string name = prefix(number);
+  const std::string name = layer_name(number);
   FoldedLayer f;
   const LayerFeatures has = f.has = layer_features(config, number);
   if (has.self) f.self = fold_dense(raw, name + "g1_self_mlp");
@@ -26,7 +26,7 @@ FoldedLayer fold_layer(const RepformerConfig& config, RawTensors& raw, int numbe
 }
 
 void unfold_layer(const RepformerConfig& config, RawTensors& raw, int number, const FoldedLayer& gradient, Weights& to) {
-  const std::string name = prefix(number);
+  const std::string name = layer_name(number);
   const LayerFeatures has = layer_features(config, number);
   unfold_dense(gradient.self, name + "g1_self_mlp", to);
   add(to, name + "proj_g1g2.matrix", gradient.conv);

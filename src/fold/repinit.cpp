@@ -6,11 +6,11 @@ namespace dpa2 {
 
 namespace {
 
-const std::string block = "descriptor.repinit";
+const std::string repinit_block = "descriptor.repinit";
 
-EmbeddingOptions network(const Config& config) {
+EmbeddingOptions repinit_network(const Config& config) {
   const RepinitConfig& r = config.repinit;
-  return {block, r.neuron.size(), r.type_one_side, config.repinit_table};
+  return {repinit_block, r.neuron.size(), r.type_one_side, config.repinit_table};
 }
 
 }  // namespace
@@ -18,15 +18,29 @@ EmbeddingOptions network(const Config& config) {
 FoldedRepinit fold_repinit(const Config& config, RawTensors& raw, const Matrix& tebd) {
   const RepinitConfig& r = config.repinit;
   FoldedRepinit f;
-  f.statistics = fold_statistics(config, raw, block, r.rcut, r.rcut_smth);
-  f.net = fold_embedding_net(config, raw, network(config), tebd);
+  f.statistics = fold_statistics(config, raw, repinit_block, r.rcut, r.rcut_smth);
+  f.net = fold_embedding_net(config, raw, repinit_network(config), tebd);
+  f.inv_nsel = 1.0 / r.nsel;
+  return f;
+}
+
+FoldedRepinit fold_se_e2_a(const Config& config, RawTensors& raw) {
+  const RepinitConfig& r = config.repinit;
+  FoldedRepinit f;
+  f.statistics = fold_statistics(config, raw, repinit_block, r.rcut, r.rcut_smth);
+  EmbeddingOptions options = repinit_network(config);
+  const int combinations = r.type_one_side ? config.ntypes() : config.ntypes() * config.ntypes();
+  for (; options.network < combinations; ++options.network) {
+    f.nets.push_back(fold_embedding_net(config, raw, options, Matrix(1, 0)));  // none of them sees types
+    f.nets.back().typed = false;
+  }
   f.inv_nsel = 1.0 / r.nsel;
   return f;
 }
 
 void unfold_repinit(const Config& config, RawTensors& raw, const Matrix& tebd, const FoldedRepinit& gradient, Weights& to,
                     Matrix& tebd_gradient) {
-  unfold_embedding_net(config, raw, network(config), tebd, gradient.net, to, tebd_gradient);
+  unfold_embedding_net(config, raw, repinit_network(config), tebd, gradient.net, to, tebd_gradient);
 }
 
 Matrix fold_padded_embedding(const Config& config, const FoldedRepinit& repinit) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "fold/embedding_net.hpp"
 #include "fold/statistics.hpp"
@@ -11,17 +12,21 @@ namespace dpa2 {
 struct FoldedRepinit {
   FoldedStatistics statistics;
   FoldedEmbeddingNet net;
+  std::vector<FoldedEmbeddingNet> nets;  ///< of se_e2_a, in its place: one per combination of types
   double inv_nsel = 0;
 
   template <class F>
   void for_each(const std::string& at, F& f) const {
     statistics.for_each(at, f);
-    net.for_each(at, f);
+    if (nets.empty()) net.for_each(at, f);
+    for (std::size_t k = 0; k < nets.size(); ++k) nets[k].for_each(at + ".networks." + std::to_string(k), f);
     f(at + ".inv_nsel", inv_nsel);
   }
 };
 
 FoldedRepinit fold_repinit(const Config& config, RawTensors& raw, const Matrix& tebd);
+/// Of se_e2_a, whose block has the names of this one.
+FoldedRepinit fold_se_e2_a(const Config& config, RawTensors& raw);
 /// The adjoint, `+=`, also into the gradient of `tebd`.
 void unfold_repinit(const Config& config, RawTensors& raw, const Matrix& tebd, const FoldedRepinit& gradient, Weights& to,
                     Matrix& tebd_gradient);

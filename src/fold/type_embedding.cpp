@@ -6,7 +6,7 @@ namespace dpa2 {
 
 namespace {
 
-const std::string name = "descriptor.type_embedding.embedding.embedding_net.layers.0";
+const std::string type_network = "descriptor.type_embedding.embedding.embedding_net.layers.0";
 
 /// (ntypes, tebd_input) what the layer sees.
 Matrix types(const Config& config, RawTensors& raw) {
@@ -20,9 +20,9 @@ Matrix types(const Config& config, RawTensors& raw) {
 
 Matrix fold_type_embedding(const Config& config, RawTensors& raw) {
   const int ntypes = config.ntypes();
-  const Matrix kernel = raw.matrix(name + ".matrix");
+  const Matrix kernel = raw.matrix(type_network + ".matrix");
   const Matrix x = types(config, raw);
-  const Matrix bias = config.use_tebd_bias ? raw.matrix(name + ".bias") : Matrix();
+  const Matrix bias = config.use_tebd_bias ? raw.matrix(type_network + ".bias") : Matrix();
   Matrix e = product(x, kernel);
   for (int t = 0; t < ntypes; ++t)
     for (int k = 0; k < e.cols; ++k) {
@@ -34,8 +34,8 @@ Matrix fold_type_embedding(const Config& config, RawTensors& raw) {
 
 void unfold_type_embedding(const Config& config, RawTensors& raw, const Matrix& gradient, Weights& to) {
   if (!given(gradient, config.ntypes(), config.repinit.tebd_dim, "the type embedding")) return;
-  add(to, name + ".matrix", product(transposed(types(config, raw)), gradient));
-  if (config.use_tebd_bias) add(to, name + ".bias", column_sums(gradient));
+  add(to, type_network + ".matrix", product(transposed(types(config, raw)), gradient));
+  if (config.use_tebd_bias) add(to, type_network + ".bias", column_sums(gradient));
 }
 
 }  // namespace dpa2

@@ -18,10 +18,15 @@ int attribute(int device, int which, const char* doing) {
 
 std::shared_ptr<const Device> Device::open(int number) { return std::shared_ptr<const Device>(new Device(number)); }
 
+int device_count() {
+  int count = 0;
+  check(driver().device_count(&count), "counting devices");
+  return count;
+}
+
 Device::Device(int number) : number_(number) {
   const Driver& table = driver();
-  int count = 0;
-  check(table.device_count(&count), "counting devices");
+  const int count = device_count();
   if (count == 0) throw invalid_input("this machine has no CUDA device that can be used; load the model with device=\"cpu\"");
   if (number < 0 || number >= count)
     throw invalid_input("there is no CUDA device ", number, ": this machine has ", count == 1 ? "only device 0" : text("0 to ", count - 1),

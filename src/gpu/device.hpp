@@ -54,6 +54,9 @@ class Device {
   std::string name_;
 };
 
+/// How many devices CUDA shows. Throws Error where there is no driver.
+int device_count();
+
 /// A stream that does not wait for the default one.
 class Stream {
  public:

@@ -1,6 +1,5 @@
 #include "gpu/device_loader.hpp"
 
-#include <algorithm>
 #include <utility>
 
 #include "gpu/nvrtc.hpp"
@@ -25,10 +24,7 @@ DeviceLoader::DeviceLoader(std::shared_ptr<const Device> device, Hooks hooks, st
 }
 
 Function DeviceLoader::function(const char* source, const char* name, const Defines& defines) {
-  const bool has_real = std::any_of(defines.begin(), defines.end(), [](const auto& define) { return define.first == "real"; });
-  Defines all;
-  if (!has_real) all.emplace_back("real", real_);
-  all.insert(all.end(), defines.begin(), defines.end());
+  const Defines all = with_precision(defines, real_);
   Handle handle = hooks_.function(source, name, all);
   if (handle == nullptr) throw internal_error("no kernel ", name, " of ", source, " was given");
   // More than 48 KiB has to be asked for, and static and dynamic memory count together.
@@ -40,8 +36,8 @@ Function DeviceLoader::function(const char* source, const char* name, const Defi
   }
   // A multiprocessor shares one memory out between cache and blocks, by what it guesses; kernels that live in tiles want blocks.
   if (fixed > tiles_that_matter) check(driver().function_set(handle, cu::carveout, 100), "preferring shared memory for a kernel");
-  names_.emplace_back(name);
-  return {handle, names_.back().c_str()};
+  kernels_.push_back({source, name, all});
+  return {handle, kernels_.back().name.c_str()};
 }
 
 bool DeviceLoader::tensor_cores() {

@@ -30,6 +30,8 @@ class DeviceLoader : public Loader {
   /// Bytes of the device that constants take.
   [[nodiscard]] std::int64_t bytes() const { return static_cast<std::int64_t>(room_.bytes()); }
   [[nodiscard]] const Hooks& hooks() const { return hooks_; }
+  /// Everything that was asked for; some several times.
+  [[nodiscard]] std::vector<NeededKernel> kernels() const { return {kernels_.begin(), kernels_.end()}; }
 
  protected:
   const void* upload_bytes(const void* data, std::size_t bytes) override;
@@ -40,7 +42,7 @@ class DeviceLoader : public Loader {
   std::string real_, warning_;
   std::optional<bool> tensor_cores_;  // known when somebody has asked
   Stream stream_;
-  std::list<std::string> names_;
+  std::list<NeededKernel> kernels_;  // whose names stay where they are
   std::vector<Memory> slabs_;
   ConstantsRoom room_;
 };

@@ -16,6 +16,8 @@ using Handle = void*;
 /// Numbers that the driver's headers give names to.
 namespace cu {
 constexpr int success = 0, no_memory = 2, not_ready = 600;
+// of images: not one at all, none for this device, PTX with a mistake, no translator of PTX, PTX that is too new, none may be translated
+constexpr int invalid_image = 200, no_binary = 209, invalid_ptx = 218, no_translator = 221, unsupported_ptx = 222, no_translation = 223;
 // attributes of a device
 constexpr int multiprocessors = 16, major = 75, minor = 76, shared_optin = 97;
 // attributes of a function

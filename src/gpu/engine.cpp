@@ -87,9 +87,20 @@ void EngineOf<T>::evaluate(const Input& input, const Request& request, const Out
     cells.push_back(
         evaluation_->search().input(input.boxes != nullptr ? input.boxes + 9 * std::size_t(f) : nullptr, input.pbc, input.atoms));
   const Device::Use use(*device_);
+  if (halo_of(input) != nullptr && !halo_) {  // most models have no use for these kernels
+    halo_loader_ = std::make_unique<DeviceLoader>(device_, hooks_, sizeof(T) == 4 ? "float" : "double");
+    halo_ = std::make_unique<HaloKernels<T>>(*halo_loader_);
+  }
   int failures = 0;
   while (!attempt({input, request, out, cells, remarks}, failures))
     if (failures > most_attempts) throw internal_error("the neighbour lists of a frame fit into no buffers");
+}
+
+template <class T>
+void EngineOf<T>::plan(Program& p, const Call& call, bool whole) const {
+  if (p.key.halo.sent < 0) return evaluation_->plan(p, call.input, call.request, whole, nullptr);
+  PackedRows<T> rows(*halo_, p.key.halo, {}, nullptr);
+  evaluation_->plan(p, call.input, call.request, whole, &rows);
 }
 
 // False: buffers have to grow, or have grown.
@@ -107,7 +118,7 @@ bool EngineOf<T>::attempt(const Call& call, int& failures) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!capturing) settle(false);
     Program& p = program(call);
-    if (!p.planned) evaluation_->plan(p, call.input, call.request, p.proven || input.ghosts != nullptr);
+    if (!p.planned) plan(p, call, p.proven || input.ghosts != nullptr);
     wanted = Workspace::sizes(p.in.layout.bytes(), p.out.layout.bytes(), p.plan);
     const bool fits = workspace_.fits(wanted);
     if (capturing && !(fits && p.proven))
@@ -171,7 +182,9 @@ bool EngineOf<T>::give_up_memory() {
 template <class T>
 bool EngineOf<T>::step(Program& p, const Call& call, Handle stream, bool capturing) {
   bring_in(p, call, stream, capturing);
-  if (call.input.ghosts != nullptr) return run_part(p, call, stream);
+  // Where no other process takes part, a step that does not fit is done again like that of a whole system.
+  const bool alone = p.proven && p.key.halo.sent == 0 && p.key.halo.received == 0;
+  if (call.input.ghosts != nullptr && !alone) return run_part(p, call, stream);
   if (!p.proven) return prove(p, call, stream);
   run(p, call.request, stream, capturing);
   return call.input.on_device ? device_results(p, call, stream, capturing) : host_results(p, call, stream);
@@ -183,7 +196,7 @@ void EngineOf<T>::report_shortage(const Call& call, const Error& error) {
   Program p;  // everything, even where the lists alone did not fit
   p.key = tried.key;
   p.capacity = tried.capacity;
-  evaluation_->plan(p, call.input, call.request, true);
+  plan(p, call, true);
   const double atoms = std::max(1.0, static_cast<double>(p.key.frames) * p.key.atoms);
   const double each = static_cast<double>(p.plan.bytes() + p.in.layout.bytes() + p.out.layout.bytes()) / atoms;
   const double free = static_cast<double>(device_->free_bytes()) + static_cast<double>(workspace_.bytes());
@@ -221,7 +234,9 @@ void EngineOf<T>::run(Program& p, const Request& request, Handle stream, bool ca
     StreamQueue queue(p.plan, workspace_.places(p.plan), on);
     void *const in = workspace_.at(Workspace::input), *const out = workspace_.at(Workspace::output);
     const Frame frame = evaluation_->enqueue_search(queue, p, in, out);
-    evaluation_->enqueue_network(queue, p, frame, request, in, out, nullptr);
+    if (p.key.halo.sent < 0) return evaluation_->enqueue_network(queue, p, frame, request, in, out, nullptr);
+    PackedRows<T> images(*halo_, p.key.halo, evaluation_->halo_lists(p, in), nullptr);
+    evaluation_->enqueue_network(queue, p, frame, request, in, out, &images);
   };
   launches_ = p.launches;
   if (capturing) {
@@ -311,6 +326,18 @@ void EngineOf<T>::bring_in(const Program& p, const Call& call, Handle stream, bo
     if (input.ghosts != nullptr) {
       copy(p.in.ids, input.ghosts->ids, count_all(input, sizeof(int)), host);
       copy(p.in.pad_type, &input.ghosts->pad_type, sizeof(int), host);
+    }
+    if (const Halo* halo = halo_of(input); halo != nullptr) {
+      const auto list = [&](std::int64_t offset, const std::vector<int>& rows) {
+        copy(offset, rows.data(), rows.size() * sizeof(int), host);
+      };
+      list(p.in.halo.send, halo->send);
+      list(p.in.halo.receive, halo->receive);
+      list(p.in.halo.images, halo->images);
+      list(p.in.halo.owners, halo->owners);
+      list(p.in.halo.atoms, halo->atoms);
+      list(p.in.halo.begin, halo->begin);
+      list(p.in.halo.sources, halo->sources);
     }
     copy(p.in.fparam, input.fparam, frames * static_cast<std::size_t>(evaluation_->config().base().fitting.numb_fparam) * d, host);
     copy(p.in.aparam, input.aparam, count(input, static_cast<std::size_t>(evaluation_->config().base().fitting.numb_aparam) * d), host);

@@ -108,6 +108,8 @@ class Planner {
   virtual ~Planner() = default;
   /// Throws invalid_input where these are more atoms, or neighbours, than one device can number.
   [[nodiscard]] virtual MemoryUse memory(const Expected& expected) const = 0;
+  /// What a device has to have; some several times.
+  [[nodiscard]] virtual std::vector<NeededKernel> kernels() const = 0;
 };
 
 /// One evaluation at a time (a lock of its own); any thread may call. Throws Error.

@@ -12,6 +12,7 @@
 #include "gpu/device_loader.hpp"
 #include "gpu/engine.hpp"
 #include "gpu/evaluation.hpp"
+#include "gpu/halo.hpp"
 #include "gpu/program.hpp"
 #include "gpu/staging.hpp"
 #include "gpu/workspace.hpp"
@@ -31,6 +32,7 @@ class EngineOf final : public Engine {
   [[nodiscard]] std::int64_t bytes() const override;
   [[nodiscard]] int launches() const override;
   [[nodiscard]] MemoryUse memory(const Expected& expected) const override;
+  [[nodiscard]] std::vector<NeededKernel> kernels() const override { return loader_->kernels(); }
   [[nodiscard]] std::unique_ptr<Engine> another() const override { return std::unique_ptr<Engine>(new EngineOf(*this)); }
 
  private:
@@ -62,6 +64,7 @@ class EngineOf final : public Engine {
   bool give_up_memory();
   bool step(Program& p, const Call& call, Handle stream, bool capturing);
   Program& program(const Call& call);
+  void plan(Program& p, const Call& call, bool whole) const;
   void run(Program& p, const Request& request, Handle stream, bool capturing);
   bool prove(Program& p, const Call& call, Handle stream);
   /// What the search of the step says, in memory of the host that stays until others are read.
@@ -87,6 +90,8 @@ class EngineOf final : public Engine {
   Hooks hooks_;
   std::shared_ptr<const DeviceLoader> loader_;
   std::shared_ptr<const Evaluation<T>> evaluation_;
+  std::unique_ptr<DeviceLoader> halo_loader_;
+  std::unique_ptr<const HaloKernels<T>> halo_;  // loaded when there is a halo
 
   mutable std::mutex mutex_;
   std::unique_ptr<Stream> stream_, capture_stream_;

@@ -42,7 +42,7 @@ void Evaluation<T>::check_size(std::int64_t frames, std::int64_t atoms) const {
 }
 
 template <class T>
-void Evaluation<T>::plan(Program& p, const Input& input, const Request& request, bool whole) const {
+void Evaluation<T>::plan(Program& p, const Input& input, const Request& request, bool whole, GhostRows<T>* ghosts) const {
   const std::size_t frames = static_cast<std::size_t>(input.frames), dim = static_cast<std::size_t>(config_.descriptor_dim());
   const std::size_t n2 = static_cast<std::size_t>(config_.g2_dim());
   // A part without atoms has places, too: null is what nobody asked for.
@@ -56,6 +56,11 @@ void Evaluation<T>::plan(Program& p, const Input& input, const Request& request,
   if (input.ghosts != nullptr) {
     in.ids = in.layout.add(input.ghosts->ids != nullptr ? count_all(input, sizeof(int)) : 0);
     in.pad_type = in.layout.add(sizeof(int));
+  }
+  if (const Halo* halo = halo_of(input); halo != nullptr) {
+    const auto ints = [&](const std::vector<int>& list) { return in.layout.add(std::max(list.size(), std::size_t{1}) * sizeof(int)); };
+    in.halo = {ints(halo->send),  ints(halo->receive), ints(halo->images), ints(halo->owners),
+               ints(halo->atoms), ints(halo->begin),   ints(halo->sources)};
   }
   in.fparam = in.layout.add(doubles(input.fparam != nullptr, frames * static_cast<std::size_t>(config_.base().fitting.numb_fparam)));
   in.aparam = in.layout.add(doubles(input.aparam != nullptr, count(input, static_cast<std::size_t>(config_.base().fitting.numb_aparam))));
@@ -83,7 +88,7 @@ void Evaluation<T>::plan(Program& p, const Input& input, const Request& request,
   PlanningQueue queue(p.plan);
   // Places to point to, for null is absent; nothing reads them.
   const Frame frame = enqueue_search(queue, p, pointer(Plan::alignment), pointer(Plan::alignment));
-  if (whole) enqueue_network(queue, p, frame, request, pointer(Plan::alignment), pointer(Plan::alignment), nullptr);
+  if (whole) enqueue_network(queue, p, frame, request, pointer(Plan::alignment), pointer(Plan::alignment), ghosts);
   p.plan.place();
   p.launches = queue.launches();
   p.planned = true;
@@ -104,6 +109,13 @@ Frame Evaluation<T>::enqueue_search(Queue& queue, const Program& p, void* in, vo
   search_.enqueue(queue, buffers, p.capacity, frame, status, reinterpret_cast<cuda::SystemStatus*>(status + 1));
   if (p.in.pad_type >= 0) frame.pad_types = piece<const int>(in, p.in.pad_type);
   return frame;
+}
+
+template <class T>
+HaloLists Evaluation<T>::halo_lists(const Program& p, void* in) const {
+  const auto list = [&](std::int64_t offset) { return piece<const int>(in, offset); };
+  const auto& at = p.in.halo;
+  return {list(at.send), list(at.receive), list(at.images), list(at.owners), list(at.atoms), list(at.begin), list(at.sources)};
 }
 
 template <class T>
@@ -153,7 +165,7 @@ MemoryUse Evaluation<T>::memory(const Expected& expected) const {
   // First the lists alone (EngineOf::prove), then everything in the same memory.
   for (const bool all : {false, true}) {
     p.capacity = all ? whole : lists;
-    plan(p, input, expected.request, all);
+    plan(p, input, expected.request, all, nullptr);
     use.slab = std::max(use.slab, static_cast<std::int64_t>(p.plan.bytes()));
   }
   use.in = static_cast<std::int64_t>(p.in.layout.bytes());
@@ -175,16 +187,19 @@ namespace {
 template <class T>
 class PlannerOf final : public Planner {
  public:
-  PlannerOf(const Config& config, const Folded& folded) : evaluation_(config, folded, loader_) {}
+  PlannerOf(const Config& config, const Folded& folded)
+      : loader_(sizeof(T) == 4 ? "float" : "double"), evaluation_(config, folded, loader_) {}
   [[nodiscard]] MemoryUse memory(const Expected& expected) const override {
     MemoryUse use = evaluation_.memory(expected);
     use.constants = loader_.bytes();
     return use;
   }
+  [[nodiscard]] std::vector<NeededKernel> kernels() const override { return loader_.kernels(); }
 
  private:
   PlanningLoader loader_;
   Evaluation<T> evaluation_;
+  HaloKernels<T> halo_{loader_};  // which engines load when they need them
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "fold/folded.hpp"
 #include "gpu/engine.hpp"
 #include "gpu/frame.hpp"
+#include "gpu/halo.hpp"
 #include "gpu/loader.hpp"
 #include "gpu/program.hpp"
 #include "gpu/queue.hpp"
@@ -33,10 +34,11 @@ class Evaluation {
   void check_size(std::int64_t frames, std::int64_t atoms) const;
 
   /// The layouts and the plan of `p`, whose key and capacity are given. `whole`: with everything that follows the lists. Of the arrays it
-  /// matters which are null.
-  void plan(Program& p, const Input& input, const Request& request, bool whole) const;
+  /// matters which are null. `ghosts`: what stands for an exchange that has buffers of its own, or null.
+  void plan(Program& p, const Input& input, const Request& request, bool whole, GhostRows<T>* ghosts) const;
   /// In the same order as planned. in, out: blocks of the layouts.
   Frame enqueue_search(Queue& queue, const Program& p, void* in, void* out) const;
+  [[nodiscard]] HaloLists halo_lists(const Program& p, void* in) const;
   void enqueue_network(Queue& queue, const Program& p, const Frame& frame, const Request& request, void* in, void* out,
                        GhostRows<T>* ghosts) const;
 

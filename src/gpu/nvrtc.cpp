@@ -7,6 +7,8 @@
 #include <fstream>
 #include <utility>
 
+#include "gpu/kernel_package.hpp"
+
 namespace dpa2::gpu {
 
 namespace {
@@ -125,24 +127,25 @@ const Nvrtc& nvrtc() {
   return table;
 }
 
-struct Program {
+struct Compilation {
   Handle handle = nullptr;
-  ~Program() {
+  ~Compilation() {
     if (handle != nullptr) nvrtc().destroy(&handle);
   }
 };
 
-// A cubin for that architecture; PTX for one that the compiler does not know yet, which the driver translates.
-std::string compile(const std::string& folder, const std::string& source, const Defines& defines, int capability) {
+}  // namespace
+
+std::string compile_kernels(const std::string& folder, const std::string& source, const Defines& defines, const std::string& architecture) {
   const Nvrtc& table = nvrtc();
-  const bool known = table.newest == 0 || capability <= table.newest;
+  const bool machine_code = architecture.rfind("sm_", 0) == 0;
   std::vector<std::string> options = compile_options(defines, folder);
-  options.push_back(known ? text("-arch=sm_", capability) : text("-arch=compute_", table.newest));
+  options.push_back("-arch=" + architecture);
   std::vector<const char*> given;
   given.reserve(options.size());
   for (const std::string& option : options) given.push_back(option.c_str());
   const std::string what = text("compiling ", folder, "/cuda/", source, " with NVRTC ", table.version_text);
-  Program program;
+  Compilation program;
   int status = table.create(&program.handle, read_source(folder, source).c_str(), source.c_str(), 0, nullptr, nullptr);
   if (status != 0) throw internal_error(what, ": ", table.words(status));
   status = table.compile(program.handle, static_cast<int>(given.size()), given.data());
@@ -158,12 +161,16 @@ std::string compile(const std::string& folder, const std::string& source, const 
     for (const std::string& option : options) all += " " + option;
     throw internal_error(what, ':', all, ": ", table.words(status), '\n', log);
   }
-  status = known ? table.cubin_bytes(program.handle, &bytes) : table.ptx_bytes(program.handle, &bytes);
+  status = machine_code ? table.cubin_bytes(program.handle, &bytes) : table.ptx_bytes(program.handle, &bytes);
   std::string image(bytes, '\0');
-  if (status == 0) status = known ? table.cubin(program.handle, image.data()) : table.ptx(program.handle, image.data());
+  if (status == 0) status = machine_code ? table.cubin(program.handle, image.data()) : table.ptx(program.handle, image.data());
   if (status != 0) throw internal_error(what, ": ", table.words(status));
   return image;
 }
+
+std::string compiler_version() { return nvrtc().version_text; }
+
+namespace {
 
 // Of the process: the second model of a precision, and that of another thread, compiles nothing.
 std::string compiled(const std::string& folder, const std::string& source, const Defines& defines, int capability) {
@@ -174,7 +181,9 @@ std::string compiled(const std::string& folder, const std::string& source, const
     const std::lock_guard<std::mutex> lock(mutex);
     if (const auto found = images.find(key); found != images.end()) return found->second;
   }
-  std::string image = compile(folder, source, defines, capability);
+  // A cubin; PTX for a device that the compiler does not know yet, which the driver translates.
+  const bool known = nvrtc().newest == 0 || capability <= nvrtc().newest;
+  std::string image = compile_kernels(folder, source, defines, known ? text("sm_", capability) : text("compute_", nvrtc().newest));
   const std::lock_guard<std::mutex> lock(mutex);
   return images.emplace(key, std::move(image)).first->second;
 }
@@ -214,6 +223,25 @@ std::string read_source(const std::string& folder, const std::string& source) {
   return all.str();
 }
 
+namespace {
+
+// What a driver says of an image that it cannot use, where another one may do.
+bool is_refusal(int status) {
+  switch (status) {
+    case cu::invalid_image:
+    case cu::no_binary:
+    case cu::invalid_ptx:
+    case cu::no_translator:
+    case cu::unsupported_ptx:
+    case cu::no_translation:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
 Compiler::Compiler(std::shared_ptr<const Device> device, std::string folder) : device_(std::move(device)), folder_(std::move(folder)) {}
 
 Compiler::~Compiler() {
@@ -223,17 +251,42 @@ Compiler::~Compiler() {
     if (entry.second != nullptr) driver().module_free(entry.second);
 }
 
+Handle Compiler::load(const std::string& source, const Defines& defines) const {
+  Handle module = nullptr;
+  const FoundPackage found = find_package(folder_);
+  std::string why = found.why;
+  if (found.package != nullptr) {
+    std::vector<Image> images;
+    try {
+      images = found.package->images(folder_, source, defines, device_->capability(), why);
+    } catch (const Error& error) {
+      if (error.status() != Status::model_file) throw;
+      why = error.what();
+    }
+    for (const Image& image : images) {
+      const int status = driver().module_load(&module, image.bytes.data());
+      if (status == cu::success) return module;
+      const std::string doing = text("loading the packaged kernels of ", source, " for ", image.architecture);
+      if (!is_refusal(status)) throw driver_error(status, doing);
+      why = driver_error(status, doing).what();
+    }
+  }
+  try {
+    nvrtc();
+  } catch (const Error& error) { throw Error(error.status(), text(error.what(), ". They are compiled because ", why)); }
+  const std::string image = compiled(folder_, source, defines, device_->capability());
+  const int status = driver().module_load(&module, image.data());
+  if (status == cu::invalid_ptx || status == cu::unsupported_ptx)
+    throw invalid_input(driver_error(status, text("loading what NVRTC ", nvrtc().version_text, " has made of ", source)).what(),
+                        "; the driver is older than NVRTC: install a newer driver, or the NVRTC of its own CUDA");
+  if (status != cu::success) throw driver_error(status, "loading the kernels of " + source);
+  return module;
+}
+
 void* Compiler::function(const std::string& source, const std::string& name, const Defines& defines) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto [place, is_new] = modules_.try_emplace({source, defines}, nullptr);
-  if (place->second == nullptr) {
-    const std::string image = compiled(folder_, source, defines, device_->capability());
-    const int status = driver().module_load(&place->second, image.data());
-    if (status == 218 || status == 222)  // CUDA_ERROR_INVALID_PTX, CUDA_ERROR_UNSUPPORTED_PTX_VERSION
-      throw invalid_input(driver_error(status, text("loading what NVRTC ", nvrtc().version_text, " has made of ", source)).what(),
-                          "; the driver is older than NVRTC: install a newer driver, or the NVRTC of its own CUDA");
-    if (status != cu::success) throw driver_error(status, "loading the kernels of " + source);
-  }
+  if (place->second == nullptr) place->second = load(source, defines);
   Handle found = nullptr;
   const int status = driver().module_function(&found, place->second, name.c_str());
   if (status != cu::success) throw driver_error(status, "looking for kernel " + name + " of " + source);

@@ -1,4 +1,4 @@
-// Kernels compiled where they run, by NVRTC: what a host without CuPy uses.
+// Kernels of a host without CuPy: those of the package, and all others compiled where they run, by NVRTC.
 #pragma once
 
 #include <map>
@@ -22,6 +22,13 @@ std::vector<std::string> compile_options(const Defines& defines, const std::stri
 /// The text of a kernel source of `folder`. Throws invalid_input.
 std::string read_source(const std::string& folder, const std::string& source);
 
+/// PTX for "compute_80" and later ones, or machine code for "sm_80" alone, by NVRTC. Throws invalid_input where that is not there, and
+/// internal_error with its words.
+std::string compile_kernels(const std::string& folder, const std::string& source, const Defines& defines, const std::string& architecture);
+
+/// Of NVRTC, such as "12.0".
+std::string compiler_version();
+
 /// Compiles for one device, and keeps what is loaded there. Any thread; the device's context must be current. What has been compiled is
 /// shared by all compilers of the process.
 class Compiler {
@@ -35,6 +42,8 @@ class Compiler {
   void* function(const std::string& source, const std::string& name, const Defines& defines);
 
  private:
+  [[nodiscard]] Handle load(const std::string& source, const Defines& defines) const;
+
   std::shared_ptr<const Device> device_;
   std::string folder_;
   std::mutex mutex_;

@@ -72,7 +72,11 @@ bool EngineOf<T>::run_part(Program& p, const Call& call, Handle stream) {
   p.capacity = tried;
   p.planned = true;
   launches_ = p.launches;
-  if (ghosts.exchange != nullptr) {
+  if (const Halo* halo = halo_of(call.input); halo != nullptr) {
+    Transport transport(*halo, *in_, stream);
+    PackedRows<T> rows(*halo_, p.key.halo, evaluation_->halo_lists(p, in), &transport);
+    evaluation_->enqueue_network(queue, p, frame, call.request, in, out, &rows);
+  } else if (ghosts.exchange != nullptr) {
     HostExchange<T> rows(*ghosts.exchange, *in_, stream, frame.centres, frame.atoms);
     evaluation_->enqueue_network(queue, p, frame, call.request, in, out, &rows);
   } else {

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "gpu/constants_room.hpp"
 #include "gpu/driver.hpp"
@@ -9,15 +12,22 @@
 
 namespace dpa2::gpu {
 
-/// Compiles and uploads nothing; what it gives is not null, and not to be used.
+/// Compiles and uploads nothing; what it gives is not null, and not to be used. `real`: as for DeviceLoader.
 class PlanningLoader final : public Loader {
  public:
-  Function function(const char*, const char* name, const Defines&) override { return {pointer(ConstantsRoom::alignment), name}; }
+  explicit PlanningLoader(std::string real) : real_(std::move(real)) {}
+
+  Function function(const char* source, const char* name, const Defines& defines) override {
+    kernels_.push_back({source, name, with_precision(defines, real_)});
+    return {pointer(ConstantsRoom::alignment), name};
+  }
   [[nodiscard]] int max_shared() const override { return 48 * 1024; }
   [[nodiscard]] int multiprocessors() const override { return 132; }
 
   /// Bytes of the device that constants would take.
   [[nodiscard]] std::int64_t bytes() const { return static_cast<std::int64_t>(room_.bytes()); }
+  /// Everything that was asked for; some several times.
+  [[nodiscard]] const std::vector<NeededKernel>& kernels() const { return kernels_; }
 
  protected:
   const void* upload_bytes(const void*, std::size_t bytes) override {
@@ -26,6 +36,8 @@ class PlanningLoader final : public Loader {
   }
 
  private:
+  std::string real_;
+  std::vector<NeededKernel> kernels_;
   ConstantsRoom room_;
 };
 

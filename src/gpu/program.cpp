@@ -20,6 +20,10 @@ ProgramKey key_of(const Input& input, const Request& request) {
   key.given =
       bits({input.fparam != nullptr, input.aparam != nullptr, input.weights != nullptr, input.seed_head != nullptr,
             input.seed_descriptor != nullptr, input.seed_rot_mat != nullptr, input.ghosts != nullptr && input.ghosts->ids != nullptr});
+  if (const Halo* halo = halo_of(input); halo != nullptr) {
+    const auto size = [](const std::vector<int>& list) { return static_cast<int>(list.size()); };
+    key.halo = {size(halo->send), size(halo->receive), size(halo->images), size(halo->atoms)};
+  }
   key.pbc = bits({input.pbc[0], input.pbc[1], input.pbc[2]});
   return key;
 }

@@ -14,6 +14,16 @@
 
 namespace dpa2::gpu {
 
+/// Sizes of a Halo: how many rows there are of each kind.
+struct HaloExtent {
+  int sent = -1;  ///< -1: there is no halo
+  int received = 0, images = 0, atoms = 0;
+
+  friend bool operator==(const HaloExtent& a, const HaloExtent& b) {
+    return a.sent == b.sent && a.received == b.received && a.images == b.images && a.atoms == b.atoms;
+  }
+};
+
 /// What the sequence of launches depends on.
 struct ProgramKey {
   static constexpr int deepmd_virial = 8;  ///< bit of `request`
@@ -22,10 +32,11 @@ struct ProgramKey {
   int request = 0;  ///< bits of Request
   int given = 0;    ///< bits: fparam, aparam, weights, the three seeds, numbers of atoms
   int pbc = 0;      ///< bits
+  HaloExtent halo;
 
   friend bool operator==(const ProgramKey& a, const ProgramKey& b) {
-    return std::tie(a.frames, a.atoms, a.ghosts, a.request, a.given, a.pbc) ==
-           std::tie(b.frames, b.atoms, b.ghosts, b.request, b.given, b.pbc);
+    return std::tie(a.frames, a.atoms, a.ghosts, a.request, a.given, a.pbc, a.halo) ==
+           std::tie(b.frames, b.atoms, b.ghosts, b.request, b.given, b.pbc, b.halo);
   }
 };
 
@@ -40,6 +51,11 @@ inline std::size_t count(const Input& input, std::size_t width) {
 }
 inline std::size_t count_all(const Input& input, std::size_t width) {
   return count(input, width) + (input.ghosts != nullptr ? static_cast<std::size_t>(input.ghosts->count) * width : 0);
+}
+
+/// Null where there is none.
+inline const Halo* halo_of(const Input& input) {
+  return input.ghosts != nullptr && input.ghosts->exchange != nullptr ? input.ghosts->exchange->halo() : nullptr;
 }
 
 ProgramKey key_of(const Input& input, const Request& request);
@@ -68,6 +84,9 @@ struct InputLayout {
   std::size_t host_bytes = 0;  ///< the part before the arrays that may come from the device
   std::int64_t coords = -1, types = -1, ids = -1, pad_type = -1, fparam = -1, aparam = -1, weights = -1, seed_head = -1,
                seed_descriptor = -1, seed_rot_mat = -1;
+  struct {
+    std::int64_t send = -1, receive = -1, images = -1, owners = -1, atoms = -1, begin = -1, sources = -1;
+  } halo;  ///< the lists of a Halo
 };
 
 /// Of what it writes: the status comes first.

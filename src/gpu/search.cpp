@@ -71,7 +71,6 @@ Zeroed carve(Carver& from, const SearchExtent& n, int bins, int lists) {
 }
 
 constexpr cuda::SumJob no_job{nullptr, nullptr, nullptr, -1, 0};
-constexpr int most_edges = 2147480000;  // of a list: a little less than a number has room for, since grids are rounded up
 
 List take_starts(Queue& queue, int centres, int most) {
   List list;

@@ -16,6 +16,9 @@
 
 namespace dpa2::gpu {
 
+/// Of a list: a little less than a number has room for, since grids are rounded up.
+constexpr int most_edges = 2147480000;
+
 /// Room of a search.
 struct Capacity {
   int candidates_per_centre = 0;  ///< atoms and images within the cutoff

@@ -15,7 +15,6 @@ using cuda::SearchInput;
 using cuda::SearchStatus;
 
 constexpr double liquid = 0.1;  // atoms per cubic angstrom, that of water
-constexpr int most_edges = 2147480000;
 constexpr int most_bins = 1 << 30;
 
 double sphere(double radius) { return 4.0 / 3.0 * 3.14159265358979323846 * radius * radius * radius; }

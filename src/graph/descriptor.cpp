@@ -1,7 +1,6 @@
 #include "graph/descriptor.hpp"
 
 #include <algorithm>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -28,11 +27,7 @@ template <class T>
 void Descriptor<T>::begin(const Frame& frame, int threads, const Task& task) {
   frame_ = &frame;
   const Edges& edges = *frame.edges;
-  // A range per thread needs centres: more threads than tiles would only widen the halos.
-  threads = std::max(1, std::min(threads, edges.nlocal));
-  while (static_cast<int>(ws_.arenas.size()) < threads) ws_.arenas.push_back(std::make_unique<Arena>());
-  for (auto& arena : ws_.arenas) arena->reset();
-  ws_.partition.build(edges, threads);
+  threads = share_out(ws_, edges, threads);
 
   const std::size_t nlocal = static_cast<std::size_t>(edges.nlocal);
   std::int64_t* start = ws_.start_repformer.resize(nlocal + 1);
@@ -171,22 +166,10 @@ void Descriptor<T>::layers_backward(Exchange* exchange, Readout<T>& readout, con
 template <class T>
 void Descriptor<T>::backward(Exchange* exchange, Readout<T>& readout, const Forces& out) {
   layers_backward(exchange, readout);
-  const std::size_t nt = static_cast<std::size_t>(ws_.partition.threads());
-  const bool atom_virial = out.atom_virial != nullptr;
-  for (std::size_t s = 0; s < nt; ++s) {
-    const std::size_t rows = static_cast<std::size_t>(ws_.partition.range(static_cast<int>(s)).rows());
-    ws_.force[s].zeros(3 * rows);
-    ws_.virial[s].zeros(9);
-    if (atom_virial) ws_.atom_virial[s].zeros(9 * rows);
-  }
+  clear_sums(ws_, out);
   const Entry<T> entry(Pass<T>(m_, ws_, *frame_));
-  for_tiles([&](int t, int i0, int i1, Arena& arena) { entry.backward(t, i0, i1, nullptr, atom_virial, arena); });
-  ws_.partition.merge(ws_.force, 3, out.force, 3 * out.quantities);
-  if (atom_virial) ws_.partition.merge(ws_.atom_virial, 9, out.atom_virial, 9 * out.quantities);
-  for (int k = 0; out.virial != nullptr && k < 9; ++k) {
-    out.virial[k] = 0;
-    for (std::size_t s = 0; s < nt; ++s) out.virial[k] += ws_.virial[s].data()[k];
-  }
+  for_tiles([&](int t, int i0, int i1, Arena& arena) { entry.backward(t, i0, i1, nullptr, out.atom_virial != nullptr, arena); });
+  merge_sums(ws_, out);
 }
 
 template <class T>

@@ -1,6 +1,7 @@
 // The descriptor of one frame, and the way back from its gradient to the edges.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "exchange.hpp"
@@ -40,12 +41,33 @@ struct Forces {
   int quantities = 1;
 };
 
+/// The sums of the threads that these come from, for a workspace whose extent has a gradient.
+template <class T>
+void clear_sums(Workspace<T>& ws, const Forces& out) {
+  for (std::size_t s = 0; s < static_cast<std::size_t>(ws.partition.threads()); ++s) {
+    const std::size_t rows = static_cast<std::size_t>(ws.partition.range(static_cast<int>(s)).rows());
+    ws.force[s].zeros(3 * rows);
+    ws.virial[s].zeros(9);
+    if (out.atom_virial != nullptr) ws.atom_virial[s].zeros(9 * rows);
+  }
+}
+template <class T>
+void merge_sums(Workspace<T>& ws, const Forces& out) {
+  ws.partition.merge(ws.force, 3, out.force, 3 * out.quantities);
+  if (out.atom_virial != nullptr) ws.partition.merge(ws.atom_virial, 9, out.atom_virial, 9 * out.quantities);
+  for (int k = 0; out.virial != nullptr && k < 9; ++k) {
+    out.virial[k] = 0;
+    for (std::size_t s = 0; s < static_cast<std::size_t>(ws.partition.threads()); ++s) out.virial[k] += ws.virial[s].data()[k];
+  }
+}
+
 /// Frames, one after the other, in one workspace. Calls for a frame: begin, forward, and then either `read`, or `backward` as
 /// often as there are gradients, if `begin` was told of them. Nothing of the last layer's output outlives its tile.
 /// Of dual numbers everything comes with its tangent along the frame's direction; what is given out is the tangent.
 template <class T>
 class Descriptor {
  public:
+  using Model = Prepared<Real<T>>;
   explicit Descriptor(const Prepared<Real<T>>& model) : m_(model) {}
 
   /// Shares out the work and makes the buffers. The frame must stay where it is. Throws out_of_memory.
@@ -63,12 +85,21 @@ class Descriptor {
 
   /// For those who read: the workspace's `values`, `gamma` and `seed` are theirs.
   Workspace<T>& workspace() noexcept { return ws_; }
+  /// What a head has to know of it, and what it was made of: the same but in a hybrid one.
   [[nodiscard]] const Prepared<Real<T>>& model() const noexcept { return m_; }
+  [[nodiscard]] const Model& source() const noexcept { return m_; }
 
   /// Throws out_of_memory when the part of an evaluation that needs no neighbours does not fit; before anything is taken.
   void require(std::int64_t natoms, const Task& task);
   /// From the next frame on goes without this (an evaluation does by itself when memory is short). Results are the same bits.
   void save(const Thrift& thrift) noexcept { thrift_ = thrift; }
+  /// Bytes held, and bytes that a first evaluation takes (memory.hpp).
+  [[nodiscard]] std::size_t bytes() { return ws_.held(); }
+  [[nodiscard]] std::int64_t memory_estimate(const Task& task, const MemoryQuestion& question) const {
+    return dpa2::memory_estimate(m_, task, question);
+  }
+  /// What there is to say about lists that are not the frame's.
+  static void remark(const Frame&, Remarks&) {}
 
  private:
   [[nodiscard]] int last() const noexcept { return static_cast<int>(m_.layers.size()) - 1; }

@@ -1,41 +1,8 @@
 #include "graph/entry.hpp"
 
+#include "graph/precise_rows.hpp"
+
 namespace dpa2 {
-
-/// d (3, lanes) and r (lanes) of the first n edges of centre i; the other lanes are at a harmless place.
-template <class T>
-void Entry<T>::load_lanes(int i, int n, int lanes, T* d, T* r) const {
-  const Edges& edges = *frame_->edges;
-  const std::size_t e0 = static_cast<std::size_t>(edges.start[static_cast<std::size_t>(i)]);
-  for (int e = 0; e < n; ++e) {
-    const std::size_t at = e0 + static_cast<std::size_t>(e);
-    for (int x = 0; x < 3; ++x) d[x * lanes + e] = static_cast<R>(edges.d[3 * at + static_cast<std::size_t>(x)]);
-    r[e] = static_cast<R>(edges.r[at]);
-    if constexpr (is_dual<T>) {
-      double velocity[3];
-      r[e].d = static_cast<R>(edge_velocity(*frame_, edges, static_cast<std::size_t>(i), at, velocity));
-      for (int x = 0; x < 3; ++x) d[x * lanes + e].d = static_cast<R>(velocity[x]);
-    }
-  }
-  for (int e = n; e < lanes; ++e) {
-    for (int x = 0; x < 3; ++x) d[x * lanes + e] = T(0);
-    r[e] = T(1);
-  }
-}
-
-/// Rows of repinit's type tables for the edges of centre i.
-template <class T>
-int Entry<T>::combinations(int i, int n, int lanes, int* combination) const {
-  const Edges& edges = *frame_->edges;
-  const std::size_t e0 = static_cast<std::size_t>(edges.start[static_cast<std::size_t>(i)]);
-  const int ti = type(i);
-  for (int e = 0; e < n; ++e) {
-    const int tj = type(edges.j[e0 + static_cast<std::size_t>(e)]);
-    combination[e] = m_.one_side ? tj : tj * m_.ntypes + ti;
-  }
-  for (int e = n; e < lanes; ++e) combination[e] = 0;
-  return ti;
-}
 
 template <class T>
 auto Entry<T>::repinit_pad(int i) const -> RepinitPad<R> {
@@ -58,28 +25,42 @@ auto Entry<T>::three_body_pad(int i) const -> ThreeBodyPad<R> {
   return pad;
 }
 
-/// The environment of centre i as repinit sees it; memory from the arena.
+/// The environment of centre i as the three-body block sees it; memory from the arena.
 template <class T>
-auto Entry<T>::repinit_lanes(int i, Arena& arena) const -> Lanes {
-  const int n = frame_->edges->count(i), m = padded<T>(n);
-  const Lanes e{n, m, arena.take<T>(3L * m), arena.take<T>(m), arena.take<T>(4L * m), arena.take<T>(m), arena.take<int>(m)};
-  const int ti = combinations(i, n, m, e.index);
-  load_lanes(i, n, m, e.d, e.r);
-  k_.env_mat(n, m, e.R, e.sw, e.d, e.r, m_.stats_repinit.cut, m_.stats_repinit.mean + 4L * ti, m_.stats_repinit.inv_std + 4L * ti);
-  return e;
-}
-
-/// As the three-body block sees it.
-template <class T>
-auto Entry<T>::three_body_lanes(int i, Arena& arena) const -> Lanes {
+Lanes<T> Entry<T>::three_body_lanes(int i, Arena& arena) const {
   const Edges& edges = *frame_->edges;
   const std::size_t e0 = static_cast<std::size_t>(edges.start[static_cast<std::size_t>(i)]);
   const int n = edges.n_three[static_cast<std::size_t>(i)], m = padded<T>(n), ti = type(i);
-  const Lanes e{n, m, arena.take<T>(3L * m), arena.take<T>(m), arena.take<T>(4L * m), arena.take<T>(m), arena.take<int>(m)};
+  const Lanes<T> e{n, m, arena.take<T>(3L * m), arena.take<T>(m), arena.take<T>(4L * m), arena.take<T>(m), arena.take<int>(m)};
   for (int k = 0; k < n; ++k) e.index[k] = type(edges.j[e0 + static_cast<std::size_t>(k)]);
-  load_lanes(i, n, m, e.d, e.r);
+  load_lanes(*frame_, i, n, m, e.d, e.r);
   k_.env_mat(n, m, e.R, e.sw, e.d, e.r, m_.stats_three.cut, m_.stats_three.mean + 4L * ti, m_.stats_three.inv_std + 4L * ti);
   return e;
+}
+
+/// R and sw of the repformer's edges of centre i, and what the switch lacks to 1, if attention takes it.
+template <class T>
+void Entry<T>::repformer_rows(int i, const Lanes<T>& e, Arena& arena) const {
+  const BlockParams<R>& s = m_.stats_repformer;
+  const int ti = type(i);
+  if constexpr (math::by_fall<T>) {
+    T* fall = ws_.fall_from(ws_.start_repformer.data()[i]);
+    if (m_.precise_rows) return PreciseRows(*frame_, i, e.n, m_.exact_repformer, ti, arena).forward(e.m, e.R, e.sw, fall);
+    k_.env_mat(e.n, e.m, e.R, e.sw, e.d, e.r, s.cut, s.mean + 4L * ti, s.inv_std + 4L * ti);
+    for (int k = 0; fall != nullptr && k < e.n; ++k) fall[k] = T(1) - e.sw[k];
+  } else {
+    k_.env_mat(e.n, e.m, e.R, e.sw, e.d, e.r, s.cut, s.mean + 4L * ti, s.inv_std + 4L * ti);
+  }
+}
+
+/// gamma (3, lanes) += the gradient of the edge vectors, given those of R and sw in their places.
+template <class T>
+void Entry<T>::repformer_rows_backward(int i, const Lanes<T>& e, T* gamma, Arena& arena) const {
+  const BlockParams<R>& s = m_.stats_repformer;
+  const int ti = type(i);
+  if constexpr (math::by_fall<T>)
+    if (m_.precise_rows) return PreciseRows(*frame_, i, e.n, m_.exact_repformer, ti, arena).backward(e.m, gamma, e.R, e.sw);
+  k_.env_mat_backward(e.m, gamma, e.R, e.sw, e.d, e.r, s.cut, s.inv_std + 4L * ti);
 }
 
 template <class T>
@@ -93,20 +74,20 @@ void Entry<T>::forward(int i0, int i1, Arena& arena) const {
   for (int i = i0; i < i1; ++i) {
     const Arena::Mark mark = arena.mark();
     T* row = D + static_cast<long>(i - i0) * m_.nd;
-    const Lanes far = repinit_lanes(i, arena);
+    const Lanes<T> far = repinit_lanes(m_, k_, *frame_, i, arena);
     k_.repinit(m_.repinit, far.n, far.m, row, M, far.R, far.sw, far.index, repinit_pad(i), arena);
     if (m_.use_three) {
-      const Lanes e = three_body_lanes(i, arena);
+      const Lanes<T> e = three_body_lanes(i, arena);
       k_.three_body(m_.three, e.n, e.m, row + m_.nd_repinit, e.R + e.m, e.sw, e.index, three_body_pad(i), arena);
     }
-    const int n2 = n_repformer(i), m2 = padded<T>(n2), ti = type(i);
+    const int n2 = n_repformer(i), m2 = padded<T>(n2);
     const std::int64_t f0 = ws_.start_repformer.data()[i];
     T* x = ws_.x.data() + f0;
     T* w = ws_.w.data() + f0;
     T* h = ws_.h2_before(0) + 3 * f0;
     T *d = far.d, *r = far.r, *env = far.R, *sw = far.sw;  // repinit has done with them
-    load_lanes(i, n2, m2, d, r);
-    k_.env_mat(n2, m2, env, sw, d, r, m_.stats_repformer.cut, m_.stats_repformer.mean + 4L * ti, m_.stats_repformer.inv_std + 4L * ti);
+    load_lanes(*frame_, i, n2, m2, d, r);
+    repformer_rows(i, {n2, m2, d, r, env, sw, nullptr}, arena);
     for (int e = 0; e < n2; ++e) {
       w[e] = m_.smooth ? sw[e] : T(1);
       x[e] = m_.direct_dist ? r[e] * m_.inv_rcut : env[e];
@@ -134,14 +115,14 @@ void Entry<T>::forward(int i0, int i1, Arena& arena) const {
 template <class T>
 void Entry<T>::backward_repformer_edges(int i, Arena& arena, int lanes, T* gamma) const {
   const Arena::Mark mark = arena.mark();
-  const int n = n_repformer(i), m = padded<T>(n), ti = type(i);
+  const int n = n_repformer(i), m = padded<T>(n);
   const std::int64_t f0 = ws_.start_repformer.data()[i];
   T* d = arena.take<T>(3L * m);
   T* r = arena.take<T>(m);
   T* dR = arena.take<T>(4L * m);
   T* dsw = arena.take<T>(m);
   T* g = arena.take<T>(3L * m);
-  load_lanes(i, n, m, d, r);
+  load_lanes(*frame_, i, n, m, d, r);
   for (int e = 0; e < 4 * m; ++e) dR[e] = T(0);
   for (int e = 0; e < 3 * m; ++e) g[e] = T(0);
   k_.g2_embed_backward(n, m_.n2, dR, nullptr, nullptr, ws_.pairs.gradient(f0), ws_.x.data() + f0, m_.g2_w, m_.g2_b, m_.act, arena);
@@ -157,7 +138,7 @@ void Entry<T>::backward_repformer_edges(int i, Arena& arena, int lanes, T* gamma
       }
     for (int e = 0; e < 4 * m; ++e) dR[e] = T(0);
   }
-  k_.env_mat_backward(m, g, dR, dsw, d, r, m_.stats_repformer.cut, m_.stats_repformer.inv_std + 4L * ti);
+  repformer_rows_backward(i, {n, m, d, r, dR, dsw, nullptr}, g, arena);
   for (int c = 0; c < 3; ++c)
     for (int e = 0; e < n; ++e) gamma[c * lanes + e] += g[c * m + e];
   arena.release(mark);
@@ -183,7 +164,7 @@ void Entry<T>::backward(int t, int i0, int i1, double* gamma_out, bool atom_viri
   entry_backward(i0, i1, dD, arena.take<T>(static_cast<long>(i1 - i0) * m_.n1));
   for (int i = i0; i < i1; ++i) {
     const Arena::Mark mark = arena.mark();
-    const Lanes far = repinit_lanes(i, arena);
+    const Lanes<T> far = repinit_lanes(m_, k_, *frame_, i, arena);
     const int n = far.n, m = far.m, ti = type(i);
     T* dR = arena.take<T>(4L * m);
     T* dsw = arena.take<T>(m);
@@ -195,10 +176,10 @@ void Entry<T>::backward(int t, int i0, int i1, double* gamma_out, bool atom_viri
     };
     for (int e = 0; e < 3 * m; ++e) gamma[e] = T(0);
     clear(m);
-    k_.repinit_backward(m_.repinit, n, m, dR, dsw, nullptr, row, far.R, far.sw, far.index, repinit_pad(i), arena);
+    k_.repinit_backward(m_.repinit, n, m, dR, dsw, nullptr, row, nullptr, far.R, far.sw, far.index, repinit_pad(i), arena);
     k_.env_mat_backward(m, gamma, dR, dsw, far.d, far.r, m_.stats_repinit.cut, m_.stats_repinit.inv_std + 4L * ti);
     if (m_.use_three) {
-      const Lanes near = three_body_lanes(i, arena);
+      const Lanes<T> near = three_body_lanes(i, arena);
       T* g = arena.take<T>(3L * near.m);
       for (int e = 0; e < 3 * near.m; ++e) g[e] = T(0);
       clear(near.m);
@@ -249,10 +230,11 @@ void Entry<T>::gradient(int t, int i0, int i1, Arena& arena) const {
       k_.bias_gradient(m_.n1, 1, g.tebd_term + static_cast<long>(type(i)) * m_.n1, dy + static_cast<long>(i - i0) * m_.n1, m_.n1);
     RepinitGradient<R> repinit = g.repinit;
     if (g.pad_G != nullptr) repinit.pad_G = g.pad_G + (static_cast<long>(pad_type) * m_.ntypes + type(i)) * ngp;
-    const Lanes far = repinit_lanes(i, arena);
-    k_.repinit_backward(m_.repinit, far.n, far.m, nullptr, nullptr, &repinit, row, far.R, far.sw, far.index, repinit_pad(i), arena);
+    const Lanes<T> far = repinit_lanes(m_, k_, *frame_, i, arena);
+    k_.repinit_backward(m_.repinit, far.n, far.m, nullptr, nullptr, &repinit, row, nullptr, far.R, far.sw, far.index, repinit_pad(i),
+                        arena);
     if (m_.use_three) {
-      const Lanes near = three_body_lanes(i, arena);
+      const Lanes<T> near = three_body_lanes(i, arena);
       k_.three_body_backward(m_.three, near.n, near.m, nullptr, nullptr, &g.three, row + m_.nd_repinit, near.R + near.m, near.sw,
                              near.index, three_body_pad(i), arena);
     }

@@ -1,6 +1,7 @@
 // From the environment of a centre to the first g1 and g2, and back to the gradients of its edge vectors.
 #pragma once
 
+#include "graph/lanes.hpp"
 #include "graph/pass.hpp"
 
 namespace dpa2 {
@@ -19,12 +20,6 @@ class Entry : Pass<T> {
   void gradient(int t, int i0, int i1, Arena& arena) const;
 
  private:
-  /// A block's view of the edges of one centre, on lanes.
-  struct Lanes {
-    int n, m;  ///< edges, and lanes
-    T *d, *r, *R, *sw;
-    int* index;  ///< rows of type tables, or types
-  };
   using Pass<T>::type;
   using Pass<T>::n_repformer;
   using Pass<T>::dense;
@@ -36,11 +31,10 @@ class Entry : Pass<T> {
   using Pass<T>::ws_;
   using Pass<T>::frame_;
 
-  void load_lanes(int i, int n, int lanes, T* d, T* r) const;
-  Lanes repinit_lanes(int i, Arena& arena) const;
-  Lanes three_body_lanes(int i, Arena& arena) const;
+  Lanes<T> three_body_lanes(int i, Arena& arena) const;
+  void repformer_rows(int i, const Lanes<T>& e, Arena& arena) const;
+  void repformer_rows_backward(int i, const Lanes<T>& e, T* gamma, Arena& arena) const;
   void entry_backward(int i0, int i1, T* dD, T* dy) const;
-  int combinations(int i, int n, int lanes, int* combination) const;
   RepinitPad<R> repinit_pad(int i) const;
   ThreeBodyPad<R> three_body_pad(int i) const;
   void backward_repformer_edges(int i, Arena& arena, int lanes, T* gamma) const;

@@ -8,6 +8,7 @@
 #include "graph/count.hpp"
 #include "graph/memory.hpp"
 #include "graph/prepared.hpp"
+#include "math/attention.hpp"
 
 namespace dpa2 {
 
@@ -30,6 +31,7 @@ struct Extent {
   bool generous = false;                ///< whether memory is taken to spare work
   bool pair_att = false, self = false;  ///< whether there is a LayerNorm, a self MLP
   bool update_h2 = false;
+  bool fall = false;  ///< whether what switches lack to 1 is wanted
   bool gradient = false, weights = false, atom_virial = false, deepmd_virial = false;
   // Of the gradients of weights: what is kept of a centre's first descriptor and of a layer's terms.
   int nd = 0, ncat = 0, heads = 0;  ///< widths of [D, Q], of linear1's input, and of all heads of the local attention
@@ -59,6 +61,7 @@ Extent extent_of(const Prepared<Real<T>>& m, const Task& task, Count nlocal, Cou
   }
   e.pair_att = m.has().pair_attention;
   e.self = m.has().self;
+  e.fall = math::by_fall<T> && m.smooth && (m.has().pair_map() || m.has().local_attention);
   e.generous = e.gradient &&
                nedge_repformer * (e.nlayers - 1) * m.n2 * (e.pair_att ? 2 : 1) * static_cast<std::int64_t>(sizeof(T)) <= generous_limit;
   e.atom_virial = task.atom_virial == AtomVirial::edge;

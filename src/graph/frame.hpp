@@ -12,6 +12,7 @@ struct Frame {
   const Edges* edges = nullptr;
   const Edges* pairs = nullptr;     ///< what a pair table sees: also pairs of types that the descriptor alone excludes; null: the edges
   const int* types = nullptr;       ///< (nall), < 0 for virtual atoms
+  const int* ids = nullptr;         ///< (nall) as for NeighborBuilder::set_ids, or null: rows
   const double* wrapped = nullptr;  ///< (nlocal, 3): coordinates inside the cell, only for AtomVirial::deepmd
   const double* fparam = nullptr;   ///< (nfparam) or null for the model's default
   const double* aparam = nullptr;   ///< (nlocal, naparam) or null

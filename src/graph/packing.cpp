@@ -87,5 +87,6 @@ ActivationSpec<T> activation(const FoldedActivation& act) {
   template ActivationSpec<T> activation<T>(const FoldedActivation&);
 DPA2_INSTANTIATE_FOR(double)
 DPA2_INSTANTIATE_FOR(float)
+#undef DPA2_INSTANTIATE_FOR
 
 }  // namespace dpa2

@@ -1,9 +1,19 @@
 #include "graph/plan.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 namespace dpa2 {
+
+template <class T>
+int share_out(Workspace<T>& ws, const Edges& edges, int threads) {
+  threads = std::max(1, std::min(threads, edges.nlocal));
+  while (static_cast<int>(ws.arenas.size()) < threads) ws.arenas.push_back(std::make_unique<Arena>());
+  for (auto& arena : ws.arenas) arena->reset();
+  ws.partition.build(edges, threads);
+  return threads;
+}
 
 template <class T>
 void plan(Workspace<T>& ws, Extent&& extent, Thrift& thrift) {
@@ -36,6 +46,10 @@ std::int64_t memory_estimate(const Prepared<T>& m, const Task& task, const Memor
   return (bytes + (dense + pairs) * threads * static_cast<std::int64_t>(sizeof(T))).value();
 }
 
+template int share_out(Workspace<double>&, const Edges&, int);
+template int share_out(Workspace<float>&, const Edges&, int);
+template int share_out(Workspace<Dual<double>>&, const Edges&, int);
+template int share_out(Workspace<Dual<float>>&, const Edges&, int);
 template void plan(Workspace<double>&, Extent&&, Thrift&);
 template void plan(Workspace<float>&, Extent&&, Thrift&);
 template void plan(Workspace<Dual<double>>&, Extent&&, Thrift&);

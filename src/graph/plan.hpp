@@ -16,6 +16,11 @@ struct Thrift {
   bool generous = true;  ///< of the extent: ends when memory gets short
 };
 
+/// Shares the centres of a new evaluation out and clears the scratch memory of its threads; how many these are. A range per thread needs
+/// centres: more threads would only widen the halos.
+template <class T>
+int share_out(Workspace<T>& ws, const Edges& edges, int threads);
+
 /// Makes the buffers of an evaluation, with as much thrift as the memory there is asks for. Throws out_of_memory.
 template <class T>
 void plan(Workspace<T>& ws, Extent&& extent, Thrift& thrift);

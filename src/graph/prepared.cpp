@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <utility>
 
 #include "error.hpp"
@@ -13,7 +14,7 @@ namespace dpa2 {
 
 namespace {
 
-constexpr const char* repinit_name = "descriptor.repinit";
+std::string repinit_name(const Config& c) { return "descriptor" + (c.descriptor_type == "dpa2" ? ".repinit" : c.at); }
 constexpr const char* three_body_name = "descriptor.repinit_three_body";
 
 template <class T>
@@ -27,7 +28,8 @@ BlockParams<T> statistics(Storage& storage, const FoldedStatistics& f) {
 
 /// `name` is that of the block.
 template <class T>
-EmbeddingNet<T> embedding_net(Storage& storage, std::vector<EmbeddingLayer<T>>& layers, const FoldedEmbeddingNet& f, const char* name) {
+EmbeddingNet<T> embedding_net(Storage& storage, std::vector<EmbeddingLayer<T>>& layers, const FoldedEmbeddingNet& f,
+                              const std::string& name) {
   if (f.layers.size() > max_embedding_layers)
     throw unsupported(name, ": an embedding net of ", f.layers.size(), " layers (1 to ", max_embedding_layers, " are supported)");
   layers.resize(f.layers.size());
@@ -89,16 +91,36 @@ double vector_range(const FoldedStatistics& f) {
 
 }  // namespace
 
+/// The networks of se_e2_a, one per combination of types.
+template <class T>
+void Prepared<T>::prepare_nets(const Config& c, const FoldedRepinit& f) {
+  nets_layers_.resize(f.nets.size());
+  for (std::size_t k = 0; k < f.nets.size(); ++k)
+    nets_.push_back(embedding_net<T>(storage, nets_layers_[k], f.nets[k], "descriptor" + c.at));
+  repinit.nets = nets_.data();
+  repinit.net.typed = true;
+  if (!series_wanted()) return;
+  Storage local;
+  std::vector<std::vector<EmbeddingLayer<double>>> layers64(f.nets.size());
+  std::vector<EmbeddingNet<double>> nets;
+  for (std::size_t k = 0; k < f.nets.size(); ++k) nets.push_back(embedding_net<double>(local, layers64[k], f.nets[k], ""));
+  double lo = 0, hi = 0;
+  scalar_range(f.statistics, lo, hi);
+  if (build_series(storage, repinit_table_, nets, lo, hi)) repinit.table = &repinit_table_;
+}
+
 template <class T>
 void Prepared<T>::prepare_repinit(const Config& c, const FoldedRepinit& f) {
   const RepinitConfig& r = c.repinit;
   stats_repinit = statistics<T>(storage, f.statistics);
   one_side = r.type_one_side;
-  repinit.net = embedding_net<T>(storage, repinit_layers_, f.net, repinit_name);
   repinit.ng = r.neuron.back();
   repinit.axis = r.axis_neuron;
   repinit.ncombinations = one_side ? ntypes : ntypes * ntypes;
   repinit.inv_nsel = static_cast<T>(f.inv_nsel);
+  if (!f.nets.empty()) return prepare_nets(c, f);
+  const std::string name = repinit_name(c);
+  repinit.net = embedding_net<T>(storage, repinit_layers_, f.net, name);
   repinit.gate_switch = c.smooth;
   const Matrix& gate = f.net.gate;
   if (!gate.empty()) repinit.gate = flat<T>(storage, padded_to(gate, gate.rows, padded<T>(gate.cols)));
@@ -111,14 +133,14 @@ void Prepared<T>::prepare_repinit(const Config& c, const FoldedRepinit& f) {
   double lo = 0, hi = 0;
   scalar_range(f.statistics, lo, hi);
   if (training_ > 0) {
-    const EmbeddingNet<double> net = embedding_net<double>(storage, repinit_layers64_, f.net, repinit_name);
+    const EmbeddingNet<double> net = embedding_net<double>(storage, repinit_layers64_, f.net, name);
     repinit_series = TrainedSeries::build(storage, repinit_table_, net, f.net.type_term.rows, lo, hi, 0, training_);
     if (repinit_series) repinit.table = &repinit_table_;
     return;
   }
   Storage local;
   std::vector<EmbeddingLayer<double>> layers64;
-  const EmbeddingNet<double> net64 = embedding_net<double>(local, layers64, f.net, repinit_name);
+  const EmbeddingNet<double> net64 = embedding_net<double>(local, layers64, f.net, name);
   if (build_series(storage, repinit_table_, net64, f.net.type_term.rows, lo, hi)) repinit.table = &repinit_table_;
 }
 
@@ -215,6 +237,7 @@ void Prepared<T>::prepare_entry(const Config& c, const FoldedDescriptor& f) {
   if (!shape_identity) pack_both(storage, padded_to(f.entry.shape, nd, n1), shape, shape_t);
   if (!f.entry.type_term.empty()) tebd_term = flat<T>(storage, padded_to(f.entry.type_term, ntypes, n1));
   stats_repformer = statistics<T>(storage, f.g2_embed.statistics);
+  exact_repformer = statistics<double>(storage, f.g2_embed.statistics);
   inv_rcut = static_cast<T>(f.g2_embed.inv_rcut);
   nsel_repformer = r.nsel;
   g2_w = flat<T>(storage, f.g2_embed.dense.w, n2);
@@ -222,26 +245,48 @@ void Prepared<T>::prepare_entry(const Config& c, const FoldedDescriptor& f) {
 }
 
 template <class T>
-Prepared<T>::Prepared(const Config& c, Folded folded, int training) : kernels(dpa2::kernels<T>()), ntypes(c.ntypes()), training_(training) {
-  FoldedDescriptor& f = folded.descriptor;
-  concat_tebd = c.concat_output_tebd;
+Prepared<T>::Prepared(const Config& c, FoldedDescriptor f, int training)
+    : kernels(dpa2::kernels<T>()), ntypes(c.ntypes()), precise_rows(training == 0), training_(training) {
+  concat_tebd = c.concat_output_tebd && !f.tebd.empty();
   descriptor_dim = c.descriptor_dim();
   tebd_dim = f.tebd.cols;
-  tebd = flat<T>(storage, f.tebd);
+  if (!f.tebd.empty()) tebd = flat<T>(storage, f.tebd);
   prepare_repinit(c, f.repinit);
   use_three = f.three_body.has_value();
   if (use_three) prepare_three_body(c, *f.three_body);
   prepare_padding();
+  if (c.descriptor_type != "dpa2") {
+    n1_real = repinit.ng * repinit.axis;
+    n2_real = repinit.ng;
+    n1 = padded<T>(n1_real);
+    n2 = padded<T>(n2_real);
+    return;
+  }
   prepare_entry(c, f);
   prepare_layers(c, f.layers);
+}
+
+template <class T>
+Prepared<T>::Prepared(const Config& c, Folded folded, int training) : Prepared(c, std::move(folded.descriptor), training) {
   prepare_fitting(c, folded.fitting);
   prepare_head(std::move(folded.head));
 }
 
 template <class T>
+Prepared<T>::Prepared(const Config& c, const FoldedFitting& f, FoldedHead h) : kernels(dpa2::kernels<T>()), ntypes(c.ntypes()) {
+  concat_tebd = false;
+  descriptor_dim = n1_real = c.descriptor_dim();
+  n2_real = c.g2_dim();
+  n1 = padded<T>(n1_real);
+  n2 = padded<T>(n2_real);
+  prepare_fitting(c, f);
+  prepare_head(std::move(h));
+}
+
+template <class T>
 void add_series(const Config& c, FoldedDescriptor& f) {
   if (!series_wanted()) return;
-  const auto fit = [](FoldedEmbeddingNet& folded, const char* name, double lo, double hi, int pair_types) {
+  const auto fit = [](FoldedEmbeddingNet& folded, const std::string& name, double lo, double hi, int pair_types) {
     if (folded.table || folded.layers.size() > max_embedding_layers) return;
     Storage storage;
     std::vector<EmbeddingLayer<double>> layers;
@@ -250,7 +295,7 @@ void add_series(const Config& c, FoldedDescriptor& f) {
   };
   double lo = 0, hi = 0;
   scalar_range(f.repinit.statistics, lo, hi);
-  fit(f.repinit.net, repinit_name, lo, hi, 0);
+  fit(f.repinit.net, repinit_name(c), lo, hi, 0);
   if (!f.three_body) return;
   const double longest = vector_range(f.three_body->statistics), most = longest * longest;
   fit(f.three_body->net, three_body_name, -most, most, c.repinit.strip ? 0 : c.ntypes());

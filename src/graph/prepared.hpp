@@ -55,6 +55,11 @@ struct Prepared {
   /// Layers are released as they are packed. With `training` threads for gradients of weights: the series, made by them, know the way
   /// back.
   Prepared(const Config& config, Folded folded, int training = 0);
+  /// A descriptor without a head, such as stands in a hybrid one. se_e2_a and dpa1 are to the others a repinit alone: n1 are its
+  /// numbers, n2 its channels.
+  Prepared(const Config& config, FoldedDescriptor descriptor, int training = 0);
+  /// The head on a hybrid descriptor, of which an atom has one g1 and one rotation matrix.
+  Prepared(const Config& config, const FoldedFitting& fitting, FoldedHead head);
 
   const Kernels<T>& kernels;
   Storage storage;
@@ -84,6 +89,8 @@ struct Prepared {
 
   // repformer
   BlockParams<T> stats_repformer;
+  BlockParams<double> exact_repformer;  ///< the same, for PreciseRows
+  bool precise_rows;                    ///< whether float32 uses them; not in training, where the noise of gradients hides such digits
   bool direct_dist = false, smooth = true, use_sqrt_nnei = true;
   T inv_rcut = 0;
   int nsel_repformer = 0, n1 = 0, n2 = 0, n1_real = 0, n2_real = 0, axis = 0, nh1 = 0;
@@ -103,12 +110,15 @@ struct Prepared {
  private:
   std::vector<FittingLayer<T>> fitting_layers_;
   std::vector<EmbeddingLayer<T>> repinit_layers_, three_layers_;
-  int training_;
+  std::vector<std::vector<EmbeddingLayer<T>>> nets_layers_;  ///< of se_e2_a
+  std::vector<EmbeddingNet<T>> nets_;
+  int training_ = 0;
   std::vector<EmbeddingLayer<double>> repinit_layers64_, three_layers64_;  ///< for gradients of weights
   SeriesTable<T> repinit_table_, three_table_;
   QuinticTable<T> repinit_quintic_, three_quintic_;
 
   void prepare_repinit(const Config& c, const FoldedRepinit& f);
+  void prepare_nets(const Config& c, const FoldedRepinit& f);
   void prepare_three_body(const Config& c, const FoldedThreeBody& f);
   void prepare_padding();
   void prepare_entry(const Config& c, const FoldedDescriptor& f);

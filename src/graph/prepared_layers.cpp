@@ -189,5 +189,6 @@ void Prepared<T>::prepare_head(FoldedHead&& f) {
   template void Prepared<T>::prepare_head(FoldedHead&&);
 DPA2_INSTANTIATE_FOR(double)
 DPA2_INSTANTIATE_FOR(float)
+#undef DPA2_INSTANTIATE_FOR
 
 }  // namespace dpa2

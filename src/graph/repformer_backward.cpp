@@ -122,7 +122,7 @@ void LayerBackward<T>::tile(int layer, int t, const Tile<T>& tile, const T* dnex
       for (int c = 0; c < n1; ++c) dg1_i[c] += row[p.cat_g1 + c];
     if (p.has.local_attention) {
       const long at = static_cast<long>(i - i0) * n1 * nh;
-      k_.local_attention_backward(n, n1, nh, dtq + at, acc, scatter, dw, dout + at, tq + at, g1, j, m_.smooth ? w : nullptr, m_.shift,
+      k_.local_attention_backward(n, n1, nh, dtq + at, acc, scatter, dw, dout + at, tq + at, g1, j, m_.smooth ? w : nullptr, ws_.fall_from(f0), m_.shift,
                                   pad_repformer(n), arena);
     }
     arena.release(mark);
@@ -203,7 +203,7 @@ PairAttentionTape<T> LayerBackward<T>::pair_attention(int layer, int i, const T*
   T* c1 = arena.take<T>(static_cast<long>(n) * m);
   T* c2 = arena.take<T>(static_cast<long>(n) * m);
   tape.in = {n, m, g2, h, c1, c2, pad_repformer(n)};
-  k_.attention_factors(n, m, m_.smooth, c1, c2, h, ws_.w.data() + f0, arena);
+  k_.attention_factors(n, m, m_.smooth, c1, c2, h, ws_.w.data() + f0, ws_.fall_from(f0), arena);
   if (g != nullptr && g->h2_r != nullptr) tape.update_h = arena.take<T>(3L * n);
   if (norm && g != nullptr && g->res2[0] != nullptr) tape.normal = arena.take<T>(size);
   if (again || tape.update_h != nullptr) k_.pair_attention(p.pair, tape.in, again ? tape.zh : nullptr, tape.update_h, arena);

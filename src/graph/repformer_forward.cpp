@@ -59,7 +59,7 @@ void LayerForward<T>::tile(int layer, const Tile<T>& tile, Arena& arena) const {
       for (int c = 0; c < n1; ++c) row[p.cat_g1 + c] = g1[static_cast<long>(i) * n1 + c];
     if (p.has.local_attention) {
       const long at = static_cast<long>(i - i0) * n1 * m_.nh1;
-      k_.local_attention(n, n1, m_.nh1, o + at, tq + at, g1, j, m_.smooth ? ws_.w.data() + f0 : nullptr, m_.shift, pad_repformer(n), arena);
+      k_.local_attention(n, n1, m_.nh1, o + at, tq + at, g1, j, m_.smooth ? ws_.w.data() + f0 : nullptr, ws_.fall_from(f0), m_.shift, pad_repformer(n), arena);
     }
     if (!p.has.last) update_pairs(layer, i, g2, ws_.pairs.place(layer + 1, f0), arena);
     arena.release(mark);
@@ -126,7 +126,7 @@ void LayerForward<T>::update_pairs(int layer, int i, const T* g2, T* next, Arena
       z = ws_.extent.generous ? ws_.norm[layer] + f0 * n2 : arena.take<T>(size);
       inv_sigma = ws_.extent.generous ? ws_.inv_sigma[layer] + f0 : arena.take<T>(n);
     }
-    k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, arena);
+    k_.attention_factors(n, m, m_.smooth, c1, c2, h, w, ws_.fall_from(f0), arena);
     k_.pair_attention(p.pair, {n, m, g2, h, c1, c2, pad_repformer(n)}, z, dh, arena);
     if (p.has.pair_attention) {
       k_.layer_norm(n, n2, m_.n2_real, m_.ln_eps, out, z, inv_sigma, z, p.ln_gain, p.ln_bias);

@@ -152,6 +152,21 @@ bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<do
 }
 
 template <class T>
+bool build_series(Storage& storage, SeriesTable<T>& table, const std::vector<EmbeddingNet<double>>& nets, double lo, double hi) {
+  if (nets.size() > static_cast<std::size_t>(series_max_curves)) return false;
+  std::vector<SeriesInterval> intervals;
+  for (std::size_t k = 0; k < nets.size(); ++k) {
+    const std::size_t first = intervals.size();
+    if (!fit_intervals<T>(intervals, nets[k], 1, lo, hi, 0)) return false;
+    for (std::size_t m = first; m < intervals.size(); ++m) intervals[m].place.curve = intervals[m].place.other = static_cast<int>(k);
+  }
+  const EmbeddingNet<double>& net = nets.front();
+  const int channels = net.layers[net.nlayers - 1].out;
+  write_series(storage, table, intervals, channels, channels, static_cast<int>(nets.size()), lo, hi);
+  return true;
+}
+
+template <class T>
 std::optional<FoldedSeries> fit_series(const EmbeddingNet<double>& net, int ncurves, double lo, double hi, int pair_types) {
   std::vector<SeriesInterval> intervals;
   if (!fit_intervals<T>(intervals, net, ncurves, lo, hi, pair_types)) return std::nullopt;
@@ -211,11 +226,13 @@ void write_series(Storage& storage, SeriesTable<T>& table, const std::vector<Ser
   table.at = at;
 }
 
-#define DPA2_INSTANTIATE_FOR(T)                                                                                 \
-  template bool build_series(Storage&, SeriesTable<T>&, const EmbeddingNet<double>&, int, double, double, int); \
-  template std::optional<FoldedSeries> fit_series<T>(const EmbeddingNet<double>&, int, double, double, int);    \
+#define DPA2_INSTANTIATE_FOR(T)                                                                                    \
+  template bool build_series(Storage&, SeriesTable<T>&, const EmbeddingNet<double>&, int, double, double, int);    \
+  template bool build_series(Storage&, SeriesTable<T>&, const std::vector<EmbeddingNet<double>>&, double, double); \
+  template std::optional<FoldedSeries> fit_series<T>(const EmbeddingNet<double>&, int, double, double, int);       \
   template void write_series(Storage&, SeriesTable<T>&, const std::vector<SeriesInterval>&, int, int, int, double, double);
 DPA2_INSTANTIATE_FOR(double)
 DPA2_INSTANTIATE_FOR(float)
+#undef DPA2_INSTANTIATE_FOR
 
 }  // namespace dpa2

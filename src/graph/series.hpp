@@ -49,6 +49,10 @@ template <class T>
 bool build_series(Storage& storage, SeriesTable<T>& table, const EmbeddingNet<double>& net, int ncurves, double lo, double hi,
                   int pair_types = 0);
 
+/// The same with a network for every curve, none of them typed and all of one width.
+template <class T>
+bool build_series(Storage& storage, SeriesTable<T>& table, const std::vector<EmbeddingNet<double>>& nets, double lo, double hi);
+
 /// The table of intervals whose coefficients have rows of `ld`.
 template <class T>
 void write_series(Storage& storage, SeriesTable<T>& table, const std::vector<SeriesInterval>& intervals, int channels, int ld, int ncurves,

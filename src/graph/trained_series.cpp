@@ -241,5 +241,6 @@ void TrainedSeries::gradient(const T* da, const std::vector<EmbeddingGradient<do
   template void TrainedSeries::gradient(const T*, const std::vector<EmbeddingGradient<double>>&) const;
 DPA2_INSTANTIATE_FOR(double)
 DPA2_INSTANTIATE_FOR(float)
+#undef DPA2_INSTANTIATE_FOR
 
 }  // namespace dpa2

@@ -57,6 +57,7 @@ struct Workspace {
   Layers<T> cat, heads, self, conv, linear1, attention;
   Buffer<T> D;
   Buffer<T> w, x;  ///< (nedge_repformer): switch or 1; input of the g2 embedding
+  Buffer<T> fall;  ///< (nedge_repformer): 1 - switch, for attention in float32 (math::by_fall), else empty
 
   // the backward
   Buffer<T> dg1, dh2, dw;                                  ///< (nall, n1), (nedge_repformer, 3), (nedge_repformer)
@@ -67,6 +68,8 @@ struct Workspace {
   Buffer<double> values;          ///< (nlocal, values): what is made of an atom's descriptor
   Buffer<double> gamma[4], seed;  ///< (nedge, 3), (nlocal), only for deepmd-kit's atomic virial
 
+  /// Of the repformer's edges from this one on, or null.
+  T* fall_from(std::int64_t edge) noexcept { return extent.fall ? fall.data() + edge : nullptr; }
   /// g1 before a layer: each has its own for a backward, else two take turns.
   T* g1_before(int layer) noexcept { return g1[turn(layer)]; }
   /// h2 before a layer: likewise, or the same for all layers where none updates it.
@@ -98,6 +101,7 @@ struct Workspace {
     f(h2, e.nedge_repformer * 3, e.update_h2 ? turns : 1);
     f(w, e.nedge_repformer, 1);
     f(x, e.nedge_repformer, 1);
+    f(fall, e.fall ? e.nedge_repformer : 0, 1);
     f(dg1, rows * g, 1);
     f(dh2, e.nedge_repformer * 3 * g, 1);
     f(dw, e.nedge_repformer * g, 1);

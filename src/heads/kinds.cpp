@@ -36,6 +36,7 @@ FittingType type_of(const Config& config) noexcept { return config.type == Combi
 }  // namespace
 
 const char* model_kind(const Config& config) noexcept {
+  if (config.type == Combination::spin) return "spin";
   switch (type_of(config)) {
     case FittingType::ener:
       return "energy";
@@ -64,6 +65,8 @@ std::vector<OutputSpec> head_outputs(const Config& config) {
     case FittingType::ener:
       with_sum("energy", Reduction::sum, of_atoms("atom_energy", "eV", {1}));
       add_derivatives(specs, "energy", "eV/angstrom", "eV", 1);
+      if (config.type == Combination::spin)  // spins are in the unit of the data that the model was trained on
+        specs.insert(specs.begin() + 3, {"force_mag", "eV per unit of spin", {3}, true, Reduction::none, "energy", true});
       break;
     case FittingType::dipole:
       with_sum("global_dipole", Reduction::sum, of_atoms("dipole", "", {3}));

@@ -10,7 +10,8 @@
 
 namespace dpa2 {
 
-/// What the outputs of a model are: "energy", also of combinations, "dipole", "polar", "dos", "property" or "population".
+/// What the outputs of a model are: "energy", also of combinations, "spin", energies that depend on spins, "dipole", "polar", "dos",
+/// "property" or "population".
 const char* model_kind(const Config& config) noexcept;
 
 /// What its head computes, in deepmd-kit's names and shapes.

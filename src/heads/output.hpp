@@ -53,6 +53,7 @@ struct OutputSpec {
 ///
 ///   energy models   energy (1), atom_energy (nlocal), force (nall, 3), virial (9), atom_virial (nall, 9); eV, angstrom; virials
 ///                   row-major, first index the force component
+///   spin models     the same, and force_mag (nall, 3)
 ///   dipole          global_dipole (3), dipole (nlocal, 3), and of each of its components force (nall, 3, 3), virial (3, 9),
 ///                   atom_virial (nall, 3, 9), the component before the direction
 ///   polar           global_polar (9), polar (nlocal, 9)

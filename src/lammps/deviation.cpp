@@ -30,7 +30,8 @@ bool same(const Spread& a, const Spread& b, double noise) {
 
 // Whether two evaluations are of one state, up to rounding.
 bool same(const Row& a, const Row& b) {
-  return a.step == b.step && same(a.virial, b.virial, b.virial_noise) && same(a.force, b.force, b.force_noise);
+  return a.step == b.step && std::equal(a.parts.begin(), a.parts.end(), b.parts.begin(), b.parts.end(),
+                                        [](const Row::Part& x, const Row::Part& y) { return same(x.spread, y.spread, y.noise); });
 }
 
 }  // namespace
@@ -128,8 +129,8 @@ bool Deviation::begin_run() {
     if (ftello(out_) > 0) return read_last_row();
   }
   std::fprintf(out_, "#%11s", "step");
-  for (const char* title : {"max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f"})
-    std::fprintf(out_, "%19s", title);
+  for (const std::string& title : titles)
+    for (const char* which : {"max", "min", "avg"}) std::fprintf(out_, "%19s", (std::string(which) + "_devi_" + title).c_str());
   if (atomic) std::fprintf(out_, "%19s", "atm_devi_f(N)");
   std::fputc('\n', out_);
   return std::fflush(out_) == 0;
@@ -154,9 +155,16 @@ bool Deviation::read_last_row() {
     }
   }
   Written w;
-  Spread &v = w.row.virial, &f = w.row.force;
+  w.row.parts.resize(titles.size());
   long long step = 0;
-  w.there = std::sscanf(tail.c_str(), "%lld %lf %lf %lf %lf %lf %lf", &step, &v.max, &v.min, &v.avg, &f.max, &f.min, &f.avg) == 7;
+  int used = 0;
+  const char* place = tail.c_str();
+  w.there = std::sscanf(place, "%lld%n", &step, &used) == 1;
+  for (Row::Part& part : w.row.parts) {
+    Spread& s = part.spread;
+    place += used;
+    w.there = w.there && std::sscanf(place, "%lf %lf %lf%n", &s.max, &s.min, &s.avg, &used) == 3;
+  }
   w.row.step = step;
   final_ = w;
   if (fseeko(out_, 0, SEEK_END) != 0) return false;
@@ -185,8 +193,8 @@ bool Deviation::write(const Row& row, const std::vector<double>& per_atom) {
   last_.there = true;
   last_.place = regular_ ? ftello(out_) : 0;
   std::fprintf(out_, "%12lld", static_cast<long long>(row.step));
-  for (const Spread& s : {row.virial, row.force})
-    for (double x : {s.max, s.min, s.avg}) std::fprintf(out_, " %18.10e", x);
+  for (const Row::Part& part : row.parts)
+    for (double x : {part.spread.max, part.spread.min, part.spread.avg}) std::fprintf(out_, " %18.10e", x);
   for (double x : per_atom) std::fprintf(out_, " %18.10e", x);
   std::fputc('\n', out_);
   return std::fflush(out_) == 0 && std::ferror(out_) == 0;

@@ -25,9 +25,12 @@ Spread virial_deviation(const std::vector<std::vector<double>>& virials, double 
 
 /// What an evaluation has to say: the deviations, and how much of each may be rounding.
 struct Row {
+  struct Part {
+    Spread spread;
+    double noise = 0.0;
+  };
   std::int64_t step = 0;
-  Spread virial, force;
-  double virial_noise = 0.0, force_noise = 0.0;
+  std::vector<Part> parts;  ///< of the virial and of forces, as Deviation::titles has them
 };
 
 /// model_devi.out: a line per output step, that of its last evaluation. Monte Carlo evaluates states that it rejects, with the
@@ -40,6 +43,7 @@ class Deviation {
   ~Deviation() { close(); }
 
   std::string file = "model_devi.out";
+  std::vector<std::string> titles = {"v", "f"};  ///< of the columns: max_devi_v, ...
   bool atomic = false;
   double relative = -1.0, relative_v = -1.0;  ///< eps, or less than 0: absolute deviations
 

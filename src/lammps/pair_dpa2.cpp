@@ -16,7 +16,10 @@
 #include <lammps/update.h>
 #include <lammps/utils.h>
 
+#include "rows.h"
+
 using namespace LAMMPS_NS;
+using dpa2_lammps::at;
 
 namespace {
 // Boltzmann's constant of LAMMPS's metal units, eV/K: the ratio to that of another unit style converts energies.
@@ -25,18 +28,25 @@ constexpr double metal_boltz = 8.617343e-5;
 // Of pair styles that come from a restart file: the LAMMPS whose next styles take their place.
 const LAMMPS* successor_of_restored = nullptr;
 
-std::size_t at(std::ptrdiff_t i) { return static_cast<std::size_t>(i); }
+// Where both have a style of this name, a script may have meant the other one.
+std::string note_on_deepmds(const std::string& name) {
+  return ". This is the style " + name + " of dpa2; that of deepmd-kit needs 'plugin unload pair " + name +
+         "' in front of the line that loads its plugin";
+}
 
 }  // namespace
 
-const dpa2_lammps::Names PairDPA2::names{"pair_style dpa2", "pair_coeff"};
+bool PairDPA2::is_deepmds(const std::string& style_name) { return style_name.compare(0, 4, "deep") == 0; }
 
-PairDPA2::PairDPA2(LAMMPS* lammps)
+PairDPA2::PairDPA2(LAMMPS* lammps, const std::string& style_name)
     : Pair(lammps),
+      own_name(style_name),
+      names{"pair_style " + style_name, "pair_coeff", is_deepmds(style_name) ? note_on_deepmds(style_name) : ""},
       lists(lammps, names),
       common(lammps, names),
       exchange([this](void* data, int width, int size) { move_rows(true, data, width, size); },
-               [this](void* data, int width, int size) { move_rows(false, data, width, size); }) {
+               [this](void* data, int width, int size) { move_rows(false, data, width, size); }),
+      halo(lammps, names) {
   if (dpa2_abi_version() < DPA2_ABI_VERSION)
     error->all(FLERR, "dpa2: libdpa2 has interface version {}, the plugin needs {}", dpa2_abi_version(), DPA2_ABI_VERSION);
   single_enable = 0;
@@ -51,7 +61,7 @@ PairDPA2::PairDPA2(LAMMPS* lammps)
 PairDPA2::~PairDPA2() {
   // Where the script gives pair_style again after read_restart, styles may be made anew. Where all is cleared, much of LAMMPS is
   // gone before its styles are.
-  if (restored) successor_of_restored = update != nullptr && force->pair_map->count("dpa2") > 0 ? lmp : nullptr;
+  if (restored) successor_of_restored = update != nullptr && force->pair_map->count(own_name) > 0 ? lmp : nullptr;
   if (allocated) {
     memory->destroy(setflag);
     memory->destroy(cutsq);
@@ -77,18 +87,23 @@ void PairDPA2::init_style() {
   lists.begin_run();
   energy_unit = std::strcmp(update->unit_style, "metal") == 0 ? 1.0 : force->boltz / metal_boltz;
   restore();
-  if (!mapped) error->all(FLERR, "pair_style dpa2 needs a pair_coeff line: pair_coeff * * and an element for every atom type");
+  if (!mapped) error->all(FLERR, "{} needs a pair_coeff line: pair_coeff * * and an element for every atom type", names.style);
   members.front()->warn_of_masses(mass_warning);
   run_begins = true;
   comm_forward = comm_reverse = comm_reverse_off = widest;  // LAMMPS makes room for it now; the last exchange was another
-  neighbor->add_request(this, NeighConst::REQ_FULL);
+  // Nobody asks for the list of models on a GPU, so that it is not made: it says which pairs are left out.
+  neighbor->add_request(this, NeighConst::REQ_FULL | (common.on_gpu() ? NeighConst::REQ_OCCASIONAL : 0));
 }
 
 double PairDPA2::init_one(int i, int j) {
   if (scale[i][j] == 1.0 && scale[j][i] != 1.0) scale[i][j] = scale[j][i];
+  return reach() * force->angstrom;
+}
+
+double PairDPA2::reach() const {
   double cut = 0.0;
   for (const auto& m : members) cut = std::max(cut, m->network.rcut());
-  return cut * force->angstrom;
+  return cut;
 }
 
 void* PairDPA2::extract(const char* name, int& dim) {
@@ -100,7 +115,7 @@ void* PairDPA2::extract(const char* name, int& dim) {
 }
 
 double PairDPA2::memory_usage() {
-  double bytes = Pair::memory_usage() + lists.memory_usage();
+  double bytes = Pair::memory_usage() + lists.memory_usage() + halo.memory_usage();
   for (const auto& m : members)
     bytes += 8.0 * static_cast<double>(m->forces.capacity() + m->atom_energy.capacity() + m->atom_virial.capacity()) +
              4.0 * static_cast<double>(m->types.capacity());
@@ -117,20 +132,29 @@ void PairDPA2::evaluate(Member& m, bool with_virial, bool with_atom_virial) {
   if (with_atom_virial) m.atom_virial.resize(at(9 * std::max(nall, 1)));
   m.folded = false;
   try {
-    exchange.check(dpa2_domain_evaluate(lists.domain(), m.network.handle(), m.types.data(), m.type_of[at(lists.first_type())],
-                                        common.fparam(), common.aparam(), exchange.handle(), common.threads(), &m.energy, m.forces.data(),
-                                        with_virial ? m.virial : nullptr, m.atom_energy.data(),
-                                        with_atom_virial ? m.atom_virial.data() : nullptr));
+    const dpa2_status status = call(m, with_virial, with_atom_virial);
+    halo.check();
+    exchange.check(status);
   } catch (const dpa2::Error& e) { m.fail(e.what()); }
   m.report_warnings(common.overflow());
 }
 
+dpa2_status PairDPA2::call(Member& m, bool with_virial, bool with_atom_virial) {
+  return dpa2_domain_evaluate(lists.domain(), m.network.handle(), m.types.data(), m.type_of[at(lists.first_type())], common.fparam(),
+                              common.aparam(), exchange_of_rows(), common.threads(), &m.energy, m.forces.data(),
+                              with_virial ? m.virial : nullptr, m.atom_energy.data(), with_atom_virial ? m.atom_virial.data() : nullptr);
+}
+
 void PairDPA2::compute(int eflag, int vflag) {
   ev_init(eflag, vflag);
-  lists.gather(list, members.front()->type_of, neighbor->ago == 0);
+  const bool renewed = neighbor->ago == 0;
+  lists.gather(list, members.front()->type_of, renewed, !common.on_gpu());
+  if (common.on_gpu() && renewed)
+    halo.renew(lists.domain(), [this](double* data, int width) { move_rows(true, data, width, sizeof(double)); }, common.gpu_aware());
+  gather_more();
   common.gather_parameters();
   begin_deviations();
-  const bool deviate = members.size() > 1 && out_freq > 0 && update->ntimestep % out_freq == 0;
+  const bool deviate = members.size() > 1 && out_freq > 0 && update->ntimestep % out_freq == 0 && !between_steps();
   const bool per_atom = vflag_atom != 0 || cvflag_atom != 0;
   evaluate(*members.front(), vflag_global != 0 || deviate, per_atom);
   if (deviate)
@@ -153,6 +177,7 @@ void PairDPA2::tally(Member& first) {
   double** f = atom->f;
   for (int i = 0; i < n; i++)
     for (int c = 0; c < 3; c++) f[i][c] += force_factor * first.forces[at(3 * i + c)];
+  tally_more(first, energy_factor);
 
   if (eflag_global) eng_vdwl += energy_factor * first.energy;
   if (eflag_atom)
@@ -170,34 +195,26 @@ void PairDPA2::tally(Member& first) {
   }
 }
 
-// Adds the ghosts' forces to their owners', once.
 void PairDPA2::fold_forces(Member& m) {
   if (!m.folded) move_rows(false, m.forces.data(), 3, sizeof(double));
   m.folded = true;
 }
 
-// Largest, smallest and average deviation of the models, in LAMMPS's units.
-void PairDPA2::write_deviation() {
-  const int nlocal = atom->nlocal;
-  std::vector<std::vector<double>> virials;
-  for (const auto& m : members) {
-    fold_forces(*m);
-    std::vector<double> mine(m->virial, m->virial + 9), all(9);
-    for (double& v : mine) v *= energy_unit / static_cast<double>(atom->natoms);
-    MPI_Allreduce(mine.data(), all.data(), 9, MPI_DOUBLE, MPI_SUM, world);
-    virials.push_back(all);
-  }
+// How much of a number may be rounding.
+double PairDPA2::rounding() const { return members.front()->network.precision() == "float32" ? 1e-5 : 1e-11; }
+
+dpa2_lammps::Row::Part PairDPA2::force_deviation(std::vector<double> Member::* array, std::vector<double>& mine) const {
   // Extrema are taken of (value, -value), and of the forces squared: one reduction for all.
   double extreme[3] = {0.0, -1e300, 0.0}, sums[2] = {0.0, 0.0}, extremes[3], totals[2];
-  std::vector<double> mine;
   std::vector<const double*> forces(members.size());
   const double to_lammps = energy_unit / lists.angstrom();
-  for (int i = 0; i < nlocal; i++) {
+  mine.clear();
+  for (int i = 0; i < atom->nlocal; i++) {
     if (members.front()->types[at(i)] < 0) {
       mine.push_back(0.0);
       continue;
     }
-    for (std::size_t k = 0; k < members.size(); k++) forces[k] = members[k]->forces.data() + 3 * static_cast<std::ptrdiff_t>(i);
+    for (std::size_t k = 0; k < members.size(); k++) forces[k] = ((*members[k]).*array).data() + 3 * static_cast<std::ptrdiff_t>(i);
     // eps is in LAMMPS's units of force, as the deviations are.
     const double relative = deviation.relative;
     const double d = relative >= 0.0 ? dpa2_lammps::force_deviation(forces, relative / to_lammps)
@@ -211,6 +228,27 @@ void PairDPA2::write_deviation() {
   }
   MPI_Reduce(extreme, extremes, 3, MPI_DOUBLE, MPI_MAX, 0, world);
   MPI_Reduce(sums, totals, 2, MPI_DOUBLE, MPI_SUM, 0, world);
+  if (comm->me != 0) return {};
+  return {{extremes[0], totals[1] > 0.0 ? -extremes[1] : 0.0, totals[0] / std::max(totals[1], 1.0)},
+          rounding() * (deviation.relative < 0.0 ? std::sqrt(extremes[2]) * to_lammps : 1.0)};
+}
+
+// Largest, smallest and average deviation of the models, in LAMMPS's units.
+void PairDPA2::write_deviation() {
+  const int nlocal = atom->nlocal;
+  std::vector<std::vector<double>> virials;
+  for (const auto& m : members) {
+    fold_forces(*m);
+    std::vector<double> mine(m->virial, m->virial + 9), all(9);
+    for (double& v : mine) v *= energy_unit / static_cast<double>(atom->natoms);
+    MPI_Allreduce(mine.data(), all.data(), 9, MPI_DOUBLE, MPI_SUM, world);
+    virials.push_back(all);
+  }
+  std::vector<double> mine;
+  dpa2_lammps::Row row;
+  row.step = update->ntimestep;
+  row.parts = {{}, force_deviation(&Member::forces, mine)};
+  deviate_more(row);
 
   std::vector<double> per_atom;
   if (deviation.atomic) {  // in the order of the atoms' numbers
@@ -232,15 +270,10 @@ void PairDPA2::write_deviation() {
   }
   bool written = true;
   if (comm->me == 0) {
-    const double count = std::max(totals[1], 1.0);
-    dpa2_lammps::Row row;
-    row.step = update->ntimestep;
-    row.virial = dpa2_lammps::virial_deviation(virials, deviation.relative_v);
-    row.force = {extremes[0], totals[1] > 0.0 ? -extremes[1] : 0.0, totals[0] / count};
-    const double rounding = members.front()->network.precision() == "float32" ? 1e-5 : 1e-11;
-    row.force_noise = rounding * (deviation.relative < 0.0 ? std::sqrt(extremes[2]) * to_lammps : 1.0);
-    for (double v : virials.front()) row.virial_noise = std::max(row.virial_noise, rounding * std::fabs(v));
-    if (deviation.relative_v >= 0.0) row.virial_noise = rounding;
+    dpa2_lammps::Row::Part& virial_part = row.parts.front();
+    virial_part.spread = dpa2_lammps::virial_deviation(virials, deviation.relative_v);
+    for (double v : virials.front()) virial_part.noise = std::max(virial_part.noise, rounding() * std::fabs(v));
+    if (deviation.relative_v >= 0.0) virial_part.noise = rounding();
     written = deviation.write(row, per_atom);
   }
   require_written(written);
@@ -257,7 +290,7 @@ void PairDPA2::begin_deviations() {
 void PairDPA2::require_written(bool mine) const {
   int written = mine ? 1 : 0;
   MPI_Bcast(&written, 1, MPI_INT, 0, world);
-  if (!written) error->all(FLERR, "pair_style dpa2: cannot write the model deviation to '{}'", deviation.file);
+  if (!written) error->all(FLERR, "{}: cannot write the model deviation to '{}'", names.style, deviation.file);
 }
 
 // Rows of whatever is exchanged at the moment, in its own precision: two float32 numbers take the place of one double.

@@ -7,6 +7,8 @@
 
 namespace dpa2_lammps {
 
+inline std::size_t at(std::ptrdiff_t i) { return static_cast<std::size_t>(i); }
+
 /// What forward_comm and reverse_comm move at the moment: rows of `width` numbers of `size` bytes, in doubles.
 struct Rows {
   char* data = nullptr;

@@ -12,12 +12,17 @@ using namespace LAMMPS_NS;
 namespace dpa2_lammps {
 
 namespace {
-const char* const keywords[] = {"fparam",  "aparam",  "fparam_from_compute", "fparam_from_fix", "aparam_from_compute", "precision",
-                                "threads", "overflow"};
+const char* const keywords[] = {
+    "fparam", "aparam",   "fparam_from_compute", "fparam_from_fix", "aparam_from_compute", "precision", "threads", "overflow",
+    "device", "gpu_aware"};
 }
 
 bool Settings::is_keyword(const std::string& word) {
   return std::find(std::begin(keywords), std::end(keywords), word) != std::end(keywords);
+}
+
+bool Settings::is_parameter(const std::string& keyword) {
+  return keyword.compare(0, 6, "fparam") == 0 || keyword.compare(0, 6, "aparam") == 0;
 }
 
 const std::string& Settings::value(std::size_t& k, const std::vector<std::string>& words) const {
@@ -39,7 +44,20 @@ std::string Settings::find_precision(const std::vector<std::string>& words, std:
   return precision;
 }
 
-void Settings::reset(int fparam_dim, int aparam_dim) {
+std::string Settings::find_device(const std::vector<std::string>& words, std::size_t first) const {
+  std::string device = "cpu";
+  for (std::size_t k = first; k < words.size(); k++)
+    if (words[k] == "device") {
+      device = k + 1 < words.size() ? words[k + 1] : "";
+      if (device != "cpu" && device.compare(0, 4, "cuda") != 0)
+        error->all(FLERR, "{}: device must be cpu, cuda or cuda:N with the number of a GPU, not '{}'", style, device);
+    }
+  return device;
+}
+
+void Settings::reset(int fparam_dim, int aparam_dim, bool on_gpu) {
+  on_gpu_ = on_gpu;
+  gpu_aware_ = "auto";
   threads_ = 0;
   overflow_ = "warn";
   fparam_ = aparam_ = Parameters();
@@ -71,8 +89,13 @@ bool Settings::keyword(std::size_t& k, const std::vector<std::string>& words) {
     source(word).compute = value(k, words);
   } else if (word == "fparam_from_fix") {
     source(word).fix = value(k, words);
-  } else if (word == "precision") {
+  } else if (word == "precision" || word == "device") {
     k++;  // read before
+  } else if (word == "gpu_aware") {
+    gpu_aware_ = value(k, words);
+    if (gpu_aware_ != "on" && gpu_aware_ != "off" && gpu_aware_ != "auto")
+      error->all(FLERR, "{}: gpu_aware must be on, off or auto, not '{}'", style, gpu_aware_);
+    if (!on_gpu_) error->all(FLERR, "{}: gpu_aware is about models on a GPU: it needs device cuda", style);
   } else if (word == "threads") {
     threads_ = utils::inumeric(FLERR, value(k, words), false, lmp);
     if (threads_ < 1) error->all(FLERR, "{}: threads must be 1 or more", style);

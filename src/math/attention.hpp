@@ -18,6 +18,19 @@ DPA2_MATH V logit(V score, V factor, V switched, T shift) {
   return score * factor + (switched - T(1)) * shift;
 }
 
+/// Whether the attention takes its switches as what they lack to 1. The shift makes much of that, and of a float next to 1 its digits
+/// are lost; a double has enough of them. Dual numbers are for training, which does not need them.
+template <class T>
+constexpr bool by_fall = false;
+template <>
+constexpr bool by_fall<float> = true;
+
+/// The same logit, given what the switch lacks to 1.
+template <class T, class V>
+DPA2_MATH V logit_by_fall(V score, V factor, V fall, T shift) {
+  return score * factor - fall * shift;
+}
+
 /// Where the search for the largest logit begins: at that of the padded slots, if there are some.
 template <class T>
 DPA2_MATH T least_logit(T npad, T shift) {

@@ -19,5 +19,13 @@ DPA2_MATH void smooth_switch(V r, T rcut_smth, T inv_width, V& sw, V& dsw) {
   dsw = u * u * v * v * (T(-30) * inv_width);
 }
 
+/// 1 - sw(r) with all its digits, also where it is next to nothing.
+template <class T>
+DPA2_MATH T switch_fall(T r, T rcut_smth, T inv_width) {
+  T u = (r - rcut_smth) * inv_width;
+  u = u < T(0) ? T(0) : u > T(1) ? T(1) : u;
+  return u * u * u * (T(10) - u * (T(15) - u * T(6)));
+}
+
 }  // namespace math
 }  // namespace dpa2

@@ -20,6 +20,7 @@ class TableEvaluator {
   static std::int64_t memory_estimate(const MemoryQuestion& q);
   void require(std::int64_t natoms, bool gradient, AtomVirial atom_virial);
   static Clamped clamped(const int*) { return {}; }
+  static void remark(const Frame&, Remarks&) {}
 
  private:
   void gradient(const Frame& frame, int threads, const double* seed, bool deepmd, const Outputs& out);
@@ -50,6 +51,7 @@ class ZblEvaluator {
   void require(std::int64_t natoms, bool gradient, AtomVirial atom_virial) { network_.require(natoms, gradient, atom_virial); }
   /// Of the last evaluation; ids (nlocal): the numbers of atoms, null: rows.
   Clamped clamped(const int* ids) const { return zbl_.clamped(ids); }
+  static void remark(const Frame&, Remarks&) {}
 
  private:
   void gradient(const Frame& frame, int threads, const double* weights, const double* network, bool deepmd, const Outputs& out);

@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "error.hpp"
+#include "gpu/device.hpp"
 #include "model/model.hpp"
 
 namespace dpa2 {
@@ -21,6 +22,8 @@ int device_number(const std::string& name) {
                         "'; CUDA_VISIBLE_DEVICES says which GPUs there are");
   return std::stoi(digits);
 }
+
+int gpu_count() { return gpu::device_count(); }
 
 std::string device_name(int number) { return number < 0 ? "cpu" : text("cuda:", number); }
 

@@ -12,6 +12,9 @@ namespace dpa2 {
 /// The number of a GPU: 0 of "cuda", N of "cuda:N"; -1 of "cpu". Throws invalid_input for other names.
 int device_number(const std::string& name);
 
+/// How many GPUs CUDA shows. Throws Error where there is no driver.
+int gpu_count();
+
 /// "cpu", or "cuda:N".
 std::string device_name(int number);
 

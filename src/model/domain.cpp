@@ -12,19 +12,25 @@ namespace dpa2 {
 void Domain::set_atoms(const DomainAtoms& atoms) {
   if (atoms.nlocal < 0 || atoms.nall < atoms.nlocal) throw invalid_input(atoms.nlocal, " centres among ", atoms.nall, " atoms");
   for (Lists& l : lists_) l.current = false;
+  forget_spins();
   atoms_ = {};
-  for (std::ptrdiff_t i = 0; i < atoms.nlocal; ++i) {
+  for (std::ptrdiff_t i = 0; i < atoms.nlocal && atoms.numneigh != nullptr; ++i) {
     if (atoms.numneigh[i] < 0) throw invalid_input("atom ", i, " has ", atoms.numneigh[i], " neighbours");
     if (atoms.numneigh[i] > 0 && atoms.firstneigh[i] == nullptr) throw invalid_input("the list of neighbours of atom ", i, " is NULL");
   }
   atoms_ = atoms;
 }
 
+void Domain::require_lists() const {
+  if (atoms_.nlocal > 0 && atoms_.numneigh == nullptr)
+    throw invalid_input("the atoms were set without neighbour lists, which models on the CPU need: numneigh is NULL");
+}
+
 /// Rows of ghosts that nobody fills would be read.
 void Domain::require_no_ghosts(const Edges& edges) const {
   const auto ghost = std::find_if(edges.j.begin(), edges.j.end(), [&](int j) { return j >= atoms_.nlocal; });
   if (ghost != edges.j.end())
-    throw invalid_input("row ", *ghost, " is a ghost and somebody's neighbour, but there is no exchange to fill it");
+    throw invalid_input("row ", *ghost / rows_of_atom_, " is a ghost and somebody's neighbour, but there is no exchange to fill it");
 }
 
 /// The lists that the model wants of these atoms: those of a model before it, if they are the same.
@@ -63,6 +69,7 @@ Domain::Work& Domain::work(const std::shared_ptr<const Model>& model) {
 
 template <class F>
 void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& asked, Remarks& remarks, F f) {
+  require_lists();
   DomainFrame domain = asked;
   domain.threads = checked_threads(asked.threads);
   Frame frame;
@@ -71,6 +78,7 @@ void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& a
   if (domain.exchange == nullptr) require_no_ghosts(*frame.edges);
   Work& w = work(model);
   frame.types = domain.types;
+  frame.ids = atoms_.ids;
   frame.fparam = domain.fparam;
   frame.aparam = domain.aparam;
   frame.weights = domain.weights;
@@ -81,6 +89,7 @@ void Domain::run(const std::shared_ptr<const Model>& model, const DomainFrame& a
     w.evaluator->with([&](auto& evaluator) {
       f(evaluator, frame, domain.threads);
       remarks.clamped = evaluator.clamped(atoms_.ids);
+      evaluator.remark(frame, remarks);
     });
   } catch (...) {
     work_.remove_if([&](const Work& o) { return o.model == model; });  // its buffers may be half filled
@@ -132,6 +141,7 @@ void Domain::evaluate(const std::shared_ptr<const Model>& model, const DomainFra
   // The wrapped positions that deepmd-kit's kind refers to are the whole system's, not a part's.
   if (atom_virial == AtomVirial::deepmd) throw invalid_input("the atomic virial of deepmd-kit is not defined for a part of a system");
   model->check_parameters(domain.fparam != nullptr, domain.aparam != nullptr || atoms_.nlocal == 0);
+  if (model->spin() != nullptr) return evaluate_spins(model, domain, atom_virial, out, remarks);
   if (const LinearCombination* linear = model->linear()) {
     check_types(*model, domain);
     return linear->evaluate(
@@ -153,6 +163,7 @@ void Domain::evaluate(const std::shared_ptr<const Model>& model, const DomainFra
 }
 
 void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainFrame& domain, const Outputs& out, Remarks& remarks) {
+  if (model->spin() != nullptr) return spin_descriptor(model, domain, out, remarks);
   if (const LinearCombination* linear = model->linear()) {
     check_types(*model, domain);
     const std::vector<int> types = LinearCombination::types_of(linear->base(), domain.types, atoms_.nall);
@@ -171,6 +182,7 @@ void Domain::descriptor(const std::shared_ptr<const Model>& model, const DomainF
 
 void Domain::vjp(const std::shared_ptr<const Model>& model, const DomainFrame& domain, const Seeds& seeds, const Outputs& out,
                  Remarks& remarks) {
+  if (model->spin() != nullptr) throw unsupported(no_weighted_sums);
   if (const LinearCombination* linear = model->linear()) {
     check_types(*model, domain);
     return linear->vjp(atoms_.nlocal, atoms_.nall, domain.types, seeds, out, remarks,

@@ -1,6 +1,7 @@
 #include "model/evaluate.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 
 #include "heads/spectrum.hpp"
@@ -108,16 +109,16 @@ class SeededRows : public Readout<T> {
 
 }  // namespace
 
-template <class T>
-void Evaluator<T>::descriptor(const Frame& frame, int threads, Exchange* exchange, const Outputs& out) {
+template <class T, template <class> class D>
+void Evaluator<T, D>::descriptor(const Frame& frame, int threads, Exchange* exchange, const Outputs& out) {
   DescriptorRows<T> rows(descriptor_.model(), frame, out.array("descriptor"), out.array("rot_mat"));
   descriptor_.begin(frame, threads, {});
   descriptor_.forward(exchange);
   descriptor_.read(rows);
 }
 
-template <class T>
-void Evaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, const Outputs& out) {
+template <class T, template <class> class D>
+void Evaluator<T, D>::evaluate(const Frame& frame, int threads, Exchange* exchange, AtomVirial atom_virial, const Outputs& out) {
   const bool gradient = quantities_ > 0 && out.array("force") != nullptr;
   descriptor_.begin(frame, threads, task(gradient, atom_virial));
   descriptor_.forward(exchange);
@@ -142,8 +143,8 @@ void Evaluator<T>::evaluate(const Frame& frame, int threads, Exchange* exchange,
 }
 
 /// What is asked for of the atoms' values, and what the frame's are made of them.
-template <class T>
-void Evaluator<T>::write_values(const Frame& frame, const Outputs& out) {
+template <class T, template <class> class D>
+void Evaluator<T, D>::write_values(const Frame& frame, const Outputs& out) {
   const HeadParams& head = descriptor_.model().head;
   const double* const values = descriptor_.workspace().values.data();
   const std::size_t nlocal = static_cast<std::size_t>(frame.edges->nlocal), width = static_cast<std::size_t>(head_->width());
@@ -163,9 +164,11 @@ void Evaluator<T>::write_values(const Frame& frame, const Outputs& out) {
 
 /// deepmd-kit's atomic virial (theory 9.3): the share of dE_a/dX_I goes to the displaced atom, with the arm from
 /// the displaced position to the wrapped position of a. Four more backward passes, seeded with the wrapped coordinates and with 1.
+/// Only differences of positions matter. In float32 they are taken from the middle of the atoms, since far from zero the passes lose
+/// digits; not where others have a part of the atoms, and so another middle.
 /// Of one number of several, out (nall, quantities, 9) begins with its first row.
-template <class T>
-void Evaluator<T>::deepmd_virial(const Frame& frame, Exchange* exchange, int quantity, double* out) {
+template <class T, template <class> class D>
+void Evaluator<T, D>::deepmd_virial(const Frame& frame, Exchange* exchange, int quantity, double* out) {
   const Edges& edges = *frame.edges;
   const std::size_t ne = static_cast<std::size_t>(edges.nedge()), n = static_cast<std::size_t>(edges.nlocal);
   const std::size_t stride = 9 * static_cast<std::size_t>(quantities_);
@@ -175,9 +178,19 @@ void Evaluator<T>::deepmd_virial(const Frame& frame, Exchange* exchange, int qua
   Workspace<T>& ws = descriptor_.workspace();
   double* seed = ws.seed.data();
   HeadRows<T> head(*head_, frame, ws.values.data(), quantity, seed);
+  double middle[3] = {0, 0, 0};
+  if (sizeof(T) < sizeof(double) && exchange == nullptr)
+    for (std::size_t l = 0; l < 3; ++l) {
+      double low = HUGE_VAL, high = -HUGE_VAL;
+      for (std::size_t i = 0; i < n; ++i) {
+        low = std::min(low, x[3 * i + l]);
+        high = std::max(high, x[3 * i + l]);
+      }
+      middle[l] = (low + high) / 2;
+    }
   for (std::size_t l = 0; l < 4; ++l) {
     for (std::size_t i = 0; i < n; ++i) {
-      seed[i] = l < 3 ? x[3 * i + l] : 1.0;
+      seed[i] = l < 3 ? x[3 * i + l] - middle[l] : 1.0;
       if (frame.weights != nullptr) seed[i] *= frame.weights[i];
     }
     descriptor_.backward(exchange, head, ws.gamma[l].data());
@@ -188,14 +201,15 @@ void Evaluator<T>::deepmd_virial(const Frame& frame, Exchange* exchange, int qua
       for (std::size_t k = 0; k < 3; ++k)
         for (std::size_t l = 0; l < 3; ++l) {
           const double seeded = ws.gamma[l].data()[3 * e + k], plain = ws.gamma[3].data()[3 * e + k];
-          out[stride * j + 3 * k + l] += seeded - (x[3 * i + l] + edges.d[3 * e + l]) * plain;
-          out[stride * i + 3 * k + l] -= seeded - x[3 * i + l] * plain;
+          const double place = x[3 * i + l] - middle[l];
+          out[stride * j + 3 * k + l] += seeded - (place + edges.d[3 * e + l]) * plain;
+          out[stride * i + 3 * k + l] -= seeded - place * plain;
         }
     }
 }
 
-template <class T>
-void Evaluator<T>::vjp(const Frame& frame, int threads, Exchange* exchange, const Seeds& seeds, const Outputs& out) {
+template <class T, template <class> class D>
+void Evaluator<T, D>::vjp(const Frame& frame, int threads, Exchange* exchange, const Seeds& seeds, const Outputs& out) {
   double* atom_virial = out.array("atom_virial");
   descriptor_.begin(frame, threads, task(true, atom_virial != nullptr ? AtomVirial::edge : AtomVirial::none));
   descriptor_.forward(exchange);
@@ -203,9 +217,9 @@ void Evaluator<T>::vjp(const Frame& frame, int threads, Exchange* exchange, cons
   descriptor_.backward(exchange, sum, {out.array("force"), out.array("virial"), atom_virial, 1});
 }
 
-template <class T>
-void Evaluator<T>::hessian_product(const Frame& frame, int threads, double* product) {
-  if (!dual_) dual_ = std::make_unique<Descriptor<Dual<T>>>(descriptor_.model());
+template <class T, template <class> class D>
+void Evaluator<T, D>::hessian_product(const Frame& frame, int threads, double* product) {
+  if (!dual_) dual_ = std::make_unique<D<Dual<T>>>(descriptor_.source());
   const SpectrumHead<Dual<T>> head(descriptor_.model());
   dual_->begin(frame, threads, task(true, AtomVirial::none));
   dual_->forward(nullptr);
@@ -217,5 +231,7 @@ void Evaluator<T>::hessian_product(const Frame& frame, int threads, double* prod
 
 template class Evaluator<double>;
 template class Evaluator<float>;
+template class Evaluator<double, HybridDescriptor>;
+template class Evaluator<float, HybridDescriptor>;
 
 }  // namespace dpa2

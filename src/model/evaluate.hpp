@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "graph/descriptor.hpp"
+#include "graph/hybrid.hpp"
 #include "heads/kinds.hpp"
 #include "heads/output.hpp"
 
@@ -19,16 +20,17 @@ struct Seeds {
   const double* rot_mat = nullptr;     ///< (nlocal, g2_dim, 3)
 };
 
-/// Evaluates one frame after the other with one workspace; one evaluator per thread of the caller, many on one model.
-template <class T>
+/// Evaluates one frame after the other with one workspace; one evaluator per thread of the caller, many on one model. D: what the
+/// descriptor is, Descriptor or HybridDescriptor.
+template <class T, template <class> class D = Descriptor>
 class Evaluator {
  public:
   /// Of a network: the configuration is none of a combination.
-  Evaluator(const Config& config, const Prepared<T>& model)
+  Evaluator(const Config& config, const typename D<T>::Model& model)
       : outputs_(head_outputs(config)),
         quantities_(quantities_with_forces(outputs_)),
-        head_(make_head(config, model)),
-        descriptor_(model) {}
+        descriptor_(model),
+        head_(make_head(config, descriptor_.model())) {}
 
   /// Descriptor (and rotation matrix) only: no fitting, no backward.
   void descriptor(const Frame& frame, int threads, Exchange* exchange, const Outputs& out);
@@ -53,16 +55,18 @@ class Evaluator {
   const Partition& partition() { return descriptor_.workspace().partition; }
   const double* values() { return descriptor_.workspace().values.data(); }
   [[nodiscard]] static Clamped clamped(const int*) { return {}; }
+  /// Of the last evaluation: what there is to say about the lists of a hybrid descriptor, in place of what the frame's have said.
+  void remark(const Frame& frame, Remarks& remarks) const { descriptor_.remark(frame, remarks); }
 
   /// Bytes held by the workspace.
-  std::size_t bytes() { return descriptor_.workspace().held(); }
+  std::size_t bytes() { return descriptor_.bytes(); }
   /// Bytes that a first evaluation like this takes (memory.hpp).
   std::int64_t memory_estimate(const MemoryQuestion& q) const {
     MemoryQuestion own = q;
     own.gradient = q.gradient && quantities_ > 0;
     own.values = head_->width();
     own.quantities = quantities_;
-    return dpa2::memory_estimate(descriptor_.model(), task(own.gradient, q.atom_virial), own);
+    return descriptor_.memory_estimate(task(own.gradient, q.atom_virial), own);
   }
   /// Throws out_of_memory when the part of an evaluation that needs no neighbours does not fit; before anything is taken.
   void require(std::int64_t natoms, bool gradient, AtomVirial atom_virial) { descriptor_.require(natoms, task(gradient, atom_virial)); }
@@ -74,12 +78,14 @@ class Evaluator {
 
   std::vector<OutputSpec> outputs_;
   int quantities_;
+  D<T> descriptor_;
   std::unique_ptr<Head<T>> head_;
-  Descriptor<T> descriptor_;
-  std::unique_ptr<Descriptor<Dual<T>>> dual_;  ///< of the first Hessian that is asked for
+  std::unique_ptr<D<Dual<T>>> dual_;  ///< of the first Hessian that is asked for
 };
 
 extern template class Evaluator<double>;
 extern template class Evaluator<float>;
+extern template class Evaluator<double, HybridDescriptor>;
+extern template class Evaluator<float, HybridDescriptor>;
 
 }  // namespace dpa2

@@ -8,6 +8,7 @@
 
 #include "fold/folded.hpp"
 #include "model/model.hpp"
+#include "model/work_pool.hpp"
 
 namespace dpa2 {
 namespace {
@@ -70,37 +71,7 @@ struct LinearCombination::Work {
   std::vector<double> energies, atom_energy, weights, rows;
 };
 
-struct LinearCombination::Pool {
-  std::mutex mutex;
-  std::vector<std::unique_ptr<Work>> idle;
-};
-
-/// A Work that goes back when it is done with.
-class LinearCombination::Borrowed {
- public:
-  explicit Borrowed(Pool& pool) : pool_(pool) {
-    const std::lock_guard<std::mutex> lock(pool_.mutex);
-    if (!pool_.idle.empty()) {
-      work_ = std::move(pool_.idle.back());
-      pool_.idle.pop_back();
-    }
-    if (!work_) work_ = std::make_unique<Work>();
-  }
-  ~Borrowed() {
-    const std::lock_guard<std::mutex> lock(pool_.mutex);
-    try {
-      pool_.idle.push_back(std::move(work_));
-    } catch (...) {  // then the next evaluation makes another
-    }
-  }
-  Borrowed(const Borrowed&) = delete;
-  Borrowed& operator=(const Borrowed&) = delete;
-  Work* operator->() const noexcept { return work_.get(); }
-
- private:
-  Pool& pool_;
-  std::unique_ptr<Work> work_;
-};
+struct LinearCombination::Pool : WorkPool<Work> {};
 
 LinearCombination::LinearCombination(const Config& config, Weights weights, const std::string& precision, double skin,
                                      const std::string& device, const gpu::Hooks& hooks)
@@ -134,7 +105,7 @@ double LinearCombination::factor(const Part& part, int type, double weight) cons
 
 void LinearCombination::evaluate(int nlocal, int nall, const int* types, const double* weights, const Outputs& out, Remarks& remarks,
                                  const Evaluate& of_part) const {
-  const Borrowed work(*pool_);
+  const Borrowed<Work> work(*pool_);
   const std::size_t n = static_cast<std::size_t>(nlocal);
   Sums sums(out, static_cast<std::size_t>(nall), work->rows);
   work->energies.assign(n, 0.0);
@@ -164,7 +135,7 @@ void LinearCombination::evaluate(int nlocal, int nall, const int* types, const d
 
 void LinearCombination::vjp(int nlocal, int nall, const int* types, const Seeds& seeds, const Outputs& out, Remarks& remarks,
                             const Vjp& of_part) const {
-  const Borrowed work(*pool_);
+  const Borrowed<Work> work(*pool_);
   const std::size_t n = static_cast<std::size_t>(nlocal);
   Sums sums(out, static_cast<std::size_t>(nall), work->rows);
   work->weights.resize(n + 1);

@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -47,7 +46,6 @@ class LinearCombination {
  private:
   struct Work;
   struct Pool;
-  class Borrowed;
   /// The share of an atom in the sum.
   [[nodiscard]] double factor(const Part& part, int type, double weight) const;
 

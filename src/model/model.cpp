@@ -25,14 +25,18 @@ AnyEvaluator::AnyEvaluator(const Model& model) {
     else
       evaluator_ = std::make_unique<Evaluator<T>>(network, prepared);
   };
-  if (model.f64_)
+  if (model.hybrid64_)
+    evaluator_ = std::make_unique<Evaluator<double, HybridDescriptor>>(network, *model.hybrid64_);
+  else if (model.hybrid32_)
+    evaluator_ = std::make_unique<Evaluator<float, HybridDescriptor>>(network, *model.hybrid32_);
+  else if (model.f64_)
     on(*model.f64_);
   else if (model.f32_)
     on(*model.f32_);
   else if (model.table_)
     evaluator_ = std::make_unique<TableEvaluator>(*model.table_);
   else
-    throw internal_error("an evaluator of a linear combination");
+    throw internal_error("an evaluator of a model that is made of others");
 }
 
 /// One evaluation's memory.
@@ -140,7 +144,8 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
       precision_(precision.empty() ? config_.precision : precision),
       device_(device_name(device_number(device))),
       outputs_(model_outputs(config_)),
-      settings_(config_.type == Combination::linear ? NeighborSettings{} : dpa2::neighbor_settings(config_)),
+      settings_(config_.type == Combination::linear || config_.type == Combination::spin ? NeighborSettings{}
+                                                                                         : dpa2::neighbor_settings(config_)),
       pair_settings_(dpa2::pair_settings(config_)),
       skin_(skin),
       pool_(std::make_unique<Pool>()) {
@@ -155,6 +160,14 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
     linear_ = std::make_unique<LinearCombination>(config_, std::move(weights), precision_, skin_, device, hooks);
     return;
   }
+  if (config_.type == Combination::spin) {
+    if (number >= 0) throw unsupported("spin models are evaluated on the CPU only: leave the device out, or let it be 'cpu'");
+    spin_ = std::make_unique<SpinModel>(config_, std::move(weights), precision_, skin_);
+    return;
+  }
+  if (number >= 0 && config_.hybrid())
+    throw unsupported(
+        "a model of a hybrid descriptor (descriptor.type 'hybrid') is evaluated on the CPU only: load it with device=\"cpu\"");
   Folded folded = fold(config_, std::move(weights));
   if (number < 0) {
     table_ = std::move(folded.table);
@@ -171,6 +184,10 @@ Model::Model(Config config, Weights weights, const std::string& precision, doubl
     planner_ = gpu::make_planner(config_, folded, precision_);
   else if (number >= 0)
     gpu_ = gpu::make_engine(config_, folded, precision_, number, std::move(hooks));
+  else if (config_.hybrid() && precision_ == "float64")
+    hybrid64_ = std::make_unique<PreparedHybrid<double>>(config_, std::move(folded));
+  else if (config_.hybrid())
+    hybrid32_ = std::make_unique<PreparedHybrid<float>>(config_, std::move(folded));
   else if (folded.network && precision_ == "float64")
     f64_ = std::make_unique<Prepared<double>>(network, std::move(folded));
   else if (folded.network)
@@ -237,6 +254,7 @@ void Model::run(const Structure& structure, const Seeds& seeds, int threads, boo
   frame.edges = &s.edges;
   if (pair_settings_) frame.pairs = &s.pairs;
   frame.types = now.types;
+  frame.ids = order.atoms();
   frame.fparam = structure.fparam;
   frame.aparam = structure.aparam;
   Seeds ordered = seeds;
@@ -266,6 +284,7 @@ void Model::run(const Structure& structure, const Seeds& seeds, int threads, boo
   s.evaluator.with([&](auto& evaluator) {
     f(evaluator, frame, ordered, threads);
     remarks.clamped = evaluator.clamped(order.atoms());
+    evaluator.remark(frame, remarks);
   });
   if (order.active())
     for (const Rows& r : results)
@@ -293,13 +312,20 @@ void Model::check_parameters(bool has_fparam, bool has_aparam) const {
 }
 
 int Model::exchange_width() const noexcept {
-  int widest = f64_ ? f64_->n1 : f32_ ? f32_->n1 : gpu_ ? config_.base().repformer.g1_dim : 0;
+  if (spin_) return 2 * spin_->network()->exchange_width();
+  int widest = hybrid64_   ? hybrid64_->widest()
+               : hybrid32_ ? hybrid32_->widest()
+               : f64_      ? f64_->n1
+               : f32_      ? f32_->n1
+               : gpu_      ? config_.base().repformer.g1_dim
+                           : 0;
   if (linear_)
     for (const LinearCombination::Part& part : linear_->parts()) widest = std::max(widest, part.model->exchange_width());
   return widest;
 }
 
 void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int threads, const Outputs& out, Remarks& remarks) const {
+  if (spin_) return spin_->evaluate(structure, atom_virial, threads, out, remarks);
   if (linear_) {
     const int n = structure.natoms;
     check_atoms(structure.coords, structure.types, n, config_.ntypes(), nullptr);
@@ -331,6 +357,7 @@ void Model::evaluate(const Structure& structure, AtomVirial atom_virial, int thr
 }
 
 void Model::descriptor(const Structure& structure, int threads, const Outputs& out, Remarks& remarks) const {
+  if (spin_) return spin_->descriptor(structure, threads, out, remarks);
   if (linear_) {
     check_atoms(structure.coords, structure.types, structure.natoms, config_.ntypes(), nullptr);
     const std::vector<int> types = LinearCombination::types_of(linear_->base(), structure.types, structure.natoms);
@@ -351,6 +378,7 @@ void Model::descriptor(const Structure& structure, int threads, const Outputs& o
 }
 
 void Model::vjp(const Structure& structure, const Seeds& seeds, int threads, const Outputs& out, Remarks& remarks) const {
+  if (spin_) throw unsupported(no_weighted_sums);
   if (linear_) {
     const int n = structure.natoms;
     check_atoms(structure.coords, structure.types, n, config_.ntypes(), nullptr);
@@ -424,8 +452,21 @@ std::vector<gpu::MemoryUse> Model::gpu_memory(std::int64_t natoms, double neighb
   return all;
 }
 
+std::vector<gpu::NeededKernel> Model::gpu_kernels() const {
+  std::vector<gpu::NeededKernel> all;
+  if (linear_) {
+    for (const LinearCombination::Part& part : linear_->parts())
+      for (gpu::NeededKernel& kernel : part.model->gpu_kernels()) all.push_back(std::move(kernel));
+    return all;
+  }
+  const gpu::Planner* const planner = gpu_ ? gpu_.get() : planner_.get();
+  if (planner == nullptr) throw internal_error("the kernels of a model on ", device_);
+  return planner->kernels();
+}
+
 std::int64_t Model::memory_estimate(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial, int threads) const {
   check_question(natoms, neighbors);
+  if (spin_) return spin_->memory_estimate(natoms, neighbors, gradient, atom_virial, threads);
   if (device_number(device_) >= 0) {
     std::int64_t bytes = 0;
     for (const gpu::MemoryUse& use : gpu_memory(natoms, neighbors, gradient, atom_virial)) bytes += use.bytes();

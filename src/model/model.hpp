@@ -13,6 +13,7 @@
 #include "heads/output.hpp"
 #include "model/combined.hpp"
 #include "model/linear.hpp"
+#include "model/spin.hpp"
 #include "neighbors/box.hpp"
 #include "neighbors/build.hpp"
 #include "neighbors/settings.hpp"
@@ -35,12 +36,14 @@ struct Structure {
   const double* fparam = nullptr;    ///< (numb_fparam) or null: the model's default
   const double* aparam = nullptr;    ///< (natoms, numb_aparam) or null where the model has none
   const double* velocity = nullptr;  ///< (natoms, 3), for products with the Hessian: the direction
+  const double* spins = nullptr;     ///< (natoms, 3): of spin models, in the unit of the data that they were trained on
   const double* weights = nullptr;   ///< (natoms): forces and virials are those of the weighted sum of the atoms' energies; null: ones
 };
 
 class Model;
 
-/// The evaluator of a model, whatever it is and whatever its precision; not of a linear combination, which has one for every part.
+/// The evaluator of a model, whatever it is and whatever its precision; not of a linear combination or a spin model, which have them for
+/// their parts.
 class AnyEvaluator {
  public:
   explicit AnyEvaluator(const Model& model);
@@ -53,7 +56,8 @@ class AnyEvaluator {
  private:
   template <class E>
   using Own = std::unique_ptr<E>;  // evaluators stay where they are
-  std::variant<Own<Evaluator<double>>, Own<Evaluator<float>>, Own<ZblEvaluator<double>>, Own<ZblEvaluator<float>>, Own<TableEvaluator>>
+  std::variant<Own<Evaluator<double>>, Own<Evaluator<float>>, Own<Evaluator<double, HybridDescriptor>>,
+               Own<Evaluator<float, HybridDescriptor>>, Own<ZblEvaluator<double>>, Own<ZblEvaluator<float>>, Own<TableEvaluator>>
       evaluator_;
 };
 
@@ -91,6 +95,8 @@ class Model {
   std::vector<std::string> warnings() const;
   /// The parts of a linear combination, which has no lists and no evaluator itself; null: it is none.
   const LinearCombination* linear() const noexcept { return linear_.get(); }
+  /// The network of a spin model and what is made of its results; null: it is none.
+  const SpinModel* spin() const noexcept { return spin_.get(); }
   /// Angstrom: a pair closer than this is a mistake. Half of the least distance in the training data, where the model knows it.
   double least_distance() const;
   bool knows_least_distance() const { return config_.min_nbor_dist && *config_.min_nbor_dist > 0.0; }
@@ -119,6 +125,8 @@ class Model {
   /// The same of a model on a GPU in more detail, that of a linear combination for every part. `weighted`: it is such a part.
   std::vector<gpu::MemoryUse> gpu_memory(std::int64_t natoms, double neighbors, bool gradient, AtomVirial atom_virial,
                                          bool weighted = false) const;
+  /// What a model on a GPU has to have compiled, those of every part of a linear combination; some several times.
+  std::vector<gpu::NeededKernel> gpu_kernels() const;
 
  private:
   friend class AnyEvaluator;
@@ -145,11 +153,14 @@ class Model {
   double skin_ = 0.0;
   std::unique_ptr<Prepared<double>> f64_;
   std::unique_ptr<Prepared<float>> f32_;
+  std::unique_ptr<PreparedHybrid<double>> hybrid64_;
+  std::unique_ptr<PreparedHybrid<float>> hybrid32_;
   std::optional<FoldedPairTable> table_;  ///< on the CPU, of zbl and of tables
   std::optional<FoldedShare> share_;
   std::unique_ptr<gpu::Engine> gpu_;
   std::unique_ptr<gpu::Planner> planner_;  ///< in its place where nothing is to run
   std::unique_ptr<LinearCombination> linear_;
+  std::unique_ptr<SpinModel> spin_;
   std::unique_ptr<Pool> pool_;
 };
 

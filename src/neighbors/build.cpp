@@ -101,7 +101,7 @@ struct NeighborBuilder::Scratch {
 
   template <class Candidates>
   void run(int nlocal, const int* types, const NeighborSettings& settings, const int* atoms, int threads, Edges& edges,
-           Candidates candidates);
+           Candidates candidates, bool numbered = false);
 
  private:
   template <class Candidates>
@@ -140,7 +140,7 @@ void NeighborBuilder::Scratch::check_workers(int threads) const {
 // candidates(i, finisher) writes the candidates of atom i to finisher.room(...) and returns their number. atoms: see refresh().
 template <class Candidates>
 void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborSettings& settings, const int* atoms, int threads,
-                                   Edges& edges, Candidates candidates) {
+                                   Edges& edges, Candidates candidates, bool numbered) {
   if (atoms != nullptr) {
     row_of.resize(size(nlocal));
     for (int row = 0; row < nlocal; ++row) row_of[size(atoms[row])] = row;
@@ -149,7 +149,7 @@ void NeighborBuilder::Scratch::run(int nlocal, const int* types, const NeighborS
   threads = shares(threads, nlocal);
   if (workers.size() < size(threads)) workers.resize(size(threads));
   failures.assign(size(threads), nullptr);
-  for (std::size_t t = 0; t < size(threads); ++t) workers[t].begin(settings, ids, atoms != nullptr ? row_of.data() : nullptr);
+  for (std::size_t t = 0; t < size(threads); ++t) workers[t].begin(settings, ids, atoms != nullptr ? row_of.data() : nullptr, numbered);
 
   const int block = std::min(block_size, (nlocal + threads - 1) / std::max(1, threads));
   std::int64_t total = 0;
@@ -246,6 +246,35 @@ void NeighborBuilder::build_from_list(const double* x_all, const int* types_all,
       }
       return n;
     });
+  } catch (...) {
+    edges.clear();
+    throw;
+  }
+}
+
+void NeighborBuilder::build_from_edges(const Edges& whole, const int* types, const NeighborSettings& settings, int threads, Edges& edges) {
+  try {
+    check_settings(settings);
+    prepare(edges, whole.nlocal, whole.nall);
+    const double radius = settings.repinit.rcut + distance_tolerance;
+    const auto candidates = [&whole, radius](int i, Finisher& finisher) {
+      const std::int64_t first = whole.start[size(i)];
+      const int count = whole.count(i);
+      Candidate* out = finisher.room(count + 1);
+      int n = 0;
+      for (int k = 0; k < count; ++k) {
+        const std::int64_t e = first + k;
+        if (!(whole.r[size(e)] <= radius)) continue;
+        Candidate& c = out[n++];
+        c.r = whole.r[size(e)];
+        std::copy_n(whole.d.begin() + 3 * e, 3, c.d);
+        c.j = whole.j[size(e)];
+        c.n[0] = k;
+        c.n[1] = c.n[2] = 0;
+      }
+      return n;
+    };
+    scratch_->run(whole.nlocal, types, settings, nullptr, threads, edges, candidates, true);
   } catch (...) {
     edges.clear();
     throw;

@@ -35,12 +35,13 @@ struct NeighborSettings {
   int ntypes = 0;
   std::vector<char> pair_excluded;   // (ntypes, ntypes) symmetric, or empty: excluded by the model
   std::vector<char> descr_excluded;  // (ntypes, ntypes) symmetric, or empty: excluded by the descriptor
+  int first_virtual = 0;             // > 0: a pair with a type from here on is not among the closest: it is close on purpose
 
   // Whether both make the same lists.
   bool operator==(const NeighborSettings& o) const {
     return repinit == o.repinit && repformer == o.repformer && use_three == o.use_three && (!use_three || three == o.three) &&
            kept == o.kept && env_protection == o.env_protection && ntypes == o.ntypes && pair_excluded == o.pair_excluded &&
-           descr_excluded == o.descr_excluded;
+           descr_excluded == o.descr_excluded && first_virtual == o.first_virtual;
   }
 };
 
@@ -68,6 +69,10 @@ class NeighborBuilder {
   // are the centres, the rest are ghosts; the neighbours of i are firstneigh[i][0..numneigh[i]-1] & index_mask. Images are 0.
   void build_from_list(const double* x_all, const int* types_all, int nlocal, int nall, const int* numneigh, const int* const* firstneigh,
                        int index_mask, const NeighborSettings& settings, int threads, Edges& edges);
+
+  // The same from the list of a hybrid descriptor, which has no exclusions, for one of those that stand in it: its neighbours are among
+  // the nearest of that. edges.image, if kept, begins with their numbers in it.
+  void build_from_edges(const Edges& whole, const int* types, const NeighborSettings& settings, int threads, Edges& edges);
 
   // A Verlet list: what is within the cutoff + skin (angstrom) now is all that can be within the cutoff until an atom has
   // moved by skin/2. Atoms may be wrapped in between as the caller likes: jumps by lattice vectors are no movement.

@@ -12,7 +12,7 @@
 
 namespace dpa2 {
 
-enum class Block { repinit = 0, three_body = 1, repformer = 2 };
+enum class Block { repinit = 0, three_body = 1, repformer = 2, se_e2_a = 3, dpa1 = 4, hybrid = 5 };
 
 [[nodiscard]] inline const char* block_name(Block block) noexcept {
   switch (block) {
@@ -22,6 +22,12 @@ enum class Block { repinit = 0, three_body = 1, repformer = 2 };
       return "three_body";
     case Block::repformer:
       return "repformer";
+    case Block::se_e2_a:
+      return "se_e2_a";
+    case Block::dpa1:
+      return "dpa1";
+    case Block::hybrid:
+      return "hybrid";
   }
   return "?";
 }

@@ -18,10 +18,11 @@ Candidate* Finisher::room(int n) {
   return candidates_.data();
 }
 
-void Finisher::begin(const NeighborSettings& settings, const int* ids, const int* rows) {
+void Finisher::begin(const NeighborSettings& settings, const int* ids, const int* rows, bool numbered) {
   settings_ = settings;
   ids_ = ids;
   rows_ = rows;
+  numbered_ = numbered;
   closest_ = {};
   for (Overflow& worst : worst_) worst = {};
   coincidence_ = {};
@@ -93,7 +94,7 @@ void Finisher::order_ties(int n) {
     if (end - begin > 1) {
       std::sort(sorted + begin, sorted + end, [c, this](const Key& ka, const Key& kb) {
         const Candidate &a = c[ka.index], &b = c[kb.index];
-        if (a.j != b.j) return id(a.j) < id(b.j);
+        if (a.j != b.j && !numbered_) return id(a.j) < id(b.j);
         return std::lexicographical_compare(a.n, a.n + 3, b.n, b.n + 3);
       });
     }
@@ -152,6 +153,7 @@ void Finisher::finish(int i, int row, int n, const int* types, Edges& edges) {
   double* d = d_.data() + 3 * count_;
   int* image = image_.data() + 3 * count_;
   int used = 0, used_three = 0, stored = 0, stored_three = 0, stored_repformer = 0;
+  bool looked = false;  // at the pair that may be the closest
   for (int k = 0; k < kept; ++k) {
     const Candidate& c = candidates[sorted[k].index];
     if (pair_excluded != nullptr && pair_excluded[types[c.j]] != 0) continue;
@@ -161,9 +163,12 @@ void Finisher::finish(int i, int row, int n, const int* types, Edges& edges) {
     stored_three += static_cast<int>(k < three);
     stored_repformer += static_cast<int>(k < rep);
     j[stored] = rows_ != nullptr ? rows_[c.j] : c.j;
-    if (stored == 0) {
+    if (!looked && (s.first_virtual == 0 || std::max(types[i], types[c.j]) < s.first_virtual)) {
+      looked = true;
       const ClosestPair nearest{c.r, id(i), id(c.j)};
       if (nearest.before(closest_)) closest_ = nearest;
+    }
+    if (stored == 0) {
       if (s.env_protection == 0.0 && c.r <= distance_tolerance && (coincidence_.centre < 0 || id(i) < coincidence_.centre))
         coincidence_ = {id(i), id(c.j)};
     }

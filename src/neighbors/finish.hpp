@@ -16,8 +16,9 @@ class Finisher {
   // The buffer that the candidates of the next centre are written to, with room for n.
   [[nodiscard]] Candidate* room(int n);
 
-  // A frame; ids as in NeighborBuilder::set_ids, rows: that of each atom in the lists, or null where atoms are rows.
-  void begin(const NeighborSettings& settings, const int* ids, const int* rows);
+  // A frame; ids as in NeighborBuilder::set_ids, rows: that of each atom in the lists, or null where atoms are rows. numbered: the first
+  // image number of a candidate is its number in an order in which equal distances stay.
+  void begin(const NeighborSettings& settings, const int* ids, const int* rows, bool numbered = false);
   void begin_block();  // drops the edges appended so far, keeps overflow and error
 
   // Appends the list of atom i, which is centre `row`, made from the first n candidates in room(). types: of all atoms. Counts go
@@ -57,6 +58,7 @@ class Finisher {
 
   NeighborSettings settings_;
   const int *ids_ = nullptr, *rows_ = nullptr;
+  bool numbered_ = false;
   std::vector<Candidate> candidates_;
   std::vector<Key> keys_, sorted_;
   std::vector<int> bucket_;

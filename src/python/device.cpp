@@ -12,6 +12,7 @@
 
 #include "error.hpp"
 #include "gpu/device.hpp"
+#include "gpu/kernel_package.hpp"
 #include "gpu/nvrtc.hpp"
 #include "python/dlpack.hpp"
 #include "python/lock.hpp"
@@ -185,6 +186,27 @@ class DeviceArray {
   dlpack::DataType type_;
 };
 
+/// The package of this installation: its path, the version of the compiler, [(architecture, source, defines, whether it is of the sources
+/// that are there)], and why there is none.
+py::tuple kernel_package() {
+  const std::string folder = gpu::source_folder();
+  const gpu::FoundPackage found = gpu::find_package(folder);
+  py::list images;
+  if (found.package == nullptr) return py::make_tuple("", "", images, found.why);
+  for (const gpu::KernelPackage::Entry& e : found.package->entries()) {
+    const bool fresh = gpu::kernel_key(folder, e.source, e.defines, e.architecture) == e.key;
+    images.append(py::make_tuple(e.architecture, e.source, e.defines, fresh));
+  }
+  return py::make_tuple(found.package->path(), found.package->compiler(), images, "");
+}
+
+/// One of its images, by its place in that list.
+py::bytes packaged_image(std::size_t index) {
+  const gpu::FoundPackage found = gpu::find_package(gpu::source_folder());
+  if (found.package == nullptr || index >= found.package->entries().size()) throw invalid_input("there is no such image");
+  return found.package->read(found.package->entries()[index]).bytes;
+}
+
 }  // namespace
 
 void register_device(py::module_& m) {
@@ -210,6 +232,8 @@ void register_device(py::module_& m) {
           py::arg("stream") = py::none())
       .def_property_readonly("__cuda_array_interface__", &DeviceArray::interface);
   m.def("kernel_folder", &gpu::source_folder);
+  m.def("kernel_package", &kernel_package);
+  m.def("packaged_image", &packaged_image);
   m.def("kernel_options", &gpu::compile_options, py::arg("defines"), py::arg("folder"));
 }
 

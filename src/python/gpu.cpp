@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -114,6 +115,11 @@ class NativeGpuPlan {
   }
   std::vector<py::tuple> memory(std::int64_t natoms, double neighbors, int atomic, bool gradient) const {
     return memory_of(*model_, natoms, neighbors, atomic, gradient);
+  }
+  std::vector<std::tuple<std::string, std::string, gpu::Defines>> kernels() const {
+    std::vector<std::tuple<std::string, std::string, gpu::Defines>> all;
+    for (gpu::NeededKernel& kernel : model_->gpu_kernels()) all.emplace_back(kernel.source, kernel.name, kernel.defines);
+    return all;
   }
 
  private:
@@ -227,6 +233,7 @@ void register_gpu(py::module_& m) {
   plan.def(py::init<const std::string&, const py::dict&, const std::string&, bool>(), py::arg("config_json"), py::arg("weights"),
            py::arg("precision"), py::arg("checked"));
   memory_of_model(plan, &NativeGpuPlan::memory);
+  plan.def("kernels", &NativeGpuPlan::kernels);
   py::class_<NativeGpuModel> model(m, "NativeGpuModel");
   memory_of_model(model, &NativeGpuModel::memory);
   model

@@ -80,10 +80,11 @@ class NativeModel {
 
   /// What the head computes, under the names of its outputs, and the remarks.
   py::dict evaluate(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
-                    const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, int atomic, int threads,
-                    bool with_forces) const {
+                    const std::optional<Doubles>& fparam, const std::optional<Doubles>& aparam, int atomic, int threads, bool with_forces,
+                    const std::optional<Doubles>& spins) const {
     dpa2::Structure s = structure(coords, types, box, pbc);
     set_parameters(s, fparam, aparam);
+    set_spins(s, spins);
     require(atomic >= 0 && atomic <= 2, "atomic must be 0, 1 or 2");
     require(with_forces || atomic == 0, "the atomic virial is computed with forces only");
     py::dict result;
@@ -147,8 +148,9 @@ class NativeModel {
   }
 
   py::tuple descriptor(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box, const std::array<bool, 3>& pbc,
-                       bool rot_mat, int threads) const {
-    const dpa2::Structure s = structure(coords, types, box, pbc);
+                       bool rot_mat, int threads, const std::optional<Doubles>& spins) const {
+    dpa2::Structure s = structure(coords, types, box, pbc);
+    set_spins(s, spins);
     const py::ssize_t n = s.natoms;
     py::array_t<double> desc({n, static_cast<py::ssize_t>(descriptor_dim())});
     std::optional<py::array_t<double>> rotation;
@@ -174,6 +176,12 @@ class NativeModel {
       require(aparam->size() == static_cast<py::ssize_t>(s.natoms) * parameters.aparam, "aparam has the wrong size");
       if (parameters.aparam > 0) s.aparam = aparam->data();
     }
+  }
+
+  static void set_spins(dpa2::Structure& s, const std::optional<Doubles>& spins) {
+    if (!spins) return;
+    require(spins->size() == 3 * static_cast<py::ssize_t>(s.natoms), "spins must have shape (natoms, 3)");
+    s.spins = spins->data();
   }
 
   static dpa2::Structure structure(const Doubles& coords, const Ints& types, const std::optional<Doubles>& box,
@@ -270,13 +278,14 @@ PYBIND11_MODULE(_native, m) {
       .def_property_readonly("precision", &NativeModel::precision)
       .def_property_readonly("descriptor_dim", &NativeModel::descriptor_dim)
       .def("evaluate", &NativeModel::evaluate, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
-           py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("atomic"), py::arg("threads"), py::arg("forces") = true)
+           py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("atomic"), py::arg("threads"), py::arg("forces") = true,
+           py::arg("spins").none(true) = py::none())
       .def("hessian_product", &NativeModel::hessian_product, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
            py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("velocity"), py::arg("threads"))
       .def("vjp", &NativeModel::vjp, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
            py::arg("fparam").none(true), py::arg("aparam").none(true), py::arg("weights"), py::arg("threads"))
       .def("descriptor", &NativeModel::descriptor, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"),
-           py::arg("rot_mat"), py::arg("threads"))
+           py::arg("rot_mat"), py::arg("threads"), py::arg("spins").none(true) = py::none())
       .def("memory_estimate", &NativeModel::memory_estimate, py::arg("natoms"), py::arg("neighbors"), py::arg("atomic"),
            py::arg("threads"));
   m.def("neighbors", &neighbors, py::arg("coords"), py::arg("types"), py::arg("box").none(true), py::arg("pbc"), py::arg("config_json"));

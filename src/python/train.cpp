@@ -96,8 +96,8 @@ class NativeTrainer {
   }
 
   void assign(const py::dict& weights) {
-    const Weights values = make_weights(weights);
-    work([&](train::Trainer& trainer) { trainer.assign(values); });
+    Weights values = make_weights(weights);
+    work([&](train::Trainer& trainer) { trainer.assign(std::move(values)); });
   }
 
   py::tuple gradient(const Doubles& coords, const Ints& types, const std::optional<Doubles>& boxes, const std::optional<Doubles>& fparam,
@@ -109,6 +109,17 @@ class NativeTrainer {
     train::LossGradient result;
     work([&](train::Trainer& trainer) { result = trainer.gradient(held.batch, *own, lr); });
     return py::make_tuple(result.value, dict_of(result.parts), dict_of(result.gradient));
+  }
+
+  py::tuple value(const Doubles& coords, const Ints& types, const std::optional<Doubles>& boxes, const std::optional<Doubles>& fparam,
+                  const std::optional<Doubles>& aparam, const std::string& loss_json, double lr,
+                  const std::map<std::string, Doubles>& labels) {
+    const std::unique_ptr<train::Loss> own = loss(loss_json);
+    HeldBatch held;
+    held.set(coords, types, boxes, fparam, aparam, labels, *own, parameters());
+    train::LossValue result;
+    work([&](train::Trainer& trainer) { result = trainer.value(held.batch, *own, lr); });
+    return py::make_tuple(result.value, dict_of(result.parts));
   }
 
   /// Runs f(trainer) without the interpreter's lock, one call at a time.
@@ -175,6 +186,11 @@ class NativePart {
     return dict_of(found);
   }
 
+  /// The same of frames of which only the loss is wanted.
+  void add() {
+    trainer_.work([&](train::Trainer& trainer) { trainer.add(held_.batch, *loss_); });
+  }
+
   /// What they give to the sums of the loss.
   std::vector<double> sums() { return values(loss_->sums()); }
   /// The loss and what is displayed of it, of the batch whose sums these are.
@@ -209,6 +225,8 @@ void register_train(py::module_& m) {
       .def("assign", &NativeTrainer::assign, py::arg("weights"))
       .def("gradient", &NativeTrainer::gradient, py::arg("coords"), py::arg("types"), py::arg("boxes"), py::arg("fparam"),
            py::arg("aparam"), py::arg("loss_json"), py::arg("lr"), py::arg("labels"))
+      .def("value", &NativeTrainer::value, py::arg("coords"), py::arg("types"), py::arg("boxes"), py::arg("fparam"), py::arg("aparam"),
+           py::arg("loss_json"), py::arg("lr"), py::arg("labels"))
       .def("bytes", &NativeTrainer::bytes);
   py::class_<NativePart>(m, "TrainerPart")
       .def(py::init<NativeTrainer&, const std::string&, double>(), py::arg("trainer"), py::arg("loss_json"), py::arg("lr"),
@@ -220,6 +238,7 @@ void register_train(py::module_& m) {
       .def("survey", &NativePart::survey)
       .def("surveyed", &NativePart::surveyed, py::arg("sums"))
       .def("gradient", &NativePart::gradient)
+      .def("add", &NativePart::add)
       .def("sums", &NativePart::sums)
       .def("result", &NativePart::result, py::arg("sums"));
 }

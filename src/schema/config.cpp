@@ -3,130 +3,19 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <locale>
 #include <set>
-#include <sstream>
 
 #include "error.hpp"
 #include "schema/features.hpp"
+#include "schema/hybrid.hpp"
 #include "schema/json.hpp"
 #include "schema/options.hpp"
+#include "schema/reader.hpp"
 
 namespace dpa2 {
 namespace {
 
-constexpr std::int64_t max_product = 100'000'000;           // of two widths that make one dimension
-constexpr std::int64_t max_folded = std::int64_t{1} << 24;  // numbers of a table that is computed at load, from a file that may be small
-
-template <class... Args>
-Error inconsistent(const Args&... args) {
-  return model_file_error("the configuration is inconsistent: ", args...);
-}
-
-std::string joined(const std::vector<const char*>& names) {
-  std::string out;
-  for (const char* name : names) out += (out.empty() ? "" : ", ") + std::string(name);
-  return out;
-}
-
-/// Reads the options of a section as their table says.
-class Reader {
- public:
-  /// Its types are known by the time that an option asks for their number.
-  explicit Reader(const Config& config) : config_(config) {}
-
-  template <class Section>
-  void read(JsonObject& o, const Options<Section>& options, Section& out) const {
-    for (const Option<Section>& option : options) {
-      if (option.presence == Presence::optional && !o.has(option.key)) continue;
-      std::visit([&](auto member) { value(o, option.key, option.values, out.*member); }, option.member);
-    }
-  }
-
- private:
-  void value(JsonObject& o, const char* key, const Values& v, bool& out) const {
-    out = v.choices.empty() ? o.boolean(key) : choice(o, key, v) == 1;
-  }
-  void value(JsonObject& o, const char* key, const Values& v, int& out) const { out = o.integer(key, lowest(v), highest(v)); }
-  void value(JsonObject& o, const char* key, const Values& v, double& out) const {
-    out = v.positive ? o.positive(key) : o.number(key);
-    if (v.lowest && out < *v.lowest) throw inconsistent(o.path(key), " is ", out, ", expected at least ", *v.lowest);
-    if (v.highest && out > *v.highest) throw inconsistent(o.path(key), " is ", out, ", expected at most ", *v.highest);
-  }
-  void value(JsonObject& o, const char* key, const Values& v, std::string& out) const {
-    out = v.choices.empty() ? o.word(key) : v.choices[choice(o, key, v)];
-  }
-  void value(JsonObject& o, const char* key, const Values& v, UpdateStyle& out) const { out = static_cast<UpdateStyle>(choice(o, key, v)); }
-  void value(JsonObject& o, const char* key, const Values& v, FittingType& out) const { out = static_cast<FittingType>(choice(o, key, v)); }
-  void value(JsonObject& o, const char* key, const Values&, ActivationConfig& out) const;
-  template <class T>
-  void value(JsonObject& o, const char* key, const Values& v, std::optional<T>& out) const {
-    if (o.is_null(key))
-      out.reset();
-    else
-      value(o, key, v, out.emplace());
-  }
-  void value(JsonObject& o, const char* key, const Values& v, std::vector<int>& out) const {
-    out = o.integers(key, lowest(v), highest(v));
-    check_entries(o, key, v, out.size());
-  }
-  void value(JsonObject& o, const char* key, const Values& v, std::vector<std::string>& out) const {
-    out = o.words(key);
-    check_entries(o, key, v, out.size());
-  }
-  void value(JsonObject& o, const char* key, const Values& v, std::vector<std::pair<int, int>>& out) const {
-    const std::vector<int> flat = o.tuples(key, 2, lowest(v), highest(v));
-    check_entries(o, key, v, flat.size() / 2);
-    out.clear();
-    for (std::size_t k = 0; k < flat.size(); k += 2) out.emplace_back(flat[k], flat[k + 1]);
-  }
-  void value(JsonObject& o, const char* key, const Values& v, std::vector<double>& out) const {
-    out = o.numbers(key);
-    check_entries(o, key, v, out.size());
-  }
-  void value(JsonObject& o, const char* key, const Values& v, std::vector<std::optional<double>>& out) const {
-    out = o.holes(key);
-    check_entries(o, key, v, out.size());
-  }
-
-  static std::size_t choice(JsonObject& o, const char* key, const Values& v) {
-    const std::string& word = o.word(key);
-    for (std::size_t k = 0; k < v.choices.size(); ++k)
-      if (word == v.choices[k]) return k;
-    throw unsupported(o.path(key), " is '", printable(word), "'; supported ", v.choices.size() == 1 ? "is " : "are ", joined(v.choices));
-  }
-  static void check_entries(const JsonObject& o, const char* key, const Values& v, std::size_t found) {
-    if (found < v.fewest || found > v.most) throw inconsistent(o.path(key), " must have ", v.fewest, " to ", v.most, " entries");
-  }
-  int lowest(const Values& v) const { return v.types ? 0 : static_cast<int>(v.lowest.value()); }
-  int highest(const Values& v) const { return v.types ? config_.ntypes() - 1 : static_cast<int>(v.highest.value()); }
-
-  const Config& config_;
-};
-
-void Reader::value(JsonObject& o, const char* key, const Values&, ActivationConfig& out) const {
-  std::string name = o.word(key);
-  for (char& c : name)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  const std::size_t colon = name.find(':');
-  const std::string base = name.substr(0, colon);
-  const std::vector<NamedActivation>& known = activations();
-  const auto found = std::find_if(known.begin(), known.end(), [&](const NamedActivation& a) { return base == a.name; });
-  if (found == known.end() || (colon != std::string::npos && found->kind != Activation::silut)) {
-    std::vector<const char*> names;
-    for (const NamedActivation& a : known) names.push_back(a.name);
-    throw unsupported(o.path(key), " is '", printable(name), "'; supported are ", joined(names));
-  }
-  out = {};
-  out.kind = found->kind;
-  if (colon == std::string::npos) return;
-  std::istringstream in(name.substr(colon + 1));
-  in.imbue(std::locale::classic());  // a decimal point, whatever the caller's language
-  in >> out.threshold;
-  const bool complete = !in.fail() && (in >> std::ws).eof();
-  if (!complete || !std::isfinite(out.threshold))
-    throw inconsistent(o.path(key), " is '", printable(name), "', expected a number behind the colon");
-}
+constexpr std::int64_t max_product = 100'000'000;  // of two widths that make one dimension
 
 void check_table(const JsonObject& o, const TableConfig& c) {
   if (c.cells() > max_steps || c.intervals() > max_intervals)
@@ -215,23 +104,23 @@ void check_widths(const Config& c) {
 void read_network(Config& c, JsonObject& o) {
   const Reader reader(c);
   JsonObject d = o.object("descriptor");
-  reader.read(d, descriptor_options(), c);
-  JsonObject repinit = d.object("repinit"), repformer = d.object("repformer");
-  reader.read(repinit, repinit_options(), c.repinit);
-  repinit.finish();
-  reader.read(repformer, repformer_options(), c.repformer);
-  repformer.finish();
-  d.finish();
+  const bool hybrid = is_hybrid(d);
+  if (hybrid)
+    read_hybrid(c, d);
+  else
+    read_dpa2(c, d);
 
   JsonObject fitting = o.object("fitting_net");
   reader.read(fitting, fitting_options(), c.fitting);
   reader.read(fitting, fitting_options(c.fitting.type), c.fitting);
   fitting.finish();
   for (const std::optional<double>& e : c.fitting.atom_ener) c.fitting.has_atom_ener = c.fitting.has_atom_ener || e.has_value();
-  check_fitting(c.fitting, fitting, c.ntypes(), c.repformer.g2_dim);
-  if (o.has("compression")) read_compression(c, o.object("compression"));
-  check_lists(c.repinit, c.repformer);
-  check_widths(c);
+  check_fitting(c.fitting, fitting, c.ntypes(), c.g2_dim());
+  if (o.has("compression")) {
+    if (hybrid) throw unsupported(o.path("compression"), " is there, and hybrid descriptors have no tables in place of their networks");
+    read_compression(c, o.object("compression"));
+  }
+  if (!hybrid) check_dpa2(c);
 }
 
 void check_types(const Config& c, const JsonObject& o) {
@@ -272,6 +161,9 @@ void share_lists(Config& c) {
     int kept = part.nsel();
     for (const Config& other : c.models)
       if (reach(other) >= reach(part)) kept = std::min(kept, other.nsel());
+    if (kept < part.nsel() && part.hybrid())
+      throw unsupported("models[", &part - c.models.data(), "] has a hybrid descriptor whose list of ", part.nsel(),
+                        " neighbours is cut to ", kept, " by that of another model: deepmd-kit itself cannot evaluate this");
     if (kept < part.nsel()) part.kept = kept;
     for (const auto& [a, b] : c.pair_exclude_types)
       part.pair_exclude_types.emplace_back(type_in(part, c.type_map[static_cast<std::size_t>(a)]),
@@ -298,22 +190,55 @@ void check_combination(const Config& c) {
   if (first == nullptr) throw unsupported("none of the models has a descriptor");
 }
 
+/// A virtual atom has the type of its atom + ntypes. Those of types without spins stand on their atoms, and nobody sees them; what is
+/// excluded of the model is excluded of its network, whose virtual atoms have no energies.
+void add_virtual_types(Config& c) {
+  Config& network = c.models[0];
+  network.first_virtual = c.ntypes();
+  network.pair_exclude_types = c.pair_exclude_types;
+  network.atom_exclude_types = c.atom_exclude_types;
+  for (int type = 0; type < c.ntypes(); ++type) {
+    network.atom_exclude_types.push_back(c.ntypes() + type);
+    for (int other = 0; !c.has_spin(type) && other < network.ntypes(); ++other)
+      network.pair_exclude_types.emplace_back(c.ntypes() + type, other);
+  }
+}
+
+void check_spin(const Config& c, const JsonObject& o) {
+  if (c.models.size() != 1 || c.models[0].table) throw inconsistent(o.path("models"), " must be one network");
+  const Config& network = c.models[0];
+  const std::size_t ntypes = c.type_map.size();
+  bool doubled = network.type_map.size() == 2 * ntypes;
+  for (std::size_t t = 0; doubled && t < ntypes; ++t)
+    doubled = network.type_map[t] == c.type_map[t] && network.type_map[ntypes + t] == c.type_map[t] + "_spin";
+  if (!doubled) throw inconsistent("the network of a spin model must have its types, and each again with _spin behind its name");
+  if (std::set<int>(c.use_spin.begin(), c.use_spin.end()).size() != c.use_spin.size())
+    throw inconsistent("a type occurs twice in ", o.path("use_spin"));
+  if (c.virtual_scale.size() != ntypes)
+    throw inconsistent(o.path("virtual_scale"), " has ", c.virtual_scale.size(), " entries, but there are ", ntypes, " types");
+  if (network.hybrid()) throw unsupported("a spin model of a hybrid descriptor (descriptor.type 'hybrid') is not supported");
+  if (!(network.env_protection > 0)) throw inconsistent("env_protection of a spin model must be above 0: virtual atoms stand on atoms");
+}
+
 void read_combination(Config& c, JsonObject& o) {
   const Reader reader(c);
   const std::string& type = o.word("type");
   const auto is = [&](Combination t) { return type == combination_name(t); };
-  if (!is(Combination::linear) && !is(Combination::zbl))
-    throw unsupported(o.path("type"), " is '", printable(type), "'; supported are ", combination_name(Combination::linear), " and ",
-                      combination_name(Combination::zbl));
+  if (!is(Combination::linear) && !is(Combination::zbl) && !is(Combination::spin))
+    throw unsupported(o.path("type"), " is '", printable(type), "'; supported are ", combination_name(Combination::linear), ", ",
+                      combination_name(Combination::zbl), " and ", combination_name(Combination::spin));
   for (JsonObject& part : o.objects("models")) {
     if (c.models.size() == max_models) throw inconsistent(o.path("models"), " must have 1 to ", max_models, " entries");
     c.models.push_back(read_part(part));
   }
-  c.type = is(Combination::zbl) ? Combination::zbl : Combination::linear;
+  c.type = is(Combination::zbl) ? Combination::zbl : is(Combination::spin) ? Combination::spin : Combination::linear;
   if (c.type == Combination::linear) {
     reader.read(o, linear_options(), c);
     if (c.weights.size() != c.models.size())
       throw inconsistent(o.path("weights"), " has ", c.weights.size(), " entries, but there are ", c.models.size(), " models");
+  } else if (c.type == Combination::spin) {
+    reader.read(o, spin_options(), c);
+    check_spin(c, o);
   } else {
     reader.read(o, zbl_options(), c);
     if (!(c.sw_rmin < c.sw_rmax)) throw inconsistent("sw_rmax is ", c.sw_rmax, ", expected more than sw_rmin, ", c.sw_rmin);
@@ -321,6 +246,7 @@ void read_combination(Config& c, JsonObject& o) {
       throw inconsistent(o.path("models"), " must be a network and a pair table");
     if (c.models[0].type_map != c.type_map || c.models[1].type_map != c.type_map)
       throw unsupported("the network and the table of a zbl model must have its types in its order");
+    if (c.models[0].hybrid()) throw unsupported("a zbl model of a hybrid descriptor (descriptor.type 'hybrid') is not supported");
     const PairTableConfig& table = *c.models[1].table;
     if (table.rcut != c.models[0].repinit.rcut || table.nsel != c.models[0].repinit.nsel)
       throw inconsistent("the pair table has rcut ", table.rcut, " and sel ", table.nsel, ", the network ", c.models[0].repinit.rcut,
@@ -328,9 +254,26 @@ void read_combination(Config& c, JsonObject& o) {
   }
   check_combination(c);
   if (c.type == Combination::linear) share_lists(c);
+  if (c.type == Combination::spin) add_virtual_types(c);
 }
 
 }  // namespace
+
+void read_dpa2(Config& c, JsonObject& d) {
+  const Reader reader(c);
+  reader.read(d, descriptor_options(), c);
+  JsonObject repinit = d.object("repinit"), repformer = d.object("repformer");
+  reader.read(repinit, repinit_options(), c.repinit);
+  repinit.finish();
+  reader.read(repformer, repformer_options(), c.repformer);
+  repformer.finish();
+  d.finish();
+}
+
+void check_dpa2(const Config& c) {
+  check_lists(c.repinit, c.repformer);
+  check_widths(c);
+}
 
 std::int64_t FittingConfig::width(int n2) const {
   switch (type) {
@@ -386,20 +329,41 @@ const Config& Config::base() const {
   return *std::find_if(models.begin(), models.end(), [](const Config& part) { return !part.table; });
 }
 
+bool Config::has_spin(int of_type) const { return std::find(use_spin.begin(), use_spin.end(), of_type) != use_spin.end(); }
+
 double Config::rcut() const {
   if (table) return table->rcut;
-  if (type == Combination::none) return repinit.rcut;
-  double most = 0;
-  for (const Config& part : models) most = std::max(most, part.rcut());
+  const std::vector<Config>& parts = type == Combination::none ? descriptors : models;
+  double most = parts.empty() ? repinit.rcut : 0;
+  for (const Config& part : parts) most = std::max(most, part.rcut());
   return most;
 }
 
 int Config::nsel() const {
   if (table) return table->nsel;
-  if (type == Combination::none) return repinit.nsel;
-  int most = 0;
-  for (const Config& part : models) most = std::max(most, part.nsel());
+  const std::vector<Config>& parts = type == Combination::none ? descriptors : models;
+  int most = parts.empty() ? repinit.nsel : 0;
+  for (const Config& part : parts) most = std::max(most, part.nsel());
   return most;
+}
+
+int Config::g2_dim() const {
+  const Config& c = base();
+  if (c.descriptors.empty()) return c.descriptor_type == "dpa2" ? c.repformer.g2_dim : c.repinit.neuron.back();
+  int sum = 0;
+  for (const Config& part : c.descriptors) sum += part.g2_dim();
+  return sum;
+}
+
+int Config::descriptor_dim() const {
+  const Config& c = base();
+  if (c.descriptors.empty()) {
+    const int types = c.concat_output_tebd && c.descriptor_type != "se_e2_a" ? c.repinit.tebd_dim : 0;
+    return (c.descriptor_type == "dpa2" ? c.repformer.g1_dim : c.repinit_dim()) + types;
+  }
+  int sum = 0;
+  for (const Config& part : c.descriptors) sum += part.descriptor_dim();
+  return sum;
 }
 
 std::int64_t TableConfig::intervals() const {

@@ -22,16 +22,18 @@ struct ActivationConfig {
 
 enum class UpdateStyle { res_avg, res_incr, res_residual };
 
-/// Initial values are deepmd-kit's defaults; lengths and numbers of neighbours have none (options.cpp says which).
+/// Initial values are deepmd-kit's defaults; lengths and numbers of neighbours have none (options.cpp says which). The descriptors
+/// se_e2_a and dpa1 without attention, which stand in hybrid ones, are such a block alone.
 struct RepinitConfig {
   double rcut = 0, rcut_smth = 0;  ///< angstrom
   int nsel = 0;
+  std::vector<int> sel;  ///< of se_e2_a: (ntypes), how many neighbours of each type; nsel is their sum
   std::vector<int> neuron{25, 50, 100};
   int axis_neuron = 16;
   int tebd_dim = 8;
   bool strip = false;  ///< tebd_input_mode: "strip" or "concat"
   ActivationConfig activation;
-  bool resnet_dt = false, type_one_side = false;
+  bool resnet_dt = false, type_one_side = false;  ///< of se_e2_a one-sided by default
   bool use_three_body = false;
   std::vector<int> three_body_neuron{2, 4, 8};
   double three_body_rcut = 4, three_body_rcut_smth = 0.5;
@@ -100,8 +102,8 @@ struct PairTableConfig {
   int nspline = 0;            ///< number of pieces
 };
 
-/// How the energies of several models are put together.
-enum class Combination { none, linear, zbl };
+/// How energies are made of those of other models: of several, or of one that sees spins as atoms of their own.
+enum class Combination { none, linear, zbl, spin };
 
 /// The parameters of frames and atoms that a model takes: what its networks see of them, all of which see the same.
 struct Parameters {
@@ -111,7 +113,7 @@ struct Parameters {
 };
 
 /// A model: a descriptor and a fitting network on it; or a combination of such models and of tables, which has neither; or such a
-/// table, as a part of a combination.
+/// table, as a part of a combination. A spin model is a combination of one network, whose types are the model's and as many again.
 struct Config {
   std::string json;  ///< the text it was parsed from; empty for parts of a combination
   std::vector<std::string> type_map;
@@ -135,9 +137,18 @@ struct Config {
   std::vector<double> weights;           ///< of a linear combination, one per model
   double sw_rmin = 0, sw_rmax = 0;       ///< zbl, angstrom: all table below, none of it above
   double smin_alpha = 0.1;               ///< zbl, angstrom: of the weights that average an atom's distances
+  std::vector<int> use_spin;             ///< spin: the types that have spins
+  std::vector<double> virtual_scale;     ///< spin, (ntypes), angstrom per unit of spin: how far its virtual atom is from an atom
   std::optional<PairTableConfig> table;  ///< of a part that is a pair table
   // What a part of a linear combination has of the whole; its lists are cut from those of parts that reach farther.
   int kept = 0;  ///< the most neighbours in its list, 0: its own nsel. Excluded pairs of types go to pair_exclude_types
+  /// Of the network of a spin model: types from here on are those of virtual atoms, which stand beside an atom on purpose. 0: none.
+  int first_virtual = 0;
+
+  /// The descriptors that a hybrid one puts beside each other, those of hybrids in it among them: types, and what belongs to descriptors.
+  /// Their lists are cut from one, the first `kept` neighbours of it (0: all) in a hybrid that has no more.
+  std::vector<Config> descriptors;
+  std::string at;  ///< of such a descriptor: what its weights have in their names between those of the whole descriptor and their own
 
   /// What has the descriptor: the model itself, or the first part of a combination that has one.
   [[nodiscard]] const Config& base() const;
@@ -145,15 +156,16 @@ struct Config {
   [[nodiscard]] double rcut() const;
   [[nodiscard]] int nsel() const;
   [[nodiscard]] Parameters parameters() const;
-  [[nodiscard]] int g2_dim() const { return base().repformer.g2_dim; }
+  /// Rows of the rotation matrix.
+  [[nodiscard]] int g2_dim() const;
+  [[nodiscard]] int descriptor_dim() const;
+  [[nodiscard]] bool hybrid() const { return !base().descriptors.empty(); }
 
   int ntypes() const { return static_cast<int>(type_map.size()); }
+  /// Whether atoms of a type have spins.
+  [[nodiscard]] bool has_spin(int of_type) const;
   /// Width of a row of the type embedding's input: one-hot types or electrons.
   int tebd_input() const { return use_econf_tebd ? 118 : ntypes(); }
-  int descriptor_dim() const {
-    const Config& c = base();
-    return c.repformer.g1_dim + (c.concat_output_tebd ? c.repinit.tebd_dim : 0);
-  }
   int repinit_dim() const {
     return repinit.neuron.back() * repinit.axis_neuron + (repinit.use_three_body ? repinit.three_body_neuron.back() : 0);
   }

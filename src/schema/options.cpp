@@ -1,14 +1,15 @@
 #include "schema/options.hpp"
 
 #include <algorithm>
+#include <initializer_list>
 #include <type_traits>
 
 namespace dpa2 {
 namespace {
 
-constexpr double max_size = 1'000'000;  // of a width or a list
-constexpr double max_rcut = 1e4;        // angstrom
-constexpr std::size_t max_types = 10'000, max_depth = 100, max_exclusions = 100'000, max_segments = 10'000;
+constexpr double max_size = max_neighbours;  // of a width or a list
+constexpr double max_rcut = 1e4;             // angstrom
+constexpr std::size_t max_types = 10'000, max_layers = 100, max_exclusions = 100'000, max_segments = 10'000;
 
 Values any() { return {}; }
 
@@ -47,7 +48,7 @@ Values entries(std::size_t fewest, std::size_t most, Values v = {}) {
 }
 
 Values list() { return entries(0, max_types); }
-Values widths(std::size_t fewest = 1) { return entries(fewest, max_depth, size()); }
+Values widths(std::size_t fewest = 1) { return entries(fewest, max_layers, size()); }
 
 Values one_of(std::vector<const char*> choices) {
   Values v;
@@ -157,7 +158,17 @@ const std::vector<const char*>& fitting_names() {
 const char* fitting_name(FittingType type) noexcept { return fitting_names()[static_cast<std::size_t>(type)]; }
 
 const char* combination_name(Combination type) noexcept {
-  return type == Combination::linear ? "linear_ener" : type == Combination::zbl ? "zbl" : "standard";
+  switch (type) {
+    case Combination::linear:
+      return "linear_ener";
+    case Combination::zbl:
+      return "zbl";
+    case Combination::spin:
+      return "spin";
+    case Combination::none:
+      break;
+  }
+  return "standard";
 }
 
 const Options<Config>& model_options() {
@@ -192,6 +203,64 @@ const Options<Config>& descriptor_options() {
       {"use_econf_tebd", &C::use_econf_tebd, any()},
       {"use_tebd_bias", &C::use_tebd_bias, any()},
   };
+  return table;
+}
+
+const Options<Config>& se_options() {
+  using C = Config;
+  static const Options<C> table{
+      {"precision", &C::descriptor_precision, block_precision()},
+      {"exclude_types", &C::exclude_types, of_types()},
+      {"env_protection", &C::env_protection, at_least(0)},
+  };
+  return table;
+}
+
+namespace {
+
+/// What the blocks of se_e2_a and dpa1 have in common, and what one has of its own.
+template <class C>
+Options<C> block_options(Options<C> own) {
+  Options<C> table{
+      {"rcut", &C::rcut, length(), Presence::required},
+      {"rcut_smth", &C::rcut_smth, any(), Presence::required},
+      {"neuron", &C::neuron, widths()},
+      {"axis_neuron", &C::axis_neuron, size()},
+      {"activation_function", &C::activation, any()},
+      {"resnet_dt", &C::resnet_dt, any()},
+      {"type_one_side", &C::type_one_side, any()},
+  };
+  table.insert(table.end(), own.begin(), own.end());
+  return table;
+}
+
+}  // namespace
+
+const Options<SeE2aConfig>& se_e2_a_options() {
+  using C = SeE2aConfig;
+  static const Options<C> table = block_options<C>({{"sel", &C::sel, entries(1, max_types, count()), Presence::required}});
+  return table;
+}
+
+const Options<Config>& dpa1_options() {
+  using C = Config;
+  static const Options<C> table{
+      {"smooth_type_embedding", &C::smooth, any()},
+      {"concat_output_tebd", &C::concat_output_tebd, any()},
+      {"use_econf_tebd", &C::use_econf_tebd, any()},
+      {"use_tebd_bias", &C::use_tebd_bias, any()},
+  };
+  return table;
+}
+
+const Options<Dpa1Config>& dpa1_block_options() {
+  using C = Dpa1Config;
+  static const Options<C> table = block_options<C>({
+      {"sel", &C::nsel, size(), Presence::required},
+      {"tebd_dim", &C::tebd_dim, size()},
+      {"tebd_input_mode", &C::strip, one_of({"concat", "strip"})},
+      {"attn_layer", &C::attn_layer, from(0, 0), Presence::required},
+  });
   return table;
 }
 
@@ -305,6 +374,13 @@ const Options<Config>& zbl_options() {
   return table;
 }
 
+const Options<Config>& spin_options() {
+  using C = Config;
+  static const Options<C> table{{"use_spin", &C::use_spin, of_types(), Presence::required},
+                                {"virtual_scale", &C::virtual_scale, entries(1, max_types), Presence::required}};
+  return table;
+}
+
 const Options<PairTableConfig>& pair_table_options() {
   using C = PairTableConfig;
   static const Options<C> table{
@@ -340,11 +416,19 @@ Json config_schema() {
   sections["descriptor"] = plain_section(descriptor_options());
   sections["repinit"] = plain_section(repinit_options());
   sections["repformer"] = plain_section(repformer_options());
+  const auto joined = [](std::initializer_list<Json> lists) {
+    Json all = Json::array();
+    for (const Json& list : lists) all.insert(all.end(), list.begin(), list.end());
+    return all;
+  };
+  sections["se_e2_a"] = joined({plain_section(se_options()), plain_section(se_e2_a_options())});
+  sections["dpa1"] = joined({plain_section(se_options()), plain_section(dpa1_options()), plain_section(dpa1_block_options())});
   sections["fitting_net"] = plain_section(fitting_options());
   for (const FittingType type : {FittingType::polar, FittingType::dos, FittingType::property})
     sections[std::string("fitting_net.") + fitting_name(type)] = plain_section(fitting_options(type));
   sections[combination_name(Combination::linear)] = plain_section(linear_options());
   sections[combination_name(Combination::zbl)] = plain_section(zbl_options());
+  sections[combination_name(Combination::spin)] = plain_section(spin_options());
   sections[pair_table_name] = plain_section(pair_table_options());
   sections["compression"] = plain_section(compression_options());
   sections["table"] = plain_section(table_options());

@@ -53,6 +53,19 @@ const Options<Config>& type_options();
 const Options<Config>& descriptor_options();
 const Options<RepinitConfig>& repinit_options();
 const Options<RepformerConfig>& repformer_options();
+/// What stands in a hybrid descriptor beside dpa2: options of both, of dpa1 alone, and of the block that each is.
+const Options<Config>& se_options();
+const Options<Config>& dpa1_options();
+/// A block as dpa1 has it; the layers of attention behind it are said to be none.
+struct Dpa1Config : RepinitConfig {
+  int attn_layer = 0;
+};
+const Options<Dpa1Config>& dpa1_block_options();
+/// A block as se_e2_a has it.
+struct SeE2aConfig : RepinitConfig {
+  SeE2aConfig() { type_one_side = true; }
+};
+const Options<SeE2aConfig>& se_e2_a_options();
 const Options<FittingConfig>& fitting_options();
 /// What networks of this type have besides.
 const Options<FittingConfig>& fitting_options(FittingType type);
@@ -60,6 +73,7 @@ const Options<Config>& compression_options();
 const Options<TableConfig>& table_options();
 const Options<Config>& linear_options();
 const Options<Config>& zbl_options();
+const Options<Config>& spin_options();
 const Options<PairTableConfig>& pair_table_options();
 
 /// The value of the key `type` of a combination, and of a part that is a pair table; a model by itself has no such key.
@@ -77,6 +91,12 @@ const std::vector<NamedActivation>& activations();
 
 /// Parts of a combination.
 inline constexpr std::size_t max_models = 100;
+/// Hybrid descriptors in one another.
+inline constexpr int max_depth_of_hybrids = 10;
+/// Neighbours in a list.
+inline constexpr int max_neighbours = 1'000'000;
+/// Numbers of a table that is computed at load, from a file that may be small.
+inline constexpr std::int64_t max_folded = std::int64_t{1} << 24;
 /// What the table of a compressed model may have in all.
 inline constexpr std::int64_t max_steps = 4'000'000, max_intervals = 1'000'000;
 

@@ -181,6 +181,10 @@ SafetensorsFile read_from(Source& file) {
   unsigned char first[8];
   if (file.size() < sizeof first) throw model_file_error("truncated file: '", file.name(), "' has no safetensors header");
   file.read(reinterpret_cast<char*>(first), sizeof first);
+  const std::string start(reinterpret_cast<const char*>(first), 4);
+  if (start == "PK\x03\x04" || start == "\x89HDF")
+    throw model_file_error("this is a model file of deepmd-kit (", start[0] == 'P' ? ".pt, .pth" : ".dp",
+                           "), and only .safetensors is read here: make it by 'dpa2 convert ", file.name(), " model.safetensors'");
   const auto length = little_endian<std::uint64_t>(first);
   if (length > max_header || length > file.size() - sizeof first)
     throw model_file_error("corrupt file: its safetensors header claims ", length, " bytes, the file has ", file.size());

@@ -30,25 +30,40 @@ class Schema {
       add(prefix + "tab_data", {nt, nt, c_.table->nspline, math::pair_table_terms}, WeightRole::table);
     } else if (c_.type == Combination::none) {
       single_ = c_.descriptor_precision != "float64";
-      descriptor(prefix + "descriptor");
+      if (c_.descriptors.empty()) descriptor(prefix + "descriptor");
+      for (const Config& part : c_.descriptors) append(of_descriptor(part, prefix + "descriptor"));
       single_ = c_.fitting.precision != "float64";
       fitting(prefix + "fitting_net");
       single_ = false;
     }
-    for (std::size_t k = 0; k < c_.models.size(); ++k) {
-      ExpectedWeights part = Schema(c_.models[k], "models." + std::to_string(k) + ".").weights;
-      std::move(part.begin(), part.end(), std::back_inserter(weights));
-    }
+    for (std::size_t k = 0; k < c_.models.size(); ++k) { append(Schema(c_.models[k], "models." + std::to_string(k) + ".").weights); }
+    if (c_.type == Combination::spin) return;
     const std::int64_t values = c_.type == Combination::none && !c_.table ? c_.fitting.values() : 1;
     add(prefix + "out_bias", {1, c_.ntypes(), values}, WeightRole::statistic);
     add(prefix + "out_std", {1, c_.ntypes(), values}, WeightRole::statistic);
   }
+  /// Of a descriptor in a hybrid one; `prefix` is that of the hybrid's.
+  static ExpectedWeights of_descriptor(const Config& config, const std::string& prefix) {
+    Schema schema(config, Nothing());
+    schema.single_ = config.descriptor_precision != "float64";
+    const std::string own = prefix + config.at;
+    if (config.descriptor_type == "se_e2_a")
+      schema.se_e2_a(own);
+    else if (config.descriptor_type == "dpa1")
+      schema.dpa1(own);
+    else
+      schema.descriptor(own);
+    return std::move(schema.weights);
+  }
   ExpectedWeights weights;
 
  private:
+  struct Nothing {};
+  Schema(const Config& config, Nothing) : c_(config) {}
   void add(std::string name, Shape shape, WeightRole role = WeightRole::parameter) {
     weights.push_back({std::move(name), std::move(shape), role, single_});
   }
+  void append(ExpectedWeights part) { std::move(part.begin(), part.end(), std::back_inserter(weights)); }
   void add_double(std::string name, Shape shape, WeightRole role) { weights.push_back({std::move(name), std::move(shape), role, false}); }
 
   void matrix(const std::string& name, std::int64_t in, std::int64_t out) { add(name + ".matrix", {in, out}); }
@@ -58,9 +73,9 @@ class Schema {
   }
 
   // Hidden layers; a learned step size exists only where a skip does.
-  std::int64_t net(const std::string& prefix, std::int64_t in, const std::vector<int>& widths, bool resnet_dt) {
+  std::int64_t net(const std::string& prefix, std::int64_t in, const std::vector<int>& widths, bool resnet_dt, int number = 0) {
     for (std::size_t l = 0; l < widths.size(); ++l) {
-      const std::string name = prefix + ".networks.0.layers." + std::to_string(l);
+      const std::string name = prefix + ".networks." + std::to_string(number) + ".layers." + std::to_string(l);
       const std::int64_t out = widths[l];
       linear(name, in, out);
       if (resnet_dt && math::skip_copies(in, out) > 0) add(name + ".idt", {out});
@@ -87,14 +102,31 @@ class Schema {
       add_double(block + ".table", {c_.repinit.strip ? 1 : combinations, t->intervals(), quintic_terms, widths.back()}, WeightRole::table);
   }
 
+  void type_embedding(const std::string& prefix) {
+    const std::int64_t tebd = c_.repinit.tebd_dim;
+    if (c_.use_econf_tebd) add(prefix + ".econf_tebd", {c_.ntypes(), c_.tebd_input()}, WeightRole::constant);
+    const std::string types = prefix + ".type_embedding.embedding.embedding_net.layers.0";
+    matrix(types, c_.tebd_input(), tebd);
+    if (c_.use_tebd_bias) add(types + ".bias", {tebd});
+  }
+
+  void se_e2_a(const std::string& prefix) {
+    const int nt = c_.ntypes();
+    environment(prefix + ".sea");
+    for (int k = 0; k < (c_.repinit.type_one_side ? nt : nt * nt); ++k)
+      net(prefix + ".sea.filter_layers", 1, c_.repinit.neuron, c_.repinit.resnet_dt, k);
+  }
+
+  void dpa1(const std::string& prefix) {
+    type_embedding(prefix);
+    embedding(prefix + ".se_atten", c_.repinit.neuron, std::int64_t{c_.repinit.tebd_dim} * (c_.repinit.type_one_side ? 1 : 2));
+  }
+
   void descriptor(const std::string& prefix) {
     const RepinitConfig& ri = c_.repinit;
     const RepformerConfig& rf = c_.repformer;
     const std::int64_t tebd = ri.tebd_dim, nt = c_.ntypes();
-    if (c_.use_econf_tebd) add(prefix + ".econf_tebd", {nt, c_.tebd_input()}, WeightRole::constant);
-    const std::string types = prefix + ".type_embedding.embedding.embedding_net.layers.0";
-    matrix(types, c_.tebd_input(), tebd);
-    if (c_.use_tebd_bias) add(types + ".bias", {tebd});
+    type_embedding(prefix);
     const std::string repinit = prefix + ".repinit", three = prefix + ".repinit_three_body";
     embedding(repinit, ri.neuron, ri.type_one_side ? tebd : 2 * tebd);
     table(repinit, c_.repinit_table, ri.type_one_side ? nt : nt * nt, ri.neuron);
@@ -168,8 +200,8 @@ class Schema {
     if (nc > 0) add(prefix + ".case_embd", {nc}, WeightRole::constant);
     std::int64_t width = c_.descriptor_dim() + nf + nc + (f.use_aparam_as_mask ? 0 : na);
     width = net(prefix + ".filter_layers", width, f.neuron, f.resnet_dt);
-    linear(prefix + ".filter_layers.networks.0.layers." + std::to_string(f.neuron.size()), width, f.width(c_.repformer.g2_dim));
-    add_double(prefix + ".bias_atom_e", {c_.ntypes(), f.width(c_.repformer.g2_dim)}, WeightRole::statistic);
+    linear(prefix + ".filter_layers.networks.0.layers." + std::to_string(f.neuron.size()), width, f.width(c_.g2_dim()));
+    add_double(prefix + ".bias_atom_e", {c_.ntypes(), f.width(c_.g2_dim())}, WeightRole::statistic);
   }
 
   const Config& c_;

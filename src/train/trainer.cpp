@@ -24,6 +24,7 @@ class Engine {
   virtual std::vector<int> counted(const Batch& batch) = 0;
   virtual void look(const Batch& batch, Loss& loss) = 0;
   virtual Folded gradient(const Batch& batch, Loss& loss) = 0;
+  virtual void add(const Batch& batch, Loss& loss) = 0;
   virtual std::size_t bytes() = 0;
 };
 
@@ -110,6 +111,16 @@ class EngineOf final : public Engine {
     for (std::size_t t = 1; t < gradients_.size(); ++t) gradients_[0]->add(*gradients_[t]);
     gradients_[0]->finish_padding();
     return gradients_[0]->folded(threads_);
+  }
+
+  void add(const Batch& batch, Loss& loss) override {
+    const std::vector<LabelSpec> specs = loss.labels();
+    count(batch);
+    for (int f = 0; f < batch.nframes; ++f) {
+      const Frame frame = enter(batch, f);
+      predict(frame, loss);
+      loss.add(look_at(batch, f, specs, loss), {});
+    }
   }
 
   std::vector<int> counted(const Batch& batch) override {
@@ -268,6 +279,11 @@ class EngineOf final : public Engine {
   double virial_[9] = {}, virial_seed_[9] = {};
 };
 
+void check_finite(const Loss& loss) {
+  if (!std::isfinite(loss.value()))
+    throw invalid_input("the loss of the batch is not finite, but ", loss.value(), ": its labels, prefactors or parameters are too large");
+}
+
 }  // namespace
 
 Trainer::Trainer(Config config, Weights weights, const std::string& precision, int threads)
@@ -276,6 +292,7 @@ Trainer::Trainer(Config config, Weights weights, const std::string& precision, i
   if (numbers != "float64" && numbers != "float32") throw invalid_input("precision must be 'float64' or 'float32', not '", numbers, "'");
   if (config_.type == Combination::linear || config_.table)
     throw unsupported("gradients of a linear combination of models are not there: train its parts by themselves");
+  if (config_.type == Combination::spin) throw unsupported("spin models are not trained here");
   if (config_.base().repinit_table || config_.base().three_body_table)
     throw unsupported("the model is compressed, its networks are tables: train the model that it was made from");
   check_weights(config_, weights_);
@@ -289,7 +306,7 @@ Trainer::Trainer(Config config, Weights weights, const std::string& precision, i
 
 Trainer::~Trainer() = default;
 
-void Trainer::assign(const Weights& values) {
+void Trainer::assign(Weights values) {
   for (const auto& [name, tensor] : values) {
     const auto own = weights_.find(name);
     if (own == weights_.end()) throw invalid_input("the model has no weight '", name, "'");
@@ -297,9 +314,8 @@ void Trainer::assign(const Weights& values) {
     if (!std::all_of(tensor.data.begin(), tensor.data.end(), [](double x) { return std::isfinite(x); }))
       throw invalid_input("'", name, "' has numbers that are not finite");
   }
-  Weights others = values;
   const auto exchange = [&] {
-    for (auto& [name, tensor] : others) weights_.find(name)->second.data.swap(tensor.data);
+    for (auto& [name, tensor] : values) weights_.find(name)->second.data.swap(tensor.data);
   };
   exchange();
   try {
@@ -345,12 +361,23 @@ void Trainer::look(const Batch& batch, Loss& loss) {
   if (loss.survey()) engine().look(batch, loss);
 }
 
+LossValue Trainer::value(const Batch& batch, Loss& loss, double learning_rate) {
+  loss.begin({learning_rate, counted(batch), batch.found()});
+  look(batch, loss);
+  add(batch, loss);
+  return {loss.value(), loss.parts()};
+}
+
+void Trainer::add(const Batch& batch, Loss& loss) {
+  engine().add(batch, loss);
+  check_finite(loss);
+}
+
 Weights Trainer::sweep(const Batch& batch, Loss& loss) {
   Weights out = unfold(config_, weights_, engine().gradient(batch, loss));
+  check_finite(loss);
   const double value = loss.value();
   const auto finite = [](double x) { return std::isfinite(x); };
-  if (!finite(value))
-    throw invalid_input("the loss of the batch is not finite, but ", value, ": its labels, prefactors or parameters are too large");
   for (const auto& [name, tensor] : out)
     if (!std::all_of(tensor.data.begin(), tensor.data.end(), finite))
       throw invalid_input("the gradient to '", name, "' is not finite, the loss is ", value,

@@ -26,10 +26,13 @@ struct Batch {
   [[nodiscard]] std::array<bool, label_count> found() const;
 };
 
-struct LossGradient {
+struct LossValue {
   double value = 0;
   std::vector<std::pair<std::string, double>> parts;  ///< see Loss::parts
-  Weights gradient;                                   ///< of every parameter, by its canonical name
+};
+
+struct LossGradient : LossValue {
+  Weights gradient;  ///< of every parameter, by its canonical name
 };
 
 class Engine;
@@ -45,10 +48,12 @@ class Trainer {
   [[nodiscard]] const Config& config() const noexcept { return config_; }
   /// Takes other values of parameters, by canonical names and in their shapes; those that are not named stay. Throws invalid_input for
   /// names and shapes that the model does not have, and for numbers that are not finite. What it throws leaves the values as they were.
-  void assign(const Weights& values);
+  void assign(Weights values);
   /// Throws invalid_input for bad structures, missing labels and parameters, and where the loss or its gradient is not finite; what it
   /// throws leaves the trainer as it was.
   LossGradient gradient(const Batch& batch, Loss& loss, double learning_rate);
+  /// The same without the gradient: a quarter of the work.
+  LossValue value(const Batch& batch, Loss& loss, double learning_rate);
 
   // The same where some frames of a batch are elsewhere. Between begin() of the loss, with all of the batch, and its value() the sums of
   // all places are to be put into the loss, those of look() before sweep().
@@ -59,6 +64,8 @@ class Trainer {
   void look(const Batch& batch, Loss& loss);
   /// Adds the frames to the loss; what they give to the gradient.
   Weights sweep(const Batch& batch, Loss& loss);
+  /// Adds the frames to the loss, and no more.
+  void add(const Batch& batch, Loss& loss);
   /// Bytes that the buffers hold.
   [[nodiscard]] std::size_t bytes();
 

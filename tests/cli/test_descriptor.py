@@ -270,7 +270,7 @@ def processes_below(parent: int) -> list[int]:
 
 
 #: the command, which never ends by itself: once frames are kept, its workers do their tasks over and over, until there
-#: is a file "go". They import this file.
+#: is a file "go". Each leaves a file of its number when it has begun to. They import this file.
 ENDLESS = """
 import os, sys
 from dpa2 import cli, streams
@@ -280,6 +280,7 @@ def endless(*arguments, **keywords):
         found = work(*arguments, **keywords)
         if os.path.getsize("out.npz.part/journal") == 0 or os.path.exists("go"):
             return found
+        open(f"endless.{os.getpid()}", "w").close()
 streams._descriptor_task = endless
 if __name__ == "__main__":
     sys.exit(cli.main(sys.argv[1:]))
@@ -291,8 +292,9 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("victim", ["worker", "parent by SIGTERM", "parent by SIGKILL"])
 def test_workers_that_are_killed(victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work_in(tmp_path, monkeypatch)
-    # More than the tasks that are handed out before the first frames are kept: those are two for each worker.
-    frames = 5 * streams.TASK_FRAMES
+    # Two tasks for each worker are handed out before the first frames are kept, and one worker may do them all but the
+    # first. So there are enough for both to be at work after that.
+    frames = 8 * streams.TASK_FRAMES
     write_long("long.xyz", frames)
     Path("endless.py").write_text(ENDLESS)
     command = [sys.executable, "endless.py", *BASE, "long.xyz", "--workers", "2", "-o", "out.npz"]
@@ -302,10 +304,11 @@ def test_workers_that_are_killed(victim: str, tmp_path: Path, monkeypatch: pytes
         workers: list[int] = []
         for _ in range(6000):
             workers = processes_below(process.pid)
-            if journal.is_file() and journal.stat().st_size and len(workers) == 2:
+            if len(workers) == 2 and all(Path(f"endless.{pid}").exists() for pid in workers):
                 break
             time.sleep(0.01)
         assert len(workers) == 2
+        assert all(Path(f"endless.{pid}").exists() for pid in workers)
         if victim == "worker":
             os.kill(workers[1], signal.SIGKILL)
             Path("go").touch()  # results come in order, and that of the other worker may be the first

@@ -227,7 +227,7 @@ def test_atoms_at_the_same_place(here: Path, capsys: pytest.CaptureFixture[str])
     ("status", "args", "message"),
     [
         (
-            1,
+            2,
             ["-s", "standard", "-t", "O", "-r", "3"],
             "standard, frame 0: atom 0 is 'H', which the model does not know",
         ),

@@ -70,6 +70,7 @@ def answer(name: str) -> str:
         ("all", ["-s", *SYSTEMS]),
         ("two_frames", ["-f", "systems.txt", "-n", "2"]),
         ("atomic", ["-s", "standard", "-a"]),
+        ("shuffled", ["-f", "systems.txt", "-n", "2", "--shuffle-test", "-r", "7"]),
         ("hdf5", ["-s", "standard.hdf5#/water/standard"]),
         ("hdf5", ["-s", "standard.hdf5"]),
     ],
@@ -146,8 +147,8 @@ def test_plot_without_matplotlib(
         (2, ["-s", "open", "--plot", "parity.txt"], "must end in .png or .pdf or .svg"),
         (2, ["-s", "open", "-a"], "open, frame 0: there are no energies of atoms to compare with (atom_ener.npy)"),
         (2, ["-s", "nothing"], "nothing: no frames in this system: its arrays have no rows"),
-        (1, ["-s", "far"], "far, frame 1: coords of atom 2: y = nan is not finite"),
-        (1, ["-s", "xenon"], "xenon, frame 0: atom 1 is 'Xe', which the model does not know"),
+        (2, ["-s", "far"], "far, frame 1: coords of atom 2: y = nan is not finite"),
+        (2, ["-s", "xenon"], "xenon, frame 0: atom 1 is 'Xe', which the model does not know"),
     ],
 )
 def test_failures(status: int, args: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import needs
 import pytest
-from cuda_emulator import build, driver
+from cuda_emulator import driver, nvidia
 from cuda_emulator.sanitize import command_prefix
+from device_programs import device_program, line_of, sources_of_tests
 from native_programs import start
-from pages import ROOT
 
 pytestmark = [needs.linux, needs.compiler]
-
-UNITS = [
-    "src/gpu/driver.cpp",
-    "src/gpu/device.cpp",
-    "src/gpu/nvrtc.cpp",
-    "src/gpu/device_loader.cpp",
-    "src/gpu/tensor.cpp",
-    "tests/cuda/device_program.cpp",
-]
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The kernels of the tests, with what they include."""
-    folder = tmp_path_factory.mktemp("sources")
-    shutil.copytree(Path(__file__).parent / "sources", folder, dirs_exist_ok=True)
-    shutil.copytree(build.SOURCES / "math", folder / "math")
-    for header in build.SOURCES.glob("cuda/*.cuh"):
-        shutil.copy(header, folder / "cuda")
-    return folder
+    return sources_of_tests(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")
 def program() -> Path:
     """The native test."""
-    units = [ROOT / unit for unit in UNITS]
-    return build.program(
-        "device_program", units, [ROOT / folder for folder in ("src", "include", "tests/cuda", "tests/native")]
-    )
+    return device_program()
 
 
 @pytest.fixture
@@ -64,33 +45,17 @@ def check(program: Path, sources: Path, tmp_path: Path) -> Any:
     return run
 
 
-def nvrtc() -> Path:
-    """NVIDIA's compiler, if its package is installed."""
-    try:
-        files = metadata.files("nvidia-cuda-nvrtc") or []
-    except metadata.PackageNotFoundError:
-        pytest.skip("nvidia-cuda-nvrtc is not installed")
-    return next(Path(str(file.locate())) for file in files if re.search(r"/libnvrtc\.so\.\d+$", str(file)))
-
-
-def lines(output: str, begin: str) -> str:
-    """The line of an error."""
-    found = [line for line in output.splitlines() if line.startswith(f"{begin}: ")]
-    assert len(found) == 1, output
-    return found[0]
-
-
 @pytest.mark.parametrize("deferred", [False, True])
 def test_launch(check: Any, deferred: bool) -> None:
     status, output, log = check("launch", deferred=deferred)
     assert status == 0, output
-    assert "65281 bytes of dynamic shared memory beside 256 bytes of static" in lines(output, "shared")
-    assert "65 threads, a block of this kernel has at most 64" in lines(output, "threads")
-    assert "small.cu has no kernel nothing" in lines(output, "kernel")
-    assert "status 1" in lines(output, "source")
-    assert "nothing.cu cannot be read" in lines(output, "source")
-    assert "status 5" in lines(output, "compile")
-    assert "-DMISTAKE=1" in lines(output, "compile")
+    assert "65281 bytes of dynamic shared memory beside 256 bytes of static" in line_of(output, "shared")
+    assert "65 threads, a block of this kernel has at most 64" in line_of(output, "threads")
+    assert "small.cu has no kernel nothing" in line_of(output, "kernel")
+    assert "status 1" in line_of(output, "source")
+    assert "nothing.cu cannot be read" in line_of(output, "source")
+    assert "status 5" in line_of(output, "compile")
+    assert "-DMISTAKE=1" in line_of(output, "compile")
     assert "this is a mistake" in output
     assert [one.kernel for one in log.launches] == ["scale", *["through_shared"] * 3]
     first = log.launches[0]
@@ -106,10 +71,10 @@ def test_graph(check: Any, deferred: bool) -> None:
     status, output, log = check("graph", deferred=deferred)
     assert status == 0, output
     for name, why in (("allocating", "cuMemAlloc during a capture"), ("waiting", "a stream that is captured")):
-        assert why in lines(output, name)
-        assert "evaluate once before the capture" in lines(output, name)
+        assert why in line_of(output, name)
+        assert "evaluate once before the capture" in line_of(output, name)
         assert f"{name} ends with 901" in output
-    assert "905" in lines(output, "isolation")
+    assert "905" in line_of(output, "isolation")
     assert "isolation ends with 901" in output
     assert log.counts["graph_launches"] == 2
     assert [one.graph for one in log.launches] == [True, True]
@@ -121,10 +86,10 @@ def test_graph(check: Any, deferred: bool) -> None:
 def test_devices(check: Any) -> None:
     status, output, log = check("devices", devices=2)
     assert status == 0, output
-    assert "scale was loaded on another device than the current one" in lines(output, "function")
-    assert "a stream of another device" in lines(output, "stream")
-    assert "memory of another device" in lines(output, "memory")
-    assert "no context is current in this thread" in lines(output, "thread")
+    assert "scale was loaded on another device than the current one" in line_of(output, "function")
+    assert "a stream of another device" in line_of(output, "stream")
+    assert "memory of another device" in line_of(output, "memory")
+    assert "no context is current in this thread" in line_of(output, "thread")
     assert output.count("this machine has 0 to 1") == 2
     assert {one.device for one in log.launches} == {0, 1}
     assert log.counts["live_allocations"] == 0
@@ -134,23 +99,23 @@ def test_devices(check: Any) -> None:
 def test_memory(check: Any) -> None:
     status, output, _ = check("memory", memory=1 << 20)
     assert status == 0, output
-    assert "status 4" in lines(output, "memory")
-    assert "has no 1099511627776 bytes of memory left" in lines(output, "memory")
+    assert "status 4" in line_of(output, "memory")
+    assert "has no 1099511627776 bytes of memory left" in line_of(output, "memory")
 
 
 def test_a_kernel_that_fails(check: Any) -> None:
     """As with a real device, the error is known when something waits, and stays."""
     _, output, _ = check("failure")
     for name in ("waiting", "next"):
-        assert "status 5" in lines(output, name)
+        assert "status 5" in line_of(output, name)
     assert output.count("cannot be used in this process any more, which must be started again") == 2
-    assert "CUDA_ERROR_LAUNCH_FAILED (719)" in lines(output, "waiting")
+    assert "CUDA_ERROR_LAUNCH_FAILED (719)" in line_of(output, "waiting")
     assert "deadlock in block (0, 0, 0)" in output
 
 
 def test_an_overrun_is_found(check: Any) -> None:
     _, output, _ = check("overrun")
-    assert "CUDA_ERROR_ILLEGAL_ADDRESS" in lines(output, "overrun")
+    assert "CUDA_ERROR_ILLEGAL_ADDRESS" in line_of(output, "overrun")
     assert "a buffer of 8 bytes" in output
     needs.sanitizer("address")
     status, output, _ = check("overrun", sanitizer="address")
@@ -209,15 +174,15 @@ def test_the_host_may_not_read_the_device(check: Any) -> None:
 )
 def test_what_cannot_be_opened(check: Any, variables: dict[str, str], options: dict[str, int], expected: str) -> None:
     _, output, _ = check("open", variables, **options)
-    assert expected in lines(output, "open"), output
-    assert expected == "no error" or "status 1" in lines(output, "open")
+    assert expected in line_of(output, "open"), output
+    assert expected == "no error" or "status 1" in line_of(output, "open")
 
 
 def test_no_compiler(check: Any) -> None:
     status, output, _ = check("launch", {"DPA2_NVRTC": "/nowhere/libnvrtc.so"})
     assert status == 1
-    assert "kernels are compiled by NVRTC, which cannot be loaded" in lines(output, "thrown")
-    assert "pip install nvidia-cuda-nvrtc" in lines(output, "thrown")
+    assert "kernels are compiled by NVRTC, which cannot be loaded" in line_of(output, "thrown")
+    assert "pip install nvidia-cuda-nvrtc" in line_of(output, "thrown")
 
 
 @pytest.mark.parametrize("below", ["cuda/src", "share/dpa2/src"])
@@ -228,7 +193,7 @@ def test_sources_are_found_beside_the_library(
     (tmp_path / "lib").mkdir()
     moved = Path(shutil.copy(program, tmp_path / "lib"))
     _, output, _ = check("open", {"DPA2_CUDA_SOURCES": ""}, where=moved)
-    assert f"the sources of the kernels were not found beside {moved.parent}" in lines(output, "open")
+    assert f"the sources of the kernels were not found beside {moved.parent}" in line_of(output, "open")
     shutil.copytree(sources, tmp_path / below)
     status, output, _ = check("graph", {"DPA2_CUDA_SOURCES": ""}, where=moved)
     assert status == 0, output
@@ -236,10 +201,11 @@ def test_sources_are_found_beside_the_library(
 
 def test_the_real_compiler(check: Any) -> None:
     """It is found by name, with its second library, and compiles; the emulated driver cannot load what it makes."""
-    library = nvrtc()
-    status, output, _ = check("graph", {"DPA2_NVRTC": str(library)})
+    if not nvidia.version(nvidia.NVRTC):
+        pytest.skip(f"{nvidia.NVRTC} is not installed")
+    status, output, _ = check("graph", {"DPA2_NVRTC": nvidia.path_of_nvrtc()})
     assert status == 1
-    assert "loading the kernels of small.cu: CUDA_ERROR_INVALID_IMAGE" in lines(output, "thrown"), output
+    assert "loading the kernels of small.cu: CUDA_ERROR_INVALID_IMAGE" in line_of(output, "thrown"), output
 
 
 def test_a_device_newer_than_the_compiler(check: Any) -> None:

@@ -45,6 +45,11 @@ def _library(package: str, *patterns: str) -> tuple[ctypes.CDLL, str]:
     return library, version
 
 
+def path_of_nvrtc() -> str:
+    """The library of the run-time compiler."""
+    return next(str(f.locate()) for f in metadata.files(NVRTC) or [] if re.fullmatch(r"libnvrtc\.so\.\d+", f.name))
+
+
 class Nvrtc:
     """NVIDIA's run-time compiler. Raises ImportError where the package is not installed."""
 

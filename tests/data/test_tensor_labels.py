@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import dpa2
 import needs
 import numpy as np
 import pytest
-from datasets import write_arrays, write_hdf5, write_raw, write_words
+from datasets import stored_as, write_arrays, write_words
 from dpa2.data import DeepmdWriter, Frame, read_structures, write_frame
 from dpa2.data.labels import label_of
 
@@ -58,14 +57,7 @@ def check(frame: Frame, arrays: dict[str, np.ndarray], f: int) -> None:
 @pytest.mark.parametrize("store", ["npy", "raw", "hdf5"])
 def test_deepmd_systems(store: str, tmp_path: Path) -> None:
     arrays = write_system(tmp_path / "npy", 3, **tensors(3))
-    path = tmp_path / store
-    if store == "raw":
-        arrays = {key: array[:2] for key, array in arrays.items()}
-        shutil.rmtree(tmp_path / "npy" / "set.001")
-        write_raw(path, tmp_path / "npy")
-    if store == "hdf5":
-        path = tmp_path / "some.hdf5"
-        write_hdf5(path, "/some", tmp_path / "npy")
+    path, arrays = stored_as(store, tmp_path / "npy", arrays)
     (source,) = read_structures(path)
     frames = list(source)
     assert len(frames) == len(arrays["coord"])

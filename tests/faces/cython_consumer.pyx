@@ -7,11 +7,13 @@ from dpa2.cython_api cimport (
     DomainHandle,
     ModelHandle,
     compute,
+    compute_spin,
     descriptor,
     domain_compute,
     domain_descriptor,
     domain_evaluate,
     domain_set_atoms,
+    domain_set_spins,
     domain_vjp,
     dpa2_exchange,
     evaluate,
@@ -112,6 +114,37 @@ def named_parts(
     finally:
         free(numneigh)
         free(firstneigh)
+
+
+def spins(
+    ModelHandle model, DomainHandle domain, const double[:, ::1] coords, const int[::1] types, const double[:, ::1] spins,
+    const int[:, ::1] lists, double reach, double[:, ::1] forces, double[:, ::1] magnetic, double[:, ::1] of_part,
+):
+    """Energy of a spin model, forces and magnetic forces of atoms in open space; the latter again in a domain."""
+    cdef int natoms = types.shape[0]
+    cdef int i
+    cdef int *numneigh = <int *>malloc(natoms * sizeof(int))
+    cdef const int **firstneigh = <const int **>malloc(natoms * sizeof(int *))
+    cdef double energy = 0.0
+    cdef const char **names = [b"energy", b"force", b"force_mag"]
+    cdef double **arrays = [&energy, &forces[0, 0], &magnetic[0, 0]]
+    cdef const char **alone = [b"force_mag"]
+    cdef double **rows = [&of_part[0, 0]]
+    try:
+        for i in range(natoms):
+            numneigh[i] = lists.shape[1]
+            firstneigh[i] = &lists[i, 0]
+        with nogil:
+            compute_spin(
+                model.ptr, natoms, &coords[0, 0], &types[0], NULL, NULL, NULL, NULL, &spins[0, 0], 1, 3, names, arrays
+            )
+            domain_set_atoms(domain.ptr, natoms, natoms, &coords[0, 0], NULL, numneigh, firstneigh, -1)
+            domain_set_spins(domain.ptr, &spins[0, 0], reach)
+            domain_compute(domain.ptr, model.ptr, &types[0], types[0], NULL, NULL, NULL, 1, 1, alone, rows)
+    finally:
+        free(numneigh)
+        free(firstneigh)
+    return energy
 
 
 def parts(

@@ -82,7 +82,7 @@ def difference(answer: Any, expected: Any) -> float:
 def test_versions() -> None:
     from dpa2 import _native
 
-    assert call("abi_version") == 4
+    assert call("abi_version") == 6
     assert call("version").decode() == dpa2.__version__
     assert call("isa").decode() == _native.isa()
 

@@ -58,7 +58,7 @@ def test_every_declaration_says_since_when() -> None:
     assert [name for name, comment in declared().items() if not re.search(r"@since \d+\b", comment)] == []
     text = HEADER.read_text(encoding="utf-8")
     types = re.findall(r"(/\*(?:(?!\*/).)*\*/)\s*typedef \w+ (dpa2_\w+)", text, re.DOTALL)
-    names = {"dpa2_status", "dpa2_warning", "dpa2_model", "dpa2_output", "dpa2_domain", "dpa2_exchange"}
+    names = {f"dpa2_{name}" for name in ("status", "warning", "model", "output", "domain", "exchange", "halo")}
     assert {name for _, name in types} == names
     assert all("@since" in comment for comment, _ in types)
     # nothing is of a later version than the interface

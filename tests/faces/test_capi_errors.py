@@ -77,7 +77,7 @@ def assert_refused(status: int, expected: int, *parts: str) -> None:
         ("short.safetensors", MODEL_FILE, "truncated or corrupt"),
         ("empty.safetensors", MODEL_FILE, "truncated"),
         ("noise.safetensors", MODEL_FILE, "claims"),
-        ("model.pth", MODEL_FILE, "claims"),
+        ("model.pth", MODEL_FILE, "make it by 'dpa2 convert "),
         ("other.safetensors", UNSUPPORTED, "dpa2"),
         ("newer.safetensors", UNSUPPORTED, "9"),
     ],

@@ -15,12 +15,12 @@ from cases import SAME
 from dpa2.files import ModelData, write_safetensors
 from gpu_models import emulate
 from helpers import relative
-from kind_models import CASES, frames, kind, kind_model, outputs, system_of
+from kind_models import CASES, HYBRIDS, frames, kind, kind_model, outputs, system_of
 
 pytestmark = [needs.library, pytest.mark.filterwarnings("ignore:.*from its nearest neighbour")]
 
-QUICK = {"dipole", "polar_full", "property", "zbl", "linear_three"}
-MOST = pytest.mark.parametrize("name", needs.mostly_slow(tuple(CASES), QUICK, str))
+QUICK = {"dipole", "polar_full", "property", "zbl", "linear_three", "hybrid_sides", "hybrid_dipole"}
+MOST = pytest.mark.parametrize("name", needs.mostly_slow((*CASES, *HYBRIDS), QUICK, str))
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -37,10 +37,12 @@ def prepared(
     """A model in C, a periodic frame if the case has one, and what is expected of it."""
     if device == "cuda" and name == "zbl_excluded":
         pytest.skip("refused on a GPU: its table sees pairs that the descriptor excludes")
+    if device == "cuda" and name in HYBRIDS:
+        pytest.skip("refused on a GPU: a hybrid descriptor")
     path = folder / f"{name}.safetensors"
     write_safetensors(path, ModelData(kind(name).config, kind(name).weights))
     python = kind_model(name, device="cpu")
-    where = "bulk" if "bulk" in CASES[name].systems else "open"
+    where = "bulk" if "bulk" in {system.name for system in kind(name).systems} else "open"
     frame = frames(system_of(name, where))[0]
     expected = outputs(python, frame, atomic=True)
     rows = python.descriptor(frame["coords"], frame["types"], frame.get("box"), rot_mat=True)

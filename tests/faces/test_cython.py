@@ -24,6 +24,7 @@ from cases import SAME
 from dpa2.files import ModelData, write_safetensors
 from helpers import case_system, golden, model_of, relative
 from pages import ROOT, code_blocks
+from spin_cases import spin_frames, spin_golden
 
 pytest.importorskip("Cython", reason=needs.reason("Cython"))
 pytest.importorskip("setuptools", reason=needs.reason("setuptools"))
@@ -89,7 +90,7 @@ def test_page_names_everything() -> None:
     text, declared = (ROOT / "docs" / "cython.md").read_text(), PXD.read_text()
     functions = re.findall(r"^cdef (?:int|const char \*)\s*(\w+)\(", declared, re.MULTILINE)
     classes = re.findall(r"^cdef class (\w+)", declared, re.MULTILINE)
-    assert len(functions) == 10
+    assert len(functions) == 12
     assert classes == ["ModelHandle", "DomainHandle"]
     assert [name for name in functions + classes if f"`{name}`" not in text] == []
     assert [name for name in functions + classes if name not in CONSUMER.read_text()] == []
@@ -159,6 +160,23 @@ def test_parts_of_systems(consumer: ModuleType, base: Path) -> None:
         assert relative(rows, expected_rows) <= SAME
         with pytest.raises(dpa2.Error, match="the forward exchange failed with code 9"):
             consumer.parts(*inputs, forces, virial, rows, failure=9)
+
+
+def test_spins(consumer: ModuleType, tmp_path: Path) -> None:
+    data = spin_golden("spin")
+    write_safetensors(tmp_path / "spin.safetensors", ModelData(data.config, data.weights))
+    model, domain, frame = ModelHandle(tmp_path / "spin.safetensors"), DomainHandle(), spin_frames("spin", "open")[0]
+    coords, types, spins = frame["coords"], frame["types"].astype(np.intc), frame["spin"]
+    lists = np.array([np.delete(np.arange(len(types)), i) for i in range(len(types))], dtype=np.intc)
+    forces, magnetic, of_part = (np.full_like(coords, np.nan) for _ in range(3))
+    expected = model_of(data, device="cpu").evaluate(coords, types, spin=spins)
+    inputs = (model, domain, coords, types, spins, lists)
+    assert relative(consumer.spins(*inputs, 100.0, forces, magnetic, of_part), expected.energy) <= SAME
+    assert relative(forces, expected.forces) <= SAME
+    assert relative(magnetic, expected.magnetic_forces) <= SAME
+    assert relative(of_part, expected.magnetic_forces) <= SAME
+    with pytest.raises(dpa2.InputError, match="lists and ghosts have to reach as far as"):
+        consumer.spins(*inputs, model.rcut, forces, magnetic, of_part)
 
 
 def test_errors_are_those_of_dpa2(consumer: ModuleType, base: Path) -> None:

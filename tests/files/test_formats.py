@@ -295,12 +295,12 @@ def test_newer_versions_are_refused(where: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"spin": {"use_spin": [True]}}, "spin"),
+        ({"spin": {"use_spin": [1], "virtual_scale": 0.3, "allow_missing_label": True}}, "spin.allow_missing.*DPA-4"),
         ({"modifier": {"type": "dipole_charge"}}, "modifier"),
         ({"type": "frozen"}, "frozen"),
         ({"bridging_method": "ZBL"}, "bridging_method.*DPA-4"),
         ({"descriptor": {"type": "dpa3"}}, "dpa3"),
-        ({"descriptor": {"type": "hybrid", "list": []}}, "hybrid"),
+        ({"descriptor": {"type": "hybrid", "list": [{"type": "se_e2_r"}]}}, "se_e2_r.*no rotation matrix"),
         ({"descriptor": {"type": "dpa2", "repinit_rcut": 6.0}}, "alpha"),
         ({"fitting_net": {"type": "direct_force_ener"}}, "direct_force_ener.*no derivatives"),
         *[
@@ -325,9 +325,9 @@ def test_other_models_are_refused_by_name(change: dict[str, Any], message: str, 
         ("descriptor", {"type": "dpa1"}, "dpa1"),
         ("fitting", {"type": "denoise"}, "denoise"),
         ("fitting", {"mixed_types": False}, "all types"),
-        (None, {"type": "spin_ener"}, "spin_ener"),
+        (None, {"type": "spin_ener", "backbone_model": {"type": "linear"}}, "a spin model on one of type 'linear'"),
         (None, {"type": "linear", "models": [{"type": "linear"}]}, "models.0. is a model of type 'linear'"),
-        (None, {"spin": {"use_spin": [True]}}, "spin"),
+        (None, {"spin": {"use_spin": [True]}}, "type 'standard' with spins"),
     ],
 )
 def test_other_serialized_models_are_refused(

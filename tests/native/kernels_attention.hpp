@@ -1,12 +1,20 @@
 // Attention among the pairs of a centre and attention to its neighbours, as the tests call them: the formulas are not folded.
 #pragma once
 
+#include "math/attention.hpp"
 #include "operation.hpp"
 
 namespace operation {
 
 using dpa2::Kernels;
 
+/// 1 - sw, which kernels in float32 take beside the switch.
+template <class T>
+std::vector<Wide<T>> fall_of(const std::vector<Wide<T>>& sw) {
+  std::vector<Wide<T>> fall;
+  for (const Wide<T>& w : sw) fall.push_back(1.0 - w);
+  return fall;
+}
 /// p (n) = softmax of b over the keys with `pads` more logits of zero; b is relative to no shift.
 template <class S>
 std::vector<S> softmax(const std::vector<S>& b, double pads) {
@@ -22,6 +30,7 @@ std::vector<S> softmax(const std::vector<S>& b, double pads) {
   return p;
 }
 
+/// c1, and what c2 lacks to 1: float32 kernels have it as such, and with its digits where it is small.
 struct Factors {
   int n;
   bool smooth;
@@ -37,7 +46,7 @@ struct Factors {
         for (int c = 0; c < 3; ++c) hh += x[0][at(3L * j + c)] * x[0][at(3L * k + c)];
         const S ss = smooth ? x[1][at(j)] * x[1][at(k)] : S(1);
         y[0].push_back(hh * ss);
-        y[1].push_back(ss);
+        y[1].push_back(1.0 - ss);
       }
     return y;
   }
@@ -46,17 +55,30 @@ struct Factors {
     const int m = padded<T>(n);
     Guarded<T> h(x[0], 1), w(smooth ? x[1] : std::vector<Wide<T>>(at(n), filler<Wide<T>>(NAN)), 1);
     Guarded<T> c1(static_cast<long>(n) * m), c2(static_cast<long>(n) * m);
+    Guarded<T> fall(fall_of<T>(w.values()), 1);
+    const T nothing(dpa2::math::by_fall<T> ? 1 : 0);  // of a switch that is zero
     dpa2::Arena arena;
-    k.attention_factors(n, m, smooth, c1, c2, h, w, arena);
+    k.attention_factors(n, m, smooth, c1, c2, h, w, fall, arena);
     for (int e = 0; e < n; ++e)
-      for (int j = n; j < m; ++j) CHECK(c1(static_cast<long>(e) * m + j) == T(0) && c2(static_cast<long>(e) * m + j) == T(0));
-    return {c1.rows(n, n, m), c2.rows(n, n, m)};
+      for (int j = n; j < m; ++j) CHECK(c1(static_cast<long>(e) * m + j) == T(0) && c2(static_cast<long>(e) * m + j) == nothing);
+    std::vector<Wide<T>> rest = c2.rows(n, n, m);
+    if (!dpa2::math::by_fall<T>)
+      for (int e = 0; e < n; ++e)
+        for (int j = 0; j < n; ++j) {
+          Wide<T>& c = rest[at(static_cast<long>(e) * n + j)];
+          const Wide<T> ss = smooth ? number<Wide<T>>(w(j)) * number<Wide<T>>(w(e)) : Wide<T>(1);
+          CHECK_NEAR(c, ss, (sizeof(Real<T>) == 4 ? 2e-7 : 4e-16) * std::abs(static_cast<double>(ss)));
+          c = 1.0 - c;
+        }
+    return {c1.rows(n, n, m), rest};
   }
   template <class T>
   BlocksOf<T> backward(const Kernels<T>& k, const BlocksOf<T>& x, const BlocksOf<T>& dy) const {
     const int m = padded<T>(n);
     Guarded<T> h(x[0], 1), w(smooth ? x[1] : std::vector<Wide<T>>(at(n), filler<Wide<T>>(NAN)), 1);
-    Rows<T> dc1(dy[0], n, n, m), dc2(dy[1], n, n, m);
+    std::vector<Wide<T>> dss = dy[1];  // the kernels take the gradient of c2 itself
+    for (Wide<T>& g : dss) g = -g;
+    Rows<T> dc1(dy[0], n, n, m), dc2(dss, n, n, m);
     Guarded<T> dh2(3L * n, T(start_value), 1), dsw(n, T(start_value), 1);
     dpa2::Arena arena;
     k.attention_factors_backward(n, m, smooth, dh2, dsw, dc1, dc2, h, w, arena);
@@ -187,6 +209,7 @@ struct PairAttention {
           g2(x[0], op.n, op.n2, np),
           h2(x[1], 1),
           sw(op.smooth ? x[2] : std::vector<Wide<T>>(at(op.n), filler<Wide<T>>(NAN)), 1),
+          fall(fall_of<T>(sw.values()), 1),
           c1(static_cast<long>(op.n) * m),
           c2(static_cast<long>(op.n) * m) {
       double mean = 0;
@@ -213,7 +236,7 @@ struct PairAttention {
     Panels<R> A, At, B, Bt;
     Guarded<R> B_stack, bias, weight;
     Rows<T> g2;
-    Guarded<T> h2, sw, c1, c2;
+    Guarded<T> h2, sw, fall, c1, c2;
     dpa2::PairAttentionParams<R> p;
     dpa2::PairAttentionInput<T> in;
   };
@@ -223,7 +246,7 @@ struct PairAttention {
     Arrays<T> a(*this, x);
     dpa2::Arena arena;
     Guarded<T> z(has_g2 ? static_cast<long>(n) * a.np : 0), dh(has_h2 ? 3L * n : 0, filler<T>(NAN), 1);
-    k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw, arena);
+    k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw, a.fall, arena);
     k.pair_attention(a.p, a.in, has_g2 ? z.data() : nullptr, has_h2 ? dh.data() : nullptr, arena);
     BlocksOf<T> y;
     if (has_g2) y.push_back(z.rows(n, n2, a.np));
@@ -251,7 +274,7 @@ struct PairAttention {
       g.bias = dbias;
     }
     if (has_h2) g.h2 = dweight;
-    k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw, arena);
+    k.attention_factors(n, a.m, smooth, a.c1, a.c2, a.h2, a.sw, a.fall, arena);
     k.pair_attention_backward(a.p, a.in, dg2, dh2, dc1, dc2, dw != nullptr ? &g : nullptr, has_g2 ? dz.data() : nullptr,
                               has_h2 ? ddh.data() : nullptr, arena);
     k.attention_factors_backward(n, a.m, smooth, dh2, dsw, dc1, dc2, a.h2, a.sw, arena);
@@ -340,9 +363,10 @@ struct LocalAttention {
     const int np = padded<T>(n1);
     dpa2::Arena arena;
     Rows<T> q(x[0], nh, n1, np, 0), g(x[1], nall, n1, np);
-    Guarded<T> o(static_cast<long>(nh) * np), sw(smooth ? x[2] : std::vector<Wide<T>>(), 1);
+    Guarded<T> o(static_cast<long>(nh) * np), sw(smooth ? x[2] : std::vector<Wide<T>>(), 1), fall(fall_of<T>(sw.values()), 1);
     Guarded<int> index(j);
-    k.local_attention(n, np, nh, o, q, g, index, smooth ? static_cast<T*>(sw) : nullptr, shift<T>(), pad_slots<T>(), arena);
+    k.local_attention(n, np, nh, o, q, g, index, smooth ? static_cast<T*>(sw) : nullptr, smooth ? static_cast<T*>(fall) : nullptr,
+                      shift<T>(), pad_slots<T>(), arena);
     return {o.rows(nh, n1, np)};
   }
   template <class T>
@@ -351,12 +375,12 @@ struct LocalAttention {
     dpa2::Arena arena;
     Rows<T> q(x[0], nh, n1, np, 0), g(x[1], nall, n1, np), dout(dy[0], nh, n1, np, 0);
     Guarded<T> dq(static_cast<long>(nh) * np), dg(static_cast<long>(nall) * np, T(start_value));
-    Guarded<T> sw(smooth ? x[2] : std::vector<Wide<T>>(), 1), dw(smooth ? n : 0, T(start_value), 1);
+    Guarded<T> sw(smooth ? x[2] : std::vector<Wide<T>>(), 1), fall(fall_of<T>(sw.values()), 1), dw(smooth ? n : 0, T(start_value), 1);
     std::vector<int> scatter;
     for (const int row : j) scatter.push_back(place[at(row)]);
     Guarded<int> index(j), target(scatter);
-    k.local_attention_backward(n, np, nh, dq, dg, target, dw, dout, q, g, index, smooth ? static_cast<T*>(sw) : nullptr, shift<T>(),
-                               pad_slots<T>(), arena);
+    k.local_attention_backward(n, np, nh, dq, dg, target, dw, dout, q, g, index, smooth ? static_cast<T*>(sw) : nullptr,
+                               smooth ? static_cast<T*>(fall) : nullptr, shift<T>(), pad_slots<T>(), arena);
     const std::vector<Wide<T>> placed = dg.rows(nall, n1, np, start_value);
     std::vector<Wide<T>> dg1;
     for (const std::ptrdiff_t p : place) dg1.insert(dg1.end(), placed.begin() + p * n1, placed.begin() + (p + 1) * n1);

@@ -261,14 +261,14 @@ struct Repinit {
     dpa2::Arena arena;
     Guarded<T> dD(dy[0]);
     Outputs<T> out(*this, m);
-    k.repinit_backward(a.p, n, m, out.dR, out.dsw, dw != nullptr ? &out.g : nullptr, dD, a.R, a.sw, a.index, a.pad, arena);
+    k.repinit_backward(a.p, n, m, out.dR, out.dsw, dw != nullptr ? &out.g : nullptr, dD, nullptr, a.R, a.sw, a.index, a.pad, arena);
     if (dw != nullptr) {
       *dw = out.weights(*this);
       Outputs<T> alone(*this, m), one(*this, m);  // what is not wanted changes nothing
-      k.repinit_backward(a.p, n, m, nullptr, nullptr, &alone.g, dD, a.R, a.sw, a.index, a.pad, arena);
+      k.repinit_backward(a.p, n, m, nullptr, nullptr, &alone.g, dD, nullptr, a.R, a.sw, a.index, a.pad, arena);
       close(*dw, alone.weights(*this), sizeof(Real<T>) == 8 ? 1e-12 : 1e-5, "gradients of weights alone");
-      k.repinit_backward(a.p, n, m, one.dR, nullptr, nullptr, dD, a.R, a.sw, a.index, a.pad, arena);
-      k.repinit_backward(a.p, n, m, nullptr, one.dsw, nullptr, dD, a.R, a.sw, a.index, a.pad, arena);
+      k.repinit_backward(a.p, n, m, one.dR, nullptr, nullptr, dD, nullptr, a.R, a.sw, a.index, a.pad, arena);
+      k.repinit_backward(a.p, n, m, nullptr, one.dsw, nullptr, dD, nullptr, a.R, a.sw, a.index, a.pad, arena);
       for (int e = 0; e < 4 * m; ++e) CHECK(one.dR(e) == out.dR(e) && one.dsw(e % m) == out.dsw(e % m));
     }
     return {out.dR.rows(4, n, m, start_value), out.dsw.values(n, start_value)};

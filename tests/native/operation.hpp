@@ -27,6 +27,10 @@
 #include <string>
 #include <vector>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include "check.hpp"
 #include "cpu/kernels.hpp"
 #include "graph/prepared.hpp"
@@ -401,6 +405,12 @@ void check_operation(const Op& op, const std::string& name, const std::string& l
 /// f(level) for every ISA level that this processor runs.
 template <class F>
 void for_levels(F f) {
+#if defined(__GLIBC__)
+  // Each call has an arena of its own, of megabytes: memory is kept in between, or the system would clear it every time.
+  mallopt(M_MMAP_THRESHOLD, 1 << 25);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_TOP_PAD, 1 << 26);
+#endif
   for (const char* const* level = dpa2::isa_names(); *level != nullptr; ++level) f(std::string(*level));
 }
 

@@ -76,7 +76,7 @@ void test_single_weights(const std::string& level) {
   Rows<T> dz(dy[0], n, n2, a.np, 0);
   Guarded<T> ddh(dy[1], 1);
   dpa2::Arena arena;
-  k.attention_factors(n, a.m, true, a.c1, a.c2, a.h2, a.sw, arena);
+  k.attention_factors(n, a.m, true, a.c1, a.c2, a.h2, a.sw, a.fall, arena);
   Blocks expected;
   for (const unsigned wanted : {15U, 0U, 1U, 2U, 4U, 8U, 6U}) {
     Guarded<T> dg2(size, T(0)), dh2(3 * n, T(0), 1), dc1(pairs, T(0)), dc2(pairs, T(0));
@@ -127,6 +127,27 @@ void test_local_attention(const std::string& level) {
   }
 }
 
+/// Of switches next to 1 float32 kernels keep what they lack to it, however little that is.
+void test_small_falls(const std::string& level) {
+  const dpa2::Kernels<float>& k = dpa2::kernels<float>(level);
+  const int n = 3, m = padded<float>(n);
+  const Vector lacks{1e-12, 3e-9, 0.25};
+  Guarded<float> h2(Vector{1, 0, 0, 0, 1, 0, 0, 0, 1}, 1), sw(Vector{1.0 - 1e-12, 1.0 - 3e-9, 0.75}, 1), fall(lacks, 1);
+  Guarded<float> c1(static_cast<long>(n) * m), c2(static_cast<long>(n) * m);
+  dpa2::Arena arena;
+  k.attention_factors(n, m, true, c1, c2, h2, sw, fall, arena);
+  for (int e = 0; e < n; ++e)
+    for (int j = 0; j < n; ++j) {
+      const double a = lacks[at(e)], b = lacks[at(j)], exact = a + b - a * b;
+      CHECK_NEAR(c2(static_cast<long>(e) * m + j), exact, 3e-7 * exact);
+    }
+  // What the distance gives: 1 - sw = 10 u^3 - 15 u^4 + 6 u^5 from 1e-7 of the range on.
+  for (const double r : {2.0000001, 2.001, 4.0, 6.0}) {
+    const double u = (r - 2.0) / 4.0, exact = u * u * u * (10.0 + u * (6.0 * u - 15.0));
+    CHECK_NEAR(dpa2::math::switch_fall(r, 2.0, 0.25), exact, 1e-14 * exact);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -142,6 +163,7 @@ int main() {
     test_single_weights<float>(level);
     test_single_weights<Dual<double>>(level);
     test_local_attention(level);
+    test_small_falls(level);
   });
   return check::finish();
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import training_checks as checks
 import training_runs as runs
 from data_cases import write
 
@@ -18,9 +20,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the data of :mod:`training_runs`, in which runs are."""
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder with the data of :mod:`training_runs`, in which runs are; none outlives its test."""
     runs.write_data(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NUM_WORKERS", str(runs.STREAMS))
-    return tmp_path
+    yield tmp_path
+    while checks.started:
+        process = checks.started.pop()
+        process.kill()
+        process.wait()

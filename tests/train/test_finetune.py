@@ -156,7 +156,7 @@ def test_change_bias(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["start.pt", "-s", "one"], "choose one with head="),
+    (["start.pt", "-s", "one"], "choose one with --head NAME; it has left, right"),
     (["start.pt", "--head", "left", "-b", "1", "2"], "-b has 2 numbers, but the model has the types O, H, Cu"),
     (["start.pt", "--head", "left", "-b", "1", "2", "nan"], "-b must be finite numbers"),
     (["start.pt", "--head", "left", "-s", "five"], "five: atom 1 is 'N', which the model does not know"),

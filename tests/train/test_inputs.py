@@ -117,6 +117,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model.type_embedding": {"neuron": [8]}}, r"model.type_embedding .*tebd_dim"),
     ({"model.bridging_method": "zbl"}, r"^model: .*bridging_method"),
     ({"model.type": "linear_ener"}, r"model.type is 'linear_ener'"),
+    ({"model.descriptor.type": "hybrid"}, r"model.descriptor.type is hybrid: .*evaluated, but not trained"),
     ({"model.descriptor.type": "se_e2_a"}, r"^model: the descriptor is 'se_e2_a'; models are trained"),
     ({"model.fitting_net.type": "direct_force"}, r"^model: the fitting net is of type 'direct_force'"),
     ({"loss.type": "ener_spin"}, r"loss.type is ener_spin, which is not there"),

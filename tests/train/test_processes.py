@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import training_runs as runs
-from dpa2.errors import EvaluationError, InputError
+from dpa2.errors import InputError, WorkFailedError
 from dpa2.train import checkpoint
 from dpa2.train.prepare import from_input
 from dpa2.train.processes import Alone, Processes
@@ -208,7 +208,7 @@ def test_diverging(run_folder: Path) -> None:
     force[2] = 1e200
     np.save("one/set.000/force.npy", force)
     found = failing(config_of("plain", 1, numb_steps=50), 2)
-    assert [type(each) for each in found] == [EvaluationError] * 2
+    assert [type(each) for each in found] == [WorkFailedError] * 2
     assert str(found[0]) == str(found[1])
     assert "the loss of the batch is not finite" in str(found[0])
     assert " 2" in str(found[0]).partition("frames")[2].partition(":")[0]

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("run_folder")
 
 DATA, VALIDATION = "training.training_data", "training.validation_data"
 REPINIT, REPFORMER = "model.descriptor.repinit", "model.descriptor.repformer"
-#: of a structure that no model can have; of all other bad inputs, and of what argparse refuses
-STRUCTURE, STATUS = 1, 2
+#: of bad inputs, and of what argparse refuses
+STATUS = 2
 
 Config = dict[str, Any]
 #: what is wrong with the files, the input or the options, and words of the message
@@ -44,7 +44,7 @@ def check_refused(
     except SystemExit as error:  # argparse
         status = error.code
     said = capsys.readouterr().err.splitlines()
-    assert status == (STRUCTURE if "is singular" in said[-1] else STATUS), said
+    assert status == STATUS, said
     usage = [line for line in said[:-1] if line.startswith(("usage:", " "))]
     assert said[:-1] == usage
     assert "error: " in said[-1]

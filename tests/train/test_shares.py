@@ -64,6 +64,10 @@ def rows_of(batch: dict[str, Any], rows: slice) -> dict[str, Any] | None:
     return {key: value[rows] if isinstance(value, np.ndarray) else value for key, value in batch.items()}
 
 
+def without_gradient(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in found.items() if key != "gradient"}
+
+
 @pytest.mark.parametrize(("name", "count"), [
     ("exclude_all", 2), ("virtual_davg", 7), ("dipole", 3), ("dos", 2), ("property_extensive", 7),
     ("population_double", 3),
@@ -82,6 +86,14 @@ def test_gradient(name: str, count: int) -> None:
                 rows_of(batch, team.mine(5)), section, training.RATE, team
             ),
         )
+        np.testing.assert_equal(engine.value(batch, section, training.RATE), without_gradient(whole))
+        values = results(
+            count,
+            lambda team, section=section: engine.shared_value(
+                rows_of(batch, team.mine(5)), section, training.RATE, team
+            ),
+        )
+        np.testing.assert_equal(values, [without_gradient(found[0])] * count)
         norm = np.sqrt(sum((value**2).sum() for value in whole["gradient"].values()))
         for rank, each in enumerate(found):
             assert each["value"] == pytest.approx(whole["value"], rel=1e-13), key

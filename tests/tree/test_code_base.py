@@ -189,15 +189,13 @@ def test_every_file_of_the_package_is_installed_and_nothing_else() -> None:
     compiled = {name for name in names if re.fullmatch(r"dpa2/(_native|cython_api)\.[^/]*\.?(so|pyd)", name)}
     assert len(compiled) == 2
     c_face = {"dpa2/lib/libdpa2.so", "dpa2/lib/pkgconfig/dpa2.pc", "dpa2/include/dpa2.h", "dpa2/include/dpa2.hpp"}
-    plugin = {
-        f"dpa2/lammps/src/{path.name}" for path in (ROOT / "src" / "lammps").iterdir() if path.name != "meson.build"
-    }
+    plugin = {f"dpa2/lammps/src/{path.name}" for path in (ROOT / "src" / "lammps").glob("*.[ch]*")}
     kernels = {
         f"dpa2/cuda/src/{path.relative_to(ROOT / 'src').as_posix()}"
         for room in ("cuda", "math")
         for path in (ROOT / "src" / room).iterdir()
     }
-    optional = {"dpa2/lammps/plugins/dpa2plugin.so"}
+    optional = {"dpa2/lammps/plugins/dpa2plugin.so", "dpa2/lammps/plugins/built_for"}
     assert names - compiled - optional == expected | c_face | plugin | kernels | {"dpa2/_version.py"}
     assert {"dpa2/py.typed", "dpa2/_native.pyi", "dpa2/models/water.safetensors"} <= names
     others = {path.parts[0] for path in metadata.files("dpa2") or []} - {"dpa2", ".."}

@@ -1,7 +1,7 @@
 """The ``dpa2`` command: one file per subcommand; what they share is in ``common``.
 
-Exit status: 0; 1 if an evaluation failed; 2 for wrong arguments, unreadable files and outputs that cannot be written;
-130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP: these three leave what was finished.
+Exit status: 0; 2 for what is wrong with arguments, files, their frames and outputs; 1 if what was sound failed all the
+same, as for want of memory; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP: these three leave what was finished.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from . import (
     evaluate,
     info,
     lammps,
+    log,
     model_devi,
     neighbor_stat,
     test,
@@ -71,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for module in (
         info,
         evaluate,
@@ -91,7 +92,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    say(f"warning: {message}")
+    if log.shown(log.WARNING):
+        say(f"warning: {message}")
 
 
 @contextmanager
@@ -118,16 +120,21 @@ def _ended_by_signals() -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    args = argparse.Namespace()
     try:
         with _ended_by_signals(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            args = make_parser().parse_args(argv)
-            args.run(args)
+            parser = make_parser()
+            parser.parse_args(argv, args)
+            if "run" in args:
+                args.run(args)
+            else:
+                parser.print_help()
             with stdout_named():
                 if sys.stdout is not None:
                     sys.stdout.flush()
     except EXPECTED as error:
-        return say_error(error)
+        return say_error(error, vars(args))
     finally:
         _give_up_stdout()
     return 0

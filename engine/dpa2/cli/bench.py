@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EvaluationError, InputError, OutOfMemoryError
+from ..errors import InputError, OutOfMemoryError, WorkFailedError
 from . import common
 from .reading import add_reading_options, reading_options
 
@@ -210,8 +210,8 @@ def run(args: argparse.Namespace) -> None:
         said = ", ".join(
             f"{words} {error:.1e}{unit} (allowed {allowed:g})" for words, error, unit, allowed in differences
         )
-        what = "energy and forces" if report.kind == "energy" else "values"
-        raise EvaluationError(f"the copies do not have the {what} of the small box: {said}")
+        what = "energy and forces" if report.force_error is not None else "values"
+        raise WorkFailedError(f"the copies do not have the {what} of the small box: {said}")
 
 
 def _read(path: str | None, reading: dict[str, Any]) -> Frame:
@@ -244,8 +244,9 @@ def measure(model: Model, frame: Frame, name: str, args: argparse.Namespace, loa
     count = math.prod(copies)
     coords, box = replicate(frame.coords, frame.box, copies)
     types = np.tile(small_types, count)
-    if parameters["aparam"] is not None and np.ndim(parameters["aparam"]) == 2:
-        parameters["aparam"] = np.tile(parameters["aparam"], (count, 1))
+    for of_atoms in ("aparam", "spin"):
+        if np.ndim(parameters.get(of_atoms, 0.0)) == 2:
+            parameters[of_atoms] = np.tile(parameters[of_atoms], (count, 1))
 
     start = time.perf_counter()
     result = common.attempt(frame, model.evaluate, coords, types, box, **parameters)
@@ -299,7 +300,7 @@ def _compared(model: Model, small: Result, result: Result, count: int) -> dict[s
         error = float(np.abs(result.outputs[name].reshape(count, *expected.shape) - expected).max())
         return error / max(1.0, float(np.abs(expected).max()))
 
-    if model.kind != "energy":
+    if model.kind not in ("energy", "spin"):
         values = [output.name for output in model.outputs if weighable(output)]
         found = {"value_error": max(largest(name) for name in values)}
         return found | ({"derivative_error": largest("force")} if "force" in small.outputs else {})
@@ -309,7 +310,7 @@ def _compared(model: Model, small: Result, result: Result, count: int) -> dict[s
     return {
         "energy_per_atom": energy,
         "energy_error": abs(energy - expected) / scale,
-        "force_error": largest("force"),
+        "force_error": max(largest(name) for name in ("force", "force_mag") if name in small.outputs),
     }
 
 

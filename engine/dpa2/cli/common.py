@@ -6,14 +6,17 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ..errors import Error, EvaluationError, InputError
+from ..errors import Error, EvaluationError, InputError, WorkFailedError
+from . import log
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+    import numpy as np
 
     from ..data import Frame, Structures
     from ..inputs import Float, Int
@@ -80,7 +83,9 @@ def add_model_options(parser: argparse.ArgumentParser, several: bool = False) ->
     else:
         text = "model file (default: the embedded model of water: O, H)"
         group.add_argument("-m", "--model", metavar="MODEL", help=text)
-    group.add_argument("--head", help="which model of a multi-task file ('dpa2 info' lists them)")
+    group.add_argument(
+        "--head", "--model-branch", metavar="HEAD", help="which model of a multi-task file ('dpa2 info' lists them)"
+    )
     group.add_argument("--precision", choices=("float64", "float32"), help="default: the model's own")
     group.add_argument(
         "--threads", type=positive, metavar="N", help="default: OMP_NUM_THREADS, else the available cores"
@@ -94,20 +99,33 @@ def add_model_options(parser: argparse.ArgumentParser, several: bool = False) ->
     )
 
 
-def add_system_options(parser: argparse.ArgumentParser, short_list: bool = True) -> None:
-    """Data sets, named as ``dp test`` has them named; ``-f`` means something else to some of its commands."""
+def add_system_options(parser: argparse.ArgumentParser, short_list: bool = True, inputs: bool = False) -> None:
+    """Data sets, named as ``dp test`` has them named; ``-f`` means something else to some of its commands.
+
+    With ``inputs`` also those that a training input names.
+    """
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "-s", "--system", metavar="SYSTEM", nargs="+", default=["."], help=f"{STRUCTURE_HELP} (default: this folder)"
     )
     flags = ["-f", "--datafile"] if short_list else ["--datafile"]
     group.add_argument(*flags, metavar="LIST", help="a text file with the path of a system on each line")
+    if inputs:
+        for name, words in (("train", "training"), ("valid", "validation")):
+            group.add_argument(
+                f"--{name}-data", metavar="INPUT", help=f"the {words} data of this input; paths begin in its folder"
+            )
 
 
 def system_paths(args: argparse.Namespace) -> list[str]:
     """The paths that the options of :func:`add_system_options` name."""
     from ..data import read_list
 
+    for name, section in (("train_data", "training_data"), ("valid_data", "validation_data")):
+        if getattr(args, name, None) is not None:
+            from ..train.systems import systems_of_input
+
+            return systems_of_input(getattr(args, name), section)
     return list(args.system) if args.datafile is None else read_list(args.datafile)
 
 
@@ -145,13 +163,10 @@ def add_parameter_options(parser: argparse.ArgumentParser) -> None:
 
 def load_model(args: argparse.Namespace) -> Model:
     """The model that the options ask for."""
-    from ..embedded import default_model_path
     from ..model import load
 
-    if args.model is not None:
-        return load(args.model, args.head, args.precision, args.threads, args.device)
-    with default_model_path() as path:
-        return load(path, args.head, args.precision, args.threads, args.device)
+    options = {name: getattr(args, name) for name in ("head", "precision", "threads", "device")}
+    return load(**options) if args.model is None else load(args.model, **options)
 
 
 def model_name(args: argparse.Namespace) -> str:
@@ -225,6 +240,7 @@ def silence() -> None:
 
 def say(text: str) -> None:
     """A line on stderr, if there is one."""
+    log.keep(text)
     if sys.stderr is not None and not _silent:
         with suppress(OSError, ValueError):
             print(f"dpa2: {text}", file=sys.stderr, flush=True)
@@ -242,24 +258,32 @@ class Ended(KeyboardInterrupt):
 EXPECTED = (KeyboardInterrupt, Error, MemoryError, OSError, ImportError)
 
 
-def say_error(error: BaseException) -> int:
-    """Say why a command ends; the exit status."""
+def words_of(error: BaseException, options: Container[str] = ()) -> str:
+    """Why a command ends; ``options`` are the names of what it takes."""
     if isinstance(error, Ended):
-        say(f"ended by {signal.Signals(error.number).name}")
+        return f"ended by {signal.Signals(error.number).name}"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, MemoryError):
+        return f"error: {error or 'out of memory'}"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"error: {os.fsdecode(error.filename)}: {error.strerror}"
+    from .words import of_commands
+
+    return f"error: {of_commands(str(error), options)}"
+
+
+def say_error(error: BaseException, options: Container[str] = ()) -> int:
+    """Say why a command ends; the exit status."""
+    if not isinstance(error, BrokenPipeError):
+        say(words_of(error, options))
+    if isinstance(error, Ended):
         return 128 + error.number
     if isinstance(error, KeyboardInterrupt):
-        say("interrupted")
         return 130
     if isinstance(error, BrokenPipeError):  # the reader of a pipe (head, less) went away
         return 141
-    if isinstance(error, (EvaluationError, MemoryError)):
-        say(f"error: {error or 'out of memory'}")
-        return 1
-    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
-        say(f"error: {os.fsdecode(error.filename)}: {error.strerror}")
-    else:
-        say(f"error: {error}")
-    return 2
+    return 1 if isinstance(error, (WorkFailedError, MemoryError)) else 2
 
 
 def source_name(path: str) -> str:
@@ -276,6 +300,7 @@ class Walk:
         most: frames of each file or system; None: all.
         skip: frames, from the first one on, that are only counted.
         reading: further keywords of :func:`dpa2.data.read_structures`.
+        generator: draws the order of the frames of each; None: as they stand.
     """
 
     def __init__(
@@ -284,11 +309,15 @@ class Walk:
         most: int | None = None,
         skip: int = 0,
         reading: Mapping[str, Any] | None = None,
+        generator: np.random.RandomState | None = None,
     ) -> None:
         from ..data import read_structures
+        from ..data.shuffled import Shuffled
 
         self.reading = dict(reading or {})
         self.sources: list[Structures] = [source for path in paths for source in read_structures(path, **self.reading)]
+        if generator is not None:
+            self.sources = [Shuffled(source, generator, most) for source in self.sources]
         self.most = most
         self.skip = skip
         counts = [source.count() for source in self.sources]
@@ -323,6 +352,9 @@ class Walk:
 
     def print(self, line: str) -> None:
         """A line on stdout that does not tear the progress bar."""
+        if not log.shown(log.INFO):
+            return
+        log.keep(line)
         with stdout_named():
             if self.bar is None or self.bar.disable:
                 print(line, flush=True)

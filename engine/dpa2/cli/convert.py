@@ -49,7 +49,8 @@ def with_precision(data: ModelData, precision: str) -> ModelData:
     config = copy.deepcopy(data.config)
     config["precision"] = precision
     for part in schema.networks(config).values():
-        part["descriptor"]["precision"] = part["fitting_net"]["precision"] = precision
+        for block in (*schema.descriptors(part), part["fitting_net"]):
+            block["precision"] = precision
     weights = {
         name: array if name.endswith(".tab_data") else array.astype(precision) for name, array in data.weights.items()
     }

@@ -7,9 +7,11 @@ import errno
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from .. import optional
 from ..errors import EvaluationError, InputError
 from . import common
 from .reading import add_reading_options, reading_options
+from .slow import say_time
 
 if TYPE_CHECKING:
     from ..data.unfinished import Unfinished
@@ -32,7 +34,8 @@ Finished frames are kept in the folder OUT.part until the output is in place, al
 is killed or the disk is full; the same command goes on from there and ends with the same file.
 --restart begins anew.
 
-A map shows atoms (pooled: structures) in the plane of the two largest principal components.
+A map shows atoms (pooled: structures) in the plane of the two largest principal components. Points
+of a page are coloured by the energies of the model, if it has some.
 """
 
 
@@ -80,6 +83,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("no structures: name some, or a list of them with -f")
     inputs = [*paths, *([args.model] if args.model else [])]
     common.check_output(args.output, (".npy", ".npz", ".h5", ".hdf5"), inputs)
+    if args.output.lower().endswith((".h5", ".hdf5")):
+        optional.hdf5()  # or all would be computed in vain
     common.check_output(args.map, (".html", ".png", ".pdf", ".svg"), [*inputs, args.output])
     if args.map is not None:
         from ..maps import check_map
@@ -87,6 +92,7 @@ def run(args: argparse.Namespace) -> None:
         check_map(args.map)
     walk = common.Walk(paths, reading=reading_options(args))
     model = common.load_model(args)
+    say_time(model, walk)
     for name in args.map_types or ():
         if name not in model.type_map:
             raise InputError(
@@ -187,11 +193,11 @@ def _write(args: argparse.Namespace, model: Model, walk: common.Walk, store: Unf
 def _write_hdf5(
     path: str, arrays: dict[str, Any], words: dict[str, list[str]], args: argparse.Namespace, model: Model
 ) -> None:
-    import h5py
     import numpy as np
 
     from ..outputs import reserve
 
+    h5py = optional.hdf5()
     texts_size = sum(len(text.encode()) + 32 for texts in words.values() for text in texts)
     reserve(path, sum(array.nbytes for array in arrays.values()) + texts_size + 2**15)
     try:

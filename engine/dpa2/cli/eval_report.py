@@ -113,6 +113,36 @@ class EnergyReport(Report):
         return [*lines, *_rows("virial/eV", values["virial"], "14.6f")]
 
 
+class SpinReport(EnergyReport):
+    """The same, and the magnetic forces."""
+
+    header = f"{EnergyReport.header} {'max magnetic':>13}"
+
+    def row(self, frame: Frame, values: Values) -> str:
+        return f"{super().row(frame, values)} {self._largest(values)[0]:13.5f}"
+
+    def summary(self, frame: Frame, values: Values) -> list[str]:
+        import numpy as np
+
+        largest, atom = self._largest(values)
+        rms = float(np.sqrt(np.mean(values["magnetic_forces"] ** 2))) if len(frame) else 0.0
+        energy, per_atom, forces, *others = super().summary(frame, values)
+        return [
+            energy,
+            per_atom,
+            forces,
+            f"magnetic    max {largest:.6f}{atom}, rms {rms:.6f} eV per unit of spin",
+            *others,
+        ]
+
+    @staticmethod
+    def _largest(values: Values) -> tuple[float, str]:
+        import numpy as np
+
+        norms = np.linalg.norm(values["magnetic_forces"], axis=1)
+        return float(norms.max(initial=0.0)), f" (atom {int(norms.argmax())})" if norms.size else ""
+
+
 class DipoleReport(Report):
     """The dipole, its norm, and how far it moves with the atoms."""
 
@@ -224,6 +254,7 @@ def _rows(name: str, matrix: Float, form: str) -> list[str]:
 
 _REPORTS: dict[str, type[Report]] = {
     "energy": EnergyReport,
+    "spin": SpinReport,
     "dipole": DipoleReport,
     "polar": PolarReport,
     "dos": DosReport,

@@ -7,6 +7,8 @@ import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from .eval_values import spins_beside
+
 if TYPE_CHECKING:
     from ..data import Frame
     from ..data.unfinished import Unfinished
@@ -46,7 +48,7 @@ class XyzSink(Sink):
 
     def __init__(self, path: str, columns: tuple[Column, ...], type_map: tuple[str, ...]) -> None:
         super().__init__(path)
-        self.columns = [column for column in columns if column.xyz]
+        self.all, self.columns = columns, [column for column in columns if column.xyz]
         self.names = [*type_map, "X"]  # the last one for virtual atoms, type -1
 
     def __enter__(self) -> XyzSink:
@@ -72,6 +74,7 @@ class XyzSink(Sink):
         if frame.fparam is not None:
             info["fparam"] = frame.fparam
         arrays = {column.xyz: values[column.name] for column in self.columns if column.per_atom}
+        arrays |= spins_beside(self.all, frame)
         symbols = [self.names[max(int(t), -1)] for t in types]
         text = io.StringIO()
         write_frame(text, frame.coords, symbols, frame.box, frame.pbc, arrays, info)
@@ -83,7 +86,7 @@ class DeepmdSink(Sink):
 
     def __init__(self, path: str, columns: tuple[Column, ...], type_map: tuple[str, ...], mixed: bool) -> None:
         super().__init__(path)
-        self.columns = [column for column in columns if column.label]
+        self.all, self.columns = columns, [column for column in columns if column.label]
         from ..data import DeepmdWriter
 
         self.writer = DeepmdWriter(path, type_map, mixed)
@@ -104,6 +107,7 @@ class DeepmdSink(Sink):
             labels["fparam"] = frame.fparam
         if frame.aparam is not None:
             of_atoms["aparam"] = frame.aparam
+        of_atoms |= spins_beside(self.all, frame)
         self.writer.add(frame.coords, types, frame.box, frame.pbc, labels, of_atoms)
 
 

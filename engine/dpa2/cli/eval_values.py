@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    from ..data import Frame
     from ..model import Model
     from ..results import Result
 
@@ -41,6 +42,11 @@ _ENERGY = (
     Column("atom_energy", "atom_energy", (), True, "atom_energy", "atom_ener"),
 )
 _ATOM_VIRIAL = Column("atom_virial", "atom_virial", (3, 3), True, "atom_virial")
+# with spins, which are written beside them
+_MAGNETIC = (
+    Column("magnetic_forces", "force_mag", (3,), True, "force_mag", "force_mag"),
+    Column("mask_mag", "mask_mag", (), True),
+)
 _MASK = Column("mask", "mask", (), True)
 # names under which outputs of other kinds are found again as labels; derivatives are none
 _LABELS = {
@@ -58,8 +64,8 @@ def columns_of(model: Model, atomic: str | None = None) -> tuple[Column, ...]:
     """
     from ..quantities import OF_DESCRIPTOR, has_derivatives
 
-    if model.kind == "energy":
-        return (*_ENERGY, *([_ATOM_VIRIAL] if atomic else []))
+    if model.kind in ("energy", "spin"):
+        return (*_ENERGY, *(_MAGNETIC if model.kind == "spin" else ()), *([_ATOM_VIRIAL] if atomic else []))
     outputs = [output for output in model.outputs if output.name not in OF_DESCRIPTOR]
     if atomic and not has_derivatives(outputs):
         raise InputError(f"--atomic is for models with forces: a {model.kind} model has no virial")
@@ -72,6 +78,13 @@ def columns_of(model: Model, atomic: str | None = None) -> tuple[Column, ...]:
         xyz = f"{model.kind}_{output.name}" if output.derivative else label
         found.append(Column(output.name, output.name, output.shape, output.per_atom, xyz, label))
     return (*sorted(found, key=lambda column: column.per_atom), _MASK)
+
+
+def spins_beside(columns: tuple[Column, ...], frame: Frame) -> Values:
+    """The spins of a frame whose magnetic forces are written, under their name in files."""
+    from ..data.labels import spins_of
+
+    return {"spin": spins_of(frame)} if set(_MAGNETIC) <= set(columns) else {}
 
 
 def values_of(columns: tuple[Column, ...], result: Result, natoms: int) -> Values:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from . import common
 from .reading import add_reading_options, reading_options
+from .slow import say_time
 
 if TYPE_CHECKING:
     from ..data import Frame
@@ -41,6 +42,9 @@ atom_energy of each atom. An .npz output has energy (nframes), virial (nframes, 
 (nframes), and forces, atom_energy, types with a frame axis if every frame has as many atoms,
 else with all atoms one after the other. --save-deepmd makes a folder per composition, such as
 O64H128, or with --mixed-type per number of atoms.
+
+Spin models take the spins of the frames: spin.npy of a deepmd system, a column spin or
+initial_magmoms. Outputs have them too, and force_mag, in an .npz magnetic_forces and mask_mag.
 
 Other kinds of models: an .npz output has all outputs under deepmd-kit's names, as global_dipole,
 dipole (of the atoms), force and virial (of the dipole), and mask, 1 for the atoms that count. In an
@@ -92,8 +96,14 @@ def run(args: argparse.Namespace) -> None:
         args.output, (".extxyz", ".xyz", ".npz"), [*args.structures, *([args.model] if args.model else [])]
     )
     _check_folder(args.save_deepmd, outputs)
+    if args.descriptor and outputs and not (args.output or "").endswith(".npz"):
+        common.say(
+            f"the descriptors are printed and not written to {' and '.join(outputs)}: only an .npz output has them; "
+            "dpa2 descriptor writes them alone"
+        )
     walk = common.Walk(args.structures, reading=reading_options(args))
     model = common.load_model(args)
+    say_time(model, walk)
     parameters = Parameters.of(model, args.fparam, args.aparam)
     columns = columns_of(model, args.atomic)
     report = report_for(args, model, walk)
@@ -120,7 +130,8 @@ def _store(
     """Where results are kept until the outputs are complete."""
     from ..data.unfinished import Unfinished
 
-    rows = {column.name: ("int32" if column.name == "mask" else "float64", column.shape) for column in columns}
+    masks = ("mask", "mask_mag")
+    rows = {column.name: ("int32" if column.name in masks else "float64", column.shape) for column in columns}
     of_frame = [column.name for column in columns if not column.per_atom]
     arrays: dict[str, Any] = {name: rows[name] for name in of_frame} | {"natoms": ("int64", ()), "types": ("int32", ())}
     arrays |= rows
@@ -264,5 +275,8 @@ def _evaluate(
     keywords = parameters.keywords(frame)
     atomic = args.atomic or False
     result = model.evaluate(frame.coords, types, frame.box, frame.pbc, **keywords, atomic=atomic, hessian=False)
-    descriptor = model.descriptor(frame.coords, types, frame.box, frame.pbc) if args.descriptor else None
+    descriptor = None
+    if args.descriptor:
+        spin = keywords.get("spin")
+        descriptor = model.descriptor(frame.coords, types, frame.box, frame.pbc, spin=spin)
     return types, values_of(columns, result, len(types)), descriptor

@@ -1,4 +1,4 @@
-"""``dpa2 info``: what a model file holds."""
+"""``dpa2 info``: what a model file holds, and which kernels of a GPU this installation brings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _show(path: str, name: str, args: argparse.Namespace) -> None:
     import json
+    from dataclasses import asdict
 
+    from ..cuda.packaged import packaged_kernels
     from ..files import detect, heads, read
     from ..files.schema import kind
 
@@ -73,12 +75,14 @@ def _show(path: str, name: str, args: argparse.Namespace) -> None:
         "kind": kind(data.config),
         "parameters": sum(int(array.size) for array in data.weights.values()),
         "config": data.config,
+        "gpu_kernels": asdict(packaged_kernels()),
     }
     if args.json:
         print(json.dumps(facts, indent=2))
         return
     for key, value in describe(data.config, facts):
         print(f"{key:<14} {value}")
+    print(f"{'GPU kernels':<14} {packaged_kernels()}")
 
 
 def tables(compression: dict[str, Any]) -> str:
@@ -118,9 +122,11 @@ def describe(config: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, s
         lines += _network(config)
     for k, part in enumerate(config.get("models", [])):
         factor = f", times {config['weights'][k]:g}" if "weights" in config else ""
-        own = "" if part["type_map"] == type_map else f" of the types {' '.join(part['type_map'])}"
+        doubled = config.get("type") == "spin"
+        own = "" if doubled or part["type_map"] == type_map else f" of the types {' '.join(part['type_map'])}"
         if "descriptor" in part:
-            lines += [(f"models[{k}]", f"network{own}{factor}"), *_network(part)]
+            seen = " of atoms and virtual atoms, sel is for both" if doubled else ""
+            lines += [(f"models[{k}]", f"network{own}{factor}{seen}"), *_network(part)]
         else:
             lines += [(f"models[{k}]", f"table of pairs{own}{factor}"), *_pair_table(part)]
     lines += _needed(schema.base(config)["fitting_net"])
@@ -161,6 +167,11 @@ def _what(config: dict[str, Any]) -> str:
         )
     if config.get("type") == "linear_ener":
         return f": a linear combination of {len(config['models'])} models"
+    if config.get("type") == "spin":
+        scales = [f"{config['type_map'][k]} {config['virtual_scale'][k]:g}" for k in config["use_spin"]]
+        return ": energies that depend on spins, of virtual atoms at " + (
+            f"{', '.join(scales)} angstrom per unit of spin" if scales else "their atoms: no type has spins"
+        )
     option = config["fitting_net"]
     if option["type"] == "property":
         return f" {option['property_name']}, " + ("the mean of the atoms" if option["intensive"] else "a sum of atoms")
@@ -179,11 +190,46 @@ def _names(entry: Any, type_map: list[str]) -> str:
 
 def _network(part: dict[str, Any]) -> list[tuple[str, str]]:
     """Lines about a descriptor and a fitting net."""
-    descriptor, fitting = part["descriptor"], part["fitting_net"]
+    from ..files import schema
+
+    fitting, parts = part["fitting_net"], schema.descriptors(part)
+    lines = []
+    if schema.is_hybrid(part):
+        kinds = ", ".join(one["type"] for one in parts)
+        lines.append(("hybrid of", f"{kinds}: {sum(map(_width, parts))} numbers per atom"))
+    for one in parts:
+        lines += _dpa2(one) if one["type"] == "dpa2" else _block(one)
+    hidden = "-".join(map(str, fitting["neuron"]))
+    lines.append(("fitting", f"{hidden} {fitting['activation_function']}" if hidden else "linear: no hidden layers"))
+    if part.get("compression"):
+        lines.append(("compressed", tables(part["compression"])))
+    return lines
+
+
+def _width(descriptor: dict[str, Any]) -> int:
+    """Numbers of an atom, of a descriptor that is no hybrid one."""
+    if descriptor["type"] == "dpa2":
+        types, own = descriptor["repinit"]["tebd_dim"], descriptor["repformer"]["g1_dim"]
+    else:
+        types, own = descriptor.get("tebd_dim", 0), descriptor["neuron"][-1] * descriptor["axis_neuron"]
+    return int(own + (types if descriptor.get("concat_output_tebd") else 0))
+
+
+def _block(descriptor: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines about se_e2_a or dpa1."""
+    slots = descriptor["sel"] if isinstance(descriptor["sel"], int) else "+".join(map(str, descriptor["sel"]))
+    mode = descriptor.get("tebd_input_mode", "one network per type" if descriptor["type_one_side"] else "one per pair")
+    return [
+        ("descriptor", f"{descriptor['type']}, {_width(descriptor)} numbers per atom"),
+        ("", f"rcut {descriptor['rcut']:g} angstrom, {slots} neighbours, {mode}"),
+    ]
+
+
+def _dpa2(descriptor: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines about dpa2."""
     repinit, repformer = descriptor["repinit"], descriptor["repformer"]
-    tebd = repinit["tebd_dim"] if descriptor["concat_output_tebd"] else 0
     lines = [
-        ("descriptor", f"{repformer['g1_dim'] + tebd} numbers per atom"),
+        ("descriptor", f"{_width(descriptor)} numbers per atom"),
         ("repinit", f"rcut {repinit['rcut']:g} angstrom, {repinit['nsel']} neighbours, {repinit['tebd_input_mode']}"),
     ]
     if repinit["use_three_body"]:
@@ -193,9 +239,6 @@ def _network(part: dict[str, Any]) -> list[tuple[str, str]]:
     text = f"rcut {repformer['rcut']:g} angstrom, {repformer['nsel']} neighbours, {repformer['nlayers']} layers"
     lines.append(("repformer", f"{text}, g1 {repformer['g1_dim']}, g2 {repformer['g2_dim']}"))
     lines.append(("", " ".join(terms)))
-    lines.append(("fitting", f"{'-'.join(map(str, fitting['neuron']))} {fitting['activation_function']}"))
-    if part.get("compression"):
-        lines.append(("compressed", tables(part["compression"])))
     return lines
 
 

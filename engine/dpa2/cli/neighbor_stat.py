@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
 
     walk = common.Walk(common.system_paths(args), reading=reading_options(args))
     blocks: list[tuple[str, float, int | None]] = []
+    left = ""
     type_map = args.type_map
     if args.rcut is None or args.model is not None:
         args.precision, args.threads, args.device = None, 1, "cpu"
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
         type_map = type_map or model.type_map
         if args.rcut is None:
             blocks = [(name, rcut, sel) for name, (rcut, sel) in cutoffs(model).items()]
+            left = " for atoms, beside as many virtual ones" if model.kind == "spin" else ""
     if args.rcut is not None:
         blocks = [("", rcut, None) for rcut in args.rcut]
     type_map = type_map or _names(walk)
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"min_nbor_dist: {statistics.closest:f}{where}")
     for c, (name, rcut, sel) in enumerate(blocks):
         of_type = ", ".join(f"{kind} {count}" for kind, count in zip(type_map, statistics.most_of[c], strict=True))
-        print(f"\n{name or 'cutoff':<14} rcut {rcut:g} angstrom" + ("" if sel is None else f", sel {sel}"))
+        print(f"\n{name or 'cutoff':<14} rcut {rcut:g} angstrom" + ("" if sel is None else f", sel {sel}{left}"))
         print(f"max_nbor_size: [{statistics.most[c]}]" + (f" ({statistics.where[c]})" if statistics.where[c] else ""))
         print(f"of each type   {of_type}; on average {statistics.mean[c]:.1f} neighbours in all")
         if sel is not None:

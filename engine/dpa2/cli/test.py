@@ -9,10 +9,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ReadingWarning
-from . import common
+from . import common, log
 from .reading import add_reading_options, reading_options
+from .slow import say_time
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..accuracy import Accuracy
     from ..comparisons import Comparison
     from ..data import Frame
@@ -25,11 +28,14 @@ examples:
   dpa2 test -m model.pth -s data/water data/ice -n 100 -d detail
   dpa2 test -m multi.pt --head water -f systems.txt --plot parity.png
   dpa2 test -m model.pth -s data.hdf5#/water --workers 4
+  dpa2 test -m model.pth --valid-data input.json   the validation data of a training input
+  dpa2 test -m model.pth -s data -n 50 --shuffle-test -r 1     50 frames of each system, drawn
 
 The figures are those of "dp --pt test" of deepmd-kit 3.2.0, in its words but on stdout and without
-the date in front. Systems are tested in alphabetical order. -d writes its detail files:
+the date in front. Systems are tested in alphabetical order. --shuffle-test draws the order of the
+frames of each; -r N makes that the one of "dp test -r N". -d writes its detail files:
   energies           DETAIL.e.out, .e_peratom.out, .f.out, .v.out, .v_peratom.out and, where there
-                     are virials, .s.out
+                     are virials, .s.out; of spin models .fr.out in place of .f.out, and .fm.out
   dipole, polar      DETAIL.out, of the second system DETAIL.out.1
   dos                a file per frame: DETAIL.dos.out.0, of the second system DETAIL.dos.out.1.0;
                      with -a also DETAIL.ados.out.0
@@ -37,10 +43,10 @@ the date in front. Systems are tested in alphabetical order. -d writes its detai
 After Ctrl-C the figures of finished systems have been printed, and the detail files end with the
 last finished frames.
 
-Labels are the arrays energy, force, virial, atom_ener; dipole, atom_dipole; polarizability,
-atom_polarizability; dos, atom_dos; NAME, atom_NAME of a property NAME. Those of atoms are compared
-with -a; those of dipoles and polarizabilities then alone, and over the atoms of the types that are
-not in atom_exclude_types.
+Labels are the arrays energy, force, virial, atom_ener; force_mag of spin models, whose spins are
+in the array spin; dipole, atom_dipole; polarizability, atom_polarizability; dos, atom_dos; NAME,
+atom_NAME of a property NAME. Those of atoms are compared with -a; those of dipoles and
+polarizabilities then alone, and over the atoms of the types that are not in atom_exclude_types.
 """
 
 
@@ -54,10 +60,20 @@ def add_command(commands: Any) -> None:
         epilog=EPILOG,
         formatter_class=common.HelpFormatter,
     )
-    common.add_system_options(parser)
+    common.add_system_options(parser, inputs=True)
     parser.add_argument(
         "-n", "--numb-test", type=common.natural, default=0, metavar="N", help="frames of each system (default: all)"
     )
+    parser.add_argument(
+        "--shuffle-test", action="store_true", help="the frames of a system in random order, before -n counts them"
+    )
+    parser.add_argument(
+        "-r", "--rand-seed", type=int, metavar="N", help="the seed of that order (default: another each time)"
+    )
+    parser.add_argument(
+        "-S", "--set-prefix", metavar="PREFIX", help="taken and not used, as by dp test: sets are set.*"
+    )
+    log.add_log_options(parser)
     parser.add_argument("-d", "--detail-file", metavar="DETAIL", help="prefix of files with all labels and predictions")
     parser.add_argument("-a", "--atomic", action="store_true", help="also the labels of atoms (atom_ener, ...)")
     parser.add_argument(
@@ -72,6 +88,12 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    paths = common.system_paths(args)
+    with log.logged(args, [*paths, *([args.model] if args.model else [])]):
+        _run(args, paths)
+
+
+def _run(args: argparse.Namespace, paths: list[str]) -> None:
     from ..accuracy import Accuracy
     from ..comparisons import comparison_of
     from ..details import DetailFiles
@@ -83,8 +105,9 @@ def run(args: argparse.Namespace) -> None:
         from ..plots import require_matplotlib
 
         require_matplotlib()
-    walk = common.Walk(common.system_paths(args), most=args.numb_test or None, reading=reading_options(args))
+    walk = common.Walk(paths, args.numb_test or None, reading=reading_options(args), generator=_generator(args))
     model = common.load_model(args)
+    say_time(model, walk)
     comparison = comparison_of(model, args.label_key)
     whole, tested, unlabelled = Accuracy(comparison), 0, list[str]()
     parity = None
@@ -112,13 +135,25 @@ def run(args: argparse.Namespace) -> None:
             whole.merge(found)
             tested += 1
     _check_labels(comparison, unlabelled, tested)
-    print("# ----------weighted average of errors----------- ")
-    print(f"# number of systems : {tested}")
+    walk.print("# ----------weighted average of errors----------- ")
+    walk.print(f"# number of systems : {tested}")
     for line in whole.lines():
-        print(line)
-    print("# ----------------------------------------------- ")
+        walk.print(line)
+    walk.print("# ----------------------------------------------- ")
+    if details is not None:
+        walk.print(f"written     {details.written()}")
     if parity is not None:
         parity.draw(args.plot, common.model_name(args))
+        walk.print(f"written     {args.plot}")
+
+
+def _generator(args: argparse.Namespace) -> np.random.RandomState | None:
+    """What draws the order of frames: deepmd-kit's generator, of which 32 bits of a seed count."""
+    if not args.shuffle_test:
+        return None
+    import numpy as np
+
+    return np.random.RandomState(None if args.rand_seed is None else args.rand_seed % 2**32)
 
 
 def _check_labels(comparison: Comparison, unlabelled: list[str], tested: int) -> None:
@@ -150,7 +185,7 @@ def _test(
 
     found, others = Accuracy(comparison), set[str]()
     frame: Frame
-    derivatives = model.kind == "energy"  # of dipoles there are no labels
+    derivatives = model.kind in ("energy", "spin")  # of dipoles there are no labels
     for frame, result in evaluate_frames(model, frames, executor=executor, forces=derivatives):
         found.add(frame, result, args.atomic)
         others.update(look_alikes(frame, comparison.wanted(frame)))

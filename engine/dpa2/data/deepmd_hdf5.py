@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import optional
 from ..errors import Error, InputError, ModelFileError
 from ..files.hdf5_attribute import heap_object
 from .deepmd_stores import Rows
@@ -37,9 +38,8 @@ def open_hdf5(path: str) -> Iterator[h5py.File]:
     Raises:
         InputError: no HDF5 file; also for what goes wrong inside it while it is open. FileNotFoundError: no such file.
     """
-    import h5py
-
     check_regular(path)
+    h5py = optional.hdf5()
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
@@ -55,8 +55,7 @@ def find(top: Any, name: str) -> Any:
     Raises:
         InputError: a link to another file, or one that goes round in circles.
     """
-    import h5py
-
+    h5py = optional.hdf5()
     place, parts, links = top, [part for part in name.split("/") if part], 0
     while parts:
         part = parts.pop(0)
@@ -88,8 +87,7 @@ def check_dataset(dataset: Any, name: str, size: int) -> None:
     Raises:
         InputError: what is wrong with it.
     """
-    import h5py
-
+    h5py = optional.hdf5()
     if dataset.shape is None:
         raise InputError(f"{name}: this dataset is empty")
     plist = dataset.id.get_create_plist()
@@ -126,8 +124,7 @@ class Hdf5Store:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        import h5py
-
+        h5py = optional.hdf5()
         if self.group is None:
             file = self._file.enter_context(open_hdf5(self.file_path))
             with self._closing_on_error():
@@ -161,8 +158,7 @@ class Hdf5Store:
         return find(self.group, name) is not None
 
     def words(self, name: str) -> list[str]:
-        import h5py
-
+        h5py = optional.hdf5()
         dataset, label = find(self.group, name), f"{self.file_path}#{self.group_name.rstrip('/')}/{name}"
         if not isinstance(dataset, h5py.Dataset):
             raise InputError(f"{label}: this dataset is missing")
@@ -205,8 +201,7 @@ class Hdf5Store:
                     raise InputError(f"{label}: damaged: a text is not where the dataset says") from None
 
     def sets(self) -> list[str]:
-        import h5py
-
+        h5py = optional.hdf5()
         names = [name for name in self.group if name.startswith("set.")]
         return sorted(name for name in names if isinstance(find(self.group, name), h5py.Group))
 
@@ -217,8 +212,7 @@ class Hdf5Store:
         return f"{self.file_path}#{self.group_name.rstrip('/')}/{folder}/{key}.npy"
 
     def rows(self, folder: str, key: str) -> Rows:
-        import h5py
-
+        h5py = optional.hdf5()
         found, name = find(self.group, f"{folder}/{key}.npy"), self.name_of(folder, key)
         if not isinstance(found, h5py.Dataset):
             raise InputError(f"{name}: this dataset is missing")
@@ -229,8 +223,7 @@ class Hdf5Store:
 
 def find_hdf5_groups(path: str) -> list[str]:
     """The systems in an HDF5 file, or in the group of one that ``file#/group`` names; those inside of others first."""
-    import h5py
-
+    h5py = optional.hdf5()
     file_path, _, group = path.partition("#")
     found: list[str] = []
     with open_hdf5(file_path) as file:

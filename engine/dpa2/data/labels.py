@@ -24,6 +24,9 @@ _NAMES = {
     "stress": ("stress",),  # ASE's stresses are those of the atoms
 }
 NAMES = {what: tuple(prefix + name for prefix in _PREFIXES for name in names) for what, names in _NAMES.items()}
+#: the names under which the spins of the atoms are found, the first one that is there, and the magnetic forces
+SPINS = ("spin", "spins", "initial_magmoms", "magmoms")
+MAGNETIC_FORCES = ("force_mag", "forces_mag", "magnetic_forces")
 _VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # xx yy zz yz xz xy
 
 
@@ -194,9 +197,11 @@ def numbers(text: str, where: str) -> Float:
 
 
 def is_of_atoms(name: str) -> bool:
-    """Whether a column says by its name that it is a label of atoms for :func:`label_of`."""
+    """Whether a column says by its name that it is a label of atoms for :func:`label_of`, spins or magnetic forces."""
     short = name.lower()
-    return any(short.startswith((f"{prefix}atom_", f"{prefix}atomic_")) for prefix in _PREFIXES)
+    return short in (*SPINS, *MAGNETIC_FORCES) or any(
+        short.startswith((f"{prefix}atom_", f"{prefix}atomic_")) for prefix in _PREFIXES
+    )
 
 
 def label_names(name: str) -> tuple[str, ...]:
@@ -247,6 +252,41 @@ def label_of(frame: Frame, name: str, shape: tuple[int, ...], selected: NDArray[
     atoms = f"{natoms} atoms" + ("" if chosen == natoms else f" or of the {chosen} of the model's selected types")
     hint = f"; a value of the frame is read from {name.removeprefix('atom_')}" if array.size == width else ""
     raise InputError(f"{where} must be {width} x the {atoms}, found {array.size} numbers{hint}")
+
+
+def spins_of(frame: Frame) -> Float | None:
+    """(natoms, 3) the spins of a frame, None if it has none.
+
+    ASE's ``initial_magmoms`` and ``magmoms`` may be one number per atom, a spin along z.
+
+    Raises:
+        InputError: they are there, but have another size.
+    """
+    return _vectors(frame, SPINS)
+
+
+def magnetic_forces_of(frame: Frame) -> Float | None:
+    """(natoms, 3) the magnetic forces of a frame, minus derivatives of the energy by the spins; None if it has none.
+
+    Raises:
+        InputError: they are there, but have another size.
+    """
+    return _vectors(frame, MAGNETIC_FORCES)
+
+
+def _vectors(frame: Frame, names: Iterable[str]) -> Float | None:
+    """The first of these arrays that a frame has, as (natoms, 3); not a single number, which is of the molecule."""
+    arrays = {name.lower(): (name, array) for name, array in frame.labels.items() if np.ndim(array)}
+    found = next((arrays[name] for name in names if name in arrays), None)
+    if found is None:
+        return None
+    natoms, (name, array) = len(frame), found
+    if name.lower().endswith("magmoms") and array.size == natoms:
+        along_z: Float = np.ravel(array)[:, None] * np.array([0.0, 0.0, 1.0])
+        return along_z
+    if array.size != 3 * natoms:
+        raise InputError(f"{frame.where}: {name} must be 3 x the {natoms} atoms, found {array.size} numbers")
+    return np.asarray(array, dtype=np.float64).reshape(natoms, 3)
 
 
 def _find(frame: Frame, names: Iterable[str]) -> tuple[str, Any] | None:

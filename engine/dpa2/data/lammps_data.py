@@ -152,8 +152,23 @@ class LammpsData:
         order = np.argsort(np.array(ids, dtype=np.int64), kind="stable")
         types, names = index_names([symbols[i] for i in order.tolist()])
         coords = np.ascontiguousarray(coords[order] * header.unit)
-        yield Frame(coords, types, names, header.box(), (True, True, True), where=f"{self.path}, frame 0")
+        frame = Frame(coords, types, names, header.box(), (True, True, True), where=f"{self.path}, frame 0")
+        if (self.reading.atom_style or style.partition(" ")[0]) == "spin":
+            frame.labels["spin"] = self._spins([(line, words) for line, words, _ in rows])[order]
+        yield frame
         labels.finish()
+
+    def _spins(self, rows: list[tuple[int, list[str]]]) -> Float:
+        """(natoms, 3) the spins behind the coordinates: a direction of any length, then the length."""
+        spins = np.zeros((len(rows), 3))
+        for k, (line, words) in enumerate(rows):
+            try:
+                *direction, length = [real(word) for word in words[5:9]]
+            except ValueError as error:
+                raise InputError(f"{self.path}, line {line}: a spin must be numbers: {error}") from None
+            norm = np.linalg.norm(direction)
+            spins[k] = np.multiply(direction, length / norm) if norm > 0.0 else 0.0
+        return spins
 
     def _read(self) -> tuple[_Header, dict[str, list[tuple[int, list[str], str]]], str]:
         """The header; the rows of the sections that matter, with their lines and comments; the style of Atoms."""

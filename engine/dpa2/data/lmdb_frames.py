@@ -26,7 +26,7 @@ _FORMAT = re.compile(r"0?\d{0,3}d")
 
 def is_lmdb(path: str) -> bool:
     """Whether a path names such a data set."""
-    return path.endswith(".lmdb") or os.path.isfile(os.path.join(path, "data.mdb"))
+    return path.endswith((".lmdb", ".mdb")) or os.path.isfile(os.path.join(path, "data.mdb"))
 
 
 class LmdbFrames:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from ..errors import InputError
+from ..files.detect import FORMATS
 from .ase_files import AseFile
 from .biomolecules import GroFile, PdbFile, looks_like_pdb
 from .deepmd_hdf5 import HDF5_SUFFIXES
@@ -39,9 +40,9 @@ def read_structures(
     """The structures of a file or folder: one entry per file, and one per deepmd system of a folder or HDF5 file.
 
     A folder is a deepmd/npy or deepmd/raw system (it has ``type.raw``) or holds such systems at any depth; so does a
-    file ``.hdf5`` or ``.h5``, or its part ``file.hdf5#/group``. A folder with ``data.mdb``, or a path that ends in
-    ``.lmdb``, is an LMDB data set. Other files are recognised by their content: XYZ, LAMMPS's dumps and data files,
-    PDB; or by their name: ``.xyz``, ``.extxyz``, ``.pdb``, ``.gro``. The rest is read by ASE.
+    file ``.hdf5`` or ``.h5``, or its part ``file.hdf5#/group``. A folder with ``data.mdb``, that file, or a path that
+    ends in ``.lmdb``, is an LMDB data set. Other files are recognised by their content: XYZ, LAMMPS's dumps and data
+    files, PDB; or by their name: ``.xyz``, ``.extxyz``, ``.pdb``, ``.gro``. The rest is read by ASE.
 
     Args:
         path: the file or folder.
@@ -94,6 +95,11 @@ def _reader(path: str) -> type[XyzFile | LammpsDump | LammpsData | PdbFile | Gro
         return XyzFile
     if name.endswith((".pdb", ".ent")) or looks_like_pdb(text):
         return PdbFile
+    if name.endswith(FORMATS):
+        raise InputError(
+            f"{path}: this looks like a model, and structures are expected: a model is given with -m "
+            "(in Python: dpa2.load)"
+        )
     return AseFile
 
 

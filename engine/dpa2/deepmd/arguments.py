@@ -14,7 +14,7 @@ from dpa2.inputs import Float, Int, to_array, to_floats
 Array: TypeAlias = NDArray[Any]
 Dtype: TypeAlias = Literal["native", "fp32", "fp64"]
 
-#: inputs of models that dpa2 does not evaluate: they must not be passed over in silence
+#: inputs that change what a model says, and that a model may not have: they must not be passed over in silence
 _PHYSICAL = ("spin", "charge_spin", "efield")
 
 
@@ -23,7 +23,7 @@ def warn_of_ignored(of: type, kwargs: dict[str, Any]) -> None:
     for name, value in kwargs.items():
         if value is not None:
             if name in _PHYSICAL:
-                raise InputError(f"{name} was given, but the models that dpa2 evaluates know no {name}: leave it out")
+                raise InputError(f"{name} was given, but models of this kind know no {name}: leave it out")
             warnings.warn(f"{of.__name__} does not know {name!r} and ignores it", UserWarning, stacklevel=3)
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dpa2.errors import InputError
+from dpa2.errors import InputError, UnsupportedModelError
 from dpa2.files import heads, schema
 from dpa2.inputs import Batch, Float, check_input, counted, to_floats
 from dpa2.model import Model, load
@@ -89,14 +89,16 @@ class DeepEval:
     ) -> None:
         warn_of_ignored(type(self), kwargs)
         self.model_file = model_file
-        self._model = _load(model_file, head, {"precision": precision, "threads": threads, "on_overflow": on_overflow})
+        self._model = load_by_head(
+            model_file, head, {"precision": precision, "threads": threads, "on_overflow": on_overflow}
+        )
         self._config = self._model.config
         of_kind = self._classes[self._model.kind]
         if type(self) is DeepEval:
             self.__class__ = of_kind  # which has more methods, and nothing else
         elif self._kind not in ("", of_kind._kind):
             raise InputError(
-                f"{os.fspath(model_file)} is a model of kind {of_kind._kind!r}, which {of_kind.__name__} is for and "
+                f"{os.fspath(model_file)} is a model of kind {self._model.kind!r}, which {of_kind.__name__} is for and "
                 f"not {type(self).__name__}; DeepEval takes files of every kind"
             )
 
@@ -126,11 +128,16 @@ class DeepEval:
     ) -> Array:
         """Descriptors of the atoms, (nframes, natoms, descriptor_dim): float64, or float32 with ``dtype="fp32"``.
 
+        A spin model takes ``spin`` as well, see :meth:`DeepPot.eval`. Its virtual atoms, whose descriptors deepmd-kit
+        appends to those of the atoms, are left out.
+
         Raises:
             InputError: sizes that do not fit, and see :meth:`dpa2.Model.evaluate`.
         """
+        spin = self._spin(kwargs)
         warn_of_ignored(type(self), kwargs)
-        return cast(self._descriptor(self._batch(coords, cells, atom_types, fparam, aparam, mixed_type)), dtype)
+        batch = self._batch(coords, cells, atom_types, fparam, aparam, mixed_type, spin)
+        return cast(self._descriptor(batch), dtype)
 
     def eval_fitting_last_layer(
         self,
@@ -173,10 +180,13 @@ class DeepEval:
             type is excluded.
 
         Raises:
-            InputError: see :meth:`dpa2.Model.evaluate`.
+            InputError: see :meth:`dpa2.Model.evaluate`. UnsupportedModelError: a spin model, of which deepmd-kit has
+                none either.
         """
         from dpa2._native import last_hidden
 
+        if self.has_spin:
+            raise UnsupportedModelError("there are no embeddings of spin models, only descriptors")
         warn_of_ignored(type(self), kwargs)
         batch = self._batch(coords, cells, atom_types, fparam, aparam, mixed_type)
         descriptor = self._descriptor(batch)
@@ -193,7 +203,7 @@ class DeepEval:
     def eval_typeebd(self) -> Array:
         """The type embedding, (ntypes + 1, tebd_dim) in the precision of the descriptor; the last row is zero.
 
-        Of a combination those of its models side by side.
+        Of a combination those of its models side by side, of a hybrid descriptor those of its parts.
 
         Raises:
             InputError: the models of a combination have different numbers of types.
@@ -202,9 +212,12 @@ class DeepEval:
 
         tables = []
         for config, weights in self._parts():
-            table = folded(json.dumps(config), weights)["type_embedding"]
-            padded = np.concatenate([table, np.zeros((1, table.shape[1]))])
-            tables.append(padded.astype(dtype_of(config["descriptor"]["precision"])))
+            tensors = folded(json.dumps(config), weights)
+            for k, descriptor in enumerate(schema.descriptors(config)):
+                name = f"descriptors.{k}.type_embedding" if schema.is_hybrid(config) else "type_embedding"
+                if (table := tensors.get(name)) is not None:
+                    padded = np.concatenate([table, np.zeros((1, table.shape[1]))])
+                    tables.append(padded.astype(dtype_of(descriptor["precision"])))
         if len({len(table) for table in tables}) > 1:
             counts = " and ".join(str(len(table) - 1) for table in tables)
             raise InputError(f"the models of this combination know {counts} types: their embeddings make no one array")
@@ -228,6 +241,11 @@ class DeepEval:
                 )
         return parts
 
+    def _spin(self, kwargs: dict[str, Any]) -> ArrayLike | None:
+        """The spins for a spin model, taken out of the further arguments of a method."""
+        spin: ArrayLike | None = kwargs.pop("spin", None) if self.has_spin else None
+        return spin
+
     def _outputs(self, batch: Batch, *, atomic: Atomic = False, forces: bool = True) -> dict[str, Any]:
         """What the model makes of it, by deepmd-kit's names, with a frame axis."""
         found = self._model.evaluate(
@@ -237,6 +255,7 @@ class DeepEval:
             fparam=batch.fparam,
             aparam=batch.aparam,
             atomic=atomic,
+            spin=batch.spins,
             forces=forces,
         )
         return found.outputs
@@ -246,7 +265,7 @@ class DeepEval:
         return next(output.shape[0] for output in self._model.outputs if output.name == name)
 
     def _descriptor(self, batch: Batch) -> Float:
-        return self._model.descriptor(batch.coords, batch.types, batch.boxes)
+        return self._model.descriptor(batch.coords, batch.types, batch.boxes, spin=batch.spins)
 
     def _batch(
         self,
@@ -256,6 +275,7 @@ class DeepEval:
         fparam: ArrayLike | None,
         aparam: ArrayLike | None,
         mixed_type: bool,
+        spin: ArrayLike | None = None,
     ) -> Batch:
         """The arguments of an evaluation, brought from any shape of the right size into those of dpa2."""
         types = check_types(atom_types, mixed_type)
@@ -275,6 +295,7 @@ class DeepEval:
             None,
             frame_parameters(fparam, nframes, self.get_dim_fparam()),
             atomic_parameters(aparam, nframes, natoms, self.get_dim_aparam()),
+            spin=None if spin is None else sized(spin, "spin", {(nframes, natoms, 3): "nframes x natoms x 3"}),
         )
 
     # ------------------------------------------------------------------------------------------ the model
@@ -340,13 +361,15 @@ class DeepEval:
         from dpa2.files.econf import SYMBOLS
 
         order = {symbol: number for number, symbol in enumerate(SYMBOLS)}
-        known = (np.abs(self._model._data.weights["out_bias"][0]) > 1e-6).any(axis=-1)
+        part = "models.0." if self.has_spin else ""  # whose types of virtual atoms, behind those of atoms, do not count
+        ntypes = len(self._model.type_map)
+        known = (np.abs(self._model._data.weights[f"{part}out_bias"][0, :ntypes]) > 1e-6).any(axis=-1)
         seen = [name for name, observed in zip(self._model.type_map, known, strict=True) if observed]
         seen.sort(key=lambda name: order.get(name, len(order)))
         return {"type_num": len(seen), "observed_type": seen}
 
     def get_ntypes_spin(self) -> int:
-        """0, as for every model that dpa2 reads."""
+        """0: it counts the types of virtual atoms in models of deepmd-kit's TensorFlow backend."""
         return 0
 
     def has_chg_spin_ebd(self) -> bool:
@@ -364,13 +387,13 @@ class DeepEval:
 
     @property
     def has_spin(self) -> bool:
-        """False: dpa2 reads no models with spin."""
-        return False
+        """Whether it is a spin model, which ``eval`` gives ``spin`` to."""
+        return self._model.kind == "spin"
 
     @property
     def use_spin(self) -> list[bool]:
-        """Empty, as for every model without spin."""
-        return []
+        """Which types have spins; empty for a model without spins."""
+        return list(self._model.use_spin) if self.has_spin else []
 
     @property
     def has_hessian(self) -> bool:
@@ -378,8 +401,8 @@ class DeepEval:
         return self._model.has_hessian
 
 
-def _load(path: str | os.PathLike[str], head: str | int | None, options: dict[str, Any]) -> Model:
-    """A model by deepmd-kit's rules for ``head``."""
+def load_by_head(path: str | os.PathLike[str], head: str | int | None, options: dict[str, Any]) -> Model:
+    """A model by deepmd-kit's rules for ``head``; ``options`` are those of :func:`dpa2.load`."""
     names = [] if head is None else heads(path)
     if isinstance(head, int):
         if head != 0:

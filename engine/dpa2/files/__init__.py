@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dpa2.errors import Error, InputError, ModelFileError
+from dpa2.files import mistaken
 from dpa2.files._data import ModelData
 from dpa2.files.assembly import assemble
 from dpa2.files.detect import FORMATS, detect
@@ -48,7 +49,8 @@ def guarded(path: _Path, action: Callable[[Path], _T]) -> _T:
     except Error as err:
         raise type(err)(f"{where}: {err}") from None
     except FileNotFoundError:
-        raise ModelFileError(f"{where}: there is no such file") from None
+        meant = mistaken.with_suffix(where, FORMATS)
+        raise ModelFileError(f"{where}: there is no such file" + (f"; {meant}" if meant else "")) from None
     except OSError as err:
         raise ModelFileError(f"{where}: the file cannot be read: {err.strerror or str(err)[:300]}") from None
     except (MemoryError, RecursionError):

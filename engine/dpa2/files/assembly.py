@@ -85,7 +85,7 @@ def _weight(weight: Weight, tensors: Mapping[str, Any], config: Mapping[str, Any
     if tensor is None and weight.role == "constant":  # what the options say is not in every format
         part = _PART.match(name)
         owner = config["models"][int(part[1])] if part else config
-        if name.endswith("descriptor.econf_tebd"):
+        if name.endswith(".econf_tebd"):
             return econf.table(owner["type_map"]).astype(weight.dtype)
         if name.endswith("fitting_net.default_fparam_tensor"):
             tensor = np.array(owner["fitting_net"]["default_fparam"], weight.dtype)

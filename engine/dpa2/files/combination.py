@@ -1,8 +1,9 @@
 """Combinations of models: their canonical configuration from definitions, and from tables of pairs.
 
-deepmd-kit has two. ``linear_ener`` adds the energies of its `models`, each with a factor. A model with ``use_srtab``,
-here of the type "zbl", goes over to the energies of a table where atoms are close. Their parts are energy models and
-tables; of a part's definition deepmd-kit looks at descriptor, fitting net and types alone.
+deepmd-kit has three. ``linear_ener`` adds the energies of its `models`, each with a factor. A model with ``use_srtab``,
+here of the type "zbl", goes over to the energies of a table where atoms are close. One with ``spin``, here of the type
+"spin", has one part (`spin`). Parts are energy models and tables; of a part's definition deepmd-kit looks at
+descriptor, fitting net and types alone.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from dpa2.errors import ModelFileError
-from dpa2.files import config, network
+from dpa2.errors import ModelFileError, UnsupportedModelError
+from dpa2.files import config, network, schema, spin
 from dpa2.files._data import to_array
 from dpa2.files.kinds import check_part, mapping, shown
 
@@ -42,12 +43,13 @@ def normalise(
     """The canonical configuration of a combination, and weights that were made from others.
 
     Args:
-        params: a definition of deepmd-kit with ``linear_ener`` or ``use_srtab``, or of the type "zbl" with `models`.
+        params: a definition of deepmd-kit with ``linear_ener``, ``use_srtab`` or ``spin``, or of the type "zbl" or
+            "spin" with `models`.
         tensors: by canonical name. ``models.<k>.tab_info`` (4): begin, step, pieces and types of the table of part k,
             where its definition does not say them.
         infer, distance, head: as for :func:`dpa2.files.network.completed`.
     """
-    given = _with_table(params) if params.get("type") != "linear_ener" and "models" not in params else dict(params)
+    given = _with_parts(params)
     definitions = _parts(given)
     _refuse_expansion(definitions)
     given.setdefault("type_map", _common_types(definitions))
@@ -73,16 +75,24 @@ def normalise(
             whole, tables = network.completed(given_part, own, infer)
         except ModelFileError as err:
             raise type(err)(f"{where}: {err}") from None
-        for block in ("repinit", "repformer"):
-            whole["descriptor"][block] = config.without_unused(block, whole["descriptor"][block])
+        for one in schema.descriptors(whole):
+            for block in ("repinit", "repformer") if one["type"] == "dpa2" else ():
+                one[block] = config.without_unused(block, one[block])
         single = single and whole["precision"] == "float32"
         parts.append({key: whole[key] for key in _PART if key in whole})
         made |= {prefix + name: table for name, table in tables.items()}
     out["precision"] = "float32" if single else "float64"
     if given["type"] == "linear_ener":
         given["weights"] = _factors(given.get("weights", "mean"), len(parts))
-    out |= config.section(given["type"], given, "")
+    out |= config.section(given["type"], given, "", len(out["type_map"]))
     return {**out, "models": parts}, made
+
+
+def _with_parts(params: Mapping[str, Any]) -> dict[str, Any]:
+    """A definition in the form of one with `models`."""
+    if params.get("type") == "linear_ener" or "models" in params:
+        return dict(params)
+    return _with_table(params) if params.get("spin") is None else spin.as_parts(params)
 
 
 def _with_table(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,6 +147,8 @@ def _table(
     types = config.types_of(given["type_map"], f"{where}.type_map")
     out = dict(given)
     if network_ is not None:
+        if schema.is_hybrid(network_):
+            raise UnsupportedModelError("a ZBL table (use_srtab) beside a hybrid descriptor is not supported")
         repinit = network_["descriptor"]["repinit"]
         out = {"rcut": repinit["rcut"], "sel": repinit["nsel"], **out}
     sel = out.get("sel")

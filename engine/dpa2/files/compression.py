@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpa2.errors import ModelFileError
+from dpa2.errors import ModelFileError, UnsupportedModelError
 from dpa2.files import schema
 
 TERMS = 6
@@ -63,6 +63,16 @@ def _array(tensor: Any) -> NDArray[Any]:
 def _plain(value: np.floating[Any]) -> float:
     """The decimal number that was meant: 0.01 for the float32 next to it."""
     return float(str(value))
+
+
+def refuse_in_hybrid(tensors: Mapping[str, Any]) -> None:
+    """Raise :class:`UnsupportedModelError` where deepmd-kit has compressed descriptors of a hybrid one."""
+    for name, tensor in tensors.items():
+        if ".compress_data." in name and 0 not in tuple(tensor.shape):
+            raise UnsupportedModelError(
+                f"this hybrid descriptor is compressed (it holds {name[:200]!r}), which is not supported: take the "
+                "model that it was made from"
+            )
 
 
 def from_deepmd(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[dict[str, Any], NDArray[Any]] | None:

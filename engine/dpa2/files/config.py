@@ -228,31 +228,41 @@ def normalise(params: Mapping[str, Any], min_nbor_dist: float | None, head: str 
         ModelFileError: an option is missing or of the wrong kind. Options that contradict each other are found by
             :func:`dpa2.files.schema.expected_weights`.
     """
+    from dpa2.files import hybrid
+
     check_kind(params)
     given = mapping(params["descriptor"], "descriptor")
+    config = top(params, min_nbor_dist, head)
+    ntypes = len(config["type_map"])
+    complete = hybrid.normalise if given.get("type") == "hybrid" else dpa2_descriptor
+    config["descriptor"] = complete(given, ntypes)
+    config["fitting_net"] = _fitting(params, ntypes)
+    precisions = [one["precision"] for one in (*schema.descriptors(config), config["fitting_net"])]
+    config["precision"] = "float64" if "float64" in precisions else "float32"
+    if params.get("compression") is not None:
+        config["compression"] = _compression(params["compression"])
+    return config
+
+
+def dpa2_descriptor(given: dict[str, Any], ntypes: int, where: str = "descriptor") -> dict[str, Any]:
+    """The canonical configuration of a descriptor that is no hybrid one."""
+    given = dict(given)
     if "repformer_add_type_ebd_to_seq" in given:
         given.setdefault("add_tebd_to_repinit_out", given["repformer_add_type_ebd_to_seq"])
         del given["repformer_add_type_ebd_to_seq"]
     blocks = {
-        name: mapping(given.get(name, given.get(f"{name}_args", {})), f"descriptor.{name}")
+        name: mapping(given.get(name, given.get(f"{name}_args", {})), f"{where}.{name}")
         for name in ("repinit", "repformer")
     }
     given.pop("repinit_args", None)
     given.pop("repformer_args", None)
     for name, block in blocks.items():
-        refuse_unknown(block, set(schema.section(name)) | _TRAINING[name], f"descriptor.{name}")
-    refuse_unknown(given, set(schema.section("descriptor")) | _TRAINING["descriptor"], "descriptor")
-    config = top(params, min_nbor_dist, head)
-    ntypes = len(config["type_map"])
-    config["descriptor"] = section("descriptor", given, "descriptor", ntypes)
+        refuse_unknown(block, set(schema.section(name)) | _TRAINING[name], f"{where}.{name}")
+    refuse_unknown(given, set(schema.section("descriptor")) | _TRAINING["descriptor"], where)
+    out = section("descriptor", given, where, ntypes)
     for name, block in blocks.items():
-        config["descriptor"][name] = section(name, block, f"descriptor.{name}")
-    config["fitting_net"] = _fitting(params, ntypes)
-    precisions = [config[block]["precision"] for block in ("descriptor", "fitting_net")]
-    config["precision"] = "float64" if "float64" in precisions else "float32"
-    if params.get("compression") is not None:
-        config["compression"] = _compression(params["compression"])
-    return config
+        out[name] = section(name, block, f"{where}.{name}")
+    return out
 
 
 def _fitting(params: Mapping[str, Any], ntypes: int) -> dict[str, Any]:

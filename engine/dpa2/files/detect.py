@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 from dpa2.errors import ModelFileError, UnsupportedModelError
+from dpa2.files import mistaken
 
 FORMATS = (".pt", ".pth", ".dp", ".yaml", ".yml", ".pt2", ".pte", ".hlo", ".safetensors")
 """The suffixes of the formats that can be read."""
@@ -38,6 +39,8 @@ def detect(path: Path) -> str:
     suffix = path.suffix.lower()
     if path.is_dir():
         what = _REFUSED.get(suffix, "a directory")
+        if meant := mistaken.checkpoint_of(path):
+            raise ModelFileError(f"this is {what}, no model file; {meant}")
         raise UnsupportedModelError(f"this is {what}, which cannot be read; {_HINT}; {_SUPPORTED}")
     size, head = _beginning(path)
     if size == 0:
@@ -48,6 +51,10 @@ def detect(path: Path) -> str:
         return _zip_kind(path)
     if size > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
         return "safetensors"
+    if mistaken.is_training_input(path):
+        raise ModelFileError(
+            "this is a training input, which has no weights; 'dpa2 train' makes a model of it (in Python: dpa2.train)"
+        )
     if suffix in _REFUSED:
         raise UnsupportedModelError(f"this is {_REFUSED[suffix]}, which cannot be read; {_HINT}; {_SUPPORTED}")
     if suffix == ".safetensors":
@@ -57,6 +64,8 @@ def detect(path: Path) -> str:
     if head.startswith((b"PK\x05\x06", b"PK")):
         raise ModelFileError("this is an empty or damaged zip archive")
     if _is_text(head):
+        if meant := mistaken.pointed_by(path):
+            raise ModelFileError(f"this is no model file; {meant}")
         return "yaml"
     raise ModelFileError(f"this is not a model file, or its beginning is damaged; {_SUPPORTED}")
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpa2 import optional
 from dpa2.errors import Error, ModelFileError
 from dpa2.files.hdf5_attribute import variable_text
 from dpa2.files.nested import load_json
@@ -52,12 +53,10 @@ class TreeFile:
     """An HDF5 file opened read-only; use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        import h5py
-
-        self._h5py, self._path = h5py, path
+        self._h5py, self._path = optional.hdf5(), path
         self.size = path.stat().st_size
         with _damage():
-            self._file = h5py.File(path, "r", locking=False)
+            self._file = self._h5py.File(path, "r", locking=False)
 
     def __enter__(self) -> TreeFile:
         return self

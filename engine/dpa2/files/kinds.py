@@ -13,9 +13,9 @@ from dpa2.errors import ModelFileError, UnsupportedModelError
 from dpa2.files import schema
 
 SUPPORTED = (
-    "supported are the descriptor 'dpa2' with a fitting net 'ener', 'dipole', 'polar', 'dos', 'property' or "
-    "'population', energy models with a ZBL table (use_srtab), and combinations of energy models and pair tables "
-    "(linear_ener)"
+    "supported are the descriptor 'dpa2', or a 'hybrid' one with it, with a fitting net 'ener', 'dipole', 'polar', "
+    "'dos', 'property' or 'population', energy models with spins (spin) or a ZBL table (use_srtab), and combinations "
+    "of energy models and pair tables (linear_ener)"
 )
 
 _NO_MODEL = "a name that deepmd-kit itself makes no model of"
@@ -57,8 +57,9 @@ def mapping(value: Any, where: str) -> dict[str, Any]:
 
 
 def is_combination(params: Mapping[str, Any]) -> bool:
-    """Whether a definition puts several models together."""
-    return params.get("type") in ("linear_ener", "zbl") or bool(params.get("use_srtab"))
+    """Whether a definition is that of a model that is made of others."""
+    made = params.get("type") in ("linear_ener", "zbl", "spin")
+    return made or bool(params.get("use_srtab")) or params.get("spin") is not None
 
 
 def check_kind(params: Mapping[str, Any]) -> None:
@@ -70,14 +71,17 @@ def check_kind(params: Mapping[str, Any]) -> None:
     if params.get("modifier"):
         raise UnsupportedModelError(f"this model has a data modifier; {SUPPORTED}")
     _refuse_bridging(params)
-    if kind == "linear_ener" or (kind == "zbl" and "models" in params):
+    if kind == "linear_ener" or (kind in ("zbl", "spin") and "models" in params):
         return  # a key `spin` beside them is one that deepmd-kit does not look at
-    if params.get("spin"):
-        raise UnsupportedModelError(f"this is a spin model; {SUPPORTED}")
     if kind not in ("standard", "ener", "energy"):
         raise UnsupportedModelError(f"this is a model of type {shown(kind)}; {SUPPORTED}")
     fitting = _check_network(params)
-    if params.get("use_srtab") and fitting != "ener":
+    if params.get("spin") is not None:  # then a table, use_srtab, is one that deepmd-kit does not look at
+        if fitting != "ener":
+            raise UnsupportedModelError(
+                f"a spin model has the fitting net {fitting!r}, and only energies can depend on spins"
+            )
+    elif params.get("use_srtab") and fitting != "ener":
         raise UnsupportedModelError(
             f"a ZBL table (use_srtab) is combined with the fitting net {fitting!r}, and only energies can be combined"
         )
@@ -107,9 +111,8 @@ def _check_network(params: Mapping[str, Any]) -> Any:
     """The type of the fitting net; raises unless it and the descriptor are such as there are here."""
     descriptor = mapping(params.get("descriptor", {}), "descriptor")
     kind = descriptor.get("type", "se_e2_a")
-    if kind not in schema.section("descriptor")["type"].choices:
-        reason = ", several descriptors in one" if kind == "hybrid" else ""
-        raise UnsupportedModelError(f"the descriptor is {shown(kind)}{reason}; {SUPPORTED}")
+    if kind != "hybrid" and kind not in schema.section("descriptor")["type"].choices:
+        raise UnsupportedModelError(f"the descriptor is {shown(kind)}; {SUPPORTED}")
     if "repinit_rcut" in descriptor or "repinit_nsel" in descriptor:
         raise UnsupportedModelError(
             f"this file is of a 3.0.0 alpha of deepmd-kit (flat keys as repinit_rcut), another design; {SUPPORTED}"

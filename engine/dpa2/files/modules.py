@@ -1,17 +1,18 @@
 """Options of a model from the modules of a frozen file, which keep what they were made with as attributes.
 
-deepmd-kit leaves the definition of a linear model out of the file that it freezes. TorchScript, in turn, leaves out
+deepmd-kit leaves the definition of a linear model out of the file that it freezes, and says of a spin model what its
+network is. TorchScript, in turn, leaves out
 empty lists, and sets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dpa2.errors import ModelFileError, UnsupportedModelError
-from dpa2.files import schema
-from dpa2.files._data import column_of
+from dpa2.files import schema, spin
+from dpa2.files._data import column_of, to_array
 from dpa2.files.kinds import SUPPORTED, shown
 from dpa2.files.pickle_reader import Instance
 from dpa2.files.torch_zip import LazyTensor
@@ -105,6 +106,18 @@ def linear_definition(atomic: Any) -> dict[str, Any]:
         "pair_exclude_types": _excluded(state, "pair_exclude_types", state.get("pair_excl"), where),
         "models": parts,
     }
+
+
+def spin_definition(root: Mapping[str, Any], definition: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """The definition of a spin model; ``definition`` finds that of its network, which says all that spins imply."""
+    network = definition(_state(root.get("backbone_model"), "backbone_model"))
+    masks = []
+    for name in ("spin_mask", "virtual_scale_mask"):
+        mask = root.get(name)
+        if not isinstance(mask, LazyTensor) or len(mask.shape) != 1 or mask.shape[0] > 10_000:
+            raise ModelFileError(f"corrupt file: {name} of the spin model is missing, or has not one number per type")
+        masks.append([float(number) for number in to_array(mask)])
+    return spin.from_network(network, [flag != 0.0 for flag in masks[0]], masks[1])
 
 
 def with_own_options(params: dict[str, Any], atomic: Any) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dpa2.errors import InputError, ModelFileError, UnsupportedModelError
+from dpa2.errors import InputError, ModelFileError
 from dpa2.files._data import RawModel, number_of
 from dpa2.files.combination import resolve_shared
-from dpa2.files.kinds import SUPPORTED, check_kind
+from dpa2.files.kinds import check_kind
 from dpa2.files.torch_zip import LazyTensor, TorchArchive
 
 DEFAULT_BRANCH = "Default"
@@ -131,9 +131,10 @@ def canonical_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
         if "._networks." in name:
             continue  # repeats `networks` or `_module_networks`
         short = name.removeprefix("model.").removeprefix("atomic_model.")
-        out[_from_pt_expt(short)] = tensor
-    if any(name.startswith(("backbone_model.", "spin_")) for name in out):
-        raise UnsupportedModelError(f"this file holds a spin model; {SUPPORTED}")
+        own = short.removeprefix("backbone_model.")  # of a spin model
+        if own != short and not own.endswith("min_nbor_dist"):
+            own = "models.0." + own.removeprefix("atomic_model.")
+        out[_from_pt_expt(own)] = tensor
     return out
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from dpa2.errors import ModelFileError, UnsupportedModelError
 from dpa2.files import modules
 from dpa2.files._data import RawModel, number_of
-from dpa2.files.kinds import SUPPORTED
 from dpa2.files.nested import load_json
 from dpa2.files.pickle_reader import Instance
 from dpa2.files.pt import canonical_names, refuse_head
@@ -51,14 +50,25 @@ def read(archive: TorchArchive, head: str | None) -> RawModel:
     refuse_head(head, None)
     tensors: dict[str, Any] = dict(_tensors(root))
     params = _definition(root.state)
-    distance = number_of(tensors.get("min_nbor_dist"), "min_nbor_dist")
-    return RawModel(params, canonical_names(tensors), distance, None, archive.size, infer=True)
+    named = canonical_names(tensors)
+    distance = number_of(named.get("min_nbor_dist"), "min_nbor_dist")
+    return RawModel(params, named, distance, None, archive.size, infer=True)
+
+
+def _definition_of_network(root: dict[Any, Any]) -> dict[str, Any]:
+    """The definition of the network of a spin model, which older versions of deepmd-kit left out."""
+    if not isinstance(root.get("model_def_script"), str):
+        raise UnsupportedModelError(
+            "this is a spin model whose network has no definition (backbone_model.model_def_script), as old versions "
+            "of deepmd-kit froze them: freeze its checkpoint again with deepmd-kit 3.2, or give the checkpoint (.pt)"
+        )
+    return _definition(root)
 
 
 def _definition(root: dict[Any, Any]) -> dict[str, Any]:
     """The definition of the model: as it was written, or from the options that its modules keep."""
     if "backbone_model" in root:
-        raise UnsupportedModelError(f"this is a spin model; {SUPPORTED}")
+        return modules.spin_definition(root, _definition_of_network)
     text = root.get("model_def_script")
     if not isinstance(text, str):
         raise ModelFileError("the frozen file has no model definition (model_def_script)")

@@ -74,7 +74,8 @@ def section(name: str) -> dict[str, Option]:
     """The options of a section of the configuration.
 
     Sections are "model", "descriptor", "repinit", "repformer", "fitting_net" and what a type of it has besides (see
-    :func:`fitting_sections`), "linear_ener", "zbl", "pairtab", "compression" and a "table" of it.
+    :func:`fitting_sections`), "se_e2_a", "dpa1", "linear_ener", "zbl", "spin", "pairtab", "compression" and a "table"
+    of it.
     """
     return {option["key"]: Option(**option) for option in _stated()["sections"][name]}
 
@@ -138,15 +139,36 @@ def base(config: dict[str, Any]) -> dict[str, Any]:
     return next(iter(networks(config).values()))
 
 
+def descriptors(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The descriptors of a network: its own, or those that stand in a hybrid one, and in hybrids in it, in order."""
+
+    def within(descriptor: dict[str, Any]) -> list[dict[str, Any]]:
+        if descriptor["type"] != "hybrid":
+            return [descriptor]
+        return [one for member in descriptor["list"] for one in within(member)]
+
+    return within(config["descriptor"])
+
+
+def is_hybrid(config: Mapping[str, Any]) -> bool:
+    """Whether a network has a hybrid descriptor."""
+    return bool(config["descriptor"]["type"] == "hybrid")
+
+
+def descriptor_rcut(descriptor: Mapping[str, Any]) -> float:
+    """The cutoff of a descriptor that is no hybrid one, angstrom."""
+    return float(descriptor["repinit"]["rcut"] if descriptor["type"] == "dpa2" else descriptor["rcut"])
+
+
 def kind(config: Mapping[str, Any]) -> str:
-    """What a model is of: "energy", "dipole", "polar", "dos", "property" or "population"."""
+    """What a model is of: "energy", "spin", "dipole", "polar", "dos", "property" or "population"."""
     return str(_native.kind(json.dumps(config)))
 
 
 def rcut(config: dict[str, Any]) -> float:
     """How far neighbours are, angstrom: the largest cutoff, of a pair table as well."""
     return max(
-        float(child["descriptor"]["repinit"]["rcut"] if "descriptor" in child else child["rcut"])
+        max(map(descriptor_rcut, descriptors(child))) if "descriptor" in child else float(child["rcut"])
         for child in _children(config)
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dpa2.errors import ModelFileError, UnsupportedModelError
+from dpa2.files import hybrid, spin
 from dpa2.files._data import ModelData, RawModel, column_of, number_of
 from dpa2.files.assembly import assemble
 from dpa2.files.kinds import SUPPORTED, check_kind, check_part, shown
@@ -30,6 +31,8 @@ _VERSIONS_OF_TYPE = {("Model", "linear"): 3, ("Fitting", "polar"): 5, ("Fitting"
 _WIDTHS = {"ener": 1, "dipole": 3, "polar": 9, "population": 2}
 _TEXT_LIMIT = 2**31
 _NOT_OPTIONS = re.compile(r"@.*|type_embedding|.*_variable|.*transform|.*tranform")
+#: what a node of se_e2_a or dpa1 has beside its options
+_NOT_OF_BLOCKS = {"embeddings", "embeddings_strip", "attention_layers", "env_mat", "compress"}
 
 Resolve = Callable[[Any, str], Any]
 """Turns a reference to an array, as the format writes it, into a lazy array."""
@@ -108,13 +111,14 @@ class _Mapper:
         for k, layer in enumerate(_list(node.get("layers"), name)):
             self._layer(f"{name}.layers.{k}", _versioned(layer if isinstance(layer, dict) else {}, "Layer"))
 
-    def collection(self, name: str, parent: Mapping[str, Any], key: str) -> None:
-        """A collection that holds one network for all types."""
+    def collection(self, name: str, parent: Mapping[str, Any], key: str, dimensions: int = 0) -> None:
+        """A collection that holds one network for all types, or one per type or pair of types."""
         node = _node(parent, key)
         networks = _list(node.get("networks"), key)
-        if node.get("ndim", 0) != 0 or len(networks) != 1 or not isinstance(networks[0], dict):
+        if node.get("ndim", 0) != dimensions or (dimensions == 0 and len(networks) != 1):
             raise UnsupportedModelError(f"{key!r} holds networks per type, which dpa2 models never have")
-        self.net(f"{name}.networks.0", _versioned(networks[0], key))
+        for k, network in enumerate(networks):
+            self.net(f"{name}.networks.{k}", _versioned(network if isinstance(network, dict) else {}, key))
 
     def statistics(self, name: str, node: Mapping[str, Any]) -> None:
         """Mean and standard deviation of an environment matrix."""
@@ -122,27 +126,49 @@ class _Mapper:
             if key in ("davg", "dstd"):
                 self.put(f"{name}.{'mean' if key == 'davg' else 'stddev'}", value)
 
-    def descriptor(self, node: dict[str, Any]) -> None:
-        """All weights of the descriptor."""
-        embedding = _node(_node(node, "type_embedding"), "embedding")
-        self.net("descriptor.type_embedding.embedding.embedding_net", embedding)
-        for key, name in (("g1_shape_tranform", "g1_shape_tranform"), ("tebd_transform", "tebd_transform")):
-            self.layer(f"descriptor.{name}", node, key)
+    def type_embedding(self, name: str, node: dict[str, Any]) -> None:
+        """The layer that makes vectors of types."""
+        self.net(f"{name}.type_embedding.embedding.embedding_net", _node(_node(node, "type_embedding"), "embedding"))
+
+    def block(self, name: str, part: dict[str, Any], dimensions: int = 0) -> None:
+        """Statistics and embedding networks of a block."""
+        self.statistics(name, part)
+        self.collection(f"{name}.filter_layers", part, "embeddings", dimensions)
+        if part.get("embeddings_strip") is not None:
+            self.collection(f"{name}.filter_layers_strip", part, "embeddings_strip")
+        if isinstance(part.get("compress"), dict):
+            self.compression(name, part["compress"])
+
+    def hybrid(self, name: str, node: dict[str, Any], where: str, budget: hybrid.Budget) -> None:
+        """All weights of a hybrid descriptor."""
+        for k, member in enumerate(hybrid.members(node, where)):
+            own, place = f"{name}.descrpt_list.{k}", f"{where}.list[{k}]"
+            budget.spend(member, place)
+            kind = hybrid.type_of(member, place)
+            _versioned(member, place)
+            if kind == "hybrid":
+                self.hybrid(own, member, place, budget)
+            elif kind == "dpa2":
+                self.descriptor(member, own)
+            elif kind == "dpa1":
+                self.type_embedding(own, member)
+                self.block(f"{own}.se_atten", member)
+            else:
+                self.block(f"{own}.sea", member, 1 if member.get("type_one_side") else 2)
+
+    def descriptor(self, node: dict[str, Any], name: str = "descriptor") -> None:
+        """All weights of a descriptor that is no hybrid one."""
+        self.type_embedding(name, node)
+        for key in ("g1_shape_tranform", "tebd_transform"):
+            self.layer(f"{name}.{key}", node, key)
         for block in ("repinit", "repinit_three_body"):
-            if node.get(f"{block}_variable") is None:
-                continue
-            part = _node(node, f"{block}_variable")
-            self.statistics(f"descriptor.{block}", part)
-            self.collection(f"descriptor.{block}.filter_layers", part, "embeddings")
-            if part.get("embeddings_strip") is not None:
-                self.collection(f"descriptor.{block}.filter_layers_strip", part, "embeddings_strip")
-            if isinstance(part.get("compress"), dict):
-                self.compression(f"descriptor.{block}", part["compress"])
+            if node.get(f"{block}_variable") is not None:
+                self.block(f"{name}.{block}", _node(node, f"{block}_variable"))
         part = _node(node, "repformers_variable")
-        self.statistics("descriptor.repformers", part)
-        self.layer("descriptor.repformers.g2_embd", part, "g2_embd")
+        self.statistics(f"{name}.repformers", part)
+        self.layer(f"{name}.repformers.g2_embd", part, "g2_embd")
         for k, layer in enumerate(_list(part.get("repformer_layers"), "repformer_layers")):
-            self.repformer(f"descriptor.repformers.layers.{k}", layer if isinstance(layer, dict) else {})
+            self.repformer(f"{name}.repformers.layers.{k}", layer if isinstance(layer, dict) else {})
 
     def compression(self, name: str, node: Mapping[str, Any]) -> None:
         """The table of a compressed model, where it has one."""
@@ -182,8 +208,12 @@ class _Mapper:
 
 
 def _descriptor_options(node: dict[str, Any]) -> dict[str, Any]:
-    """The options of the descriptor in the form of a model definition, with the defaults of the node's version."""
+    """The options of a descriptor in the form of a model definition, with the defaults of the node's version."""
     options = {key: value for key, value in node.items() if not _NOT_OPTIONS.fullmatch(key)}
+    if node.get("type") == "hybrid":
+        return {**options, "list": [_descriptor_options(member) for member in options["list"]]}
+    if node.get("type") != "dpa2":
+        return {key: value for key, value in options.items() if key not in _NOT_OF_BLOCKS}
     for which in ("repinit", "repformer"):
         section = options.pop(f"{which}_args", options.get(which))
         if not isinstance(section, dict):
@@ -225,7 +255,7 @@ def _kind(model: Mapping[str, Any]) -> dict[str, Any]:
     """What says of which kind the model of a node is, in the form of a model definition."""
     descriptor, fitting = model.get("descriptor"), model.get("fitting")
     kind = model.get("type", "standard")
-    out = {"type": kind, "spin": model.get("spin"), "modifier": model.get("modifier")}
+    out = {"type": kind, "modifier": model.get("modifier")}
     if kind == "pairtab":
         return out
     return {
@@ -240,7 +270,10 @@ def _network(model: Mapping[str, Any], mapper: _Mapper) -> dict[str, Any]:
     descriptor, fitting = _node(model, "descriptor"), _node(model, "fitting")
     if fitting.get("mixed_types", True) is not True or fitting.get("tot_ener_zero"):
         raise UnsupportedModelError("the fitting net is not one for all types, or shifts the total energy to zero")
-    mapper.descriptor(descriptor)
+    if descriptor.get("type") == "hybrid":
+        mapper.hybrid("descriptor", descriptor, "descriptor", hybrid.Budget())
+    else:
+        mapper.descriptor(descriptor)
     mapper.fitting(fitting)
     options = _fitting_options(mapper, fitting)
     kind = options.get("type", "ener")
@@ -286,6 +319,19 @@ def _combination(model: Mapping[str, Any], mapper: _Mapper) -> dict[str, Any]:
     return {**options, "type": "linear_ener" if model.get("type") == "linear" else "zbl", "models": parts}
 
 
+def _spin_model(model: Mapping[str, Any], mapper: _Mapper) -> dict[str, Any]:
+    """The definition of a node with spins, whose network says all that they imply."""
+    network = _node(model, "backbone_model")
+    if network.get("type") != "standard":
+        raise UnsupportedModelError(f"this is a spin model on one of type {shown(network.get('type'))}; {SUPPORTED}")
+    check_part(_kind(network), "backbone_model")
+    section = _node(model, "spin")
+    use_spin, scales = (_list(section.get(key), f"spin.{key}") for key in ("use_spin", "virtual_scale"))
+    if not all(isinstance(flag, bool) for flag in use_spin):
+        raise ModelFileError("corrupt file: spin.use_spin is no list of booleans")
+    return spin.from_network(_network(network, mapper.part("models.0.")), use_spin, scales)
+
+
 def raw_model(root: Mapping[str, Any], resolve: Resolve, nbytes: int) -> RawModel:
     """The model of a serialized tree from a file of ``nbytes``."""
     model = root.get("model")
@@ -294,12 +340,17 @@ def raw_model(root: Mapping[str, Any], resolve: Resolve, nbytes: int) -> RawMode
     definition = root.get("model_def_script")
     modifier = definition.get("modifier") if isinstance(definition, dict) else None
     mapper = _Mapper(resolve)
-    if model.get("type") in ("linear", "zbl"):
+    if model.get("type") == "spin_ener":
+        check_kind({"modifier": modifier or model.get("modifier")} | {"type": "spin", "models": []})
+        params = _spin_model(model, mapper)
+    elif model.get("type") in ("linear", "zbl"):
         check_kind({"modifier": modifier or model.get("modifier")} | {"type": "zbl", "models": []})
         _versioned(model, "model")
         params = _combination(model, mapper)
     else:
         kind = _kind(model)
+        if model.get("spin"):
+            raise UnsupportedModelError(f"this is a model of type {shown(kind['type'])} with spins; {SUPPORTED}")
         check_kind({**kind, "modifier": modifier or kind["modifier"]})
         _versioned(model, "model")
         params = _network(model, mapper)

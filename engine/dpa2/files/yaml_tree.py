@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dpa2 import optional
 from dpa2.errors import ModelFileError
 
 MAX_DEPTH = 100
@@ -46,8 +47,7 @@ def _refuse_directives(path: Path) -> None:
 
 
 def _events(path: Path) -> Iterator[Any]:
-    import yaml
-
+    yaml = optional.yaml()
     _refuse_directives(path)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     with path.open("rb") as stream:
@@ -83,8 +83,7 @@ class _Frame:
 
 def load(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds."""
-    import yaml
-
+    yaml = optional.yaml()
     stack: list[_Frame] = []
     anchors: dict[str, Any] = {}
     root: Any = _MISSING

@@ -162,7 +162,8 @@ def main() -> int:
     if lammps.mpi is None:
         print("there is no mpi.h", file=sys.stderr)
         return 1
-    print(lammps.headers.parent, lammps.mpi, lammps.build, ",".join(lammps.defines), int(lammps.old_abi), sep="\n")
+    facts = [lammps.headers.parent, lammps.mpi, lammps.build, ",".join(lammps.defines), int(lammps.old_abi)]
+    print(*facts, metadata.version("lammps"), sep="\n")
     return 0
 
 

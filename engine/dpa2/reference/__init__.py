@@ -5,5 +5,6 @@ to be compared against, not to be fast: a few tens of atoms for forces, a few hu
 """
 
 from .evaluate import ReferenceModel
+from .spin import SpinReference
 
-__all__ = ["ReferenceModel"]
+__all__ = ["ReferenceModel", "SpinReference"]

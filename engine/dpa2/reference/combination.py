@@ -18,7 +18,7 @@ from .zbl import interpolated
 
 
 def combined(energies: list[Array], lists: list[EdgeList], config: Config) -> Array:
-    """(n) the energies (eV) of atoms from those of the children; lists are their whole neighbour lists."""
+    """(n) the energies (eV) of atoms from those of the children; lists, of zbl: their whole neighbour lists."""
     if config["type"] == "zbl":
         return interpolated(energies[0], energies[1], lists[1], config)
     total: Array = np.sum([w * e for w, e in zip(config["weights"], energies, strict=True)], axis=0)

@@ -20,6 +20,7 @@ from .combination import combined
 from .common import Array, Config, IntArray, Weights
 from .derivatives import Pairs
 from .head import DIFFERENTIABLE, names, reduced
+from .hybrid import HybridNetwork
 from .lattice import check_box
 from .neighbors import Edges
 from .network import Network
@@ -62,7 +63,11 @@ class ReferenceModel:
             index = np.array([child["type_map"].index(name) for name in type_map])
             excluded = [[int(index[a]), int(index[b])] for a, b in config["pair_exclude_types"]]
             options = {**child, "pair_exclude_types": excluded}
-            self.children.append(Network(options, own) if "descriptor" in child else Table(options, own))
+            if "descriptor" not in child:
+                self.children.append(Table(options, own))
+            else:
+                made = HybridNetwork if child["descriptor"]["type"] == "hybrid" else Network
+                self.children.append(made(options, own))
             self.type_maps.append(index)
         self.first = next(k for k, child in enumerate(self.children) if isinstance(child, Network))
         self.fitting: Config = self.network.config["fitting_net"]
@@ -211,11 +216,15 @@ class Frame:
         coords, types = np.asarray(coords, dtype=np.float64), np.asarray(types)
         neighbors.check_atoms(coords, types, len(config["type_map"]))
         reaches = [child.reach for child in model.children]
-        self.lists, self.types = [], []
+        self.lists: list[Any] = []
+        self.types = []
         for child, index in zip(model.children, model.type_maps, strict=True):
             own = np.where(types < 0, -1, index[types]) if len(index) else types
-            build = neighbors.build if isinstance(child, Network) else neighbors.build_table
-            self.lists.append(build(coords, own, box, pbc, child.config, reaches))
+            if isinstance(child, HybridNetwork):
+                self.lists.append(child.build(coords, own, box, pbc, reaches))
+            else:
+                build = neighbors.build if isinstance(child, Network) else neighbors.build_table
+                self.lists.append(build(coords, own, box, pbc, child.config, reaches))
             self.types.append(np.maximum(own, 0))
         self.pairs = Pairs.of(len(coords), self.lists)
         self.ends = np.cumsum([len(edges.j) for edges in self.lists])[:-1]
@@ -256,7 +265,8 @@ class Frame:
                 energies.append(child.values(edges, types, everybody, self.fparam, self.aparam, own)[:, 0])
             else:
                 energies.append(child.energies(edges, types, own))
-            edge_lists.append(edges.edge_list(own))
+            if model.config["type"] == "zbl":
+                edge_lists.append(edges.edge_list(own))
         energy = combined(energies, edge_lists, model.config) + model.weights["out_bias"][0, self.kinds, 0]
         out: Array = (energy * self.active)[:, None]
         return out

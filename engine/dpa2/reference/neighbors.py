@@ -121,6 +121,8 @@ def build(
         n_three = number(member["three_body"] & stored)
         pad_three = repinit["three_body_sel"] - number(member["three_body"] & ~model_excludes)
     coinciding = stored & (r <= DISTANCE_TOLERANCE)
+    atom = types < config.get("first_virtual", ntypes)  # the virtual atoms of spins stand beside atoms on purpose
+    noted = stored & atom[centre] & atom[j]
     if option["env_protection"] == 0.0 and coinciding.any():
         pair = int(np.argmax(coinciding))
         raise InputError(
@@ -136,7 +138,7 @@ def build(
         n_repformer=number(member["repformer"] & stored),
         pad_repinit=pad_repinit,
         pad_three=pad_three,
-        remarks=Remarks(overflow, _closest(centre[stored], j[stored], r[stored])),
+        remarks=Remarks(overflow, closest(centre[noted], j[noted], r[noted])),
     )
 
 
@@ -168,11 +170,11 @@ def build_table(
         n_repformer=none,
         pad_repinit=none,
         pad_three=none,
-        remarks=Remarks(overflow, _closest(centre[stored], j[stored], r[stored])),
+        remarks=Remarks(overflow, closest(centre[stored], j[stored], r[stored])),
     )
 
 
-def _closest(centre: IntArray, j: IntArray, r: Array) -> tuple[int, int, float] | None:
+def closest(centre: IntArray, j: IntArray, r: Array) -> tuple[int, int, float] | None:
     if not len(r):
         return None
     pair = int(np.argmin(r))  # of equal ones the first: edges are sorted by their centres

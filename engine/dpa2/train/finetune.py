@@ -164,6 +164,8 @@ class FineTuning:
             data = read(self.path, None if self._single else branch)
             if "descriptor" not in data.config:
                 raise ModelFileError(f"{self.path}: a combination of models cannot be fine-tuned: train its parts")
+            if schema.is_hybrid(data.config):
+                raise ModelFileError(f"{self.path}: a model of a hybrid descriptor cannot be fine-tuned")
             self._read[branch] = data
         return self._read[branch]
 

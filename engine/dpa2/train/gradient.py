@@ -26,11 +26,16 @@ PREFIX = "atomic_model."
 _Structures: TypeAlias = tuple[Float, Int, Float | None, Float | None, Float | None]
 
 
-class LossGradient(TypedDict):
-    """What :func:`gradient` finds."""
+class LossValue(TypedDict):
+    """A loss, and what deepmd-kit displays of it."""
 
     value: float
     parts: dict[str, float]
+
+
+class LossGradient(LossValue):
+    """What :func:`gradient` finds."""
+
     gradient: dict[str, Float]
 
 
@@ -132,9 +137,10 @@ class GradientEngine:
             if array.shape != shape:
                 raise InputError(f"{name} must have shape {shape}, got {array.shape}")
             check_finite(array, name)
-            values[name] = array
+            copied = isinstance(value, np.ndarray) and not np.may_share_memory(array, value)
+            values[name] = array if copied else array.copy()
         self._trainer.assign({name.removeprefix(PREFIX): value for name, value in values.items()})
-        self._values.update({name: value.copy() for name, value in values.items()})
+        self._values.update(values)
 
     def gradient(self, batch: Mapping[str, Any], loss: Mapping[str, Any], lr: float) -> LossGradient:
         """A loss and its gradient at the parameters as they are now: see :func:`gradient`."""
@@ -142,6 +148,13 @@ class GradientEngine:
         structures, labels = self._checked(batch, section)
         value, parts, found = self._trainer.gradient(*structures, section, rate, labels)
         return {"value": value, "parts": parts, "gradient": self._named(found)}
+
+    def value(self, batch: Mapping[str, Any], loss: Mapping[str, Any], lr: float) -> LossValue:
+        """The same loss without its gradient, for a quarter of the work."""
+        rate, section = checked_amount(lr, "lr"), _section(loss)
+        structures, labels = self._checked(batch, section)
+        value, parts = self._trainer.value(*structures, section, rate, labels)
+        return {"value": value, "parts": parts}
 
     def _checked(self, batch: Mapping[str, Any], section: str) -> tuple[_Structures, dict[str, Float]]:
         """A batch as the core takes it: structures and the labels of the loss."""
@@ -171,6 +184,32 @@ class GradientEngine:
             The same value and parts everywhere. The gradient, summed in the order of the processes, on the first one;
             on the others it is empty.
         """
+        part = self._begun(batch, loss, lr, processes)
+        here = None if batch is None else part.gradient()
+        value, parts = part.result(_added(processes.gather(part.sums())))
+        sizes = [value.size for value in self._values.values()]
+        flat = np.zeros(sum(sizes))
+        if here is not None:
+            np.concatenate([value.ravel() for value in self._named(here).values()], out=flat)
+        summed = processes.sum(flat)
+        if not processes.is_first:
+            return {"value": value, "parts": parts, "gradient": {}}
+        cut = np.split(summed, np.cumsum(sizes)[:-1])
+        shaped = zip(self._values.items(), cut, strict=True)
+        return {"value": value, "parts": parts, "gradient": {k: part.reshape(v.shape) for (k, v), part in shaped}}
+
+    def shared_value(
+        self, batch: Mapping[str, Any] | None, loss: Mapping[str, Any], lr: float, processes: Alone
+    ) -> LossValue:
+        """The same loss without its gradient, the same everywhere."""
+        part = self._begun(batch, loss, lr, processes)
+        if batch is not None:
+            part.add()
+        value, parts = part.result(_added(processes.gather(part.sums())))
+        return {"value": value, "parts": parts}
+
+    def _begun(self, batch: Mapping[str, Any] | None, loss: Mapping[str, Any], lr: float, processes: Alone) -> Any:
+        """The frames of this process, of a loss that knows what joins them with those of others."""
         rate, section = checked_amount(lr, "lr"), _section(loss)
         from .._native import TrainerPart
 
@@ -187,18 +226,7 @@ class GradientEngine:
         part.begin([n for counts, _ in of_all for n in counts], first, sorted(set.intersection(*found)))
         if mine := part.survey():
             part.surveyed(_added(processes.gather(mine)))
-        here = None if batch is None else part.gradient()
-        value, parts = part.result(_added(processes.gather(part.sums())))
-        sizes = [value.size for value in self._values.values()]
-        flat = np.zeros(sum(sizes))
-        if here is not None:
-            np.concatenate([value.ravel() for value in self._named(here).values()], out=flat)
-        summed = processes.sum(flat)
-        if not processes.is_first:
-            return {"value": value, "parts": parts, "gradient": {}}
-        cut = np.split(summed, np.cumsum(sizes)[:-1])
-        shaped = zip(self._values.items(), cut, strict=True)
-        return {"value": value, "parts": parts, "gradient": {k: part.reshape(v.shape) for (k, v), part in shaped}}
+        return part
 
 
 def _added(rows: list[list[float]]) -> list[float]:
@@ -229,6 +257,10 @@ def _model(checkpoint: Any, head: str | None) -> tuple[ModelData, str, int | Non
         precision = str(data.config["precision"])
     if data.config.get("type") == "linear_ener":
         raise UnsupportedModelError("there are no gradients of linear combinations: take those of the parts")
+    if data.config.get("type") == "spin":
+        raise UnsupportedModelError("spin models are not trained here, and have no gradients to their weights")
+    if schema.is_hybrid(schema.base(data.config)):
+        raise UnsupportedModelError("there are no gradients of models of hybrid descriptors (descriptor.type 'hybrid')")
     if "compression" in schema.base(data.config):
         raise UnsupportedModelError(
             "the model is compressed, and tables have no parameters: take the checkpoint that it was made of, or "

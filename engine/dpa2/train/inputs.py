@@ -238,6 +238,10 @@ def complete_model(given: Any, where: str) -> dict[str, Any]:
     descriptor = section(out["descriptor"], f"{where}.descriptor")
     if "type" not in descriptor:
         raise InputError(f"{where}.descriptor.type is missing; it must be dpa2")
+    if descriptor["type"] == "hybrid":
+        raise InputError(
+            f"{where}.descriptor.type is hybrid: models of hybrid descriptors are evaluated, but not trained"
+        )
     with _placed(where):
         check_kind(out)
     keys = [Key("type", ("text",)), *(key for key in sections.descriptor("descriptor") if key.name != "type")]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import optional
 from ..data.deepmd_hdf5 import HDF5_SUFFIXES, check_dataset, find, open_hdf5
 from ..data.deepmd_stores import NpyRows
 from ..errors import InputError
@@ -41,6 +42,8 @@ class StatisticsFile:
         self._hdf5 = os.path.isfile(self.path) or (
             not os.path.isdir(self.path) and self.path.lower().endswith(HDF5_SUFFIXES)
         )
+        if self._hdf5:
+            optional.hdf5()  # before the statistics are computed
         self._top = " ".join(model["type_map"])
 
     def load(self) -> Statistics | None:
@@ -85,8 +88,7 @@ class StatisticsFile:
                 with replacing(os.fspath(target)) as part, open(part, "wb") as file:
                     np.save(file, array, allow_pickle=False)
             return
-        import h5py
-
+        h5py = optional.hdf5()
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as part:
             if os.path.exists(self.path):
@@ -157,11 +159,10 @@ class StatisticsFile:
         return out
 
     def _read_hdf5(self, names: list[str]) -> Arrays:
-        import h5py
-
         found: Arrays = {}
         if not os.path.lexists(self.path):
             return found
+        h5py = optional.hdf5()
         with open_hdf5(self.path) as file:
             size = os.path.getsize(self.path)
             for name in names:

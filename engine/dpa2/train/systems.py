@@ -67,6 +67,34 @@ def find(systems: Any, patterns: Sequence[str] | None = None, name: str = "syste
     return found
 
 
+def systems_of_input(path: str, name: str) -> list[str]:
+    """The paths of all systems of a training input; relative ones begin in its folder.
+
+    Args:
+        path: of the input. name: the section, ``training_data`` or ``validation_data``.
+
+    Raises:
+        InputError: it is no such input, or names no systems, or those are not there.
+    """
+    from .inputs import read_input
+
+    training = read_input(path).get("training")
+    data = training.get(name) if isinstance(training, dict) else None
+    systems = data.get("systems") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not systems:
+        tasks = isinstance(training, dict) and "data_dict" in training
+        hint = "; it is for several tasks: give the systems of one with -s or -f" if tasks else ""
+        raise InputError(f"{path}: no training.{name}.systems in this input{hint}")
+    folder = os.path.dirname(path)
+    if isinstance(systems, str):
+        systems = os.path.join(folder, systems)
+        if is_lmdb(systems):
+            return [systems]
+    elif isinstance(systems, list):
+        systems = [os.path.join(folder, one) if isinstance(one, str) and one else one for one in systems]
+    return find(systems, data.get("rglob_patterns"), f"{path}: training.{name}.systems")
+
+
 def _matching(path: str, patterns: Sequence[str]) -> list[str]:
     """Folders below a path that are systems and match a pattern, each once."""
     found = {str(folder) for pattern in patterns for folder in Path(path).rglob(pattern)}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import Error, EvaluationError, InputError
+from ..errors import Error, EvaluationError, InputError, WorkFailedError
 from ..files import ModelData, write_safetensors
 from .averages import MovingAverage
 from .checkpoint import SINGLE, Checkpoint, Progress, averaged, contents, numbering, restore, write
@@ -167,22 +167,25 @@ class Trainer:
         try:
             norm = self.optimizer.step(gradient, rate)
         except InputError as error:
-            raise EvaluationError(f"step {self.done + 1}: {error}") from None
+            raise WorkFailedError(f"step {self.done + 1}: {error}") from None
         if self.average is not None:
             self.average.update(self.optimizer.parameters)
         return norm
 
-    def _evaluated(self, task: str, batch: Mapping[str, Any] | None, rate: float) -> Any:
+    def _evaluated(
+        self, task: str, batch: Mapping[str, Any] | None, rate: float, with_gradient: bool = True
+    ) -> Mapping[str, Any]:
         engine, loss = self._engines[task], self._losses[task]
         try:
             if self.processes.size == 1 and batch is not None:
-                return engine.gradient(batch, loss, rate)
-            return engine.shared_gradient(batch, loss, rate, self.processes)
+                return (engine.gradient if with_gradient else engine.value)(batch, loss, rate)
+            shared = engine.shared_gradient if with_gradient else engine.shared_value
+            return shared(batch, loss, rate, self.processes)
         except InputError as error:
             if self.processes.over:  # the error of another one says all this
                 raise
             where = f"{batch['where']}: " if batch is not None and batch.get("where") else ""
-            raise EvaluationError(f"step {self.done + 1}: {where}{error}") from error
+            raise WorkFailedError(f"step {self.done + 1}: {where}{error}") from error
 
     def results(self, step: Mapping[str, Any]) -> Results:
         """What is shown of a step that was just done: validation data are evaluated, and a batch of every other task.
@@ -198,7 +201,7 @@ class Trainer:
             elif name == drawn:
                 results.training[name] = dict(step["parts"])
             else:
-                results.training[name] = dict(self._evaluated(name, task.training.next(), rate)["parts"])
+                results.training[name] = dict(self._evaluated(name, task.training.next(), rate, False)["parts"])
             if not averages or len(self.tasks) == 1:
                 results.validation[name] = self._validated(name, task, rate)
         self._sums = {name: {} for name in self.tasks}
@@ -214,7 +217,7 @@ class Trainer:
             batch = task.validation.next()
             count = sum(self.processes.gather(0 if batch is None else int((batch["atype"] >= 0).sum())))
             atoms += count
-            for key, value in self._evaluated(name, batch, rate)["parts"].items():
+            for key, value in self._evaluated(name, batch, rate, False)["parts"].items():
                 sums[key] = sums.get(key, 0.0) + value * count
         return {key: value / atoms for key, value in sums.items()}
 
@@ -307,7 +310,7 @@ class Trainer:
             self._say(line)
         if (task := nan_task(results)) is not None:
             of = "" if task == SINGLE else f" of task {task}"
-            raise EvaluationError(f"step {number}: the loss{of} is not a number any more: it makes no sense to go on")
+            raise WorkFailedError(f"step {number}: the loss{of} is not a number any more: it makes no sense to go on")
         if self.config["training"]["time_training"]:
             self._say(clock.line(number))
         if curve is not None:

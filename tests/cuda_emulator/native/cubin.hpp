@@ -10,18 +10,19 @@ namespace emulated {
 struct Cubin {
   std::string path, source;
   int architecture = 0;
+  int ptx = 0;  ///< the compiler's version where it is PTX, as 13000 for 13.0: older drivers refuse it
 
   static constexpr const char* magic = "emulated cubin";
 
   [[nodiscard]] std::string text() const {
     std::ostringstream out;
-    out << magic << '\n' << path << '\n' << source << '\n' << architecture << '\n';
+    out << magic << '\n' << path << '\n' << source << '\n' << architecture << ' ' << ptx << '\n';
     return out.str();
   }
   bool read(const char* image) {
     std::istringstream in(image);
     std::string first;
-    return std::getline(in, first) && first == magic && std::getline(in, path) && std::getline(in, source) && in >> architecture;
+    return std::getline(in, first) && first == magic && std::getline(in, path) && std::getline(in, source) && in >> architecture >> ptx;
   }
 };
 

@@ -328,6 +328,7 @@ int cuModuleLoadData(void** handle, const void* image) {
   Cubin cubin;
   if (!cubin.read(static_cast<const char*>(image))) return fault(INVALID_IMAGE, "not what the emulated compiler has made");
   if (cubin.architecture > settings().architecture) return fault(INVALID_IMAGE, "compiled for a newer device than this one");
+  if (cubin.ptx > settings().version) return fault(UNSUPPORTED_PTX, "PTX of a compiler that is newer than this driver");
   auto module = std::make_unique<Module>();
   module->context = context;
   module->path = cubin.path;

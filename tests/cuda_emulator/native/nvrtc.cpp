@@ -19,6 +19,7 @@ struct Program {
 };
 
 enum { OK = 0, OUT_OF_MEMORY = 1, INVALID_INPUT = 3, INVALID_PROGRAM = 4, INVALID_OPTION = 5, COMPILATION = 6 };
+constexpr int version = 13000;
 constexpr int architectures[] = {75, 80, 86, 89, 90, 100, 120};
 
 std::string path_of(const Program& program, const std::vector<std::string>& includes) {
@@ -63,8 +64,8 @@ int answer(char* to, std::size_t bytes, F ask) {
 extern "C" {
 
 int nvrtcVersion(int* major, int* minor) {
-  *major = 13;
-  *minor = 0;
+  *major = version / 1000;
+  *minor = version % 1000 / 10;
   return OK;
 }
 
@@ -122,6 +123,7 @@ int nvrtcCompileProgram(void* handle, int count, const char* const* options) {
       defines.emplace_back(option.substr(2, end == std::string::npos ? end : end - 2),
                            end == std::string::npos ? "1" : option.substr(end + 1));
     } else if (begins(option, "-arch=sm_") || begins(option, "-arch=compute_")) {
+      cubin.ptx = begins(option, "-arch=compute_") ? version : 0;
       cubin.architecture = std::atoi(option.substr(option.find('_') + 1).c_str());
     } else if (option != "--std=c++17" && !begins(option, "-ftz=") && option != "--device-as-default-execution-space") {
       program.log = "nvrtc: error: invalid value for option: " + option + "\n";

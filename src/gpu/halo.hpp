@@ -1,0 +1,64 @@
+// The exchange of packed rows on the device: kernels pack them, so that nothing but what travels leaves the device.
+#pragma once
+
+#include <cstddef>
+
+#include "exchange.hpp"
+#include "gpu/loader.hpp"
+#include "gpu/program.hpp"
+#include "gpu/queue.hpp"
+#include "gpu/stages.hpp"
+#include "gpu/staging.hpp"
+
+namespace dpa2::gpu {
+
+/// The lists of a Halo on the device.
+struct HaloLists {
+  const int *send = nullptr, *receive = nullptr, *images = nullptr, *owners = nullptr, *atoms = nullptr, *begin = nullptr,
+            *sources = nullptr;
+};
+
+/// Brings packed rows of the device through the carrier: at most one wait for the stream each time.
+class Transport {
+ public:
+  Transport(const Halo& halo, Staging& staging, Handle stream) : halo_(halo), staging_(staging), stream_(stream) {}
+  /// `sent` (bytes) has been queued; what is queued afterwards finds `received` filled.
+  void carry(bool forward, const void* sent, std::size_t sent_bytes, void* received, std::size_t received_bytes, int width, int size);
+
+ private:
+  const Halo& halo_;
+  Staging& staging_;
+  Handle stream_;
+};
+
+template <class T>
+struct HaloKernels {
+  explicit HaloKernels(Loader& loader);
+  Function pack, unpack, collect;
+};
+
+template <class T>
+class PackedRows final : public GhostRows<T> {
+ public:
+  /// `transport`: null while the evaluation is planned.
+  PackedRows(const HaloKernels<T>& kernels, const HaloExtent& extent, const HaloLists& lists, Transport* transport)
+      : kernels_(kernels), extent_(extent), lists_(lists), transport_(transport) {}
+
+  void forward(Queue& queue, T* rows, int width) override;
+  void reverse(Queue& queue, T* rows, int width) override;
+
+ private:
+  void carry(bool forward, const T* sent, int sent_rows, T* received, int received_rows, int width) const;
+
+  const HaloKernels<T>& kernels_;
+  const HaloExtent extent_;
+  const HaloLists lists_;
+  Transport* const transport_;
+};
+
+extern template struct HaloKernels<float>;
+extern template struct HaloKernels<double>;
+extern template class PackedRows<float>;
+extern template class PackedRows<double>;
+
+}  // namespace dpa2::gpu
