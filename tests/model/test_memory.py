@@ -199,9 +199,10 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np
 from dpa2.model import Model
 from api_models import lattice, model_data
-coords, types, box = lattice(24)
+coords, types, box = lattice(30)
 model = Model(model_data(), threads=1)
 status = lambda key: int(next(l for l in open("/proc/self/status") if l.startswith(key)).split()[1]) * 1024
+model.evaluate(*lattice(3))  # the pages of the code, and scratch, are no part of the estimate
 resident, estimate = status("VmRSS"), model.memory_estimate(len(coords), density=0.1)
 if float(sys.argv[2]) > 0:
     os.environ["DPA2_MEMORY_LIMIT"] = str(resident + int(float(sys.argv[2]) * estimate))
@@ -219,7 +220,9 @@ def test_short_memory_is_made_up_for_and_changes_no_bit() -> None:
 
     def run(fraction: float) -> tuple[int, str]:
         command = [sys.executable, "-W", "ignore", "-c", SHORT, str(Path(__file__).parents[1]), str(fraction)]
-        grown, digest = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, (fraction, done.stderr)
+        grown, digest = done.stdout.split()
         return int(grown), digest
 
     plenty, expected = run(0)
