@@ -353,7 +353,8 @@ class Tile : public Bench {
 
   void ends() {
     const int in = p_.fitting.in;
-    T *x = random(static_cast<long>(centres) * in), *dx = array(static_cast<long>(centres) * in), *e = array(padded<T>(centres));
+    T *x = random(static_cast<long>(centres) * in), *dx = array(static_cast<long>(centres) * in);
+    dpa2::Sum<T>* e = storage_.take<dpa2::Sum<T>>(padded<T>(centres));
     double matrices = 0;
     for (int l = 0; l < p_.fitting.nlayers; ++l) matrices += weights(p_.fitting.layers[l].w);
     const auto run = [=](T* gradient) {

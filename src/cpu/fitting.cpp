@@ -1,11 +1,14 @@
 #include "cpu/fitting.hpp"
 
-#include "cpu/simd.hpp"
+#include <type_traits>
+
+#include "cpu/simd_sum.hpp"
 #include "cpu/skip.hpp"
 
 namespace dpa2 {
 
 using simd::load;
+using simd::load_sum;
 using simd::pad;
 using simd::splat;
 using simd::store;
@@ -15,7 +18,35 @@ using simd::width;
 
 namespace {
 
-/// The last layer, on rows h (m, last) of the last hidden one.
+/// y (m, stride) = the last layer, on rows h (m, last) of the last hidden one.
+template <class T, class Isa>
+void output(const FittingParams<Real<T>>& p, int m, Sum<T>* y, const T* h, int last) {
+  if constexpr (!std::is_same_v<T, Sum<T>>) {
+    using A = Sum<T>;
+    for (int i = 0; i < m; ++i, h += last, y += p.stride) {
+      if (p.stride == 1) {
+        Vec<A> acc{};
+        for (int k = 0; k < last; k += width<A>) acc += load_sum<T>(h + k) * load<A>(p.sum_w + k);
+        *y = sum<A>(acc) + *p.sum_b;
+      }
+      for (int c = 0; p.stride > 1 && c < p.stride; c += width<A>) {
+        Vec<A> acc = load<A>(p.sum_b + c);
+        for (int k = 0; k < last; ++k) acc += static_cast<A>(h[k]) * load<A>(p.sum_w + static_cast<long>(k) * p.stride + c);
+        store<A>(y + c, acc);
+      }
+    }
+  } else if (p.stride > 1) {
+    Linear<T, Isa>::run(m, p.stride, last, y, p.stride, h, last, 1, p.out.data, pad<T>, static_cast<long>(last) * pad<T>, p.out_b, false);
+  } else {
+    for (int i = 0; i < m; ++i) {
+      Vec<T> acc{};
+      for (int c = 0; c < last; c += width<T>) acc += load<T>(h + static_cast<long>(i) * last + c) * load<Real<T>>(p.w_out + c);
+      y[i] = sum<T>(acc) + p.b_out;
+    }
+  }
+}
+
+/// The gradients of its weights.
 template <class T, class Isa>
 void output_gradient(const FittingParams<Real<T>>& p, int m, const FittingGradient<Real<T>>& g, const T* dy, const T* h, int last) {
   using R = Real<T>;
@@ -51,8 +82,8 @@ void layer_gradient(const FittingLayer<Real<T>>& layer, int m, Real<T>* w, Real<
 }  // namespace
 
 template <class T, class Isa>
-void Fitting<T, Isa>::run(const FittingParams<Real<T>>& p, int m, T* y, T* dx, const FittingGradient<Real<T>>* g, const T* dy, const T* x,
-                          Arena& arena) {
+void Fitting<T, Isa>::run(const FittingParams<Real<T>>& p, int m, Sum<T>* y, T* dx, const FittingGradient<Real<T>>* g, const T* dy,
+                          const T* x, Arena& arena) {
   using R = Real<T>;
   const Arena::Mark mark = arena.mark();
   const T* h[max_fitting_layers + 1];
@@ -82,16 +113,7 @@ void Fitting<T, Isa>::run(const FittingParams<Real<T>>& p, int m, T* y, T* dx, c
     h[l + 1] = out;
   }
   const int last = p.nlayers > 0 ? p.layers[p.nlayers - 1].w.n : p.in;
-  if (p.stride > 1) {
-    Linear<T, Isa>::run(m, p.stride, last, y, p.stride, h[p.nlayers], last, 1, p.out.data, pad<T>, static_cast<long>(last) * pad<T>,
-                        p.out_b, false);
-  } else {
-    for (int i = 0; i < m; ++i) {
-      Vec<T> acc{};
-      for (int c = 0; c < last; c += width<T>) acc += load<T>(h[p.nlayers] + static_cast<long>(i) * last + c) * load<R>(p.w_out + c);
-      y[i] = sum<T>(acc) + p.b_out;
-    }
-  }
+  output<T, Isa>(p, m, y, h[p.nlayers], last);
   if (g != nullptr) output_gradient<T, Isa>(p, m, *g, dy, h[p.nlayers], last);
   if (dx != nullptr || g != nullptr) {
     T* dh = arena.take<T>(static_cast<long>(m) * widest);

@@ -4,6 +4,7 @@
 #include "cpu/activation.hpp"
 #include "cpu/arena.hpp"
 #include "cpu/linear.hpp"
+#include "cpu/sum.hpp"
 
 namespace dpa2 {
 
@@ -31,6 +32,8 @@ struct FittingParams {
   T b_out = 0;
   Packed<T> out, out_t;
   const T* out_b = nullptr;  ///< (stride)
+  // Of float32 the same (last, stride) and (stride) in double: their rounding would be an error that all atoms share.
+  const Sum<T>*sum_w = nullptr, *sum_b = nullptr;
   ActivationSpec<T> act;
 };
 
@@ -48,7 +51,7 @@ template <class T, class Isa>
 struct Fitting {
   /// y (m, stride) = ; dx (m, in) = the gradient of the sum of dy * y unless null, g += those of the weights unless null;
   /// dy (m, stride), zero in the padding, or null for ones where the output is one number; x (m, in), zero in the padding
-  static void run(const FittingParams<Real<T>>& p, int m, T* y, T* dx, const FittingGradient<Real<T>>* g, const T* dy, const T* x,
+  static void run(const FittingParams<Real<T>>& p, int m, Sum<T>* y, T* dx, const FittingGradient<Real<T>>* g, const T* dy, const T* x,
                   Arena& arena);
 };
 

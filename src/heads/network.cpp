@@ -54,7 +54,7 @@ T* HeadNetwork<T>::output_seeds(const Frame& frame, int i0, int i1, const double
 
 /// y0 (count, stride) = the network's numbers without a descriptor. With `weights` they add what y0, which is subtracted, gives them.
 template <class T>
-void HeadNetwork<T>::vacuum(int count, T* y0, T* dy, T* x, const FittingGradient<R>* weights, Arena& arena) const {
+void HeadNetwork<T>::vacuum(int count, Sum<T>* y0, T* dy, T* x, const FittingGradient<R>* weights, Arena& arena) const {
   const long outputs = static_cast<long>(count) * m_.fitting.stride;
   for (int i = 0; i < count; ++i) std::fill_n(x + static_cast<long>(i) * m_.fitting.in, m_.descriptor_dim, T(0));
   for (long k = 0; weights != nullptr && k < outputs; ++k) dy[k] = -dy[k];
@@ -69,8 +69,8 @@ void HeadNetwork<T>::run(const Frame& frame, int i0, int i1, const T* g1, const 
   const HeadParams& head = m_.head;
   const long size = static_cast<long>(count) * in, outputs = static_cast<long>(count) * stride;
   T* x = arena.take<T>(size);
-  T* y = arena.take<T>(outputs);
-  T* y0 = arena.take<T>(outputs);
+  Sum<T>* y = arena.take<Sum<T>>(outputs);
+  Sum<T>* y0 = arena.take<Sum<T>>(outputs);
   T* dx = dg1 != nullptr ? arena.take<T>(size) : nullptr;
   // A single number without a scale: the kernel's gradient is for ones and takes its weight when it is done.
   const bool ones = n == 1 && head.scale.empty() && weights == nullptr && !is_dual<T>;
@@ -82,7 +82,7 @@ void HeadNetwork<T>::run(const Frame& frame, int i0, int i1, const T* g1, const 
       R* row = weights->tebd + static_cast<long>(std::max(0, frame.types[i0 + i])) * padded<R>(m_.tebd_dim);
       for (int k = 0; k < m_.tebd_dim; ++k) row[k] += math::gradient_of(dx[static_cast<long>(i) * in + m_.n1_real + k]);
     }
-  std::fill_n(y0, outputs, T(0));
+  std::fill_n(y0, outputs, Sum<T>(0));
   if (head.vacuum) vacuum(count, y0, dy, x, weights != nullptr ? &weights->fitting : nullptr, arena);
   for (int i = 0; i < count; ++i) {
     const int t = frame.types[i0 + i];

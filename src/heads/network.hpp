@@ -24,7 +24,7 @@ class HeadNetwork {
  private:
   void input(const Frame& frame, int i0, int i1, const T* g1, T* x) const;
   T* output_seeds(const Frame& frame, int i0, int i1, const double* seed, Arena& arena) const;
-  void vacuum(int count, T* y0, T* dy, T* x, const FittingGradient<R>* weights, Arena& arena) const;
+  void vacuum(int count, Sum<T>* y0, T* dy, T* x, const FittingGradient<R>* weights, Arena& arena) const;
 
   const Prepared<R>& m_;
   const Kernels<T>& k_;

@@ -9,6 +9,7 @@ namespace operation {
 
 using dpa2::Activation;
 using dpa2::Kernels;
+using dpa2::Sum;
 
 /// The rows that the edges of a centre use: their own, or those of the neighbours among `nall`, whose gradients go elsewhere.
 struct Places {
@@ -268,6 +269,12 @@ struct Fitting {
       p.width = op.out;
       p.act = activation<T>(op.kind);
       const int k = op.last(), n = op.out, kp = padded<T>(k), np = padded<T>(n);
+      if constexpr (!std::is_same_v<T, Sum<T>>) {
+        p.sum_w = *sums.emplace_back(std::make_unique<Guarded<Sum<T>>>(static_cast<long>(kp) * (n == 1 ? 1 : np), Sum<T>(0)));
+        p.sum_b = *sums.emplace_back(std::make_unique<Guarded<Sum<T>>>(n == 1 ? 1 : np, Sum<T>(0)));
+        sums[0]->set_rows(op.w_out, k, n, n == 1 ? 1 : np, 0);
+        sums[1]->set_rows(op.b_out, 1, n, n == 1 ? 1 : np, 0);
+      }
       if (n == 1) {
         vectors.push_back(std::make_unique<Rows<T>>(op.w_out, 1, k, kp, 0));
         p.w_out = *vectors.back();
@@ -284,6 +291,7 @@ struct Fitting {
     }
     std::vector<std::unique_ptr<Panels<T>>> panels;
     std::vector<std::unique_ptr<Rows<T>>> vectors;
+    std::vector<std::unique_ptr<Guarded<Sum<T>>>> sums;
     std::vector<dpa2::FittingLayer<T>> layers;
     dpa2::FittingParams<T> p;
   };
@@ -331,7 +339,8 @@ struct Fitting {
     dpa2::Arena arena;
     Rows<T> rows(v[0], m, in, a.p.in, 0);
     const long size = static_cast<long>(m) * a.p.stride;
-    Guarded<T> y(size, filler<T>(NAN), 1), same(size, filler<T>(NAN), 1), dx(static_cast<long>(m) * a.p.in);
+    Guarded<Sum<T>> y(size, filler<Sum<T>>(NAN), 1), same(size, filler<Sum<T>>(NAN), 1);
+    Guarded<T> dx(static_cast<long>(m) * a.p.in);
     Rows<T> dy(Vector(at(m * out), 1.0), m, out, a.p.stride, 0);
     k.fitting(a.p, m, y, nullptr, nullptr, nullptr, rows, arena);
     k.fitting(a.p, m, same, dx, nullptr, dy, rows, arena);
@@ -344,7 +353,8 @@ struct Fitting {
     Arrays<R> a(*this);
     dpa2::Arena arena;
     Rows<T> rows(v[0], m, in, a.p.in, 0), dy(seeds[0], m, out, a.p.stride, 0);
-    Guarded<T> y(static_cast<long>(m) * a.p.stride, filler<T>(NAN), 1), dx(static_cast<long>(m) * a.p.in);
+    Guarded<Sum<T>> y(static_cast<long>(m) * a.p.stride, filler<Sum<T>>(NAN), 1);
+    Guarded<T> dx(static_cast<long>(m) * a.p.in);
     k.fitting(a.p, m, y, dx, nullptr, dy, rows, arena);
     const std::vector<Wide<T>> g = dx.rows(m, in, a.p.in);
     if (dw != nullptr) gradients(k, a.p, rows, dy, dx, *dw);
@@ -367,7 +377,8 @@ struct Fitting {
     using R = Real<T>;
     dpa2::Arena arena;
     Gradient<R> gradient(*this), alone(*this);
-    Guarded<T> y(static_cast<long>(m) * p.stride, filler<T>(NAN), 1), same(static_cast<long>(m) * p.in);
+    Guarded<Sum<T>> y(static_cast<long>(m) * p.stride, filler<Sum<T>>(NAN), 1);
+    Guarded<T> same(static_cast<long>(m) * p.in);
     k.fitting(p, m, y, same, &gradient.g, dy, rows, arena);
     for (long i = 0; i < static_cast<long>(m) * p.in; ++i) CHECK(same(i) == dx(i));
     dw = gradient.blocks();
