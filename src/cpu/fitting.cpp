@@ -20,30 +20,44 @@ namespace {
 
 /// y (m, stride) = the last layer, on rows h (m, last) of the last hidden one.
 template <class T, class Isa>
-void output(const FittingParams<Real<T>>& p, int m, Sum<T>* y, const T* h, int last) {
+void output(const FittingParams<Real<T>>& p, int m, Sum<T>* y, const T* h, int last, Arena& arena) {
   if constexpr (!std::is_same_v<T, Sum<T>>) {
     using A = Sum<T>;
-    for (int i = 0; i < m; ++i, h += last, y += p.stride) {
+    for (int i = 0; i < m && p.sum_w != nullptr; ++i) {
+      const T* row = h + static_cast<long>(i) * last;
+      A* out = y + static_cast<long>(i) * p.stride;
       if (p.stride == 1) {
         Vec<A> acc{};
-        for (int k = 0; k < last; k += width<A>) acc += load_sum<T>(h + k) * load<A>(p.sum_w + k);
-        *y = sum<A>(acc) + *p.sum_b;
+        for (int k = 0; k < last; k += width<A>) acc += load_sum<T>(row + k) * load<A>(p.sum_w + k);
+        *out = sum<A>(acc) + *p.sum_b;
       }
       for (int c = 0; p.stride > 1 && c < p.stride; c += width<A>) {
         Vec<A> acc = load<A>(p.sum_b + c);
-        for (int k = 0; k < last; ++k) acc += static_cast<A>(h[k]) * load<A>(p.sum_w + static_cast<long>(k) * p.stride + c);
-        store<A>(y + c, acc);
+        for (int k = 0; k < last; ++k) acc += static_cast<A>(row[k]) * load<A>(p.sum_w + static_cast<long>(k) * p.stride + c);
+        store<A>(out + c, acc);
       }
     }
-  } else if (p.stride > 1) {
-    Linear<T, Isa>::run(m, p.stride, last, y, p.stride, h, last, 1, p.out.data, pad<T>, static_cast<long>(last) * pad<T>, p.out_b, false);
+    if (p.sum_w != nullptr) return;
+  }
+  const long size = static_cast<long>(m) * p.stride;
+  const Arena::Mark mark = arena.mark();
+  T* z = nullptr;
+  if constexpr (std::is_same_v<T, Sum<T>>)
+    z = y;
+  else
+    z = arena.take<T>(size);
+  if (p.stride > 1) {
+    Linear<T, Isa>::run(m, p.stride, last, z, p.stride, h, last, 1, p.out.data, pad<T>, static_cast<long>(last) * pad<T>, p.out_b, false);
   } else {
     for (int i = 0; i < m; ++i) {
       Vec<T> acc{};
       for (int c = 0; c < last; c += width<T>) acc += load<T>(h + static_cast<long>(i) * last + c) * load<Real<T>>(p.w_out + c);
-      y[i] = sum<T>(acc) + p.b_out;
+      z[i] = sum<T>(acc) + p.b_out;
     }
   }
+  if constexpr (!std::is_same_v<T, Sum<T>>)
+    for (long i = 0; i < size; ++i) y[i] = z[i];
+  arena.release(mark);
 }
 
 /// The gradients of its weights.
@@ -113,7 +127,7 @@ void Fitting<T, Isa>::run(const FittingParams<Real<T>>& p, int m, Sum<T>* y, T* 
     h[l + 1] = out;
   }
   const int last = p.nlayers > 0 ? p.layers[p.nlayers - 1].w.n : p.in;
-  output<T, Isa>(p, m, y, h[p.nlayers], last);
+  output<T, Isa>(p, m, y, h[p.nlayers], last, arena);
   if (g != nullptr) output_gradient<T, Isa>(p, m, *g, dy, h[p.nlayers], last);
   if (dx != nullptr || g != nullptr) {
     T* dh = arena.take<T>(static_cast<long>(m) * widest);

@@ -32,7 +32,7 @@ struct FittingParams {
   T b_out = 0;
   Packed<T> out, out_t;
   const T* out_b = nullptr;  ///< (stride)
-  // Of float32 the same (last, stride) and (stride) in double: their rounding would be an error that all atoms share.
+  // The same (last, stride) and (stride) in double, of float32, or null: their rounding is an error that all atoms share.
   const Sum<T>*sum_w = nullptr, *sum_b = nullptr;
   ActivationSpec<T> act;
 };

@@ -1,5 +1,8 @@
 #include "cpu/local_attention.hpp"
 
+#include <algorithm>
+#include <type_traits>
+
 #include "cpu/simd_sum.hpp"
 #include "math/attention.hpp"
 
@@ -79,24 +82,33 @@ void LocalAttention<T, Isa>::backward(int n, int n1, int nh, T* dtq, T* dg1, con
   A* S = arena.take<A>(static_cast<long>(nh) * n);
   A* P = arena.take<A>(static_cast<long>(nh) * n);
   A* dA = arena.take<A>(n);
-  A* dtqh = arena.take<A>(n1);
+  A* scratch = std::is_same_v<T, A> ? nullptr : arena.take<A>(n1);
   probabilities(n, n1, nh, S, P, tq, g1, j, w, fall, shift, npad);
+  for (long i = 0; i < static_cast<long>(nh) * n1; ++i) dtq[i] = T(0);
   for (int h = 0; h < nh; ++h) {
     const A* s = S + static_cast<long>(h) * n;
     const A* p = P + static_cast<long>(h) * n;
     const T* doh = dout + static_cast<long>(h) * n1;
     const T* tqh = tq + static_cast<long>(h) * n1;
+    A* dtqh = scratch;
+    if constexpr (std::is_same_v<T, A>)
+      dtqh = dtq + static_cast<long>(h) * n1;
+    else
+      std::fill_n(dtqh, n1, A(0));
     A inner = 0;
     for (int e = 0; e < n; ++e) {
       dA[e] = dot(n1, doh, g1 + static_cast<long>(j[e]) * n1);
       inner += p[e] * dA[e] * (w != nullptr ? A(w[e]) : A(1));
     }
-    for (int c = 0; c < n1; ++c) dtqh[c] = A(0);
     for (int e = 0; e < n; ++e) {
       const A we = w != nullptr ? A(w[e]) : A(1);
       A ds, d1, d2;  // of w as it multiplies the value, and the score
-      math::logit_backward(false, dA[e], p[e], inner, s[e], we, we, Real<A>(shift), ds, d1, d2);
-      if (w != nullptr) dw[e] += static_cast<T>(d1 + d2);
+      if (w != nullptr) {
+        math::logit_backward(false, dA[e], p[e], inner, s[e], we, we, Real<A>(shift), ds, d1, d2);
+        dw[e] += static_cast<T>(d1 + d2);
+      } else {
+        math::logit_backward(false, dA[e], p[e], inner, s[e], A(1), A(1), Real<A>(shift), ds, d1, d2);
+      }
       const A a = p[e] * we;
       const T* gj = g1 + static_cast<long>(j[e]) * n1;
       T* dgj = dg1 + static_cast<long>(scatter[e]) * n1;
@@ -105,7 +117,8 @@ void LocalAttention<T, Isa>::backward(int n, int n1, int nh, T* dtq, T* dg1, con
         store_sum<T>(dgj + c, load_sum<T>(dgj + c) + load_sum<T>(doh + c) * a + load_sum<T>(tqh + c) * ds);
       }
     }
-    for (int c = 0; c < n1; c += width<A>) store_sum<T>(dtq + static_cast<long>(h) * n1 + c, load<A>(dtqh + c));
+    if constexpr (!std::is_same_v<T, A>)
+      for (int c = 0; c < n1; c += width<A>) store_sum<T>(dtq + static_cast<long>(h) * n1 + c, load<A>(dtqh + c));
   }
   arena.release(mark);
 }

@@ -166,11 +166,12 @@ void Prepared<T>::prepare_fitting(const Config& c, const FoldedFitting& f) {
   fitting.act = activation<T>(f.act);
   fitting.width = f.out.w.cols;
   const int last = padded<T>(f.out.w.rows);
-  if constexpr (!std::is_same_v<T, Sum<T>>) {
-    const int columns = fitting.width == 1 ? 1 : padded<T>(fitting.width);
-    fitting.sum_w = flat<Sum<T>>(storage, padded_to(f.out.w, last, columns));
-    fitting.sum_b = flat<Sum<T>>(storage, f.out.b, columns);
-  }
+  if constexpr (!std::is_same_v<T, Sum<T>>)
+    if (training_ == 0) {
+      const int columns = fitting.width == 1 ? 1 : padded<T>(fitting.width);
+      fitting.sum_w = flat<Sum<T>>(storage, padded_to(f.out.w, last, columns));
+      fitting.sum_b = flat<Sum<T>>(storage, f.out.b, columns);
+    }
   if (fitting.width == 1) {
     fitting.w_out = flat<T>(storage, f.out.w, last);
     fitting.b_out = static_cast<T>(f.out.b(0, 0));
