@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from . import common
 from .simulating import (
+    SUFFIXES,
     add_simulation_options,
     add_structure,
     atoms_for,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ..simulation.dynamics import Settings
     from ..simulation.run import Files, Intervals
 
-SUFFIXES = (".extxyz", ".xyz", ".traj")
 #: fs, where --tdamp says nothing
 _TDAMP = {"langevin": 1000.0}
 
@@ -101,7 +101,7 @@ def add_command(commands: Any) -> None:
         "--output",
         default="md.extxyz",
         metavar="OUT",
-        help="trajectory: .extxyz, .xyz, .traj (default: md.extxyz)",
+        help="the trajectory: .extxyz, .xyz or .traj (default: %(default)s)",
     )
     parser.add_argument(
         "--interval", type=common.positive, default=100, metavar="N", help="steps between frames (default: 100)"
@@ -175,7 +175,7 @@ def _check_options(args: argparse.Namespace) -> None:
 def _steps(args: argparse.Namespace) -> int:
     if args.steps is not None:
         return int(args.steps)
-    steps = round(args.time * 1000.0 / args.timestep)
+    steps: int = round(args.time * 1000.0 / args.timestep)
     if steps < 1:
         raise InputError(f"--time {args.time:g} ps is less than a step of {args.timestep:g} fs")
     return steps

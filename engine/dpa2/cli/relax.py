@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, WorkFailedError
 from . import common
 from .simulating import (
+    SUFFIXES,
     add_simulation_options,
     atoms_for,
     inputs_of,
@@ -19,6 +19,7 @@ from .simulating import (
     show,
     structure_words,
     walk_of,
+    written,
 )
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from ..data import Frame
     from ..simulation.relaxation import Relaxation
     from ..simulation.trajectories import Trajectory
-
-#: what the outputs may be called
-SUFFIXES = (".extxyz", ".xyz", ".traj")
 
 EPILOG = """\
 examples:
@@ -96,30 +94,13 @@ def run(args: argparse.Namespace) -> None:
     show(args, f"model       {model_words(args, model)}")
     report = _Report(args, walk)
     with ExitStack() as stack:
-        output, path = (stack.enter_context(_written(name)) for name in (args.output, args.trajectory))
+        output, path = (stack.enter_context(written(name)) for name in (args.output, args.trajectory))
         for frame in walk:
             atoms = atoms_for(frame, model, args)
             common.attempt(frame, _relax, frame, atoms, how, report, output, path)
     if not report.found:
         raise InputError("there are no frames in these structures")
     report.finish()
-
-
-@contextmanager
-def _written(path: str | None) -> Iterator[Trajectory | None]:
-    """A new file of structures, which gets what there is on Ctrl-C."""
-    from ..outputs import replacing
-    from ..simulation.trajectories import TrajFile, XyzTrajectory
-
-    if path is None:
-        yield None
-        return
-    with replacing(path, keep=KeyboardInterrupt) as part:
-        file = TrajFile(part) if path.endswith(".traj") else XyzTrajectory(part)
-        try:
-            yield file
-        finally:
-            file.close()
 
 
 def _relax(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .. import optional
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
     from ..data import Frame
     from ..model import Model
+    from ..simulation.trajectories import Trajectory
+
+#: what files of structures may be called
+SUFFIXES = (".extxyz", ".xyz", ".traj")
 
 
 def add_simulation_options(parser: argparse.ArgumentParser, precision: str | None = None) -> None:
@@ -74,7 +80,8 @@ def frame_of(args: argparse.Namespace) -> Frame:
         InputError: there are several, or none of that number.
     """
     found: Frame | None = None
-    count, last = 0, []
+    count = 0
+    last: list[Frame] = []
     frames = iter(walk_of(args))
     for count, frame in enumerate(frames, 1):
         if args.frame is None and count == 2:
@@ -148,3 +155,20 @@ def picture_checked(path: str | None, inputs: list[str]) -> None:
 
         common.check_output(path, (".png", ".pdf", ".svg"), inputs)
         require_matplotlib()
+
+
+@contextmanager
+def written(path: str | None) -> Iterator[Trajectory | None]:
+    """A new file of structures, which gets what there is on Ctrl-C."""
+    from ..outputs import replacing
+    from ..simulation.trajectories import TrajFile, XyzTrajectory
+
+    if path is None:
+        yield None
+        return
+    with replacing(path, keep=KeyboardInterrupt) as part:
+        file = TrajFile(part) if path.endswith(".traj") else XyzTrajectory(part)
+        try:
+            yield file
+        finally:
+            file.close()

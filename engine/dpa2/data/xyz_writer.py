@@ -44,9 +44,9 @@ def write_frame(
     """
     columns: list[tuple[str, str, NDArray[Any]]] = []
     for name, array in {"pos": np.asarray(coords).reshape(len(symbols), 3), **(arrays or {})}.items():
-        flags = np.asarray(array).dtype == bool
-        values = np.asarray(array, dtype=bool if flags else np.float64)
-        columns.append((name, "L" if flags else "R", values.reshape(len(symbols), math.prod(values.shape[1:]))))
+        logical = np.asarray(array).dtype == bool
+        values = np.asarray(array, dtype=bool if logical else np.float64)
+        columns.append((name, "L" if logical else "R", values.reshape(len(symbols), math.prod(values.shape[1:]))))
     pairs = [] if box is None else [f'Lattice="{_row(np.asarray(box))}"']
     pairs.append("Properties=species:S:1:" + ":".join(f"{name}:{kind}:{a.shape[1]}" for name, kind, a in columns))
     pairs += [f"{key}={_quoted(value)}" for key, value in (info or {}).items()]

@@ -54,7 +54,7 @@ class Settings:
     Attributes:
         ensemble: "nve", "nvt" or "npt".
         timestep: fs.
-        temperature: K: of the thermostat, and of the velocities that a run begins with. None: NVE from given velocities.
+        temperature: K: of the thermostat, and of the velocities that a run begins with; None in NVE with given ones.
         pressure: GPa, of the barostat.
         thermostat: one of :data:`THERMOSTATS` in NVT. barostat: one of :data:`BAROSTATS` in NPT.
         tdamp, pdamp: time constants of thermostat and barostat, fs.
@@ -244,9 +244,7 @@ def check(atoms: Atoms, settings: Settings) -> None:
                 "take nvt"
             )
         if fixed:
-            raise InputError(
-                "npt does not go with fixed atoms, which would not follow the cell; take nvt, or free them"
-            )
+            raise InputError("npt does not go with fixed atoms, which would not follow the cell; take nvt")
     if settings.thermostat == "nose-hoover" and fixed:
         raise InputError("the thermostat nose-hoover of ASE moves fixed atoms; take bussi or langevin")
     if degrees_of_freedom(atoms) < 1:

@@ -11,6 +11,10 @@ from ..inputs import Float
 from ..plots import figure_colours, new_figure, save
 
 if TYPE_CHECKING:
+    from .equation_of_state import Fit
+    from .phonons import Found
+
+if TYPE_CHECKING:
     pass
 
 
@@ -64,4 +68,57 @@ def draw_dynamics(path: str, columns: Mapping[str, Float], natoms: int, title: s
             axes.axhline(mean, color="0.4", linewidth=0.8, linestyle="--", label=f"mean {mean:.4g} {unit}")
             axes.legend(fontsize=8)
         _panel(axes, name, "time, ps", unit)
+    save(figure, path)
+
+
+def draw_equation_of_state(path: str, volumes: Float, energies: Float, found: Fit, natoms: int) -> None:
+    """Energies over volumes, and the fit through them.
+
+    Args:
+        path: of the picture: .png, .pdf or .svg.
+        volumes, energies: (n,), angstrom^3 and eV.
+        found: the fit. natoms: of the structure.
+    """
+    figure = new_figure(5.4, 4.0)
+    axes = figure.subplots()
+    curve, smooth = found.curve
+    axes.plot(curve / natoms, 1000.0 * (smooth - found.energy) / natoms, color="C0", linewidth=1, label="fit")
+    axes.plot(volumes / natoms, 1000.0 * (energies - found.energy) / natoms, "o", color="C1", ms=4, label="model")
+    axes.axvline(found.volume / natoms, color="0.4", linewidth=0.8, linestyle="--")
+    words = f"V0 {found.volume / natoms:.4f} Å³ per atom, B {found.bulk_modulus:.2f} GPa, B' {found.derivative:.2f}"
+    axes.legend(fontsize=8)
+    _panel(axes, words, "volume, Å³ per atom", "energy less that of the minimum, meV per atom")
+    save(figure, path)
+
+
+def draw_phonons(path: str, found: Found) -> None:
+    """Bands along the path, with the density of states beside them.
+
+    Args:
+        path: of the picture: .png, .pdf or .svg.
+        found: what is drawn.
+    """
+    from .phonons import ends_of
+
+    figure = new_figure(7.4, 4.4)
+    axes, beside = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
+    bands = found.bands
+    ticks: dict[float, list[str]] = {}
+    for (first, last), distances, frequencies in zip(ends_of(bands), bands.distances, bands.frequencies, strict=True):
+        axes.plot(distances, frequencies, color="C0", linewidth=1)
+        for place, name in ((distances[0], first), (distances[-1], last)):
+            names = ticks.setdefault(round(float(place), 9), [])
+            if name not in names:
+                names.append(name)
+    axes.set_xticks(list(ticks), ["|".join("Γ" if name == "G" else name for name in names) for names in ticks.values()])
+    for place in ticks:
+        axes.axvline(place, color="0.7", linewidth=0.6)
+    axes.set_xlim(min(ticks), max(ticks))
+    axes.set_ylabel("frequency, THz")
+    beside.plot(found.dos[1], found.dos[0], color="C0", linewidth=1)
+    beside.set_xlim(left=0.0)
+    beside.set_xlabel("density of states, 1/THz", fontsize=9)
+    for each in (axes, beside):
+        each.axhline(0.0, color="0.4", linewidth=0.8, linestyle="--")
+        each.tick_params(labelsize=8)
     save(figure, path)

@@ -76,8 +76,9 @@ class Run:
         self.integrator, self.atoms, self.steps = integrator, integrator.atoms, steps
         self.files, self.intervals, self.job, self.cutoff = files, intervals, dict(job), cutoff
         self.step = 0
-        self._trajectory: Trajectory | None = None
-        self._log: Blocks | None = None
+        self._trajectory: Trajectory
+        self._log: Blocks
+        self._open: list[Trajectory | Blocks] = []
         self._sound: tuple[int, dict[str, Any], Atoms, list[float]]
         self._saved = -1
         self._hottest = self._volume = 0.0
@@ -87,9 +88,8 @@ class Run:
         """Open the files, and write the first frame and row; the row."""
         self.atoms.get_forces()
         self._set_limits(temperature_of(self.atoms, self.integrator.freedom))
-        self._trajectory = open_trajectory(self.files.trajectory)
+        self._open_files()
         with errors_named(self.files.log):
-            self._log = Blocks(self.files.log)
             self._log.add("# " + " ".join(f"{name:>18}" for name in COLUMNS) + "\n")
         self._keep()
         self._write_row()
@@ -107,10 +107,16 @@ class Run:
         self.atoms.get_forces()
         self._volume, self._hottest = said["volume"], said["hottest"]
         self._alone = np.array(said["alone"], dtype=np.int64)
-        self._trajectory = open_trajectory(self.files.trajectory, said["trajectory"])
-        self._log = Blocks(self.files.log, said["log"])
+        self._open_files(said["trajectory"], said["log"])
         self._keep()
         return self._sound[3]
+
+    def _open_files(self, trajectory: int | None = None, log: int | None = None) -> None:
+        self._trajectory = open_trajectory(self.files.trajectory, trajectory)
+        self._open.append(self._trajectory)
+        with errors_named(self.files.log):
+            self._log = Blocks(self.files.log, log)
+        self._open.append(self._log)
 
     def advance(self) -> list[float]:
         """One step, with what is written after it; the row of the log that would stand there.
@@ -141,9 +147,8 @@ class Run:
             if whole and self._saved >= 0:
                 self._save_end()
         finally:
-            for file in (self._trajectory, self._log):
-                if file is not None:
-                    file.close()
+            for file in self._open:
+                file.close()
 
     def _save_end(self) -> None:
         """Frame, row and restart file of the last sound step.
@@ -151,7 +156,6 @@ class Run:
         The restart file says how long the others are without them where they are not due, so that a run that goes on
         has the frames and rows of one that did not stop.
         """
-        assert self._trajectory is not None and self._log is not None
         step, state, atoms, _ = self._sound
         if step == self._saved:
             return
@@ -166,14 +170,12 @@ class Run:
 
     def _save(self) -> None:
         """A frame, and the restart file after it."""
-        assert self._trajectory is not None and self._log is not None
         step, state, atoms, _ = self._sound
         self._trajectory.add(atoms)
         self._sync()
         self._write_restart(step, state, self._trajectory.position(), self._log.size)
 
     def _sync(self) -> None:
-        assert self._trajectory is not None and self._log is not None
         self._trajectory.sync()
         with errors_named(self.files.log):
             self._log.sync()
@@ -195,7 +197,6 @@ class Run:
         self._saved = step
 
     def _write_row(self) -> None:
-        assert self._log is not None
         step, *values = self._sound[3]
         with errors_named(self.files.log):
             self._log.add(f"  {int(step):18d} " + " ".join(f"{value:18.13g}" for value in values) + "\n")

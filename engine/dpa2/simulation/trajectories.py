@@ -14,8 +14,6 @@ from ..errors import InputError
 from ..outputs import Blocks, errors_named, replacing, sync
 from .structures import columns_of
 
-SUFFIXES = (".extxyz", ".xyz", ".traj")
-
 
 class Trajectory(Protocol):
     """A file of frames; what an interrupt leaves of a frame is cut off."""
@@ -39,7 +37,7 @@ def open_trajectory(path: str, begin: int | None = None) -> Trajectory:
     """A trajectory to write to, of the format that its name says.
 
     Args:
-        path: ends in one of :data:`SUFFIXES`.
+        path: ends in .traj, or is of extended XYZ.
         begin: the position of an earlier one to go on from; what follows there is cut off. None: a new file.
 
     Raises:
