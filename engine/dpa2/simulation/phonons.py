@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,8 @@ from .structures import is_periodic
 FILES = ("phonopy.yaml", "FORCE_SETS", "FORCE_CONSTANTS", "band.yaml", "total_dos.dat", "thermal_properties.yaml")
 #: THz; what is below minus this is called imaginary: sums of forces are zero to rounding only
 IMAGINARY = 0.05
-_POINTS = 51
+# points of a segment; steps of the density of states, whose peaks may be narrow
+_POINTS, _PITCHES = 51, 5000
 
 
 @dataclass(frozen=True)
@@ -100,14 +102,15 @@ class Phonons:
             masses=atoms.get_masses(),
             magnetic_moments=moments,
         )
-        alike = moments is None and "aparam" not in atoms.info
         # atoms that differ in spins or parameters are not images of each other, which phonopy does not see
-        self.phonopy = Phonopy(
-            cell,
-            supercell_matrix=np.diag(supercell),
-            primitive_matrix="auto" if alike else np.eye(3),
-            is_symmetry="aparam" not in atoms.info,
-        )
+        alike = moments is None and "aparam" not in atoms.info
+        options = {"supercell_matrix": np.diag(supercell), "is_symmetry": "aparam" not in atoms.info}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # phonopy 4 says that "auto" is what it is
+            made = Phonopy(cell, primitive_matrix="auto" if alike else np.eye(3), **options)
+            if len(made.primitive) == len(atoms):  # a primitive cell stays as it is
+                made = Phonopy(cell, primitive_matrix=np.eye(3), **options)
+        self.phonopy = made
         self.phonopy.generate_displacements(distance=distance)
 
     @property
@@ -149,7 +152,7 @@ class Phonons:
         )
         phonopy.run_mesh(list(mesh))
         grid = phonopy.get_mesh_dict()
-        phonopy.run_total_dos()
+        phonopy.run_total_dos(freq_pitch=float(np.ptp(grid["frequencies"])) / _PITCHES)
         dos = phonopy.get_total_dos_dict()
         low, high, step = temperatures
         phonopy.run_thermal_properties(t_min=low, t_max=high, t_step=step)

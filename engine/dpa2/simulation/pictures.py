@@ -114,6 +114,10 @@ def draw_phonons(path: str, found: Found) -> None:
     for place in ticks:
         axes.axvline(place, color="0.7", linewidth=0.6)
     axes.set_xlim(min(ticks), max(ticks))
+    together = np.concatenate(bands.frequencies)
+    lowest, highest = float(together.min()), float(together.max())
+    margin = 0.04 * (highest - lowest)
+    axes.set_ylim(lowest - margin, highest + margin)
     axes.set_ylabel("frequency, THz")
     beside.plot(found.dos[1], found.dos[0], color="C0", linewidth=1)
     beside.set_xlim(left=0.0)

@@ -157,16 +157,16 @@ class Run:
         has the frames and rows of one that did not stop.
         """
         step, state, atoms, _ = self._sound
-        if step == self._saved:
-            return
+        if step != self._saved and step % self.intervals.frames == 0:
+            self._trajectory.add(atoms)
         lengths = (self._trajectory.position(), self._log.size)
+        if step % self.intervals.frames:
+            self._trajectory.add(atoms)
         if step % self.intervals.rows:
             self._write_row()
-        else:
-            lengths = (lengths[0], self._log.size)
-        self._trajectory.add(atoms)
         self._sync()
-        self._write_restart(step, state, *lengths)
+        if step != self._saved:
+            self._write_restart(step, state, *lengths)
 
     def _save(self) -> None:
         """A frame, and the restart file after it."""
@@ -266,7 +266,7 @@ def read_restart(path: str) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise InputError(f"{path}: there is no run to go on with; leave out --restart to begin one")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
             state = {name: file[name] for name in file.files}
         said = json.loads(str(state["said"]))
         if said["version"] != _VERSION or not {"positions", "momenta", "cell", "random", "numbers"} <= state.keys():
