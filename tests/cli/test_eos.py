@@ -8,11 +8,11 @@ from pathlib import Path
 import needs
 import numpy as np
 import pytest
-from dpa2 import WorkFailedError
 from dpa2.cli import main
+from dpa2.errors import WorkFailedError
 from simulated import write_crystal, write_molecule
 
-needs.package("ase")
+pytest.importorskip("ase", reason=needs.reason("ase"))
 
 import ase.io
 from ase.eos import EquationOfState, birchmurnaghan
@@ -81,7 +81,7 @@ def test_fit_of_an_exact_equation() -> None:
 def test_bad_fits_are_named() -> None:
     with pytest.raises(WorkFailedError, match="do not enclose the minimum, which the fit has at 13"):
         fit(VOLUMES, birchmurnaghan(VOLUMES, -5.0, 0.5, 4.0, 130.0))
-    with pytest.raises(WorkFailedError, match="bent downwards|do not enclose|no equation of state fits"):
+    with pytest.raises(WorkFailedError, match=r"bent downwards|do not enclose|no equation of state fits"):
         fit(VOLUMES, -0.01 * (VOLUMES - 100.0) ** 2)
     with pytest.raises(WorkFailedError):
         fit(VOLUMES, np.zeros(9))

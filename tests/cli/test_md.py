@@ -20,7 +20,7 @@ from dpa2.cli import main
 from dpa2.data import read_structures
 from simulated import MOLECULE, run_json, write_crystal, write_molecule
 
-needs.package("ase")
+pytest.importorskip("ase", reason=needs.reason("ase"))
 
 import ase.io
 from ase import units
@@ -233,9 +233,8 @@ def test_a_run_that_ended_in_a_step_goes_on(
 def test_signals(number: signal.Signals, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     how = ["molecule.xyz", *NVE, *EVERY, "-o", "parts.extxyz"]
     command = [sys.executable, "-m", "dpa2", "md", *how, "--steps", "1000000"]
-    with subprocess.Popen(
-        command, preexec_fn=ordinary_signals, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as run:
+    pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, preexec_fn=ordinary_signals, **pipes) as run:
         while run.poll() is None and not (os.path.exists("parts.log") and len(read_log("parts.log")["step"]) > 10):
             time.sleep(0.05)
         run.send_signal(number)

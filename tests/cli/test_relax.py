@@ -16,7 +16,7 @@ from dpa2.cli import main
 from dpa2.data import read_structures
 from simulated import MOLECULE, run_json, write_crystal, write_molecule
 
-needs.package("ase")
+pytest.importorskip("ase", reason=needs.reason("ase"))
 
 import ase.io
 import ase.optimize
@@ -123,7 +123,7 @@ def test_fixed_atoms_keep_their_place_in_a_cell_that_relaxes(here: Path, capsys:
     (frame,) = json.loads(capsys.readouterr().out)["frames"]
     reduced = np.array(frame["positions"]) @ np.linalg.inv(np.array(frame["cell"]))
     np.testing.assert_allclose(reduced[[0, 3]], [[0, 0, 0], [0.5, 0.5, 0.5]], atol=1e-9)
-    assert abs(frame["volume"] - atoms.get_volume()) > 0.1
+    assert abs(frame["volume"] - atoms.get_volume()) > 1e-3
 
 
 def test_interrupt_leaves_what_was_reached(

@@ -64,6 +64,8 @@ def test_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.filterwarnings("default::dpa2.NeighborOverflowWarning")
 def test_commands_that_move_atoms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs.package("ase")
+    needs.package("matplotlib")
     write_molecule(tmp_path)
     write_crystal(tmp_path, 3.04, 5.1)
     monkeypatch.chdir(tmp_path)

@@ -26,8 +26,8 @@ from .structures import is_periodic
 FILES = ("phonopy.yaml", "FORCE_SETS", "FORCE_CONSTANTS", "band.yaml", "total_dos.dat", "thermal_properties.yaml")
 #: THz; what is below minus this is called imaginary: sums of forces are zero to rounding only
 IMAGINARY = 0.05
-# points of a segment; steps of the density of states, whose peaks may be narrow
-_POINTS, _PITCHES = 51, 5000
+# points of a segment; what part of the range of frequencies a mode is smeared over in the density of states
+_POINTS, _WIDTHS = 51, 400
 
 
 @dataclass(frozen=True)
@@ -144,28 +144,29 @@ class Phonons:
         names, points = self._segments(path)
         qpoints, connected = get_band_qpoints_and_path_connections(points, npoints=_POINTS)
         phonopy.run_band_structure(qpoints, path_connections=connected, labels=names)
-        found = phonopy.get_band_structure_dict()
+        found = phonopy.band_structure
         bands = Bands(
             tuple(names),
             tuple(bool(flag) for flag in connected),
-            *([np.asarray(part) for part in found[name]] for name in ("qpoints", "distances", "frequencies")),
+            *([np.asarray(part) for part in parts] for parts in (found.qpoints, found.distances, found.frequencies)),
         )
         phonopy.run_mesh(list(mesh))
-        grid = phonopy.get_mesh_dict()
-        phonopy.run_total_dos(freq_pitch=float(np.ptp(grid["frequencies"])) / _PITCHES)
-        dos = phonopy.get_total_dos_dict()
+        grid = phonopy.mesh
+        # peaks of flat bands are narrower than any grid: each mode is a Gaussian, and all of them count
+        width = max(float(np.ptp(grid.frequencies)) / _WIDTHS, 1e-3)
+        phonopy.run_total_dos(sigma=width, freq_pitch=width / 2.0, use_tetrahedron_method=False)
+        dos = phonopy.total_dos
         low, high, step = temperatures
         phonopy.run_thermal_properties(t_min=low, t_max=high, t_step=step)
-        thermal = phonopy.get_thermal_properties_dict()
-        columns = [thermal[name] for name in ("temperatures", "free_energy", "entropy", "heat_capacity")]
-        places = np.concatenate([*bands.qpoints, grid["qpoints"]])
-        all_frequencies = np.concatenate([*bands.frequencies, grid["frequencies"]])
+        columns = phonopy.thermal_properties.thermal_properties[:4]
+        places = np.concatenate([*bands.qpoints, grid.qpoints])
+        all_frequencies = np.concatenate([*bands.frequencies, grid.frequencies])
         where = int(all_frequencies.min(axis=1).argmin())
-        weights = np.asarray(grid["weights"], dtype=np.float64)
-        imaginary = (np.asarray(grid["frequencies"]) < -IMAGINARY).mean(axis=1)
+        weights = np.asarray(grid.weights, dtype=np.float64)
+        imaginary = (np.asarray(grid.frequencies) < -IMAGINARY).mean(axis=1)
         return Found(
             bands,
-            (np.asarray(dos["frequency_points"]), np.asarray(dos["total_dos"])),
+            (np.asarray(dos.frequency_points), np.asarray(dos.dos)),
             np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1),
             (float(all_frequencies[where].min()), tuple(float(value) for value in places[where])),
             float((imaginary * weights).sum() / weights.sum()),
