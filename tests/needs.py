@@ -24,6 +24,7 @@ from dpa2 import installation
 INSTALL = {
     "ase": "pip install 'dpa2[ase]'",
     "chemiscope": "pip install 'dpa2[map]'",
+    "phonopy": "pip install 'dpa2[phonons]'",
     "matplotlib": "pip install 'dpa2[plot]'",
     "distributed": "pip install distributed",
     "mpi4py": "pip install 'dpa2[mpi]'",

@@ -135,17 +135,40 @@ class Blocks:
     """A text file that grows by whole blocks: half a one, after an interrupt, is cut off when the file is closed.
 
     From pipes and devices nothing can be cut off.
+
+    Args:
+        path: of the file.
+        begin: go on after so many bytes of a file that is there, and cut off what follows; None: from nothing.
     """
 
-    def __init__(self, path: str) -> None:
-        self._handle = open(path, "wb")  # noqa: SIM115
+    def __init__(self, path: str, begin: int | None = None) -> None:
+        self._handle = open(path, "wb" if begin is None else "r+b")  # noqa: SIM115
         self._regular = stat.S_ISREG(os.fstat(self._handle.fileno()).st_mode)
-        self._size = 0
+        self._size = begin or 0
+        if begin is not None:
+            self._handle.truncate(begin)
+            self._handle.seek(begin)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the whole blocks."""
+        return self._size
+
+    def sync(self) -> None:
+        """Have the system write what was added to the disk."""
+        self._handle.flush()
+        if self._regular:
+            os.fsync(self._handle.fileno())
 
     def __enter__(self) -> Blocks:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cut off half a block, and close the file."""
+
         def cut() -> None:
             self._handle.flush()
             if self._regular:

@@ -36,10 +36,11 @@ _CELLS = 60
 
 def require_matplotlib() -> None:
     """Raises InputError if matplotlib is missing."""
-    _figure(1, 1)
+    new_figure(1, 1)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of matplotlib, in inches. Raises InputError if matplotlib is missing."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -153,7 +154,7 @@ class Parity:
         ]
         if not panels:
             raise InputError(f"there is nothing to draw: {self.comparison.labels}")
-        figure = _figure(4.2 * len(panels), 4.4)
+        figure = new_figure(4.2 * len(panels), 4.4)
         most = 52 * len(panels)  # characters that fit
         figure.suptitle(title if len(title) <= most else f"...{title[-most:]}", fontsize=10)
         for axes, (words, points, agreement) in zip(
@@ -183,8 +184,13 @@ class Parity:
             axes.ticklabel_format(useOffset=False)
             axes.tick_params(labelsize=8)
             axes.tick_params(axis="x", rotation=30)
-        with replacing(path) as part:
-            figure.savefig(part, dpi=150, format=path.rpartition(".")[2])
+        save(figure, path)
+
+
+def save(figure: Any, path: str) -> None:
+    """Write a figure to .png, .pdf or .svg."""
+    with replacing(path) as part:
+        figure.savefig(part, dpi=150, format=path.rpartition(".")[2])
 
 
 def crowding(points: Float, limits: tuple[float, float]) -> Float:
@@ -216,7 +222,7 @@ def draw_curve(path: str, columns: Mapping[str, Float]) -> None:
     colours = {"": "0.3", **dict(zip(labels, figure_colours(len(labels)), strict=True))}
     across = math.ceil(math.sqrt(len(lines)))
     down = -(-len(lines) // across)
-    figure = _figure(4.2 * across, 3.0 * down)
+    figure = new_figure(4.2 * across, 3.0 * down)
     axes, handles = None, {}
     for k, (name, entries) in enumerate(lines.items()):
         axes = figure.add_subplot(down, across, k + 1, sharex=axes)
@@ -237,8 +243,7 @@ def draw_curve(path: str, columns: Mapping[str, Float]) -> None:
     handles.pop("", None)
     if handles:
         figure.legend(handles.values(), handles, loc="outside upper center", ncols=min(4, len(handles)), fontsize=9)
-    with replacing(path) as part:
-        figure.savefig(part, dpi=150, format=path.rpartition(".")[2])
+    save(figure, path)
 
 
 def _logarithmic(axes: Any, values: Float) -> None:
@@ -266,7 +271,7 @@ def draw_map(
         explained: the shares of the variance along both axes.
         title: goes on top.
     """
-    figure = _figure(6.4, 5.4)
+    figure = new_figure(6.4, 5.4)
     axes = figure.subplots()
     names = sorted(set(kinds))
     of = np.array(kinds)

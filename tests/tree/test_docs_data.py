@@ -15,6 +15,7 @@ from cases import GOLDEN
 from datasets import write_hdf5, write_mixed, write_standard
 from dpa2.cli import main
 from pages import ROOT, run_page
+from simulated import write_crystal, write_molecule
 
 MODEL = GOLDEN / "files" / "trained"
 
@@ -59,6 +60,25 @@ def test_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "6",
         "7",
     }
+
+
+@pytest.mark.filterwarnings("default::dpa2.NeighborOverflowWarning")
+def test_commands_that_move_atoms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs.package("ase")
+    needs.package("matplotlib")
+    write_molecule(tmp_path)
+    write_crystal(tmp_path, 3.04, 5.1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    blocks = re.findall(
+        r"^```sh\n(.*?)^```", (ROOT / "docs" / "dynamics.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) == 7
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0, line
+    for name in ("relaxed.extxyz", "steps.traj", "nve.log", "nvt.png", "npt.restart.npz", "eos.png", "volumes.extxyz"):
+        assert Path(name).stat().st_size > 0
 
 
 def test_python(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,16 @@ from . import (
     compress,
     convert,
     descriptor,
+    eos,
     evaluate,
     info,
     lammps,
     log,
+    md,
     model_devi,
     neighbor_stat,
+    phonons,
+    relax,
     test,
     train,
 )
@@ -42,6 +46,10 @@ examples:
   dpa2 model-devi -m 1.pth 2.pth -s data           deviation between models
   dpa2 descriptor -m model.pth data -o out.npz     descriptors of a data set, with --map map.html
   dpa2 neighbor-stat -m model.pth -s data          is sel enough for these data?
+  dpa2 relax POSCAR -m model.pth --cell -o r.xyz   atoms and cell at a minimum of the energy
+  dpa2 md r.xyz --ensemble nvt --temperature 300 --timestep 0.5 --time 10
+  dpa2 eos r.xyz -m model.pth                      energy over volume, bulk modulus
+  dpa2 phonons r.xyz -m model.pth --plot p.png     bands, density of states, thermal properties
   dpa2 train input.json                            train a model as "dp --pt train" does
   dpa2 change-bias model.pt -s data                fit the bias of a model to other data
   dpa2 convert model.pt model.safetensors          to the native format, which loads fastest
@@ -80,6 +88,10 @@ def make_parser() -> argparse.ArgumentParser:
         model_devi,
         descriptor,
         neighbor_stat,
+        relax,
+        md,
+        eos,
+        phonons,
         train,
         change_bias,
         convert,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -69,14 +70,32 @@ def device(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def real(text: str) -> float:
+    """An argument that must be a finite number."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def above_zero(text: str) -> float:
+    """An argument that must be a finite number above zero."""
+    number = real(text)
+    if number <= 0.0:
+        raise ValueError
+    return number
+
+
 # argparse names the type in its message: "invalid positive integer value: '0'"
 positive.__name__ = "positive integer"
 natural.__name__ = "integer of at least 0"
 numbers.__name__ = "list of numbers"
+real.__name__ = "finite number"
+above_zero.__name__ = "positive number"
 
 
-def add_model_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    """``-m`` and how to run the model, or several models."""
+def add_model_options(parser: argparse.ArgumentParser, several: bool = False, precision: str | None = None) -> None:
+    """``-m`` and how to run the model, or several models; ``precision``: a default that is not the model's own."""
     group = parser.add_argument_group("model")
     if several:
         group.add_argument("-m", "--model", "--models", metavar="MODEL", nargs="+", required=True, help="model files")
@@ -86,7 +105,8 @@ def add_model_options(parser: argparse.ArgumentParser, several: bool = False) ->
     group.add_argument(
         "--head", "--model-branch", metavar="HEAD", help="which model of a multi-task file ('dpa2 info' lists them)"
     )
-    group.add_argument("--precision", choices=("float64", "float32"), help="default: the model's own")
+    own = "default: " + (precision or "the model's own")
+    group.add_argument("--precision", choices=("float64", "float32"), default=precision, help=own)
     group.add_argument(
         "--threads", type=positive, metavar="N", help="default: OMP_NUM_THREADS, else the available cores"
     )
@@ -161,11 +181,12 @@ def add_parameter_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(args: argparse.Namespace) -> Model:
-    """The model that the options ask for."""
+def load_model(args: argparse.Namespace, skin: float = 0.0) -> Model:
+    """The model that the options ask for; ``skin`` as for :func:`dpa2.load`."""
     from ..model import load
 
     options = {name: getattr(args, name) for name in ("head", "precision", "threads", "device")}
+    options["skin"] = skin
     return load(**options) if args.model is None else load(args.model, **options)
 
 
@@ -198,20 +219,25 @@ def check_output(path: str | None, suffixes: Sequence[str], inputs: Sequence[str
     check_writable(path)
 
 
-def job_of(command: str, model: Model, walk: Walk) -> dict[str, Any]:
-    """What the results of a command depend on, but for its own options."""
+def digest_of(model: Model) -> str:
+    """A hash of what a model computes."""
     import hashlib
     import json
-
-    from ..data.unfinished import fingerprint
 
     data = model._data
     digest = hashlib.sha256(json.dumps(data.config, sort_keys=True).encode())
     for name in sorted(data.weights):
         digest.update(name.encode() + data.weights[name].tobytes())
+    return digest.hexdigest()
+
+
+def job_of(command: str, model: Model, walk: Walk) -> dict[str, Any]:
+    """What the results of a command depend on, but for its own options."""
+    from ..data.unfinished import fingerprint
+
     return {
         "command": command,
-        "model": digest.hexdigest(),
+        "model": digest_of(model),
         "precision": model.precision,
         "device": model.device,
         "reading": walk.reading,
@@ -368,7 +394,8 @@ def attempt(frame: Frame, action: Callable[P, T], *args: P.args, **keywords: P.k
         return action(*args, **keywords)
     except Error as error:
         text = str(error)
-        raise EvaluationError(text if text.startswith(frame.where) else f"{frame.where}: {text}") from error
+        kind = WorkFailedError if isinstance(error, WorkFailedError) else EvaluationError
+        raise kind(text if text.startswith(frame.where) else f"{frame.where}: {text}") from error
 
 
 def stack(arrays: list[Float] | list[Int], natoms: Sequence[int]) -> Any:

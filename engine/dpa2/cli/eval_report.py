@@ -6,6 +6,7 @@ import argparse
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from ..units import EV_PER_ANGSTROM3_IN_BAR, EV_PER_ANGSTROM3_IN_GPA
 from . import common
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from ..model import Model
     from .eval_values import Values
 
-EV_PER_ANGSTROM3_IN_GPA = 160.2176634  # CODATA 2018: the elementary charge is exact
-EV_PER_ANGSTROM3_IN_BAR = 1.602176634e6
 MOST_NUMBERS = 8  # of a property or a density of states that are printed for one frame; 3 in a table
 
 

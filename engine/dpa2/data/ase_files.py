@@ -144,6 +144,7 @@ class AseFile:
             labels.warn("open cell", f"{message} here: write extended XYZ with the cell where it is periodic")
         coords = np.ascontiguousarray(atoms.positions, dtype=np.float64)
         frame = Frame(coords, types, names, box, (x, y, z), where=where)
+        frame.constraints = self._constraints(atoms, labels, where)
         results = dict(atoms.calc.results) if atoms.calc is not None else {}
         entries = {str(key): value for key, value in {**atoms.info, **results}.items() if value is not None}
         columns = {str(key): value for key, value in {**atoms.arrays, **results}.items() if value is not None}
@@ -157,6 +158,16 @@ class AseFile:
         found = {name: _numbers(value) for name, value in others.items() if name not in _STRUCTURE}
         frame.labels = {name: array for name, array in found.items() if array is not None}
         return frame
+
+    def _constraints(self, atoms: Any, labels: Labels, where: str) -> tuple[dict[str, Any], ...]:
+        found = []
+        for constraint in atoms.constraints:
+            try:
+                found.append(constraint.todict())
+            except (AttributeError, NotImplementedError):
+                name = type(constraint).__name__
+                labels.warn("constraint", f"{where}: the constraint {name} cannot be taken over and is left aside")
+        return tuple(found)
 
     def _check_sites(self, atoms: Any, symbols: list[str], kind: str, where: str) -> None:
         """Refuse sites that are partly occupied, and masses that are of other elements."""

@@ -28,6 +28,7 @@ class Frame:
         fparam (numb_fparam,), aparam (natoms, numb_aparam): if the file has them.
         labels: further arrays of a deepmd system under their names: ``atom_ener`` (natoms,) eV, ``atom_pref``
             (natoms,), and any other, with the axis of frames gone.
+        constraints: which atoms or coordinates are fixed, as ``ase.constraints.dict2constraint`` takes each.
         info: other entries of the file's comment line. ``unread``: names of what else the file has.
         where: file and frame, for messages.
     """
@@ -43,6 +44,7 @@ class Frame:
     fparam: Float | None = None
     aparam: Float | None = None
     labels: dict[str, NDArray[Any]] = field(default_factory=dict)
+    constraints: tuple[dict[str, Any], ...] = ()
     info: dict[str, Any] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     where: str = ""

@@ -8,6 +8,7 @@ A frame is a line with the number of atoms, a comment line, and a line per atom.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from .text import Lines, brief, integer, natural, real, reals
 from .xyz_comment import IpiComment, comment_pairs, ipi_comment, unread_cell
 
 _TRUE_FALSE = {"t": True, "true": True, "1": True, "f": False, "false": False, "0": False}
+# ASE's columns: which atoms or coordinates are free to move, and the momenta of dynamics
+_MOVABLE, _MOMENTA = "move_mask", "momenta"
 _SPECIES = ("species", "symbols", "symbol", "element")
 # entries that may stand in a comment only once, besides labels
 _ONCE = ("properties", "lattice", "pbc", "fparam")
@@ -176,7 +179,7 @@ def _make_frame(comment: str, lines: Sequence[str], first_line: int, labels: Lab
     of_atoms = {
         columns.names[name]: _block(columns, name, rows, first_line, path)
         for name, (kind, _) in columns.slices.items()
-        if is_of_atoms(name) and kind in "RI"
+        if (is_of_atoms(name) or name == _MOMENTA) and kind in "RI"
     }
     frame = Frame(
         coords=coords if ipi is None else coords * ipi.unit,
@@ -186,6 +189,7 @@ def _make_frame(comment: str, lines: Sequence[str], first_line: int, labels: Lab
         pbc=flags,
         aparam=blocks.pop(columns.names["aparam"]) if "aparam" in columns.slices else None,
         labels=dict(of_atoms),
+        constraints=_constraints(columns, rows, first_line, path),
         where=f"{path}, frame {k}",
     )
     if said.extended:
@@ -195,9 +199,30 @@ def _make_frame(comment: str, lines: Sequence[str], first_line: int, labels: Lab
         taken = labels.fill(frame, said.entries, blocks)
         frame.where = f"{path}, frame {k}"
         frame.info = {name: value for name, value in said.entries.items() if name not in taken or is_reference(name)}
-        read = blocks.keys() | of_atoms.keys()
+        read = blocks.keys() | of_atoms.keys() | ({columns.names[_MOVABLE]} if _MOVABLE in columns.names else set())
         frame.unread = tuple(columns.names[name] for name in columns.slices if columns.names[name] not in read)
     return frame
+
+
+def _constraints(columns: _Columns, rows: list[list[str]], first_line: int, path: str) -> tuple[dict[str, Any], ...]:
+    """What the column of movable atoms fixes: whole atoms, or coordinates of them."""
+    kind, part = columns.slices.get(_MOVABLE, ("", slice(0)))
+    if not kind:
+        return ()
+    words = [[word.lower() for word in row[part]] for row in rows]
+    for k, row in enumerate(words):
+        wrong = [word for word in row if word not in _TRUE_FALSE]
+        if wrong or len(row) not in (1, 3):
+            raise InputError(
+                f"{path}, line {first_line + k}: the column {columns.names[_MOVABLE]} must be one or three of T and F, "
+                f"found {brief(' '.join(row))}"
+            )
+    fixed = np.array([[not _TRUE_FALSE[word] for word in row] for row in words], dtype=bool)
+    atoms = np.flatnonzero(fixed.all(axis=1)).tolist()
+    found = [{"name": "FixAtoms", "kwargs": {"indices": atoms}}] if atoms else []
+    for atom in np.flatnonzero(fixed.any(axis=1) & ~fixed.all(axis=1)).tolist():
+        found.append({"name": "FixCartesian", "kwargs": {"a": [atom], "mask": fixed[atom].tolist()}})
+    return tuple(found)
 
 
 def _box(said: _Comment, ipi: IpiComment | None) -> tuple[Float | None, Pbc]:

@@ -197,12 +197,13 @@ _CUBE = re.compile(
     r"\b(?:unit_?cell|cell|lattice|box|boxsize|box_size|length|edge|l)\s{0,4}[=:]\s{0,4}\d", re.IGNORECASE
 )
 _EDGES = re.compile(r"\ba\s{0,4}[=:]?\s{0,4}\d[^a-z]{0,40}\bb\s{0,4}[=:]?\s{0,4}\d", re.IGNORECASE)
+_COLUMNS = re.compile(r"\bproperties=\S{1,4096}", re.IGNORECASE)  # a column of logicals ends in L:1
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eEdD][-+]?\d{1,3})?(?![\w.])")
 
 
 def unread_cell(line: str) -> str | None:
     """A piece of a comment that looks like a cell, for a warning; None where nothing does."""
-    line = line[:4096]
+    line = _COLUMNS.sub("", line[:4096])
     found = _CUBE.search(line) or _EDGES.search(line)
     if found is None:
         word = _CELL_WORDS.search(line)

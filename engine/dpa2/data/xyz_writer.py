@@ -29,7 +29,7 @@ def write_frame(
     symbols: Sequence[str],
     box: Float | None = None,
     pbc: Pbc | None = None,
-    arrays: Mapping[str, Float] | None = None,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
     info: Mapping[str, object] | None = None,
 ) -> None:
     """Append a frame of extended XYZ; every number is written so that it reads back exactly.
@@ -39,19 +39,22 @@ def write_frame(
         coords: (natoms, 3), angstrom.
         symbols: one per atom.
         box: (3, 3) or None. ``pbc``: all True with a box by default.
-        arrays: further columns, (natoms,) or (natoms, k) each, like ``forces``.
+        arrays: further columns, (natoms,) or (natoms, k) each, like ``forces``; those of bool become T and F.
         info: further pairs for the comment line, like ``energy``; arrays are written flat.
     """
-    columns = [("pos", np.asarray(coords, dtype=np.float64).reshape(len(symbols), 3))]
-    for name, array in (arrays or {}).items():
-        values = np.asarray(array, dtype=np.float64)
-        columns.append((name, values.reshape(len(symbols), math.prod(values.shape[1:]))))
+    columns: list[tuple[str, str, NDArray[Any]]] = []
+    for name, array in {"pos": np.asarray(coords).reshape(len(symbols), 3), **(arrays or {})}.items():
+        logical = np.asarray(array).dtype == bool
+        values = np.asarray(array, dtype=bool if logical else np.float64)
+        columns.append((name, "L" if logical else "R", values.reshape(len(symbols), math.prod(values.shape[1:]))))
     pairs = [] if box is None else [f'Lattice="{_row(np.asarray(box))}"']
-    pairs.append("Properties=species:S:1:" + ":".join(f"{name}:R:{array.shape[1]}" for name, array in columns))
+    pairs.append("Properties=species:S:1:" + ":".join(f"{name}:{kind}:{a.shape[1]}" for name, kind, a in columns))
     pairs += [f"{key}={_quoted(value)}" for key, value in (info or {}).items()]
     flags = (box is not None,) * 3 if pbc is None else pbc
     pairs.append('pbc="{}"'.format(" ".join("T" if flag else "F" for flag in flags)))
     handle.write(f"{len(symbols)}\n{' '.join(pairs)}\n")
-    table = np.concatenate([array for _, array in columns], axis=1)
-    for symbol, values in zip(symbols, table.tolist(), strict=True):
-        handle.write(f"{symbol} {' '.join(map(repr, values))}\n")
+    rows: list[list[str]] = [[symbol] for symbol in symbols]
+    for _, kind, array in columns:
+        for row, found in zip(rows, array.tolist(), strict=True):
+            row += ["T" if value else "F" for value in found] if kind == "L" else map(repr, found)
+    handle.writelines(f"{' '.join(row)}\n" for row in rows)
