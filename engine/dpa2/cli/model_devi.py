@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -102,20 +101,11 @@ def _run(args: argparse.Namespace, paths: list[str]) -> None:
 
 def _rows(args: argparse.Namespace, models: list[Model], frames: Any, executor: Executor | None) -> Any:
     """The line of each frame, its largest deviation of a force, and the labels that it lacks."""
-    from ..deviation import deviation, line
-    from ..streams import evaluate_frames
+    from ..deviation import line
+    from ..streams import deviation_frames
 
-    copies = itertools.tee(frames, len(models))
-    streams = [evaluate_frames(model, copy, executor=executor) for model, copy in zip(models, copies, strict=True)]
-    for k, found in enumerate(zip(*streams, strict=True)):
-        frame = found[0][0]
-        devi = deviation(
-            [result for _, result in found],
-            frame,
-            real_error=args.real_error,
-            relative=args.relative,
-            relative_v=args.relative_v,
-        )
+    options = {name: getattr(args, name) for name in ("real_error", "relative", "relative_v")}
+    for k, (frame, devi) in enumerate(deviation_frames(models, frames, executor=executor, **options)):
         lacks = {name for name in ("energy", "forces", "virial") if getattr(frame, name) is None}
         yield line(k * args.frequency, devi, args.atomic), float(devi.forces.max(initial=0.0)), lacks
 
