@@ -100,7 +100,7 @@ class FrameVectors:
             of_rows = np.repeat(weights, np.diff(self.starts[begin : end + 1]))
             for kind in np.unique(of):
                 sums[kind] += of_rows[of == kind] @ block[of == kind]
-        return sums / max(1, len(self) if chosen is None else int(chosen.sum())), np.arange(self._types)
+        return sums / max(1, len(self) if chosen is None else int(chosen.sum())), np.arange(self._types, dtype=np.int32)
 
 
 def nearest(frames: FrameVectors, others: FrameVectors, *, but_itself: bool = False) -> tuple[NDArray[np.int64], Float]:
