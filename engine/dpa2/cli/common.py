@@ -54,6 +54,14 @@ def natural(text: str) -> int:
     return number
 
 
+def amount(text: str) -> float:
+    """An argument that must be a finite number and not negative."""
+    number = float(text)
+    if not 0.0 <= number < float("inf"):
+        raise ValueError
+    return number
+
+
 def numbers(text: str) -> list[float]:
     """An argument of numbers, separated by commas or blanks."""
     return [float(word) for word in text.replace(",", " ").split()]
@@ -82,18 +90,20 @@ def device(text: str) -> str:
 # argparse names the type in its message: "invalid positive integer value: '0'"
 positive.__name__ = "positive integer"
 natural.__name__ = "integer of at least 0"
+amount.__name__ = "number of at least 0"
 numbers.__name__ = "list of numbers"
 frame_slice.__name__ = "index or slice with a positive step"
 
 
-def add_model_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    """``-m`` and how to run the model, or several models."""
+def add_model_options(parser: argparse.ArgumentParser, several: bool = False, needed: bool = True) -> None:
+    """``-m`` and how to run the model, or several models, of which one at least is ``needed``."""
     group = parser.add_argument_group("model")
+    default = "(default: the embedded model of water: O, H)"
     if several:
-        group.add_argument("-m", "--model", "--models", metavar="MODEL", nargs="+", required=True, help="model files")
+        text = "model files" if needed else f"model file, or several to compare {default}"
+        group.add_argument("-m", "--model", "--models", metavar="MODEL", nargs="+", required=needed, help=text)
     else:
-        text = "model file (default: the embedded model of water: O, H)"
-        group.add_argument("-m", "--model", metavar="MODEL", help=text)
+        group.add_argument("-m", "--model", metavar="MODEL", help=f"model file {default}")
     group.add_argument(
         "--head", "--model-branch", metavar="HEAD", help="which model of a multi-task file ('dpa2 info' lists them)"
     )
@@ -189,6 +199,20 @@ def load_model(args: argparse.Namespace) -> Model:
 
     options = {name: getattr(args, name) for name in ("head", "precision", "threads", "device")}
     return load(**options) if args.model is None else load(args.model, **options)
+
+
+def load_models(args: argparse.Namespace, energies: str | None = None) -> list[Model]:
+    """The models that the options ask for, where there may be several.
+
+    Raises:
+        InputError: one is no energy model, and ``energies`` says why it has to be.
+    """
+    paths = args.model or [None]
+    models = [load_model(argparse.Namespace(**{**vars(args), "model": path})) for path in paths]
+    for path, model in zip(paths, models, strict=True):
+        if energies is not None and model.kind != "energy":
+            raise InputError(f"{path}: this is a {model.kind} model; {energies}: give energy models")
+    return models
 
 
 def model_name(args: argparse.Namespace) -> str:
