@@ -62,7 +62,8 @@ class _Level:
 
 def _levels(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[_Level]:
     """The level of a parser, and those below it."""
-    options, choices = [], []
+    options: list[_Option] = []
+    choices: list[str] = []
     commands: dict[str, str] = {}
     below: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:  # argparse has no other way to ask for them
@@ -100,9 +101,7 @@ def _bash(levels: list[_Level]) -> str:
         "# completion of dpa2 for bash",
         "_dpa2() {",
         '    local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" place="" k options others',
-        '    local known=" '
-        + " ".join(" ".join(level.words).replace(" ", "_") for level in levels if level.words)
-        + ' "',
+        '    local known=" ' + " ".join(_key(level) for level in levels if level.words) + ' "',
         "    for ((k = 1; k < COMP_CWORD; k++)); do",
         '        local next="${place:+${place}_}${COMP_WORDS[k]}"',
         '        [[ "$known" == *" $next "* ]] && place="$next"',

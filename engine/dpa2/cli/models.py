@@ -80,19 +80,14 @@ def run(args: argparse.Namespace) -> None:
         document.dump({"embedded": embedded, "folders": listed, "published": published})
         return
     print(f"embedded    {_words(embedded)}")
-    print(f"            {embedded['what']}; on frames that it has not seen it misses {ERRORS}")
+    print(f"            {embedded['what']}; errors on frames that it has not seen:\n            {ERRORS}")
     for place, models in found:
-        print(
-            f"\n{place}: "
-            + (f"{len(models)} model file{'' if len(models) == 1 else 's'}" if models else "no model files")
-        )
+        print(f"\n{place}: {len(models) or 'no'} model file{'' if len(models) == 1 else 's'}")
         width = max([len(facts["name"]) for facts in models], default=0)
         for facts in models:
             print(f"  {facts['name']:<{width}}  {_words(facts)}")
     if not folders:
-        print(
-            f"\nfolders     none: name one with --folder, or in {folder.VARIABLE}, to have its models listed and found"
-        )
+        print(f"\nfolders     none: name some with --folder, or in {folder.VARIABLE}, where names are looked for")
     print("\npublished")
     for name, where in PUBLISHED:
         print(f"  {name:<20} {where}")
