@@ -64,7 +64,7 @@ def add_command(commands: Any) -> None:
     vectors.add_pooling_option(parser)
     for flag, words in (
         ("--f-lo", "from here on a frame is a candidate"),
-        ("--f-hi", "and from here on it has failed"),
+        ("--f-hi", "from here on it has failed"),
     ):
         parser.add_argument(flag, type=common.amount, metavar="F", help=f"{words}, eV/angstrom")
     chosen.add_outputs(parser)
@@ -141,7 +141,7 @@ def _check(args: argparse.Namespace, several: bool, thinned: bool) -> None:
 def _check_number(args: argparse.Namespace, several: bool, frames: int | None) -> None:
     """Refuse more frames than there are; of candidates nobody knows how many there will be."""
     if not several and args.number is not None and frames is not None and args.number > frames:
-        raise InputError(f"-n asks for {args.number} frames, but there are only {frames}")
+        raise InputError(f"-n asks for {args.number} frames, but there {'is' if frames == 1 else 'are'} only {frames}")
 
 
 @dataclass
