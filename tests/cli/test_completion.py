@@ -78,9 +78,8 @@ def test_bash(line: str, wanted: set[str], scripts: Path, capsys: pytest.Capture
         f'source "{path}"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _dpa2; printf "%s\\n" "${{COMPREPLY[@]}}"; '
         "complete -p dpa2"
     )
-    run = subprocess.run(
-        ["bash", "--norc", "-c", ask, "-", *line.split(" ")], capture_output=True, text=True, check=True
-    )
+    command = ["bash", "--norc", "-c", ask, "-", *line.split(" ")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stderr == ""
     *found, how = run.stdout.splitlines()
     assert set(found) == wanted

@@ -39,7 +39,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_list(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = run_command(capsys, "models", "--folder", "mine", "others")
     assert "mine: 3 model files" in out
-    assert "  water.safetensors         energy, O H C, rcut 6, float64, " in out
+    assert f"  water.safetensors         energy, O H C, rcut {make_model('cpu').rcut:g}, float64, " in out
     assert "  empty.pth                 not read: the file is empty" in out
     assert re.search(r"  tasks.pt  energy \(2 heads\), .* checkpoint \(PyTorch\)\n", out)
     assert "notes" not in out
@@ -54,9 +54,8 @@ def test_list(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_numbers_of_the_embedded_model_are_those_of_the_readme() -> None:
-    assert all(
-        number in (ROOT / "README.md").read_text(encoding="utf-8") for number in re.findall(r"[\d.]+ m?eV\S*", ERRORS)
-    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [number for number in re.findall(r"[\d.]+ m?eV", ERRORS) if number not in readme] == []
 
 
 def test_folders(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,12 +79,11 @@ def test_names(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert f"{expected:.8f} eV" in run_command(capsys, "eval", "-m", "water", "one.xyz")
     assert "(safetensors, " in run_command(capsys, "info", "water")
     assert dpa2.load("tasks", head="a").kind == "energy"
-    with pytest.raises(
-        dpa2.ModelFileError, match=r"^ice: there is no such file; nor is there in DPA2_MODELS \(others, mine\)"
-    ):
+    message = r"^ice: there is no such file; nor is there in DPA2_MODELS \(others, mine\)"
+    with pytest.raises(dpa2.ModelFileError, match=message):
         dpa2.load("ice")
-    with pytest.raises(dpa2.ModelFileError, match="there is no such file$"):
-        dpa2.load("./water")
+    with pytest.raises(dpa2.ModelFileError, match=r"there is no such file$"):
+        dpa2.load("below/water")
     Path("water").touch()  # what lies here goes first
     with pytest.raises(dpa2.ModelFileError, match="the file is empty"):
         dpa2.load("water")

@@ -24,12 +24,10 @@ FEW = ["H", "O", "H"]  # of the other frames, in a box of their own
 
 
 def write_models() -> None:
-    """Two more models like ``model.safetensors``: one that differs a little, and one with its types in another order."""
+    """Models that differ a little from ``model.safetensors``, and one of other elements."""
     data, rng = model_data(), np.random.default_rng(5)
     for name in ("second", "third"):
-        weights = {
-            key: array + 0.02 * rng.normal(size=array.shape) * np.abs(array) for key, array in data.weights.items()
-        }
+        weights = {key: array * rng.normal(1.0, 0.02, size=array.shape) for key, array in data.weights.items()}
         write_safetensors(f"{name}.safetensors", ModelData(data.config, weights))
     write_safetensors("other.safetensors", ModelData({**data.config, "type_map": ["O", "H", "N"]}, data.weights))
 
@@ -78,9 +76,7 @@ def distances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return np.linalg.norm(one[:, None] - two[None], axis=-1)
 
 
-def farthest(
-    points: np.ndarray, first: int | None, among: np.ndarray | None = None, start: np.ndarray | None = None
-) -> Any:
+def farthest(points: np.ndarray, first: int | None, among: Any = None, start: Any = None) -> Any:
     """Farthest points, with all distances anew at every step."""
     may = list(range(len(points))) if among is None else np.flatnonzero(among).tolist()
     chosen: list[int] = []
@@ -128,9 +124,8 @@ def test_beside_a_training_set(here: Path, capsys: pytest.CaptureFixture[str]) -
     found = select(capsys, "-m", "model.safetensors", "-n", "6", "--beside", "train.xyz")
     assert [row["index"] for row in found["chosen"]] == order[:6]
     np.testing.assert_allclose([row["distance"] for row in found["chosen"]], away[:6], rtol=1e-10)
-    message = fail(
-        capsys, "select", "-s", "md.xyz", "-m", "model.safetensors", "--beside", "md.xyz", "-n", "3", status=1
-    )
+    copies = ["select", "-s", "md.xyz", "-m", "model.safetensors", "--beside", "md.xyz", "-n", "3"]
+    message = fail(capsys, *copies, status=1)
     assert "no frame was chosen" in message
     assert "are copies of these" in message
 
@@ -189,9 +184,8 @@ def test_frames_are_written_as_they_were(here: Path, capsys: pytest.CaptureFixtu
         np.testing.assert_array_equal(same[0].forces, of_file.forces)
         np.testing.assert_array_equal(same[0].labels["atom_ener"].ravel(), of_file.labels["atom_ener"].ravel())
     # systems of every kind: with virtual atoms, open, in two sets
-    run_command(
-        capsys, "select", "-s", "data", "-m", "model.safetensors", "-n", "6", "--save-deepmd", "mixed", "--mixed-type"
-    )
+    args = ["select", "-s", "data", "-m", "model.safetensors", "-n", "6"]
+    run_command(capsys, *args, "--save-deepmd", "mixed", "--mixed-type")
     assert sum(len(list(system)) for system in read_structures("mixed")) == 6
 
 
@@ -224,8 +218,8 @@ def test_goes_on_where_it_was_interrupted(
             ["-m", "model.safetensors", "other.safetensors", "--f-lo", "0", "--f-hi", "9"],
             "md.xyz, frame 0: atom 3 is 'C', which the model does not know; its type_map is O H N",
         ),
-        (["-n", "3", "-s", "nan.xyz"], "nan.xyz, frame 1"),
-        (["-n", "3", "-s", "empty.xyz"], "empty.xyz: "),
+        (["-n", "1", "-s", "nan.xyz"], "nan.xyz, frame 1"),
+        (["-n", "1", "-s", "empty.xyz"], "empty.xyz: "),
         (["-n", "3", "-s", "none.xyz"], "no such structure file or folder: none.xyz"),
         (["-n", "3", "-o", "out.npz"], "the output's name must end in .extxyz or .xyz"),
         (["-n", "3", "-o", "md.xyz"], "the output would overwrite the input md.xyz"),
@@ -233,8 +227,8 @@ def test_goes_on_where_it_was_interrupted(
         (["-n", "3", "--save-deepmd", "full"], "the folder to save to exists and is not empty: full"),
         (["-n", "3", "--beside", "md.xyz", "--seed", "1"], "--seed draws the first of the farthest points"),
         (["-n", "3", "--beside", "none"], "no such structure file or folder: none"),
-        (["-n", "2", "--frames", "3"], "-n asks for 2 frames, but there are only 1"),
-        (["-n", "2", "--frames", "99"], "md.xyz: there is no frame 99, but 30 frames"),
+        (["-n", "2", "--frames", "3"], "-n asks for 2 frames, but there is only 1"),
+        (["-n", "1", "--frames", "99"], "md.xyz: there is no frame 99, but 30 frames"),
     ],
 )
 def test_wrong_input(args: list[str], message: str | None, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,7 +242,7 @@ def test_wrong_input(args: list[str], message: str | None, here: Path, capsys: p
             main(options)
         assert ended.value.code == 2
         return
-    assert message in fail(capsys, *options).replace("only 1 frame", "only 1")
+    assert message in fail(capsys, *options)
     assert sorted(os.listdir("full")) == ["file"]
 
 

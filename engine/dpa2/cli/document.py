@@ -42,26 +42,36 @@ def _print(text: str) -> None:
 class Document:
     """An object on stdout with a list in it that is printed as it grows, so that it may be longer than the memory.
 
-    Used in a ``with`` statement. Where an error ends it, what was printed is complete and has an entry ``error``;
-    nothing is printed if the error comes before the first entry of the list.
+    Used in a ``with`` statement, whose end is that of the object. Where an error ends it, what was printed is complete
+    and has an entry ``error``; nothing is printed if the error comes before the first entry of the list.
 
     Args:
         head: what stands in front of the list.
         name: of the list.
+        wanted: False prints nothing.
+
+    Attributes:
+        tail: what stands behind the list.
     """
 
-    def __init__(self, head: Mapping[str, Any], name: str) -> None:
+    def __init__(self, head: Mapping[str, Any], name: str, wanted: bool = True) -> None:
         self.head = dict(head)
         self.name = name
-        self.entries = 0
+        self.wanted = wanted
+        self.tail: dict[str, Any] = {}
+        self._entries = 0
         self._open = False
 
     def __enter__(self) -> Document:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._open and not isinstance(error, OSError):
-            self.finish(error=None if error is None else common.words_of(error))
+        if not self.wanted or isinstance(error, OSError) or not (self._open or error is None):
+            return
+        self._begin()
+        tail = self.tail if error is None else {**self.tail, "error": common.words_of(error)}
+        pairs = "".join(f",\n{json.dumps(key)}: {json.dumps(plain(value))}" for key, value in tail.items())
+        _print(f"\n]{pairs}}}\n")
 
     def _begin(self) -> None:
         if not self._open:
@@ -71,15 +81,7 @@ class Document:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """One entry more of the list."""
-        self._begin()
-        _print((",\n" if self.entries else "\n") + json.dumps(plain(entry)))
-        self.entries += 1
-
-    def finish(self, **tail: Any) -> None:
-        """The end, with what stands behind the list; entries that are None are left out."""
-        self._begin()
-        pairs = "".join(
-            f",\n{json.dumps(key)}: {json.dumps(plain(value))}" for key, value in tail.items() if value is not None
-        )
-        _print(f"\n]{pairs}}}\n")
-        self._open = False
+        if self.wanted:
+            self._begin()
+            _print((",\n" if self._entries else "\n") + json.dumps(plain(entry)))
+            self._entries += 1

@@ -292,7 +292,7 @@ class JsonReport(Report):
         self.frames += 1
 
     def finish(self) -> None:
-        self.document.finish(written=self.written() or None)
+        self.document.tail["written"] = self.written()
 
 
 _REPORTS: dict[str, type[TextReport]] = {

@@ -78,28 +78,25 @@ def _run(args: argparse.Namespace, paths: list[str]) -> None:
     common.check_output(args.output, ("",), [*paths, *args.model])
     walk = common.Walk(paths, reading=reading_options(args))
     models = common.load_models(args, "model-devi compares energies, forces and virials")
+    head = {"models": args.model, "columns": ["step", *COLUMNS]}
     with ExitStack() as stack:
+        printed = stack.enter_context(document.Document(head, "systems", args.json))
         executor = common.worker_pool(args, stack)
         part = stack.enter_context(replacing(args.output, keep=(KeyboardInterrupt, Error)))
         blocks = stack.enter_context(Blocks(part))
-        printed = stack.enter_context(
-            document.Document({"models": args.model, "columns": ["step", *COLUMNS]}, "systems")
-        )
         for system, frames in walk.by_source():
             blocks.add(header(system, args.atomic))
             largest, count, missing, rows = 0.0, 0, set[str](), []
             for text, row, force, lacks in _rows(args, models, frames, executor):
                 blocks.add(text)
                 largest, count, missing = max(largest, force), count + 1, missing | lacks
-                if args.json:
+                if args.json:  # or they would pile up
                     rows.append(row)
             if args.real_error and missing:
                 _say_missing(system, sorted(missing))
             walk.print(f"{system}: {count} frames, largest max_devi_f {largest:.6e}")
-            if args.json:
-                printed.add({"system": system, "frames": count, "largest": largest, "rows": rows})
-    if args.json:
-        printed.finish(written=[args.output])
+            printed.add({"system": system, "frames": count, "largest": largest, "rows": rows})
+        printed.tail["written"] = [args.output]
     walk.print(f"written     {args.output}")
 
 

@@ -127,7 +127,7 @@ def _words(facts: dict[str, Any]) -> str:
         f"rcut {facts['rcut']:g}",
         facts["precision"],
         f"{facts['parameters']:,} parameters",
-        f"{facts['bytes'] / 1e6:.1f} MB",
+        f"{facts['bytes'] / 1e6:.1f} MB" if facts["bytes"] >= 1e6 else f"{facts['bytes'] / 1e3:.0f} kB",
         _FORMATS[facts["format"]],
     ]
     return ", ".join(parts)

@@ -118,7 +118,7 @@ def _run(args: argparse.Namespace, paths: list[str]) -> None:
         parity = Parity(comparison)
     with ExitStack() as stack:
         executor = common.worker_pool(args, stack)
-        printed = stack.enter_context(document.Document({"model": common.model_name(args)}, "systems"))
+        printed = stack.enter_context(document.Document({"model": common.model_name(args)}, "systems", args.json))
         details = None
         if args.detail_file is not None:
             details = stack.enter_context(DetailFiles(args.detail_file, comparison))
@@ -136,11 +136,9 @@ def _run(args: argparse.Namespace, paths: list[str]) -> None:
                 unlabelled.append(f"{system} ({found.frames} frame{'' if found.frames == 1 else 's'})")
             whole.merge(found)
             tested += 1
-            if args.json:
-                printed.add({"system": system, **_figures(found)})
+            printed.add({"system": system, **_figures(found)})
         _check_labels(comparison, unlabelled, tested)
-        if args.json:
-            printed.finish(all=_figures(whole))
+        printed.tail["all"] = _figures(whole)
     walk.print("# ----------weighted average of errors----------- ")
     walk.print(f"# number of systems : {tested}")
     for line in whole.lines():
