@@ -123,7 +123,11 @@ def nearest(frames: FrameVectors, others: FrameVectors, *, but_itself: bool = Fa
             found = squares[:, None] + other_squares
             for kind in np.intersect1d(kinds, other_kinds):
                 one, two = kinds == kind, other_kinds == kind
-                found[np.ix_(place[one], other_place[two])] -= 2.0 * rows[one] @ other_rows[two].T
+                products = 2.0 * rows[one] @ other_rows[two].T
+                if products.shape == found.shape:  # all have atoms of this type
+                    found -= products
+                else:
+                    found[np.ix_(place[one], other_place[two])] -= products
             if but_itself:
                 same = np.arange(max(begin, first), min(end, last))
                 found[same - begin, same - first] = np.inf
