@@ -45,7 +45,7 @@ examples:
   dpa2 test -m model.pth -s data                   errors on data sets, as "dp test" prints them
   dpa2 model-devi -m 1.pth 2.pth -s data           deviation between models
   dpa2 descriptor -m model.pth data -o out.npz     descriptors of a data set, with --map map.html
-  dpa2 select -s md.xyz -n 100 -o chosen.extxyz    frames that differ most; active learning
+  dpa2 select md.xyz -n 100 -o chosen.extxyz       frames that differ most; active learning
   dpa2 compare md.xyz data                         does a data set cover a run?
   dpa2 neighbor-stat -m model.pth -s data          is sel enough for these data?
   dpa2 train input.json                            train a model as "dp --pt train" does

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  dpa2 select -s md.xyz -n 100 -o chosen.extxyz         100 frames that differ most
+  dpa2 select md.xyz -n 100 -o chosen.extxyz            100 frames that differ most
   dpa2 select -m model.pth -s data --min-distance 0.5 --save-deepmd DIR
-  dpa2 select -s md.xyz -n 50 --beside train -o new.extxyz      what a training set lacks
+  dpa2 select md.xyz -n 50 --beside train -o new.extxyz         what a training set lacks
   dpa2 select -m 1.pth 2.pth 3.pth 4.pth -s md.xyz --f-lo 0.05 --f-hi 0.15 -o new.extxyz
   dpa2 select -m 1.pth 2.pth -s md.xyz --f-lo 0.05 --f-hi 0.15 -n 20 --json > chosen.json
 
@@ -51,6 +51,7 @@ def add_command(commands: Any) -> None:
         epilog=EPILOG,
         formatter_class=common.HelpFormatter,
     )
+    parser.add_argument("structures", metavar="STRUCTURE", nargs="*", help="the same as with -s")
     common.add_system_options(parser, inputs=True)
     common.add_frames_option(parser)
     parser.add_argument("-n", "--number", type=common.positive, metavar="N", help="choose so many frames")
@@ -87,7 +88,7 @@ def _run(args: argparse.Namespace) -> None:
     several = args.model is not None and len(args.model) > 1
     thinned = not (args.number is None and args.min_distance is None and args.beside is None)
     _check(args, several, thinned)
-    paths = common.system_paths(args)
+    paths = [*args.structures, *(common.system_paths(args) if _named(args) or not args.structures else [])]
     inputs = [*paths, *(args.beside or []), *(args.model or [])]
     outputs = chosen.outputs(args)
     common.check_output(args.output, (".extxyz", ".xyz"), inputs)
@@ -106,7 +107,7 @@ def _run(args: argparse.Namespace) -> None:
         executor = common.worker_pool(args, stack)
         model = models[0] if thinned else None
         store = vectors.open_store(place, job, model, several, args.restart)
-        with store.until_complete(common.say):
+        with store.until_complete(common.say) if outputs else closing(store):
             if store.frames:
                 common.tell(f"{place}: going on after {store.frames} frames")
             vectors.fill(store, walk, model, models if several else (), args.pooling, executor)
@@ -121,6 +122,11 @@ def _run(args: argparse.Namespace) -> None:
     _report(args, choice, rows, outputs)
     if not rows:
         raise WorkFailedError(choice.nothing())
+
+
+def _named(args: argparse.Namespace) -> bool:
+    """Whether the options name data sets, and not their default alone."""
+    return args.system != ["."] or any(name is not None for name in (args.datafile, args.train_data, args.valid_data))
 
 
 def _check(args: argparse.Namespace, several: bool, thinned: bool) -> None:
@@ -225,7 +231,8 @@ def _farthest(
     frames, distances, first = vectors.vectors_in(store), None, None
     if args.beside is not None and may.any():
         with ExitStack() as stack:
-            walk = common.Walk(args.beside, reading=reading_options(args))
+            reading = {name: getattr(args, name) for name in ("types", "atom_style")}  # labels do not matter
+            walk = common.Walk(args.beside, reading=reading)
             others = vectors.scratch(walk, model, args.pooling, executor, stack)
             distances = nearest(frames, vectors.vectors_in(others))[1]
     if args.seed is not None and may.any():
