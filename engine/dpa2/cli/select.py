@@ -146,7 +146,7 @@ def _check(args: argparse.Namespace, several: bool, thinned: bool) -> None:
 
 def _check_number(args: argparse.Namespace, several: bool, frames: int | None) -> None:
     """Refuse more frames than there are; of candidates nobody knows how many there will be."""
-    if not several and args.number is not None and frames is not None and args.number > frames:
+    if not several and args.number is not None and frames and args.number > frames:  # none is said elsewhere
         raise InputError(f"-n asks for {args.number} frames, but there {'is' if frames == 1 else 'are'} only {frames}")
 
 
