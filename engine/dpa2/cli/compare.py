@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  dpa2 compare md.xyz train                         are the frames of a run like those of the training?
+  dpa2 compare md.xyz train                 are the frames of a run like those of the training?
   dpa2 compare -m model.pth new.extxyz old.extxyz --table nearest.csv
   dpa2 compare md.xyz train --within 0.5 --json
 

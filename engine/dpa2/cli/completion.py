@@ -11,8 +11,8 @@ from . import common
 
 EPILOG = """\
 examples:
-  source <(dpa2 completion bash)                                      in ~/.bashrc
-  dpa2 completion zsh > ~/.zfunc/_dpa2                                a folder of fpath, before compinit
+  source <(dpa2 completion bash)                      in ~/.bashrc
+  dpa2 completion zsh > ~/.zfunc/_dpa2                a folder of fpath, before compinit
   dpa2 completion fish > ~/.config/fish/completions/dpa2.fish
 
 Commands, options and their choices are completed, and files elsewhere. Print it again after an
