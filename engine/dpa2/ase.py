@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from .errors import InputError
 from .files.schema import parameters
-from .inputs import Float, Int
+from .inputs import Float, Int, box_of_atoms
 from .model import Model, load
 from .options import OnOverflow, Precision
 from .quantities import OF_DESCRIPTOR
@@ -243,7 +243,7 @@ class _Part:
 
     def evaluate(self, atoms: Atoms, fparam: Any, aparam: Any, **options: Any) -> Result:
         if self.model.kind == "spin":
-            options["spin"] = _spins(atoms)
+            options["spin"] = spins_of_atoms(atoms)
         return self.model.evaluate(*self._structure(atoms), fparam, aparam, hessian=False, **options)
 
     def magnetic(self, atoms: Atoms, found: Result) -> dict[str, Any]:
@@ -258,8 +258,7 @@ class _Part:
 
     def _structure(self, atoms: Atoms) -> tuple[Float, Int, Float | None, Any]:
         """Coordinates, types, box and periodic directions."""
-        cell, pbc = (atoms.cell.array, atoms.pbc) if atoms.pbc.any() else (None, None)
-        return atoms.positions, self._types(atoms), cell, pbc
+        return atoms.positions, self._types(atoms), *box_of_atoms(atoms)
 
     def _types(self, atoms: Atoms) -> Int:
         types: Int = self.type_of_number[atoms.numbers]
@@ -353,7 +352,7 @@ def _type_index(wanted: Any, type_map: Sequence[str], symbol: str) -> int:
     raise InputError(f"type_dict: {symbol!r} is to be {wanted!r}, but the types of the model are {known}")
 
 
-def _spins(atoms: Atoms) -> Float:
+def spins_of_atoms(atoms: Atoms) -> Float:
     """(natoms, 3) the initial magnetic moments; numbers are spins along z."""
     if not atoms.has("initial_magmoms"):
         raise InputError(

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from .data import Frame
     from .results import Result
 
-_COLUMNS = ("max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f", "devi_e")
+#: what :meth:`Deviation.row` is of
+COLUMNS = ("max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f", "devi_e")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def header(system: str, atomic: bool = False) -> str:
 
 def columns_header(atomic: bool = False) -> str:
     """The line with the names of the columns."""
-    names = [*_COLUMNS, *(["atm_devi_f(N)"] if atomic else [])]
+    names = [*COLUMNS, *(["atm_devi_f(N)"] if atomic else [])]
     return f"# {'step':10s}{''.join(f'{name:19s}' for name in names)}\n"
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
@@ -14,6 +15,9 @@ from .errors import InputError
 from .inputs import Float
 from .model import Model, load
 from .options import Precision, checked_device
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 DEFAULT_MODEL = "water.safetensors"
 
@@ -40,8 +44,8 @@ def default_model(device: str = "cpu", precision: Precision | None = None) -> Mo
 
 
 def compute_descriptor(
-    coords: ArrayLike,
-    types: ArrayLike,
+    coords: ArrayLike | Atoms,
+    types: ArrayLike | None = None,
     box: ArrayLike | None = None,
     model: Model | str | os.PathLike[str] | None = None,
     pbc: bool | Sequence[bool] | None = None,
@@ -52,7 +56,8 @@ def compute_descriptor(
     """The descriptor of every atom, (natoms, dim) or (nframes, natoms, dim), dimensionless.
 
     Args:
-        coords, types, box, pbc, spin: as for :meth:`dpa2.Model.evaluate`.
+        coords, types, box, pbc, spin: as for :meth:`dpa2.Model.evaluate`. ``coords`` may be an ``ase.Atoms``, which
+            says the others itself.
         model: a :class:`dpa2.Model`, the path of a model file (read on every call: load it once with
             :func:`dpa2.load` for many), or None for the embedded model of water, which knows O and H.
         device, precision: as for :func:`dpa2.load`; with a :class:`dpa2.Model` they must be left out.

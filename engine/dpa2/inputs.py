@@ -92,9 +92,21 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def is_atoms(value: Any) -> bool:
+    """Whether this is a structure of ASE, without ASE."""
+    return hasattr(value, "get_positions")
+
+
+def box_of_atoms(atoms: Any) -> tuple[Float | None, Any]:
+    """The box of a structure of ASE and its periodic directions; None for both where there is no such direction."""
+    return (atoms.cell.array, atoms.pbc) if atoms.pbc.any() else (None, None)
+
+
 def check_coords(value: Any) -> tuple[Float, bool]:
     """``coords`` as (nframes, natoms, 3), and whether a frame axis was there."""
-    if hasattr(value, "get_positions"):
+    if isinstance(value, (list, tuple)) and any(is_atoms(entry) for entry in value[:1]):
+        raise InputError("coords is a list of objects with atoms, as of ASE: pass one after the other")
+    if is_atoms(value):
         raise InputError(
             "coords is an object with atoms, as of ASE: pass atoms.positions, atoms.symbols, atoms.cell.array and "
             "pbc=atoms.pbc, or give the atoms a calculator: atoms.calc = dpa2.ase.DPA2Calculator(model)"

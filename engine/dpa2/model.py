@@ -20,7 +20,7 @@ from .errors import InputError
 from .files import schema
 from .gradients import check_weights
 from .hessian import SecondDerivatives, by_frames
-from .inputs import Float, check_input, counted
+from .inputs import Float, box_of_atoms, check_input, counted, is_atoms
 from .memory import MemoryEstimate
 from .options import Atomic, OnOverflow, Precision, atomic_mode, checked_device, checked_flag, checked_skin, choice
 from .quantities import evaluated, has_derivatives, must_be_finite, weighable
@@ -30,6 +30,8 @@ from .runner import Progress, Runner
 from .threads import checked_threads
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from .files import ModelData
 
 
@@ -127,8 +129,8 @@ class Model(SecondDerivatives, MemoryEstimate):
     @overload
     def descriptor(
         self,
-        coords: ArrayLike,
-        types: ArrayLike,
+        coords: ArrayLike | Atoms,
+        types: ArrayLike | None = None,
         box: ArrayLike | None = None,
         pbc: bool | Sequence[bool] | None = None,
         rot_mat: Literal[False] = False,
@@ -140,8 +142,8 @@ class Model(SecondDerivatives, MemoryEstimate):
     @overload
     def descriptor(
         self,
-        coords: ArrayLike,
-        types: ArrayLike,
+        coords: ArrayLike | Atoms,
+        types: ArrayLike | None = None,
         box: ArrayLike | None = None,
         pbc: bool | Sequence[bool] | None = None,
         *,
@@ -153,8 +155,8 @@ class Model(SecondDerivatives, MemoryEstimate):
     @overload
     def descriptor(
         self,
-        coords: ArrayLike,
-        types: ArrayLike,
+        coords: ArrayLike | Atoms,
+        types: ArrayLike | None = None,
         box: ArrayLike | None = None,
         pbc: bool | Sequence[bool] | None = None,
         rot_mat: bool = False,
@@ -165,7 +167,7 @@ class Model(SecondDerivatives, MemoryEstimate):
 
     def descriptor(
         self,
-        coords: ArrayLike,
+        coords: ArrayLike | Atoms,
         types: ArrayLike | None = None,
         box: ArrayLike | None = None,
         pbc: bool | Sequence[bool] | None = None,
@@ -180,7 +182,8 @@ class Model(SecondDerivatives, MemoryEstimate):
         atoms among atoms and virtual atoms.
 
         Args:
-            coords, types, box, pbc, spin, progress: as for :meth:`evaluate`.
+            coords, types, box, pbc, spin, progress: as for :meth:`evaluate`. ``coords`` may be an ``ase.Atoms``, which
+                says the others itself; spins are its initial magnetic moments.
             rot_mat: also return the equivariant rotation matrices.
 
         Returns:
@@ -190,6 +193,8 @@ class Model(SecondDerivatives, MemoryEstimate):
         Raises:
             InputError: see :meth:`evaluate`.
         """
+        if is_atoms(coords):
+            coords, types, box, pbc, spin = self._of_atoms(coords, types, box, pbc, spin)
         if frames := self._on_device(coords, types, box, pbc):
             found, rotation = frames.descriptor(rot_mat)
             return (found, rotation) if rot_mat else found
@@ -209,6 +214,17 @@ class Model(SecondDerivatives, MemoryEstimate):
         self._runner.run(batch, of_frame, results, {"descriptor": "the descriptor"}, progress)
         drop = (slice(None) if batch.has_frame_axis else 0,)
         return out[drop] if rotations is None else (out[drop], rotations[drop])
+
+    def _of_atoms(self, atoms: Any, *others: Any) -> tuple[Any, ...]:
+        """Coordinates, types, box, pbc and spins of a structure of ASE, beside which nothing else may say them."""
+        if any(other is not None for other in others):
+            raise InputError("an ase.Atoms says its types, box, pbc and spins itself: leave them out")
+        spins = None
+        if self._kind == "spin":
+            from .ase import spins_of_atoms
+
+            spins = spins_of_atoms(atoms)
+        return atoms.positions, atoms.get_chemical_symbols(), *box_of_atoms(atoms), spins
 
     def evaluate(
         self,
@@ -438,7 +454,8 @@ def load(
     Nothing in the file is executed.
 
     Args:
-        path: the model file; without one the embedded model of water, which knows O and H.
+        path: the model file, or its name in a folder that the environment variable ``DPA2_MODELS`` names; without one
+            the embedded model of water, which knows O and H.
         head: which model of a multi-task file.
         precision: "float64" or "float32"; the file's own by default (the reference knows float64 only).
         threads: threads per evaluation; by default ``OMP_NUM_THREADS``, else the cores that this process may use.

@@ -13,6 +13,7 @@ Frames are read as they are needed and come out in their order, so that a data s
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import pickle
 import threading
@@ -29,6 +30,7 @@ from numpy.typing import ArrayLike
 
 from .data import Frame
 from .data.labels import spins_of
+from .deviation import Deviation, deviation
 from .errors import Error, EvaluationError, InputError, OutOfMemoryError, WorkFailedError
 from .files.schema import parameters
 from .inputs import Float
@@ -148,6 +150,32 @@ def descriptor_frames(
     if pooling not in ("none", "mean", "mean+std"):
         raise InputError(f'pooling must be "none", "mean" or "mean+std", got {pooling!r}')
     return _stream(model, frames, partial(_descriptor_task, pooling=pooling), executor, ahead)
+
+
+def deviation_frames(
+    models: Sequence[Model],
+    frames: Iterable[Frame],
+    *,
+    executor: Executor | None = None,
+    **options: Any,
+) -> Iterator[tuple[Frame, Deviation]]:
+    """How far several models are from each other on a stream of frames.
+
+    Args:
+        models: energy models. frames, executor: as for :func:`evaluate_frames`.
+        options: of :func:`dpa2.deviation.deviation`.
+
+    Yields:
+        (frame, deviation) in the order of the frames.
+
+    Raises:
+        EvaluationError: see :func:`evaluate_frames`.
+    """
+    copies = itertools.tee(frames, len(models))
+    streams = [evaluate_frames(model, copy, executor=executor) for model, copy in zip(models, copies, strict=True)]
+    for found in zip(*streams, strict=True):
+        frame = found[0][0]
+        yield frame, deviation([result for _, result in found], frame, **options)
 
 
 def process_pool(workers: int) -> WorkerPool:

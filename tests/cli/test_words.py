@@ -136,7 +136,7 @@ def test_one_frame_without_the_axis_of_frames(natoms: int, tmp_path: Path) -> No
 
 
 class Atoms:
-    """As ASE's in what matters here."""
+    """As ASE's in what matters here, which is that an evaluation does not take them."""
 
     def get_positions(self) -> np.ndarray:
         return COORDS
@@ -144,9 +144,9 @@ class Atoms:
 
 def test_arguments_of_evaluations() -> None:
     model = make_model("reference")
+    with pytest.raises(dpa2.InputError, match=r"atoms.positions, .* atoms.calc = dpa2.ase.DPA2Calculator"):
+        model.evaluate(Atoms())
     for function in (model.evaluate, model.descriptor):
-        with pytest.raises(dpa2.InputError, match=r"atoms.positions, .* atoms.calc = dpa2.ase.DPA2Calculator"):
-            function(Atoms())
         with pytest.raises(dpa2.InputError, match=r"types must have shape \(5,\): pass element symbols"):
             function(COORDS)
         with pytest.raises(dpa2.InputError, match=r"a list with a name for each atom, as \['O', 'H', 'H', 'C', 'O'\]"):

@@ -113,3 +113,10 @@ def test_there_is_no_hessian() -> None:
     atoms = make_atoms()
     with pytest.raises(dpa2.UnsupportedModelError, match="spin model"):
         atoms.calc.get_hessian(atoms)
+
+
+def test_descriptors_of_atoms() -> None:
+    expected = model().descriptor(COORDS, TYPES, CELL, spin=SPINS)
+    assert np.array_equal(model().descriptor(make_atoms()), expected)
+    with pytest.raises(dpa2.InputError, match="the model needs spins, and these atoms have none"):
+        model().descriptor(make_atoms(None))

@@ -1,4 +1,4 @@
-"""docs/data.md and docs/commands.md keep what they say: their examples run as they stand, one after the other."""
+"""docs/data.md, commands.md and data-selection.md keep what they say: their examples run as they stand, in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 from cases import GOLDEN
 from datasets import write_hdf5, write_mixed, write_standard
 from dpa2.cli import main
-from pages import ROOT, run_page
+from dpa2.data import read_structures
+from pages import ROOT, code_blocks, run_page
 from simulated import write_crystal, write_molecule
 
 MODEL = GOLDEN / "files" / "trained"
@@ -34,21 +35,31 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    needs.package("chemiscope")
-    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    lines = [
-        line
-        for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        for line in block.splitlines()
-    ]
-    assert len(lines) == 15
+def run_commands(page: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Run the commands of a page; what each prints."""
     printed = []
-    for line in lines:
+    for line in "".join(code_blocks(f"docs/{page}", "sh")).splitlines():
         program, *words = shlex.split(line)
         assert program == "dpa2"
         assert main(words) == 0, capsys.readouterr().err
         printed.append(capsys.readouterr().out)
+    return printed
+
+
+def test_data_selection(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = run_commands("data-selection.md", capsys)
+    assert len(printed) == 6
+    assert "written     chosen.csv" in printed[0]
+    assert "candidate   9 (100.0%)" in printed[3]
+    assert "covered     5 of 5 (100.0%)" in printed[5]
+    frames = [sum(len(list(system)) for system in read_structures(name)) for name in ("chosen.extxyz", "new.extxyz")]
+    assert frames == [4, 2]
+
+
+def test_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs.package("chemiscope")
+    printed = run_commands("commands.md", capsys)
+    assert len(printed) == 16
     assert printed[0].count("# number of test data") == 2
     assert "Atomic ener RMSE" in printed[2]
     for name in ("detail.s.out", "parity.png", "all.npz", "mean.h5", "oxygen.html", "map.png", "model_devi.out"):

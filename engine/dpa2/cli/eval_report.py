@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..units import EV_PER_ANGSTROM3_IN_BAR, EV_PER_ANGSTROM3_IN_GPA
 from . import common
+from .document import Document
 
 if TYPE_CHECKING:
     from ..data import Frame
@@ -19,17 +20,41 @@ MOST_NUMBERS = 8  # of a property or a density of states that are printed for on
 
 
 class Report(ABC):
-    """What goes to stdout. Subclasses know the words for a kind of model."""
-
-    header = ""
+    """What goes to stdout, in a ``with`` statement."""
 
     def __init__(self, args: argparse.Namespace, model: Model, walk: common.Walk) -> None:
         self.walk = walk
         self.args = args
         self.model = model
-        self.single = walk.total == 1
         self.frames = 0
-        self.first = 0
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, *error: Any) -> None:  # noqa: B027 -- most have nothing left to be printed
+        """Print what is left after an error."""
+
+    @abstractmethod
+    def add(self, frame: Frame, values: Values, descriptor: Float | None) -> None:
+        """Print what there is to say about a frame."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Say what was written."""
+
+    def written(self) -> list[str]:
+        """The outputs."""
+        return [name for name in (self.args.output, self.args.save_deepmd) if name is not None]
+
+
+class TextReport(Report):
+    """A summary or a table for people. Subclasses know the words for a kind of model."""
+
+    header = ""
+
+    def __init__(self, args: argparse.Namespace, model: Model, walk: common.Walk) -> None:
+        super().__init__(args, model, walk)
+        self.single = walk.total == 1
         self.source = ""
 
     @abstractmethod
@@ -41,19 +66,18 @@ class Report(ABC):
         """The lines on a single frame."""
 
     def add(self, frame: Frame, values: Values, descriptor: Float | None) -> None:
-        """Print what there is to say about a frame."""
         import numpy as np
 
         if self.frames == 0:
             self.walk.print(f"model       {common.model_name(self.args)}: {self._how()}")
         self.frames += 1
-        where = frame.where.rsplit(", frame", 1)[0]
+        where, index = common.place_of(frame)
         if not self.single:
             if where != self.source:
                 head = f"{'frame':>6} {'atoms':>7} {self.header}"
                 self.walk.print(f"\n{where}\n{head}" + ("    descriptor norm" if descriptor is not None else ""))
-                self.source, self.first = where, self.frames
-            line = f"{self.frames - self.first:6d} {len(frame):7d} {self.row(frame, values)}"
+                self.source = where
+            line = f"{index:6d} {len(frame):7d} {self.row(frame, values)}"
             self.walk.print(line + (f" {np.linalg.norm(descriptor):18.6f}" if descriptor is not None else ""))
             return
         volume = frame.volume
@@ -65,10 +89,8 @@ class Report(ABC):
             self.walk.print(line)
 
     def finish(self) -> None:
-        """Say what was written."""
-        for name in (self.args.output, self.args.save_deepmd):
-            if name is not None:
-                print(f"written     {name} ({self.frames} frame{'' if self.frames == 1 else 's'})")
+        for name in self.written():
+            common.tell(f"written     {name} ({self.frames} frame{'' if self.frames == 1 else 's'})")
 
     def _how(self) -> str:
         model = self.model
@@ -78,7 +100,7 @@ class Report(ABC):
         return f"{types}, {kind}{model.precision}, {model.device}, {threads}"
 
 
-class EnergyReport(Report):
+class EnergyReport(TextReport):
     """Energy, forces, virial, pressure."""
 
     header = f"{'energy/eV':>18} {'eV/atom':>13} {'max force':>10} {'rms force':>10} {'GPa':>9}"
@@ -142,7 +164,7 @@ class SpinReport(EnergyReport):
         return float(norms.max(initial=0.0)), f" (atom {int(norms.argmax())})" if norms.size else ""
 
 
-class DipoleReport(Report):
+class DipoleReport(TextReport):
     """The dipole, its norm, and how far it moves with the atoms."""
 
     header = f"{'x':>14} {'y':>14} {'z':>14} {'norm':>14} {'max derivative':>15}"
@@ -166,7 +188,7 @@ class DipoleReport(Report):
         ]
 
 
-class PolarReport(Report):
+class PolarReport(TextReport):
     """The polarizability, its mean, and its anisotropy."""
 
     header = f"{'xx':>14} {'yy':>14} {'zz':>14} {'mean':>14} {'anisotropy':>14}"
@@ -193,7 +215,7 @@ class PolarReport(Report):
         ]
 
 
-class DosReport(Report):
+class DosReport(TextReport):
     """The sum of a density of states, and where it is largest."""
 
     header = f"{'numbers':>8} {'sum':>16} {'largest':>16} {'at':>6}"
@@ -208,7 +230,7 @@ class DosReport(Report):
         return [f"dos         {facts}", *([f"numbers     {_numbers(dos)}"] if len(dos) <= MOST_NUMBERS else [])]
 
 
-class PropertyReport(Report):
+class PropertyReport(TextReport):
     """The numbers of a property, the first ones if there are many."""
 
     def __init__(self, args: argparse.Namespace, model: Model, walk: common.Walk) -> None:
@@ -227,7 +249,7 @@ class PropertyReport(Report):
         return [f"{self.name:<11} {_numbers(numbers[:MOST_NUMBERS])}{more}"]
 
 
-class PopulationReport(Report):
+class PopulationReport(TextReport):
     """Electrons of both spins."""
 
     header = f"{'alpha':>14} {'beta':>14} {'alpha - beta':>14}"
@@ -251,7 +273,28 @@ def _rows(name: str, matrix: Float, form: str) -> list[str]:
     return [f"{word:<11} {row}" for word, row in zip([name, "", ""], rows, strict=True)]
 
 
-_REPORTS: dict[str, type[Report]] = {
+class JsonReport(Report):
+    """Everything of every frame, for programs."""
+
+    def __init__(self, args: argparse.Namespace, model: Model, walk: common.Walk) -> None:
+        super().__init__(args, model, walk)
+        facts = {"kind": model.kind, "type_map": model.type_map, "precision": model.precision, "device": model.device}
+        self.document = Document({"model": {"name": common.model_name(args), **facts}}, "frames")
+
+    def __exit__(self, *error: Any) -> None:
+        self.document.__exit__(*error)
+
+    def add(self, frame: Frame, values: Values, descriptor: Float | None) -> None:
+        where, index = common.place_of(frame)
+        entry = {"structure": where, "frame": index, "natoms": len(frame), "volume": frame.volume, **values}
+        self.document.add(entry if descriptor is None else {**entry, "descriptor": descriptor})
+        self.frames += 1
+
+    def finish(self) -> None:
+        self.document.tail["written"] = self.written()
+
+
+_REPORTS: dict[str, type[TextReport]] = {
     "energy": EnergyReport,
     "spin": SpinReport,
     "dipole": DipoleReport,
@@ -263,5 +306,5 @@ _REPORTS: dict[str, type[Report]] = {
 
 
 def report_for(args: argparse.Namespace, model: Model, walk: common.Walk) -> Report:
-    """The report of a kind of model."""
-    return _REPORTS[model.kind](args, model, walk)
+    """The report of a kind of model, or that for programs."""
+    return (JsonReport if args.json else _REPORTS[model.kind])(args, model, walk)

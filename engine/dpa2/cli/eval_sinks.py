@@ -32,7 +32,11 @@ class Sink(ABC):
 
     @abstractmethod
     def add(self, frame: Frame, types: Any, values: Values) -> None:
-        """One frame more."""
+        """One frame more, with the values of a model."""
+
+    def write(self, frame: Frame, types: Any, of_frame: Values, of_atoms: Values) -> None:
+        """One frame more, with values under the names that they get."""
+        raise NotImplementedError
 
     @abstractmethod
     def finish(self) -> None:
@@ -64,20 +68,22 @@ class XyzSink(Sink):
         """Closing the blocks does it."""
 
     def add(self, frame: Frame, types: Any, values: Values) -> None:
+        of_frame = {column.xyz: values[column.name] for column in self.columns if not column.per_atom}
+        of_atoms = {column.xyz: values[column.name] for column in self.columns if column.per_atom}
+        self.write(frame, types, of_frame, of_atoms | spins_beside(self.all, frame))
+
+    def write(self, frame: Frame, types: Any, of_frame: Values, of_atoms: Values) -> None:
         from ..data import write_frame
 
-        of_frame = [column for column in self.columns if not column.per_atom]
-        info: dict[str, object] = {column.xyz: _plain(values[column.name]) for column in of_frame}
+        info: dict[str, object] = {name: _plain(value) for name, value in of_frame.items()}
         if "virial" in info and frame.volume is not None:
-            info["stress"] = -values["virial"] / frame.volume
+            info["stress"] = -of_frame["virial"] / frame.volume
         info |= {key: value for key, value in frame.info.items() if key.lower() not in info}
         if frame.fparam is not None:
             info["fparam"] = frame.fparam
-        arrays = {column.xyz: values[column.name] for column in self.columns if column.per_atom}
-        arrays |= spins_beside(self.all, frame)
         symbols = [self.names[max(int(t), -1)] for t in types]
         text = io.StringIO()
-        write_frame(text, frame.coords, symbols, frame.box, frame.pbc, arrays, info)
+        write_frame(text, frame.coords, symbols, frame.box, frame.pbc, of_atoms, info)
         self.blocks.add(text.getvalue())
 
 
@@ -101,14 +107,16 @@ class DeepmdSink(Sink):
             shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
 
     def add(self, frame: Frame, types: Any, values: Values) -> None:
-        labels = {column.label: values[column.name] for column in self.columns if not column.per_atom}
+        of_frame = {column.label: values[column.name] for column in self.columns if not column.per_atom}
         of_atoms = {column.label: values[column.name] for column in self.columns if column.per_atom}
+        self.write(frame, types, of_frame, of_atoms | spins_beside(self.all, frame))
+
+    def write(self, frame: Frame, types: Any, of_frame: Values, of_atoms: Values) -> None:
         if frame.fparam is not None:
-            labels["fparam"] = frame.fparam
+            of_frame = {**of_frame, "fparam": frame.fparam}
         if frame.aparam is not None:
-            of_atoms["aparam"] = frame.aparam
-        of_atoms |= spins_beside(self.all, frame)
-        self.writer.add(frame.coords, types, frame.box, frame.pbc, labels, of_atoms)
+            of_atoms = {**of_atoms, "aparam": frame.aparam}
+        self.writer.add(frame.coords, types, frame.box, frame.pbc, of_frame, of_atoms)
 
 
 class NpzSink(Sink):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import chain, islice, repeat, tee
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import InputError
-from . import common
+from . import common, log
+from .document import add_json_option
 from .reading import add_reading_options, reading_options
 from .slow import say_time
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ..data import Frame
     from ..data.unfinished import Unfinished
     from ..inputs import Float
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from .eval_report import Report
     from .eval_sinks import Sink
     from .eval_values import Column, Values
+
+    #: a frame, its types in the model, its values, its descriptors
+    Done: TypeAlias = tuple[Frame, Any, Values, Float | None]
 
 SECONDS = 1.0  # how often what is finished is made permanent
 
@@ -33,6 +40,8 @@ examples:
   dpa2 eval -m model.pth data/ -o out.npz          all deepmd/npy systems below a folder
   dpa2 eval -m model.pth md.xyz --save-deepmd DIR  a deepmd/npy data set with the model's labels
   dpa2 eval -m multi.pt --head water POSCAR        through ASE (pip install 'dpa2[ase]')
+  dpa2 eval md.xyz -f ::10 -n 100                  every tenth frame, 100 of these at most
+  dpa2 eval md.xyz --workers 4 --json > out.json   results of every frame, for programs
 
 One frame is printed as a summary, several as a table. Units: eV, angstrom, eV/angstrom; the
 pressure is that of the virial, tr W / (3 V), without the kinetic part.
@@ -55,6 +64,9 @@ atom_population; derivatives of a dipole are in .extxyz alone, as dipole_force a
 Until the outputs are complete, finished frames are kept in the folder OUT.part (of DIR, if there is
 no OUT), also if the process is killed or the disk is full; the same command goes on from there.
 --restart begins anew. After Ctrl-C or SIGTERM the outputs hold the finished frames as well.
+
+--json prints {"model": ..., "frames": [...]}, with "structure", "frame", "natoms", "volume" and the
+values of an .npz output in each; an entry "error" behind them says why there are no more.
 """
 
 
@@ -79,7 +91,13 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--atomic", choices=("edge", "deepmd"), help="also write the virial per atom, by this definition"
     )
+    common.add_frames_option(parser, "-f")
+    parser.add_argument(
+        "-n", "--numb", type=common.positive, metavar="N", help="frames of each file at most (default: all)"
+    )
+    add_json_option(parser)
     common.add_model_options(parser)
+    common.add_worker_option(parser)
     common.add_parameter_options(parser)
     add_reading_options(parser)
     parser.set_defaults(run=run)
@@ -87,6 +105,11 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    with log.quiet(args.json):
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     from ..streams import Parameters
     from .eval_report import report_for
     from .eval_values import columns_of
@@ -95,33 +118,35 @@ def run(args: argparse.Namespace) -> None:
     common.check_output(
         args.output, (".extxyz", ".xyz", ".npz"), [*args.structures, *([args.model] if args.model else [])]
     )
-    _check_folder(args.save_deepmd, outputs)
+    if args.save_deepmd is not None:
+        common.check_folder(args.save_deepmd, outputs[0])
     if args.descriptor and outputs and not (args.output or "").endswith(".npz"):
         common.say(
             f"the descriptors are printed and not written to {' and '.join(outputs)}: only an .npz output has them; "
             "dpa2 descriptor writes them alone"
         )
-    walk = common.Walk(args.structures, reading=reading_options(args))
+    walk = common.Walk(args.structures, args.numb, reading=reading_options(args), chosen=args.frames)
     model = common.load_model(args)
     say_time(model, walk)
     parameters = Parameters.of(model, args.fparam, args.aparam)
     columns = columns_of(model, args.atomic)
-    report = report_for(args, model, walk)
-    if not outputs:
-        for frame in walk:
-            values, descriptor = common.attempt(frame, _evaluate, model, columns, frame, args, parameters)[1:]
-            report.add(frame, values, descriptor)
-    else:
-        store = _store(args, model, columns, walk, outputs[0])
-        with store.until_complete(common.say):
-            try:
-                _write(args, model, columns, walk, parameters, report, store)
-            except BaseException:
-                store.commit()
-                raise
-    if report.frames == 0:
-        raise InputError("there are no frames in these structures")
-    report.finish()
+    with ExitStack() as stack:
+        report = stack.enter_context(report_for(args, model, walk))
+        work = _Work(args, model, columns, parameters, common.worker_pool(args, stack))
+        if not outputs:
+            for frame, _, values, descriptor in work.results(iter(walk)):
+                report.add(frame, values, descriptor)
+        else:
+            store = _store(args, model, columns, walk, outputs[0])
+            with store.until_complete(common.say):
+                try:
+                    _write(work, walk, report, store)
+                except BaseException:
+                    store.commit()
+                    raise
+        if report.frames == 0:
+            raise InputError("there are no frames in these structures")
+        report.finish()
 
 
 def _store(
@@ -141,35 +166,23 @@ def _store(
     job |= {"fparam": args.fparam, "aparam": args.aparam, "atomic": args.atomic, "descriptor": args.descriptor}
     store = Unfinished(output, job, arrays, args.restart)
     if store.frames:
-        print(f"{output}: going on after {store.frames} frames", flush=True)
+        common.tell(f"{output}: going on after {store.frames} frames")
     return store
 
 
-def _write(
-    args: argparse.Namespace,
-    model: Model,
-    columns: tuple[Column, ...],
-    walk: common.Walk,
-    parameters: Parameters,
-    report: Report,
-    store: Unfinished,
-) -> None:
+def _write(work: _Work, walk: common.Walk, report: Report, store: Unfinished) -> None:
     """Fill the store and the outputs: with what the store holds already, then with what is computed."""
     import time
 
+    args, columns = work.args, work.columns
     kept = _Kept(store, columns)
     try:
         with ExitStack() as stack:
-            sinks = _sinks(args, model, columns, stack, store)
+            sinks = _sinks(args, work.model, columns, stack, store)
             stack.enter_context(_flagged(store))
-            last = time.monotonic()
-            for k, frame in enumerate(walk):
-                if k < kept.frames:
-                    types, values, descriptor = kept.next()
-                else:
-                    types, values, descriptor = common.attempt(
-                        frame, _evaluate, model, columns, frame, args, parameters
-                    )
+            last, frames = time.monotonic(), iter(walk)
+            for k, (frame, types, values, descriptor) in enumerate(chain(kept.results(frames), work.results(frames))):
+                if k >= kept.frames:
                     store.add(_rows(columns, types, values, descriptor))
                 for sink in sinks:
                     common.attempt(frame, sink.add, frame, types, values)
@@ -218,7 +231,12 @@ class _Kept:
         self.arrays = {name: store.array(name) for name in store.names} if store.frames else {}
         self.frame = self.atom = 0
 
-    def next(self) -> tuple[Any, Values, Float | None]:
+    def results(self, frames: Iterator[Frame]) -> Iterator[Done]:
+        """As many frames as there are results of, with these."""
+        for frame in islice(frames, self.frames):
+            yield frame, *self._next()
+
+    def _next(self) -> tuple[Any, Values, Float | None]:
         import numpy as np
 
         k, begin = self.frame, self.atom
@@ -249,34 +267,54 @@ def _sinks(
     return sinks
 
 
-def _check_folder(path: str | None, outputs: list[str]) -> None:
-    """Refuse a folder that cannot be made, or has something in it that is not of an interrupted run of this command."""
-    from ..data.unfinished import was_delivered
-    from ..outputs import check_writable
+@dataclass(frozen=True)
+class _Work:
+    """How frames are evaluated."""
 
-    if path is None:
-        return
-    if os.path.lexists(path) and not os.path.isdir(path):
-        raise InputError(f"the folder to save to is a file: {path}")
-    if os.path.isdir(path) and os.listdir(path) and not was_delivered(outputs[0]):
-        raise InputError(f"the folder to save to exists and is not empty: {path}")
-    if not os.path.isdir(os.path.dirname(os.path.normpath(path)) or "."):
-        raise InputError(f"the folder of the output does not exist: {os.path.dirname(os.path.normpath(path))}")
-    if not os.path.isdir(path):
-        check_writable(path)
+    args: argparse.Namespace
+    model: Model
+    columns: tuple[Column, ...]
+    parameters: Parameters
+    executor: Executor | None
 
+    def results(self, frames: Iterator[Frame]) -> Iterator[Done]:
+        """The results of frames, in their order; without workers each before the next frame is read."""
+        if self.executor is None:
+            for frame in frames:
+                yield frame, *common.attempt(frame, self._evaluate, frame)
+            return
+        from ..streams import descriptor_frames, evaluate_frames
+        from .eval_values import values_of
 
-def _evaluate(
-    model: Model, columns: tuple[Column, ...], frame: Frame, args: argparse.Namespace, parameters: Parameters
-) -> tuple[Any, Values, Float | None]:
-    from .eval_values import values_of
+        args, model = self.args, self.model
+        frames, copy = tee(frames)
+        found = evaluate_frames(
+            model,
+            frames,
+            executor=self.executor,
+            atomic=args.atomic or False,
+            fparam=args.fparam,
+            aparam=args.aparam,
+        )
+        others: Iterator[Any] = repeat((None, None))
+        if args.descriptor:
+            others = descriptor_frames(model, copy, executor=self.executor)
+        else:
+            del copy  # or it would keep all frames
+        for (frame, result), (_, descriptor) in zip(found, others, strict=False):
+            types = frame.types_in(model.type_map)
+            yield frame, types, values_of(self.columns, result, len(types)), descriptor
 
-    types = frame.types_in(model.type_map)
-    keywords = parameters.keywords(frame)
-    atomic = args.atomic or False
-    result = model.evaluate(frame.coords, types, frame.box, frame.pbc, **keywords, atomic=atomic, hessian=False)
-    descriptor = None
-    if args.descriptor:
-        spin = keywords.get("spin")
-        descriptor = model.descriptor(frame.coords, types, frame.box, frame.pbc, spin=spin)
-    return types, values_of(columns, result, len(types)), descriptor
+    def _evaluate(self, frame: Frame) -> tuple[Any, Values, Float | None]:
+        from .eval_values import values_of
+
+        model = self.model
+        types = frame.types_in(model.type_map)
+        keywords = self.parameters.keywords(frame)
+        atomic = self.args.atomic or False
+        result = model.evaluate(frame.coords, types, frame.box, frame.pbc, **keywords, atomic=atomic, hessian=False)
+        descriptor = None
+        if self.args.descriptor:
+            spin = keywords.get("spin")
+            descriptor = model.descriptor(frame.coords, types, frame.box, frame.pbc, spin=spin)
+        return types, values_of(self.columns, result, len(types)), descriptor

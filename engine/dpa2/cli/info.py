@@ -38,9 +38,10 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from ..embedded import default_model_path
+    from ..files import folder
 
     if args.model is not None:
-        _show(args.model, args.model, args)
+        _show(str(folder.found(Path(args.model))), args.model, args)
     else:
         with default_model_path() as path:
             _show(str(path), "embedded water model", args)

@@ -76,6 +76,17 @@ def logged(args: argparse.Namespace, inputs: Sequence[str]) -> Iterator[None]:
         _State.level, _State.file = INFO, None
 
 
+@contextmanager
+def quiet(wanted: bool = True) -> Iterator[None]:
+    """No lines on stdout as long as the context lasts, for what is printed there alone; warnings are said."""
+    before = _State.level
+    _State.level = min(before, WARNING) if wanted else before
+    try:
+        yield
+    finally:
+        _State.level = before
+
+
 def shown(at: int) -> bool:
     """Whether what is of this level is printed."""
     return at <= _State.level

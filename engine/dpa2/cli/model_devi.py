@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Error, InputError, ReadingWarning
-from . import common, log
+from . import common, document, log
 from .reading import add_reading_options, reading_options
 
 if TYPE_CHECKING:
@@ -56,6 +55,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--relative_v", "--relative-v", type=float, metavar="LEVEL", help="virials per atom: divided likewise, eV"
     )
+    document.add_json_option(parser)
     common.add_model_options(parser, several=True)
     common.add_worker_option(parser)
     add_reading_options(parser, labels=True)
@@ -65,59 +65,51 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     paths = common.system_paths(args)
-    with log.logged(args, [*paths, *args.model]):
+    with log.logged(args, [*paths, *args.model]), log.quiet(args.json):
         _run(args, paths)
 
 
 def _run(args: argparse.Namespace, paths: list[str]) -> None:
-    from ..deviation import header
+    from ..deviation import COLUMNS, header
     from ..outputs import Blocks, replacing
 
     if len(args.model) < 2 and not args.real_error:
         raise InputError("a deviation needs two models at least; one is enough with --real_error")
     common.check_output(args.output, ("",), [*paths, *args.model])
     walk = common.Walk(paths, reading=reading_options(args))
-    models = [common.load_model(argparse.Namespace(**{**vars(args), "model": path})) for path in args.model]
-    for path, model in zip(args.model, models, strict=True):
-        if model.kind != "energy":
-            raise InputError(
-                f"{path}: this is a {model.kind} model; model-devi compares energies, forces and virials: give energy "
-                "models"
-            )
+    models = common.load_models(args, "model-devi compares energies, forces and virials")
+    head = {"models": args.model, "columns": ["step", *COLUMNS]}
     with ExitStack() as stack:
+        printed = stack.enter_context(document.Document(head, "systems", args.json))
         executor = common.worker_pool(args, stack)
         part = stack.enter_context(replacing(args.output, keep=(KeyboardInterrupt, Error)))
         blocks = stack.enter_context(Blocks(part))
         for system, frames in walk.by_source():
             blocks.add(header(system, args.atomic))
-            largest, count, missing = 0.0, 0, set[str]()
-            for text, force, lacks in _rows(args, models, frames, executor):
+            largest, count, missing, rows = 0.0, 0, set[str](), []
+            for text, row, force, lacks in _rows(args, models, frames, executor):
                 blocks.add(text)
                 largest, count, missing = max(largest, force), count + 1, missing | lacks
+                if args.json:  # or they would pile up
+                    rows.append(row)
             if args.real_error and missing:
                 _say_missing(system, sorted(missing))
             walk.print(f"{system}: {count} frames, largest max_devi_f {largest:.6e}")
+            printed.add({"system": system, "frames": count, "largest": largest, "rows": rows})
+        printed.tail["written"] = [args.output]
     walk.print(f"written     {args.output}")
 
 
 def _rows(args: argparse.Namespace, models: list[Model], frames: Any, executor: Executor | None) -> Any:
-    """The line of each frame, its largest deviation of a force, and the labels that it lacks."""
-    from ..deviation import deviation, line
-    from ..streams import evaluate_frames
+    """Of each frame: its line, the same as numbers, its largest deviation of a force, the labels that it lacks."""
+    from ..deviation import line
+    from ..streams import deviation_frames
 
-    copies = itertools.tee(frames, len(models))
-    streams = [evaluate_frames(model, copy, executor=executor) for model, copy in zip(models, copies, strict=True)]
-    for k, found in enumerate(zip(*streams, strict=True)):
-        frame = found[0][0]
-        devi = deviation(
-            [result for _, result in found],
-            frame,
-            real_error=args.real_error,
-            relative=args.relative,
-            relative_v=args.relative_v,
-        )
+    options = {name: getattr(args, name) for name in ("real_error", "relative", "relative_v")}
+    for k, (frame, devi) in enumerate(deviation_frames(models, frames, executor=executor, **options)):
         lacks = {name for name in ("energy", "forces", "virial") if getattr(frame, name) is None}
-        yield line(k * args.frequency, devi, args.atomic), float(devi.forces.max(initial=0.0)), lacks
+        step = k * args.frequency
+        yield line(step, devi, args.atomic), [step, *devi.row()], float(devi.forces.max(initial=0.0)), lacks
 
 
 def _say_missing(system: str, missing: list[str]) -> None:

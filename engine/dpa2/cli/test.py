@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ReadingWarning
-from . import common, log
+from . import common, document, log
 from .reading import add_reading_options, reading_options
 from .slow import say_time
 
@@ -80,6 +80,7 @@ def add_command(commands: Any) -> None:
         "--label-key", metavar="NAME", help="the name of the dipole, polarizability, dos or property in the files"
     )
     parser.add_argument("--plot", metavar="PNG", help="predictions over labels as a picture: .png, .pdf or .svg")
+    document.add_json_option(parser)
     common.add_model_options(parser)
     common.add_worker_option(parser)
     add_reading_options(parser, labels=True)
@@ -89,7 +90,7 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     paths = common.system_paths(args)
-    with log.logged(args, [*paths, *([args.model] if args.model else [])]):
+    with log.logged(args, [*paths, *([args.model] if args.model else [])]), log.quiet(args.json):
         _run(args, paths)
 
 
@@ -117,6 +118,7 @@ def _run(args: argparse.Namespace, paths: list[str]) -> None:
         parity = Parity(comparison)
     with ExitStack() as stack:
         executor = common.worker_pool(args, stack)
+        printed = stack.enter_context(document.Document({"model": common.model_name(args)}, "systems", args.json))
         details = None
         if args.detail_file is not None:
             details = stack.enter_context(DetailFiles(args.detail_file, comparison))
@@ -134,7 +136,9 @@ def _run(args: argparse.Namespace, paths: list[str]) -> None:
                 unlabelled.append(f"{system} ({found.frames} frame{'' if found.frames == 1 else 's'})")
             whole.merge(found)
             tested += 1
-    _check_labels(comparison, unlabelled, tested)
+            printed.add({"system": system, **_figures(found)})
+        _check_labels(comparison, unlabelled, tested)
+        printed.tail["all"] = _figures(whole)
     walk.print("# ----------weighted average of errors----------- ")
     walk.print(f"# number of systems : {tested}")
     for line in whole.lines():
@@ -145,6 +149,12 @@ def _run(args: argparse.Namespace, paths: list[str]) -> None:
     if parity is not None:
         parity.draw(args.plot, common.model_name(args))
         walk.print(f"written     {args.plot}")
+
+
+def _figures(found: Accuracy) -> dict[str, Any]:
+    """Errors for programs."""
+    errors = {name: {"mae": sums.mae, "rmse": sums.rmse} for name, sums in found.errors.items()}
+    return {"frames": found.frames, "labelled": found.labelled, "errors": errors}
 
 
 def _generator(args: argparse.Namespace) -> np.random.RandomState | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dpa2.errors import Error, InputError, ModelFileError
-from dpa2.files import mistaken
+from dpa2.files import folder, mistaken
 from dpa2.files._data import ModelData
 from dpa2.files.assembly import assemble
 from dpa2.files.detect import FORMATS, detect
@@ -43,13 +43,14 @@ def checked_path(path: object) -> Path:
 
 def guarded(path: _Path, action: Callable[[Path], _T]) -> _T:
     """Run a reader so that whatever a damaged file makes it trip over becomes a :class:`ModelFileError`."""
-    where = checked_path(path)
+    where = folder.found(checked_path(path))
     try:
         return action(where)
     except Error as err:
         raise type(err)(f"{where}: {err}") from None
     except FileNotFoundError:
         meant = mistaken.with_suffix(where, FORMATS)
+        meant = meant or folder.advice(where)
         raise ModelFileError(f"{where}: there is no such file" + (f"; {meant}" if meant else "")) from None
     except OSError as err:
         raise ModelFileError(f"{where}: the file cannot be read: {err.strerror or str(err)[:300]}") from None
@@ -63,7 +64,7 @@ def read(path: _Path, head: str | None = None) -> ModelData:
     """Read a model from a file of any supported format, recognised by content.
 
     Args:
-        path: the file.
+        path: the file; a name without a folder is looked for in those of ``DPA2_MODELS`` as well.
         head: the branch of a multi-task checkpoint, by name or alias.
 
     Raises:
