@@ -94,7 +94,7 @@ def turn_ghosts(rank: Rank) -> None:
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_images_of_one_atom_at_one_distance(ranks: int, device: str, tmp_path: Path) -> None:
-    """Full lists that end between them: the same ones stay in every division and order of ghosts, those of the whole."""
+    """Full lists that end between them: in every division and order of ghosts those of the whole system stay."""
     data, (box, coords) = model_data(nsel=7), BOX_OF_IMAGES
     write_safetensors(tmp_path / "few.safetensors", data)
     model, types = load(tmp_path / "few.safetensors", "float64", device=device), np.array([0, 1, 2, 0], dtype=np.intc)
