@@ -346,7 +346,8 @@ DPA2_API void dpa2_domain_free(dpa2_domain *domain);
  *   nall         number of atoms and ghosts: local ones first
  *   coords       (nall, 3) angstrom; ghosts where they are seen from here: no box is applied
  *   ids          (nall) numbers of the atoms in the whole system, equal for an atom and its ghosts, which decide between
- *                neighbours at equal distances and stand in messages; NULL: the rows
+ *                neighbours at equal distances and stand in messages; NULL: the rows. Ghosts of one number and distance come in
+ *                the order of their places, by x, y, z
  *   numneigh     (nlocal). NULL, like firstneigh: there are no lists, and models on the CPU cannot be evaluated (since version 6)
  *   firstneigh   (nlocal)[numneigh]: rows of the neighbours of an atom, in both directions for a pair (a full list), in any order;
  *                those beyond the cutoff are skipped

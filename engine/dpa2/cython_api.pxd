@@ -26,6 +26,19 @@ cdef extern from "dpa2.h" nogil:
         int (*forward)(void *context, void *rows, int width, int size) noexcept
         int (*reverse)(void *context, void *rows, int width, int size) noexcept
 
+    ctypedef struct dpa2_halo:
+        int nsend
+        const int *send
+        int nreceive
+        const int *receive
+        int nimages
+        const int *images
+        const int *owners
+        int on_device
+        void *context
+        int (*forward)(void *context, const void *sent, void *received, int width, int size) noexcept
+        int (*reverse)(void *context, const void *sent, void *received, int width, int size) noexcept
+
 
 # A model, freed with the object. `ptr` is never NULL and may be used by any number of threads at once, without the GIL.
 cdef class ModelHandle:
@@ -133,6 +146,11 @@ cdef int domain_set_spins(
     double reach,  # angstrom: of the lists and of the ghosts
 ) except -1 nogil
 
+cdef int domain_set_halo(
+    dpa2_domain *domain,
+    const dpa2_halo *halo,  # for evaluations whose exchange is NULL, or NULL: none any more; its lists are copied
+) except -1 nogil
+
 cdef int domain_evaluate(
     dpa2_domain *domain,
     const dpa2_model *model,
@@ -140,7 +158,7 @@ cdef int domain_evaluate(
     int pad_type,
     const double *fparam,  # (fparam_dim), or NULL
     const double *aparam,  # (nlocal, aparam_dim), or NULL
-    const dpa2_exchange *exchange,  # or NULL
+    const dpa2_exchange *exchange,  # or NULL: there is a halo, or no ghost is a neighbour
     int threads,
     double *energy,  # out: (1) eV
     double *forces,  # out: (nall, 3) eV/angstrom, or NULL

@@ -62,6 +62,7 @@ cdef extern from "dpa2.h" nogil:
         const int *const *firstneigh, int index_mask,
     )
     dpa2_status dpa2_domain_set_spins(dpa2_domain *domain, const double *spins, double reach)
+    dpa2_status dpa2_domain_set_halo(dpa2_domain *domain, const dpa2_halo *halo)
     dpa2_status dpa2_domain_evaluate(
         dpa2_domain *domain, const dpa2_model *model, const int *types, int pad_type, const double *fparam,
         const double *aparam, const dpa2_exchange *exchange, int threads,
@@ -142,6 +143,10 @@ cdef int domain_set_atoms(
 
 cdef int domain_set_spins(dpa2_domain *domain, const double *spins, double reach) except -1 nogil:
     return check(dpa2_domain_set_spins(domain, spins, reach))
+
+
+cdef int domain_set_halo(dpa2_domain *domain, const dpa2_halo *halo) except -1 nogil:
+    return check(dpa2_domain_set_halo(domain, halo))
 
 
 cdef int domain_evaluate(

@@ -40,9 +40,14 @@ __device__ __forceinline__ bool before(const Candidates& all, const Lattice& lat
                                        int b) {
   const int ja = all.j[a], jb = all.j[b];
   if (ja != jb) {
-    // Ghosts that are images of one atom have its number: then their rows decide.
     const int na = number_of(args.ids, ja, 0), nb = number_of(args.ids, jb, 0);
-    return na != nb ? na < nb : ja < jb;
+    if (na != nb) return na < nb;
+    // Ghosts that are images of one atom have its number: then their places decide, as on the CPU (neighbors/finish.cpp).
+    for (int c = 0; c < 3; ++c) {
+      const double apart = args.wrapped[3LL * ja + c] - args.wrapped[3LL * jb + c];
+      if (fabs(apart) > args.tolerance) return apart < 0;
+    }
+    return ja < jb;
   }
   int na[3], nb[3];
   image_number(na, lattice, args.shift, i, all.image(a));

@@ -41,6 +41,7 @@ void EngineOf<T>::prepare() {
   stream_ = std::make_unique<Stream>(device_);
   capture_stream_ = std::make_unique<Stream>(device_);
   last_ = std::make_unique<Event>(device_);
+  packed_ = std::make_unique<Event>(device_);
   in_ = std::make_unique<Staging>(device_);
   out_ = std::make_unique<Staging>(device_);
 }

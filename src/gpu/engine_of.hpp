@@ -95,7 +95,8 @@ class EngineOf final : public Engine {
 
   mutable std::mutex mutex_;
   std::unique_ptr<Stream> stream_, capture_stream_;
-  std::unique_ptr<Event> last_;  // of the last step
+  std::unique_ptr<Event> last_;    // of the last step
+  std::unique_ptr<Event> packed_;  // rows for other processes
   Handle last_stream_ = nullptr;
   std::unique_ptr<Staging> in_, out_;
   Workspace workspace_;

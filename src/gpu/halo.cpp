@@ -7,8 +7,9 @@
 
 namespace dpa2::gpu {
 
+// Memory of `received` is nobody else's from the taking of both buffers on: what used it before has come before the packed rows.
 void Transport::carry(bool forward, const void* sent, std::size_t sent_bytes, void* received, std::size_t received_bytes, int width,
-                      int size) {
+                      int size, const Meanwhile& meanwhile) {
   const auto call = [&](const void* from, void* to) {
     if (forward)
       halo_.carrier->forward(from, to, width, size);
@@ -16,7 +17,9 @@ void Transport::carry(bool forward, const void* sent, std::size_t sent_bytes, vo
       halo_.carrier->reverse(from, to, width, size);
   };
   if (halo_.on_device) {
-    check(driver().stream_wait(stream_), "waiting for packed rows");
+    packed_.record(stream_);
+    meanwhile();
+    packed_.wait();
     return call(sent, received);
   }
   // Two pieces, for the carrier reads one while it fills the other.
@@ -25,8 +28,9 @@ void Transport::carry(bool forward, const void* sent, std::size_t sent_bytes, vo
   if (sent_bytes > 0) {
     check(driver().copy_out(out.memory->at<void>(), address(sent), sent_bytes, stream_), "copying rows for other processes");
     out.copied->record(stream_);
-    out.copied->wait();
   }
+  meanwhile();
+  if (sent_bytes > 0) out.copied->wait();
   call(out.memory->at<void>(), in.memory->at<void>());
   if (received_bytes == 0) return;
   check(driver().copy_in(address(received), in.memory->at<void>(), received_bytes, stream_), "copying rows of other processes");
@@ -49,18 +53,19 @@ void launch(Queue& queue, const Function& kernel, const Args& args) {
 }  // namespace
 
 template <class T>
-void PackedRows<T>::carry(bool forward, const T* sent, int sent_rows, T* received, int received_rows, int width) const {
-  if (transport_ == nullptr || (sent_rows == 0 && received_rows == 0)) return;
+void PackedRows<T>::carry(bool forward, const T* sent, int sent_rows, T* received, int received_rows, int width,
+                          const Meanwhile& meanwhile) const {
+  if (transport_ == nullptr || (sent_rows == 0 && received_rows == 0)) return meanwhile();
   const auto bytes = [&](int rows) { return static_cast<std::size_t>(rows) * static_cast<std::size_t>(width) * sizeof(T); };
-  transport_->carry(forward, sent, bytes(sent_rows), received, bytes(received_rows), width, sizeof(T));
+  transport_->carry(forward, sent, bytes(sent_rows), received, bytes(received_rows), width, sizeof(T), meanwhile);
 }
 
 template <class T>
-void PackedRows<T>::forward(Queue& queue, T* rows, int width) {
+void PackedRows<T>::forward(Queue& queue, T* rows, int width, const Meanwhile& meanwhile) {
   T* sent = queue.take<T>("rows for other processes", std::int64_t{extent_.sent} * width);
   T* received = queue.take<T>("rows of other processes", std::int64_t{extent_.received} * width);
   launch(queue, kernels_.pack, cuda::PackArgs<T>{sent, rows, lists_.send, extent_.sent, width});
-  carry(true, sent, extent_.sent, received, extent_.received, width);
+  carry(true, sent, extent_.sent, received, extent_.received, width, meanwhile);
   launch(queue, kernels_.unpack,
          cuda::UnpackArgs<T>{rows, received, lists_.receive, lists_.images, lists_.owners, extent_.received,
                              extent_.received + extent_.images, width, 0});
@@ -68,11 +73,11 @@ void PackedRows<T>::forward(Queue& queue, T* rows, int width) {
 }
 
 template <class T>
-void PackedRows<T>::reverse(Queue& queue, T* rows, int width) {
+void PackedRows<T>::reverse(Queue& queue, T* rows, int width, const Meanwhile& meanwhile) {
   T* sent = queue.take<T>("rows for other processes", std::int64_t{extent_.received} * width);
   T* received = queue.take<T>("rows of other processes", std::int64_t{extent_.sent} * width);
   launch(queue, kernels_.pack, cuda::PackArgs<T>{sent, rows, lists_.receive, extent_.received, width});
-  carry(false, sent, extent_.received, received, extent_.sent, width);
+  carry(false, sent, extent_.received, received, extent_.sent, width, meanwhile);
   launch(queue, kernels_.collect, cuda::CollectArgs<T>{rows, received, lists_.atoms, lists_.begin, lists_.sources, extent_.atoms, width});
   queue.release(sent, received);
 }

@@ -4,10 +4,11 @@
 #include <cstddef>
 
 #include "exchange.hpp"
+#include "gpu/device.hpp"
+#include "gpu/ghost_rows.hpp"
 #include "gpu/loader.hpp"
 #include "gpu/program.hpp"
 #include "gpu/queue.hpp"
-#include "gpu/stages.hpp"
 #include "gpu/staging.hpp"
 
 namespace dpa2::gpu {
@@ -18,16 +19,21 @@ struct HaloLists {
             *sources = nullptr;
 };
 
-/// Brings packed rows of the device through the carrier: at most one wait for the stream each time.
+/// Brings packed rows of the device through the carrier.
 class Transport {
  public:
-  Transport(const Halo& halo, Staging& staging, Handle stream) : halo_(halo), staging_(staging), stream_(stream) {}
-  /// `sent` (bytes) has been queued; what is queued afterwards finds `received` filled.
-  void carry(bool forward, const void* sent, std::size_t sent_bytes, void* received, std::size_t received_bytes, int width, int size);
+  /// `packed` is for its use alone.
+  Transport(const Halo& halo, Staging& staging, Event& packed, Handle stream)
+      : halo_(halo), staging_(staging), packed_(packed), stream_(stream) {}
+  /// `sent` (bytes) has been queued; what is queued afterwards finds `received` filled. The host waits until `sent` is there, and not for
+  /// what `meanwhile` queues.
+  void carry(bool forward, const void* sent, std::size_t sent_bytes, void* received, std::size_t received_bytes, int width, int size,
+             const Meanwhile& meanwhile);
 
  private:
   const Halo& halo_;
   Staging& staging_;
+  Event& packed_;
   Handle stream_;
 };
 
@@ -44,11 +50,11 @@ class PackedRows final : public GhostRows<T> {
   PackedRows(const HaloKernels<T>& kernels, const HaloExtent& extent, const HaloLists& lists, Transport* transport)
       : kernels_(kernels), extent_(extent), lists_(lists), transport_(transport) {}
 
-  void forward(Queue& queue, T* rows, int width) override;
-  void reverse(Queue& queue, T* rows, int width) override;
+  void forward(Queue& queue, T* rows, int width, const Meanwhile& meanwhile) override;
+  void reverse(Queue& queue, T* rows, int width, const Meanwhile& meanwhile) override;
 
  private:
-  void carry(bool forward, const T* sent, int sent_rows, T* received, int received_rows, int width) const;
+  void carry(bool forward, const T* sent, int sent_rows, T* received, int received_rows, int width, const Meanwhile& meanwhile) const;
 
   const HaloKernels<T>& kernels_;
   const HaloExtent extent_;

@@ -32,11 +32,25 @@ T* Layer<T>::projected(Queue& queue, int rows, const LayerInput<T>& in, const We
 }
 
 template <class T>
-LayerOutput<T> Layer<T>::forward(Queue& queue, const Frame& frame, LayerState<T>& state, bool gradient) const {
-  const std::int64_t centres = frame.centres, edges = frame.repformer.capacity;
+void Layer<T>::pairs_forward(Queue& queue, const Frame& frame, const LayerState<T>& state, LayerOutput<T>& out) const {
+  const std::int64_t edges = frame.repformer.capacity;
+  const LayerInput<T>& in = state.in;
+  out.g2 = const_cast<T*>(in.g2);
+  out.h2 = const_cast<T*>(in.h2);
+  if (last_) return;
+  T* U = g1g1_ ? queue.take<T>("g1g1", edges * n2_) : nullptr;
+  if (g1g1_) g1g1_->forward(queue, frame, in, U);
+  out.g2 = queue.take<T>("g2", edges * n2_);
+  if (updates_h2_) out.h2 = queue.take<T>("h2", edges * 3);
+  pairs_->forward(queue, frame, in, state.counters, U, out.g2, out.h2);
+  queue.release(U);
+}
+
+template <class T>
+void Layer<T>::forward(Queue& queue, const Frame& frame, LayerState<T>& state, LayerOutput<T>& out, bool gradient) const {
+  const std::int64_t centres = frame.centres;
   const LayerInput<T>& in = state.in;
   const std::int64_t heads = update_.heads();
-  LayerOutput<T> out{nullptr, const_cast<T*>(in.g2), const_cast<T*>(in.h2)};
 
   T* node = projected(queue, frame.atoms, in, node_);
   T* conv = messages_.has_conv() ? queue.take<T>("conv", centres * n1_) : nullptr;
@@ -59,20 +73,19 @@ LayerOutput<T> Layer<T>::forward(Queue& queue, const Frame& frame, LayerState<T>
   out.g1 = queue.take<T>("g1", std::int64_t{frame.atoms} * n1_);
   update_.forward(queue, frame.centres, out.g1, in.g1, cat, conv, o, state.g1);
   queue.release(conv, cat, o);
-  if (last_) return out;
-
-  T* U = g1g1_ ? queue.take<T>("g1g1", edges * n2_) : nullptr;
-  if (g1g1_) g1g1_->forward(queue, frame, in, U);
-  out.g2 = queue.take<T>("g2", edges * n2_);
-  if (updates_h2_) out.h2 = queue.take<T>("h2", edges * 3);
-  pairs_->forward(queue, frame, in, state.counters, U, out.g2, out.h2);
-  queue.release(U);
-  return out;
 }
 
 template <class T>
-T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& state, T* dout, EdgeGradient<T>& edges, bool last) const {
-  const std::int64_t centres = frame.centres, capacity = frame.repformer.capacity;
+T* Layer<T>::pairs_backward(Queue& queue, const Frame& frame, const LayerState<T>& state, EdgeGradient<T>& edges) const {
+  T* dU = g1g1_ ? queue.take<T>("gradient of g1g1", std::int64_t{frame.repformer.capacity} * n2_) : nullptr;
+  if (pairs_) pairs_->backward(queue, frame, state.in, state.counters, edges, dU);
+  return dU;
+}
+
+template <class T>
+T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& state, T* dout, T* dU, EdgeGradient<T>& edges,
+                      bool last) const {
+  const std::int64_t centres = frame.centres;
   const LayerInput<T>& in = state.in;
   const std::int64_t heads = update_.heads();
 
@@ -81,9 +94,6 @@ T* Layer<T>::backward(Queue& queue, const Frame& frame, const LayerState<T>& sta
   T* d_o = attention_ ? queue.take<T>("gradient of the attention to neighbours", centres * heads * n1_) : nullptr;
   update_.backward(queue, frame.centres, dg1, dcat, d_o, dout, state.g1);
   if (last) queue.release(state.g1.self_slope, state.g1.linear_slope);
-
-  T* dU = g1g1_ ? queue.take<T>("gradient of g1g1", capacity * n2_) : nullptr;
-  if (pairs_) pairs_->backward(queue, frame, in, state.counters, edges, dU);
 
   NeighbourGradient<T> neighbours{dg1, frame.centres};
   T* node = projected(queue, frame.atoms, in, node_);

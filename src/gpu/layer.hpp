@@ -40,12 +40,19 @@ class Layer {
  public:
   Layer(const FoldedLayer& layer, const FoldedDescriptor& descriptor, const Config& config, Loader& loader);
 
-  /// state.in is given. Without a gradient nothing is kept, and `state` is of no use afterwards.
-  LayerOutput<T> forward(Queue& queue, const Frame& frame, LayerState<T>& state, bool gradient) const;
-  /// (atoms, n1): the gradient of the layer's input g1, given `dout` of its output, which is released; rows of ghosts hold what is to go
-  /// to their owners. `edges` becomes that of the input g2 and h2, and of w. `last`: what the forward has left is released on the way.
-  T* backward(Queue& queue, const Frame& frame, const LayerState<T>& state, T* dout, EdgeGradient<T>& edges, bool last) const;
-  /// How many a forward takes of state.counters, and likewise a backward.
+  /// g2 and h2 of the output; reads g1 where pairs_read_g1. state.in is given.
+  void pairs_forward(Queue& queue, const Frame& frame, const LayerState<T>& state, LayerOutput<T>& out) const;
+  [[nodiscard]] bool pairs_read_g1() const { return g1g1_.has_value(); }
+  /// g1 of the output. Without a gradient nothing is kept, and `state` is of no use afterwards.
+  void forward(Queue& queue, const Frame& frame, LayerState<T>& state, LayerOutput<T>& out, bool gradient) const;
+
+  /// Before `backward`, and without a gradient of g1: takes `edges` through what pairs_forward did. The gradient of what g1g1 adds to g2, for
+  /// `backward`, or null.
+  T* pairs_backward(Queue& queue, const Frame& frame, const LayerState<T>& state, EdgeGradient<T>& edges) const;
+  /// (atoms, n1): the gradient of the layer's input g1, given `dout` of its output, which is released, as is dU; rows of ghosts hold what is
+  /// to go to their owners. `edges` becomes that of the input g2 and h2, and of w. `last`: what the forward has left is released on the way.
+  T* backward(Queue& queue, const Frame& frame, const LayerState<T>& state, T* dout, T* dU, EdgeGradient<T>& edges, bool last) const;
+  /// How many pairs_forward takes of state.counters, and likewise pairs_backward.
   [[nodiscard]] int counters() const { return pairs_ ? pairs_->counters() : 0; }
 
  private:

@@ -39,11 +39,20 @@ void Network<T>::forward(Queue& queue, const Frame& frame, Forward& f, bool grad
   f.g2 = f.entry.g2;
   f.h2 = f.entry.h2;
   for (const auto& layer : layers_) {
-    if (ghosts != nullptr) ghosts->forward(queue, f.g1, n1_);
     LayerState<T> state;
+    LayerOutput<T> out;
     state.in = {f.g1, f.g2, f.h2, f.entry.w};
     state.counters = &f.counters;
-    const LayerOutput<T> out = layer->forward(queue, frame, state, gradient);
+    // Most of the time of a layer goes into its pairs: where they do not look at g1, that is while its rows travel.
+    const auto pairs = [&](bool before) {
+      if (before != layer->pairs_read_g1()) layer->pairs_forward(queue, frame, state, out);
+    };
+    if (ghosts != nullptr)
+      ghosts->forward(queue, f.g1, n1_, [&] { pairs(true); });
+    else
+      pairs(true);
+    layer->forward(queue, frame, state, out, gradient);
+    pairs(false);
     if (gradient) {
       f.layers.push_back(state);
     } else {
@@ -94,10 +103,16 @@ void Network<T>::backward(Queue& queue, const Frame& frame, const Forward& f, co
   if (dC != nullptr) rotation_.backward(queue, frame, {nullptr, f.g2, f.h2, f.entry.w}, dC, edges);
   queue.release(dC);
   for (std::size_t l = layers_.size(); l-- > 0;) {
-    dg1 = layers_[l]->backward(queue, frame, f.layers[l], dg1, edges, last);
-    if (ghosts != nullptr) ghosts->reverse(queue, dg1, n1_);
+    T* dU = nullptr;
+    const auto pairs = [&] { dU = layers_[l]->pairs_backward(queue, frame, f.layers[l], edges); };
+    if (ghosts != nullptr && l + 1 < layers_.size())
+      ghosts->reverse(queue, dg1, n1_, pairs);
+    else
+      pairs();
+    dg1 = layers_[l]->backward(queue, frame, f.layers[l], dg1, dU, edges, last);
     if (last) release_input(queue, f, l);
   }
+  if (ghosts != nullptr && !layers_.empty()) ghosts->reverse(queue, dg1, n1_, [] {});
   if (last) queue.release(f.entry.w);
   T* dD = queue.take<T>("gradient of the first descriptors", std::int64_t{frame.centres} * entry_nodes_.width());
   entry_nodes_.backward(queue, frame, dD, dg1, f.slope);

@@ -18,13 +18,13 @@ class HostExchange final : public GhostRows<T> {
   HostExchange(Exchange& exchange, Staging& staging, Handle stream, int centres, int atoms)
       : exchange_(exchange), staging_(staging), stream_(stream), centres_(centres), atoms_(atoms) {}
 
-  void forward(Queue&, T* rows, int width) override {
-    T* const host = fetch(rows, centres_, width);
+  void forward(Queue&, T* rows, int width, const Meanwhile& meanwhile) override {
+    T* const host = fetch(rows, centres_, width, meanwhile);
     exchange_.forward(host, width);
     put(rows, host, centres_, atoms_, width);
   }
-  void reverse(Queue&, T* rows, int width) override {
-    T* const host = fetch(rows, atoms_, width);
+  void reverse(Queue&, T* rows, int width, const Meanwhile& meanwhile) override {
+    T* const host = fetch(rows, atoms_, width, meanwhile);
     exchange_.reverse(host, width);
     put(rows, host, 0, centres_, width);
   }
@@ -32,12 +32,13 @@ class HostExchange final : public GhostRows<T> {
  private:
   static std::size_t numbers(int rows, int width) { return static_cast<std::size_t>(rows) * static_cast<std::size_t>(width); }
 
-  T* fetch(const T* rows, int count, int width) {
+  T* fetch(const T* rows, int count, int width, const Meanwhile& meanwhile) {
     slot_ = &staging_.next(std::max(numbers(atoms_, width), std::size_t{1}) * sizeof(T));
     T* const host = slot_->memory->at<T>();
     if (count > 0)
       check(driver().copy_out(host, address(rows), numbers(count, width) * sizeof(T), stream_), "copying rows for other processes");
     slot_->copied->record(stream_);
+    meanwhile();
     slot_->copied->wait();
     return host;
   }
@@ -73,7 +74,7 @@ bool EngineOf<T>::run_part(Program& p, const Call& call, Handle stream) {
   p.planned = true;
   launches_ = p.launches;
   if (const Halo* halo = halo_of(call.input); halo != nullptr) {
-    Transport transport(*halo, *in_, stream);
+    Transport transport(*halo, *in_, *packed_, stream);
     PackedRows<T> rows(*halo_, p.key.halo, evaluation_->halo_lists(p, in), &transport);
     evaluation_->enqueue_network(queue, p, frame, call.request, in, out, &rows);
   } else if (ghosts.exchange != nullptr) {

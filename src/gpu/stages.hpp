@@ -5,19 +5,11 @@
 #include "gpu/assemble.hpp"
 #include "gpu/engine.hpp"
 #include "gpu/frame.hpp"
+#include "gpu/ghost_rows.hpp"
 #include "gpu/head.hpp"
 #include "gpu/queue.hpp"
 
 namespace dpa2::gpu {
-
-/// Communication of ghost rows on the device; the calls are adjoint (exchange.hpp). With an exchange nothing is captured.
-template <class T>
-class GhostRows {
- public:
-  virtual ~GhostRows() = default;
-  virtual void forward(Queue& queue, T* rows, int width) = 0;
-  virtual void reverse(Queue& queue, T* rows, int width) = 0;
-};
 
 /// What an evaluation reads besides the frame; of the device, null where absent.
 struct Parameters {

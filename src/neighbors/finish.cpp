@@ -1,6 +1,7 @@
 #include "neighbors/finish.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 
 namespace dpa2 {
@@ -84,7 +85,8 @@ int Finisher::cut(int n, double rcut) const {
   return k;
 }
 
-// Orders runs of equal distances by (j, image).
+// Orders runs of equal distances by (j, image). Of ghosts that are images of one atom only their places are known: the order of these is
+// that of the images in a rectangular cell, and in any cell the same however a system is divided.
 void Finisher::order_ties(int n) {
   Key* sorted = sorted_.data();
   const Candidate* c = candidates_.data();
@@ -94,7 +96,12 @@ void Finisher::order_ties(int n) {
     if (end - begin > 1) {
       std::sort(sorted + begin, sorted + end, [c, this](const Key& ka, const Key& kb) {
         const Candidate &a = c[ka.index], &b = c[kb.index];
-        if (a.j != b.j && !numbered_) return id(a.j) < id(b.j);
+        if (a.j != b.j && !numbered_) {
+          if (id(a.j) != id(b.j)) return id(a.j) < id(b.j);
+          const auto* apart = std::mismatch(a.d, a.d + 3, b.d, [](double x, double y) { return std::abs(x - y) <= distance_tolerance; }).first;
+          const std::ptrdiff_t axis = apart - a.d;
+          return axis < 3 ? a.d[axis] < b.d[axis] : a.j < b.j;
+        }
         return std::lexicographical_compare(a.n, a.n + 3, b.n, b.n + 3);
       });
     }

@@ -2,6 +2,7 @@
 """An extension outside of dpa2 that uses every function of dpa2.cython_api; test_cython.py builds and runs it."""
 
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 from dpa2.cython_api cimport (
     DomainHandle,
@@ -13,9 +14,11 @@ from dpa2.cython_api cimport (
     domain_descriptor,
     domain_evaluate,
     domain_set_atoms,
+    domain_set_halo,
     domain_set_spins,
     domain_vjp,
     dpa2_exchange,
+    dpa2_halo,
     evaluate,
     last_warning,
     vjp,
@@ -175,6 +178,52 @@ def parts(
                 &energy, &forces[0, 0], &virial[0, 0], NULL, NULL,
             )
             domain_descriptor(domain.ptr, model.ptr, &types[0], types[0], &exchange, 1, &rows[0, 0], NULL)
+    finally:
+        free(numneigh)
+        free(firstneigh)
+    return energy, context.calls
+
+
+cdef int carry(void *context, const void *sent, void *received, int width, int size) noexcept nogil:
+    """Packed rows from this process to itself."""
+    cdef Context *c = <Context *>context
+    c.calls += 1
+    memcpy(received, sent, <size_t>c.nall * width * size)
+    return c.failure
+
+
+def halo(
+    ModelHandle model, DomainHandle domain, const double[:, ::1] coords, const int[::1] types, lists, int nlocal,
+    const int[::1] send, const int[::1] receive, const int[::1] images, const int[::1] owners,
+    double[:, ::1] forces, int failure=0, bint again=False,
+):
+    """The energy of atoms with ghosts, of which some are sent and received; forces (nall, 3) are filled. ``again``: without
+    the halo after all."""
+    cdef int i
+    cdef const int[::1] one
+    cdef int *numneigh = <int *>malloc((nlocal + 1) * sizeof(int))
+    cdef const int **firstneigh = <const int **>malloc((nlocal + 1) * sizeof(int *))
+    cdef Context context = Context(nlocal, send.shape[0], NULL, failure, 0)
+    cdef dpa2_halo table
+    cdef double energy = 0.0
+    table.nsend, table.nreceive, table.nimages = send.shape[0], receive.shape[0], images.shape[0]
+    table.send, table.receive, table.images, table.owners = &send[0], &receive[0], &images[0], &owners[0]
+    table.on_device = 0
+    table.context = &context
+    table.forward = table.reverse = carry
+    try:
+        for i in range(nlocal):
+            one = lists[i]
+            numneigh[i] = one.shape[0]
+            firstneigh[i] = &one[0]
+        with nogil:
+            domain_set_atoms(domain.ptr, nlocal, types.shape[0], &coords[0, 0], NULL, numneigh, firstneigh, -1)
+            domain_set_halo(domain.ptr, &table)
+            if again:
+                domain_set_halo(domain.ptr, NULL)
+            domain_evaluate(
+                domain.ptr, model.ptr, &types[0], types[0], NULL, NULL, NULL, 1, &energy, &forces[0, 0], NULL, NULL, NULL
+            )
     finally:
         free(numneigh)
         free(firstneigh)

@@ -6,6 +6,7 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
+import dpa2
 import needs
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from c_ranks import Rank, World
 from dpa2.files import ModelData, write_safetensors
 from gpu_models import emulate
 from helpers import case_system, golden, model_of, relative
+from random_model import random_model
 
 pytestmark = needs.library
 
@@ -172,6 +174,38 @@ def test_only_packed_rows_leave_the_gpu(tmp_path: Path, monkeypatch: Any) -> Non
     assert counts[False][:2] == [2 * (2 + 2 * layers), 2 * (1 + 2 * layers)]
     # one wait for each exchange; five of the step, of which three are for pinned memory that nothing uses any more
     assert counts[True] == [4, 2, 2 * (5 + 2 * layers)]
+
+
+@pytest.mark.parametrize(("g1g1", "on_device"), [(False, False), (False, True), (True, True)])
+def test_pairs_are_computed_while_rows_travel(g1g1: bool, on_device: bool, tmp_path: Path, monkeypatch: Any) -> None:
+    """What has been queued last when a callback is called; forward only where pairs do not need the rows. The process
+    sends its images to itself."""
+    emulate(monkeypatch)
+    from cuda_emulator.driver import driver
+
+    config, weights = random_model(np.random.default_rng(5), repformer={"nlayers": 3, "update_g2_has_g1g1": g1g1})
+    data, queued = ModelData(config, weights), list[str]()
+    write_safetensors(tmp_path / "model.safetensors", data)
+    case = Prepared("base", "float64", tmp_path, "cuda")
+    case.model = load(tmp_path / "model.safetensors", "float64", device="cuda")
+    case.wanted = dpa2.Model(data, on_overflow="ignore").evaluate(case.coords, case.types, case.box, atomic=True)
+    world = case.world(1)
+    (halo,) = halos(world, on_device)
+    halo.lists |= {"send": halo.lists["owners"], "receive": halo.lists["images"], "owners": integers([])}
+    halo.lists["images"] = halo.lists["owners"]
+    halo.table.nsend = halo.table.nreceive = len(halo.lists["send"])
+    halo.table.nimages = 0
+
+    def carry(_: int, sent: int, received: int, width: int, size: int) -> int:
+        ctypes.memmove(received, sent, halo.table.nsend * width * size)
+        queued.append(driver().launches()[-1].kernel)
+        return 0
+
+    halo.table.forward = halo.table.reverse = type(halo.table.forward)(carry)
+    halo.point()
+    check_world(case, world, [halo], "cuda", 1e-11, steps=1)
+    pairs = ["pack_rows" if g1g1 else "pair_layer"] * 2
+    assert queued == [*pairs, "pack_rows", "pair_layer_backward", "pair_layer_backward", "pack_rows"]
 
 
 def test_halos_that_make_no_sense(tmp_path: Path) -> None:

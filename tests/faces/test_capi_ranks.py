@@ -27,8 +27,12 @@ from c_ranks import Rank, World
 from dpa2.files import ModelData, write_safetensors
 from gpu_models import emulate
 from helpers import case_system, golden, model_of, relative
+from lammps_runs import engine_of, model_data
 
 pytestmark = needs.library
+
+#: a rectangular box, so small that atoms have many images within the cutoff, and atoms in it
+BOX_OF_IMAGES = np.diag([3.1, 3.7, 4.4]), np.array([[0.2, 0.3, 0.1], [1.6, 1.9, 2.3], [0.4, 2.2, 3.5], [1.9, 0.2, 1.4]])
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -78,6 +82,37 @@ def test_ranks_have_the_numbers_of_the_whole(
         assert relative(world.sum([one.atom_virial for one in found]), wanted.atom_virial) <= bound
         energies = np.concatenate([one.atom_energy for one in found])
         assert relative(energies, wanted.atom_energy[np.concatenate([rank.local for rank in world.ranks])]) <= bound
+
+
+def turn_ghosts(rank: Rank) -> None:
+    """The ghosts of a rank in the opposite order."""
+    order = np.concatenate([np.arange(rank.nlocal), np.arange(rank.nlocal, rank.nall)[::-1]])
+    rank.coords, rank.types, rank.owner = rank.coords[order], rank.types[order], rank.owner[order]
+    rank.lists = [order[row].astype(np.intc) for row in rank.lists]  # the order is its own inverse
+    rank.firstneigh = np.array([one.ctypes.data for one in rank.lists], dtype=np.uintp)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_images_of_one_atom_at_one_distance(ranks: int, device: str, tmp_path: Path) -> None:
+    """Full lists that end between them: in every division and order of ghosts those of the whole system stay."""
+    data, (box, coords) = model_data(nsel=7), BOX_OF_IMAGES
+    write_safetensors(tmp_path / "few.safetensors", data)
+    model, types = load(tmp_path / "few.safetensors", "float64", device=device), np.array([0, 1, 2, 0], dtype=np.intc)
+    wanted = engine_of(data).evaluate(coords, types, box)
+    world = World(coords, types, box, np.arange(4) % ranks, ranks, call("model_rcut", model.address) + 0.2)
+    answers = {}
+
+    def work(rank: Rank) -> None:
+        domain, answer = new_domain(), Answer(rank.nall, rank.nlocal)
+        turn_ghosts(rank)
+        assert_ok(rank.set(domain))
+        given = (rank.types, 0, None, None, rank.exchange, 1)
+        assert_ok(call("domain_evaluate", domain.address, model.address, *given, *answer.places()))
+        answers[rank.number] = answer
+
+    world.each(work)
+    assert relative(np.sum([answers[k].energy[0] for k in range(ranks)]), wanted.energy) <= 1e-11
+    assert relative(world.sum([answers[k].forces for k in range(ranks)]), wanted.forces) <= 1e-11
 
 
 def test_ghosts_without_an_exchange_are_refused(device: str, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_page_names_everything() -> None:
     text, declared = (ROOT / "docs" / "cython.md").read_text(), PXD.read_text()
     functions = re.findall(r"^cdef (?:int|const char \*)\s*(\w+)\(", declared, re.MULTILINE)
     classes = re.findall(r"^cdef class (\w+)", declared, re.MULTILINE)
-    assert len(functions) == 12
+    assert len(functions) == 13
     assert classes == ["ModelHandle", "DomainHandle"]
     assert [name for name in functions + classes if f"`{name}`" not in text] == []
     assert [name for name in functions + classes if name not in CONSUMER.read_text()] == []
@@ -160,6 +160,30 @@ def test_parts_of_systems(consumer: ModuleType, base: Path) -> None:
         assert relative(rows, expected_rows) <= SAME
         with pytest.raises(dpa2.Error, match="the forward exchange failed with code 9"):
             consumer.parts(*inputs, forces, virial, rows, failure=9)
+
+
+def test_halos(consumer: ModuleType, base: Path) -> None:
+    """Ghosts that are images, and others that a process sends to itself."""
+    s = case_system("base", "bulk")
+    model, domain = ModelHandle(base), DomainHandle()
+    parts = Parts(s.coord[0], s.atype, np.asarray(s.box)[0].reshape(3, 3), model.rcut)
+    ghosts, layers = np.arange(parts.nlocal, parts.nall), golden("base").config["descriptor"]["repformer"]["nlayers"]
+    carried, copied = (rows.astype(np.intc) for rows in (ghosts[::2], ghosts[1::2]))
+    ways = (parts.owner[carried], carried, copied, parts.owner[copied])
+    inputs = (model, domain, parts.coords, parts.types, parts.lists, parts.nlocal)
+    forces = np.full((parts.nall, 3), np.nan)
+    energy, calls = consumer.halo(*inputs, *ways, forces)
+    assert calls == 2 * layers
+    expected = model_of(golden("base"), device="cpu").evaluate(s.coord[0], s.atype, np.asarray(s.box)[0].reshape(3, 3))
+    np.add.at(forces, parts.owner[parts.nlocal :], forces[parts.nlocal :].copy())
+    assert relative(energy, expected.energy) <= SAME
+    assert relative(forces[: parts.nlocal], expected.forces) <= SAME
+    with pytest.raises(dpa2.Error, match="the forward exchange failed with code 9"):
+        consumer.halo(*inputs, *ways, forces, failure=9)
+    with pytest.raises(dpa2.InputError, match="is a ghost and somebody's neighbour, but there is no exchange"):
+        consumer.halo(*inputs, *ways, forces, again=True)
+    with pytest.raises(dpa2.InputError, match=r"receive\[0\] is 0, but ghosts have the rows from"):
+        consumer.halo(*inputs, ways[0], np.append(np.intc(0), carried[1:]), *ways[2:], forces)
 
 
 def test_spins(consumer: ModuleType, tmp_path: Path) -> None:

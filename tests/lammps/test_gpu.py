@@ -297,19 +297,25 @@ def test_no_device(folder: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> 
     )
 
 
-def test_one_rank_without_a_driver_ends_them_all(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("variable", "messages"),
+    [
+        ("DPA2_CUDA_DRIVER=/no/such/libcuda.so", ["whose library cannot be loaded", "(process 2)"]),
+        ("DPA2_EMULATED_MEMORY=900000", ["ERROR on proc 2", "the device has no memory for"]),  # in the first step
+    ],
+)
+def test_what_one_rank_lacks_ends_them_all(folder: Path, variable: str, messages: list[str]) -> None:
     (folder / "in.test").write_text(
-        "\n".join(Setup("orthogonal", style=f"{STYLE} off").lines()) + "\n", encoding="ascii"
+        "\n".join([*Setup("orthogonal", style=f"{STYLE} off").lines(), "run 0"]) + "\n", encoding="ascii"
     )
     lmp, more = lammps()
     env = {**variables(), **more, **needs.patience()}
-    script = f'test "$PMI_RANK" = 2 && export DPA2_CUDA_DRIVER=/no/such/libcuda.so; exec "{lmp}" -in in.test -log none'
+    script = f'test "$PMI_RANK" = 2 && export {variable}; exec "{lmp}" -in in.test -log none'
     command = [shutil.which("mpirun", path=env["PATH"]) or "mpirun", "-n", "3", "sh", "-c", script]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
     said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode == 1
-    assert "whose library cannot be loaded" in said
-    assert "(process 2)" in said
+    assert [message for message in messages if message not in said] == []
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
