@@ -6,8 +6,8 @@
 >>> energy = dpa2.jax.energy_fn("model.pth", ["O", "H", "H"])   # doctest: +SKIP
 >>> jax.jit(jax.grad(energy))(coords)                           # doctest: +SKIP
 
-The model computes on the host, in a callback: JAX brings arrays there and back. Arrays that are not traced are evaluated
-without one.
+The model computes on the host, in a callback: JAX brings arrays there and back. Arrays that are not traced are
+evaluated without one.
 """
 
 from __future__ import annotations

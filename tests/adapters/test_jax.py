@@ -57,7 +57,7 @@ def assert_values(found: Any, coords: Any, box: Any = None, pbc: Any = None) -> 
         assert relative(found[name], rows) <= SAME, name
 
 
-# ----------------------------------------------------------------------------------------------------------------- values
+# -------------------------------------------------------------------------------------------------------------- values
 
 
 @pytest.mark.parametrize("coords", [COORDS, frames(3)], ids=["structure", "frames"])
@@ -103,7 +103,7 @@ def test_single_precision() -> None:
     assert relative(rows, gradient) <= 1e-5
 
 
-# -------------------------------------------------------------------------------------------------------------- gradients
+# ----------------------------------------------------------------------------------------------------------- gradients
 
 
 @pytest.mark.parametrize("outputs", ["energy", "atom_energy", "descriptor", "rot_mat", ("energy", "descriptor")])
@@ -192,7 +192,7 @@ def test_parameters() -> None:
         jax.grad(lambda p: of(jnp.asarray(coords[0]), TYPES, fparam=p, **given)["energy"])(jnp.asarray(fparam[0]))
 
 
-# ------------------------------------------------------------------------------------------------------------- bad input
+# ----------------------------------------------------------------------------------------------------------- bad input
 
 
 WRONG = [
@@ -228,7 +228,7 @@ def test_wrong_numbers_show_in_the_callback(changes: dict[str, Any], message: st
 
 
 def test_wrong_types_in_the_callback() -> None:
-    with pytest.raises(jax.errors.JaxRuntimeError, match="InputError: .*type 3, but the model has 3 types"):
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"InputError: .*type 3, but the model has 3 types"):
         jax.block_until_ready(jax.jit(function("energy"))(COORDS, jnp.asarray([0, 1, 1, 3, 0]), BOX))
 
 
@@ -243,7 +243,7 @@ def test_wrong_outputs_and_boxes() -> None:
         energy(box=np.ones(4))(jnp.asarray(COORDS))
 
 
-# ---------------------------------------------------------------------------------------------------------------- jax-md
+# -------------------------------------------------------------------------------------------------------------- jax-md
 
 
 @pytest.mark.filterwarnings("ignore")  # of its imports
