@@ -233,7 +233,7 @@ def test_as_a_module() -> None:
             r"floating-point type, got torch\.int64: pass coords\.double",
         ),
         ({"coords": torch.full((5, 3), torch.nan)}, "coords of atom 0.*: x = nan is not finite"),
-        ({"coords": torch.zeros((5, 3), device="meta")}, "coords are on meta, and the model is on cpu"),
+        ({"coords": torch.zeros((5, 3), device="meta"), "box": None}, "coords are on meta, and the model is on cpu"),
         ({"types": TYPES[:3]}, "types must have shape"),
         ({"types": torch.tensor([0, 1, 1, 3, 0])}, "atom 3.* has type 3, but the model has 3 types"),
         ({"types": ["O", "H", "H", "Xx", "O"]}, "atom 3 .*is 'Xx', which the model does not know"),
