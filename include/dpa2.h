@@ -282,9 +282,9 @@ DPA2_API dpa2_status dpa2_compute_spin(const dpa2_model *model, int natoms, cons
  *   S = sum_i atom_energy[i] w[i] + sum_i sum_c descriptor[i][c] g[i][c]
  * of a model of the kind "energy"; of others with "dipole", "polar", "atom_dos", "atom_" and the property's name, or "population".
  *   nweights     how many outputs have weights, at least one; the others do not count
- *   names        (nweights) such an output or "descriptor", every name once
- *   weights      (nweights) the weights of every number of these outputs: (natoms, size), (natoms, descriptor_dim)
- *   fparam, aparam  not looked at if "descriptor" alone has weights
+ *   names        (nweights) such an output, "descriptor" or "rot_mat", every name once
+ *   weights      (nweights) the weights of every number of these outputs: (natoms, size), (natoms, descriptor_dim), (natoms, g2_dim, 3)
+ *   fparam, aparam  not looked at if the output of atoms has no weights
  *   gradient     out: (natoms, 3) the derivative of S with respect to coords
  *   strain       out: (3, 3), or NULL: the derivative of S with respect to a strain e that moves box and coordinates, from x[k]
  *                to x[k] + sum_l e[k][l] x[l]

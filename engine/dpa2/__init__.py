@@ -24,6 +24,7 @@ from .errors import (
     NeighborOverflowWarning,
     OutOfMemoryError,
     ReadingWarning,
+    SecondDerivativeError,
     TableEnergyWarning,
     UnsupportedModelError,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "OutOfMemoryError",
     "ReadingWarning",
     "Result",
+    "SecondDerivativeError",
     "TableEnergyWarning",
     "UnsupportedModelError",
     "__version__",

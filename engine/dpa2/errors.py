@@ -29,6 +29,10 @@ class OutOfMemoryError(Error, MemoryError):
     """An evaluation that needs more memory than there is; the message says how much, and what to do."""
 
 
+class SecondDerivativeError(Error, NotImplementedError):
+    """A gradient that PyTorch or JAX were asked to differentiate again; the message says what there is instead."""
+
+
 class ClosePairWarning(UserWarning):
     """Two atoms are so close that no training data knows them: coordinates in another unit, or atoms that overlap."""
 

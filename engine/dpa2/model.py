@@ -23,7 +23,7 @@ from .hessian import SecondDerivatives, by_frames
 from .inputs import Float, box_of_atoms, check_input, counted, is_atoms
 from .memory import MemoryEstimate
 from .options import Atomic, OnOverflow, Precision, atomic_mode, checked_device, checked_flag, checked_skin, choice
-from .quantities import evaluated, has_derivatives, must_be_finite, weighable
+from .quantities import OF_DESCRIPTOR, evaluated, has_derivatives, must_be_finite, weighable
 from .remarks import Reporter
 from .results import Output, Result
 from .runner import Progress, Runner
@@ -337,11 +337,11 @@ class Model(SecondDerivatives, MemoryEstimate):
 
         Args:
             coords, types, box, pbc, progress: as for :meth:`evaluate`.
-            weights: arrays by the names of outputs, in their shapes: "descriptor" (natoms, descriptor_dim), and
-                whatever the model has one of per atom: "atom_energy" (natoms,), "dipole" (natoms, 3), "polar" (natoms,
-                3, 3), "atom_dos", "population", "atom_" and the name of a property; with a frame axis in ``coords``
-                also one per frame.
-            fparam, aparam: as for :meth:`evaluate`; they do not matter for descriptors.
+            weights: arrays by the names of outputs, in their shapes: "descriptor" (natoms, descriptor_dim), "rot_mat"
+                (natoms, g2_dim, 3), and whatever the model has one of per atom: "atom_energy" (natoms,), "dipole"
+                (natoms, 3), "polar" (natoms, 3, 3), "atom_dos", "population", "atom_" and the name of a property; with
+                a frame axis in ``coords`` also one per frame.
+            fparam, aparam: as for :meth:`evaluate`; they do not matter for descriptors and rotation matrices.
 
         Returns:
             dS/dx (natoms, 3), for S in eV in eV/angstrom, and dS/de (3, 3) for a strain e that moves coordinates and
@@ -355,7 +355,9 @@ class Model(SecondDerivatives, MemoryEstimate):
         if frames := self._on_device(coords, types, box, pbc):
             on_device: tuple[Float, Float] = frames.vjp(weights, widths, fparam, aparam)
             return on_device
-        of_fitting = isinstance(weights, Mapping) and any(name in widths for name in weights if name != "descriptor")
+        of_fitting = isinstance(weights, Mapping) and any(
+            name in widths for name in weights if name not in OF_DESCRIPTOR
+        )
         batch = check_input(self._data.config, coords, types, box, pbc, fparam, aparam, with_parameters=of_fitting)
         nframes, natoms = batch.types.shape
         given = check_weights(weights, widths, nframes, natoms, batch.has_frame_axis)
@@ -372,7 +374,7 @@ class Model(SecondDerivatives, MemoryEstimate):
 
     def _weighable(self) -> dict[str, tuple[int, ...]]:
         """The outputs that have a gradient by weights, and the shape of an atom's value."""
-        return {o.name: o.shape for o in self._outputs if weighable(o) or o.name == "descriptor"}
+        return {o.name: o.shape for o in self._outputs if weighable(o) or o.name in OF_DESCRIPTOR}
 
     def check(self) -> bool:
         """Wait for everything that was queued on a GPU, for arrays that lie there, since the last check.

@@ -81,7 +81,8 @@ dpa2::Seeds seeds(const dpa2::Model& model, int nlocal, int number, const char* 
   struct {
     std::string_view name;
     const double** rows;
-  } const places[] = {{dpa2::atom_output(model.outputs()).name, &given.head}, {"descriptor", &given.descriptor}};
+  } const places[] = {
+      {dpa2::atom_output(model.outputs()).name, &given.head}, {"descriptor", &given.descriptor}, {"rot_mat", &given.rot_mat}};
   check_names(number, names, weights, "weights", "weights");
   for (int k = 0; k < number; ++k) {
     const auto place = std::find_if(std::begin(places), std::end(places), [&](const auto& p) { return p.name == names[k]; });

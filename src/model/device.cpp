@@ -138,6 +138,7 @@ void Model::frames_of_parts(const gpu::Input& input, const gpu::Request& request
       Seeds seeds;
       seeds.head = frame(input.seed_head, n);
       seeds.descriptor = frame(input.seed_descriptor, static_cast<std::size_t>(config_.descriptor_dim()) * n);
+      seeds.rot_mat = frame(input.seed_rot_mat, 3 * static_cast<std::size_t>(config_.g2_dim()) * n);
       vjp(s, seeds, 1, asked, remarks[f]);
     }
     if (request.descriptor || request.rot_mat) descriptor(s, 1, asked, remarks[f]);

@@ -180,6 +180,7 @@ class NativeGpuModel {
         const double* const seed = in.find<double>(spec.name.c_str(), size_of(spec));
         if (spec.name == of_head) input.seed_head = seed;
         if (spec.name == "descriptor") input.seed_descriptor = seed;
+        if (spec.name == "rot_mat") input.seed_rot_mat = seed;
       }
       asked.set("force", to.find<double>("force", 3 * n));
       asked.set("virial", to.find<double>("virial", 9 * f));

@@ -114,9 +114,11 @@ class NativeModel {
     require(!weights.empty(), "there are no weights");
     for (const auto& [name, rows] : weights) {
       const dpa2::OutputSpec& of_head = dpa2::atom_output(model_->outputs());
-      require(name == of_head.name || name == "descriptor", "there are weights of an output without a gradient");
-      (name == of_head.name ? seeds.head : seeds.descriptor) = rows.data();
-      require(rows.size() == n * (name == of_head.name ? of_head.size() : descriptor_dim()), "weights have the wrong size");
+      const bool head = name == of_head.name, rotation = name == "rot_mat";
+      require(head || rotation || name == "descriptor", "there are weights of an output without a gradient");
+      (head ? seeds.head : rotation ? seeds.rot_mat : seeds.descriptor) = rows.data();
+      const int width = head ? of_head.size() : rotation ? 3 * model_->config().g2_dim() : descriptor_dim();
+      require(rows.size() == n * width, "weights have the wrong size");
     }
     py::array_t<double> gradient({n, py::ssize_t{3}}), strain({3, 3});
     double *const force = gradient.mutable_data(), *const virial = strain.mutable_data();

@@ -251,7 +251,7 @@ OUTPUTS = [
 ]
 WEIGHTS = [
     ({}, "there must be at least one of the weights, not 0"),
-    ({"energy": ONE}, "there is no gradient of 'energy'; weights may be those of atom_energy, descriptor"),
+    ({"energy": ONE}, "there is no gradient of 'energy'; weights may be those of atom_energy, descriptor, rot_mat"),
     ({"atom_energy": ROWS, None: ONE}, "name 1 of the weights is NULL"),
     ({"atom_energy": None}, "the array of weights of 'atom_energy' is NULL"),
     ({"atom_energy": np.full(99, np.nan)}, "number 0 of the weights of 'atom_energy' is not finite: nan"),

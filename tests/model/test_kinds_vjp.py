@@ -19,7 +19,7 @@ STEP = 1e-5
 
 def weighted(model: dpa2.Model) -> dict[str, tuple[int, ...]]:
     """The outputs that may have weights, and the shape of an atom's value."""
-    return {o.name: o.shape for o in model.outputs if o.per_atom and o.of == "" and o.name != "rot_mat"}
+    return {o.name: o.shape for o in model.outputs if o.per_atom and o.of == ""}
 
 
 def random_weights(model: dpa2.Model, natoms: int) -> dict[str, np.ndarray]:
@@ -34,15 +34,15 @@ def gradients(model: dpa2.Model, frame: dict[str, Any], weights: Any) -> tuple[n
 
 def weighted_sum(model: dpa2.Model, frame: dict[str, Any], weights: dict[str, np.ndarray]) -> float:
     found = outputs(model, frame, forces=False)
-    if "descriptor" in weights:
-        found["descriptor"] = model.descriptor(frame["coords"], frame["types"], frame.get("box"))
+    structure = (frame["coords"], frame["types"], frame.get("box"))
+    found["descriptor"], found["rot_mat"] = model.descriptor(*structure, rot_mat=True)
     return float(sum(np.sum(found[name] * array) for name, array in weights.items()))
 
 
 @ALL
 def test_gradients_are_slopes_of_the_weighted_sum(name: str) -> None:
     model, rng = kind_model(name), np.random.default_rng(3)
-    assert len(weighted(model)) == 2
+    assert len(weighted(model)) == 3
     for system in kind(name).systems:
         frame = frames(system)[-1]
         weights = random_weights(model, len(system.atype))
@@ -76,7 +76,7 @@ def test_the_reference_says_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", ["dipole", "dipole_virtual", "zbl", "linear_three"])
 def test_weights_of_ones_give_forces_and_virials(name: str) -> None:
     model = kind_model(name)
-    (output, shape), _ = weighted(model).items()
+    (output, shape), *_ = weighted(model).items()
     for system in kind(name).systems:
         frame = frames(system)[0]
         found = outputs(model, frame)

@@ -275,7 +275,10 @@ def test_no_atoms() -> None:
     [
         ({}, "weights must be a dict of arrays, by the name of the output they belong to: 'atom_energy' or 'descr"),
         (np.ones(2), "weights must be a dict"),
-        ({"energy": 1.0}, "there is no gradient of 'energy'; weights may be those of 'atom_energy' or 'descriptor'"),
+        (
+            {"energy": 1.0},
+            "there is no gradient of 'energy'; weights may be those of 'atom_energy' or 'descriptor' or 'rot_mat'",
+        ),
         ({"atom_energy": np.ones(3)}, r"the weights of 'atom_energy' must have shape \(2,\), got \(3,\)"),
         ({"atom_energy": np.ones((1, 2))}, r"must have shape \(2,\), got \(1, 2\)"),
         ({"descriptor": np.ones((2, 5))}, r"the weights of 'descriptor' must have shape \(2, 12\), got \(2, 5\)"),

@@ -94,7 +94,7 @@ void test_outputs() {
   CHECK_THROWS((void)model.compute(s, {}), DPA2_INVALID_INPUT, "at least one of the outputs");
   CHECK_THROWS((void)model.vjp(s, {{"atom_energy", {1.0}}}), DPA2_INVALID_INPUT, "the weights of atom_energy must have 3 numbers, not 1");
   CHECK_THROWS((void)model.vjp(s, {{"force", std::vector<double>(9)}}), DPA2_INVALID_INPUT,
-               "there is no gradient of 'force'; weights may be those of atom_energy, descriptor");
+               "there is no gradient of 'force'; weights may be those of atom_energy, descriptor, rot_mat");
 }
 
 /// Three atoms and no ghosts, through a domain.

@@ -16,6 +16,7 @@ from dpa2.errors import Error, InputError
 from dpa2.files import schema
 from dpa2.gradients import Weights, check_weights
 from dpa2.inputs import Batch, Float, check_aparam, check_box, check_fparam, check_types
+from dpa2.quantities import OF_DESCRIPTOR
 from dpa2.remarks import Remarks, Reporter, warn
 
 from .arrays import Array, arrays_of, on_device
@@ -381,7 +382,7 @@ class DeviceFrames:
     def vjp(self, weights: Any, widths: Mapping[str, tuple[int, ...]], fparam: Any, aparam: Any) -> tuple[Array, Array]:
         """See :meth:`dpa2.Model.vjp`; arrays of the device, float64."""
         given = self._weights(weights, widths)
-        of_fitting = any(name != "descriptor" for name in given)
+        of_fitting = any(name not in OF_DESCRIPTOR for name in given)
         parameters = self._parameters(fparam, aparam) if of_fitting else {}
         found, _ = self._run({"force": (self._natoms, 3), "virial": (3, 3)}, {**given, **parameters}, vjp=True)
         return found["force"], found["virial"]

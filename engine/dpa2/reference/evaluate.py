@@ -148,19 +148,24 @@ class ReferenceModel:
     ) -> tuple[Array, Array, Remarks]:
         """The gradient to coordinates (n, 3) and strain (3, 3) of a weighted sum of values of atoms; remarks.
 
-        ``weights`` has arrays by the names of outputs in their shapes, "descriptor" (n, descriptor_dim) among them.
+        ``weights`` has arrays by the names of outputs in their shapes, "descriptor" (n, descriptor_dim) and "rot_mat"
+        (n, g2_dim, 3) among them.
         By complex-step differentiation.
         """
         per_atom, _ = names(self.fitting)
         frame = Frame(self, coords, types, box, pbc, fparam, aparam, with_parameters=per_atom in weights)
         natoms = len(frame.active)
+        of_descriptor = "descriptor" in weights or "rot_mat" in weights
 
         def weighted(d: Array) -> Array:
             total = np.zeros(natoms, dtype=d.dtype)
             if per_atom in weights:
                 total = total + (weights[per_atom] * frame.values(d)).reshape(natoms, -1).sum(axis=1)
-            if "descriptor" in weights:
-                total = total + (weights["descriptor"] * frame.descriptor(d)[0]).sum(axis=1)
+            for name, rows in zip(
+                ("descriptor", "rot_mat"), frame.descriptor(d) if of_descriptor else (), strict=False
+            ):
+                if name in weights:
+                    total = total + (weights[name] * rows).reshape(natoms, -1).sum(axis=1)
             return total
 
         forces, virial = derivatives.forces_and_virial(weighted, frame.pairs)
