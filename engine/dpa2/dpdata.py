@@ -80,7 +80,7 @@ class DPA2Driver(Driver):  # type: ignore[misc, unused-ignore]
         from .files.schema import parameters
 
         names, types = list(data["atom_names"]), np.asarray(data["atom_types"])
-        if types.size and not (0 <= types.min() and types.max() < len(names)):
+        if types.size and not (types.min() >= 0 and types.max() < len(names)):
             raise InputError(f"atom_types go from 0 to {len(names) - 1}, got {types.min()} to {types.max()}")
         coords = np.asarray(data["coords"])
         box = None if data.get("nopbc", False) else data["cells"]
@@ -90,9 +90,7 @@ class DPA2Driver(Driver):  # type: ignore[misc, unused-ignore]
             if given[name] is None and count > 0:
                 given[name] = data.get(name)
         spins = data.get("spins") if self.model.kind == "spin" else None
-        found = self.model.evaluate(
-            coords, [names[t] for t in types], box, **given, spin=spins, hessian=False
-        )
+        found = self.model.evaluate(coords, [names[t] for t in types], box, **given, spin=spins, hessian=False)
         labels = {"energies": found.energy, "forces": found.forces, "virials": found.virial}
         if self.model.kind == "spin":
             labels["force_mags"] = found.magnetic_forces

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -86,7 +86,7 @@ class DescriptorTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mi
         self.on_overflow = on_overflow
         self.n_jobs = n_jobs
 
-    def fit(self, X: Iterable[Any], y: Any = None) -> DescriptorTransformer:
+    def fit(self, X: Sequence[Any], y: Any = None) -> DescriptorTransformer:
         """Read the model, and see which types there are. Nothing is computed, and nothing learnt.
 
         Args:
@@ -103,7 +103,7 @@ class DescriptorTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mi
         self.types_ = tuple(self.model_.type_map[t] for t in present if t >= 0)
         return self
 
-    def transform(self, X: Iterable[Any]) -> Float:
+    def transform(self, X: Sequence[Any]) -> Float:
         """(structures, features): the pooled descriptors, float64, dimensionless.
 
         Args:
@@ -159,7 +159,7 @@ class DescriptorTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mi
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return cores if jobs == -1 else int(jobs)
 
-    def _frames(self, structures: Iterable[Any]) -> list[Frame]:
+    def _frames(self, structures: Sequence[Any]) -> list[Frame]:
         if isinstance(structures, (str, bytes)) or hasattr(structures, "get_positions"):
             raise InputError("structures must be a list of them; put a single one into a list")
         if isinstance(structures, tuple) and structures and np.ndim(structures[0]) == 2:

@@ -20,8 +20,9 @@ from dpa2.model import Model
 from dpa2.streams import evaluate_frames
 from kind_files import make_fitting
 
-dpdata = needs.package("dpdata")
+pytest.importorskip("dpdata", reason=needs.reason("dpdata"))
 
+import dpdata
 from dpa2.dpdata import DPA2Driver
 
 NAMES = ["C", "Ar", "H", "O"]  # in another order than the model's, and one that no atom has
@@ -105,9 +106,10 @@ def test_sets_of_deepmd_kit_standard_and_mixed(tmp_path: Path) -> None:
     model = make_model("cpu")
     for name in SYSTEMS:
         path = tmp_path / name
-        mixed = name == "mixed"
-        fmt = "deepmd/npy/mixed" if mixed else "deepmd/npy"
-        systems = dpdata.MultiSystems().load_systems_from_file(str(path), fmt=fmt, labeled=False)
+        if name == "mixed":
+            systems = dpdata.MultiSystems().load_systems_from_file(str(path), fmt="deepmd/npy/mixed", labeled=False)
+        else:
+            systems = dpdata.MultiSystems(dpdata.System(str(path), fmt="deepmd/npy"))
         found = [energy for each in systems.predict(driver=DPA2Driver(model)) for energy in each["energies"].tolist()]
         (structures,) = read_structures(str(path))
         expected = [result.energy for _, result in evaluate_frames(model, structures)]

@@ -18,7 +18,7 @@ from dpa2.files import ModelData
 from dpa2.model import Model
 from kind_files import make_fitting
 
-needs.package("openmm")
+pytest.importorskip("openmm", reason=needs.reason("openmm"))
 
 import openmm
 from dpa2.openmm import make_force
@@ -109,9 +109,7 @@ def test_on_the_platform_in_single_precision() -> None:
 
 @pytest.mark.parametrize("box", [None, BOX], ids=["open", "triclinic"])
 def test_forces_are_the_slope_of_the_energy(box: np.ndarray | None) -> None:
-    context = make_context(
-        make_force(SYMBOLS, make_model("cpu"), periodic=box is not None), SYMBOLS, COORDS, box
-    )
+    context = make_context(make_force(SYMBOLS, make_model("cpu"), periodic=box is not None), SYMBOLS, COORDS, box)
     forces = forces_of(context)
 
     def energy(atom: int, axis: int, step: float) -> float:
