@@ -85,7 +85,7 @@ class DPA2Driver(Driver):  # type: ignore[misc, unused-ignore]
         coords = np.asarray(data["coords"])
         box = None if data.get("nopbc", False) else data["cells"]
         takes = parameters(self.model.config)
-        given = dict(self._given)
+        given: dict[str, Any] = dict(self._given)
         for name, count in (("fparam", takes["numb_fparam"]), ("aparam", takes["numb_aparam"])):
             if given[name] is None and count > 0:
                 given[name] = data.get(name)

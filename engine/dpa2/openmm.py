@@ -65,7 +65,7 @@ class Computation:
         if self.periodic:
             box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer) * ANGSTROM
         found = self.model.evaluate(coords, self.types, box, None, self.fparam, self.aparam, hessian=False)
-        return found.energy * KJ_PER_MOL, found.forces * (KJ_PER_MOL * ANGSTROM)
+        return float(found.energy) * KJ_PER_MOL, np.asarray(found.forces) * (KJ_PER_MOL * ANGSTROM)
 
 
 def make_force(

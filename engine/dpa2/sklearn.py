@@ -99,7 +99,7 @@ class DescriptorTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mi
         if self.model_.kind == "spin":
             raise InputError("descriptors of a spin model depend on spins, which structures here do not have")
         frames = self._frames(X)
-        present = np.unique(np.concatenate([frame.types for frame in frames])) if self.per_type else []
+        present: Any = np.unique(np.concatenate([frame.types for frame in frames])) if self.per_type else []
         self.types_ = tuple(self.model_.type_map[t] for t in present if t >= 0)
         return self
 
