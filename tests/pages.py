@@ -15,8 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def code_blocks(page: str, language: str, section: str | None = None) -> list[str]:
     """The fenced blocks of a language in a page, named from the root of the tree, in their order; at least one.
 
-    `section`: only those under this heading of the second level.
-    """
+    With a section those between its heading, of the second level, and the next."""
     text = (ROOT / page).read_text(encoding="utf-8")
     if section is not None:
         (text,) = re.findall(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
@@ -26,10 +25,8 @@ def code_blocks(page: str, language: str, section: str | None = None) -> list[st
 
 
 def run_page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, section: str | None = None) -> dict[str, Any]:
-    """Run the Python blocks of a page where the files lie that they read; returns what they leave behind.
-
-    `section`: only those of this section, where packages that others are about may be missing.
-    """
+    """Run the Python blocks of a page, or of one of its sections, where the files lie that they read; returns what they
+    leave behind."""
     shutil.copy(ROOT / "examples" / "water_192.extxyz", folder)
     shutil.copy(ROOT / "tests" / "golden" / "files" / "trained" / "model.pth", folder)
     for path in (ROOT / "examples" / "spectra" / "models").iterdir():

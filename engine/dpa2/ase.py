@@ -19,18 +19,16 @@ from ase.data import atomic_numbers, chemical_symbols
 from ase.outputs import Properties, all_outputs
 from numpy.typing import ArrayLike
 
+from .embedded import DEFAULT_SKIN, model_of
 from .errors import InputError
 from .files.schema import parameters
 from .inputs import Float, Int, box_of_atoms
-from .model import Model, load
+from .model import Model
 from .options import OnOverflow, Precision
 from .quantities import OF_DESCRIPTOR
 from .results import Result
 
 __all__ = ["DPA2Calculator"]
-
-#: angstrom; a step of dynamics moves atoms by hundredths of one, so that a neighbour list lasts tens of steps
-DEFAULT_SKIN = 1.0
 
 _UNKNOWN = -2  # -1 is a virtual atom
 _PER_STRUCTURE = ("fparam", "aparam")
@@ -123,8 +121,7 @@ class DPA2Calculator(Calculator):  # type: ignore[misc]
             "on_overflow": on_overflow,
             "skin": skin,
         }
-        options = {name: value for name, value in options.items() if value is not None}
-        self._model = _load(model, options)
+        self._model = model_of(model, options, skin=DEFAULT_SKIN)
         self._part = _Part(self._model, _type_table(self._model.type_map, type_dict or {}))
         self._dipole = None if dipole is None else _dipole_part(dipole, self._model, options, type_dict or {})
         self.implemented_properties = [*_properties(self._model), *([] if dipole is None else ["dipole"])]
@@ -292,7 +289,7 @@ def _dipole_part(
             f"dipole: a second model goes with a potential, but the first one is of kind {potential.kind!r}"
         )
     own = {} if isinstance(dipole, Model) else {name: value for name, value in options.items() if name != "head"}
-    model = _load(dipole, own)
+    model = model_of(dipole, own, skin=DEFAULT_SKIN)
     if model.kind != "dipole":
         raise InputError(f"dipole must be a dipole model, but this one is of kind {model.kind!r}")
     names: dict[str, int | str] = {}  # the two models may number their types differently
@@ -316,17 +313,6 @@ def _properties(model: Model) -> dict[str, str]:
 def _named(found: Result, model: Model) -> dict[str, Any]:
     """The properties of a model that is no potential."""
     return {name: found.outputs[output] for name, output in _properties(model).items()}
-
-
-def _load(model: str | os.PathLike[str] | Model | None, options: dict[str, Any]) -> Model:
-    if isinstance(model, Model):
-        if options:
-            raise InputError(
-                f"{', '.join(options)}: a dpa2.Model has its own; give them to dpa2.load, or give the calculator a path"
-            )
-        return model
-    options = {"skin": DEFAULT_SKIN, **options}
-    return load(**options) if model is None else load(model, **options)
 
 
 def _type_table(type_map: Sequence[str], type_dict: Mapping[str, int | str]) -> Int:

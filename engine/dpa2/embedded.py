@@ -1,4 +1,4 @@
-"""The model that comes with the package: liquid water, small and in single precision."""
+"""The model that comes with the package: liquid water, small and in single precision; and which model is meant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 DEFAULT_MODEL = "water.safetensors"
+#: angstrom; a step of dynamics moves atoms by hundredths of one, so that a neighbour list lasts tens of steps
+DEFAULT_SKIN = 1.0
 
 _lock = threading.Lock()
 _default: dict[tuple[str, str | None], Model] = {}
@@ -41,6 +43,28 @@ def default_model(device: str = "cpu", precision: Precision | None = None) -> Mo
         if key not in _default:
             _default[key] = load(precision=precision, device=device)
         return _default[key]
+
+
+def model_of(model: str | os.PathLike[str] | Model | None, options: dict[str, Any], skin: float = 0.0) -> Model:
+    """The model that an interface to another program was given.
+
+    Args:
+        model: a :class:`dpa2.Model`, the path of a file, or None for the embedded model.
+        options: those of :func:`dpa2.load`; None is the same as left out.
+        skin: that of a model which is read here, unless the options have one.
+
+    Raises:
+        InputError: options beside a :class:`dpa2.Model`. ModelFileError: see :func:`dpa2.load`.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    if isinstance(model, Model):
+        if options:
+            raise InputError(
+                f"{', '.join(options)}: a dpa2.Model has its own; give them to dpa2.load, or pass a path in its place"
+            )
+        return model
+    options = {"skin": skin, **options}
+    return load(**options) if model is None else load(model, **options)
 
 
 def compute_descriptor(

@@ -276,7 +276,7 @@ def _callback(host: Callable[..., Any], shapes: Any, *operands: Any) -> Any:
     """What ``host`` makes of the operands."""
     return jax.pure_callback(host, shapes, *operands, vmap_method="broadcast_all")
 
-
+  # type: ignore[untyped-decorator, unused-ignore]
 @_callback.defjvp
 def _refuse_second(*_: Any) -> Any:
     refuse_second_derivative()

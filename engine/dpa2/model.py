@@ -421,6 +421,12 @@ class Model(SecondDerivatives, MemoryEstimate):
             f"{self._device}, {self._threads} thread{plural}>"
         )
 
+    def __copy__(self) -> Model:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Weights travel along, so that a worker needs no access to the file; the thread count is chosen again there.
         precision, threads = self._requested

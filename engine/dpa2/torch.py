@@ -31,7 +31,7 @@ from .model import Model
 __all__ = ["Module"]
 
 
-class Module(torch.nn.Module):
+class Module(torch.nn.Module):  # type: ignore[misc, unused-ignore]
     """A DPA-2 model whose outputs are differentiable by coordinates and box. It has no parameters of PyTorch.
 
     Args:
@@ -244,7 +244,7 @@ def _from_engine(array: Any, like: Tensor) -> Tensor:
     return made.to(like.dtype)
 
 
-class _Values(torch.autograd.Function):
+class _Values(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     """Outputs, by their order in ``call.of.names``; then forces and virial where they are stored."""
 
     @staticmethod
@@ -273,7 +273,7 @@ class _Values(torch.autograd.Function):
         return None, of_coords, rest[0] if of_box else None
 
 
-class _Gradient(torch.autograd.Function):
+class _Gradient(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     """The gradient of weighted outputs to coordinates and, where asked for, to the box; that has none itself."""
 
     @staticmethod

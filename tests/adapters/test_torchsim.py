@@ -30,7 +30,7 @@ pytestmark = [needs.native, pytest.mark.filterwarnings("ignore")]
 
 CPU = torch.device("cpu")
 #: of the structures that TorchSim tests models with
-ELEMENTS = "H C N O Mg Al Si Ar Ca Ti Fe Ni Cu Ga Sb Os".split()
+ELEMENTS = ["H", "C", "N", "O", "Mg", "Al", "Si", "Ar", "Ca", "Ti", "Fe", "Ni", "Cu", "Ga", "Sb", "Os"]
 SAME = 1e-12
 
 

@@ -128,7 +128,12 @@ def test_package_imports_no_framework() -> None:
 
 def test_package_imports_what_it_declares() -> None:
     declared = {re.split(r"[^A-Za-z0-9_-]", line)[0].lower() for line in metadata.requires("dpa2") or []}
-    distribution = {"yaml": "pyyaml", "cupy": "cupy-cuda13x", "torch_sim": "torch-sim-atomistic"}
+    distribution = {
+        "yaml": "pyyaml",
+        "cupy": "cupy-cuda13x",
+        "torch_sim": "torch-sim-atomistic",
+        "sklearn": "scikit-learn",
+    }
     outside = set().union(*(imports(path) for path in sources("engine"))) - set(sys.stdlib_module_names) - {"dpa2"}
     assert outside
     assert {distribution.get(name, name) for name in outside} <= declared

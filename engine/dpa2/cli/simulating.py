@@ -57,7 +57,7 @@ def walk_of(args: argparse.Namespace) -> common.Walk:
 def potential_of(args: argparse.Namespace) -> Model:
     """The model, which has an energy; ``args.program`` is the command for the message that ASE is missing."""
     optional.ase("ase", f"dpa2 {args.program}")
-    from ..ase import DEFAULT_SKIN
+    from ..embedded import DEFAULT_SKIN
     from ..simulation.structures import check_potential
 
     model = common.load_model(args, DEFAULT_SKIN)

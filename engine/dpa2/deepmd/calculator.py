@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from dpa2.ase import DEFAULT_SKIN, DPA2Calculator
+from dpa2.ase import DPA2Calculator
+from dpa2.embedded import DEFAULT_SKIN
 
 from .evaluator import load_by_head
 from .potential import DeepPot
