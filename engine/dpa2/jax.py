@@ -203,7 +203,7 @@ def _constant(name: str, value: Array) -> Array:
     return value
 
 
-@_constant.defjvp
+@_constant.defjvp  # type: ignore[untyped-decorator, unused-ignore]
 def _refuse(name: str, *_: Any) -> Any:
     refuse_gradient_of(name)
 
@@ -276,8 +276,8 @@ def _callback(host: Callable[..., Any], shapes: Any, *operands: Any) -> Any:
     """What ``host`` makes of the operands."""
     return jax.pure_callback(host, shapes, *operands, vmap_method="broadcast_all")
 
-  # type: ignore[untyped-decorator, unused-ignore]
-@_callback.defjvp
+
+@_callback.defjvp  # type: ignore[untyped-decorator, unused-ignore]
 def _refuse_second(*_: Any) -> Any:
     refuse_second_derivative()
 
