@@ -247,7 +247,7 @@ class _Call:
         frames, lead = self.frames(given)
         found, derivatives = self.of.values(frames, stored)
         dtype = given["coords"].dtype
-        values = {name: rows.reshape(*lead, *rows.shape[1:]).astype(dtype) for name, rows in found.items()}
+        values = {name: rows.reshape((*lead, *rows.shape[1:])).astype(dtype) for name, rows in found.items()}
         if derivatives is None:
             return values, ()
         forces, virial = derivatives

@@ -39,5 +39,5 @@ def test_phonopy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run_page("adapters.md", tmp_path, monkeypatch, "phonopy, matcalc and others through ASE")
     assert names["frequencies"].shape[1] == 18
     names["phonons"].run_qpoints([[0.0, 0.0, 0.0]])
-    at_origin = np.sort(np.abs(names["phonons"].get_qpoints_dict()["frequencies"][0]))
+    at_origin = np.sort(np.abs(names["phonons"].qpoints.frequencies[0]))
     assert at_origin[2] < 0.1 < 50.0 < at_origin[-1]
