@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, WorkFailedError
 from . import common
+from .document import dump
 from .simulating import (
     SUFFIXES,
     add_simulation_options,
@@ -17,7 +18,6 @@ from .simulating import (
     inputs_of,
     picture_checked,
     potential_of,
-    print_json,
     show,
     written,
 )
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
         found = common.attempt(frame, fit, volumes, energies)
     except WorkFailedError:
         if args.json:
-            print_json({**document, "files": {**files, "plot": None}})
+            dump({**document, "files": {**files, "plot": None}})
         raise
     if args.plot is not None:
         from ..simulation.pictures import draw_equation_of_state
@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
     for doubt in found.doubts:
         common.say(f"warning: {doubt}")
     if args.json:
-        print_json({**document, "fit": _facts(found), "files": files})
+        dump({**document, "fit": _facts(found), "files": files})
         return
     _say(args, found, len(atoms))
     for name in files.values():

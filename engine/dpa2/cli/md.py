@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from . import common
+from .document import dump
 from .simulating import (
     SUFFIXES,
     add_simulation_options,
@@ -19,7 +20,6 @@ from .simulating import (
     inputs_of,
     picture_checked,
     potential_of,
-    print_json,
     show,
 )
 
@@ -337,7 +337,7 @@ def _finish(
     if args.json:
         names = {"trajectory": files.trajectory, "log": files.log, "restart": files.restart, "plot": args.plot}
         document = {"settings": settings.facts(), "steps": steps, "time_ps": steps * settings.timestep / 1000.0}
-        print_json({**document, **summary.facts(), "ns_per_day": speed, "files": names})
+        dump({**document, **summary.facts(), "ns_per_day": speed, "files": names})
         return
     for line in summary.lines():
         show(args, line)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import optional
 from ..errors import InputError
 from . import common
+from .document import dump
 from .simulating import (
     add_simulation_options,
     add_structure,
@@ -19,7 +20,6 @@ from .simulating import (
     inputs_of,
     picture_checked,
     potential_of,
-    print_json,
     show,
 )
 
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
     _write(args, phonons, found)
     _warn(found)
     if args.json:
-        print_json(_facts(args, phonons, found, force))
+        dump(_facts(args, phonons, found, force))
     else:
         _say(args, found)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, WorkFailedError
 from . import common
+from .document import dump
 from .simulating import (
     SUFFIXES,
     add_simulation_options,
@@ -15,7 +16,6 @@ from .simulating import (
     inputs_of,
     model_words,
     potential_of,
-    print_json,
     show,
     structure_words,
     walk_of,
@@ -200,7 +200,7 @@ class _Report:
         late = [k for k, entry in enumerate(self.found) if not entry["converged"]]
         if self.args.json:
             files = {"output": self.args.output, "trajectory": self.args.trajectory}
-            print_json({"converged": not late, "fmax": self.args.fmax, "frames": self.found, "files": files})
+            dump({"converged": not late, "fmax": self.args.fmax, "frames": self.found, "files": files})
         else:
             if not late:
                 what = "converged" if self.single else f"all {len(self.found)} structures have converged"

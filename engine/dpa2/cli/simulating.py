@@ -1,12 +1,11 @@
-"""What ``dpa2 relax``, ``md``, ``eos`` and ``phonons`` share: the model, the structure, JSON."""
+"""What ``dpa2 relax``, ``md``, ``eos`` and ``phonons`` share: the model, the structure, what they say."""
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import optional
 from ..errors import InputError
@@ -128,24 +127,6 @@ def show(args: argparse.Namespace, line: str) -> None:
     if not args.json:
         with common.stdout_named():
             print(line, flush=True)
-
-
-def print_json(document: dict[str, Any]) -> None:
-    """The document of a command: arrays as lists, what is no finite number as null."""
-    import json
-
-    with common.stdout_named():
-        print(json.dumps(_plain(document), indent=2, allow_nan=False), flush=True)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(name): _plain(entry) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def picture_checked(path: str | None, inputs: list[str]) -> None:
