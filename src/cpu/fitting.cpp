@@ -2,12 +2,13 @@
 
 #include <type_traits>
 
-#include "cpu/simd.hpp"
+#include "cpu/simd_wide.hpp"
 #include "cpu/skip.hpp"
 
 namespace dpa2 {
 
 using simd::load;
+using simd::load_wide;
 using simd::pad;
 using simd::splat;
 using simd::store;
@@ -16,13 +17,6 @@ using simd::Vec;
 using simd::width;
 
 namespace {
-
-/// As many numbers at p as a vector has doubles.
-DPA2_INLINE Vec<double> widened(const float* p) {
-  typedef float Half __attribute__((vector_size(simd::vector_bytes / 2)));
-  typedef float U __attribute__((vector_size(simd::vector_bytes / 2), aligned(sizeof(float)), may_alias));
-  return __builtin_convertvector(static_cast<Half>(*reinterpret_cast<const U*>(p)), Vec<double>);
-}
 
 /// y (m, stride) = the last layer, on rows h (m, last) of the last hidden one.
 template <class T, class Isa>
@@ -34,7 +28,7 @@ void output(const FittingParams<Real<T>>& p, int m, Sum<T>* y, const T* h, int l
       A* out = y + static_cast<long>(i) * p.stride;
       if (p.stride == 1) {
         Vec<A> acc{};
-        for (int k = 0; k < last; k += width<A>) acc += widened(row + k) * load<A>(p.sum_w + k);
+        for (int k = 0; k < last; k += width<A>) acc += load_wide<T>(row + k) * load<A>(p.sum_w + k);
         *out = sum<A>(acc) + *p.sum_b;
       }
       for (int c = 0; p.stride > 1 && c < p.stride; c += width<A>) {

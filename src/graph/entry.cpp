@@ -41,14 +41,12 @@ Lanes<T> Entry<T>::three_body_lanes(int i, Arena& arena) const {
 /// R and sw of the repformer's edges of centre i, and what the switch lacks to 1, if attention takes it.
 template <class T>
 void Entry<T>::repformer_rows(int i, const Lanes<T>& e, Arena& arena) const {
-  const BlockParams<R>& s = m_.stats_repformer;
   const int ti = type(i);
   if constexpr (math::by_fall<T>) {
     T* fall = ws_.fall_from(ws_.start_repformer.data()[i]);
-    if (m_.precise_rows) return PreciseRows(*frame_, i, e.n, m_.exact_repformer, ti, arena).forward(e.m, e.R, e.sw, fall);
-    k_.env_mat(e.n, e.m, e.R, e.sw, e.d, e.r, s.cut, s.mean + 4L * ti, s.inv_std + 4L * ti);
-    for (int k = 0; fall != nullptr && k < e.n; ++k) fall[k] = T(1) - e.sw[k];
+    PreciseRows<T>(*frame_, i, e.n, m_.exact_repformer, ti, arena).forward(e.m, e.R, e.sw, fall);
   } else {
+    const BlockParams<R>& s = m_.stats_repformer;
     k_.env_mat(e.n, e.m, e.R, e.sw, e.d, e.r, s.cut, s.mean + 4L * ti, s.inv_std + 4L * ti);
   }
 }
@@ -56,11 +54,13 @@ void Entry<T>::repformer_rows(int i, const Lanes<T>& e, Arena& arena) const {
 /// gamma (3, lanes) += the gradient of the edge vectors, given those of R and sw in their places.
 template <class T>
 void Entry<T>::repformer_rows_backward(int i, const Lanes<T>& e, T* gamma, Arena& arena) const {
-  const BlockParams<R>& s = m_.stats_repformer;
   const int ti = type(i);
-  if constexpr (math::by_fall<T>)
-    if (m_.precise_rows) return PreciseRows(*frame_, i, e.n, m_.exact_repformer, ti, arena).backward(e.m, gamma, e.R, e.sw);
-  k_.env_mat_backward(e.m, gamma, e.R, e.sw, e.d, e.r, s.cut, s.inv_std + 4L * ti);
+  if constexpr (math::by_fall<T>) {
+    PreciseRows<T>(*frame_, i, e.n, m_.exact_repformer, ti, arena).backward(e.m, gamma, e.R, e.sw);
+  } else {
+    const BlockParams<R>& s = m_.stats_repformer;
+    k_.env_mat_backward(e.m, gamma, e.R, e.sw, e.d, e.r, s.cut, s.inv_std + 4L * ti);
+  }
 }
 
 template <class T>

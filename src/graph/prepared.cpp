@@ -246,7 +246,7 @@ void Prepared<T>::prepare_entry(const Config& c, const FoldedDescriptor& f) {
 
 template <class T>
 Prepared<T>::Prepared(const Config& c, FoldedDescriptor f, int training)
-    : kernels(dpa2::kernels<T>()), ntypes(c.ntypes()), precise_rows(training == 0), training_(training) {
+    : kernels(dpa2::kernels<T>()), ntypes(c.ntypes()), training_(training) {
   concat_tebd = c.concat_output_tebd && !f.tebd.empty();
   descriptor_dim = c.descriptor_dim();
   tebd_dim = f.tebd.cols;

@@ -90,7 +90,6 @@ struct Prepared {
   // repformer
   BlockParams<T> stats_repformer;
   BlockParams<double> exact_repformer;  ///< the same, for PreciseRows
-  bool precise_rows = false;            ///< whether float32 uses them; not in training, where the noise of gradients hides such digits
   bool direct_dist = false, smooth = true, use_sqrt_nnei = true;
   T inv_rcut = 0;
   int nsel_repformer = 0, n1 = 0, n2 = 0, n1_real = 0, n2_real = 0, axis = 0, nh1 = 0;

@@ -20,10 +20,10 @@ DPA2_MATH void smooth_switch(V r, T rcut_smth, T inv_width, V& sw, V& dsw) {
 }
 
 /// 1 - sw(r) with all its digits, also where it is next to nothing.
-template <class T>
-DPA2_MATH T switch_fall(T r, T rcut_smth, T inv_width) {
-  T u = (r - rcut_smth) * inv_width;
-  u = u < T(0) ? T(0) : u > T(1) ? T(1) : u;
+template <class T, class V>
+DPA2_MATH V switch_fall(V r, T rcut_smth, T inv_width) {
+  V u = (r - rcut_smth) * inv_width;
+  u = u < V(0) ? V(0) : u > V(1) ? V(1) : u;
   return u * u * u * (T(10) - u * (T(15) - u * T(6)));
 }
 
