@@ -27,4 +27,9 @@ inline T narrow(Wide<T> x) {
     return static_cast<T>(x);
 }
 
+/// Whether the attention takes its switches as what they lack to 1. The shift of its logits makes much of that, and of a float next to 1
+/// its digits are lost; a double has enough of them.
+template <class T>
+inline constexpr bool by_fall = !is_wide<T>;
+
 }  // namespace dpa2

@@ -36,7 +36,7 @@ void probabilities(int n, int n1, int nh, Wide<T>* S, Wide<T>* P, const T* tq, c
     Real<A> top = math::least_logit(npad, shift);  // needs no tangent: the softmax does not depend on it
     for (int e = 0; e < n; ++e) {
       s[e] = dot(n1, tq + static_cast<long>(h) * n1, g1 + static_cast<long>(j[e]) * n1);
-      if constexpr (math::by_fall<T>)
+      if constexpr (by_fall<T>)
         p[e] = w != nullptr ? math::logit_by_fall(s[e], wide(w[e]), wide(fall[e]), shift) : s[e];
       else
         p[e] = w != nullptr ? math::logit(s[e], w[e], w[e], shift) : s[e];

@@ -4,6 +4,7 @@
 
 #include "cpu/simd.hpp"
 #include "math/attention.hpp"
+#include "wide.hpp"
 
 namespace dpa2 {
 
@@ -75,7 +76,7 @@ DPA2_INLINE void raise(long ld, T* P, const Vec<Real<T>> (&top)[NV], Vec<T> (&to
 /// The switch of pairs from what c2 has of it.
 template <class T>
 DPA2_INLINE Vec<T> switched(const Vec<T>& kept) {
-  if constexpr (math::by_fall<T>)
+  if constexpr (by_fall<T>)
     return Real<T>(1) - kept;
   else
     return kept;
@@ -97,7 +98,7 @@ void softmax_strip(int n, long m, long ld, Real<T> shift, Real<T> npad, const T*
       const Vec<T> kept = load<T>(c2 + pair);
       const Vec<T> factor = gate ? load<T>(c1 + pair) : switched<T>(kept);
       Vec<T> b;
-      if constexpr (math::by_fall<T>)
+      if constexpr (by_fall<T>)
         b = math::logit_by_fall(load<T>(S + at), factor, kept, shift);
       else
         b = math::logit(load<T>(S + at), factor, kept, shift);
@@ -228,7 +229,7 @@ void PairAttention<T, Isa>::factors(int n, int m, bool smooth, T* c1, T* c2, con
   const Arena::Mark mark = arena.mark();
   T* lane = arena.take<T>(5L * m);
   to_lanes(n, m, smooth, lane, h2, sw);
-  if constexpr (math::by_fall<T>)
+  if constexpr (by_fall<T>)
     for (int j = 0; j < m; ++j) lane[4 * m + j] = j >= n ? T(1) : smooth ? fall[j] : T(0);
   for (int k = 0; k < n; ++k) {
     T* r1 = c1 + static_cast<long>(k) * m;
@@ -236,7 +237,7 @@ void PairAttention<T, Isa>::factors(int n, int m, bool smooth, T* c1, T* c2, con
     const T wk = smooth ? sw[k] : T(1);
     for (int j = 0; j < m; j += width<T>) {
       const Vec<T> ww = load<T>(lane + 3 * m + j) * wk;
-      if constexpr (math::by_fall<T>)
+      if constexpr (by_fall<T>)
         store<T>(r2 + j, smooth ? load<T>(lane + 4 * m + j) * wk + fall[k] : load<T>(lane + 4 * m + j));
       else
         store<T>(r2 + j, ww);

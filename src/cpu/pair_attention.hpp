@@ -28,7 +28,7 @@ struct PairAttentionInput {
   const T* g2;   ///< (n, n2)
   const T* h2;   ///< (n, 3)
   const T* c1;   ///< (n, m): h2_j.h2_k times c2
-  const T* c2;   ///< (n, m): sw_j sw_k (smooth) or 1; zero on the lanes n..m. In float32 what that lacks to 1 (math::by_fall)
+  const T* c2;   ///< (n, m): sw_j sw_k (smooth) or 1; zero on the lanes n..m. In float32 what that lacks to 1 (by_fall)
   Real<T> npad;  ///< padded slots in the softmax denominator (smooth), else 0
 };
 

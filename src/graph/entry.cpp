@@ -42,7 +42,7 @@ Lanes<T> Entry<T>::three_body_lanes(int i, Arena& arena) const {
 template <class T>
 void Entry<T>::repformer_rows(int i, const Lanes<T>& e, Arena& arena) const {
   const int ti = type(i);
-  if constexpr (math::by_fall<T>) {
+  if constexpr (by_fall<T>) {
     T* fall = ws_.fall_from(ws_.start_repformer.data()[i]);
     PreciseRows<T>(*frame_, i, e.n, m_.exact_repformer, ti, arena).forward(e.m, e.R, e.sw, fall);
   } else {
@@ -55,7 +55,7 @@ void Entry<T>::repformer_rows(int i, const Lanes<T>& e, Arena& arena) const {
 template <class T>
 void Entry<T>::repformer_rows_backward(int i, const Lanes<T>& e, T* gamma, Arena& arena) const {
   const int ti = type(i);
-  if constexpr (math::by_fall<T>) {
+  if constexpr (by_fall<T>) {
     PreciseRows<T>(*frame_, i, e.n, m_.exact_repformer, ti, arena).backward(e.m, gamma, e.R, e.sw);
   } else {
     const BlockParams<R>& s = m_.stats_repformer;

@@ -8,7 +8,7 @@
 #include "graph/count.hpp"
 #include "graph/memory.hpp"
 #include "graph/prepared.hpp"
-#include "math/attention.hpp"
+#include "wide.hpp"
 
 namespace dpa2 {
 
@@ -61,7 +61,7 @@ Extent extent_of(const Prepared<Real<T>>& m, const Task& task, Count nlocal, Cou
   }
   e.pair_att = m.has().pair_attention;
   e.self = m.has().self;
-  e.fall = math::by_fall<T> && m.smooth && (m.has().pair_map() || m.has().local_attention);
+  e.fall = by_fall<T> && m.smooth && (m.has().pair_map() || m.has().local_attention);
   e.generous = e.gradient &&
                nedge_repformer * (e.nlayers - 1) * m.n2 * (e.pair_att ? 2 : 1) * static_cast<std::int64_t>(sizeof(T)) <= generous_limit;
   e.atom_virial = task.atom_virial == AtomVirial::edge;

@@ -7,7 +7,7 @@
 namespace dpa2 {
 
 /// The repformer's rows of the edges of one centre. Layer after layer multiplies what rounding does to them, most of all to the switch, of
-/// which attention takes what it lacks to 1 (math::by_fall). An edge costs a thousandth of its attention. T is float, or dual of it.
+/// which attention takes what it lacks to 1 (by_fall). An edge costs a thousandth of its attention. T is float, or dual of it.
 template <class T>
 class PreciseRows {
   using D = Wide<T>;

@@ -57,7 +57,7 @@ struct Workspace {
   Layers<T> cat, heads, self, conv, linear1, attention;
   Buffer<T> D;
   Buffer<T> w, x;  ///< (nedge_repformer): switch or 1; input of the g2 embedding
-  Buffer<T> fall;  ///< (nedge_repformer): 1 - switch, for attention in float32 (math::by_fall), else empty
+  Buffer<T> fall;  ///< (nedge_repformer): 1 - switch, for attention in float32 (by_fall), else empty
 
   // the backward
   Buffer<T> dg1, dh2, dw;                                  ///< (nall, n1), (nedge_repformer, 3), (nedge_repformer)

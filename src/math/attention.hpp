@@ -5,7 +5,6 @@
 #pragma once
 
 #include "math/portable.hpp"
-#include "number.hpp"
 
 namespace dpa2 {
 namespace math {
@@ -19,16 +18,7 @@ DPA2_MATH V logit(V score, V factor, V switched, T shift) {
   return score * factor + (switched - T(1)) * shift;
 }
 
-/// Whether the attention takes its switches as what they lack to 1. The shift makes much of that, and of a float next to 1 its digits
-/// are lost; a double has enough of them.
-template <class T>
-constexpr bool by_fall = false;
-template <>
-constexpr bool by_fall<float> = true;
-template <>
-constexpr bool by_fall<Dual<float>> = true;
-
-/// The same logit, given what the switch lacks to 1.
+/// The same logit, given what the switch lacks to 1 (by_fall).
 template <class T, class V>
 DPA2_MATH V logit_by_fall(V score, V factor, V fall, T shift) {
   return score * factor - fall * shift;
