@@ -56,7 +56,7 @@ template <class T>
 void Entry<T>::repformer_rows_backward(int i, const Lanes<T>& e, T* gamma, Arena& arena) const {
   const int ti = type(i);
   if constexpr (by_fall<T>) {
-    PreciseRows<T>(*frame_, i, e.n, m_.exact_repformer, ti, arena).backward(e.m, gamma, e.R, e.sw);
+    PreciseRows<T>(*frame_, i, e.n, m_.exact_repformer, ti, arena).backward(e.m, gamma, e.R, e.sw, arena);
   } else {
     const BlockParams<R>& s = m_.stats_repformer;
     k_.env_mat_backward(e.m, gamma, e.R, e.sw, e.d, e.r, s.cut, s.inv_std + 4L * ti);
