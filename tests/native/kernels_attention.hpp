@@ -56,13 +56,13 @@ struct Factors {
     Guarded<T> h(x[0], 1), w(smooth ? x[1] : std::vector<Wide<T>>(at(n), filler<Wide<T>>(NAN)), 1);
     Guarded<T> c1(static_cast<long>(n) * m), c2(static_cast<long>(n) * m);
     Guarded<T> fall(fall_of<T>(w.values()), 1);
-    const T nothing(dpa2::math::by_fall<T> ? 1 : 0);  // of a switch that is zero
+    const T nothing(dpa2::by_fall<T> ? 1 : 0);  // of a switch that is zero
     dpa2::Arena arena;
     k.attention_factors(n, m, smooth, c1, c2, h, w, fall, arena);
     for (int e = 0; e < n; ++e)
       for (int j = n; j < m; ++j) CHECK(c1(static_cast<long>(e) * m + j) == T(0) && c2(static_cast<long>(e) * m + j) == nothing);
     std::vector<Wide<T>> rest = c2.rows(n, n, m);
-    if (!dpa2::math::by_fall<T>)
+    if (!dpa2::by_fall<T>)
       for (int e = 0; e < n; ++e)
         for (int j = 0; j < n; ++j) {
           Wide<T>& c = rest[at(static_cast<long>(e) * n + j)];

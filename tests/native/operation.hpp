@@ -34,6 +34,7 @@
 #include "check.hpp"
 #include "cpu/kernels.hpp"
 #include "graph/prepared.hpp"
+#include "wide.hpp"
 
 namespace dpa2 {
 
@@ -56,9 +57,7 @@ using Blocks = Values<double>;
 using dpa2::Dual;
 using dpa2::is_dual;
 using dpa2::Real;
-/// What goes into a kernel on T and comes out of it, in double: numbers, or dual numbers.
-template <class T>
-using Wide = std::conditional_t<is_dual<T>, Dual<double>, double>;
+using dpa2::Wide;  // what goes into a kernel on T and comes out of it, in double: numbers, or dual numbers
 template <class T>
 using BlocksOf = Values<Wide<T>>;
 
