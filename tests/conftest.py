@@ -3,7 +3,7 @@
 ``slow`` is given by cost, in the test files: a test of more than about two seconds, and, of long lists whose members
 cost a few tenths each, all but a few. ``pytest -m "not slow"`` is for every change; before a merge everything runs but
 the slow tests of the emulated GPU, which take half an hour: they are for ``pytest -m "slow and cuda"``, by hand. So is
-what alone takes ``minutes``: ``pytest -m minutes``.
+what takes ``minutes``, alone or with the others of its list: ``pytest -m minutes``.
 """
 
 from __future__ import annotations

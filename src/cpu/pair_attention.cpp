@@ -4,7 +4,7 @@
 
 #include "cpu/simd.hpp"
 #include "math/attention.hpp"
-#include "wide.hpp"
+#include "math/wide.hpp"
 
 namespace dpa2 {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/simd.hpp"
-#include "wide.hpp"
+#include "math/wide.hpp"
 
 namespace dpa2 {
 namespace simd {

@@ -8,7 +8,7 @@
 #include "graph/count.hpp"
 #include "graph/memory.hpp"
 #include "graph/prepared.hpp"
-#include "wide.hpp"
+#include "math/wide.hpp"
 
 namespace dpa2 {
 

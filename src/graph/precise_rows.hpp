@@ -2,7 +2,7 @@
 #pragma once
 
 #include "graph/lanes.hpp"
-#include "wide.hpp"
+#include "math/wide.hpp"
 
 namespace dpa2 {
 

@@ -34,7 +34,7 @@
 #include "check.hpp"
 #include "cpu/kernels.hpp"
 #include "graph/prepared.hpp"
-#include "wide.hpp"
+#include "math/wide.hpp"
 
 namespace dpa2 {
 
