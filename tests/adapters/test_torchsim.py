@@ -91,6 +91,7 @@ def test_systems_of_several_sizes_and_boundaries() -> None:
                 assert relative(found["stress"][k], symmetric) <= SAME
 
 
+@pytest.mark.slow
 def test_dynamics_conserve_energy() -> None:
     potential = DPA2Model(dpa2.load(precision="float64", threads=1))
     state = ts.io.atoms_to_state(water(), CPU, torch.float64)
@@ -111,6 +112,7 @@ def test_dynamics_conserve_energy() -> None:
     assert np.abs(changes).max() <= 2e-3 * kinetic
 
 
+@pytest.mark.slow
 def test_relaxations() -> None:
     """Two systems of different size until their forces are small, and one with its cell for some steps."""
     from ase.build import molecule
