@@ -1,0 +1,45 @@
+"""The contents of the site from the list of pages that people read: sections of docs/index.md and the links in their lists."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def sections(text: str) -> list[tuple[str, list[str]]]:
+    """Titles of sections, and the pages that their lists begin lines with."""
+    found = []
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        pages = re.findall(r"^[-|] \[[^\]]+\]\(([^)#]+\.md)\)", section, re.MULTILINE)
+        if pages:
+            found.append((section.splitlines()[0], pages))
+    return found
+
+
+def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
+    """The page in front gets what Sphinx makes its menu of."""
+    if page != app.config.root_doc:
+        return
+    folder = os.path.dirname(page)
+    for title, pages in sections(source[0]):
+        names = [os.path.normpath(os.path.join(folder, name)).removesuffix(".md") for name in pages]
+        listed = "\n".join(f"/{name}" for name in names)
+        source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {title}\n\n{listed}\n```\n"
+
+
+def add_start(app: Sphinx, error: Exception | None) -> None:
+    """The address of the site itself leads to the page in front."""
+    if error is None and app.builder.format == "html":
+        start = f'<!doctype html><meta charset="utf-8"><title>dpa2</title><meta http-equiv="refresh" content="0; url={app.config.root_doc}.html">\n'
+        Path(app.outdir, "index.html").write_text(start, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("source-read", add_contents)
+    app.connect("build-finished", add_start)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
