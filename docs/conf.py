@@ -1,6 +1,6 @@
 """The site: every page of the tree that people read, from the root of the tree, so that links work here and on a forge.
 
-    sphinx-build -W --keep-going -c docs . build-docs
+sphinx-build -W --keep-going -c docs . build-docs
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
@@ -41,12 +44,12 @@ autodoc_typehints = "none"  # types are in the signatures, shapes and units in t
 autodoc_mock_imports = ["cupy", "jax", "openmm", "sklearn", "torch"]
 autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": True}
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 python_display_short_literal_types = True
 python_maximum_signature_line_length = 88
 c_maximum_signature_line_length = 88
 
 linkcheck_ignore = ["https?://"]  # what is in this tree alone
-nitpicky = False
 
 html_theme = "furo"
 html_title = f"dpa2 {release}"
@@ -56,3 +59,7 @@ html_math_renderer = "mathml"
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options: dict[str, Any] = {"navigation_with_keys": True}
+
+
+def setup(app: Sphinx) -> None:
+    app.add_lexer("lammps", TextLexer)  # input scripts, in plain type

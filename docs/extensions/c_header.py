@@ -1,6 +1,6 @@
-"""A directive that describes a C header: its sections, comments and declarations, in their order.
+"""A directive that describes a part of a C header: its comments and declarations, in their order.
 
-A comment before a declaration belongs to it; a comment of dashes begins a section. Indented lines of a comment that begin
+A comment of dashes begins a part; a comment before a declaration belongs to it. Indented lines of a comment that begin
 with the name of an argument describe that argument.
 """
 
@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
-from docutils.parsers.rst import Directive
+from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
-from sphinx.util.nodes import nested_parse_with_titles
+from sphinx.util.docutils import SphinxDirective
 
 PIECE = re.compile(
-    r"/\* ---- (?P<section>.*?) -+ \*/"
-    r"|/\*(?P<comment>.*?)\*/"
+    r"/\*(?P<comment>.*?)\*/"
     r"|typedef (?P<kind>enum|struct) (?P<name>\w+) (?:\{(?P<body>.*?)\n\} \w+|\w+);"
     r"|DPA2_API (?P<function>[^;]*);"
     r"|#define (?P<macro>DPA2_ABI_VERSION) (?P<value>\d+)",
     re.DOTALL,
 )
 ARGUMENT = re.compile(r"^ {2,3}(\S+(?:, \S+)*|\S+ +\S+) {2,}(.*)$")
-MEMBER = re.compile(r"^  (?P<declared>[^/;,{}]+?(?:\([^)]*\))?(?: = \d+)?)[;,]?(?:\s*/\*(?P<comment>.*?)\*/)?$", re.DOTALL | re.MULTILINE)
+MEMBER = re.compile(
+    r"^  /\*(?P<before>.*?)\*/$"
+    r"|^  (?P<declared>[^/;,{}]+?(?:\([^)]*\))?(?: = \d+)?)[;,]?(?:\s*/\*(?P<comment>.*?)\*/)?$",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def literal(text: str) -> str:
@@ -40,7 +43,10 @@ def literal(text: str) -> str:
 
 def lines_of(comment: str) -> list[str]:
     """A comment without its frame."""
-    return [re.sub(r"^ ?\*? ?", "", line, count=1).rstrip() if k else line.strip() for k, line in enumerate(comment.splitlines())]
+    return [
+        re.sub(r"^ ?\*? ?", "", line, count=1).rstrip() if k else line.strip()
+        for k, line in enumerate(comment.splitlines())
+    ]
 
 
 def described(comment: str) -> list[str]:
@@ -61,54 +67,69 @@ def described(comment: str) -> list[str]:
     return [*out, ""] + ([f"Since version {since[0]} of the interface.", ""] if since and since[0] != "1" else [])
 
 
+def parts(text: str) -> dict[str, str]:
+    """The header without what is for compilers: what is before the first section under "", the rest under titles."""
+    text = text[text.index('extern "C" {') : text.rindex("#ifdef __cplusplus")]
+    pieces = re.split(r"/\* ---- (.*?) -+ \*/", text)
+    return {"": pieces[0], **dict(zip(pieces[1::2], pieces[2::2], strict=True))}
+
+
+def indented(lines: list[str]) -> list[str]:
+    return [f"   {line}".rstrip() for line in lines]
+
+
+def members(body: str, role: str) -> list[str]:
+    """Of a struct or an enumeration; a comment is behind its member, or on lines of its own before it."""
+    out: list[str] = []
+    before = ""
+    for found in MEMBER.finditer(body):
+        note = " ".join(line.strip() for line in (found["comment"] or found["before"] or "").split())
+        if found["before"]:
+            before = note
+            continue
+        declared, _, value = found["declared"].strip().partition(" = ")
+        said = [f"Value {value}{': ' if note else ''}"] if value else [before] if before else []
+        out += [f".. c:{role}:: {declared}", "", *indented(["".join([*said, literal(note)]), ""])]
+        before = ""
+    return out
+
+
 def rest(text: str) -> list[str]:
-    """The header as reStructuredText."""
+    """A part of the header as reStructuredText."""
     out: list[str] = []
     comment = ""
-
-    def indented(lines: list[str]) -> list[str]:
-        return [f"   {line}".rstrip() for line in lines]
-
     for found in PIECE.finditer(text):
-        if found["section"]:
-            out += ["", found["section"][0].upper() + found["section"][1:], "~" * len(found["section"]), ""]
-        elif found["comment"] is not None:
-            if comment:
-                out += described(comment)
+        if found["comment"] is not None:
+            out += described(comment) if comment else []
             comment = found["comment"]
             continue
-        elif found["function"]:
+        if found["function"]:
             declared = re.sub(r"\s+", " ", found["function"])
             out += [f".. c:function:: {declared}", "", *indented(described(comment))]
         elif found["macro"]:
-            out += [f".. c:macro:: {found['macro']}", "", *indented([f"{found['value']}.", "", *described(comment)])]
+            out += [
+                f".. c:macro:: {found['macro']}",
+                "",
+                *indented([f"Value {found['value']}.", "", *described(comment)]),
+            ]
         else:
-            kind = "struct" if found["kind"] == "struct" else "enum"
-            out += [f".. c:{kind}:: {found['name']}", "", *indented(described(comment))]
-            body = re.sub(r"\n +/\*([^*]*)\*/\n", "\n", found["body"] or "")  # a comment on the next members: in the prose above
-            for member in MEMBER.finditer(body):
-                note = " ".join(line.strip() for line in (member["comment"] or "").split())
-                name = re.sub(r" = \d+$", "", member["declared"].strip())
-                role = "member" if kind == "struct" else "enumerator"
-                value = re.findall(r"= (\d+)$", member["declared"])
-                text_of = [f"{value[0]}. {literal(note)}".strip() if value else literal(note), ""]
-                out += indented([f".. c:{role}:: {name}", "", *indented(text_of)])
+            role = "member" if found["kind"] == "struct" else "enumerator"
+            out += [f".. c:{found['kind']}:: {found['name']}", "", *indented(described(comment))]
+            out += indented(members(found["body"] or "", role))
         comment = ""
     return out
 
 
-class Header(Directive):
+class Header(SphinxDirective):
     required_arguments = 1
+    option_spec: ClassVar[dict[str, Any]] = {"part": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
-        settings: Any = self.state.document.settings
-        path = Path(settings.env.srcdir, self.arguments[0])
-        settings.env.note_dependency(str(path))
-        text = path.read_text(encoding="utf-8")
-        text = text[text.index("extern \"C\" {") :]
-        node = nodes.section()
-        node.document = self.state.document
-        nested_parse_with_titles(self.state, StringList(rest(text), source=str(path)), node)
+        path = Path(self.env.srcdir, self.arguments[0])
+        self.env.note_dependency(str(path))
+        lines = rest(parts(path.read_text(encoding="utf-8"))[self.options.get("part", "")])
+        node = nodes.container()
+        self.state.nested_parse(StringList(lines, source=str(path)), self.content_offset, node)
         return node.children
 
 

@@ -1,4 +1,4 @@
-"""The contents of the site from the list of pages that people read: sections of docs/index.md and the links in their lists."""
+"""The contents of the site, from the list of pages that people read: sections and links of docs/index.md."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
 def add_start(app: Sphinx, error: Exception | None) -> None:
     """The address of the site itself leads to the page in front."""
     if error is None and app.builder.format == "html":
-        start = f'<!doctype html><meta charset="utf-8"><title>dpa2</title><meta http-equiv="refresh" content="0; url={app.config.root_doc}.html">\n'
-        Path(app.outdir, "index.html").write_text(start, encoding="utf-8")
+        lead = f'<meta http-equiv="refresh" content="0; url={app.config.root_doc}.html">'
+        page = f'<!doctype html><meta charset="utf-8"><title>dpa2</title>{lead}\n'
+        Path(app.outdir, "index.html").write_text(page, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
