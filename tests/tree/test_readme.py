@@ -50,7 +50,7 @@ def test_main_command_prints_what_the_page_shows(
     monkeypatch.chdir(ROOT)
     assert main([*words.split(), "--threads", "1"]) == 0
     assert f"    dpa2 {words}\n" in (DOCS / "getting-started.md").read_text(encoding="utf-8")
-    printed, shown = capsys.readouterr().out, code_blocks("docs/getting-started.md", "")[0]
+    printed, shown = capsys.readouterr().out, code_blocks("docs/getting-started.md", "text")[0]
     plain = re.compile(r"\d+ threads?")
     words_of = [NUMBER.sub("#", plain.sub("threads", text)).split() for text in (printed, shown)]
     assert words_of[0] == words_of[1]
@@ -72,7 +72,7 @@ def test_python_example_runs(capsys: pytest.CaptureFixture[str], monkeypatch: py
 
 def test_page_about_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run_page("python.md", tmp_path, monkeypatch)
-    assert names["descriptor"].shape == (3, 72)
+    assert names["descriptor"].shape == (3, names["model"].descriptor_dim)
     assert names["result"].forces.shape == (3, 3)
     assert (tmp_path / "model.safetensors").is_file()
 
