@@ -37,6 +37,7 @@ INSTALL = {
     "torch": "pip install 'dpa2[torch]'",
     "jax": "pip install 'dpa2[jax]'",
     "jax_md": "pip install jax-md",
+    "torch_sim": "pip install 'dpa2[torchsim]', with Python 3.12 or newer",
     "Cython": "pip install cython",
     "setuptools": "pip install setuptools",
 }

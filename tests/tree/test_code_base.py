@@ -122,6 +122,7 @@ def test_package_imports_no_framework() -> None:
     assert {name: names for name, names in found.items() if names} == {
         "engine/dpa2/jax.py": {"jax"},
         "engine/dpa2/torch.py": {"torch"},
+        "engine/dpa2/torchsim.py": {"torch"},
     }
 
 
@@ -130,6 +131,7 @@ def test_package_imports_what_it_declares() -> None:
     distribution = {
         "yaml": "pyyaml",
         "cupy": "cupy-cuda13x",
+        "torch_sim": "torch-sim-atomistic",
         "sklearn": "scikit-learn",
     }
     outside = set().union(*(imports(path) for path in sources("engine"))) - set(sys.stdlib_module_names) - {"dpa2"}
