@@ -57,6 +57,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 html_theme_options: dict[str, Any] = {"navigation_with_keys": True}
 

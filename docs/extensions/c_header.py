@@ -33,7 +33,7 @@ MEMBER = re.compile(
 
 def literal(text: str) -> str:
     """A line of a comment, with names of this interface and quoted words in the font of code."""
-    text = re.sub(r"@since (\d+) stands for version \1", r"that is what *since version* speaks of", text)
+    text = re.sub(r" ?@since (\d+) stands for version \1\.", "", text)
     text = re.sub(r"@since (\d+)", r"Since version \1", text)
     text = re.sub(r"`([^`]+)`", r"``\1``", text)
     text = re.sub(r"(?<![`\w\"])(dpa2_\w+|DPA2_\w+|[a-z]\w*\[[^\s,;:]+)(?![`\w])", r"``\1``", text)

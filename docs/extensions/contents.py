@@ -11,11 +11,11 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def sections(text: str) -> list[tuple[str, list[str]]]:
-    """Titles of sections, and the pages that their lists begin lines with."""
+def sections(text: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Titles of sections, and of the pages in their lists with the paths of these."""
     found = []
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        pages = re.findall(r"^[-|] \[[^\]]+\]\(([^)#]+\.md)\)", section, re.MULTILINE)
+        pages = re.findall(r"^- \[([^\]]+)\]\(([^)#]+)\.md\)", section, re.MULTILINE)
         if pages:
             found.append((section.splitlines()[0], pages))
     return found
@@ -27,8 +27,7 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
         return
     folder = os.path.dirname(page)
     for title, pages in sections(source[0]):
-        names = [os.path.normpath(os.path.join(folder, name)).removesuffix(".md") for name in pages]
-        listed = "\n".join(f"/{name}" for name in names)
+        listed = "\n".join(f"{name} </{os.path.normpath(os.path.join(folder, path))}>" for name, path in pages)
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {title}\n\n{listed}\n```\n"
 
 
