@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
+
+logger = logging.getLogger(__name__)
+LEFT_OVER = re.compile(r">[^<]*(?:\\|&(?!#|\w+;))")  # of TeX, in the text of an element
+
+
+def mathml(tex: str, display: str = "inline") -> str:
+    """A formula of TeX, with what the converter does not have in other words: ``aligned``, and ``\\_`` in text."""
+    tex = re.sub(r"\\text\{[^}]*\}", lambda found: found[0].replace(r"\_", "_").replace(r"\#", "#"), tex)
+    tex = re.sub(r"\\(begin|end)\{aligned\}", r"\\\1{split}", tex)
+    return convert(tex, display=display)
+
+
+def checked(node: nodes.Element, display: str) -> str:
+    found = mathml(node.astext(), display)
+    if LEFT_OVER.search(found):
+        logger.warning("a formula that MathML is not made of: %s", node.astext(), location=node)
+    return found
 
 
 def visit_inline(self: HTML5Translator, node: nodes.math) -> None:
-    self.body.append(convert(node.astext()))
+    self.body.append(checked(node, "inline"))
     raise nodes.SkipNode
 
 
 def visit_block(self: HTML5Translator, node: nodes.math_block) -> None:
-    self.body.append(f'<div class="formula">{convert(node.astext(), display="block")}</div>\n')
+    self.body.append(f'<div class="formula">{checked(node, "block")}</div>\n')
     raise nodes.SkipNode
 
 
