@@ -16,10 +16,11 @@ LEFT_OVER = re.compile(r">[^<]*(?:\\|&(?!#|\w+;))")  # of TeX, in the text of an
 
 
 def mathml(tex: str, display: str = "inline") -> str:
-    """A formula of TeX, with what the converter does not have in other words: ``aligned``, and ``\\_`` in text."""
+    """A formula of TeX, with what the converter does not have in other words: ``aligned``, and ``\\_`` in text, ``+=``."""
     tex = re.sub(r"\\text\{[^}]*\}", lambda found: found[0].replace(r"\_", "_").replace(r"\#", "#"), tex)
     tex = re.sub(r"\\(begin|end)\{aligned\}", r"\\\1{split}", tex)
-    return convert(tex, display=display)
+    tex = tex.replace(r"\mathrel{+}=", r"\;\text{+=}\;")
+    return convert(tex, display=display).replace("<mi>&#x02032;</mi>", '<mi class="prime">&#x02032;</mi>')
 
 
 def checked(node: nodes.Element, display: str) -> str:
