@@ -41,7 +41,7 @@ suppress_warnings = ["myst.header"]  # a page may begin a list of sections with 
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # types are in the signatures, shapes and units in the text
-autodoc_mock_imports = ["cupy", "jax", "openmm", "sklearn", "torch", "torch_sim"]
+autodoc_mock_imports = ["ase", "cupy", "jax", "openmm", "sklearn", "torch", "torch_sim"]
 autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": True}
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

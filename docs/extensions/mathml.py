@@ -16,7 +16,7 @@ LEFT_OVER = re.compile(r">[^<]*(?:\\|&(?!#|\w+;))")  # of TeX, in the text of an
 
 
 def mathml(tex: str, display: str = "inline") -> str:
-    """A formula of TeX, with what the converter does not have in other words: ``aligned``, and ``\\_`` in text, ``+=``."""
+    """A formula of TeX; ``aligned``, ``\\_`` in text and ``+=``, which the converter does not have, in other words."""
     tex = re.sub(r"\\text\{[^}]*\}", lambda found: found[0].replace(r"\_", "_").replace(r"\#", "#"), tex)
     tex = re.sub(r"\\(begin|end)\{aligned\}", r"\\\1{split}", tex)
     tex = tex.replace(r"\mathrel{+}=", r"\;\text{+=}\;")
