@@ -49,7 +49,6 @@ python_display_short_literal_types = True
 python_maximum_signature_line_length = 88
 c_maximum_signature_line_length = 88
 
-linkcheck_ignore = ["https?://"]  # what is in this tree alone
 
 html_theme = "furo"
 html_title = f"dpa2 {release}"
