@@ -339,8 +339,8 @@ class Model(SecondDerivatives, MemoryEstimate):
             coords, types, box, pbc, progress: as for :meth:`evaluate`.
             weights: arrays by the names of outputs, in their shapes: "descriptor" (natoms, descriptor_dim), "rot_mat"
                 (natoms, g2_dim, 3), and whatever the model has one of per atom: "atom_energy" (natoms,), "dipole"
-                (natoms, 3), "polar" (natoms, 3, 3), "atom_dos", "population", "atom_" and the name of a property; with
-                a frame axis in ``coords`` also one per frame.
+                (natoms, 3), "polar" (natoms, 3, 3), "atom_dos", "population", ``"atom_"`` and the name of a property;
+                with a frame axis in ``coords`` also one per frame.
             fparam, aparam: as for :meth:`evaluate`; they do not matter for descriptors and rotation matrices.
 
         Returns:

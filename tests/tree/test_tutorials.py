@@ -1,4 +1,4 @@
-"""The tutorials of training run as they stand: shortened, and at full length with the errors that the page states."""
+"""The tutorials run as they stand: all shortened, those of training at full length with the errors of the page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dpa2.cli import main
 from dpa2.data import read_structures
 from dpa2.train.display import read_curve
-from pages import ROOT
+from pages import ROOT, code_blocks
 
 PAGE = ROOT / "docs" / "tutorials.md"
 EXAMPLES = ROOT / "examples" / "training"
@@ -111,3 +112,29 @@ def test_tutorials(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("lcurve.out", "tuned.out", "student.out"):
         curve = read_curve(folder / name)
         assert curve["rmse_f_val"][-1] < 0.7 * curve["rmse_f_val"][0]
+
+
+@pytest.mark.slow
+def test_dynamics_of_water_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same commands with twenty steps, of which every one is kept."""
+    pytest.importorskip("ase")
+    pytest.importorskip("matplotlib")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    first, second, last = code_blocks("docs/water.md", "sh")
+    (python,) = code_blocks("docs/water.md", "python")
+    for line in (first + second).splitlines():
+        for long, short in (
+            ("--time 0.5", "--time 0.005"),
+            ("--time 1 ", "--time 0.01 "),
+            ("--interval 40", "--interval 1"),
+        ):
+            line = line.replace(long, short)
+        run(line, short=True)
+    names: dict[str, Any] = {}
+    exec(compile(python, "water.md", "exec"), names)
+    assert len(names["frames"]) == 11
+    assert 2.6 < names["peak"] < 3.0
+    run(last.strip(), short=True)
+    assert all(Path(name).stat().st_size > 0 for name in ("water.png", "map.png", "water.npz"))
