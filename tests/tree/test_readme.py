@@ -113,7 +113,7 @@ def test_ratios_are_those_of_the_pages() -> None:
     for (times_stated, memory_stated), (fast, saved) in zip(stated, expected, strict=True):
         assert numbers(times_stated) == [round(each) for each in sorted({min(fast), max(fast)})]
         denominators = numbers(memory_stated.replace("1/", " "))
-        assert denominators == pytest.approx(sorted({min(saved), max(saved)}), abs=1.0)
+        assert denominators == pytest.approx(sorted({min(saved), max(saved)}), abs=0.5)
 
 
 def test_the_number_of_cases_is_stated_once() -> None:
