@@ -19,7 +19,7 @@ from random_model import random_model, random_weights
 ts = needs.package("torch_sim")
 import torch  # noqa: E402
 from dpa2.torchsim import DPA2Model  # noqa: E402
-from torch_sim.models.interface import validate_model_outputs  # noqa: E402
+from torch_sim.models.interface import validate_model_outputs as assert_model_outputs  # noqa: E402
 from torch_sim.testing import (  # noqa: E402
     CONSISTENCY_SIMSTATES,
     SIMSTATE_GENERATORS,
@@ -55,7 +55,7 @@ def water() -> Any:
 
 
 def test_torchsim_validates_its_outputs() -> None:
-    validate_model_outputs(DPA2Model(model()), CPU, torch.float64)
+    assert_model_outputs(DPA2Model(model()), CPU, torch.float64)
 
 
 @pytest.mark.parametrize("name", CONSISTENCY_SIMSTATES)
