@@ -25,6 +25,8 @@ NKTV2P = 1.6021765e6
 SYMBOLS = ["O", "H", "C"]
 #: pair_coeff for the three types of the systems
 COEFF = "pair_coeff * * O H C"
+#: LAMMPS's magnetic forces are frequencies, rad/ps: eV / hbar
+HBAR = 6.5821191e-4
 #: where xx yy zz xy xz yz are in a virial, whose first index is that of the force
 ORDER = [(0, 0), (1, 1), (2, 2), (1, 0), (2, 0), (2, 1)]
 
@@ -271,6 +273,13 @@ def measure(name: str) -> list[str]:
     ]
 
 
+def measure_spins(name: str) -> list[str]:
+    """:func:`measure`, and magnetic forces to ``name.fm``."""
+    per_atom = " ".join(f"c_m[{k}]" for k in (1, 2, 3))
+    dump = f"write_dump all custom {name}.fm id {per_atom} modify sort id format float %.17g"
+    return [*measure(name), "compute m all property/atom fmx fmy fmz", "run 0", dump]
+
+
 def tensors(compute: str, columns: int, name: str) -> list[str]:
     """A compute of ``columns`` per atom, evaluated once: to ``name.dump`` per atom, its sums to ``name.sums``."""
     per_atom = " ".join(f"c_{compute}[{k}]" for k in range(1, columns + 1))
@@ -316,8 +325,10 @@ def difference(a: np.ndarray | float, b: np.ndarray | float) -> float:
     return float(np.abs(np.asarray(a) - b).max() / max(1.0, float(np.abs(b).max())))
 
 
-def assert_python_engine(found: Answer, system: str, model: dpa2.Model | None = None, **inputs: np.ndarray) -> None:
-    (atoms,) = [s for s in systems() if s.name == system]
+def assert_python_engine(
+    found: Answer, system: str | Cluster, model: dpa2.Model | None = None, **inputs: np.ndarray
+) -> None:
+    atoms = system if isinstance(system, Cluster) else next(s for s in systems() if s.name == system)
     expected = (model or python_model()).evaluate(atoms.coords, atoms.types, atoms.box, atomic=True, **inputs)
     assert expected.atom_virial is not None
     assert difference(found.energy, expected.energy) < 1e-10
@@ -332,6 +343,15 @@ def assert_python_engine(found: Answer, system: str, model: dpa2.Model | None = 
     assert difference(found.centroid, centroid) < 1e-10
     symmetric = 0.5 * (virial + virial.transpose(0, 2, 1))
     assert difference(found.stress, np.stack([symmetric[:, row, column] for row, column in ORDER], axis=1)) < 1e-10
+
+
+def assert_python_spins(folder: Path, name: str, system: Cluster, model: dpa2.Model, spins: np.ndarray) -> None:
+    """What :func:`measure_spins` left."""
+    assert_python_engine(answer(folder, name), system, model, spin=spins)
+    expected = model.evaluate(system.coords, system.types, system.box, spin=spins).magnetic_forces
+    found = table(folder / f"{name}.fm")[:, 1:]
+    assert difference(found, expected * np.linalg.norm(spins, axis=1)[:, None] / HBAR) < 1e-10
+    assert np.abs(expected).max() > 0.01 or len(spins) == 1
 
 
 def prepare(folder: Path) -> None:

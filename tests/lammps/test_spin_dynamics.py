@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dpa2.files import write_safetensors
-from lammps_runs import COEFF, Setup, difference, refusal, scattered, spin_data, succeed, table
+from lammps_runs import (
+    COEFF,
+    Setup,
+    assert_python_spins,
+    difference,
+    engine_of,
+    measure_spins,
+    refusal,
+    scattered,
+    spin_data,
+    succeed,
+    table,
+)
 
 SYSTEM = scattered("spins", np.diag([7.0, 7.5, 8.0]).tolist(), 12, 17, 1.9)
 SPINS = np.random.default_rng(5).normal(np.array([0.0, 0.0, 0.8]), 0.4, size=(12, 3))
@@ -30,9 +43,10 @@ def dynamics(steps: int, every: int) -> list[str]:
     return [
         "thermo_style custom step etotal pe ke",
         f"fix out all ave/time {every} 1 {every} c_thermo_pe v_total file energies format ' %.17g'",
-        "compute s all property/atom sp spx spy spz",
+        "compute spins all property/atom sp spx spy spz",
         f"run {steps}",
-        "write_dump all custom end id x y z vx vy vz c_s[1] c_s[2] c_s[3] c_s[4] modify sort id format float %.17g",
+        "write_dump all custom end id x y z vx vy vz c_spins[1] c_spins[2] c_spins[3] c_spins[4] "
+        "modify sort id format float %.17g",
     ]
 
 
@@ -60,9 +74,16 @@ def test_energy_and_lengths_are_kept(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_energy_over_a_thousand_steps(folder: Path) -> None:
-    succeed(folder, [*lines(), *TOTAL, *dynamics(1000, 10)])
+@pytest.mark.parametrize("ranks", [1, *(pytest.param(ranks, marks=pytest.mark.minutes) for ranks in (2, 4))])
+def test_energy_over_a_thousand_steps(folder: Path, ranks: int) -> None:
+    """And where atoms and spins are then, the Python engine finds the same; velocities would add to the pressure."""
+    there = ["unfix out", "velocity all set 0.0 0.0 0.0", *measure_spins("last")]
+    succeed(folder, [*lines(), *TOTAL, *dynamics(1000, 10), *there], ranks)
     assert check_energy(folder, 1000, 10) < 2e-6
+    end = table(folder / "end")
+    assert np.abs(end[:, 1:4] - SYSTEM.coords).max() > 0.1
+    last = replace(SYSTEM, coords=end[:, 1:4])
+    assert_python_spins(folder, "last", last, engine_of(spin_data(softness=0.1)), end[:, 7:8] * end[:, 8:11])
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import dpa2
 import needs
 import numpy as np
 import pytest
@@ -12,17 +11,18 @@ from dpa2.files import ModelData, write_safetensors
 from lammps_runs import (
     COEFF,
     DIVISIONS,
+    HBAR,
     NKTV2P,
     ORDER,
     SYMBOLS,
     Cluster,
     Setup,
     answer,
-    assert_python_engine,
+    assert_python_spins,
     difference,
     divided,
     engine_of,
-    measure,
+    measure_spins,
     model_data,
     refusal,
     spin_data,
@@ -35,8 +35,6 @@ from lammps_runs import (
 )
 from spin_cases import spin_golden
 
-#: LAMMPS's magnetic forces are frequencies, rad/ps: eV / hbar
-HBAR = 6.5821191e-4
 SYSTEM = next(system for system in systems() if system.name == "triclinic")
 
 
@@ -59,21 +57,8 @@ def setup(system: str = "triclinic", style: str = "dpa2/spin spin7.safetensors",
     return Setup(system, style=style, coeff=coeff or [COEFF], atom_style="spin")
 
 
-def with_spins(name: str) -> list[str]:
-    """:func:`measure`, and magnetic forces to ``name.fm``."""
-    per_atom = " ".join(f"c_m[{k}]" for k in (1, 2, 3))
-    dump = f"write_dump all custom {name}.fm id {per_atom} modify sort id format float %.17g"
-    return [*measure(name), "compute m all property/atom fmx fmy fmz", "run 0", dump]
-
-
-def check_engine(folder: Path, name: str, system: Cluster, model: dpa2.Model | None = None) -> None:
-    model = model or engine_of(spin_data())
-    spins = spins_of(system)
-    assert_python_engine(answer(folder, name), system.name, model, spin=spins)
-    expected = model.evaluate(system.coords, system.types, system.box, spin=spins).magnetic_forces
-    found = table(folder / f"{name}.fm")[:, 1:]
-    assert difference(found, expected * np.linalg.norm(spins, axis=1)[:, None] / HBAR) < 1e-10
-    assert np.abs(expected).max() > 0.01 or len(spins) == 1
+def check_engine(folder: Path, name: str, system: Cluster) -> None:
+    assert_python_spins(folder, name, system, engine_of(spin_data()), spins_of(system))
 
 
 @pytest.mark.parametrize("division", needs.mostly_slow(DIVISIONS, {"2 ranks, newton off"}))
@@ -82,7 +67,7 @@ def test_division_of_space(folder: Path, division: str) -> None:
     for system in systems_of(division):
         divisions = divided(division, system)
         divisions.style, divisions.atom_style = "dpa2/spin spin7.safetensors", "spin"
-        script += [*divisions.lines(), *with_spins(system)]
+        script += [*divisions.lines(), *measure_spins(system)]
     succeed(folder, script, DIVISIONS[division][0])
     for system in systems():
         if system.name in systems_of(division):
@@ -105,7 +90,7 @@ def test_deepmd_kits_numbers(folder: Path, ranks: int) -> None:
         Cluster(system.name, box, coords, system.atype, (16.0, 1.0, 63.5)).write(folder, spins=spins)
         of_golden = setup(system.name, "dpa2/spin golden.safetensors", "pair_coeff * * O H Cu")
         of_golden.before_box = ["boundary f f f"] if system.box is None else []
-        script += [*of_golden.lines(), *with_spins(system.name)]
+        script += [*of_golden.lines(), *measure_spins(system.name)]
         expected[system.name] = {name: array[0] for name, array in system.expected.items()}
     said = succeed(folder, script, ranks)
     assert "have no spin" in said
@@ -123,12 +108,12 @@ def test_deepmd_kits_numbers(folder: Path, ranks: int) -> None:
 
 def test_names_types_and_hybrid_styles(folder: Path) -> None:
     """deepmd-kit's name; types by position; beside another style; atoms that take no part."""
-    script = [*setup("triclinic", "deepspin spin7.safetensors", "pair_coeff * *").lines(), *with_spins("deepspin")]
+    script = [*setup("triclinic", "deepspin spin7.safetensors", "pair_coeff * *").lines(), *measure_spins("deepspin")]
     both = ["pair_coeff * * dpa2/spin O H C", "pair_coeff * * zero"]
     script += [*setup("triclinic", "hybrid/overlay dpa2/spin spin7.safetensors zero 2.0", *both).lines()]
-    script += with_spins("hybrid")
+    script += measure_spins("hybrid")
     part = setup("triclinic", "dpa2/spin spin7.safetensors precision float64", "pair_coeff * * O NULL C")
-    script += [*part.lines(), *with_spins("part")]
+    script += [*part.lines(), *measure_spins("part")]
     succeed(folder, script, ranks=2)
     for name in ("deepspin", "hybrid"):
         check_engine(folder, name, SYSTEM)
@@ -143,7 +128,10 @@ def test_names_types_and_hybrid_styles(folder: Path) -> None:
 def test_deviations(folder: Path, ranks: int) -> None:
     """Of forces and magnetic forces, under deepmd-kit's titles."""
     files = " ".join(f"spin{seed}.safetensors" for seed in (7, 8, 9))
-    script = [*setup("triclinic", f"dpa2/spin {files} out_freq 1 out_file plain atomic").lines(), *with_spins("first")]
+    script = [
+        *setup("triclinic", f"dpa2/spin {files} out_freq 1 out_file plain atomic").lines(),
+        *measure_spins("first"),
+    ]
     script += [*setup("triclinic", f"deepspin {files} out_freq 1 out_file relative relative 0.3").lines(), "run 0"]
     succeed(folder, script, ranks)
     check_engine(folder, "first", SYSTEM)
@@ -234,7 +222,7 @@ def test_atoms_without_a_spin_are_a_warning(folder: Path) -> None:
     magnetic = np.flatnonzero(SYSTEM.types != 1)
     spins[magnetic[:3]] = 0.0
     SYSTEM.write(folder, spins=spins)
-    said = succeed(folder, [*setup().lines(), "run 0", *with_spins("few")], ranks=2)
+    said = succeed(folder, [*setup().lines(), "run 0", *measure_spins("few")], ranks=2)
     assert said.count(f"3 of the {len(magnetic)} atoms of magnetic types have no spin") == 1
     expected = engine_of(spin_data()).evaluate(SYSTEM.coords, SYSTEM.types, SYSTEM.box, spin=spins)
     assert difference(answer(folder, "few").forces, expected.forces) < 1e-10
