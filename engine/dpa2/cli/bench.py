@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, OutOfMemoryError, WorkFailedError
 from . import common
+from .document import add_json_option, dump
 from .reading import add_reading_options, reading_options
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def add_command(commands: Any) -> None:
         metavar="N",
         help=f"timed steps (default: {SECONDS:g} seconds, at most {MOST_STEPS})",
     )
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    add_json_option(parser)
     common.add_model_options(parser)
     common.add_parameter_options(parser)
     add_reading_options(parser)
@@ -202,7 +202,7 @@ def run(args: argparse.Namespace) -> None:
     name = "water" if args.structure is None else os.path.basename(args.structure.rstrip("/"))
     report = measure(model, frame, name, args, load_time)
     if args.json:
-        print(json.dumps(asdict(report), indent=2))
+        dump(asdict(report))
     else:
         show(report)
     differences = report.differences()

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from . import common
+from .document import add_json_option, dump
 
 EPILOG = """\
 examples:
@@ -31,7 +32,7 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("model", metavar="MODEL", nargs="?", help="model file (default: the embedded model of water)")
     parser.add_argument("--head", help="which model of a multi-task file")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -48,7 +49,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _show(path: str, name: str, args: argparse.Namespace) -> None:
-    import json
     from dataclasses import asdict
 
     from ..cuda.packaged import packaged_kernels
@@ -62,7 +62,7 @@ def _show(path: str, name: str, args: argparse.Namespace) -> None:
         if not found:
             raise
         if args.json:
-            print(json.dumps({"path": path, "heads": found}, indent=2))
+            dump({"path": path, "heads": found})
         else:
             print(f"{name}: a multi-task file with {len(found)} heads: {', '.join(found)}")
             print(f"choose one: dpa2 info {path} --head {found[0]}")
@@ -79,7 +79,7 @@ def _show(path: str, name: str, args: argparse.Namespace) -> None:
         "gpu_kernels": asdict(packaged_kernels()),
     }
     if args.json:
-        print(json.dumps(facts, indent=2))
+        dump(facts)
         return
     for key, value in describe(data.config, facts):
         print(f"{key:<14} {value}")
