@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ReadingWarning
 from . import common
-from .eval_sinks import DeepmdSink, Sink, XyzSink
+from .eval_sinks import DeepmdSink, StructureSink, XyzSink
 
 if TYPE_CHECKING:
     from ..data import Frame
@@ -41,7 +41,7 @@ def write_frames(args: argparse.Namespace, walk: Iterable[Frame], chosen: Sequen
     """
     from ..outputs import replacing, replacing_folder
 
-    sinks: list[tuple[Sink, bool]] = []
+    sinks: list[tuple[StructureSink, bool]] = []
     with ExitStack() as stack:
         if args.output is not None:
             path = stack.enter_context(replacing(args.output))

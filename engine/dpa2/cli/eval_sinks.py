@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .eval_values import spins_beside
 
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
     from .eval_values import Column, Values
 
 
+SinkType = TypeVar("SinkType", bound="Sink")
+
+
 class Sink(ABC):
     """Where results go, frame by frame."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def __enter__(self) -> Sink:
+    def __enter__(self: SinkType) -> SinkType:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -34,10 +38,6 @@ class Sink(ABC):
     def add(self, frame: Frame, types: Any, values: Values) -> None:
         """One frame more, with the values of a model."""
 
-    def write(self, frame: Frame, types: Any, of_frame: Values, of_atoms: Values) -> None:
-        """One frame more, with values under the names that they get."""
-        raise NotImplementedError
-
     @abstractmethod
     def finish(self) -> None:
         """Write what is left to be written; called again where it was interrupted."""
@@ -47,12 +47,29 @@ class Sink(ABC):
         os.truncate(self.path, 0)
 
 
-class XyzSink(Sink):
+class StructureSink(Sink):
+    """Structures with values beside them. ``names`` are those of the columns there, empty for what is left out."""
+
+    def __init__(self, path: str, columns: tuple[Column, ...], names: Sequence[str]) -> None:
+        super().__init__(path)
+        self.all = columns
+        self.columns = [(name, column) for name, column in zip(names, columns, strict=True) if name]
+
+    def add(self, frame: Frame, types: Any, values: Values) -> None:
+        of_frame = {name: values[column.name] for name, column in self.columns if not column.per_atom}
+        of_atoms = {name: values[column.name] for name, column in self.columns if column.per_atom}
+        self.write(frame, types, of_frame, of_atoms | spins_beside(self.all, frame))
+
+    @abstractmethod
+    def write(self, frame: Frame, types: Any, of_frame: Values, of_atoms: Values) -> None:
+        """One frame more, with values under the names that they get."""
+
+
+class XyzSink(StructureSink):
     """Extended XYZ, written as the frames come."""
 
     def __init__(self, path: str, columns: tuple[Column, ...], type_map: tuple[str, ...]) -> None:
-        super().__init__(path)
-        self.all, self.columns = columns, [column for column in columns if column.xyz]
+        super().__init__(path, columns, [column.xyz for column in columns])
         self.names = [*type_map, "X"]  # the last one for virtual atoms, type -1
 
     def __enter__(self) -> XyzSink:
@@ -66,11 +83,6 @@ class XyzSink(Sink):
 
     def finish(self) -> None:
         """Closing the blocks does it."""
-
-    def add(self, frame: Frame, types: Any, values: Values) -> None:
-        of_frame = {column.xyz: values[column.name] for column in self.columns if not column.per_atom}
-        of_atoms = {column.xyz: values[column.name] for column in self.columns if column.per_atom}
-        self.write(frame, types, of_frame, of_atoms | spins_beside(self.all, frame))
 
     def write(self, frame: Frame, types: Any, of_frame: Values, of_atoms: Values) -> None:
         from ..data import write_frame
@@ -87,12 +99,11 @@ class XyzSink(Sink):
         self.blocks.add(text.getvalue())
 
 
-class DeepmdSink(Sink):
+class DeepmdSink(StructureSink):
     """deepmd/npy systems, whose labels are the results."""
 
     def __init__(self, path: str, columns: tuple[Column, ...], type_map: tuple[str, ...], mixed: bool) -> None:
-        super().__init__(path)
-        self.all, self.columns = columns, [column for column in columns if column.label]
+        super().__init__(path, columns, [column.label for column in columns])
         from ..data import DeepmdWriter
 
         self.writer = DeepmdWriter(path, type_map, mixed)
@@ -105,11 +116,6 @@ class DeepmdSink(Sink):
 
         for name in os.listdir(self.path):
             shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
-
-    def add(self, frame: Frame, types: Any, values: Values) -> None:
-        of_frame = {column.label: values[column.name] for column in self.columns if not column.per_atom}
-        of_atoms = {column.label: values[column.name] for column in self.columns if column.per_atom}
-        self.write(frame, types, of_frame, of_atoms | spins_beside(self.all, frame))
 
     def write(self, frame: Frame, types: Any, of_frame: Values, of_atoms: Values) -> None:
         if frame.fparam is not None:
