@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "cpu/simd.hpp"
+#include "cpu/simd_pairs.hpp"
 
 namespace dpa2 {
 namespace {
@@ -23,15 +23,14 @@ constexpr int accumulators = 12, tile_vectors = 2;
 #else
 constexpr int accumulators = 24, tile_vectors = 4;
 #endif
-/// With the 16 registers of AVX2, and C and B dual, tiles are one vector wide and have as many more rows: each vector of B costs
-/// shuffles, and with few rows the sums of the tangents, two terms after the other, wait for each other.
-template <class C, class B>
-constexpr bool narrow = is_dual<C> && is_dual<B> && accumulators == 12 && simd::vector_bytes == 32;
-/// Of products in which A, or B, or both are dual: registers for their tangents are left.
+/// Of products of dual numbers with dual numbers, whose sums take two registers each: with 16 registers tiles are one vector wide
+/// and have as many more rows, for each vector of B costs shuffles.
+template <class A, class B>
+constexpr bool narrow = is_dual<A> && is_dual<B> && accumulators == 12;
 template <class C, class A, class B>
-constexpr int room = is_dual<B> && accumulators == 12 && !narrow<C, B> ? 8 : accumulators;
+constexpr int registers = is_dual<C> || is_dual<B> ? 2 : 1;
 template <class C, class A, class B, int NV>
-constexpr int max_rows = room<C, A, B> / (NV * (is_dual<C> ? 2 : 1)) < 12 ? room<C, A, B> / (NV * (is_dual<C> ? 2 : 1)) : 12;
+constexpr int max_rows = accumulators / (NV * registers<C, A, B>) < 12 ? accumulators / (NV * registers<C, A, B>) : 12;
 
 // Terms per pass: a block of B stays in L1 while all rows use it, and shorter chains of additions round less in float32.
 constexpr int block_k = 160;
@@ -47,38 +46,80 @@ struct Problem {
   bool accumulate;
 };
 
-/// c += a b; of dual numbers their tangent where c is plain.
+/// What a tile keeps of its factors and of a vector of sums. Here lanes are columns; features that are dual meet plain weights.
 template <class C, class A, class B>
-DPA2_INLINE void multiply_add(Vec<C>& c, const Vec<A>& a, const Vec<B>& b) {
-  if constexpr (is_dual<C> && is_dual<A> && is_dual<B>) {
+struct Form {
+  using Left = Vec<A>;
+  using Right = Vec<B>;
+  using Sum = Vec<C>;
+  static DPA2_INLINE Left left(const A* a) { return splat<A>(*a); }
+  static DPA2_INLINE Right right(const B* b) { return load<B>(b); }
+  static DPA2_INLINE Sum begin(const C* c, const Real<C>* bias, bool accumulate) {
+    return accumulate ? load<C>(c) : bias != nullptr ? simd::constant<C>(load<Real<C>>(bias)) : Sum{};
+  }
+  static DPA2_INLINE void add(Sum& c, const Left& a, const Right& b) {
+    if constexpr (is_dual<C>) {
+      c.v += a.v * b;
+      c.d += a.d * b;
+    } else {
+      c += a * b;
+    }
+  }
+  static DPA2_INLINE void end(C* c, const Sum& sum) { store<C>(c, sum); }
+};
+
+/// Dual numbers all: their lanes are in the order in which values and tangents come apart soonest.
+template <class R>
+struct Form<Dual<R>, Dual<R>, Dual<R>> {
+  using D = Dual<R>;
+  using Left = Vec<D>;
+  using Right = Vec<D>;
+  using Sum = Vec<D>;
+  static DPA2_INLINE Left left(const D* a) { return splat<D>(*a); }
+  static DPA2_INLINE Right right(const D* b) { return simd::load_blocks<R>(b); }
+  static DPA2_INLINE Sum begin(const D* c, const R* bias, bool accumulate) {
+    return accumulate ? simd::load_blocks<R>(c) : bias != nullptr ? Sum{simd::in_blocks<R>(load<R>(bias)), Vec<R>{}} : Sum{};
+  }
+  static DPA2_INLINE void add(Sum& c, const Left& a, const Right& b) {
     c.v += a.v * b.v;
     c.d += a.v * b.d;
     c.d += a.d * b.v;
-  } else if constexpr (is_dual<C> && is_dual<A>) {
-    c.v += a.v * b;
-    c.d += a.d * b;
-  } else if constexpr (is_dual<C>) {
-    c.v += a * b.v;
-    c.d += a * b.d;
-  } else if constexpr (is_dual<A>) {
-    c += a.v * b.d;
-    c += a.d * b.v;
-  } else {
-    c += a * b;
   }
-}
+  static DPA2_INLINE void end(D* c, const Sum& sum) { simd::store_blocks<R>(c, sum); }
+};
+
+/// The tangents of a product of dual numbers, added to C. Both terms of a tangent have lanes of their own, as they lie in memory:
+/// pairs (v, d) of A times pairs (d, v) of B.
+template <class R>
+struct Form<R, Dual<R>, Dual<R>> {
+  using D = Dual<R>;
+  using Left = Vec<R>;
+  struct Sum {
+    Vec<R> first, second;
+  };
+  using Right = Sum;
+  static DPA2_INLINE Left left(const D* a) { return simd::splat_pair<R>(a); }
+  static DPA2_INLINE Right right(const D* b) {
+    const R* p = reinterpret_cast<const R*>(b);
+    return {simd::swapped<R>(load<R>(p)), simd::swapped<R>(load<R>(p + width<R>))};
+  }
+  static DPA2_INLINE Sum begin(const R*, const R*, bool) { return {Vec<R>{}, Vec<R>{}}; }
+  static DPA2_INLINE void add(Sum& c, const Left& a, const Right& b) {
+    c.first += a * b.first;
+    c.second += a * b.second;
+  }
+  static DPA2_INLINE void end(R* c, const Sum& sum) { store<R>(c, load<R>(c) + simd::sums_of_pairs<R>(sum.first, sum.second)); }
+};
 
 /// One tile of C. The loops over r and v vanish at compile time, or the accumulators would be spilled.
 template <class T, class A, class B, int MR, int NV, bool RowMajorA>
 DPA2_INLINE void tile(const Problem<T>& p, T* C, const A* a, const B* const (&first)[NV], const Real<T>* const (&bias)[NV]) {
-  Vec<T> acc[MR][NV];
+  using F = Form<T, A, B>;
+  typename F::Sum acc[MR][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v)
-      acc[r][v] = p.accumulate         ? load<T>(C + r * p.ldc + v * width<T>)
-                  : bias[v] != nullptr ? simd::constant<T>(load<Real<T>>(bias[v]))
-                                       : Vec<T>{};
+    for (int v = 0; v < NV; ++v) acc[r][v] = F::begin(C + r * p.ldc + v * width<T>, bias[v], p.accumulate);
   const B* b[NV];
 #pragma GCC unroll 4
   for (int v = 0; v < NV; ++v) b[v] = first[v];
@@ -86,17 +127,17 @@ DPA2_INLINE void tile(const Problem<T>& p, T* C, const A* a, const B* const (&fi
   const long acs = RowMajorA ? 1 : p.acs;
   const long bks = p.bks;
   const auto step = [&]() __attribute__((always_inline)) {
-    Vec<B> bv[NV];
+    typename F::Right bv[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
-      bv[v] = load<B>(b[v]);
+      bv[v] = F::right(b[v]);
       b[v] += bks;
     }
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r) {
-      const Vec<A> ar = splat<A>(a[r * ars]);
+      const typename F::Left ar = F::left(a + r * ars);
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) multiply_add<T, A, B>(acc[r][v], ar, bv[v]);
+      for (int v = 0; v < NV; ++v) F::add(acc[r][v], ar, bv[v]);
     }
     a += acs;
   };
@@ -110,7 +151,7 @@ DPA2_INLINE void tile(const Problem<T>& p, T* C, const A* a, const B* const (&fi
 #pragma GCC unroll 16
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) store<T>(C + r * p.ldc + v * width<T>, acc[r][v]);
+    for (int v = 0; v < NV; ++v) F::end(C + r * p.ldc + v * width<T>, acc[r][v]);
 }
 
 /// `count` blocks of MR rows, the columns first to last.
@@ -151,9 +192,15 @@ void rows(int mr, int count, int first, int last, const Problem<T>& p, T* C, con
     DPA2_CASE(4)
     DPA2_CASE(5)
     DPA2_CASE(6)
-    DPA2_CASE(7) DPA2_CASE(8) DPA2_CASE(9) DPA2_CASE(10) DPA2_CASE(11) DPA2_CASE(12)
+    DPA2_CASE(7)
+    DPA2_CASE(8)
+    DPA2_CASE(9)
+    DPA2_CASE(10)
+    DPA2_CASE(11)
+    DPA2_CASE(12)
 #undef DPA2_CASE
-        default : return;
+    default:
+      return;
   }
 }
 
@@ -206,7 +253,7 @@ void multiply(int m, int n, int k, T* C, long ldc, const A* a, long ars, long ac
     c = end;
     left -= count * nv;
   };
-  if constexpr (!narrow<T, B>) {
+  if constexpr (!narrow<A, B>) {
     strips(std::integral_constant<int, tile_vectors>(),
            left % tile_vectors == 1 && left > 1 ? left / tile_vectors - 1 : left / tile_vectors);
     strips(std::integral_constant<int, tile_vectors + 1>(), left / (tile_vectors + 1));
@@ -224,7 +271,13 @@ template <class T, class Isa>
 template <class A, class B>
 void Linear<T, Isa>::run(int m, int n, int k, T* C, long ldc, const A* a, long ars, long acs, const B* b, long bks, long bps,
                          const Real<T>* bias, bool accumulate) {
-  multiply(m, n, k, C, ldc, a, ars, acs, b, bks, bps, bias, accumulate);
+  if constexpr (!is_dual<A> && is_dual<B>) {  // values and tangents are columns beside each other, of a plain product
+    using R = Real<T>;
+    multiply(m, 2 * n, k, reinterpret_cast<R*>(C), 2 * ldc, a, ars, acs, reinterpret_cast<const R*>(b), 2 * bks, bps,
+             static_cast<const R*>(nullptr), accumulate);
+  } else {
+    multiply(m, n, k, C, ldc, a, ars, acs, b, bks, bps, bias, accumulate);
+  }
 }
 
 template <class T, class Isa>
