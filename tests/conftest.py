@@ -1,9 +1,10 @@
 """What holds for all tests: markers by room, and what is skipped where LAMMPS or a GPU is missing.
 
 ``slow`` is given by cost, in the test files: a test of more than about two seconds, and, of long lists whose members
-cost a few tenths each, all but a few. ``pytest -m "not slow"`` is for every change; before a merge everything runs but
-the slow tests of the emulated GPU, which take half an hour: they are for ``pytest -m "slow and cuda"``, by hand. So is
-what takes ``minutes``, alone or with the others of its list: ``pytest -m minutes``.
+cost a few tenths each, all but a few. ``pytest -m "not slow"`` is for every change. Before a merge every test runs,
+of long lists those few, but not the slow tests of the emulated GPU. The rest is by hand: ``pytest -m "slow and not
+cuda"`` in ten minutes, ``pytest -m "slow and cuda"`` in half an hour. So is what takes ``minutes``, alone or with the
+others of its list: ``pytest -m minutes``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ TESTS = Path(__file__).parent
 MARKED_ROOMS = {"lammps", "cuda"}
 
 
+def function_of(item: pytest.Item) -> str:
+    """The test without its parameters: the list that it is a member of."""
+    return item.nodeid.split("[", 1)[0]
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m looks at markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
@@ -32,7 +38,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(room)
     asked = config.getoption("markexpr") or config.getoption("keyword") or any("::" in name for name in config.args)
     marks = {item: {mark.name for mark in item.iter_markers()} for item in items}
-    by_hand = [item for item in items if not asked and (marks[item] >= {"slow", "cuda"} or "minutes" in marks[item])]
+    if asked:
+        return
+    quick = {function_of(item) for item in items if not marks[item] & {"slow", "minutes"}}
+    by_hand = [
+        item
+        for item in items
+        if "minutes" in marks[item] or ("slow" in marks[item] and ("cuda" in marks[item] or function_of(item) in quick))
+    ]
     if by_hand:
         config.hook.pytest_deselected(items=by_hand)
         items[:] = [item for item in items if item not in set(by_hand)]

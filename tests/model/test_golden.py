@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from cases import FILE_MODELS, ModelCase, golden_cases
 from helpers import CASES, evaluate, golden, model_of, model_through_file, relative
 
 QUANTITIES = ("energy", "atom_energy", "force", "virial", "atom_virial")
-ALL = pytest.mark.parametrize("case", golden_cases(), ids=lambda case: case.name)
+RANDOM = {case.name for case in golden_cases() if case.name.startswith("random_")}
+
+
+def name(case: ModelCase) -> str:
+    return case.name
+
+
+ALL = pytest.mark.parametrize("case", golden_cases(), ids=name)
 
 
 def test_every_case_has_a_golden_file_and_every_golden_file_a_case() -> None:
@@ -47,8 +55,7 @@ def test_energy_and_derivatives(case: ModelCase, tmp_path: Path) -> None:
             assert error <= case.tolerance, f"{system.name}: {quantity} is off by {error:.1e}"
 
 
-@pytest.mark.slow
-@ALL
+@pytest.mark.parametrize("case", needs.mostly_slow(golden_cases(), RANDOM, name), ids=name)
 def test_reference_implementation(case: ModelCase) -> None:
     data = golden(case.name)
     model = model_of(data, device="reference")
