@@ -380,13 +380,12 @@ def test_saved_data_set_reads_back(mixed: bool, here: Path, capsys: pytest.Captu
     assert "does not exist: no" in fail(capsys, 2, *args, "--save-deepmd", "no/saved")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "words"),
     [
-        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
         (signal.SIGTERM, 143, "ended by SIGTERM"),
-        (signal.SIGHUP, 129, "ended by SIGHUP"),
+        pytest.param(signal.SIGHUP, 129, "ended by SIGHUP", marks=pytest.mark.slow),
     ],
 )
 def test_signals_leave_finished_frames(number: signal.Signals, status: int, words: str, here: Path) -> None:

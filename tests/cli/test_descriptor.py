@@ -99,8 +99,7 @@ def test_processes_write_the_same_file(here: Path, capsys: pytest.CaptureFixture
     assert Path("one.npz").read_bytes() == Path("two.npz").read_bytes()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("output", ["out.npz", "out.h5"])
+@pytest.mark.parametrize("output", needs.mostly_slow(["out.npz", "out.h5"], {"out.h5"}))
 def test_killed_and_taken_up_again(output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real SIGKILL in the middle; the same command then ends with the same bytes, without doing all again."""
     work_in(tmp_path, monkeypatch)

@@ -32,6 +32,7 @@ from dpa2.simulation.summary import drift
 
 pytestmark = pytest.mark.filterwarnings("default::dpa2.NeighborOverflowWarning")
 
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
 NVE = ["--ensemble", "nve", "--temperature", "300", "--timestep", "0.5", "--seed", "7", "--precision", "float64"]
 NVT = ["--ensemble", "nvt", *NVE[2:]]
 NPT = ["--ensemble", "npt", *NVE[2:]]
@@ -117,8 +118,7 @@ def test_drift() -> None:
     assert np.isnan(drift(time_ps, np.full(11, np.nan), 3))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("thermostat", ["bussi", "langevin", "nose-hoover"])
+@pytest.mark.parametrize("thermostat", needs.mostly_slow(["bussi", "langevin", "nose-hoover"], {"langevin"}))
 def test_thermostats_reach_their_temperature(thermostat: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first velocities are at twice the temperature, less what goes into the potential."""
     args = ["--ensemble", "nvt", "--temperature", "600", "--timestep", "0.5", "--tdamp", "20", "--seed", "2"]
@@ -228,8 +228,7 @@ def test_a_run_that_ended_in_a_step_goes_on(
 
 
 @needs.linux
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", needs.mostly_slow(SIGNALS, {signal.SIGTERM}), ids=lambda number: number.name)
 def test_signals(number: signal.Signals, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     how = ["molecule.xyz", *NVE, *EVERY, "-o", "parts.extxyz"]
     command = [sys.executable, "-m", "dpa2", "md", *how, "--steps", "1000000"]

@@ -108,8 +108,7 @@ def test_larger_batch(run_folder: Path, capfd: pytest.CaptureFixture[str]) -> No
     assert Path("model.ckpt-9.pt").read_bytes() == bits
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [3, 4])
+@pytest.mark.parametrize("count", needs.mostly_slow([3, 4], {3}))
 def test_more_processes(count: int) -> None:
     assert ended(start(count, "--skip-neighbor-stat"))[0] == 0
     check_one_process_with_larger_batch(count)
