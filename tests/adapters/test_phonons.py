@@ -137,6 +137,14 @@ def test_warnings(run: tuple[dict[str, Any], str, Path]) -> None:
     assert f"imaginary modes: the lowest is {-document['lowest_THz']:.4g}i THz at q = (" in said
 
 
+def test_face_centred_tetragonal_lattice(here: Path, phonopy: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its even mesh does not have the symmetry of the lattice, which is phonopy's affair."""
+    cell = np.array([1.4, 1.4, 2.0]) * (1 - np.eye(3))
+    ase.io.write("crystal.xyz", ase.Atoms("O", positions=[[0, 0, 0]], cell=cell, pbc=True))
+    assert main(["phonons", "crystal.xyz", *QUICK]) == 0
+    assert "grid shift" not in capsys.readouterr().err
+
+
 def test_table_path_and_folder(run: tuple[dict[str, Any], str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     args = ["phonons", "crystal.xyz", *QUICK, "--path", "GXM,ZR", "-o", "again"]
     assert main(args) == 0

@@ -150,7 +150,10 @@ class Phonons:
             tuple(bool(flag) for flag in connected),
             *([np.asarray(part) for part in parts] for parts in (found.qpoints, found.distances, found.frequencies)),
         )
-        phonopy.run_mesh(list(mesh))
+        with warnings.catch_warnings():
+            # an even mesh beside the origin costs the symmetry of some lattices: more points, the same results
+            warnings.filterwarnings("ignore", "Half-grid shift")
+            phonopy.run_mesh(list(mesh))
         grid = phonopy.mesh
         # peaks of flat bands are narrower than any grid: each mode is a Gaussian, and all of them count
         width = max(float(np.ptp(grid.frequencies)) / _WIDTHS, 1e-3)
