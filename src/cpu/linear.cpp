@@ -273,8 +273,11 @@ void Linear<T, Isa>::run(int m, int n, int k, T* C, long ldc, const A* a, long a
                          const Real<T>* bias, bool accumulate) {
   if constexpr (!is_dual<A> && is_dual<B>) {  // values and tangents are columns beside each other, of a plain product
     using R = Real<T>;
+    if (bias != nullptr && !accumulate)
+      for (int r = 0; r < m; ++r)
+        for (int c = 0; c < n; ++c) C[r * ldc + c] = T(bias[c], R(0));
     multiply(m, 2 * n, k, reinterpret_cast<R*>(C), 2 * ldc, a, ars, acs, reinterpret_cast<const R*>(b), 2 * bks, bps,
-             static_cast<const R*>(nullptr), accumulate);
+             static_cast<const R*>(nullptr), accumulate || bias != nullptr);
   } else {
     multiply(m, n, k, C, ldc, a, ars, acs, b, bks, bps, bias, accumulate);
   }

@@ -16,7 +16,7 @@ namespace dpa2 {
 /// The outputs may not overlap the inputs. Rows of A beyond m are never read; k = 0 gives the bias or zero.
 ///
 /// Features of dual numbers meet weights, which are plain: either of A and B may consist of Real<T> then. Of dual numbers B is
-/// row-major, and where A is plain beside it, there is no bias.
+/// row-major.
 template <class T, class Isa>
 struct Linear {
   template <class A, class B>
