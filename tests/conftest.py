@@ -37,9 +37,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if room in MARKED_ROOMS:
             item.add_marker(room)
     asked = config.getoption("markexpr") or config.getoption("keyword") or any("::" in name for name in config.args)
-    marks = {item: {mark.name for mark in item.iter_markers()} for item in items}
     if asked:
         return
+    marks = {item: {mark.name for mark in item.iter_markers()} for item in items}
     quick = {function_of(item) for item in items if not marks[item] & {"slow", "minutes"}}
     by_hand = [
         item

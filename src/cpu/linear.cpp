@@ -25,12 +25,12 @@ constexpr int accumulators = 24, tile_vectors = 4;
 #endif
 /// Of products of dual numbers with dual numbers, whose sums take two registers each: with 16 registers tiles are one vector wide
 /// and have as many more rows, for each vector of B costs shuffles.
-template <class A, class B>
-constexpr bool narrow = is_dual<A> && is_dual<B> && accumulators == 12;
-template <class C, class A, class B>
+template <class B>
+constexpr bool narrow = is_dual<B> && accumulators == 12;
+template <class C, class B>
 constexpr int registers = is_dual<C> || is_dual<B> ? 2 : 1;
-template <class C, class A, class B, int NV>
-constexpr int max_rows = accumulators / (NV * registers<C, A, B>) < 12 ? accumulators / (NV * registers<C, A, B>) : 12;
+template <class C, class B, int NV>
+constexpr int max_rows = accumulators / (NV * registers<C, B>) < 12 ? accumulators / (NV * registers<C, B>) : 12;
 
 // Terms per pass: a block of B stays in L1 while all rows use it, and shorter chains of additions round less in float32.
 constexpr int block_k = 160;
@@ -182,9 +182,9 @@ void tiles(int count, int first, int last, const Problem<T>& p, T* C, const A* r
 template <class T, int NV, bool RowMajorA, class A, class B>
 void rows(int mr, int count, int first, int last, const Problem<T>& p, T* C, const A* a, const B* b) {
   switch (mr) {
-#define DPA2_CASE(MR)                                                                                                    \
-  case MR:                                                                                                               \
-    if constexpr (MR <= max_rows<T, A, B, NV>) return tiles<T, A, B, MR, NV, RowMajorA>(count, first, last, p, C, a, b); \
+#define DPA2_CASE(MR)                                                                                                 \
+  case MR:                                                                                                            \
+    if constexpr (MR <= max_rows<T, B, NV>) return tiles<T, A, B, MR, NV, RowMajorA>(count, first, last, p, C, a, b); \
     return;
     DPA2_CASE(1)
     DPA2_CASE(2)
@@ -208,7 +208,7 @@ void rows(int mr, int count, int first, int last, const Problem<T>& p, T* C, con
 template <class T, int NV, class A, class B>
 void columns(int m, int c0, int c1, const Problem<T>& whole, T* C, const A* A0, const B* B0) {
   // Nearly equal blocks of rows and of terms: a one-row tail would leave the FMA pipeline idle.
-  constexpr int most = max_rows<T, A, B, NV>;
+  constexpr int most = max_rows<T, B, NV>;
   const int blocks = (m + most - 1) / most, least = m / blocks, more = m % blocks;
   const int passes = whole.k > block_k ? (whole.k + block_k - 1) / block_k : 1;
   constexpr int strip = NV * width<T>;
@@ -253,7 +253,7 @@ void multiply(int m, int n, int k, T* C, long ldc, const A* a, long ars, long ac
     c = end;
     left -= count * nv;
   };
-  if constexpr (!narrow<A, B>) {
+  if constexpr (!narrow<B>) {
     strips(std::integral_constant<int, tile_vectors>(),
            left % tile_vectors == 1 && left > 1 ? left / tile_vectors - 1 : left / tile_vectors);
     strips(std::integral_constant<int, tile_vectors + 1>(), left / (tile_vectors + 1));

@@ -116,23 +116,25 @@ inline constexpr int width = vector_bytes / static_cast<int>(sizeof(Real<T>));
 template <class T>
 inline constexpr int pad = padded<T>(1);
 
+/// Lanes of two vectors, by their numbers in the first and then in the second.
+template <class T, int... lane>
+DPA2_INLINE Vec<T> shuffled(Vec<T> a, Vec<T> b, std::integer_sequence<int, lane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, lane...);
+#else
+  return __builtin_shuffle(a, b, Int<T>{lane...});
+#endif
+}
+
 /// The even (or odd) lanes of two vectors that follow each other, and back: the first (or second) half of two vectors lane by lane.
 template <class T, bool odd, int... lane>
 DPA2_INLINE Vec<T> apart(Vec<T> a, Vec<T> b, std::integer_sequence<int, lane...>) {
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, (2 * lane + odd)...);
-#else
-  return __builtin_shuffle(a, b, Int<T>{(2 * lane + odd)...});
-#endif
+  return shuffled<T>(a, b, std::integer_sequence<int, (2 * lane + odd)...>());
 }
 template <class T, bool second, int... lane>
 DPA2_INLINE Vec<T> together(Vec<T> a, Vec<T> b, std::integer_sequence<int, lane...>) {
   constexpr int first = second ? width<T> / 2 : 0;
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, (first + lane / 2 + (lane % 2) * width<T>)...);
-#else
-  return __builtin_shuffle(a, b, Int<T>{(first + lane / 2 + (lane % 2) * width<T>)...});
-#endif
+  return shuffled<T>(a, b, std::integer_sequence<int, (first + lane / 2 + (lane % 2) * width<T>)...>());
 }
 
 template <class T>
@@ -212,11 +214,7 @@ DPA2_INLINE Vec<Real<T>> gradient_of(Vec<T> x) {
 /// One round of a transposition of vectors that are D apart: lane by lane, what the first (or the second) becomes.
 template <class T, int D, bool second, int... lane>
 DPA2_INLINE Vec<T> exchanged(Vec<T> a, Vec<T> b, std::integer_sequence<int, lane...>) {
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, ((lane & D) == 0 ? lane + second * D : width<T> + lane - !second * D)...);
-#else
-  return __builtin_shuffle(a, b, Int<T>{((lane & D) == 0 ? lane + second * D : width<T> + lane - !second * D)...});
-#endif
+  return shuffled<T>(a, b, std::integer_sequence<int, ((lane & D) == 0 ? lane + second * D : width<T> + lane - !second * D)...>());
 }
 /// The odd groups of D lanes of the first vector change places with the even groups of the second.
 template <class T, int D>

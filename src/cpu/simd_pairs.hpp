@@ -36,15 +36,6 @@ constexpr int number_of_lane(int i) {
   return r < half ? q * half + r : width<R> / 2 + q * half + r - half;
 }
 
-template <class R, int... lane>
-DPA2_INLINE Vec<R> shuffled(Vec<R> a, Vec<R> b, std::integer_sequence<int, lane...>) {
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, lane...);
-#else
-  return __builtin_shuffle(a, b, Int<R>{lane...});
-#endif
-}
-
 template <class R, int... i>
 DPA2_INLINE DualVec<R> load_blocks(const Dual<R>* p, std::integer_sequence<int, i...>) {
   const R* q = reinterpret_cast<const R*>(p);
